@@ -1,0 +1,38 @@
+# What people run, CI runs too: no target knows more than the command in it, which can be typed by hand.
+
+# Named, so that the make of a Mac too looks commands up in the PATH set here.
+SHELL := bash
+
+# rustup puts cargo here; a terminal that was open before does not know it yet.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+EPOCHS ?= 5
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install build train check test bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+
+install: ## install what a build needs and is missing
+	@scripts/install.sh
+
+build: install ## build the binaries coordinator and worker into target/release
+	cargo build --release --locked
+
+train: build ## train the article's job on MNIST (EPOCHS=5, ARGS="--workers 4 …")
+	$(RELEASE)/coordinator train --epochs $(EPOCHS) $(ARGS)
+
+check: install ## the quick part of the tests: formatting, clippy, unit tests
+	@scripts/test.sh quick
+
+test: install ## every test, cheapest first
+	@scripts/test.sh all
+
+bench: build ## measure against the floor and write bench/latest.json (ARGS="…")
+	cargo run --release --locked -p millefeuille-bench -- $(ARGS)
+
+clean: ## delete what was built (runs stay)
+	cargo clean

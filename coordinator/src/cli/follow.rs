@@ -1,0 +1,219 @@
+//! Follows a job to its end: progress while it runs, the report when it is done.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use millefeuille_proto::v1;
+use millefeuille_worker::process::{LogFormat, exit};
+use tonic::Status;
+
+use super::client::{Client, ClusterArgs, request};
+use super::{Failed, Result, columns, ink, print};
+use crate::report::Shown;
+use crate::see::history::{self, Row};
+use crate::see::progress::{Progress, Style};
+use crate::see::{Ink, chart, digits};
+
+/// What is followed.
+pub(super) struct Following {
+    pub(super) client: Client,
+    pub(super) job_id: String,
+    /// How to find a cluster of others again; none for a cluster of one's own, whose job ends with Ctrl-C.
+    pub(super) reconnect: Option<ClusterArgs>,
+    pub(super) log: LogFormat,
+}
+
+/// Follows to the end; the command's own end is the job's.
+pub(super) async fn follow(mut following: Following) -> Result {
+    let mut view = View::new(following.log);
+    let outcome = loop {
+        tokio::select! {
+            ended = watch(&mut following.client, &following.job_id, &mut view) => match ended {
+                Ok(outcome) => break outcome,
+                Err(status) => match &following.reconnect {
+                    None => return Err(status.into()),
+                    Some(cluster) => {
+                        view.note(&format!("the coordinator is gone ({}); looking for it", status.message()));
+                        following.client = cluster.connect().await?;
+                    }
+                },
+            },
+            interrupted = interrupted() => {
+                view.finish();
+                interrupted?;
+                if following.reconnect.is_some() {
+                    let id = &following.job_id;
+                    eprintln!("stopped following; job {id} goes on (coordinator cancel {id} ends it)");
+                    return Err(Failed::silently(exit::INTERRUPTED));
+                }
+                cancel(&mut following.client, &following.job_id).await?;
+            }
+        }
+    };
+    view.finish();
+    let job = view.job.clone();
+    if outcome.exit_code == u32::from(exit::DONE) {
+        report(&view.history, &outcome, &job);
+        return Ok(());
+    }
+    if !view.history.is_empty() {
+        print(&history::table(&view.history));
+    }
+    let code = u8::try_from(outcome.exit_code).unwrap_or(exit::UNEXPECTED);
+    let message = match code {
+        exit::INTERRUPTED => format!("interrupted; {} finished epochs are in {}", view.history.len(), job.run_dir),
+        _ => outcome.message,
+    };
+    Err(Failed::new(code, message))
+}
+
+/// Ctrl-C or SIGTERM; a second one ends this process at once.
+async fn interrupted() -> Result {
+    millefeuille_worker::process::terminated().await;
+    tokio::spawn(async {
+        millefeuille_worker::process::terminated().await;
+        std::process::exit(exit::INTERRUPTED.into());
+    });
+    Ok(())
+}
+
+async fn cancel(client: &mut Client, job_id: &str) -> Result {
+    client.cancel_job(request(v1::CancelJobRequest { job_id: job_id.to_string() })).await?;
+    Ok(())
+}
+
+async fn watch(client: &mut Client, job_id: &str, view: &mut View) -> Result<v1::Outcome, Status> {
+    view.history.clear();
+    let mut stream = client.watch_job(v1::WatchJobRequest { job_id: job_id.to_string() }).await?.into_inner();
+    while let Some(message) = stream.message().await? {
+        if let Some(outcome) = view.take(message) {
+            return Ok(outcome);
+        }
+    }
+    Err(Status::unavailable("it closed the stream"))
+}
+
+/// What is shown of the job while it runs.
+struct View {
+    style: Style,
+    progress: Option<Progress>,
+    history: Vec<Row>,
+    /// Epochs whose line is printed; after a reconnection they come again.
+    printed: u64,
+    job: v1::Job,
+    noted: String,
+}
+
+impl View {
+    fn new(log: LogFormat) -> Self {
+        let stderr = std::io::stderr();
+        let style = match log {
+            LogFormat::Json => Style::Silent,
+            LogFormat::Text if stderr.is_terminal() => Style::Terminal(Ink::of(&stderr)),
+            LogFormat::Text => Style::Plain,
+        };
+        Self { style, progress: None, history: Vec::new(), printed: 0, job: v1::Job::default(), noted: String::new() }
+    }
+
+    fn take(&mut self, message: v1::WatchJobResponse) -> Option<v1::Outcome> {
+        if let Some(job) = message.job {
+            self.job = job;
+        }
+        if matches!(self.job.state(), v1::JobState::Queued | v1::JobState::Waiting) {
+            self.wait();
+        }
+        for epoch in message.new_epochs {
+            self.epoch(row(epoch));
+        }
+        if let Some(progress) = message.progress.filter(|progress| u64::from(progress.epoch) > self.printed) {
+            self.step(&progress);
+        }
+        message.outcome
+    }
+
+    fn wait(&mut self) {
+        let text = match self.job.queue_place {
+            0 => self.job.detail.clone(),
+            place => format!("job {} is queued, number {place} in line", self.job.id),
+        };
+        if !text.is_empty() && text != self.noted {
+            self.note(&text);
+            self.noted = text;
+        }
+    }
+
+    fn progress(&mut self) -> &mut Progress {
+        let (style, job) = (self.style, &self.job);
+        let new = || Progress::new(style, job.epochs.into(), job.steps_per_epoch.into());
+        self.progress.get_or_insert_with(new)
+    }
+
+    fn note(&mut self, text: &str) {
+        match &mut self.progress {
+            Some(progress) => progress.note(text),
+            None if self.style == Style::Silent => {}
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn epoch(&mut self, row: Row) {
+        if row.epoch > self.printed {
+            self.printed = row.epoch;
+            self.progress().epoch(&row);
+        }
+        self.history.push(row);
+    }
+
+    fn step(&mut self, progress: &v1::Progress) {
+        let elapsed = Duration::try_from_secs_f64(progress.epoch_seconds).unwrap_or_default();
+        let v1::Progress { epoch, step, loss, accuracy, .. } = *progress;
+        self.progress().step(epoch.into(), step.into(), loss, accuracy, elapsed);
+    }
+
+    fn finish(&mut self) {
+        if let Some(progress) = &mut self.progress {
+            progress.finish();
+        }
+    }
+}
+
+pub(super) fn row(epoch: v1::Epoch) -> Row {
+    Row {
+        epoch: epoch.epoch.into(),
+        loss: epoch.loss,
+        accuracy: epoch.accuracy,
+        val_loss: epoch.val_loss,
+        val_accuracy: epoch.val_accuracy,
+        test_loss: epoch.test_loss,
+        test_accuracy: epoch.test_accuracy,
+        seconds: epoch.seconds,
+        weights_sha256: epoch.weights_sha256,
+    }
+}
+
+fn report(rows: &[Row], outcome: &v1::Outcome, job: &v1::Job) {
+    let shown = outcome.predictions.iter().map(|prediction| Shown {
+        image: (prediction.rows as usize, prediction.columns as usize),
+        pixels: prediction.pixels.to_vec(),
+        label: prediction.label as u8,
+        class: prediction.class as u8,
+    });
+    print(&summary(rows, &shown.collect::<Vec<_>>()));
+    print(&format!("\nweights_sha256 {}\nrun directory  {}\n", outcome.weights_sha256, job.run_dir));
+}
+
+/// History as table and chart, the test's figures, the first test images with their predictions.
+pub(super) fn summary(rows: &[Row], shown: &[Shown]) -> String {
+    let mut text = history::table(rows) + "\n" + &chart::chart(rows, columns(), ink());
+    if let Some(last) = rows.last() {
+        text += &format!("\nTest loss:     {:.3}\nTest accuracy: {:.3}\n", last.test_loss, last.test_accuracy);
+    }
+    if !shown.is_empty() {
+        let tiles: Vec<_> = shown.iter().filter_map(Shown::tile).collect();
+        let right = shown.iter().filter(|shown| shown.class == shown.label).count();
+        text += &format!("\nThe first {} test images and their predictions:\n", shown.len());
+        text += &digits::terminal(&tiles, columns(), ink());
+        text += &format!("{right} of {} are right.\n", shown.len());
+    }
+    text
+}

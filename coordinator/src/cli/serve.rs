@@ -1,0 +1,99 @@
+//! `coordinator serve`: a cluster that lives on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use millefeuille_worker::process::{self, LogFormat, exit};
+use tokio::net::TcpListener;
+use tracing::info;
+
+use super::{Failed, Result, runtime};
+use crate::cluster::{Cluster, Config, Input};
+
+/// Serve a cluster: workers join and leave, jobs queue, results stay queryable
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The address to listen on
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_LISTEN", default_value = "127.0.0.1:7070")]
+    listen: String,
+    /// A job to begin with
+    #[arg(long, value_name = "JOB.toml", env = "MILLEFEUILLE_JOB")]
+    job: Option<PathBuf>,
+    /// Where runs are made: each is a directory in it
+    #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_RUNS_DIR", default_value = "runs")]
+    runs_dir: PathBuf,
+    /// A job waits until so many workers are there
+    #[arg(long, value_name = "N", env = "MILLEFEUILLE_MIN_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    min_workers: u16,
+    /// How long a job waits for them, in seconds [default: without limit]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", value_parser = process::seconds)]
+    wait_workers: Option<Duration>,
+    /// Listen on an address that others can reach, without encryption
+    #[arg(long, env = "MILLEFEUILLE_INSECURE")]
+    insecure: bool,
+    /// How the log is written
+    #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+const EXAMPLES: &str = "Examples:
+  coordinator serve --listen 127.0.0.1:7070
+  coordinator serve --job jobs/article.toml --min-workers 2
+
+A port of 0 picks a free one; the log says which.";
+
+pub(super) fn run(args: Args) -> Result {
+    process::own_kernel(&millefeuille_core::job::BlasKernel::Native)
+        .map_err(|message| Failed::new(exit::USAGE, message))?;
+    let job = args.job.as_deref().map(read_job).transpose()?;
+    process::start_log(args.log_format, "info");
+    std::fs::create_dir_all(&args.runs_dir)
+        .map_err(|error| Failed::new(exit::DATA, format!("{}: cannot be made: {error}", args.runs_dir.display())))?;
+    runtime()?.block_on(serve(args, job))
+}
+
+fn read_job(path: &std::path::Path) -> Result<String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failed::new(exit::USAGE, format!("{}: cannot be read: {error}", path.display())))?;
+    Ok(millefeuille_core::job::Job::parse(&path.display().to_string(), &text)?.to_toml())
+}
+
+async fn serve(args: Args, job: Option<String>) -> Result {
+    let cannot = |error: std::io::Error| {
+        Failed::new(exit::NOT_ALLOWED, format!("--listen {}: cannot listen: {error}", args.listen))
+    };
+    let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    if !address.ip().is_loopback() {
+        if !args.insecure {
+            let message = format!(
+                "--listen {}: others can reach this address, and nothing is encrypted yet: \
+                 listen on 127.0.0.1, or say --insecure if the network is yours alone",
+                args.listen
+            );
+            return Err(Failed::new(exit::NOT_ALLOWED, message));
+        }
+        tracing::warn!("--insecure: whoever reaches {address} can use this cluster, and nothing is encrypted");
+    }
+    let mut config = Config::new(args.runs_dir);
+    config.control.min_workers = args.min_workers.into();
+    config.control.expected_workers = args.min_workers.into();
+    config.control.wait_workers = args.wait_workers;
+    let cluster = Cluster::new(config);
+    let handle = cluster.handle();
+    info!("listening on {address}; workers join with: worker --coordinator {address}");
+    if let Some(job_toml) = job {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let client_key = "serve --job".to_string();
+        handle.send(Input::Submit { job_toml, client_key, reply }).await;
+        tokio::spawn(async move {
+            if let Ok(Err(status)) = answer.await {
+                tracing::error!("--job: {}", status.message());
+            }
+        });
+    }
+    let served = cluster.run(listener, process::terminated()).await;
+    served.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))
+}

@@ -1,0 +1,146 @@
+//! `coordinator show`: looks at the data, at a model, at a run.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use millefeuille_core::data::dataset::CLASSES;
+use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::data::split::Split;
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::model::Model;
+use millefeuille_worker::process::exit;
+
+use super::saved::Trained;
+use super::train::JobFlags;
+use super::{Failed, Result, columns, follow, ink, print};
+use crate::report::{self, PICTURED};
+use crate::runs::SavedRun;
+use crate::see::data::{Overview, overview};
+use crate::see::{digits, summary};
+
+/// Look at the data, at a model, at a run
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  coordinator show data --svg digits.svg
+  coordinator show model
+  coordinator show run runs/article-1")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// The first training images, and what preprocessing makes of them
+    Data {
+        #[command(flatten)]
+        job: JobArgs,
+        /// Write the pictures into this SVG file too
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+    /// The model's layers, as Keras' summary
+    Model {
+        #[command(flatten)]
+        job: JobArgs,
+    },
+    /// A run's history as table and chart, and its predictions
+    Run {
+        /// The run directory
+        #[arg(value_name = "RUN")]
+        run: PathBuf,
+    },
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+struct JobArgs {
+    /// The job file; without one, the article's job
+    #[arg(value_name = "JOB.toml")]
+    job: Option<PathBuf>,
+    #[command(flatten)]
+    flags: JobFlags,
+}
+
+impl JobArgs {
+    fn resolve(&self) -> Result<Job> {
+        self.flags.resolve(self.job.as_deref())
+    }
+}
+
+pub(super) fn run(args: Args) -> Result {
+    match args.what {
+        What::Data { job, svg } => data(&job.resolve()?, svg),
+        What::Model { job } => model(&job.resolve()?),
+        What::Run { run } => report(&SavedRun::open(&run)?),
+    }
+}
+
+fn data(job: &Job, svg: Option<PathBuf>) -> Result {
+    let store = store(job)?;
+    let first = report::first_images(&store, Split::Train).into_iter().map(|(_, label)| (label, one_hot(label)));
+    let sizes = store.sizes();
+    print(&format!("The first {PICTURED} training images:\n"));
+    let tiles = report::first_training_tiles(&store);
+    print(&digits::terminal(&tiles, columns(), ink()));
+    print(&("\n".to_string()
+        + &overview(&Overview {
+            train: (sizes.train + sizes.validation) as usize,
+            test: sizes.test as usize,
+            image: store.image(),
+            classes: CLASSES.into(),
+            values: (0.0, 255.0 * job.data.scale),
+            validation_split: job.data.validation_split,
+            validation: sizes.validation as usize,
+            first: first.collect(),
+        })));
+    if let Some(path) = svg {
+        std::fs::write(&path, digits::svg(&tiles))
+            .map_err(|error| Failed::new(exit::DATA, format!("{}: cannot be written: {error}", path.display())))?;
+        print(&format!("\nThe pictures are in {}\n", path.display()));
+    }
+    Ok(())
+}
+
+fn store(job: &Job) -> Result<ShardStore> {
+    let dataset = crate::data::read(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
+    Ok(ShardStore::new(dataset, job.data.validation_split, job.shards))
+}
+
+fn one_hot(label: u8) -> Vec<f32> {
+    (0..CLASSES).map(|class| if class == label { 1.0 } else { 0.0 }).collect()
+}
+
+fn model(job: &Job) -> Result {
+    let inputs = store(job)?.width();
+    let layers = Model::new(inputs, &job.layers).summary().into_iter().map(|row| summary::Layer {
+        name: row.layer.split(' ').next().unwrap_or_default().to_string(),
+        kind: row.layer.split(['(', ')']).nth(1).unwrap_or_default().to_string(),
+        output: row.output_shape,
+        params: row.parameters as u64,
+    });
+    print(&summary::summary("sequential", &layers.collect::<Vec<_>>()));
+    Ok(())
+}
+
+/// History, chart, the test's figures and, for a run that is done, the first test images with their predictions.
+pub(super) fn report(run: &SavedRun) -> Result {
+    let history = run.history()?;
+    if history.is_empty() {
+        let message = format!("{}: no epoch is finished yet", run.path().display());
+        return Err(Failed::new(exit::DATA, message));
+    }
+    let receipt = run.receipt()?;
+    let shown = match &receipt {
+        None => Vec::new(),
+        Some(_) => {
+            let trained = Trained::open(run.path(), None)?;
+            report::first_test_images(&trained.store, &trained.model, &trained.spec, &trained.parameters)
+        }
+    };
+    print(&follow::summary(&history, &shown));
+    match receipt {
+        Some(receipt) => print(&format!("\nweights_sha256 {}\n", receipt.weights_sha256)),
+        None => print(&format!("\nThe job is not done: {} epochs are finished.\n", history.len())),
+    }
+    Ok(())
+}

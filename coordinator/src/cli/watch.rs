@@ -1,0 +1,47 @@
+//! Asking a cluster once, or again and again.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use clap::Args;
+use millefeuille_worker::process;
+
+use super::client::{Client, ClusterArgs};
+use super::{Result, print};
+
+/// How often, and how it is printed.
+#[derive(Clone, Debug, Args)]
+pub(super) struct WatchArgs {
+    /// Ask again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Print JSON, an object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Prints what `ask` says, once or every second.
+pub(super) async fn watch(
+    cluster: &ClusterArgs,
+    args: WatchArgs,
+    ask: impl AsyncFn(Client) -> Result<String>,
+) -> Result {
+    let client = cluster.connect().await?;
+    let clear = if std::io::stdout().is_terminal() && !args.json { "\x1b[H\x1b[2J" } else { "" };
+    if !args.watch {
+        print(&ask(client).await?);
+        return Ok(());
+    }
+    let asking = async {
+        loop {
+            print(&format!("{clear}{}", ask(client.clone()).await?));
+            tokio::time::sleep(INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        ended = asking => ended,
+        () = process::terminated() => Ok(()),
+    }
+}

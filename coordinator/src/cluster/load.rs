@@ -1,0 +1,139 @@
+//! Makes a job ready: reads its data, deals it to shards, and finds out which arithmetic its workers need.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use millefeuille_core::blas::environment::Decision;
+use millefeuille_core::blas::{self, Arithmetic};
+use millefeuille_core::control::{Facts, Failure};
+use millefeuille_core::data::dataset::CLASSES;
+use millefeuille_core::data::plan::Plan;
+use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::data::split::Sizes;
+use millefeuille_core::job::{BlasKernel, Job};
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_proto::v1;
+use millefeuille_worker::process::{self, exit};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+
+/// The hidden subcommand that [`probe`] runs.
+pub const PROBE: &str = "__probe";
+
+/// A job that is ready to be trained.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The job, its kernel resolved to a name.
+    pub job: Job,
+    /// What workers must know of it.
+    pub spec: Spec,
+    /// What the control machine must know of it.
+    pub facts: Facts,
+    /// Its samples.
+    pub store: Arc<ShardStore>,
+}
+
+/// How a process with the job's kernel computes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Probed {
+    kernel: String,
+    version: String,
+    fingerprint: String,
+    shapes_fingerprint: String,
+}
+
+impl Probed {
+    /// Computes in this process.
+    pub fn here(spec: &Spec) -> Self {
+        let Arithmetic { kernel, version, fingerprint } = blas::arithmetic();
+        Self { kernel, version, fingerprint, shapes_fingerprint: blas::model_fingerprint(spec) }
+    }
+}
+
+/// Reads and checks all that a job needs. Takes a while: not for the driver's task.
+///
+/// # Errors
+/// What is wrong with the data, or with the kernel.
+pub fn load(job: Job) -> Result<Loaded, Failure> {
+    let failure = |exit_code| move |message| Failure { exit_code, message };
+    let dataset = crate::data::read(&job.data.source).map_err(failure(exit::DATA))?;
+    let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
+    let spec = spec(&job, &store);
+    if spec.sizes.train == 0 {
+        let message = format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
+        return Err(Failure { exit_code: exit::USAGE, message });
+    }
+    let probed = probe(&job.blas_kernel, &spec).map_err(failure(exit::USAGE))?;
+    let facts = facts(&job, &spec, &probed);
+    let job = Job { blas_kernel: BlasKernel::Named(probed.kernel), ..job };
+    Ok(Loaded { job, spec, facts, store: Arc::new(store) })
+}
+
+/// What workers must know of a job over this data.
+pub fn spec(job: &Job, store: &ShardStore) -> Spec {
+    Spec { sizes: store.sizes(), ..spec_for_inputs(job, store.width() as u32) }
+}
+
+/// The same for a model alone, without data: for predictions.
+pub fn spec_for_inputs(job: &Job, inputs: u32) -> Spec {
+    Spec {
+        seed: job.seed,
+        shards: job.shards,
+        batch_size: job.batch() as u32,
+        shuffle: job.fit.shuffle,
+        scale: job.data.scale,
+        inputs,
+        classes: CLASSES.into(),
+        layers: job.layers.clone(),
+        loss: job.compile.loss,
+        sizes: Sizes { train: 0, validation: 0, test: 0 },
+    }
+}
+
+fn facts(job: &Job, spec: &Spec, probed: &Probed) -> Facts {
+    let Probed { kernel, version, fingerprint, shapes_fingerprint } = probed;
+    let kernel_request = match job.blas_kernel {
+        BlasKernel::Environment => BlasKernel::Environment.to_string(),
+        BlasKernel::Native | BlasKernel::Named(_) => kernel.clone(),
+    };
+    Facts {
+        epochs: job.fit.epochs,
+        plan: Plan::new(spec.sizes.train, spec.batch_size, spec.shards),
+        shards: spec.shards,
+        sizes: spec.sizes,
+        sample_bytes: u64::from(spec.inputs) + 1,
+        kernel_request,
+        arithmetic: Arithmetic {
+            kernel: kernel.clone(),
+            version: version.clone(),
+            fingerprint: fingerprint.clone(),
+        },
+        shapes_fingerprint: shapes_fingerprint.clone(),
+    }
+}
+
+/// Finds out how a process with this kernel computes: in this process if it has the kernel, else in another.
+fn probe(kernel: &BlasKernel, spec: &Spec) -> Result<Probed, String> {
+    if process::decide(kernel)? == Decision::Satisfied {
+        return Ok(Probed::here(spec));
+    }
+    let failed = |error: std::io::Error| format!("cannot find out how BLAS computes: {error}");
+    let mut child = Command::new("/proc/self/exe")
+        .arg(PROBE)
+        .env(process::STARTED_FOR, kernel.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(&v1::Spec::from(spec).encode_to_vec()).map_err(failed)?;
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        return Err(message.trim().trim_start_matches("error: ").to_string());
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("cannot find out how BLAS computes: {error}"))
+}

@@ -1,0 +1,182 @@
+//! What the driver and the services say to each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use millefeuille_core::control::{Event, Failure, Hello, JobId, WorkId, WorkerId};
+use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_proto::v1::session_response::Message as Down;
+use millefeuille_proto::{v1, wire};
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+use super::Handle;
+use super::disk::Written;
+use super::load::Loaded;
+
+/// Messages that may wait for one worker. A worker that lets more pile up has stopped reading.
+pub(super) const SESSION_OUTBOX: usize = 64;
+
+/// Everything that reaches the driver.
+#[derive(Debug)]
+pub enum Input {
+    /// A worker has said hello.
+    Connected(Box<Connected>),
+    /// A worker has sent a node's sum.
+    Result(Box<NodeResult>),
+    /// What concerns the control machine alone.
+    Event(Event),
+    /// Somebody submits a job: a TOML job file, and a key of the client's choice.
+    Submit {
+        /// The job file.
+        job_toml: String,
+        /// Answers a second submission with the first one's job.
+        client_key: String,
+        /// Takes the job's id, or what is wrong with it.
+        reply: oneshot::Sender<Result<String, Status>>,
+    },
+    /// Somebody cancels a job; an empty id means the one that runs.
+    Cancel {
+        /// Which.
+        job_id: String,
+        /// Takes the job as it is then.
+        reply: oneshot::Sender<Result<v1::Job, Status>>,
+    },
+    /// A job's data is read.
+    Loaded {
+        /// Which job.
+        job: JobId,
+        /// What was read, or why not.
+        loaded: Result<Box<Loaded>, Failure>,
+    },
+    /// The disk thread has written something.
+    Written {
+        /// Of which job.
+        job: JobId,
+        /// What, or why not.
+        written: Result<Written, Failure>,
+    },
+    /// The cluster's own worker processes can't be kept alive.
+    NoLocalWorkers(String),
+    /// The cluster ends.
+    Stop,
+}
+
+/// A worker that wants to be let in.
+#[derive(Debug)]
+pub struct Connected {
+    pub(super) worker: WorkerId,
+    pub(super) hello: Hello,
+    pub(super) build: String,
+    pub(super) cpu: String,
+    pub(super) outbox: mpsc::Sender<Outgoing>,
+    pub(super) traffic: Arc<Traffic>,
+}
+
+/// A node's sum, as a worker sent it.
+#[derive(Debug)]
+pub struct NodeResult {
+    pub(super) worker: WorkerId,
+    pub(super) work: WorkId,
+    pub(super) node: Node,
+    pub(super) sum: Sum,
+    pub(super) busy: Duration,
+}
+
+/// The sum over the pieces of a node.
+#[derive(Debug)]
+pub(super) struct Sum {
+    /// Empty in evaluation.
+    pub(super) gradient: Vec<f32>,
+    pub(super) loss_sum: f64,
+    pub(super) correct: u64,
+    pub(super) samples: u64,
+}
+
+/// A message to a worker, and the bulk data that follows it.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Message(Down),
+    Bulk(Down, Bytes),
+    /// The end of the session.
+    Close(Status),
+}
+
+impl Outgoing {
+    /// The messages on the wire.
+    pub(super) fn expand(self) -> Box<dyn Iterator<Item = Result<v1::SessionResponse, Status>> + Send> {
+        let wrap = |message| Ok(v1::SessionResponse { message: Some(message) });
+        match self {
+            Self::Message(message) => Box::new(std::iter::once(wrap(message))),
+            Self::Bulk(header, data) => {
+                let chunks = wire::chunks(data).map(move |data| wrap(Down::Chunk(v1::Chunk { data })));
+                Box::new(std::iter::once(wrap(header)).chain(chunks))
+            }
+            Self::Close(status) => Box::new(std::iter::once(Err(status))),
+        }
+    }
+}
+
+/// What came from a worker and went to it, counted where it passes.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    start: Instant,
+    heard_ms: AtomicU64,
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
+}
+
+impl Traffic {
+    pub(super) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { start: Instant::now(), heard_ms: zero(), sent: zero(), received: zero() }
+    }
+
+    /// Something came.
+    pub(super) fn hear(&self, bytes: usize) {
+        self.heard_ms.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Something was sent.
+    pub(super) fn send(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How long ago anything came.
+    pub(super) fn silence(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
+        self.start.elapsed().saturating_sub(heard)
+    }
+}
+
+/// What the services must know of the running job, to check what workers send and to hand out samples.
+pub(super) struct Serving {
+    pub(super) job: JobId,
+    pub(super) tree: Tree,
+    /// Parameters of the model.
+    pub(super) parameters: usize,
+    pub(super) store: Arc<ShardStore>,
+    pub(super) pool: wire::Pool,
+}
+
+/// The services' way to the driver.
+#[derive(Clone)]
+pub(super) struct Outbox(Handle);
+
+impl Outbox {
+    pub(super) fn new(handle: Handle) -> Self {
+        Self(handle)
+    }
+
+    pub(super) async fn send(&self, input: Input) {
+        self.0.send(input).await;
+    }
+
+    pub(super) async fn event(&self, event: Event) {
+        self.send(Input::Event(event)).await;
+    }
+}

@@ -1,0 +1,193 @@
+//! A cluster: the gRPC services, and the driver that stands between them and the control machine.
+//!
+//! [`run`] serves on a listener until it is told to stop. Handlers of calls only decode, put what came into the
+//! driver's inbox, and read what the driver publishes. The driver ([`driver`]) is one task that owns the state: it
+//! feeds the control machine of `millefeuille-core`, carries out its actions, and does the arithmetic of a step
+//! ([`training`]). Whatever may take long (reading data, writing files) happens in threads of their own
+//! ([`load`], [`disk`]) and comes back as another message in the inbox.
+//!
+//! `coordinator train` without a cluster runs exactly this on a free loopback port, with worker processes of its
+//! own ([`local`]).
+
+mod cluster_service;
+mod disk;
+mod driver;
+pub mod load;
+pub mod local;
+mod messages;
+mod status;
+mod training;
+mod worker_service;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millefeuille_core::control;
+use millefeuille_proto::v1::cluster_server::ClusterServer;
+use millefeuille_proto::v1::worker_server::WorkerServer;
+use millefeuille_proto::{DESCRIPTORS, wire};
+use millefeuille_worker::Shutdown;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::TcpListenerStream;
+
+pub use messages::Input;
+
+use crate::runs::RunDir;
+use driver::Driver;
+use messages::{Outbox, Serving};
+use status::Status;
+
+/// What waits for the driver at most; senders wait beyond that.
+const INBOX: usize = 256;
+
+/// The settings of a cluster.
+#[derive(Debug)]
+pub struct Config {
+    /// The control machine's settings.
+    pub control: control::Config,
+    /// How often a worker says that it is alive.
+    pub heartbeat_interval: Duration,
+    /// Where runs are made: a run is a directory in it.
+    pub runs_dir: PathBuf,
+    /// The directory of the first job, if it is fixed.
+    pub first_run: Option<RunDir>,
+    /// What workers must know to be let in.
+    pub token: Option<String>,
+    /// Jobs that may wait in the queue.
+    pub max_queued: usize,
+}
+
+/// The settings with their defaults.
+impl Config {
+    /// A cluster whose runs are made in `runs_dir`.
+    pub fn new(runs_dir: PathBuf) -> Self {
+        let control = control::Config {
+            incarnation: u64::from_le_bytes(incarnation()),
+            min_workers: 1,
+            expected_workers: 1,
+            settle: Duration::from_secs(2),
+            wait_workers: None,
+            max_workers: 1024,
+            heartbeat_deadline: Duration::from_secs(5),
+        };
+        let heartbeat_interval = Duration::from_secs(1);
+        Self { control, heartbeat_interval, runs_dir, first_run: None, token: None, max_queued: 1024 }
+    }
+}
+
+/// A random number for this life of the coordinator.
+fn incarnation() -> [u8; 8] {
+    let hex = millefeuille_worker::process::random_hex();
+    let mut bytes = [0; 8];
+    hex::decode_to_slice(&hex[..16], &mut bytes).expect("sixteen hex digits are eight bytes");
+    bytes
+}
+
+/// The way into a running cluster's driver.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Input>);
+
+impl Handle {
+    /// Puts something into the driver's inbox; without effect once the cluster has ended.
+    pub async fn send(&self, input: Input) {
+        let _ = self.0.send(input).await;
+    }
+}
+
+/// A cluster that is set up, and not yet running.
+pub struct Cluster {
+    driver: Driver,
+    handle: Handle,
+    services: Services,
+}
+
+struct Services {
+    outbox: Outbox,
+    status: watch::Receiver<Arc<Status>>,
+    serving: watch::Receiver<Option<Arc<Serving>>>,
+    token: Option<String>,
+    heartbeat_interval: Duration,
+    heartbeat_deadline: Duration,
+    incarnation: u64,
+}
+
+impl Cluster {
+    /// Sets a cluster up.
+    pub fn new(config: Config) -> Self {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let (status_sender, status) = watch::channel(Arc::default());
+        let (serving_sender, serving) = watch::channel(None);
+        let handle = Handle(sender);
+        let services = Services {
+            outbox: Outbox::new(handle.clone()),
+            status,
+            serving,
+            token: config.token.clone(),
+            heartbeat_interval: config.heartbeat_interval,
+            heartbeat_deadline: config.control.heartbeat_deadline,
+            incarnation: config.control.incarnation,
+        };
+        let driver = Driver::new(config, handle.clone(), inbox, status_sender, serving_sender);
+        Self { driver, handle, services }
+    }
+
+    /// The way into the driver.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until `shutdown` resolves, then says goodbye to everybody.
+    ///
+    /// # Errors
+    /// If the server fails.
+    pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
+        let Self { driver, handle, services } = self;
+        let (stop, stopped) = watch::channel(false);
+        let driver = tokio::spawn(driver.run());
+        let mut server = tokio::spawn(serve(listener, services, handle.clone(), stopped));
+        tokio::select! {
+            () = shutdown => {}
+            ended = &mut server => return ended?,
+        }
+        handle.send(Input::Stop).await;
+        driver.await?;
+        stop.send_replace(true);
+        // Streams that followers hold open end with the driver; a client that holds on is cut off.
+        match tokio::time::timeout(Duration::from_secs(2), &mut server).await {
+            Ok(ended) => ended?,
+            Err(_) => {
+                server.abort();
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    services: Services,
+    handle: Handle,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ClusterServer<cluster_service::ClusterService>>().await;
+    health.set_serving::<WorkerServer<worker_service::WorkerService>>().await;
+    let reflect = || tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let cluster = cluster_service::ClusterService::new(handle, services.status.clone());
+    let worker = worker_service::WorkerService::new(services);
+    let incoming = TcpListenerStream::new(listener);
+    let incoming = tokio_stream::StreamExt::map(incoming, |stream| stream.inspect(|stream| _ = stream.set_nodelay(true)));
+    wire::server()
+        .add_service(health_service)
+        .add_service(reflect().build_v1()?)
+        .add_service(reflect().build_v1alpha()?)
+        .add_service(ClusterServer::new(cluster).max_decoding_message_size(wire::MESSAGE_BYTES))
+        .add_service(WorkerServer::new(worker).max_decoding_message_size(wire::MESSAGE_BYTES))
+        .serve_with_incoming_shutdown(incoming, async move { _ = stopped.wait_for(|&stopped| stopped).await })
+        .await?;
+    Ok(())
+}

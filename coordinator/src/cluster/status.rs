@@ -1,0 +1,237 @@
+//! What the driver shows to those who ask: a snapshot of the cluster, in the words of the wire.
+//!
+//! Readers never ask the driver; they read the newest snapshot, which it renews after every change and, while
+//! nothing but steps happens, twenty times a second.
+
+use std::collections::BTreeMap;
+
+use millefeuille_core::control::{Arithmetic, JobId, JobState, Member, Outcome, Phase, Waiting, WorkerId};
+use millefeuille_proto::v1;
+use millefeuille_worker::process::exit;
+
+use super::driver::{Driver, Record, Session};
+use crate::report::Shown;
+use crate::see::history::Row;
+
+/// A snapshot of the cluster.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Status {
+    /// Jobs, the newest first.
+    pub(super) jobs: Vec<JobStatus>,
+    pub(super) workers: Vec<v1::WorkerInfo>,
+    pub(super) step_time: v1::StepTime,
+}
+
+/// A job in the snapshot.
+#[derive(Clone, Debug)]
+pub(super) struct JobStatus {
+    pub(super) job: v1::Job,
+    pub(super) history: Vec<v1::Epoch>,
+    pub(super) progress: Option<v1::Progress>,
+    pub(super) outcome: Option<v1::Outcome>,
+}
+
+impl Status {
+    /// The job of this id; the newest if it is empty.
+    pub(super) fn job(&self, id: &str) -> Option<&JobStatus> {
+        if id.is_empty() { self.jobs.first() } else { self.jobs.iter().find(|status| status.job.id == id) }
+    }
+}
+
+/// The snapshot of this moment.
+pub(super) fn of(driver: &Driver) -> Status {
+    let jobs = driver.jobs.iter().rev().map(|(&number, record)| JobStatus {
+        job: job(driver, number),
+        history: record.history.iter().map(epoch).collect(),
+        progress: progress(driver, number),
+        outcome: outcome(driver, number, record),
+    });
+    let rates = rates(driver);
+    let worker = |(&id, member): (&WorkerId, &Member)| {
+        let session = driver.sessions.get(&id)?;
+        Some(worker(driver, id, member, session, rates.get(&id).copied().unwrap_or(0.0)))
+    };
+    Status {
+        jobs: jobs.collect(),
+        workers: driver.control.members().iter().filter_map(worker).collect(),
+        step_time: step_time(driver),
+    }
+}
+
+/// A job as lists show it.
+pub(super) fn job(driver: &Driver, number: JobId) -> v1::Job {
+    let Some(record) = driver.jobs.get(&number) else { return v1::Job::default() };
+    let state = driver.control.job_state(number);
+    v1::Job {
+        id: record.id.clone(),
+        name: record.job.name.clone(),
+        state: job_state(state).into(),
+        run_dir: record.run_dir.clone(),
+        queue_place: driver.control.queue_place(number).unwrap_or(0) as u32,
+        detail: detail(driver, number, state),
+        epochs: record.job.fit.epochs,
+        steps_per_epoch: record.steps_per_epoch,
+    }
+}
+
+fn job_state(state: Option<&JobState>) -> v1::JobState {
+    match state {
+        None => v1::JobState::Unspecified,
+        Some(JobState::Queued) => v1::JobState::Queued,
+        Some(JobState::Waiting) => v1::JobState::Waiting,
+        Some(JobState::Running) => v1::JobState::Running,
+        Some(JobState::Ended(Outcome::Done)) => v1::JobState::Done,
+        Some(JobState::Ended(Outcome::Cancelled)) => v1::JobState::Cancelled,
+        Some(JobState::Ended(_)) => v1::JobState::Failed,
+    }
+}
+
+/// What the job is waiting for, or why it ended.
+fn detail(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
+    match state {
+        Some(JobState::Ended(outcome)) => describe(outcome),
+        _ if driver.control.running() == Some(number) => waiting(&driver.control.waiting()),
+        _ => String::new(),
+    }
+}
+
+fn waiting(waiting: &Waiting) -> String {
+    let names = |workers: &[WorkerId]| workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match waiting {
+        Waiting::Nothing => String::new(),
+        Waiting::Data => "reading the data".to_string(),
+        Waiting::Workers { present, needed, .. } => {
+            format!("waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator ADDR)")
+        }
+        Waiting::Samples(workers) => format!("waiting for samples to reach {}", names(workers)),
+        Waiting::Results { work, workers } if workers.is_empty() => format!("closing {work}"),
+        Waiting::Results { work, workers } => format!("waiting for {work} from {}", names(workers)),
+        Waiting::Disk => "writing the result".to_string(),
+    }
+}
+
+/// How a job ended, for people.
+pub(super) fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done => "done".to_string(),
+        Outcome::Cancelled => "cancelled".to_string(),
+        Outcome::Diverged { work } => format!(
+            "training diverged: the loss is not finite after {work} (try a smaller --learning-rate, or scaled input)"
+        ),
+        Outcome::WorkerLost { worker, during, how } => {
+            format!("{worker} was lost during {during}: {how} (start the job again; its result will be the same)")
+        }
+        Outcome::TooFewWorkers { present, needed, waited } => format!(
+            "not enough workers: {present} of at least {needed} after {:.0} s (start workers, or lower --min-workers)",
+            waited.as_secs_f64()
+        ),
+        Outcome::Broken(failure) => failure.message.clone(),
+    }
+}
+
+/// How the commands exit after it.
+fn exit_code(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Done => exit::DONE,
+        Outcome::Cancelled => exit::INTERRUPTED,
+        Outcome::Diverged { .. } => exit::DIVERGED,
+        Outcome::WorkerLost { .. } | Outcome::TooFewWorkers { .. } => exit::TOO_FEW_WORKERS,
+        Outcome::Broken(failure) => failure.exit_code,
+    }
+}
+
+fn outcome(driver: &Driver, number: JobId, record: &Record) -> Option<v1::Outcome> {
+    let Some(JobState::Ended(outcome)) = driver.control.job_state(number) else { return None };
+    Some(v1::Outcome {
+        exit_code: exit_code(outcome).into(),
+        message: describe(outcome),
+        weights_sha256: record.weights_sha256.clone(),
+        predictions: record.shown.iter().map(prediction).collect(),
+    })
+}
+
+fn prediction(shown: &Shown) -> v1::Prediction {
+    let (rows, columns) = shown.image;
+    v1::Prediction {
+        rows: rows as u32,
+        columns: columns as u32,
+        pixels: shown.pixels.clone().into(),
+        label: shown.label.into(),
+        class: shown.class.into(),
+    }
+}
+
+fn epoch(row: &Row) -> v1::Epoch {
+    v1::Epoch {
+        epoch: row.epoch as u32,
+        loss: row.loss,
+        accuracy: row.accuracy,
+        val_loss: row.val_loss,
+        val_accuracy: row.val_accuracy,
+        test_loss: row.test_loss,
+        test_accuracy: row.test_accuracy,
+        seconds: row.seconds,
+        weights_sha256: row.weights_sha256.clone(),
+    }
+}
+
+fn progress(driver: &Driver, number: JobId) -> Option<v1::Progress> {
+    let training = driver.training.as_ref().filter(|_| driver.control.running() == Some(number))?;
+    let begun = driver.control.job_state(number) == Some(&JobState::Running);
+    let position = driver.control.position().filter(|_| begun)?;
+    let (means, clock) = (training.means(), &training.clock);
+    let steps = driver.jobs.get(&number)?.steps_per_epoch;
+    Some(v1::Progress {
+        epoch: position.epoch + 1,
+        step: if position.phase == Phase::Train { position.step } else { steps },
+        loss: means.loss(),
+        accuracy: means.accuracy(),
+        step_ms: clock.step_ms,
+        samples_per_second: clock.samples_per_second,
+        epoch_seconds: clock.epoch().as_secs_f64(),
+    })
+}
+
+fn step_time(driver: &Driver) -> v1::StepTime {
+    let Some(clock) = driver.training.as_ref().map(|training| training.clock) else { return v1::StepTime::default() };
+    v1::StepTime {
+        compute_ms: clock.compute_ms,
+        wait_ms: clock.wait_ms,
+        wire_ms: clock.wire_ms,
+        reduce_ms: clock.reduce_ms,
+    }
+}
+
+/// Each worker's share of the cluster's samples a second, by the shards it computes.
+fn rates(driver: &Driver) -> BTreeMap<WorkerId, f64> {
+    let (Some(placement), Some(training)) = (driver.control.placement(), &driver.training) else {
+        return BTreeMap::new();
+    };
+    let total: u32 = placement.values().map(|run| run.end - run.start).sum();
+    let share = |run: &std::ops::Range<u32>| f64::from(run.end - run.start) / f64::from(total.max(1));
+    placement.iter().map(|(&worker, run)| (worker, share(run) * training.clock.samples_per_second)).collect()
+}
+
+fn worker(driver: &Driver, id: WorkerId, member: &Member, session: &Session, rate: f64) -> v1::WorkerInfo {
+    let run = driver.control.placement().and_then(|placement| placement.get(&id)).cloned().unwrap_or(0..0);
+    let Arithmetic { kernel, version, fingerprint } = member.hello.arithmetic.clone();
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    v1::WorkerInfo {
+        id: id.0,
+        name: member.hello.name.clone(),
+        state: driver.control.role(id).to_string(),
+        first_shard: run.start,
+        end_shard: run.end,
+        shards_held: member.job.as_ref().map_or(0, |part| part.held.len() as u32),
+        slots: member.hello.slots,
+        kernel,
+        blas_version: version,
+        fingerprint,
+        build: session.build.clone(),
+        cpu: session.cpu.clone(),
+        samples_per_second: rate,
+        bytes_sent: load(&session.traffic.sent),
+        bytes_received: load(&session.traffic.received),
+        last_heard_seconds: session.traffic.silence().as_secs_f64(),
+    }
+}

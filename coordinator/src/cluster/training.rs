@@ -1,0 +1,296 @@
+//! The arithmetic of the running job: sums, parameters, the optimizer, the epoch's figures.
+//!
+//! The control machine says when; this says what. Sums are added along the reduction tree as they come; the last
+//! addition, the optimizer and the writing of the next broadcast are one pass over memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use millefeuille_core::control::{Phase, WorkId, WorkerId};
+use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::learn::elementwise::add_assign;
+use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::optimizer::OptimizerState;
+use millefeuille_core::learn::tree::{Inserted, Node, Reduction, Tree};
+use millefeuille_core::job::Job;
+use millefeuille_proto::wire::Pool;
+
+use super::load::Loaded;
+use super::messages::Sum;
+use crate::see::history::Row;
+
+/// The state of the running job.
+pub(super) struct Training {
+    pub(super) job: Job,
+    pub(super) loaded: Loaded,
+    pub(super) model: Arc<Model>,
+    pub(super) pool: Pool,
+    optimizer: OptimizerState,
+    parameters: Bytes,
+    /// The tag of the parameters that each worker has.
+    sent: BTreeMap<WorkerId, u64>,
+    reduction: Option<Reduction<Sum>>,
+    figures: Figures,
+    pub(super) clock: Clock,
+}
+
+/// Loss and accuracy over some samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Means {
+    loss_sum: f64,
+    correct: u64,
+    samples: u64,
+}
+
+impl Means {
+    fn add(&mut self, sum: &Sum) {
+        self.loss_sum += sum.loss_sum;
+        self.correct += sum.correct;
+        self.samples += sum.samples;
+    }
+
+    /// The mean loss; 0 over nothing.
+    pub(super) fn loss(&self) -> f64 {
+        if self.samples == 0 { 0.0 } else { self.loss_sum / self.samples as f64 }
+    }
+
+    /// The share of right answers; 0 over nothing.
+    pub(super) fn accuracy(&self) -> f64 {
+        if self.samples == 0 { 0.0 } else { self.correct as f64 / self.samples as f64 }
+    }
+}
+
+/// The figures of one epoch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    train: Means,
+    validation: Option<Means>,
+    test: Means,
+}
+
+impl Training {
+    pub(super) fn new(loaded: Loaded) -> Self {
+        let job = loaded.job.clone();
+        let model = Arc::new(Model::new(loaded.spec.inputs as usize, &job.layers));
+        let pool = Pool::default();
+        let parameters = pool.lend(model.initial_parameters(job.seed));
+        Self {
+            optimizer: OptimizerState::new(&job.compile.optimizer, model.parameter_count()),
+            job,
+            loaded,
+            model,
+            pool,
+            parameters,
+            sent: BTreeMap::new(),
+            reduction: None,
+            figures: Figures::default(),
+            clock: Clock::new(),
+        }
+    }
+
+    pub(super) fn store(&self) -> &Arc<ShardStore> {
+        &self.loaded.store
+    }
+
+    /// The present parameters, as they travel.
+    pub(super) fn parameters(&self) -> Bytes {
+        self.parameters.clone()
+    }
+
+    /// The parameters for a worker that is asked to work with this tag; nothing if it has them.
+    pub(super) fn parameters_for(&mut self, worker: WorkerId, tag: u64) -> Option<Bytes> {
+        let had = self.sent.insert(worker, tag);
+        (had != Some(tag)).then(|| self.parameters())
+    }
+
+    /// A worker that comes back has nothing.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.sent.remove(&worker);
+    }
+
+    /// Opens the tree of a unit of work.
+    pub(super) fn begin(&mut self, work: WorkId) {
+        let facts = &self.loaded.facts;
+        let present = facts.present(work.phase, work.step);
+        self.reduction = Some(Reduction::new(Tree::new(facts.shards), &present));
+        if work.phase == Phase::Train && work.step == 0 {
+            self.figures = Figures::default();
+            self.clock.begin_epoch();
+        }
+        self.clock.begin_step();
+    }
+
+    /// Whether a result has the shape that its work gives it.
+    pub(super) fn fits(&self, work: WorkId, sum: &Sum) -> bool {
+        let expected = if work.phase == Phase::Train { self.model.parameter_count() } else { 0 };
+        sum.gradient.len() == expected
+    }
+
+    /// Puts a node's sum into the tree.
+    pub(super) fn accept(&mut self, node: Node, sum: Sum) {
+        let started = Instant::now();
+        let Some(reduction) = &mut self.reduction else { return };
+        let pool = &self.pool;
+        match reduction.insert(node, sum, |left, right| add(left, right, pool)) {
+            Inserted::Kept { superseded } => superseded.into_iter().for_each(|sum| pool.give(sum.gradient)),
+            Inserted::Superfluous(sum) | Inserted::Unexpected(sum) => pool.give(sum.gradient),
+        }
+        self.clock.reduced(started);
+    }
+
+    /// Closes the tree: adds the last pair and, in training, makes the next parameters. Says if the loss is finite.
+    pub(super) fn close(&mut self, work: WorkId) -> bool {
+        let started = Instant::now();
+        let pair = self.reduction.take().and_then(|mut reduction| reduction.take_last_pair());
+        let Some((mut left, right)) = pair else { unreachable!("the control machine closes complete trees only") };
+        let total = Sum {
+            gradient: Vec::new(),
+            loss_sum: left.loss_sum + right.as_ref().map_or(0.0, |right| right.loss_sum),
+            correct: left.correct + right.as_ref().map_or(0, |right| right.correct),
+            samples: left.samples + right.as_ref().map_or(0, |right| right.samples),
+        };
+        let gradients = (std::mem::take(&mut left.gradient), right.map(|right| right.gradient));
+        match work.phase {
+            Phase::Train => {
+                self.figures.train.add(&total);
+                self.step(gradients, total.samples);
+            }
+            Phase::Validate => self.figures.validation.get_or_insert_default().add(&total),
+            Phase::Test => self.figures.test.add(&total),
+        }
+        self.clock.reduced(started);
+        self.clock.end_step(work.phase, total.samples);
+        total.loss_sum.is_finite()
+    }
+
+    fn step(&mut self, (left, right): (Vec<f32>, Option<Vec<f32>>), samples: u64) {
+        let mut next = self.pool.take(self.model.parameter_count());
+        let parameters = bytemuck::cast_slice(&self.parameters);
+        match &right {
+            Some(right) => self.optimizer.step_of_halves(parameters, [&left, right], samples, &mut next),
+            None => self.optimizer.step(parameters, &left, samples, &mut next),
+        }
+        self.pool.give(left);
+        right.into_iter().for_each(|right| self.pool.give(right));
+        self.parameters = self.pool.lend(next);
+    }
+
+    /// Loss and accuracy over the epoch so far.
+    pub(super) fn means(&self) -> Means {
+        self.figures.train
+    }
+
+    /// The epoch's line of history, all but the hash of its weights.
+    pub(super) fn row(&self, epoch: u32) -> Row {
+        let Figures { train, validation, test } = self.figures;
+        Row {
+            epoch: u64::from(epoch) + 1,
+            loss: train.loss(),
+            accuracy: train.accuracy(),
+            val_loss: validation.map(|means| means.loss()),
+            val_accuracy: validation.map(|means| means.accuracy()),
+            test_loss: test.loss(),
+            test_accuracy: test.accuracy(),
+            seconds: self.clock.epoch().as_secs_f64(),
+            weights_sha256: String::new(),
+        }
+    }
+}
+
+fn add(left: &mut Sum, right: Sum, pool: &Pool) {
+    add_assign(&mut left.gradient, &right.gradient);
+    pool.give(right.gradient);
+    left.loss_sum += right.loss_sum;
+    left.correct += right.correct;
+    left.samples += right.samples;
+}
+
+/// How fast it goes: means over the last steps, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    epoch: Instant,
+    step: Instant,
+    first_result: Option<Instant>,
+    reduce: Duration,
+    longest_busy: Duration,
+    pub(super) step_ms: f64,
+    pub(super) compute_ms: f64,
+    pub(super) wait_ms: f64,
+    pub(super) wire_ms: f64,
+    pub(super) reduce_ms: f64,
+    pub(super) samples_per_second: f64,
+}
+
+/// What the newest step counts in the means.
+const NEWEST: f64 = 0.1;
+
+impl Clock {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            epoch: now,
+            step: now,
+            first_result: None,
+            reduce: Duration::ZERO,
+            longest_busy: Duration::ZERO,
+            step_ms: 0.0,
+            compute_ms: 0.0,
+            wait_ms: 0.0,
+            wire_ms: 0.0,
+            reduce_ms: 0.0,
+            samples_per_second: 0.0,
+        }
+    }
+
+    fn begin_epoch(&mut self) {
+        self.epoch = Instant::now();
+    }
+
+    /// Time since the epoch began.
+    pub(super) fn epoch(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    fn begin_step(&mut self) {
+        self.step = Instant::now();
+        self.first_result = None;
+        self.reduce = Duration::ZERO;
+        self.longest_busy = Duration::ZERO;
+    }
+
+    /// A result has come, of which this worker's slots were busy so long, each on its own part.
+    pub(super) fn result(&mut self, busy_a_slot: Duration) {
+        self.first_result.get_or_insert_with(Instant::now);
+        self.longest_busy = self.longest_busy.max(busy_a_slot);
+    }
+
+    fn reduced(&mut self, since: Instant) {
+        self.reduce += since.elapsed();
+    }
+
+    fn end_step(&mut self, phase: Phase, samples: u64) {
+        if phase != Phase::Train {
+            return;
+        }
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let step = ms(self.step.elapsed());
+        let compute = ms(self.longest_busy).min(step);
+        let wait = self.first_result.map_or(0.0, |first| ms(first.elapsed()));
+        let reduce = ms(self.reduce);
+        let wire = (step - compute - reduce).max(0.0);
+        let new = [step, compute, wait, wire, reduce, samples as f64 / step * 1e3];
+        let means = [
+            &mut self.step_ms,
+            &mut self.compute_ms,
+            &mut self.wait_ms,
+            &mut self.wire_ms,
+            &mut self.reduce_ms,
+            &mut self.samples_per_second,
+        ];
+        for (mean, new) in means.into_iter().zip(new) {
+            *mean = if *mean == 0.0 { new } else { *mean + (new - *mean) * NEWEST };
+        }
+    }
+}

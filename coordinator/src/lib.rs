@@ -1,0 +1,14 @@
+//! The coordinator: shards data over workers, averages their gradients, keeps what comes out.
+//!
+//! - [`cli`]: the commands, one file a subcommand.
+//! - [`cluster`]: the services and the driver of a running cluster.
+//! - [`runs`]: run directories.
+//! - [`see`]: progress, tables, charts, pictures.
+//! - [`report`] and [`data`]: what is left to look at after a job, and reading the files of a data set.
+
+pub mod cli;
+pub mod cluster;
+pub mod data;
+pub mod report;
+pub mod runs;
+pub mod see;

@@ -1,0 +1,79 @@
+//! What the preprocessing does to the data, as shapes in NumPy's manner and the first labels with their
+//! one-hot rows.
+
+use std::fmt::Write as _;
+
+/// What there is to tell. Counts and rows are those of the real arrays; nothing is computed here but text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overview {
+    /// Training samples, those that validate included.
+    pub train: usize,
+    /// Test samples.
+    pub test: usize,
+    /// The height and the width of an image, in pixels.
+    pub image: (usize, usize),
+    /// Into how many classes labels fall.
+    pub classes: usize,
+    /// The smallest and the largest input after preprocessing.
+    pub values: (f32, f32),
+    /// The share of training samples at the end that validate.
+    pub validation_split: f64,
+    /// How many samples that is.
+    pub validation: usize,
+    /// The first training labels, each with its one-hot row.
+    pub first: Vec<(u8, Vec<f32>)>,
+}
+
+/// The text of `show data`, with a line feed after each line.
+pub fn overview(data: &Overview) -> String {
+    let mut text = String::new();
+    for (split, samples) in [("train", data.train), ("test", data.test)] {
+        text += &inputs(data, split, samples);
+        text += &labels(data, split, samples);
+    }
+    text += &split(data);
+    text += &one_hot_rows(&data.first);
+    text
+}
+
+fn inputs(data: &Overview, split: &str, samples: usize) -> String {
+    let (height, width) = data.image;
+    let (low, high) = data.values;
+    let features = height * width;
+    let name = format!("x_{split}:");
+    format!(
+        "{name:<8} ({samples}, {height}, {width}) uint8 → ({samples}, {features}) float32, values {low} … {high}\n"
+    )
+}
+
+fn labels(data: &Overview, split: &str, samples: usize) -> String {
+    let name = format!("y_{split}:");
+    format!("{name:<8} ({samples},) uint8 → ({samples}, {}) float32, one-hot\n", data.classes)
+}
+
+fn split(data: &Overview) -> String {
+    if data.validation == 0 {
+        return format!("split:   {} train, no validation\n", data.train);
+    }
+    let train = data.train - data.validation;
+    // Rounded, so that 0.07 does not read 7.000000000000001 %.
+    let percent = (data.validation_split * 1e8).round() / 1e6;
+    format!("split:   {train} train / {} validation (the last {percent} %)\n", data.validation)
+}
+
+fn one_hot_rows(first: &[(u8, Vec<f32>)]) -> String {
+    if first.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\nthe first {} training labels and their one-hot rows:\n", first.len());
+    for (label, row) in first {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{label:>3}  [{}]", row.iter().map(numpy).collect::<Vec<_>>().join(" "));
+    }
+    text
+}
+
+/// A number as NumPy prints it in an array: whole ones with a bare point.
+fn numpy(value: &f32) -> String {
+    if value.fract() == 0.0 { format!("{value:.0}.") } else { value.to_string() }
+}

@@ -1,0 +1,151 @@
+//! What a chart of the history shows: two curves and the axes around them.
+//!
+//! The article draws accuracy and loss over the epochs, each for training and for validation. Both renderers
+//! ([`chart`](super::chart) for the terminal, [`plots`](super::plots) for SVG) take their points, limits and
+//! ticks from here, so that the two agree. Values that are not finite are left out: they interrupt a curve
+//! and do not stretch an axis.
+
+use super::history::Row;
+
+/// Larger values than this are treated like infinity, so that axis arithmetic cannot overflow.
+const LARGEST: f64 = 1e100;
+
+/// A point of a curve: the epoch and the value.
+pub type Point = (f64, f64);
+
+/// One chart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// What is measured: `accuracy` or `loss`.
+    pub title: &'static str,
+    /// The curve of the training batches, in stretches without a gap.
+    pub training: Vec<Vec<Point>>,
+    /// The curve of the validation samples; empty where there are none.
+    pub validation: Vec<Vec<Point>>,
+    /// The epochs.
+    pub x: Axis,
+    /// The values.
+    pub y: Axis,
+}
+
+impl Figure {
+    /// Accuracy over the epochs.
+    pub fn accuracy(rows: &[Row]) -> Figure {
+        Figure::new("accuracy", rows, |row| row.accuracy, |row| row.val_accuracy)
+    }
+
+    /// Loss over the epochs.
+    pub fn loss(rows: &[Row]) -> Figure {
+        Figure::new("loss", rows, |row| row.loss, |row| row.val_loss)
+    }
+
+    fn new(
+        title: &'static str,
+        rows: &[Row],
+        training: impl Fn(&Row) -> f64,
+        validation: impl Fn(&Row) -> Option<f64>,
+    ) -> Figure {
+        let training = stretches(rows, |row| Some(training(row)));
+        let validation = stretches(rows, validation);
+        let values = || training.iter().chain(&validation).flatten().map(|point| point.1);
+        let epochs = || rows.iter().map(|row| row.epoch as f64);
+        let x = Axis::of_epochs(epochs().fold(f64::INFINITY, f64::min), epochs().fold(0.0, f64::max));
+        let y =
+            Axis::around(values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+        Figure { title, training, validation, x, y }
+    }
+
+    /// Whether there is no point to draw.
+    pub fn is_empty(&self) -> bool {
+        self.training.is_empty() && self.validation.is_empty()
+    }
+}
+
+/// The finite values in runs of neighbouring rows.
+fn stretches(rows: &[Row], value: impl Fn(&Row) -> Option<f64>) -> Vec<Vec<Point>> {
+    let point = |row: &Row| Some((row.epoch as f64, value(row).filter(|value| value.abs() < LARGEST)?));
+    let points: Vec<Option<Point>> = rows.iter().map(point).collect();
+    let runs = points.split(Option::is_none).map(|run| run.iter().flatten().copied().collect());
+    runs.filter(|run: &Vec<Point>| !run.is_empty()).collect()
+}
+
+/// An axis: its limits, and the round values at which it is labelled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axis {
+    /// The lower limit.
+    pub low: f64,
+    /// The upper limit, above the lower one.
+    pub high: f64,
+    /// Ascending, within the limits.
+    pub ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// About how many ticks there are.
+    const TICKS: f64 = 5.0;
+
+    /// An axis for values from `min` to `max` that begins and ends at a tick.
+    fn around(min: f64, max: f64) -> Axis {
+        if min > max {
+            return Axis::around(0.0, 1.0);
+        }
+        let size = min.abs().max(max.abs());
+        // A constant curve lies in the middle of an axis that says what it is.
+        if max - min <= 1e-9 * size || max == min {
+            let room = if size > 0.0 { 0.1 * size } else { 1.0 };
+            return Axis::around(min - room, max + room);
+        }
+        let step = round_step((max - min) / Axis::TICKS);
+        let (first, last) = ((min / step + 1e-6).floor(), (max / step - 1e-6).ceil());
+        let ticks: Vec<f64> = (0..=(last - first) as usize).map(|i| (first + i as f64) * step).collect();
+        Axis { low: first * step, high: last * step, ticks }
+    }
+
+    /// An axis for epochs, with some air at both ends and whole numbers as ticks.
+    fn of_epochs(first: f64, last: f64) -> Axis {
+        let (first, last) = if first > last { (1.0, 1.0) } else { (first, last) };
+        let step = round_step((last - first) / 8.0).max(1.0);
+        let air = (0.03 * (last - first)).max(0.3);
+        let begin = if step == 1.0 { first } else { (first / step).ceil() * step };
+        let count = ((last - begin) / step).floor() as usize;
+        let ticks = (0..=count).map(|i| begin + i as f64 * step).collect();
+        Axis { low: first - air, high: last + air, ticks }
+    }
+
+    /// Where `value` lies between the limits: 0 at the lower one, 1 at the upper one.
+    pub fn share(&self, value: f64) -> f64 {
+        ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+    }
+
+    /// The text at a tick, with just the decimals that tell neighbours apart.
+    pub fn label(&self, tick: f64) -> String {
+        let step = self.ticks.get(1).map_or(1.0, |second| second - self.ticks[0]);
+        let decimals = (-(step.log10() + 1e-6).floor()).max(0.0);
+        // Adding zero turns -0 into 0.
+        let tick = if tick.abs() < step * 1e-6 { 0.0 } else { tick };
+        if decimals > 5.0 || tick.abs() >= 1e6 {
+            format!("{tick:.2e}")
+        } else {
+            format!("{tick:.*}", decimals as usize)
+        }
+    }
+}
+
+/// The smallest of 1, 2, 5, 10, 20, 50 … and their like below 1 that is not below `step`.
+fn round_step(step: f64) -> f64 {
+    if step <= 0.0 {
+        return 0.0;
+    }
+    let power = 10_f64.powf(step.log10().floor());
+    let digit = step / power;
+    power
+        * if digit <= 1.0 + 1e-9 {
+            1.0
+        } else if digit <= 2.0 {
+            2.0
+        } else if digit <= 5.0 {
+            5.0
+        } else {
+            10.0
+        }
+}

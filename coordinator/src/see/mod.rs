@@ -1,0 +1,92 @@
+//! What a person sees of a training: pictures, tables, curves and progress.
+//!
+//! Everything in this room turns plain values into text or SVG, or draws progress on standard error. It reads
+//! no clock, opens no file and talks to no cluster: times are arguments, results are strings, and so each
+//! piece can be compared with expected text in a test. It knows nothing of the rest of the project either;
+//! callers fill in the small input types defined here.
+//!
+//! | module | what it shows |
+//! | --- | --- |
+//! | [`digits`] | images side by side with their labels or predictions, in the terminal and as SVG |
+//! | [`data`] | shapes and one-hot rows of the preprocessing |
+//! | [`summary`] | the layers of a model, as Keras prints them |
+//! | [`progress`] | the progress bar of a fit, as Keras draws it |
+//! | [`history`] | a line, and a table, of the figures after each epoch |
+//! | [`figure`], [`chart`], [`plots`] | curves of accuracy and loss: what to draw, in the terminal, as SVG |
+//! | [`picture`] | the way in: a drawn or photographed digit made into an MNIST-like image |
+//! | [`table`] | aligned columns for all who print lists |
+//!
+//! Text is measured in characters, which is right for what this project prints; double-width scripts would be
+//! set too narrow.
+
+use std::ffi::OsStr;
+
+pub mod chart;
+pub mod data;
+pub mod digits;
+pub mod figure;
+pub mod history;
+pub mod picture;
+pub mod plots;
+pub mod progress;
+pub mod summary;
+pub mod table;
+
+/// The columns to assume where the width of the terminal is not known.
+pub const WIDTH: usize = 80;
+
+/// Whether terminal text may carry colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ink {
+    /// ANSI escape sequences; greys in 24 bits.
+    Colour,
+    /// Characters alone. Nothing is lost but comfort: no meaning is carried by colour only.
+    Plain,
+}
+
+impl Ink {
+    /// The ink for a stream: colour on a terminal, unless `NO_COLOR` is set and not empty
+    /// (<https://no-color.org>) or `TERM` is `dumb`. The two variables are arguments so that the rule can be
+    /// tested.
+    pub fn choose(is_terminal: bool, no_color: Option<&OsStr>, term: Option<&OsStr>) -> Ink {
+        let refused = no_color.is_some_and(|value| !value.is_empty()) || term == Some(OsStr::new("dumb"));
+        if is_terminal && !refused { Ink::Colour } else { Ink::Plain }
+    }
+
+    /// [`Ink::choose`] with this process's environment.
+    pub fn of(stream: &impl std::io::IsTerminal) -> Ink {
+        let variable = |name| std::env::var_os(name);
+        Ink::choose(stream.is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
+    }
+
+    /// `text` between an SGR sequence (`"31"` is red) and its end, or as it is.
+    fn paint(self, sgr: &str, text: &str) -> String {
+        match self {
+            Ink::Colour => format!("\x1b[{sgr}m{text}\x1b[0m"),
+            Ink::Plain => text.to_owned(),
+        }
+    }
+}
+
+/// An integer with commas between its thousands: `235,146`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// How many characters wide `text` is.
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// `text` in the middle of `columns`, the odd space to its right.
+fn centred(text: &str, columns: usize) -> String {
+    format!("{text:^columns$}")
+}

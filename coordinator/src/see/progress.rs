@@ -1,0 +1,218 @@
+//! The progress of a fit, drawn as Keras draws it.
+//!
+//! ```text
+//! Epoch 1/5
+//! 96/96 ━━━━━━━━━━━━━━━━━━━━ 1s 4ms/step - accuracy: 0.4407 - loss: 1.7161 - val_accuracy: 0.8277 - val_loss: 1.0014
+//! ```
+//!
+//! On a terminal the second line is drawn over itself as steps finish, at most ten times a second of the
+//! caller's time, and while it is unfinished shows the time left in place of the time taken. The terminal is
+//! told not to wrap that line, so that a narrow one cuts it instead of leaving pieces behind; its width need
+//! not be known. Elsewhere each epoch is one line, printed when it ends.
+//!
+//! Progress is a courtesy: when it cannot be written, the training goes on and nothing is said.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::Ink;
+use super::history::Row;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// A bar that moves.
+    Terminal(Ink),
+    /// One line an epoch.
+    Plain,
+    /// Nothing: logs in JSON are for machines.
+    Silent,
+}
+
+/// Characters in the bar, as in Keras.
+const BAR: u64 = 20;
+
+/// The least time between two drawings of the bar.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// To the line's beginning, and clear it.
+const CLEAR: &str = "\r\x1b[K";
+
+/// The progress of one fit.
+#[derive(Debug)]
+pub struct Progress<W: Write = io::Stderr> {
+    out: W,
+    style: Style,
+    epochs: u64,
+    steps: u64,
+    /// The epoch whose header stands on the terminal.
+    epoch: Option<u64>,
+    /// When, in the epoch, the bar was last drawn.
+    drawn: Option<Duration>,
+    /// The bar as it stands on the last line of the terminal, which has no line feed yet.
+    bar: Option<String>,
+}
+
+impl Progress {
+    /// Progress on standard error, of a fit of `epochs` with `steps` mini-batches each.
+    pub fn new(style: Style, epochs: u64, steps: u64) -> Progress {
+        Progress::to_writer(io::stderr(), style, epochs, steps)
+    }
+}
+
+impl<W: Write> Progress<W> {
+    /// As [`Progress::new`], written to `out`.
+    pub fn to_writer(out: W, style: Style, epochs: u64, steps: u64) -> Progress<W> {
+        Progress { out, style, epochs, steps, epoch: None, drawn: None, bar: None }
+    }
+
+    /// `step` mini-batches of `epoch` (from 1) are finished, `elapsed` after the epoch began. Loss and
+    /// accuracy are the means over these; before the first step they are not shown.
+    pub fn step(&mut self, epoch: u64, step: u64, loss: f64, accuracy: f64, elapsed: Duration) {
+        let Style::Terminal(ink) = self.style else { return };
+        let header = self.header(epoch);
+        if !self.is_due(step, elapsed) {
+            return self.write(&header);
+        }
+        self.drawn = Some(elapsed);
+        let mut bar = bar(step, self.steps, ink) + &time_left(step, self.steps, elapsed);
+        if step > 0 {
+            bar += &metrics(&[("accuracy", Some(accuracy)), ("loss", Some(loss))]);
+        }
+        let text = header + &unwrapped(&bar);
+        self.bar = Some(bar);
+        self.write(&text);
+    }
+
+    /// An epoch has ended, with these figures.
+    pub fn epoch(&mut self, row: &Row) {
+        let figures = metrics(&[
+            ("accuracy", Some(row.accuracy)),
+            ("loss", Some(row.loss)),
+            ("val_accuracy", row.val_accuracy),
+            ("val_loss", row.val_loss),
+        ]);
+        let taken = time_taken(row.seconds, self.steps);
+        let text = match self.style {
+            Style::Silent => return,
+            Style::Plain => format!("{} -{taken}{figures}\n", self.title(row.epoch)),
+            Style::Terminal(ink) => {
+                let header = self.header(row.epoch);
+                format!("{header}{CLEAR}{}{taken}{figures}\n", bar(self.steps, self.steps, ink))
+            }
+        };
+        self.bar = None;
+        self.write(&text);
+    }
+
+    /// Prints a line above the bar: `waiting for workers …`.
+    pub fn note(&mut self, text: &str) {
+        let text = match (self.style, &self.bar) {
+            (Style::Silent, _) => return,
+            (_, None) => format!("{text}\n"),
+            (_, Some(bar)) => format!("{CLEAR}{text}\n{}", unwrapped(bar)),
+        };
+        self.write(&text);
+    }
+
+    /// Leaves the terminal's cursor at the beginning of a line. Harmless when called again, or in the middle
+    /// of an epoch, whose bar then stays as it was.
+    pub fn finish(&mut self) {
+        if self.bar.take().is_some() {
+            self.write("\n");
+        }
+    }
+
+    /// Gives back what was written to.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
+    /// The header of an epoch that begins, once; nothing later.
+    fn header(&mut self, epoch: u64) -> String {
+        if self.epoch == Some(epoch) {
+            return String::new();
+        }
+        self.epoch = Some(epoch);
+        self.drawn = None;
+        let unfinished = if self.bar.take().is_some() { "\n" } else { "" };
+        format!("{unfinished}{}\n", self.title(epoch))
+    }
+
+    fn title(&self, epoch: u64) -> String {
+        format!("Epoch {epoch}/{}", self.epochs)
+    }
+
+    /// The first and the last drawing of an epoch are always due. Time that went back is a step computed
+    /// again.
+    fn is_due(&self, step: u64, elapsed: Duration) -> bool {
+        let since = |drawn: Duration| elapsed.checked_sub(drawn).is_none_or(|time| time >= REDRAW);
+        step >= self.steps || self.drawn.is_none_or(since)
+    }
+
+    fn write(&mut self, text: &str) {
+        if !text.is_empty() {
+            let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        }
+    }
+}
+
+/// The last line of the terminal replaced by `bar`, with wrapping off while it is written.
+fn unwrapped(bar: &str) -> String {
+    format!("{CLEAR}\x1b[?7l{bar}\x1b[?7h")
+}
+
+/// `12/96 ━━──────────────────`: what is done is heavy, and green.
+fn bar(step: u64, steps: u64, ink: Ink) -> String {
+    let done = (BAR * step.min(steps)).checked_div(steps).unwrap_or(BAR);
+    let stroke = |stroke: &str, count: u64| stroke.repeat(count as usize);
+    let count = format!("{step:>digits$}/{steps}", digits = steps.to_string().len());
+    let heavy = if done > 0 { ink.paint("32", &stroke("━", done)) } else { String::new() };
+    format!("{} {heavy}{}", ink.paint("1", &count), stroke("─", BAR - done))
+}
+
+/// ` 3s 40ms/step`: seconds left, at the rate so far.
+fn time_left(step: u64, steps: u64, elapsed: Duration) -> String {
+    if step == 0 {
+        return String::new();
+    }
+    let a_step = elapsed.as_secs_f64() / step as f64;
+    let left = a_step * steps.saturating_sub(step) as f64;
+    let shown = if step < steps { left } else { elapsed.as_secs_f64() };
+    format!(" {}{}", clock(shown), rate(a_step))
+}
+
+/// ` 1s 4ms/step` of a finished epoch.
+fn time_taken(seconds: f64, steps: u64) -> String {
+    format!(" {}{}", clock(seconds), rate(seconds / steps.max(1) as f64))
+}
+
+/// Seconds; minutes and hours before them when there are some.
+fn clock(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}:{seconds:02}"),
+        (_, _) => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+fn rate(seconds_a_step: f64) -> String {
+    match seconds_a_step {
+        s if s >= 1.0 || s == 0.0 => format!(" {s:.0}s/step"),
+        s if s >= 1e-3 => format!(" {:.0}ms/step", s * 1e3),
+        s => format!(" {:.0}us/step", s * 1e6),
+    }
+}
+
+/// ` - accuracy: 0.4407 - loss: 1.7161`, without those that were not measured.
+fn metrics(metrics: &[(&str, Option<f64>)]) -> String {
+    metrics.iter().filter_map(|(name, value)| Some(format!(" - {name}: {}", figure((*value)?)))).collect()
+}
+
+/// Four decimals, or four digits and an exponent where these would show next to nothing, as Keras does.
+fn figure(value: f64) -> String {
+    let vanishes = value != 0.0 && value.abs() <= 1e-3;
+    if vanishes { format!("{value:.4e}") } else { format!("{value:.4}") }
+}

@@ -1,0 +1,100 @@
+//! The BLAS that this process has loaded, and what it computes.
+//!
+//! OpenBLAS picks a kernel for the CPU when it is loaded, or the one that `OPENBLAS_CORETYPE` names. Kernels
+//! give different bits, and so do one and two threads. Threads are settled here: one, before the first call.
+//! The kernel is the job's choice; [`environment`] decides whether a process has the right one.
+//!
+//! Names mislead: some kernels of different names give equal bits, two versions of one name need not. So what
+//! counts is the *fingerprint*: the SHA-256 of results. That of [`arithmetic`] covers the elementwise
+//! functions and a fixed set of products; [`model_fingerprint`] covers one job's own shapes.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::Once;
+
+pub mod environment;
+mod fingerprint;
+
+pub use fingerprint::model_fingerprint;
+
+#[allow(unsafe_code)] // OpenBLAS is C.
+mod c {
+    use super::{c_char, c_int};
+
+    unsafe extern "C" {
+        pub(super) fn openblas_set_num_threads(threads: c_int);
+        pub(super) fn openblas_get_corename() -> *const c_char;
+        pub(super) fn openblas_get_config() -> *const c_char;
+    }
+}
+
+/// How a process computes. Equal fingerprints give equal bits; kernel and version are for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arithmetic {
+    /// The loaded kernel, such as `Haswell`.
+    pub kernel: String,
+    /// OpenBLAS' version, such as `0.3.21`.
+    pub version: String,
+    /// Hex SHA-256 of the results of the elementwise functions and of products of fixed shapes.
+    pub fingerprint: String,
+}
+
+/// Makes BLAS compute on the calling thread alone. Every product calls it first; more than once does nothing.
+#[allow(unsafe_code)] // A call into C.
+pub fn single_threaded() {
+    static DONE: Once = Once::new();
+    // SAFETY: the function takes any number, and `Once` keeps two threads from calling it at the same time.
+    DONE.call_once(|| unsafe { c::openblas_set_num_threads(1) });
+}
+
+/// The loaded kernel, such as `Haswell`.
+#[allow(unsafe_code)] // A call into C.
+pub fn kernel() -> String {
+    // SAFETY: the function takes nothing and returns a string that lives as long as the process.
+    text(unsafe { c::openblas_get_corename() })
+}
+
+/// OpenBLAS' version, such as `0.3.21`.
+#[allow(unsafe_code)] // A call into C.
+pub fn version() -> String {
+    // SAFETY: as in `kernel`.
+    version_of(&text(unsafe { c::openblas_get_config() }))
+}
+
+/// How this process computes. Takes some milliseconds.
+pub fn arithmetic() -> Arithmetic {
+    Arithmetic { kernel: kernel(), version: version(), fingerprint: fingerprint::of_this_process() }
+}
+
+/// The second word of `OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH …`.
+fn version_of(config: &str) -> String {
+    config.split_whitespace().nth(1).unwrap_or("unknown").to_owned()
+}
+
+#[allow(unsafe_code)] // Reads a C string.
+fn text(string: *const c_char) -> String {
+    if string.is_null() {
+        return "unknown".to_owned();
+    }
+    // SAFETY: OpenBLAS' strings end with a zero byte and are never freed; this one is not null.
+    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_second_word_of_the_configuration() {
+        assert_eq!(version_of("OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH Haswell MAX_THREADS=64"), "0.3.21");
+        assert_eq!(version_of(""), "unknown");
+    }
+
+    #[test]
+    fn a_process_has_one_arithmetic() {
+        let arithmetic = arithmetic();
+        assert_eq!(arithmetic, super::arithmetic());
+        assert_eq!(arithmetic.fingerprint.len(), 64);
+        assert!(arithmetic.version.starts_with("0."), "{arithmetic:?}");
+        assert_ne!(arithmetic.kernel, "unknown");
+    }
+}

@@ -1,0 +1,423 @@
+//! Who computes what, when.
+//!
+//! [`Cluster`] is a state machine: `handle(now, event) -> actions`. It holds the members, the queue of jobs and the
+//! progress of the one that runs. It knows nodes of the reduction tree, never tensors; it is told the time, never
+//! reads a clock; it names what shall be sent, never sends. The coordinator's driver loop feeds it and carries out
+//! its actions; tests feed it by hand.
+//!
+//! A job's life:
+//!
+//! 1. `Submit` queues it. When it is first in the queue, `Load` reads its data and finds out which arithmetic it
+//!    needs; `Loaded` brings the facts: shards, steps, the arithmetic's fingerprint.
+//! 2. Workers whose arithmetic fits are told of it (`StartJob`) and answer with the fingerprint of the job's own
+//!    shapes. Once enough have, shards are placed ([`place`]), and each worker is told which to hold. The job
+//!    begins when every shard's worker holds it.
+//! 3. Each step: `Begin`, a `Send` to every worker with work, `Accept` for each result, `Close` when the tree is
+//!    complete. The driver answers `Closed` once the optimizer has made the next parameters. After the last step of
+//!    an epoch, the validation and test splits are evaluated in the same way, and `EndEpoch` writes the history.
+//! 4. After the last epoch `Save` writes the model; `Saved` ends the job, and the next one is loaded.
+//!
+//! A worker that joins while a job runs is told what it would hold under a new placement; the placement changes
+//! between two steps, once everybody holds what it says.
+//!
+//! What is left out on purpose, for now: a worker that leaves while it has shards placed on it ends the job.
+
+mod cluster;
+mod members;
+mod place;
+mod queue;
+mod run;
+
+pub use cluster::{Cluster, Config, Waiting};
+pub use members::{Arithmetic, Hello, Member, Role};
+pub use place::{Placement, place};
+pub use queue::{JobEntry, JobState};
+pub use run::{Facts, Position};
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::data::shard::Shard;
+use crate::learn::tree::Node;
+
+/// A worker's number in this life of the coordinator: one for each session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WorkerId(pub u64);
+
+/// A job's number; later jobs have higher ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {}", self.0)
+    }
+}
+
+/// What is computed: gradients, or the loss on a split that is held out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Gradients of one mini-batch.
+    Train,
+    /// Loss and accuracy on the validation split.
+    Validate,
+    /// Loss and accuracy on the test set.
+    Test,
+}
+
+impl Phase {
+    /// The split whose samples it goes through.
+    pub fn split(self) -> crate::data::split::Split {
+        match self {
+            Phase::Train => crate::data::split::Split::Train,
+            Phase::Validate => crate::data::split::Split::Validation,
+            Phase::Test => crate::data::split::Split::Test,
+        }
+    }
+}
+
+/// Names one unit of the cluster's work: all the nodes of one step, or of one evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WorkId {
+    /// The job.
+    pub job: JobId,
+    /// Which life of the coordinator asked for it.
+    pub incarnation: u64,
+    /// From 0.
+    pub epoch: u32,
+    /// What is computed.
+    pub phase: Phase,
+    /// The step of the epoch, from 0; 0 in evaluation.
+    pub step: u32,
+    /// Which parameters: the number of optimizer steps that made them.
+    pub parameter_tag: u64,
+}
+
+impl fmt::Display for WorkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let epoch = self.epoch + 1;
+        match self.phase {
+            Phase::Train => write!(f, "step {} of epoch {epoch}", self.step + 1),
+            Phase::Validate => write!(f, "the validation of epoch {epoch}"),
+            Phase::Test => write!(f, "the test of epoch {epoch}"),
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A worker has said hello.
+    Join {
+        /// Its number, new for each session.
+        worker: WorkerId,
+        /// What it said.
+        hello: Hello,
+    },
+    /// A worker's session has ended.
+    Leave {
+        /// Whose.
+        worker: WorkerId,
+        /// How.
+        departure: Departure,
+    },
+    /// Anything came from a worker.
+    Heard {
+        /// From whom.
+        worker: WorkerId,
+    },
+    /// A worker has computed the job's own shapes.
+    JobAccepted {
+        /// Who.
+        worker: WorkerId,
+        /// Which job.
+        job: JobId,
+        /// Hex SHA-256 of the results.
+        fingerprint: String,
+    },
+    /// A worker holds a shard's samples.
+    ShardHeld {
+        /// Who.
+        worker: WorkerId,
+        /// Of which job.
+        job: JobId,
+        /// Which shard.
+        shard: Shard,
+    },
+    /// A worker has sent a node's sum.
+    Result {
+        /// Who.
+        worker: WorkerId,
+        /// Of which work.
+        work: WorkId,
+        /// Which node.
+        node: Node,
+        /// Samples in it.
+        samples: u64,
+        /// Time that the worker's slots spent on it.
+        busy: Duration,
+    },
+    /// The driver has closed a tree: the sums are added and, in training, the next parameters made.
+    Closed {
+        /// Which work.
+        work: WorkId,
+        /// Whether the loss and every parameter is finite.
+        finite: bool,
+    },
+    /// Somebody wants a job trained.
+    Submit {
+        /// Its number.
+        job: JobId,
+    },
+    /// The job's data is read.
+    Loaded {
+        /// Which job.
+        job: JobId,
+        /// What the machine must know of it.
+        facts: Facts,
+    },
+    /// The job's result is on disk.
+    Saved {
+        /// Which job.
+        job: JobId,
+    },
+    /// Something on the coordinator's side failed: the data can't be read, or the run directory not written.
+    Broken {
+        /// Which job.
+        job: JobId,
+        /// What failed; decides the exit code.
+        failure: Failure,
+    },
+    /// Somebody wants a job to end.
+    Cancel {
+        /// Which.
+        job: JobId,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Let the worker in.
+    Welcome {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// End the worker's session, with the reason.
+    Dismiss {
+        /// Whom.
+        worker: WorkerId,
+        /// Why.
+        reason: Dismissal,
+    },
+    /// Tell the worker to start again with this kernel (`environment`: with what its variables select).
+    UseKernel {
+        /// Whom.
+        worker: WorkerId,
+        /// An OpenBLAS core name, or `environment`.
+        kernel: String,
+    },
+    /// Read the job's data; answer with `Loaded` or `Broken`.
+    Load {
+        /// Which job.
+        job: JobId,
+    },
+    /// Tell the worker what the job is.
+    StartJob {
+        /// Whom.
+        worker: WorkerId,
+        /// Which job.
+        job: JobId,
+    },
+    /// Tell the worker all the shards that it shall hold, the most urgent first.
+    Hold {
+        /// Whom.
+        worker: WorkerId,
+        /// Of which job.
+        job: JobId,
+        /// Which shards.
+        shards: Vec<Shard>,
+        /// Whether it computes none of them for now.
+        spare: bool,
+    },
+    /// A new tree is open.
+    Begin {
+        /// Which work.
+        work: WorkId,
+    },
+    /// Ask the worker for these nodes.
+    Send {
+        /// Whom.
+        worker: WorkerId,
+        /// Which work.
+        work: WorkId,
+        /// Which nodes.
+        nodes: Vec<Node>,
+    },
+    /// Put the result that just came into the tree.
+    Accept {
+        /// Of which work.
+        work: WorkId,
+        /// Which node.
+        node: Node,
+    },
+    /// Throw the result that just came away.
+    Discard {
+        /// Why.
+        reason: Discard,
+    },
+    /// The tree is complete: add what is left to add, and make the next parameters. Answer with `Closed`.
+    Close {
+        /// Which work.
+        work: WorkId,
+    },
+    /// Write the epoch's line of history.
+    EndEpoch {
+        /// Of which job.
+        job: JobId,
+        /// From 0.
+        epoch: u32,
+    },
+    /// Write the result; answer with `Saved` or `Broken`.
+    Save {
+        /// Of which job.
+        job: JobId,
+    },
+    /// The job has ended.
+    End {
+        /// Which.
+        job: JobId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Something that people want to know.
+    Note(Note),
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// Its connection was closed.
+    Closed,
+    /// The worker said goodbye, with its reason.
+    Goodbye(String),
+    /// It broke the protocol; how.
+    Misbehaved(String),
+}
+
+/// Why a worker is sent away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dismissal {
+    /// Nothing came from it for longer than the deadline.
+    Silent {
+        /// For how long.
+        silence: Duration,
+    },
+    /// It computes other bits than the cluster's job needs.
+    Arithmetic {
+        /// What it said.
+        theirs: Arithmetic,
+        /// What is needed.
+        needed: Arithmetic,
+    },
+    /// It computes other bits on the job's own shapes.
+    Shapes {
+        /// What it computed, and what is needed.
+        theirs: String,
+        /// What is needed.
+        needed: String,
+    },
+    /// There are as many workers as the cluster takes.
+    Full {
+        /// How many.
+        limit: usize,
+    },
+}
+
+/// Why a result is thrown away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// It belongs to work that is over.
+    Late,
+    /// The node is in the tree already.
+    Duplicate,
+    /// Nobody asked this worker for it.
+    Unasked,
+}
+
+/// Something that failed on the coordinator's side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// As the commands exit.
+    pub exit_code: u8,
+    /// One line for people.
+    pub message: String,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The result is on disk.
+    Done,
+    /// It was cancelled.
+    Cancelled,
+    /// The loss or a parameter is not finite.
+    Diverged {
+        /// The work after which that was found.
+        work: WorkId,
+    },
+    /// A worker that the job needs has left.
+    WorkerLost {
+        /// Who, as people know it.
+        worker: String,
+        /// What was under way.
+        during: String,
+        /// How it left.
+        how: String,
+    },
+    /// There were not enough workers in time.
+    TooFewWorkers {
+        /// How many there were.
+        present: usize,
+        /// How many are needed.
+        needed: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Something on the coordinator's side failed.
+    Broken(Failure),
+}
+
+/// Something that people want to know: for the log and `events.jsonl`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// A worker is in.
+    Joined {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// Pieces computed at once.
+        slots: u32,
+    },
+    /// A worker is gone.
+    Left {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// How.
+        how: String,
+    },
+    /// Shards are placed anew.
+    Placed {
+        /// Of which job.
+        job: JobId,
+        /// Who computes what; spares have nothing.
+        placement: Placement,
+        /// The work from which on it holds.
+        from: WorkId,
+    },
+}

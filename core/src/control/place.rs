@@ -1,0 +1,131 @@
+//! Which worker computes which shards.
+//!
+//! Each worker gets a run of neighbouring shards, so that its sums join into few nodes of the reduction tree. The
+//! runs are as long as the workers' weights say (slots times measured speed); a cut then moves to a place that
+//! needs fewer nodes if that makes the step no longer, by the cost below.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::WorkerId;
+use crate::learn::tree::Tree;
+
+/// Who computes what. Workers that are not in it are spares.
+pub type Placement = BTreeMap<WorkerId, Range<u32>>;
+
+/// What sending a node costs, in pieces computed.
+const NODE_COST: f64 = 0.2;
+
+/// Places `shards` on `workers` (in order; each with its weight, which is positive).
+///
+/// Of more workers than shards, the heaviest get one shard each, the earlier of equals first.
+pub fn place(shards: u32, workers: &[(WorkerId, f64)]) -> Placement {
+    let workers = heaviest(workers, shards as usize);
+    let weights: Vec<f64> = workers.iter().map(|&(_, weight)| weight).collect();
+    if weights.is_empty() {
+        return Placement::new();
+    }
+    let tree = Tree::new(shards);
+    let mut cuts = proportional(shards, &weights);
+    align(&tree, &weights, &mut cuts);
+    workers.iter().zip(cuts.windows(2)).map(|(&(worker, _), cut)| (worker, cut[0]..cut[1])).collect()
+}
+
+fn heaviest(workers: &[(WorkerId, f64)], count: usize) -> Vec<(WorkerId, f64)> {
+    let mut by_weight: Vec<usize> = (0..workers.len()).collect();
+    by_weight.sort_by(|&a, &b| workers[b].1.total_cmp(&workers[a].1));
+    let chosen: BTreeSet<usize> = by_weight.into_iter().take(count).collect();
+    chosen.into_iter().map(|index| workers[index]).collect()
+}
+
+/// The cuts 0 = c₀ < c₁ < … = `shards` nearest to the weights' shares, each run at least one shard long.
+fn proportional(shards: u32, weights: &[f64]) -> Vec<u32> {
+    let total: f64 = weights.iter().sum();
+    let mut sum = 0.0;
+    let mut cuts = vec![0];
+    for (index, weight) in weights.iter().enumerate() {
+        sum += weight;
+        let ideal = (f64::from(shards) * sum / total).round() as u32;
+        let runs_after = (weights.len() - 1 - index) as u32;
+        cuts.push(ideal.clamp(cuts[index] + 1, shards - runs_after));
+    }
+    cuts
+}
+
+/// Moves each inner cut by one or two places where that makes the slowest worker, then the sum of all, cheaper.
+fn align(tree: &Tree, weights: &[f64], cuts: &mut [u32]) {
+    for index in 1..weights.len() {
+        let around = |cut: u32| {
+            let runs = [cuts[index - 1]..cut, cut..cuts[index + 1]];
+            let costs = [0, 1].map(|side| cost(tree, runs[side].clone(), weights[index - 1 + side]));
+            (costs[0].max(costs[1]), costs[0] + costs[1])
+        };
+        let candidates = cuts[index].saturating_sub(2)..=cuts[index] + 2;
+        let best = candidates
+            .filter(|&cut| cuts[index - 1] < cut && cut < cuts[index + 1])
+            .min_by(|&a, &b| {
+                let (a, b) = (around(a), around(b));
+                a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
+            });
+        if let Some(cut) = best {
+            cuts[index] = cut;
+        }
+    }
+}
+
+fn cost(tree: &Tree, run: Range<u32>, weight: f64) -> f64 {
+    let pieces = f64::from(run.end - run.start);
+    let nodes = tree.cover(&run.collect()).len() as f64;
+    (pieces + NODE_COST * nodes) / weight
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(shards: u32, weights: &[f64]) -> Vec<(u64, Range<u32>)> {
+        let workers: Vec<_> = weights.iter().zip(1..).map(|(&weight, id)| (WorkerId(id), weight)).collect();
+        place(shards, &workers).into_iter().map(|(worker, run)| (worker.0, run)).collect()
+    }
+
+    #[test]
+    fn equal_workers_get_equal_runs() {
+        assert_eq!(runs(8, &[1.0]), [(1, 0..8)]);
+        assert_eq!(runs(8, &[1.0; 2]), [(1, 0..4), (2, 4..8)]);
+        assert_eq!(runs(8, &[1.0; 4]), [(1, 0..2), (2, 2..4), (3, 4..6), (4, 6..8)]);
+        assert_eq!(runs(8, &[1.0; 8]).len(), 8);
+    }
+
+    #[test]
+    fn runs_are_aligned_where_that_unbalances_nothing() {
+        // 2, 3, 3 costs the slowest worker as much as 3, 3, 2 and has fewer nodes than 3, 2, 3.
+        let placed = runs(8, &[1.0; 3]);
+        assert_eq!(placed.iter().map(|(_, run)| run.len()).max(), Some(3), "{placed:?}");
+        assert_eq!(runs(7, &[1.0; 2]), [(1, 0..4), (2, 4..7)]);
+    }
+
+    #[test]
+    fn weights_count() {
+        assert_eq!(runs(8, &[3.0, 1.0]), [(1, 0..6), (2, 6..8)]);
+    }
+
+    #[test]
+    fn spares_have_nothing() {
+        assert_eq!(runs(2, &[1.0, 1.0, 1.0]), [(1, 0..1), (2, 1..2)]);
+        assert_eq!(runs(2, &[1.0, 1.0, 2.0]), [(1, 0..1), (3, 1..2)]);
+        assert_eq!(runs(2, &[]), []);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_shard_is_placed_once(shards in 1u32..200, weights in proptest::collection::vec(0.1f64..8.0, 1..40)) {
+            let mut next = 0;
+            for (_, run) in runs(shards, &weights) {
+                assert_eq!(run.start, next);
+                assert!(run.end > run.start);
+                next = run.end;
+            }
+            assert_eq!(next, shards);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! One job's progress: where it is, which tree is open, who was asked for what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::members::{Arithmetic, Member, Members, weights};
+use super::place::{Placement, place};
+use super::{Discard, JobId, Phase, WorkId, WorkerId};
+use crate::data::plan::Plan;
+use crate::data::shard::{self, Shard};
+use crate::data::split::{Sizes, Split};
+
+use crate::learn::tree::{Inserted, Node, Reduction, Tree};
+
+/// What the control machine must know of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// Epochs to train.
+    pub epochs: u32,
+    /// Shards, steps, and which shard has samples in which step.
+    pub plan: Plan,
+    /// Shards of each split.
+    pub shards: u32,
+    /// Samples of each split.
+    pub sizes: Sizes,
+    /// Bytes of one sample with its label.
+    pub sample_bytes: u64,
+    /// What a worker starts itself again with if its arithmetic is another: a kernel's name, or `environment`.
+    pub kernel_request: String,
+    /// The arithmetic that every worker must have.
+    pub arithmetic: Arithmetic,
+    /// Hex SHA-256 of the results on the job's own shapes.
+    pub shapes_fingerprint: String,
+}
+
+impl Facts {
+    /// The shards that have samples in a unit of work.
+    pub fn present(&self, phase: Phase, step: u32) -> BTreeSet<u32> {
+        match phase {
+            Phase::Train => self.plan.present(step),
+            Phase::Validate | Phase::Test => (0..self.shards.min(self.sizes.of(phase.split()))).collect(),
+        }
+    }
+
+    /// Shards of the three splits with these indices, leaving out those without samples.
+    fn shards_of(&self, indices: impl Iterator<Item = u32> + Clone) -> Vec<Shard> {
+                let of = |split| indices.clone().filter(move |&i| i < self.sizes.of(split)).map(move |index| Shard { split, index });
+        Split::ALL.into_iter().flat_map(of).collect()
+    }
+
+    fn shard_bytes(&self, shard: Shard) -> u64 {
+        u64::from(shard::shard_len(self.sizes.of(shard.split), self.shards, shard.index)) * self.sample_bytes
+    }
+}
+
+/// Where a job is: the unit of work that is open, or comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// From 0.
+    pub epoch: u32,
+    /// What is computed.
+    pub phase: Phase,
+    /// From 0; 0 in evaluation.
+    pub step: u32,
+}
+
+impl Position {
+    /// The first step of an epoch.
+    pub fn start_of(epoch: u32) -> Self {
+        Self { epoch, phase: Phase::Train, step: 0 }
+    }
+
+    /// What comes next in the same epoch.
+    fn next(self, facts: &Facts) -> Option<Self> {
+        match self.phase {
+            Phase::Train if self.step + 1 < facts.plan.steps() => Some(Self { step: self.step + 1, ..self }),
+            Phase::Train if facts.sizes.validation > 0 => Some(Self { phase: Phase::Validate, step: 0, ..self }),
+            Phase::Train | Phase::Validate => Some(Self { phase: Phase::Test, step: 0, ..self }),
+            Phase::Test => None,
+        }
+    }
+}
+
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its data is read.
+    Loading,
+    /// It waits for workers, and for their samples.
+    Gathering {
+        /// Since when.
+        since: Duration,
+    },
+    /// A tree is open.
+    Stepping,
+    /// A tree is complete; the driver makes the next parameters.
+    Closing,
+    /// The result is written.
+    Saving,
+}
+
+/// The job that has its turn.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) job: JobId,
+    pub(super) stage: Stage,
+    pub(super) facts: Option<Facts>,
+    pub(super) position: Position,
+    pub(super) parameter_tag: u64,
+    /// Who computes what now.
+    pub(super) placement: Placement,
+    /// Who shall compute what, once everybody holds it.
+    pub(super) target: Option<Placement>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    work: WorkId,
+    reduction: Reduction<()>,
+    asked: BTreeMap<WorkerId, BTreeSet<Node>>,
+}
+
+/// What a result did to the open tree.
+pub(super) enum Taken {
+    /// It is in; whether the tree is complete now.
+    Accepted { complete: bool },
+    /// It is of no use.
+    Discarded(Discard),
+}
+
+impl Run {
+    pub(super) fn new(job: JobId) -> Self {
+        Self {
+            job,
+            stage: Stage::Loading,
+            facts: None,
+            position: Position::start_of(0),
+            parameter_tag: 0,
+            placement: Placement::new(),
+            target: None,
+            open: None,
+        }
+    }
+
+    /// The job's facts; the machine asks for them only after `Loaded`.
+    pub(super) fn facts(&self) -> &Facts {
+        self.facts.as_ref().expect("a run that is past loading has facts")
+    }
+
+    /// Members that can compute this job.
+    pub(super) fn candidates<'a>(&self, members: &'a Members) -> Vec<(WorkerId, &'a Member)> {
+        members.iter().filter(|(_, m)| m.part(self.job).is_some()).map(|(&w, m)| (w, m)).collect()
+    }
+
+    /// Places the shards anew on everybody who can compute; the placement is used once all samples are there.
+    pub(super) fn replace(&mut self, members: &Members) {
+        let target = place(self.facts().shards, &weights(&self.candidates(members)));
+        self.target = (target != self.placement).then_some(target);
+    }
+
+    /// The shards a worker shall hold: what it is to compute, what it computes now, then others ahead of need.
+    pub(super) fn shards_to_hold(&self, worker: WorkerId, cache_bytes: u64) -> Vec<Shard> {
+        let facts = self.facts();
+        let run = |placement: &Placement| placement.get(&worker).cloned().unwrap_or(0..0);
+        let target = self.target.as_ref().map_or(0..0, run);
+        let mut shards = facts.shards_of(target.clone());
+        push_new(&mut shards, facts.shards_of(run(&self.placement)));
+        if !matches!(self.stage, Stage::Gathering { .. }) {
+            let first = self.placement.get(&worker).map_or(0, |run| run.end);
+            let ahead = (0..facts.shards).flat_map(|k| facts.shards_of(std::iter::once((first + k) % facts.shards)));
+            let needed: u64 = shards.iter().map(|&shard| facts.shard_bytes(shard)).sum();
+            push_within(&mut shards, ahead, cache_bytes.saturating_sub(needed), |shard| facts.shard_bytes(shard));
+        }
+        shards
+    }
+
+    /// Whether everybody holds what the new placement says.
+    pub(super) fn target_is_held(&self, members: &Members) -> bool {
+        let holds = |worker: &WorkerId, indices: std::ops::Range<u32>| {
+            let part = members.get(worker).and_then(|member| member.part(self.job));
+            part.is_some_and(|part| self.facts().shards_of(indices).iter().all(|shard| part.held.contains(shard)))
+        };
+        self.target.as_ref().is_some_and(|target| target.iter().all(|(worker, run)| holds(worker, run.clone())))
+    }
+
+    /// The unit of work at the present position.
+    pub(super) fn work(&self, incarnation: u64) -> WorkId {
+        let Position { epoch, phase, step } = self.position;
+        WorkId { job: self.job, incarnation, epoch, phase, step, parameter_tag: self.parameter_tag }
+    }
+
+    /// Opens the tree at the present position; says whom to ask for which nodes.
+    pub(super) fn open(&mut self, work: WorkId) -> Vec<(WorkerId, Vec<Node>)> {
+        let tree = Tree::new(self.facts().shards);
+        let present = self.facts().present(work.phase, work.step);
+        let nodes = |run: std::ops::Range<u32>| tree.cover_present(&run.collect(), &present);
+        let asked: Vec<_> = self.placement.iter().map(|(&worker, run)| (worker, nodes(run.clone()))).collect();
+        let asked: Vec<_> = asked.into_iter().filter(|(_, nodes)| !nodes.is_empty()).collect();
+        let by_worker = asked.iter().map(|(worker, nodes)| (*worker, nodes.iter().copied().collect())).collect();
+        self.open = Some(Open { work, reduction: Reduction::new(tree, &present), asked: by_worker });
+        self.stage = Stage::Stepping;
+        asked
+    }
+
+    /// Takes a result.
+    pub(super) fn take(&mut self, worker: WorkerId, work: WorkId, node: Node) -> Taken {
+        let Some(open) = self.open.as_mut().filter(|open| open.work == work) else {
+            return Taken::Discarded(Discard::Late);
+        };
+        if !open.asked.get(&worker).is_some_and(|nodes| nodes.contains(&node)) {
+            return Taken::Discarded(Discard::Unasked);
+        }
+        if !matches!(open.reduction.insert(node, (), |(), ()| ()), Inserted::Kept { .. }) {
+            return Taken::Discarded(Discard::Duplicate);
+        }
+        let complete = open.reduction.is_closed();
+        if complete {
+            self.stage = Stage::Closing;
+        }
+        Taken::Accepted { complete }
+    }
+
+    /// The work whose tree is open or was closed last.
+    pub(super) fn current(&self) -> Option<WorkId> {
+        self.open.as_ref().map(|open| open.work)
+    }
+
+    /// Who still owes nodes of the open tree.
+    pub(super) fn owing(&self) -> Vec<WorkerId> {
+        let Some(open) = self.open.as_ref().filter(|_| self.stage == Stage::Stepping) else { return Vec::new() };
+        let missing = open.reduction.missing();
+        let owes = |nodes: &BTreeSet<Node>| {
+            nodes.iter().any(|node| missing.iter().any(|gap| gap.first < node.end && node.first < gap.end))
+        };
+        open.asked.iter().filter(|(_, nodes)| owes(nodes)).map(|(&worker, _)| worker).collect()
+    }
+
+    /// Moves on within the epoch; whether there was something left in it.
+    pub(super) fn advance(&mut self) -> bool {
+        if self.position.phase == Phase::Train {
+            self.parameter_tag += 1;
+        }
+        let next = self.position.next(self.facts());
+        if let Some(position) = next {
+            self.position = position;
+        }
+        next.is_some()
+    }
+}
+
+fn push_new(shards: &mut Vec<Shard>, more: impl IntoIterator<Item = Shard>) {
+    for shard in more {
+        if !shards.contains(&shard) {
+            shards.push(shard);
+        }
+    }
+}
+
+fn push_within(
+    shards: &mut Vec<Shard>,
+    more: impl Iterator<Item = Shard>,
+    mut room: u64,
+    bytes: impl Fn(Shard) -> u64,
+) {
+    for shard in more {
+        if bytes(shard) > room {
+            return;
+        }
+        if !shards.contains(&shard) {
+            room -= bytes(shard);
+            shards.push(shard);
+        }
+    }
+}

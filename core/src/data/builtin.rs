@@ -1,0 +1,27 @@
+//! MNIST, inside the program.
+//!
+//! The four gzipped files are part of the binary (11 MB), so that the default job needs no download, no path
+//! and no network. Where they come from and how to check them is said in `data/mnist/README.md`.
+
+use std::borrow::Cow;
+
+use super::NamedFile;
+
+macro_rules! file {
+    ($name:literal) => {
+        NamedFile {
+            name: concat!("data/mnist/", $name).to_owned(),
+            bytes: Cow::Borrowed(include_bytes!(concat!("../../../data/mnist/", $name))),
+        }
+    };
+}
+
+/// MNIST's four files, in the order of [`FILES`](super::dataset::FILES).
+pub fn mnist() -> [NamedFile; 4] {
+    [
+        file!("train-images-idx3-ubyte.gz"),
+        file!("train-labels-idx1-ubyte.gz"),
+        file!("t10k-images-idx3-ubyte.gz"),
+        file!("t10k-labels-idx1-ubyte.gz"),
+    ]
+}

@@ -1,0 +1,419 @@
+//! Reader for IDX, the format of MNIST's files.
+//!
+//! ```text
+//! 00 00        always
+//! 08           type of the values: unsigned byte
+//! 01 or 03     number of dimensions: 1 for labels, 3 for images
+//! n            each dimension, 4 bytes, big-endian: samples [, rows, columns]
+//! values       row-major
+//! ```
+//!
+//! A file may be gzipped (it then starts with `1f 8b`). It is inflated straight into the buffer where its
+//! values stay, while a second thread hashes what is there already. That buffer has the size which the header
+//! promises, but never more than [`MAX_VALUES`] and never more than the compressed bytes could inflate to, so
+//! that a lying file cannot exhaust memory.
+//!
+//! A file is right to the byte or it is refused: what is missing, too much or damaged is named with its place.
+//! Left out: the other value types and other numbers of dimensions, which no data set here needs.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::mpsc;
+use std::thread;
+
+use flate2::{Decompress, FlushDecompress, Status};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::{NamedFile, grouped};
+
+/// The most values that a file may hold: 1 GiB.
+pub const MAX_VALUES: u64 = 1 << 30;
+
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+const UNSIGNED_BYTE: u8 = 0x08;
+
+/// Deflate's densest code is 2 bits for 258 bytes.
+const MAX_INFLATION: usize = 1032;
+
+/// What is inflated before the hash may go on: large enough to be rare, small enough for a CPU's cache.
+const HASHED_AT_ONCE: usize = 256 * 1024;
+
+/// How many bytes too many are counted before counting stops.
+const MAX_EXTRA: u64 = 1 << 20;
+
+/// A decoded file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idx {
+    /// `[samples]` or `[samples, rows, columns]`; none is 0.
+    pub dims: Vec<usize>,
+    /// The values, row-major.
+    pub values: Vec<u8>,
+    /// SHA-256, in hex, of the whole uncompressed file: a file and its gzipped copy have the same.
+    pub sha256: String,
+}
+
+/// What a file is expected to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One byte a sample.
+    Labels,
+    /// Rows and columns of bytes for each sample.
+    Images,
+}
+
+impl Kind {
+    const fn dimensions(self) -> usize {
+        match self {
+            Self::Labels => 1,
+            Self::Images => 3,
+        }
+    }
+
+    const fn header_len(self) -> usize {
+        4 + 4 * self.dimensions()
+    }
+
+    const fn magic(self) -> [u8; 4] {
+        [0, 0, UNSIGNED_BYTE, self.dimensions() as u8]
+    }
+
+    const fn sample(self) -> &'static str {
+        match self {
+            Self::Labels => "label",
+            Self::Images => "image",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.sample())
+    }
+}
+
+/// Why a file was refused: one line with the file, the place and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{file}: {fault} ({})", advice(file, fault))]
+pub struct IdxError {
+    /// The file, as it was named.
+    pub file: String,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// What can be wrong with an IDX file.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// There is nothing in it.
+    #[error("the file is empty")]
+    Empty,
+    /// It is not IDX, or holds the other [`Kind`].
+    #[error("starts with {}; {expected} start with {}", spaced(found), spaced(&expected.magic()))]
+    Magic {
+        /// Its first four bytes.
+        found: [u8; 4],
+        /// What it should have been.
+        expected: Kind,
+    },
+    /// It is IDX, with values that are not unsigned bytes.
+    #[error("holds {} (type 0x{found:02x}); only unsigned bytes (type 0x08) are read", type_name(*found))]
+    Type {
+        /// Its type byte.
+        found: u8,
+    },
+    /// It ends within the header.
+    #[error("{held} of the header's {} bytes are there", expected.header_len())]
+    Header {
+        /// The bytes that are there.
+        held: usize,
+        /// What it should have been.
+        expected: Kind,
+    },
+    /// A dimension is 0.
+    #[error("promises {} values: nothing to learn from", product(dims))]
+    NoSamples {
+        /// The dimensions in the header.
+        dims: Vec<u32>,
+    },
+    /// The dimensions multiply to more than [`MAX_VALUES`].
+    #[error("promises {} values; at most {} are read", product(dims), grouped(MAX_VALUES))]
+    TooLarge {
+        /// The dimensions in the header.
+        dims: Vec<u32>,
+    },
+    /// It ends before the last value.
+    #[error("{} {} missing {}", grouped(*bytes), plural("byte", *bytes), after(*samples, *kind))]
+    Missing {
+        /// The values that are not there.
+        bytes: u64,
+        /// The complete samples that are there.
+        samples: u64,
+        /// What a sample is.
+        kind: Kind,
+    },
+    /// It goes on after the last value.
+    #[error("{} {} too many {}", at_least(*bytes), plural("byte", *bytes), after(*samples, *kind))]
+    Extra {
+        /// How many bytes more; counted up to 1 MiB.
+        bytes: u64,
+        /// The samples that the header promises.
+        samples: u64,
+        /// What a sample is.
+        kind: Kind,
+    },
+    /// Its gzip data does not inflate, or does not match its checksum.
+    #[error("gzip data damaged at or before decompressed byte {}", grouped(*at))]
+    Damaged {
+        /// How many bytes had been inflated when it was noticed, header included.
+        at: u64,
+    },
+    /// All values are there, but gzip's checksum is cut off.
+    #[error("all values are there, but the gzip checksum behind them is cut off")]
+    NoChecksum,
+    /// Something follows the gzip data.
+    #[error("{} {} after the end of the gzip data", grouped(*bytes), plural("byte", *bytes))]
+    Trailing {
+        /// How many bytes.
+        bytes: u64,
+    },
+}
+
+impl Idx {
+    /// Decodes `file`, raw or gzipped.
+    ///
+    /// # Errors
+    ///
+    /// Anything but a complete file of `kind`, and nothing else after it, is an [`IdxError`].
+    pub fn decode(file: NamedFile, kind: Kind) -> Result<Self, IdxError> {
+        let NamedFile { name, bytes } = file;
+        let idx = if bytes.starts_with(&GZIP) { inflate(&bytes, kind) } else { take(bytes, kind) };
+        idx.map_err(|fault| IdxError { file: name, fault })
+    }
+}
+
+/// Decodes a raw file; an owned one keeps its buffer.
+fn take(bytes: Cow<'_, [u8]>, kind: Kind) -> Result<Idx, Fault> {
+    let header = Header::parse(&bytes, kind)?;
+    let held = bytes.len() as u64 - kind.header_len() as u64;
+    if held < header.values {
+        return Err(header.missing(held));
+    }
+    if held > header.values {
+        return Err(header.extra(held - header.values));
+    }
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    let mut values = bytes.into_owned();
+    values.drain(..kind.header_len());
+    Ok(Idx { dims: header.dims(), values, sha256 })
+}
+
+/// Decodes a gzipped file.
+fn inflate(bytes: &[u8], kind: Kind) -> Result<Idx, Fault> {
+    let mut gzip = Gzip::new(bytes);
+    let mut start = vec![0; kind.header_len()];
+    let held = gzip.fill(&mut start)?;
+    let header = Header::parse(&start[..held], kind)?;
+
+    let room = header.values.min(bytes.len().saturating_mul(MAX_INFLATION) as u64);
+    let mut values = vec![0; room as usize];
+    let (held, sha256) = gzip.fill_and_hash(&start, &mut values)?;
+    if held < header.values {
+        return Err(header.missing(held));
+    }
+    gzip.finish(&header)?;
+    Ok(Idx { dims: header.dims(), values, sha256 })
+}
+
+/// A header whose promise is possible.
+struct Header {
+    kind: Kind,
+    dims: Vec<u32>,
+    values: u64,
+}
+
+impl Header {
+    fn parse(start: &[u8], kind: Kind) -> Result<Self, Fault> {
+        if start.is_empty() {
+            return Err(Fault::Empty);
+        }
+        let short = Fault::Header { held: start.len(), expected: kind };
+        let Some((&magic, rest)) = start.split_first_chunk() else { return Err(short) };
+        check_magic(magic, kind)?;
+        let (dims, _) = rest.as_chunks();
+        let Some(dims) = dims.get(..kind.dimensions()) else { return Err(short) };
+        Self::new(kind, dims.iter().map(|&dim| u32::from_be_bytes(dim)).collect())
+    }
+
+    fn new(kind: Kind, dims: Vec<u32>) -> Result<Self, Fault> {
+        if dims.contains(&0) {
+            return Err(Fault::NoSamples { dims });
+        }
+        let values = dims.iter().try_fold(1, |product: u64, &dim| product.checked_mul(u64::from(dim)));
+        match values {
+            Some(values) if values <= MAX_VALUES => Ok(Self { kind, dims, values }),
+            _ => Err(Fault::TooLarge { dims }),
+        }
+    }
+
+    fn dims(&self) -> Vec<usize> {
+        self.dims.iter().map(|&dim| dim as usize).collect()
+    }
+
+    fn samples(&self) -> u64 {
+        u64::from(self.dims[0])
+    }
+
+    fn missing(&self, held: u64) -> Fault {
+        let samples = held / (self.values / self.samples());
+        Fault::Missing { bytes: self.values - held, samples, kind: self.kind }
+    }
+
+    fn extra(&self, bytes: u64) -> Fault {
+        Fault::Extra { bytes: bytes.min(MAX_EXTRA), samples: self.samples(), kind: self.kind }
+    }
+}
+
+fn check_magic(found: [u8; 4], expected: Kind) -> Result<(), Fault> {
+    if found == expected.magic() {
+        return Ok(());
+    }
+    let [zero, nought, type_byte, _] = found;
+    if zero == 0 && nought == 0 && matches!(type_byte, 0x09..=0x0e) {
+        return Err(Fault::Type { found: type_byte });
+    }
+    Err(Fault::Magic { found, expected })
+}
+
+/// A gzip file, inflated piecewise.
+struct Gzip<'a> {
+    input: &'a [u8],
+    state: Decompress,
+    ended: bool,
+}
+
+impl<'a> Gzip<'a> {
+    fn new(input: &'a [u8]) -> Self {
+        Self { input, state: Decompress::new_gzip(15), ended: false }
+    }
+
+    /// Fills `output` as far as there is something; returns how far.
+    fn fill(&mut self, output: &mut [u8]) -> Result<usize, Fault> {
+        let mut filled = 0;
+        while filled < output.len() && !self.ended {
+            let (taken, made) = (self.state.total_in(), self.state.total_out());
+            let status = self.state.decompress(self.rest(), &mut output[filled..], FlushDecompress::None);
+            filled += (self.state.total_out() - made) as usize;
+            let status = status.map_err(|_| Fault::Damaged { at: self.state.total_out() })?;
+            self.ended = status == Status::StreamEnd;
+            if self.state.total_in() == taken && self.state.total_out() == made {
+                break;
+            }
+        }
+        Ok(filled)
+    }
+
+    /// [`fill`](Self::fill), with the hash of `start` and all that was filled taken on the way.
+    fn fill_and_hash(&mut self, start: &[u8], output: &mut [u8]) -> Result<(u64, String), Fault> {
+        thread::scope(|scope| {
+            let (filled, to_hash) = mpsc::channel::<&[u8]>();
+            let hash = scope.spawn(move || {
+                let whole = to_hash.iter().fold(Sha256::new_with_prefix(start), Digest::chain_update);
+                hex::encode(whole.finalize())
+            });
+            let mut held = 0;
+            for chunk in output.chunks_mut(HASHED_AT_ONCE) {
+                let len = self.fill(chunk)?;
+                held += len as u64;
+                filled.send(&chunk[..len]).expect("the hash waits until the last chunk");
+            }
+            drop(filled);
+            Ok((held, hash.join().expect("hashing does not fail")))
+        })
+    }
+
+    /// Checks that the file ends where its last value does.
+    fn finish(&mut self, header: &Header) -> Result<(), Fault> {
+        let mut scratch = [0; 4096];
+        let mut extra = 0;
+        while extra < MAX_EXTRA {
+            match self.fill(&mut scratch)? {
+                0 => break,
+                more => extra += more as u64,
+            }
+        }
+        if extra > 0 {
+            return Err(header.extra(extra));
+        }
+        if !self.ended {
+            return Err(Fault::NoChecksum);
+        }
+        match self.rest().len() as u64 {
+            0 => Ok(()),
+            bytes => Err(Fault::Trailing { bytes }),
+        }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.input[self.state.total_in() as usize..]
+    }
+}
+
+/// What probably happened, and what to do.
+fn advice(file: &str, fault: &Fault) -> String {
+    // The files that come with the project are under version control; any other came from somewhere else.
+    let again = if file.contains("data/mnist/") { "restore it with git checkout" } else { "fetch it again" };
+    match fault {
+        Fault::Magic { found, expected } => match kind_of(*found) {
+            Some(other) => format!("these are {other}: put a file of {expected} here"),
+            None => format!("this is not IDX, or it is damaged; {again}"),
+        },
+        Fault::Type { .. } => "convert it to unsigned bytes".to_owned(),
+        Fault::Header { .. } | Fault::Missing { .. } | Fault::NoChecksum => {
+            format!("the file is truncated; {again}")
+        }
+        Fault::NoSamples { .. } | Fault::TooLarge { .. } => format!("if its header is damaged, {again}"),
+        Fault::Extra { .. } => format!("the file is over-long, or its header is damaged; {again}"),
+        Fault::Empty | Fault::Damaged { .. } => again.to_owned(),
+        Fault::Trailing { .. } => format!("something was appended; {again}"),
+    }
+}
+
+fn kind_of(magic: [u8; 4]) -> Option<Kind> {
+    [Kind::Labels, Kind::Images].into_iter().find(|kind| kind.magic() == magic)
+}
+
+fn type_name(type_byte: u8) -> &'static str {
+    match type_byte {
+        0x09 => "signed bytes",
+        0x0b => "2-byte integers",
+        0x0c => "4-byte integers",
+        0x0d => "4-byte floats",
+        0x0e => "8-byte floats",
+        _ => "values of an unknown type",
+    }
+}
+
+fn spaced(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+fn product(dims: &[u32]) -> String {
+    dims.iter().map(|&dim| grouped(dim.into())).collect::<Vec<_>>().join(" × ")
+}
+
+fn plural(word: &str, count: u64) -> String {
+    if count == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+fn at_least(count: u64) -> String {
+    let text = grouped(count);
+    if count < MAX_EXTRA { text } else { format!("at least {text}") }
+}
+
+fn after(samples: u64, kind: Kind) -> String {
+    match samples {
+        0 => "after the header".to_owned(),
+        last => format!("after {} {}", kind.sample(), grouped(last)),
+    }
+}

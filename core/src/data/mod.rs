@@ -1,0 +1,54 @@
+//! The samples of a job, from files to mini-batches.
+//!
+//! Bytes come in, already read by somebody else; everything after that happens here, in this order:
+//!
+//! 1. [`idx`] decodes a file, raw or gzip, and says exactly what is wrong with a damaged one.
+//! 2. [`dataset`] puts four files together and checks them against each other; [`builtin`] has MNIST's.
+//! 3. [`split`] sets the last training samples aside for validation.
+//! 4. [`shard`] deals each split out to shards: the unit in which samples travel, are hashed and kept.
+//! 5. [`plan`] says which samples of which shard make up which step of an epoch.
+//!
+//! Pixels stay the bytes they were: scaling and one-hot labels are the learner's, which has the sample in its
+//! hands anyway. Nothing here opens a file, and nothing depends on how many workers there are.
+
+use std::borrow::Cow;
+
+pub mod builtin;
+pub mod dataset;
+pub mod idx;
+pub mod plan;
+pub mod shard;
+pub mod split;
+
+/// The content of a file, and what to call the file in an error.
+#[derive(Clone, Debug)]
+pub struct NamedFile {
+    /// The path as its user knows it.
+    pub name: String,
+    /// What the file holds.
+    pub bytes: Cow<'static, [u8]>,
+}
+
+/// `1234567` as `1,234,567`: the numbers in this room's errors are long.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn long_numbers_are_grouped_in_threes() {
+        let texts = [0, 999, 1_000, 31_007, 1_234_567].map(grouped);
+        assert_eq!(texts, ["0", "999", "1,000", "31,007", "1,234,567"]);
+    }
+}

@@ -1,0 +1,89 @@
+//! Which samples train, which validate, which test.
+//!
+//! As in Keras, the *last* share of the training file validates, cut before any shuffle, and the test file is
+//! a split of its own. A split counts its samples from 0: validation sample 0 is the first after the cut.
+
+use std::fmt;
+
+/// A part of the data, by what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Split {
+    /// What is learnt from.
+    Train,
+    /// The end of the training file: looked at after each epoch, never learnt from.
+    Validation,
+    /// The test file.
+    Test,
+}
+
+impl Split {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+
+    /// `train`, `validation` or `test`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How many samples each split has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Of [`Split::Train`].
+    pub train: u32,
+    /// Of [`Split::Validation`].
+    pub validation: u32,
+    /// Of [`Split::Test`].
+    pub test: u32,
+}
+
+impl Sizes {
+    /// Cuts a training file of `train_file` samples: the first ⌊n · (1 - `validation_split`)⌋ train.
+    ///
+    /// The product is taken in `f64`, exactly as Keras does (`keras.src.trainers.data_adapters.data_adapter_utils`,
+    /// `train_validation_split`), so that equal jobs cut at equal places. A split so large that nothing is left
+    /// to train gives `train: 0`; whether that is allowed is the job's business.
+    pub fn new(train_file: u32, test_file: u32, validation_split: f64) -> Self {
+        let train = (f64::from(train_file) * (1.0 - validation_split)).floor() as u32;
+        let train = train.min(train_file);
+        Self { train, validation: train_file - train, test: test_file }
+    }
+
+    /// The size of `split`.
+    pub fn of(&self, split: Split) -> u32 {
+        match split {
+            Split::Train => self.train,
+            Split::Validation => self.validation,
+            Split::Test => self.test,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_article_trains_on_the_first_48_000() {
+        let sizes = Sizes::new(60_000, 10_000, 0.2);
+        assert_eq!(sizes, Sizes { train: 48_000, validation: 12_000, test: 10_000 });
+    }
+
+    #[test]
+    fn rounding_is_that_of_keras() {
+        // 1 - 0.9 is a little below 0.1 in f64, so ten samples leave none to train, in Keras too.
+        assert_eq!(Sizes::new(10, 1, 0.9).train, 0);
+        assert_eq!(Sizes::new(10, 1, 0.0).train, 10);
+        assert_eq!(Sizes::new(7, 1, 0.5).train, 3);
+    }
+}

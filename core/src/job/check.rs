@@ -1,0 +1,215 @@
+//! The rules that a job keeps, beyond the types of its values.
+//!
+//! Rules that need more than the job are elsewhere: whether OpenBLAS has the kernel, whether the data exists and
+//! how many samples the validation split leaves.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use super::error::{Places, shown};
+use super::{Activation, CLASSES, INPUTS, Job, JobError, Layer, Loss, Optimizer};
+
+/// At most one shard a worker, and at most 1,024 workers, can be of use.
+pub(super) const SHARDS: RangeInclusive<u32> = 1..=1024;
+/// Anything that there must be at least one of.
+pub(super) const POSITIVE: RangeInclusive<u32> = 1..=u32::MAX;
+/// Wide enough for anyone; narrow enough that sizes never overflow.
+pub(super) const UNITS: RangeInclusive<u32> = 1..=65_536;
+
+const MAX_LAYERS: usize = 256;
+/// 1 GiB of `f32`: a slip of the finger is an error, rather than a process that runs out of memory.
+const MAX_PARAMETERS: u64 = 1 << 28;
+const MAX_NAME_BYTES: usize = 64;
+
+impl Job {
+    /// Checks every rule, for a job that was built by hand: what [`Job::resolve`] returns keeps them.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is broken; its place is the dotted key.
+    pub fn validate(&self) -> Result<(), JobError> {
+        self.validate_at(&Places::default())
+    }
+
+    /// Checks that the output layer gives what the loss needs, for labels of so many classes.
+    ///
+    /// # Errors
+    ///
+    /// If it has another activation or number of units.
+    pub fn check_output(&self, classes: u32) -> Result<(), JobError> {
+        self.check_output_at(classes, &Places::default())
+    }
+
+    pub(super) fn validate_at(&self, places: &Places) -> Result<(), JobError> {
+        self.check_top(places)?;
+        self.check_data(places)?;
+        self.check_layers(places)?;
+        self.check_output_at(CLASSES, places)?;
+        self.check_compile(places)?;
+        self.check_fit(places)
+    }
+
+    fn check_top(&self, places: &Places) -> Result<(), JobError> {
+        if let Some(problem) = problem_of_name(&self.name) {
+            return Err(places.error("name", format!("{:?}", self.name), problem));
+        }
+        check_count(places, "shards", self.shards, SHARDS)?;
+        check_count(places, "replicas", self.replicas, POSITIVE)?;
+        let kernel = &self.blas_kernel;
+        kernel.check().map_err(|error| places.error("blas_kernel", shown(kernel), error.to_string()))
+    }
+
+    fn check_data(&self, places: &Places) -> Result<(), JobError> {
+        let data = &self.data;
+        data.source.check().map_err(|e| places.error("data.source", shown(&data.source), e.to_string()))?;
+        if !data.scale.is_finite() || data.scale == 0.0 {
+            let rule =
+                "inputs cannot be multiplied by this; give a finite number that is not 0, such as \"1/255\"";
+            return Err(places.error("data.scale", data.scale, rule));
+        }
+        if !(0.0..1.0).contains(&data.validation_split) {
+            let rule = "not a share; give at least 0 and less than 1, such as 0.2";
+            return Err(places.error("data.validation_split", data.validation_split, rule));
+        }
+        Ok(())
+    }
+
+    fn check_layers(&self, places: &Places) -> Result<(), JobError> {
+        if self.layers.is_empty() {
+            let rule = "no layers; give at least a dense one, the output";
+            return Err(places.error_of_whole("layers", rule));
+        }
+        if self.layers.len() > MAX_LAYERS {
+            let rule = format!("{} layers are too many; give at most {MAX_LAYERS}", self.layers.len());
+            return Err(places.error_of_whole("layers", rule));
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
+            self.check_layer(index, layer, places)?;
+        }
+        let parameters = self.parameters(INPUTS);
+        if parameters > MAX_PARAMETERS {
+            let rule =
+                format!("{parameters} parameters are too many, {MAX_PARAMETERS} the most; use fewer units");
+            return Err(places.error_of_whole("layers", rule));
+        }
+        Ok(())
+    }
+
+    fn check_layer(&self, index: usize, layer: &Layer, places: &Places) -> Result<(), JobError> {
+        let is_output = index + 1 == self.layers.len();
+        let key = |name: &str| format!("layers[{index}].{name}");
+        match *layer {
+            Layer::Dense { units, activation } => {
+                check_count(places, &key("units"), units, UNITS)?;
+                if activation == Activation::Softmax && !is_output {
+                    let rule = "only the output layer, the last one, can have softmax; use sigmoid here";
+                    return Err(places.error(&key("activation"), quoted(activation), rule));
+                }
+            }
+            Layer::Dropout { rate } => {
+                if !(0.0..1.0).contains(&rate) {
+                    let rule = "not a share of units to drop; give at least 0 and less than 1, such as 0.5";
+                    return Err(places.error(&key("rate"), rate, rule));
+                }
+                if is_output {
+                    let rule = "the last layer is the output and cannot be dropout; end with a dense layer";
+                    return Err(places.error_of_whole(&format!("layers[{index}]"), rule));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_output_at(&self, classes: u32, places: &Places) -> Result<(), JobError> {
+        let Loss::CategoricalCrossentropy = self.compile.loss;
+        let Some(&Layer::Dense { units, activation }) = self.layers.last() else {
+            return Err(places.error_of_whole("layers", "no output layer; end with a dense layer"));
+        };
+        let key = |name: &str| format!("layers[{}].{name}", self.layers.len() - 1);
+        if activation != Activation::Softmax {
+            let rule = "categorical_crossentropy needs probabilities; give the output layer softmax";
+            return Err(places.error(&key("activation"), quoted(activation), rule));
+        }
+        if units != classes {
+            let rule = format!("the labels have {classes} classes; give the output layer {classes} units");
+            return Err(places.error(&key("units"), units, rule));
+        }
+        Ok(())
+    }
+
+    fn check_compile(&self, places: &Places) -> Result<(), JobError> {
+        let Optimizer::Sgd { learning_rate } = self.compile.optimizer;
+        if !learning_rate.is_finite() || learning_rate <= 0.0 {
+            let rule = "nothing can be learned at this rate; give a finite number above 0, such as 0.1";
+            return Err(places.error("compile.optimizer.learning_rate", learning_rate, rule));
+        }
+        for (index, metric) in self.compile.metrics.iter().enumerate() {
+            if self.compile.metrics[..index].contains(metric) {
+                let rule = format!("{metric} is there twice; give each metric once");
+                return Err(places.error_of_whole("compile.metrics", rule));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fit(&self, places: &Places) -> Result<(), JobError> {
+        check_count(places, "fit.batch_size", self.fit.batch_size, POSITIVE)?;
+        check_count(places, "fit.epochs", self.fit.epochs, POSITIVE)?;
+        if self.batch() <= u64::from(u32::MAX) {
+            return Ok(());
+        }
+        let rule = format!(
+            "batch_size × replicas is {} × {} = {}; lower one of them, to {} at most in all",
+            self.fit.batch_size,
+            self.replicas,
+            self.batch(),
+            u32::MAX
+        );
+        // Only a replicas above 1 can do this, so it is what somebody gave, unless the job was built by hand.
+        let culprit = if places.contains("replicas") { "replicas" } else { "fit.batch_size" };
+        let value = if culprit == "replicas" { self.replicas } else { self.fit.batch_size };
+        Err(places.error(culprit, value, rule))
+    }
+}
+
+/// What hinders `name` from being a directory's.
+fn problem_of_name(name: &str) -> Option<String> {
+    let problem = if name.is_empty() {
+        "empty; it names the run directory, so give it a letter at least"
+    } else if name == "." || name == ".." {
+        "this is a directory already; the name becomes the run directory's, so give another"
+    } else if name.len() > MAX_NAME_BYTES {
+        return Some(format!("{} bytes are too long for a name; give at most {MAX_NAME_BYTES}", name.len()));
+    } else if name.contains('/') {
+        "contains a slash; the name becomes the run directory's, so leave it out"
+    } else if name.contains(char::is_control) {
+        "contains a control character; leave it out"
+    } else {
+        return None;
+    };
+    Some(problem.to_owned())
+}
+
+fn check_count(places: &Places, key: &str, value: u32, range: RangeInclusive<u32>) -> Result<(), JobError> {
+    match problem_of_whole(i128::from(value), i128::from(*range.start()), i128::from(*range.end())) {
+        None => Ok(()),
+        Some(problem) => Err(places.error(key, value, problem)),
+    }
+}
+
+/// What is wrong with a whole number that must be from `min` to `max`; also one that its own type cannot hold.
+pub(super) fn problem_of_whole(value: i128, min: i128, max: i128) -> Option<String> {
+    let kind = match value {
+        _ if value < min => "too small",
+        _ if value > max => "too large",
+        _ => return None,
+    };
+    // The end of a type is no news to somebody at its other end.
+    let open = value < min && max >= i128::from(u32::MAX);
+    let range = if open { format!("of at least {min}") } else { format!("from {min} to {max}") };
+    Some(format!("{kind}; give a whole number {range}"))
+}
+
+fn quoted(name: impl Display) -> String {
+    format!("\"{name}\"")
+}

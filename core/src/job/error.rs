@@ -1,0 +1,69 @@
+//! What is wrong with a job, and where: one line that names the place, the problem and the remedy.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+/// A job that cannot be: `<place>: <what is wrong>; <what to do>`, on one line.
+///
+/// The place is a line of the file with the key and value as written there (``job.toml:12: batch_size = 0``),
+/// a flag and its value (``--batch-size 0``), or, for a job that was built by hand, the dotted key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct JobError {
+    place: String,
+    problem: String,
+}
+
+impl JobError {
+    pub(super) fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { place: place.into(), problem: problem.into() }
+    }
+}
+
+/// Where each value came from, by dotted key (`fit.epochs`, `layers[2].rate`). What has no place is a default.
+#[derive(Default)]
+pub(super) struct Places(BTreeMap<String, String>);
+
+impl Places {
+    /// Says that `key` was given at `place`; a later place wins, as its value does.
+    pub(super) fn insert(&mut self, key: impl Into<String>, place: String) {
+        self.0.insert(key.into(), place);
+    }
+
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// That the `value` of `key` breaks a rule.
+    pub(super) fn error(&self, key: &str, value: impl Display, problem: impl Into<String>) -> JobError {
+        let place = self.0.get(key).cloned().unwrap_or_else(|| format!("{key} = {value}"));
+        JobError::new(place, problem)
+    }
+
+    /// That what `key` holds as a whole (a list, a layer) breaks a rule.
+    pub(super) fn error_of_whole(&self, key: &str, problem: impl Into<String>) -> JobError {
+        JobError::new(self.0.get(key).map_or(key, String::as_str), problem)
+    }
+}
+
+/// How an unknown name is answered: with the nearest known one, or with all of them.
+pub(super) fn suggestion(name: &str, plural: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known {plural}: {}", known.join(", ")),
+    }
+}
+
+/// The known name that `name` is most likely a slip of, if any is near.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let likeness = |other: &str| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), other);
+    let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) >= 0.6).then_some(best)
+}
+
+/// A value as it is shown in an error: quoted when it would be invisible or break the line otherwise.
+pub(super) fn shown(value: impl Display) -> String {
+    let text = value.to_string();
+    let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    if plain { text } else { format!("{text:?}") }
+}

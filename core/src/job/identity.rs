@@ -1,0 +1,124 @@
+//! When two jobs are the same job: a hash of what determines the numbers, and a list of what differs.
+
+use std::fmt::{Display, Write};
+
+use sha2::{Digest, Sha256};
+
+use super::{Compile, Data, Fit, Job, Layer, Optimizer};
+
+impl Job {
+    /// `job_sha256`: the SHA-256, in hexadecimal, of what determines the trained numbers.
+    ///
+    /// `blas_kernel` is the name of the kernel that the job resolved to, as the receipt records it, and
+    /// `data_hashes` are those of the data, in the data's own order. Not covered are the name, the path of the
+    /// data, and the metrics, which are reported but not learned from; `batch_size` and `replicas` count only
+    /// through their product.
+    ///
+    /// What is hashed is the UTF-8 text below, each line ended by a line feed. Floats are the bits of their IEEE 754
+    /// form in hexadecimal, `f32` in 8 digits and `f64` in 16, with -0 written as 0. In names and hashes a backslash
+    /// is written `\\` and a line feed `\n`, so that different jobs never share a text. Any change of this form
+    /// changes its first line.
+    ///
+    /// ```text
+    /// millefeuille job 1
+    /// seed 42
+    /// shards 8
+    /// batch 500
+    /// blas_kernel SkylakeX
+    /// scale 3f800000
+    /// validation_split 3fc999999999999a
+    /// layer dense 256 sigmoid
+    /// layer dense 128 sigmoid
+    /// layer dropout 3f000000
+    /// layer dense 10 softmax
+    /// loss categorical_crossentropy
+    /// optimizer sgd 3dcccccd
+    /// epochs 5
+    /// shuffle true
+    /// data <first hash>
+    /// data <second hash> …
+    /// ```
+    pub fn sha256(&self, data_hashes: &[String], blas_kernel: &str) -> String {
+        hex::encode(Sha256::digest(self.canonical(data_hashes, blas_kernel)))
+    }
+
+    fn canonical(&self, data_hashes: &[String], kernel: &str) -> String {
+        // Field by field, so that a new one cannot be forgotten.
+        let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
+        let Data { source: _, scale, validation_split } = data;
+        let Compile { loss, optimizer: Optimizer::Sgd { learning_rate }, metrics: _ } = compile;
+        let Fit { batch_size: _, epochs, shuffle } = fit;
+
+        let mut text = String::from("millefeuille job 1\n");
+        line(&mut text, "seed", seed);
+        line(&mut text, "shards", shards);
+        line(&mut text, "batch", self.batch());
+        line(&mut text, "blas_kernel", escaped(kernel));
+        line(&mut text, "scale", bits_f32(*scale));
+        line(&mut text, "validation_split", bits_f64(*validation_split));
+        for layer in layers {
+            match layer {
+                Layer::Dense { units, activation } => {
+                    line(&mut text, "layer dense", format!("{units} {activation}"))
+                }
+                Layer::Dropout { rate } => line(&mut text, "layer dropout", bits_f32(*rate)),
+            }
+        }
+        line(&mut text, "loss", loss);
+        line(&mut text, "optimizer sgd", bits_f32(*learning_rate));
+        line(&mut text, "epochs", epochs);
+        line(&mut text, "shuffle", shuffle);
+        for hash in data_hashes {
+            line(&mut text, "data", escaped(hash));
+        }
+        text
+    }
+
+    /// What `other` has differently, a line a key: `fit.epochs: 5 → 6`. Empty if the jobs are equal.
+    ///
+    /// Values are compared as written: `blas_kernel = "native"` differs from the name that it resolved to.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (ours, theirs) = (self.settings(), other.settings());
+        let mut differences: Vec<String> = ours
+            .iter()
+            .zip(&theirs)
+            .filter(|(our, their)| our != their)
+            .map(|((key, our), (_, their))| format!("{key}: {our} → {their}"))
+            .collect();
+        differences.extend(self.layer_differences(other));
+        differences
+    }
+
+    fn layer_differences(&self, other: &Self) -> Vec<String> {
+        if self.layers.len() != other.layers.len() {
+            return vec![format!("layers: {} → {}", listed(&self.layers), listed(&other.layers))];
+        }
+        let pairs = self.layers.iter().zip(&other.layers).enumerate();
+        pairs
+            .filter(|(_, (our, their))| our != their)
+            .map(|(index, (our, their))| format!("layers[{index}]: {our} → {their}"))
+            .collect()
+    }
+}
+
+fn line(text: &mut String, key: &str, value: impl Display) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{key} {value}");
+}
+
+// Adding +0 turns -0, which computes the same, into 0, and changes nothing else.
+fn bits_f32(value: f32) -> String {
+    format!("{:08x}", (value + 0.0).to_bits())
+}
+
+fn bits_f64(value: f64) -> String {
+    format!("{:016x}", (value + 0.0).to_bits())
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', r"\\").replace('\n', r"\n")
+}
+
+fn listed(layers: &[Layer]) -> String {
+    layers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,216 @@
+//! What to train: a job as its author wrote it, checked and resolved.
+//!
+//! A job comes from a TOML file, from flags, or from both, and every key but a layer's own may be left out:
+//!
+//! ```text
+//! Job::default() ── file ──▶ overlaid ── flags ──▶ overlaid ── check ──▶ a valid Job
+//! (the article's)  (`read`)           (`overrides`)           (`check`)
+//! ```
+//!
+//! On the way each value keeps its *place*: the line of the file, or the flag. So an error names both the
+//! value and where to change it (`error`), whichever rule it breaks. What comes out of [`Job::resolve`] is
+//! valid; a job built by hand can be asked with [`Job::validate`].
+//!
+//! Back to text goes `write`: [`Job::to_toml`] is what a run directory keeps and what travels to a cluster, and
+//! reads back as an equal job. `identity` says when two jobs are the same job: [`Job::sha256`] covers what
+//! determines the trained numbers, [`Job::differences`] names every key that differs.
+//!
+//! On purpose not here: reading files, making paths absolute, asking OpenBLAS whether it knows a kernel, and
+//! anything about the cluster. Workers, slots and intervals are not part of a job, because they do not
+//! change the model.
+
+mod check;
+mod error;
+mod identity;
+mod names;
+mod overrides;
+mod read;
+mod write;
+
+pub use error::JobError;
+pub use names::{ParseNameError, parse_scale};
+pub use overrides::Overrides;
+
+use std::path::PathBuf;
+
+/// The seed of a job that names none.
+pub const DEFAULT_SEED: u64 = 42;
+
+/// The classes of the labels, 0 to 9: what the output layer of a classifier must have as units.
+pub const CLASSES: u32 = 10;
+
+/// The pixels of a sample, 28 × 28: the inputs of the first layer.
+pub const INPUTS: u32 = 784;
+
+/// A complete, valid job. Two equal jobs over equal data give equal models, bit for bit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// A name for people and for the run directory.
+    pub name: String,
+    /// The seed of every random number.
+    pub seed: u64,
+    /// Into how many shards each split is cut.
+    pub shards: u32,
+    /// Multiplies `fit.batch_size`, for those who think in batches per replica. Part of the job, not of the cluster.
+    pub replicas: u32,
+    /// Which BLAS kernel computes it.
+    pub blas_kernel: BlasKernel,
+    /// What to learn from.
+    pub data: Data,
+    /// The layers, from input to output.
+    pub layers: Vec<Layer>,
+    /// Loss, optimizer and metrics.
+    pub compile: Compile,
+    /// Mini-batches and epochs.
+    pub fit: Fit,
+}
+
+/// Which BLAS kernel computes a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlasKernel {
+    /// What OpenBLAS detects on the CPU where the job first starts.
+    Native,
+    /// What the `OPENBLAS_*` variables of the environment select.
+    Environment,
+    /// An OpenBLAS core name, such as `Haswell`.
+    Named(String),
+}
+
+/// The data of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// Where the samples come from.
+    pub source: Source,
+    /// Every input value is multiplied by this. 1 keeps 0…255, as the article does; 1/255 maps to 0…1.
+    pub scale: f32,
+    /// The share of the training samples, at the end of the file, that validates. In `[0, 1)`.
+    pub validation_split: f64,
+}
+
+/// Where samples come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The MNIST files that are built into the program.
+    Mnist,
+    /// A directory with four IDX files, named as MNIST's are, gzipped or raw.
+    Directory(PathBuf),
+}
+
+/// A layer of the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Layer {
+    /// `activation(x · kernel + bias)`; Keras' `Dense`.
+    Dense {
+        /// Outputs.
+        units: u32,
+        /// The function applied to every output.
+        activation: Activation,
+    },
+    /// Inverted dropout: while training, a share `rate` of the units is zero and the rest is divided by `1 - rate`.
+    Dropout {
+        /// In `[0, 1)`.
+        rate: f32,
+    },
+}
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// `exp(x_i) / Σ exp(x_j)`, over a row.
+    Softmax,
+}
+
+/// What is minimised, how, and what is reported; Keras' `compile`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compile {
+    /// The loss.
+    pub loss: Loss,
+    /// The optimizer.
+    pub optimizer: Optimizer,
+    /// What is reported beside the loss.
+    pub metrics: Vec<Metric>,
+}
+
+/// A loss function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// `-Σ y_i log p_i`, the mean over the samples.
+    CategoricalCrossentropy,
+}
+
+/// A metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// The share of samples whose largest output is the right class.
+    Accuracy,
+}
+
+/// An optimizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Optimizer {
+    /// `w ← w - learning_rate · gradient`.
+    Sgd {
+        /// Finite and positive.
+        learning_rate: f32,
+    },
+}
+
+/// Mini-batches and epochs; Keras' `fit`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fit {
+    /// Samples in a step, over the whole cluster, before `replicas` multiplies it.
+    pub batch_size: u32,
+    /// How often the training samples are gone through.
+    pub epochs: u32,
+    /// Whether each epoch has an order of its own; otherwise it is file order.
+    pub shuffle: bool,
+}
+
+/// The job of the article: two hidden layers of sigmoids on MNIST, five epochs of plain SGD.
+impl Default for Job {
+    fn default() -> Self {
+        use Activation::{Sigmoid, Softmax};
+        Self {
+            name: "article".to_owned(),
+            seed: DEFAULT_SEED,
+            shards: 8,
+            replicas: 1,
+            blas_kernel: BlasKernel::Native,
+            data: Data { source: Source::Mnist, scale: 1.0, validation_split: 0.2 },
+            layers: vec![
+                Layer::Dense { units: 256, activation: Sigmoid },
+                Layer::Dense { units: 128, activation: Sigmoid },
+                Layer::Dropout { rate: 0.5 },
+                Layer::Dense { units: CLASSES, activation: Softmax },
+            ],
+            compile: Compile {
+                loss: Loss::CategoricalCrossentropy,
+                optimizer: Optimizer::Sgd { learning_rate: 0.1 },
+                metrics: vec![Metric::Accuracy],
+            },
+            fit: Fit { batch_size: 500, epochs: 5, shuffle: true },
+        }
+    }
+}
+
+impl Job {
+    /// Samples in a step, over the whole cluster: `batch_size × replicas`. A valid job's fits in 32 bits.
+    pub fn batch(&self) -> u64 {
+        u64::from(self.fit.batch_size) * u64::from(self.replicas)
+    }
+
+    /// The trainable parameters, kernels and biases, of the model over rows of `inputs` values.
+    pub fn parameters(&self, inputs: u32) -> u64 {
+        let mut width = u64::from(inputs);
+        let mut parameters = 0;
+        for layer in &self.layers {
+            if let Layer::Dense { units, .. } = *layer {
+                parameters += (width + 1) * u64::from(units);
+                width = u64::from(units);
+            }
+        }
+        parameters
+    }
+}

@@ -1,0 +1,198 @@
+//! The names that a job's choices have: in TOML, on the command line, in summaries and on the wire.
+//!
+//! They are Keras' names. `Display` writes them and `FromStr` reads exactly these (no aliases, no other case), so
+//! that a job has one spelling.
+
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::error::suggestion;
+use super::{Activation, BlasKernel, Layer, Loss, Metric, Optimizer, Source};
+
+/// A text that names nothing known; says what would be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseNameError(String);
+
+/// `Display` and `FromStr` of an enum whose variants each have one name.
+macro_rules! names {
+    ($type:ty, $what:literal, $plural:literal: $($variant:ident = $name:literal),+) => {
+        impl $type {
+            /// Every value, in the order of its declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name that Keras users know.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+
+        impl Display for $type {
+            fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = ParseNameError;
+
+            fn from_str(text: &str) -> Result<Self, ParseNameError> {
+                match text {
+                    $($name => Ok(Self::$variant),)+
+                    _ => Err(ParseNameError::unknown($what, text, $plural, &[$($name),+])),
+                }
+            }
+        }
+    };
+}
+
+names!(Activation, "activation", "activations": Sigmoid = "sigmoid", Softmax = "softmax");
+names!(Loss, "loss", "losses": CategoricalCrossentropy = "categorical_crossentropy");
+names!(Metric, "metric", "metrics": Accuracy = "accuracy");
+
+impl ParseNameError {
+    pub(super) fn unknown(what: &str, name: &str, plural: &str, known: &[&str]) -> Self {
+        Self(format!("unknown {what}; {}", suggestion(name, plural, known)))
+    }
+}
+
+/// The optimizers' names, for errors.
+pub(super) const OPTIMIZERS: &[&str] = &["sgd"];
+
+impl Optimizer {
+    /// Its type in a job file; Keras' class name in lower case.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Sgd { .. } => "sgd",
+        }
+    }
+}
+
+impl Display for Optimizer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sgd { learning_rate } => write!(f, "sgd {learning_rate}"),
+        }
+    }
+}
+
+/// The layer types' names, for errors.
+pub(super) const LAYERS: &[&str] = &["dense", "dropout"];
+
+impl Layer {
+    /// Its type in a job file; Keras' class name in lower case.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Dense { .. } => "dense",
+            Self::Dropout { .. } => "dropout",
+        }
+    }
+}
+
+impl Display for Layer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense { units, activation } => write!(f, "dense {units} {activation}"),
+            Self::Dropout { rate } => write!(f, "dropout {rate}"),
+        }
+    }
+}
+
+impl Display for BlasKernel {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Native => "native",
+            Self::Environment => "environment",
+            Self::Named(name) => name,
+        })
+    }
+}
+
+impl FromStr for BlasKernel {
+    type Err = ParseNameError;
+
+    /// Takes any plausible name; whether OpenBLAS knows it shows when a process loads it.
+    fn from_str(text: &str) -> Result<Self, ParseNameError> {
+        let kernel = match text {
+            "native" => Self::Native,
+            "environment" => Self::Environment,
+            name => Self::Named(name.to_owned()),
+        };
+        kernel.check()?;
+        Ok(kernel)
+    }
+}
+
+impl BlasKernel {
+    /// A name must be able to stand in an environment variable, and must not read back as something else.
+    pub(super) fn check(&self) -> Result<(), ParseNameError> {
+        let Self::Named(name) = self else { return Ok(()) };
+        let plausible = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !["native", "environment"].contains(&name.as_str());
+        if plausible {
+            return Ok(());
+        }
+        Err(ParseNameError(
+            "not a kernel; give native, environment or the name of an OpenBLAS core, such as Haswell"
+                .to_owned(),
+        ))
+    }
+}
+
+impl Display for Source {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mnist => f.pad("mnist"),
+            Self::Directory(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = ParseNameError;
+
+    /// `mnist`, or else the path of a directory, kept as written (`./mnist` is a directory of that name).
+    fn from_str(text: &str) -> Result<Self, ParseNameError> {
+        let source = match text {
+            "mnist" => Self::Mnist,
+            path => Self::Directory(PathBuf::from(path)),
+        };
+        source.check()?;
+        Ok(source)
+    }
+}
+
+impl Source {
+    /// A path must be text, since a job is, and must not read back as something else.
+    pub(super) fn check(&self) -> Result<(), ParseNameError> {
+        let Self::Directory(path) = self else { return Ok(()) };
+        let problem = match path.to_str() {
+            None => "the path is not UTF-8; rename the directory or link to it",
+            Some("") => "empty; give \"mnist\" or the path of a directory with the four IDX files",
+            Some("mnist") => "this means the built-in data; for a directory of that name give ./mnist",
+            Some(_) => return Ok(()),
+        };
+        Err(ParseNameError(problem.to_owned()))
+    }
+}
+
+/// Reads a scale: a number (`0.5`) or a fraction (`1/255`).
+///
+/// # Errors
+///
+/// If it is neither. Whether it is a scale that a job can have is checked with the job.
+pub fn parse_scale(text: &str) -> Result<f32, ParseNameError> {
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    let scale = match text.split_once('/') {
+        // For numbers that f32 can hold, the quotient in f64 and then rounded is the quotient in f32.
+        Some((above, below)) => number(above).zip(number(below)).map(|(above, below)| (above / below) as f32),
+        None => text.trim().parse().ok(),
+    };
+    scale.ok_or_else(|| {
+        ParseNameError("not a number; give one such as 0.5, or a fraction such as 1/255".to_owned())
+    })
+}

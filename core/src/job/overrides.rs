@@ -1,0 +1,100 @@
+//! Flags over a file over the article's job.
+
+use std::fmt::Display;
+
+use super::error::{Places, shown};
+use super::{BlasKernel, Job, JobError, Optimizer, read};
+
+/// What flags say about a job. `None` leaves what the file or the default says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// `--name`
+    pub name: Option<String>,
+    /// `--seed`
+    pub seed: Option<u64>,
+    /// `--shards`
+    pub shards: Option<u32>,
+    /// `--replicas`
+    pub replicas: Option<u32>,
+    /// `--blas-kernel`
+    pub blas_kernel: Option<BlasKernel>,
+    /// `--data`: `mnist` or the path of a directory.
+    pub data: Option<String>,
+    /// `--scale`; [`super::parse_scale`] reads it.
+    pub scale: Option<f32>,
+    /// `--validation-split`
+    pub validation_split: Option<f64>,
+    /// `--learning-rate`
+    pub learning_rate: Option<f32>,
+    /// `--batch-size`
+    pub batch_size: Option<u32>,
+    /// `--epochs`
+    pub epochs: Option<u32>,
+    /// `--shuffle`
+    pub shuffle: Option<bool>,
+}
+
+impl Job {
+    /// The article's job, overlaid with a file (the name to show for it, and its text), then with flags.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong: TOML's grammar, an unknown key, a wrong type, a value that breaks a rule.
+    pub fn resolve(file: Option<(&str, &str)>, overrides: &Overrides) -> Result<Self, JobError> {
+        let mut job = Self::default();
+        let mut places = Places::default();
+        if let Some((name, text)) = file {
+            read::read(name, text, &mut job, &mut places)?;
+        }
+        overrides.apply(&mut job, &mut places)?;
+        job.validate_at(&places)?;
+        Ok(job)
+    }
+
+    /// Reads a job file; `name` is shown in errors. The same as [`Job::resolve`] without flags.
+    ///
+    /// # Errors
+    ///
+    /// As [`Job::resolve`].
+    pub fn parse(name: &str, text: &str) -> Result<Self, JobError> {
+        Self::resolve(Some((name, text)), &Overrides::default())
+    }
+}
+
+impl Overrides {
+    fn apply(&self, job: &mut Job, places: &mut Places) -> Result<(), JobError> {
+        let Self { name, seed, shards, replicas, blas_kernel, data, .. } = self;
+        let Self { scale, validation_split, learning_rate, batch_size, epochs, shuffle, .. } = self;
+        let Optimizer::Sgd { learning_rate: job_learning_rate } = &mut job.compile.optimizer;
+        let source =
+            data.as_deref().map(str::parse).transpose().map_err(|error: super::ParseNameError| {
+                JobError::new(
+                    format!("--data {}", shown(data.as_deref().unwrap_or_default())),
+                    error.to_string(),
+                )
+            })?;
+
+        set(&mut job.name, name, "name", "--name", places);
+        set(&mut job.seed, seed, "seed", "--seed", places);
+        set(&mut job.shards, shards, "shards", "--shards", places);
+        set(&mut job.replicas, replicas, "replicas", "--replicas", places);
+        set(&mut job.blas_kernel, blas_kernel, "blas_kernel", "--blas-kernel", places);
+        set(&mut job.data.source, &source, "data.source", "--data", places);
+        set(&mut job.data.scale, scale, "data.scale", "--scale", places);
+        let split = &mut job.data.validation_split;
+        set(split, validation_split, "data.validation_split", "--validation-split", places);
+        set(job_learning_rate, learning_rate, "compile.optimizer.learning_rate", "--learning-rate", places);
+        set(&mut job.fit.batch_size, batch_size, "fit.batch_size", "--batch-size", places);
+        set(&mut job.fit.epochs, epochs, "fit.epochs", "--epochs", places);
+        set(&mut job.fit.shuffle, shuffle, "fit.shuffle", "--shuffle", places);
+        Ok(())
+    }
+}
+
+/// Lets a flag win over `value`, and remembers it as the value's place.
+fn set<T: Clone + Display>(value: &mut T, flag: &Option<T>, key: &str, flag_name: &str, places: &mut Places) {
+    if let Some(given) = flag {
+        value.clone_from(given);
+        places.insert(key, format!("{flag_name} {}", shown(given)));
+    }
+}

@@ -1,0 +1,346 @@
+//! Reading a job file onto a job.
+//!
+//! The parsed TOML is walked by hand, not through a derived deserializer, because only so every error about one
+//! entry knows its key, its value as written and its line. Entries are read in the order of the file, and the
+//! first error ends it. Only types are judged here; what values may be is `check`'s business, when flags have
+//! had their say.
+//!
+//! A layer has no defaults: its keys are too few to leave out, and a default activation of today would be a
+//! different one from Keras' (none).
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::check::{POSITIVE, SHARDS, UNITS, problem_of_whole};
+use super::error::{Places, suggestion};
+use super::names::{LAYERS, OPTIMIZERS, ParseNameError};
+use super::{Compile, Data, Fit, Job, JobError, Layer, Optimizer, parse_scale};
+
+/// The known keys of each section; `""` is the top.
+const SECTIONS: &[(&str, &[&str])] = &[
+    ("", &["name", "seed", "shards", "replicas", "blas_kernel", "data", "layers", "compile", "fit"]),
+    ("data", &["source", "scale", "validation_split"]),
+    ("compile", &["loss", "metrics", "optimizer"]),
+    ("compile.optimizer", &["type", "learning_rate"]),
+    ("fit", &["batch_size", "epochs", "shuffle"]),
+];
+const DENSE: &[&str] = &["type", "units", "activation"];
+const DROPOUT: &[&str] = &["type", "rate"];
+
+/// Ample for a job; small enough that a hostile one from the wire costs little.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Overlays `job` with what the text of a job file says, and notes the place of each value.
+pub(super) fn read(file: &str, text: &str, job: &mut Job, places: &mut Places) -> Result<(), JobError> {
+    if text.len() > MAX_BYTES {
+        let problem = format!("{} bytes are too many for a job file, {MAX_BYTES} the most", text.len());
+        return Err(JobError::new(file, format!("{problem}; is it another file?")));
+    }
+    let document = DeTable::parse(text).map_err(|error| syntax_error(file, text, &error))?;
+    let mut reader = Reader { file, text, places };
+    reader.top(document.get_ref(), job)
+}
+
+fn syntax_error(file: &str, text: &str, error: &toml::de::Error) -> JobError {
+    let start = error.span().map_or(0, |span| span.start);
+    let message = error.message().lines().collect::<Vec<_>>().join("; ");
+    let token = error.span().and_then(|span| text.get(span)).and_then(|token| token.lines().next());
+    let token = match token {
+        Some(token) if (1..=40).contains(&token.len()) => format!(", at `{}`", token.escape_debug()),
+        _ => String::new(),
+    };
+    JobError::new(format!("{file}:{}", line_number(text, start)), format!("not TOML: {message}{token}"))
+}
+
+fn line_number(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    text: &'a str,
+    places: &'a mut Places,
+}
+
+impl<'a> Reader<'a> {
+    fn top(&mut self, table: &'a DeTable<'a>, job: &mut Job) -> Result<(), JobError> {
+        for entry in self.entries(table, "") {
+            match entry.name {
+                "name" => job.name = entry.string()?.to_owned(),
+                "seed" => job.seed = entry.whole(0..=u64::MAX)?,
+                "shards" => job.shards = entry.whole(SHARDS)?,
+                "replicas" => job.replicas = entry.whole(POSITIVE)?,
+                "blas_kernel" => job.blas_kernel = entry.named()?,
+                "data" => self.data(entry.table()?, &mut job.data)?,
+                "layers" => job.layers = self.layers(&entry)?,
+                "compile" => self.compile(entry.table()?, &mut job.compile)?,
+                "fit" => self.fit(entry.table()?, &mut job.fit)?,
+                _ => return Err(entry.unknown_in("")),
+            }
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, table: &'a DeTable<'a>, data: &mut Data) -> Result<(), JobError> {
+        for entry in self.entries(table, "data") {
+            match entry.name {
+                "source" => data.source = entry.named()?,
+                "scale" => data.scale = entry.scale()?,
+                "validation_split" => data.validation_split = entry.number()?,
+                _ => return Err(entry.unknown_in("data")),
+            }
+        }
+        Ok(())
+    }
+
+    fn layers(&mut self, entry: &Entry<'a>) -> Result<Vec<Layer>, JobError> {
+        let items = entry.items("a list of layers, each under a [[layers]] of its own")?;
+        items.into_iter().map(|item| self.layer(&item)).collect()
+    }
+
+    fn layer(&mut self, item: &Entry<'a>) -> Result<Layer, JobError> {
+        self.places.insert(item.path.clone(), item.place());
+        let table = item.table()?;
+        let entries = self.entries(table, &item.path);
+        let Some(kind) = entries.iter().find(|entry| entry.name == "type") else {
+            return Err(item.error("its `type` is missing; give \"dense\" or \"dropout\""));
+        };
+        match kind.string()? {
+            "dense" => Ok(Layer::Dense {
+                units: item.required(&entries, "units", DENSE)?.whole(UNITS)?,
+                activation: item.required(&entries, "activation", DENSE)?.named()?,
+            }),
+            "dropout" => Ok(Layer::Dropout { rate: item.required(&entries, "rate", DROPOUT)?.number()? }),
+            other => Err(kind.error(ParseNameError::unknown("layer type", other, "types", LAYERS))),
+        }
+    }
+
+    fn compile(&mut self, table: &'a DeTable<'a>, compile: &mut Compile) -> Result<(), JobError> {
+        for entry in self.entries(table, "compile") {
+            match entry.name {
+                "loss" => compile.loss = entry.named()?,
+                "metrics" => {
+                    let metrics = entry.items("a list, such as [\"accuracy\"]")?;
+                    compile.metrics = metrics.iter().map(Entry::named).collect::<Result<_, _>>()?;
+                }
+                "optimizer" => self.optimizer(entry.table()?, &mut compile.optimizer)?,
+                _ => return Err(entry.unknown_in("compile")),
+            }
+        }
+        Ok(())
+    }
+
+    fn optimizer(&mut self, table: &'a DeTable<'a>, optimizer: &mut Optimizer) -> Result<(), JobError> {
+        let Optimizer::Sgd { learning_rate } = optimizer;
+        for entry in self.entries(table, "compile.optimizer") {
+            match entry.name {
+                "type" => match entry.string()? {
+                    "sgd" => {}
+                    other => {
+                        return Err(entry.error(ParseNameError::unknown(
+                            "optimizer",
+                            other,
+                            "optimizers",
+                            OPTIMIZERS,
+                        )));
+                    }
+                },
+                "learning_rate" => *learning_rate = entry.number()?,
+                _ => return Err(entry.unknown_in("compile.optimizer")),
+            }
+        }
+        Ok(())
+    }
+
+    fn fit(&mut self, table: &'a DeTable<'a>, fit: &mut Fit) -> Result<(), JobError> {
+        for entry in self.entries(table, "fit") {
+            match entry.name {
+                "batch_size" => fit.batch_size = entry.whole(POSITIVE)?,
+                "epochs" => fit.epochs = entry.whole(POSITIVE)?,
+                "shuffle" => fit.shuffle = entry.boolean()?,
+                _ => return Err(entry.unknown_in("fit")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of a table in the order of the file, their places noted.
+    fn entries(&mut self, table: &'a DeTable<'a>, section: &str) -> Vec<Entry<'a>> {
+        let (file, text) = (self.file, self.text);
+        let mut entries: Vec<Entry<'a>> = table
+            .iter()
+            .map(|(key, value)| {
+                let name: &str = key.get_ref();
+                let path = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
+                Entry { file, text, path, name, start: key.span().start, value }
+            })
+            .collect();
+        entries.sort_by_key(|entry| entry.start);
+        for entry in &entries {
+            self.places.insert(entry.path.clone(), entry.place());
+        }
+        entries
+    }
+}
+
+/// A key (or the place in a list) and its value, and where they stand.
+struct Entry<'a> {
+    file: &'a str,
+    text: &'a str,
+    /// The dotted key, such as `fit.epochs` or `layers[2].rate`.
+    path: String,
+    /// Its last part.
+    name: &'a str,
+    /// Where it starts, in bytes.
+    start: usize,
+    value: &'a Spanned<DeValue<'a>>,
+}
+
+impl<'a> Entry<'a> {
+    fn line(&self) -> String {
+        format!("{}:{}", self.file, line_number(self.text, self.start))
+    }
+
+    /// File, line and entry: with its value as written if that is short, else its path alone.
+    fn place(&self) -> String {
+        let written = self.text.get(self.value.span()).unwrap_or_default();
+        let is_list_item = self.path.ends_with(']');
+        let is_short = written.len() <= 100 && !written.contains('\n');
+        let is_header = matches!(self.value.get_ref(), DeValue::Table(_)) || written.starts_with("[[");
+        if is_short && !is_header {
+            let label = if is_list_item { &self.path } else { self.name };
+            format!("{}: {label} = {written}", self.line())
+        } else {
+            format!("{}: {}", self.line(), self.path)
+        }
+    }
+
+    fn error(&self, problem: impl Display) -> JobError {
+        JobError::new(self.place(), problem.to_string())
+    }
+
+    fn wrong_type(&self, expected: &str) -> JobError {
+        self.error(format_args!("found {}, expected {expected}", kind(self.value.get_ref())))
+    }
+
+    fn string(&self) -> Result<&'a str, JobError> {
+        self.value.get_ref().as_str().ok_or_else(|| self.wrong_type("a string in quotes"))
+    }
+
+    fn boolean(&self) -> Result<bool, JobError> {
+        self.value.get_ref().as_bool().ok_or_else(|| self.wrong_type("true or false"))
+    }
+
+    fn table(&self) -> Result<&'a DeTable<'a>, JobError> {
+        self.value.get_ref().as_table().ok_or_else(|| {
+            let known = SECTIONS.iter().find(|(section, _)| *section == self.path);
+            let keys = known.map_or(&["type", "…"][..], |(_, keys)| keys);
+            self.wrong_type(&format!("a table with the keys {}", keys.join(", ")))
+        })
+    }
+
+    /// A string that names something.
+    fn named<T: FromStr<Err = ParseNameError>>(&self) -> Result<T, JobError> {
+        self.string()?.parse().map_err(|error| self.error(error))
+    }
+
+    /// A whole number within `range`, which the type `T` can hold.
+    fn whole<T>(&self, range: RangeInclusive<T>) -> Result<T, JobError>
+    where
+        T: Copy + TryFrom<i128>,
+        i128: From<T>,
+    {
+        let integer = self.value.get_ref().as_integer().ok_or_else(|| self.wrong_type("a whole number"))?;
+        let (min, max) = (i128::from(*range.start()), i128::from(*range.end()));
+        let value = i128::from_str_radix(integer.as_str(), integer.radix());
+        // Digits beyond 128 bits are out of any range all the same.
+        let beyond = if integer.as_str().starts_with('-') { i128::MIN } else { i128::MAX };
+        let value = value.unwrap_or(beyond);
+        // A value that only breaks the rule may yet be replaced by a flag; one that its type cannot hold may not.
+        T::try_from(value).map_err(|_| self.error(problem_of_whole(value, min, max).unwrap_or_default()))
+    }
+
+    fn number<T: FromStr>(&self) -> Result<T, JobError> {
+        let digits = match self.value.get_ref() {
+            DeValue::Float(float) => Cow::Borrowed(float.as_str()),
+            DeValue::Integer(integer) => match i128::from_str_radix(integer.as_str(), integer.radix()) {
+                Ok(value) => Cow::Owned(value.to_string()),
+                Err(_) => Cow::Borrowed(integer.as_str()),
+            },
+            _ => return Err(self.wrong_type("a number")),
+        };
+        // Straight from the digits: by way of f64 an f32 would be rounded twice.
+        digits.parse().map_err(|_| self.wrong_type("a number"))
+    }
+
+    fn scale(&self) -> Result<f32, JobError> {
+        match self.value.get_ref() {
+            DeValue::String(text) => parse_scale(text).map_err(|error| self.error(error)),
+            DeValue::Integer(_) | DeValue::Float(_) => self.number(),
+            _ => Err(self.wrong_type("a number or a fraction such as \"1/255\"")),
+        }
+    }
+
+    /// The items of a list, as entries of their own.
+    fn items(&self, expected: &str) -> Result<Vec<Entry<'a>>, JobError> {
+        let array = self.value.get_ref().as_array().ok_or_else(|| self.wrong_type(expected))?;
+        let item = |(index, value): (usize, &'a Spanned<DeValue<'a>>)| Entry {
+            path: format!("{}[{index}]", self.path),
+            start: value.span().start,
+            value,
+            ..*self
+        };
+        Ok(array.iter().enumerate().map(item).collect())
+    }
+
+    /// The entry `name` of this layer, which has the keys `known` and no others.
+    fn required<'e>(
+        &self,
+        entries: &'e [Entry<'a>],
+        name: &str,
+        known: &[&str],
+    ) -> Result<&'e Entry<'a>, JobError> {
+        if let Some(unknown) = entries.iter().find(|entry| !known.contains(&entry.name)) {
+            let kind = if known == DENSE { "in a dense layer" } else { "in a dropout layer" };
+            return Err(unknown.unknown(kind, &suggestion(unknown.name, "keys", known)));
+        }
+        let found = entries.iter().find(|entry| entry.name == name);
+        found.ok_or_else(|| {
+            self.error(format_args!("its `{name}` is missing; its keys are {}", known.join(", ")))
+        })
+    }
+
+    /// That `section` has no such key; says where it belongs, if it is another section's.
+    fn unknown_in(&self, section: &str) -> JobError {
+        let known = SECTIONS.iter().find(|(name, _)| *name == section).map_or(&[][..], |(_, keys)| keys);
+        let home = SECTIONS.iter().find(|(_, keys)| keys.contains(&self.name));
+        let advice = match home {
+            Some(("", _)) => "it belongs at the top, before the first [section]".to_owned(),
+            Some((home, _)) => format!("it belongs in [{home}]"),
+            None => suggestion(self.name, "keys", known),
+        };
+        let place = if section.is_empty() { "at the top".to_owned() } else { format!("in [{section}]") };
+        self.unknown(&place, &advice)
+    }
+
+    fn unknown(&self, holder: &str, advice: &str) -> JobError {
+        JobError::new(self.line(), format!("unknown key `{}` {holder}; {advice}", self.name.escape_debug()))
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,85 @@
+//! A job written out in full, as TOML that reads back as an equal job.
+
+use std::fmt::Write;
+
+use super::{Compile, Data, Fit, Job, Layer, Optimizer};
+
+impl Job {
+    /// The job as a job file that leaves nothing to defaults.
+    ///
+    /// Stable: equal jobs give equal text. [`Job::parse`] gives back an equal job, if this one is valid; floats are
+    /// written with the fewest digits that do so.
+    pub fn to_toml(&self) -> String {
+        let settings = self.settings();
+        let (before, after): (Vec<_>, Vec<_>) =
+            settings.iter().partition(|(key, _)| !key.starts_with("compile") && !key.starts_with("fit"));
+        let mut text = String::new();
+        write_settings(&mut text, &before);
+        for layer in &self.layers {
+            write_layer(&mut text, layer);
+        }
+        write_settings(&mut text, &after);
+        text
+    }
+
+    /// Everything but the layers: dotted keys and their values in TOML, section by section.
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+        // Field by field, so that a new one cannot be forgotten.
+        let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, compile, fit } = self;
+        let Data { source, scale, validation_split } = data;
+        let Compile { loss, optimizer, metrics } = compile;
+        let Optimizer::Sgd { learning_rate } = optimizer;
+        let Fit { batch_size, epochs, shuffle } = fit;
+
+        let metrics: Vec<String> = metrics.iter().map(|metric| string(metric.name())).collect();
+        vec![
+            ("name", string(name)),
+            ("seed", seed.to_string()),
+            ("shards", shards.to_string()),
+            ("replicas", replicas.to_string()),
+            ("blas_kernel", string(&blas_kernel.to_string())),
+            ("data.source", string(&source.to_string())),
+            ("data.scale", format!("{scale:?}")),
+            ("data.validation_split", format!("{validation_split:?}")),
+            ("compile.loss", string(loss.name())),
+            ("compile.metrics", format!("[{}]", metrics.join(", "))),
+            ("compile.optimizer.type", string(optimizer.name())),
+            ("compile.optimizer.learning_rate", format!("{learning_rate:?}")),
+            ("fit.batch_size", batch_size.to_string()),
+            ("fit.epochs", epochs.to_string()),
+            ("fit.shuffle", shuffle.to_string()),
+        ]
+    }
+}
+
+/// Writes settings under the headers of their sections.
+fn write_settings(text: &mut String, settings: &[&(&'static str, String)]) {
+    let mut current = "";
+    for (key, value) in settings {
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+        if section != current {
+            current = section;
+            line(text, format_args!("\n[{section}]"));
+        }
+        line(text, format_args!("{name} = {value}"));
+    }
+}
+
+fn write_layer(text: &mut String, layer: &Layer) {
+    line(text, format_args!("\n[[layers]]\ntype = \"{}\"", layer.name()));
+    match layer {
+        Layer::Dense { units, activation } => {
+            line(text, format_args!("units = {units}\nactivation = \"{activation}\""));
+        }
+        Layer::Dropout { rate } => line(text, format_args!("rate = {rate:?}")),
+    }
+}
+
+fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{content}");
+}
+
+fn string(value: &str) -> String {
+    toml::Value::from(value).to_string()
+}

@@ -1,0 +1,446 @@
+//! The functions that work on one number at a time, over slices: activations, biases, updates.
+//!
+//! Nothing here calls the C library. Its `expf` differs between versions, so two machines would disagree in
+//! the last bit, and it is slow. `exp` and `log` are polynomials (the coefficients and the reduction of the
+//! argument are those of Cephes' `expf` and `logf`, S. L. Moshier, 1992), without fused multiply-add, within
+//! 2 units in the last place of the true value, subnormal results included.
+//!
+//! Every loop is plain Rust, compiled up to three times: for the baseline of the architecture, for AVX2 and
+//! for AVX-512. The widest one that the CPU has is chosen at run time. All of them give the same bits,
+//! because Rust neither contracts `a * b + c` nor reorders a sum: a wider register only computes more of the
+//! same at once. Column sums run over the rows in order, column beside column.
+//!
+//! A result that is not a number is always [`NOT_A_NUMBER`], the one that x86 arithmetic makes by itself:
+//! which of two operands' payloads survives an addition is up to the compiler, so there must be only one.
+
+/// The one NaN that computations here return: the one that x86 makes of `0 · ∞`.
+pub const NOT_A_NUMBER: f32 = f32::from_bits(0xffc0_0000);
+
+/// Instruction sets that the loops are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Baseline,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// Those of this CPU, the widest last.
+    fn available() -> impl Iterator<Item = Self> {
+        let candidates = [
+            Some(Self::Baseline),
+            #[cfg(target_arch = "x86_64")]
+            is_x86_feature_detected!("avx2").then_some(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            has_avx512().then_some(Self::Avx512),
+        ];
+        candidates.into_iter().flatten()
+    }
+
+    fn widest() -> Self {
+        Self::available().last().unwrap_or(Self::Baseline)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+}
+
+/// Defines a function over slices whose body is compiled for every [`Level`].
+///
+/// `name(…)` runs the widest; `name::at(level, …)` lets the tests compare them.
+macro_rules! for_every_level {
+    ($($(#[$doc:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block)*) => {$(
+        $(#[$doc])*
+        pub fn $name($($argument: $type),*) {
+            $name::at(Level::widest(), $($argument),*);
+        }
+
+        mod $name {
+            use super::*;
+
+            #[allow(unsafe_code)] // The call of a function that needs more than the baseline of the CPU.
+            pub(super) fn at(level: Level, $($argument: $type),*) {
+                #[inline(always)]
+                fn body($($argument: $type),*) $body
+
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx2")]
+                fn avx2($($argument: $type),*) {
+                    body($($argument),*);
+                }
+
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+                fn avx512($($argument: $type),*) {
+                    body($($argument),*);
+                }
+
+                match level {
+                    Level::Baseline => body($($argument),*),
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: `Level::available` gives this level only to a CPU that has these instructions.
+                    Level::Avx2 => unsafe { avx2($($argument),*) },
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: as above.
+                    Level::Avx512 => unsafe { avx512($($argument),*) },
+                }
+            }
+        }
+    )*};
+}
+
+for_every_level! {
+    /// `x ← exp(x)`.
+    pub fn exp(values: &mut [f32]) {
+        for value in values {
+            *value = exp_of(*value);
+        }
+    }
+
+    /// `x ← ln(x)`.
+    pub fn log(values: &mut [f32]) {
+        for value in values {
+            *value = log_of(*value);
+        }
+    }
+
+    /// `x ← 1 / (1 + exp(-x))`.
+    pub fn sigmoid(values: &mut [f32]) {
+        for value in values {
+            *value = sigmoid_of(*value);
+        }
+    }
+
+    /// `z ← z + bias`, for every row of `z` `[rows, units]` and `bias` `[units]`.
+    pub fn add_bias(z: &mut [f32], bias: &[f32]) {
+        for row in z.chunks_exact_mut(bias.len()) {
+            for (value, bias) in row.iter_mut().zip(bias) {
+                *value += bias;
+            }
+        }
+    }
+
+    /// `z ← sigmoid(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
+    pub fn add_bias_sigmoid(z: &mut [f32], bias: &[f32]) {
+        for row in z.chunks_exact_mut(bias.len()) {
+            for (value, bias) in row.iter_mut().zip(bias) {
+                *value = sigmoid_of(*value + bias);
+            }
+        }
+    }
+
+    /// The way back through a sigmoid: `delta ← delta · a · (1 - a)`, where `a` are its outputs.
+    pub fn sigmoid_backward(delta: &mut [f32], outputs: &[f32]) {
+        for (delta, output) in delta.iter_mut().zip(outputs) {
+            *delta = *delta * output * (1.0 - output);
+        }
+    }
+
+    /// `sums ← Σ rows`, top to bottom, of `values` `[rows, columns]` into `sums` `[columns]`.
+    pub fn column_sums(values: &[f32], sums: &mut [f32]) {
+        sums.fill(0.0);
+        for row in values.chunks_exact(sums.len()) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += value;
+            }
+        }
+    }
+
+    /// `out ← bytes · scale`.
+    pub fn scaled_bytes(bytes: &[u8], scale: f32, out: &mut [f32]) {
+        for (out, byte) in out.iter_mut().zip(bytes) {
+            *out = f32::from(*byte) * scale;
+        }
+    }
+
+    /// `sum ← sum + addend`.
+    pub fn add_assign(sum: &mut [f32], addend: &[f32]) {
+        for (sum, addend) in sum.iter_mut().zip(addend) {
+            *sum += addend;
+        }
+    }
+
+    /// `product ← product · factor`.
+    pub fn multiply_assign(product: &mut [f32], factor: &[f32]) {
+        for (product, factor) in product.iter_mut().zip(factor) {
+            *product *= factor;
+        }
+    }
+
+    /// Turns the words of dropout into factors: `factor ← kept` where `word ≥ threshold`, 0 elsewhere.
+    pub fn dropout_factors(words: &[u32], threshold: u32, kept: f32, factors: &mut [f32]) {
+        for (factor, word) in factors.iter_mut().zip(words) {
+            *factor = if *word >= threshold { kept } else { 0.0 };
+        }
+    }
+
+    /// `out ← inputs · factors`.
+    pub fn multiply(inputs: &[f32], factors: &[f32], out: &mut [f32]) {
+        for ((out, input), factor) in out.iter_mut().zip(inputs).zip(factors) {
+            *out = input * factor;
+        }
+    }
+
+    /// Plain gradient descent on the mean of `count` gradients: `out ← parameters - rate · (sum / count)`.
+    pub fn descend(parameters: &[f32], sum: &[f32], count: f32, rate: f32, out: &mut [f32]) {
+        for ((out, parameter), sum) in out.iter_mut().zip(parameters).zip(sum) {
+            *out = parameter - rate * (sum / count);
+        }
+    }
+
+    /// [`add_assign`] and [`descend`] in one pass over memory: the sum is `left + right`.
+    pub fn add_and_descend(
+        parameters: &[f32], left: &[f32], right: &[f32], count: f32, rate: f32, out: &mut [f32],
+    ) {
+        for (((out, parameter), left), right) in out.iter_mut().zip(parameters).zip(left).zip(right) {
+            *out = parameter - rate * ((left + right) / count);
+        }
+    }
+}
+
+/// Added to a small number and taken away again, rounds it to an integer, to nearest even; its low bits then
+/// are that integer's.
+const ROUNDER: f32 = 12_582_912.0; // 1.5 · 2²³
+
+/// `exp(x)`: with `x = n ln 2 + r`, `2ⁿ exp(r)`.
+#[inline(always)]
+fn exp_of(x: f32) -> f32 {
+    // Beyond these, the result is 0 or infinite whatever the digits. Comparisons let NaN pass.
+    let bounded = if x > 89.0 { 89.0 } else { x };
+    let bounded = if bounded < -104.0 { -104.0 } else { bounded };
+
+    let shifted = bounded * std::f32::consts::LOG2_E + ROUNDER;
+    let n = shifted - ROUNDER;
+    let r = bounded - n * LN2_HIGH - n * LN2_LOW;
+
+    let polynomial =
+        polynomial(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
+    let mantissa = polynomial * (r * r) + r + 1.0;
+
+    // Half of the exponent at a time: the first product is exact, so a subnormal result is rounded once.
+    let n = (shifted.to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32);
+    let half = n >> 1;
+    known(mantissa * power_of_two(half) * power_of_two(n.wrapping_sub(half)))
+}
+
+/// `ln(x)`: with `x = 2ᵉ (1 + m)` and `1 + m` in `[√½, √2)`, `e ln 2 + ln(1 + m)`.
+#[inline(always)]
+fn log_of(x: f32) -> f32 {
+    // Subnormal numbers are lifted out of their range first.
+    let subnormal = x < f32::MIN_POSITIVE;
+    let normal = if subnormal { x * 8_388_608.0 } else { x };
+    let lifted = if subnormal { 23 } else { 0 };
+
+    // Subtracting √½ from the bits makes the exponent field change where the mantissa passes √2.
+    let offset = normal.to_bits().wrapping_sub(std::f32::consts::FRAC_1_SQRT_2.to_bits()) as i32;
+    let exponent = (offset >> 23).wrapping_sub(lifted) as f32;
+    let m = f32::from_bits(
+        ((offset & 0x007f_ffff) as u32).wrapping_add(std::f32::consts::FRAC_1_SQRT_2.to_bits()),
+    ) - 1.0;
+
+    let square = m * m;
+    let polynomial = polynomial(
+        m,
+        [
+            7.037_683_6e-2,
+            -1.151_461e-1,
+            1.167_699_9e-1,
+            -1.242_014_1e-1,
+            1.424_932_3e-1,
+            -1.666_805_8e-1,
+            2.000_071_5e-1,
+            -2.499_999_4e-1,
+            3.333_333e-1,
+        ],
+    );
+    let tail = polynomial * m * square + exponent * LN2_LOW - 0.5 * square;
+    let finite = m + tail + exponent * LN2_HIGH;
+
+    let finite = if x == f32::INFINITY { x } else { finite };
+    let result = if x == 0.0 { f32::NEG_INFINITY } else { finite };
+    // Also false for NaN.
+    if x >= 0.0 { result } else { NOT_A_NUMBER }
+}
+
+/// `1 / (1 + exp(-x))`, from `exp(-|x|)`, so that nothing overflows and the left tail keeps its digits.
+#[inline(always)]
+fn sigmoid_of(x: f32) -> f32 {
+    let e = exp_of(-x.abs());
+    let denominator = 1.0 + e;
+    let numerator = if x < 0.0 { e } else { 1.0 };
+    let quotient = numerator / denominator;
+    // The part of `e` that the sum lost is put back to first order; without it the left tail is 2.2 units
+    // off.
+    let lost = e - (denominator - 1.0);
+    known(quotient - quotient * lost)
+}
+
+/// ln 2 in two parts; a product of the first with a small integer is exact.
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+
+/// Horner's scheme, highest power first.
+#[inline(always)]
+fn polynomial<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
+    let mut sum = coefficients[0];
+    for coefficient in &coefficients[1..] {
+        sum = sum * x + coefficient;
+    }
+    sum
+}
+
+/// `2ⁿ`, for `n` of a normal number.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// `x`, or [`NOT_A_NUMBER`] for any other NaN.
+#[inline(always)]
+fn known(x: f32) -> f32 {
+    if x.is_nan() { NOT_A_NUMBER } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every 1009th of all floats, of either sign, and the neighbourhoods of all powers of two.
+    fn floats() -> Vec<f32> {
+        let spread = (0..u32::MAX).step_by(1009).map(f32::from_bits);
+        let edges =
+            (0..=0x1ffu32).flat_map(|top| [-2, -1, 0, 1, 2].map(|d| (top << 23).wrapping_add_signed(d)));
+        let special = [89.0, 88.722_84, 88.722_83, -87.336_55, -103.972_08, -103.972_1, -104.0];
+        spread.chain(edges.map(f32::from_bits)).chain(special).collect()
+    }
+
+    /// The distance of `got` from `wanted`, in units of the last place of the nearest float.
+    fn ulps(got: f32, wanted: f64) -> f64 {
+        let nearest = wanted as f32;
+        if nearest.is_infinite() || nearest.is_nan() {
+            let same = got == nearest || (got.is_nan() && nearest.is_nan());
+            return if same { 0.0 } else { f64::INFINITY };
+        }
+        let exponent = ((nearest.to_bits() >> 23) & 0xff).max(1) as i32;
+        (f64::from(got) - wanted).abs() / 2f64.powi(exponent - 127 - 23)
+    }
+
+    fn worst(function: fn(&mut [f32]), truth: fn(f64) -> f64) -> (f64, f32) {
+        let inputs = floats();
+        let mut outputs = inputs.clone();
+        function(&mut outputs);
+        let errors = inputs.iter().zip(outputs).map(|(x, got)| (ulps(got, truth(f64::from(*x))), *x));
+        errors.fold((0.0, 0.0), |worst, next| if next.0 > worst.0 { next } else { worst })
+    }
+
+    #[test]
+    fn exp_log_and_sigmoid_are_within_two_units_of_the_last_place() {
+        for (name, function, truth) in [
+            ("exp", exp as fn(&mut [f32]), f64::exp as fn(f64) -> f64),
+            ("log", log, f64::ln),
+            ("sigmoid", sigmoid, |x| 1.0 / (1.0 + (-x).exp())),
+        ] {
+            let (error, at) = worst(function, truth);
+            println!("{name}: {error:.3} ulp at {at:e}");
+            assert!(error <= 2.0, "{name}({at:e}) is {error} ulp off");
+        }
+    }
+
+    #[test]
+    fn extremes() {
+        let inputs = [f32::NEG_INFINITY, -200.0, -0.0, 0.0, 200.0, f32::INFINITY];
+        let apply = |function: fn(&mut [f32])| {
+            let mut values = inputs;
+            function(&mut values);
+            values
+        };
+        assert_eq!(apply(exp), [0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY]);
+        assert_eq!(apply(sigmoid), [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]);
+        assert_eq!(apply(log)[2..4], [f32::NEG_INFINITY; 2]);
+        assert_eq!(apply(log)[5], f32::INFINITY);
+        assert!(apply(log)[..2].iter().all(|log| log.is_nan()));
+    }
+
+    #[test]
+    fn every_nan_comes_out_as_the_same_one() {
+        for function in [exp, log, sigmoid] as [fn(&mut [f32]); 3] {
+            let mut values = [f32::NAN, -f32::NAN, f32::from_bits(0x7fc1_2345), f32::from_bits(0xff80_0001)];
+            function(&mut values);
+            assert!(values.iter().all(|value| value.to_bits() == NOT_A_NUMBER.to_bits()));
+        }
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits_as_one_number_at_a_time() {
+        let inputs = floats();
+        type At = fn(Level, &mut [f32]);
+        for (at, scalar) in
+            [(exp::at as At, exp_of as fn(f32) -> f32), (log::at, log_of), (sigmoid::at, sigmoid_of)]
+        {
+            let wanted: Vec<f32> = inputs.iter().map(|x| std::hint::black_box(scalar)(*x)).collect();
+            for level in Level::available() {
+                let mut got = inputs.clone();
+                at(level, &mut got);
+                assert!(bits(&got) == bits(&wanted), "{level:?}");
+            }
+        }
+    }
+
+    /// Finite numbers of moderate size; 37 columns leave a remainder for every register width.
+    fn matrix(salt: u32) -> Vec<f32> {
+        (0..37 * 11u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 8) as f32 / (1 << 21) as f32 - 4.0)
+            .collect()
+    }
+
+    #[test]
+    fn the_other_loops_give_the_same_bits_with_every_instruction_set() {
+        let (a, b, c) = (matrix(1), matrix(2), matrix(3));
+        let words: Vec<u32> = a.iter().map(|x| x.to_bits().wrapping_mul(2_654_435_761)).collect();
+        let bytes: Vec<u8> = words.iter().map(|word| *word as u8).collect();
+        let all = |level| {
+            let mut results = vec![a.clone(); 12];
+            add_bias::at(level, &mut results[0], &b[..37]);
+            add_bias_sigmoid::at(level, &mut results[1], &b[..37]);
+            sigmoid_backward::at(level, &mut results[2], &b);
+            column_sums::at(level, &b, &mut results[3][..37]);
+            scaled_bytes::at(level, &bytes, 1.0 / 255.0, &mut results[4]);
+            add_assign::at(level, &mut results[5], &b);
+            multiply_assign::at(level, &mut results[6], &b);
+            dropout_factors::at(level, &words, 1 << 31, 2.0, &mut results[7]);
+            multiply::at(level, &b, &c, &mut results[8]);
+            descend::at(level, &b, &c, 500.0, 0.1, &mut results[9]);
+            add_and_descend::at(level, &b, &c, &a, 500.0, 0.1, &mut results[10]);
+            results.iter().flat_map(|result| bits(result)).collect::<Vec<_>>()
+        };
+        let baseline = all(Level::Baseline);
+        for level in Level::available() {
+            assert!(all(level) == baseline, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn dropout_keeps_words_from_the_threshold_on() {
+        let mut factors = [9.0; 4];
+        dropout_factors(&[0, 99, 100, u32::MAX], 100, 2.0, &mut factors);
+        assert_eq!(factors, [0.0, 0.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn column_sums_go_down_the_rows() {
+        let mut sums = [9.0; 2];
+        column_sums(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &mut sums);
+        assert_eq!(sums, [9.0, 12.0]);
+    }
+}

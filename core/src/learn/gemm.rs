@@ -1,0 +1,140 @@
+//! The one place that multiplies matrices.
+//!
+//! A product's bits depend on which code computes it: OpenBLAS, ndarray's own kernel, or a plain loop. Here
+//! the choice is a function of the shape alone. A product with no dimension above [`TINY`] is a plain loop,
+//! summed in order; every other one is a single call of `cblas_sgemm`, on one thread. ndarray sends a product
+//! there when some dimension is above 7 and all three matrices are contiguous, or transposes of contiguous
+//! ones, without empty dimensions: [`Matrix`] can be nothing else, and empty products end up in the loop.
+//!
+//! The rows of one call are never computed together with those of another: for some kernels a row's bits
+//! depend on how many rows there are, so whoever merges two calls changes the result.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+use crate::blas;
+
+/// The largest dimension of a product for which ndarray would not ask BLAS.
+const TINY: usize = 7;
+
+/// A view of `[rows, columns]` numbers, row-major, or of the transpose of such a matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    /// `values` as a matrix with `columns` columns and as many rows as there are.
+    pub fn new(values: &'a [f32], columns: usize) -> Self {
+        assert!(columns > 0 && values.len().is_multiple_of(columns), "a matrix has whole rows");
+        Self { values, rows: values.len() / columns, columns, transposed: false }
+    }
+
+    /// The same numbers, `[columns, rows]`.
+    pub fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+
+    /// Rows and columns, as seen through the transposition.
+    fn shape(&self) -> (usize, usize) {
+        if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) }
+    }
+
+    fn at(&self, row: usize, column: usize) -> f32 {
+        let (row, column) = if self.transposed { (column, row) } else { (row, column) };
+        self.values[row * self.columns + column]
+    }
+
+    fn view(&self) -> ArrayView2<'a, f32> {
+        let stored = ArrayView2::from_shape((self.rows, self.columns), self.values);
+        let stored = stored.expect("`new` checked the length");
+        if self.transposed { stored.reversed_axes() } else { stored }
+    }
+}
+
+/// `out ← a · b`, for `a` `[m, k]`, `b` `[k, n]` and `out` `[m, n]`, row-major. What `out` held does not
+/// matter.
+pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
+    let ((m, k), (inner, n)) = (a.shape(), b.shape());
+    assert!(k == inner && out.len() == m * n, "shapes fit: [{m}, {k}] · [{inner}, {n}]");
+    let dimensions = [m, k, n];
+    if dimensions.contains(&0) || dimensions.iter().all(|dimension| *dimension <= TINY) {
+        plain(a, b, out);
+    } else {
+        blas::single_threaded();
+        let mut out = ArrayViewMut2::from_shape((m, n), out).expect("the length was checked above");
+        general_mat_mul(1.0, &a.view(), &b.view(), 0.0, &mut out);
+    }
+}
+
+fn plain(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
+    let ((_, k), (_, n)) = (a.shape(), b.shape());
+    for (place, out) in out.iter_mut().enumerate() {
+        let (row, column) = (place / n, place % n);
+        *out = (0..k).fold(0.0, |sum, i| sum + a.at(row, i) * b.at(i, column));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(len: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 + 11) % 97) as f32 / 97.0 - 0.5).collect()
+    }
+
+    fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
+        let rows = values.len() / columns;
+        (0..values.len()).map(|i| values[(i % rows) * columns + i / rows]).collect()
+    }
+
+    #[test]
+    fn products_are_right_for_every_shape_and_transposition() {
+        let sizes = [1, 2, 7, 8, 9, 31, 62];
+        for (m, k, n) in sizes.iter().flat_map(|m| sizes.iter().flat_map(move |k| sizes.map(|n| (*m, *k, n))))
+        {
+            let (a, b) = (values(m * k), values(k * n));
+            let mut wanted = vec![0.0; m * n];
+            plain(Matrix::new(&a, k), Matrix::new(&b, n), &mut wanted);
+            let (a_turned, b_turned) = (transpose(&a, k), transpose(&b, n));
+            for (a, b) in [
+                (Matrix::new(&a, k), Matrix::new(&b, n)),
+                (Matrix::new(&a_turned, m).transposed(), Matrix::new(&b, n)),
+                (Matrix::new(&a, k), Matrix::new(&b_turned, k).transposed()),
+            ] {
+                let mut got = vec![f32::NAN; m * n];
+                gemm(a, b, &mut got);
+                for (got, wanted) in got.iter().zip(&wanted) {
+                    assert!((got - wanted).abs() < 1e-5, "{m} {k} {n}: {got} {wanted}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_over_nothing_is_zero() {
+        let mut out = [f32::NAN; 20];
+        gemm(Matrix::new(&[], 10).transposed(), Matrix::new(&[], 2), &mut out);
+        assert_eq!(out, [0.0; 20]);
+    }
+
+    #[test]
+    fn a_product_of_no_rows_is_empty() {
+        gemm(Matrix::new(&[], 10), Matrix::new(&values(200), 20), &mut []);
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        for size in [2, 20] {
+            let mut a = values(size * size);
+            a[0] = f32::NAN;
+            let mut out = vec![0.0; size * size];
+            gemm(Matrix::new(&a, size), Matrix::new(&vec![0.0; size * size], size), &mut out);
+            assert!(out[..size].iter().all(|value| value.is_nan()));
+            assert!(out[size..].iter().all(|value| *value == 0.0));
+        }
+    }
+}

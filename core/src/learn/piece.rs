@@ -1,0 +1,346 @@
+//! The unit of work: one shard's part of a step, or one shard of an evaluation.
+//!
+//! A training piece gathers its samples, goes forward through the layers and back again, and leaves the *sum*
+//! of the per-sample gradients. It depends on the parameters, the shard, its order and the epoch alone: never
+//! on who computes it, or beside what. Evaluation goes through a shard in ascending chunks of
+//! [`EVALUATION_ROWS`] samples, without dropout.
+//!
+//! ```text
+//! bytes ─scale▶ x ─gemm▶ +bias, sigmoid ─▶ … ─gemm▶ +bias ─softmax, cross-entropy▶ p, loss, correct
+//!      gradient ◀gemm─ δ·a(1-a) ◀gemm─ … ◀─ p - y
+//! ```
+//!
+//! The gradient by the samples themselves is nobody's business and not computed. Every GEMM writes its part
+//! of the gradient in place, so there is no other pass over that memory. Buffers live in a [`Scratch`], one
+//! for each thread that computes.
+
+use super::elementwise;
+use super::gemm::{Matrix, gemm};
+use super::loss;
+use super::model::{Model, Operation, Step};
+use super::spec::Spec;
+use crate::data::plan;
+use crate::job::{Activation, Loss};
+use crate::random::DropoutWords;
+
+pub use super::loss::Score;
+
+/// Samples that an evaluation computes at once.
+///
+/// A row's bits depend on how many rows its GEMM has, so this is part of what a model's history means.
+pub const EVALUATION_ROWS: usize = 250;
+
+/// The samples of one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardSamples<'a> {
+    /// Which shard.
+    pub shard: u32,
+    /// Of how many: local sample k is sample `k · shards + shard` of its split.
+    pub shards: u32,
+    /// Values of a sample.
+    pub width: usize,
+    /// `[len, width]`.
+    pub pixels: &'a [u8],
+    /// `[len]`, each below the number of classes.
+    pub labels: &'a [u8],
+}
+
+/// What a piece comes to, beside its gradient.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PieceOutcome {
+    /// The sum of the samples' losses, added in the order of the samples.
+    pub loss_sum: f64,
+    /// How many were classified correctly.
+    pub correct: u64,
+    /// How many there were.
+    pub count: u64,
+    /// SHA-256 over the split's indices of the samples, each as 8 bytes, little-endian, in their order.
+    pub samples_sha256: [u8; 32],
+}
+
+/// Buffers that outlive a piece, so that only the first one allocates.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// `values[i]` goes into layer i, `[rows, inputs]`; the last is what comes out of the model.
+    values: Vec<Vec<f32>>,
+    /// For a dropout layer i, `factors[i]`, `[rows, units]`, is what it multiplied by.
+    factors: Vec<Vec<f32>>,
+    /// The random words of a dropout layer, `[rows, units]`.
+    words: Vec<u32>,
+    /// The gradient by the outputs of the layer at hand, `[rows, outputs]`, and by its inputs.
+    delta: Vec<f32>,
+    delta_below: Vec<f32>,
+    /// The labels of the rows.
+    labels: Vec<u8>,
+    /// Two numbers a row, for the loss.
+    totals: Vec<f32>,
+    chosen: Vec<f32>,
+}
+
+/// A model at one point of its training: everything that a piece needs beside the samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Learner<'a> {
+    /// The layers.
+    pub model: &'a Model,
+    /// The job.
+    pub spec: &'a Spec,
+    /// The model's parameters, all of them.
+    pub parameters: &'a [f32],
+}
+
+/// The dropout of one training piece.
+struct Dropping<'a> {
+    seed: u64,
+    epoch: u64,
+    samples: &'a ShardSamples<'a>,
+    order: &'a [u32],
+}
+
+impl Learner<'_> {
+    /// Computes a training piece: the samples at `order` (their places in the shard) in `epoch` (from 0).
+    ///
+    /// `gradient`, as long as the parameters, is overwritten with the sum of the samples' gradients.
+    pub fn train_piece(
+        &self,
+        samples: &ShardSamples<'_>,
+        order: &[u32],
+        epoch: u64,
+        gradient: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> PieceOutcome {
+        assert_eq!(gradient.len(), self.model.parameter_count(), "a gradient is as long as the parameters");
+        let rows = order.len();
+        let dropping = Dropping { seed: self.spec.seed, epoch, samples, order };
+
+        self.prepare(samples, scratch);
+        self.gather(samples, order, scratch);
+        self.forward(rows, Some(&dropping), scratch);
+        let score = self.score(rows, scratch);
+        self.backward(rows, gradient, scratch);
+        samples.outcome(score, order.iter().copied())
+    }
+
+    /// The summed gradient of samples that are numbers already, `inputs` `[labels, inputs]`, without dropout.
+    ///
+    /// `gradient`, as long as the parameters, is overwritten.
+    pub fn gradient_of(
+        &self,
+        inputs: &[f32],
+        labels: &[u8],
+        gradient: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Score {
+        assert_eq!(gradient.len(), self.model.parameter_count(), "a gradient is as long as the parameters");
+        assert_eq!(inputs.len(), labels.len() * self.model.inputs(), "every sample has a label");
+        self.allocate(scratch);
+        sized(&mut scratch.values[0], inputs.len()).copy_from_slice(inputs);
+        scratch.labels.clear();
+        scratch.labels.extend_from_slice(labels);
+        self.forward(labels.len(), None, scratch);
+        let score = self.score(labels.len(), scratch);
+        self.backward(labels.len(), gradient, scratch);
+        score
+    }
+
+    /// Computes a whole shard without learning from it.
+    pub fn evaluate_piece(&self, samples: &ShardSamples<'_>, scratch: &mut Scratch) -> PieceOutcome {
+        self.prepare(samples, scratch);
+        let mut sum = Score::default();
+        let chunks = samples.pixels.chunks(EVALUATION_ROWS * samples.width);
+        for (pixels, labels) in chunks.zip(samples.labels.chunks(EVALUATION_ROWS)) {
+            self.forward_chunk(pixels, scratch);
+            scratch.labels.clear();
+            scratch.labels.extend_from_slice(labels);
+            let score = self.score(labels.len(), scratch);
+            sum.loss_sum += score.loss_sum;
+            sum.correct += score.correct;
+        }
+        samples.outcome(sum, 0..samples.labels.len() as u32)
+    }
+
+    /// The model's outputs, `[samples, classes]`, for `pixels` `[samples, inputs]`.
+    pub fn outputs(&self, pixels: &[u8], scratch: &mut Scratch) -> Vec<f32> {
+        let classes = self.model.outputs();
+        self.allocate(scratch);
+        let mut outputs = Vec::with_capacity(pixels.len() / self.model.inputs() * classes);
+        for chunk in pixels.chunks(EVALUATION_ROWS * self.model.inputs()) {
+            let rows = self.forward_chunk(chunk, scratch);
+            let last = &mut scratch.values[self.model.steps().len()][..rows * classes];
+            match self.output_activation() {
+                Activation::Sigmoid => elementwise::sigmoid(last),
+                Activation::Softmax => loss::softmax(last, classes, &mut scratch.totals),
+            }
+            outputs.extend_from_slice(last);
+        }
+        outputs
+    }
+
+    fn prepare(&self, samples: &ShardSamples<'_>, scratch: &mut Scratch) {
+        assert_eq!(samples.width, self.model.inputs(), "a sample is as wide as the model's input");
+        assert_eq!(samples.pixels.len(), samples.labels.len() * samples.width, "every sample has a label");
+        self.allocate(scratch);
+    }
+
+    fn allocate(&self, scratch: &mut Scratch) {
+        assert_eq!(self.parameters.len(), self.model.parameter_count(), "the parameters are the model's");
+        let layers = self.model.steps().len();
+        scratch.values.resize_with(layers + 1, Vec::new);
+        scratch.factors.resize_with(layers, Vec::new);
+    }
+
+    fn gather(&self, samples: &ShardSamples<'_>, order: &[u32], scratch: &mut Scratch) {
+        let input = sized(&mut scratch.values[0], order.len() * samples.width);
+        for (row, k) in input.chunks_exact_mut(samples.width).zip(order) {
+            elementwise::scaled_bytes(samples.row(*k), self.spec.scale, row);
+        }
+        scratch.labels.clear();
+        scratch.labels.extend(order.iter().map(|k| samples.labels[*k as usize]));
+    }
+
+    /// Goes forward with rows that lie side by side; returns how many.
+    fn forward_chunk(&self, pixels: &[u8], scratch: &mut Scratch) -> usize {
+        let rows = pixels.len() / self.model.inputs();
+        elementwise::scaled_bytes(pixels, self.spec.scale, sized(&mut scratch.values[0], pixels.len()));
+        self.forward(rows, None, scratch);
+        rows
+    }
+
+    /// From the inputs to the last layer's sums, before its activation. Without `dropping`, nothing drops.
+    fn forward(&self, rows: usize, dropping: Option<&Dropping<'_>>, scratch: &mut Scratch) {
+        let steps = self.model.steps();
+        for (index, step) in steps.iter().enumerate() {
+            let (below, above) = scratch.values.split_at_mut(index + 1);
+            let input = &below[index][..rows * step.inputs];
+            let output = sized(&mut above[0], rows * step.outputs);
+            match (&step.operation, dropping) {
+                (Operation::Dense { activation, kernel, bias }, _) => {
+                    let weights = Matrix::new(&self.parameters[kernel.clone()], step.outputs);
+                    gemm(Matrix::new(input, step.inputs), weights, output);
+                    let hidden = (index + 1 < steps.len()).then_some(*activation);
+                    activate(output, &self.parameters[bias.clone()], hidden);
+                }
+                (Operation::Dropout { .. }, None) => output.copy_from_slice(input),
+                (Operation::Dropout { rate }, Some(dropping)) => {
+                    let factors = sized(&mut scratch.factors[index], input.len());
+                    dropping.factors(index, *rate, step.outputs, &mut scratch.words, factors);
+                    elementwise::multiply(input, factors, output);
+                }
+            }
+        }
+    }
+
+    fn output_activation(&self) -> Activation {
+        match self.model.steps().last() {
+            Some(Step { operation: Operation::Dense { activation, .. }, .. }) => *activation,
+            _ => unreachable!("a valid job ends with a dense layer"),
+        }
+    }
+
+    /// The loss and the score of the last layer's sums, which become the model's outputs.
+    fn score(&self, rows: usize, scratch: &mut Scratch) -> Score {
+        let classes = self.model.outputs();
+        let Scratch { values, labels, totals, chosen, .. } = scratch;
+        let last = &mut values[self.model.steps().len()][..rows * classes];
+        match (self.output_activation(), self.spec.loss) {
+            (Activation::Softmax, Loss::CategoricalCrossentropy) => {
+                loss::softmax_crossentropy(last, classes, labels, totals, chosen)
+            }
+            (activation, loss) => unreachable!("a valid job does not join {activation:?} with {loss:?}"),
+        }
+    }
+
+    /// From the outputs back to the first dense layer.
+    fn backward(&self, rows: usize, gradient: &mut [f32], scratch: &mut Scratch) {
+        let Scratch { values, factors, delta, delta_below, labels, .. } = scratch;
+        let steps = self.model.steps();
+        let first = steps.iter().position(|step| matches!(step.operation, Operation::Dense { .. }));
+
+        let classes = self.model.outputs();
+        let outputs = &values[steps.len()][..rows * classes];
+        sized(delta, outputs.len()).copy_from_slice(outputs);
+        loss::subtract_labels(&mut delta[..outputs.len()], classes, labels);
+
+        for (index, step) in steps.iter().enumerate().rev() {
+            let above = &mut delta[..rows * step.outputs];
+            match &step.operation {
+                Operation::Dropout { .. } => {
+                    elementwise::multiply_assign(above, &factors[index][..above.len()])
+                }
+                Operation::Dense { activation, kernel, bias } => {
+                    if index + 1 < steps.len() {
+                        activate_backward(above, &values[index + 1][..rows * step.outputs], *activation);
+                    }
+                    elementwise::column_sums(above, &mut gradient[bias.clone()]);
+                    let input = Matrix::new(&values[index][..rows * step.inputs], step.inputs);
+                    let above = Matrix::new(above, step.outputs);
+                    gemm(input.transposed(), above, &mut gradient[kernel.clone()]);
+                    if Some(index) == first {
+                        return;
+                    }
+                    let weights = Matrix::new(&self.parameters[kernel.clone()], step.outputs);
+                    gemm(above, weights.transposed(), sized(delta_below, rows * step.inputs));
+                    std::mem::swap(delta, delta_below);
+                }
+            }
+        }
+    }
+}
+
+impl<'a> ShardSamples<'a> {
+    fn row(&self, k: u32) -> &'a [u8] {
+        &self.pixels[k as usize * self.width..][..self.width]
+    }
+
+    /// The split's index of local sample `k`.
+    fn index(&self, k: u32) -> u64 {
+        u64::from(k) * u64::from(self.shards) + u64::from(self.shard)
+    }
+
+    fn outcome(&self, score: Score, gathered: impl ExactSizeIterator<Item = u32>) -> PieceOutcome {
+        PieceOutcome {
+            loss_sum: score.loss_sum,
+            correct: score.correct,
+            count: gathered.len() as u64,
+            samples_sha256: plan::digest(gathered.map(|k| self.index(k))),
+        }
+    }
+}
+
+impl Dropping<'_> {
+    /// What layer `layer`, with `units` units, multiplies each row by: 0, or what makes up for the zeros.
+    fn factors(&self, layer: usize, rate: f32, units: usize, words: &mut Vec<u32>, factors: &mut [f32]) {
+        let words = sized(words, factors.len());
+        let mut random = DropoutWords::new(self.seed, self.epoch, layer as u64);
+        for (row, k) in words.chunks_exact_mut(units).zip(self.order) {
+            random.fill(self.samples.index(*k), row);
+        }
+        // A rate below 1 is at most 1 - 2⁻²⁴, so the threshold fits.
+        let threshold = (f64::from(rate) * 2f64.powi(32)).round() as u32;
+        elementwise::dropout_factors(words, threshold, 1.0 / (1.0 - rate), factors);
+    }
+}
+
+/// `z + bias`, then a hidden layer's activation; the output layer's belongs to the loss.
+fn activate(z: &mut [f32], bias: &[f32], hidden: Option<Activation>) {
+    match hidden {
+        None => elementwise::add_bias(z, bias),
+        Some(Activation::Sigmoid) => elementwise::add_bias_sigmoid(z, bias),
+        Some(Activation::Softmax) => unreachable!("a valid job has softmax only at its output"),
+    }
+}
+
+/// From the gradient by a hidden layer's outputs to that by its sums.
+fn activate_backward(delta: &mut [f32], outputs: &[f32], activation: Activation) {
+    match activation {
+        Activation::Sigmoid => elementwise::sigmoid_backward(delta, outputs),
+        Activation::Softmax => unreachable!("a valid job has softmax only at its output"),
+    }
+}
+
+/// The first `len` places of a buffer that never shrinks.
+fn sized<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+    &mut buffer[..len]
+}

@@ -1,0 +1,348 @@
+//! The reduction tree: in which order the shards' sums are added.
+//!
+//! Adding floats in another order gives other bits. So the order is fixed by the job alone: a binary tree over
+//! the shard indices `0..S`, split at the largest power of two strictly below the count, as the Merkle trees of
+//! RFC 6962 are. With five shards:
+//!
+//! ```text
+//!             [0,5)
+//!         ┌─────┴────┐
+//!       [0,4)      [4,5)
+//!     ┌───┴───┐
+//!   [0,2)   [2,4)
+//!   ┌─┴─┐   ┌─┴─┐
+//!   0   1   2   3
+//! ```
+//!
+//! Whoever holds both children of a node may add them: `left += right`, always with these operands. A worker
+//! adds the complete subtrees among its shards and sends only those; the coordinator adds the rest. All get the
+//! same bits, whatever shards were whose and whichever came first.
+//!
+//! A shard without samples in a step is *absent*, which is known from the plan, never guessed from what comes.
+//! A node with one absent side is the other side: nothing is added, not even zeros (`-0.0 + 0.0` is `0.0`).
+//!
+//! A node closes once, and a complete node makes its descendants superfluous: they could only repeat the bits
+//! that are in it. Hence duplicates, retries and backup copies of a slow worker's pieces are harmless.
+//!
+//! Left out: what is added (a closure says), and who computes which shard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A subtree, by the shards under it: `[first, end)`.
+///
+/// Not every range is a node of a tree; [`Tree::node`] knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Node {
+    /// The first shard.
+    pub first: u32,
+    /// One past the last shard.
+    pub end: u32,
+}
+
+impl Node {
+    /// The node of a single shard.
+    pub fn leaf(shard: u32) -> Self {
+        Self { first: shard, end: shard + 1 }
+    }
+
+    /// How many shards are under it, absent ones included.
+    pub fn len(self) -> u32 {
+        self.end - self.first
+    }
+
+    /// Never: a node has a shard.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it is `other` or an ancestor of it.
+    pub fn covers(self, other: Self) -> bool {
+        self.first <= other.first && other.end <= self.end
+    }
+
+    fn children(self) -> Option<(Self, Self)> {
+        let last = self.len() - 1;
+        let middle = self.first + (1 << last.checked_ilog2()?);
+        Some((Self { end: middle, ..self }, Self { first: middle, ..self }))
+    }
+
+    fn shards_in(self, shards: &BTreeSet<u32>) -> usize {
+        shards.range(self.first..self.end).count()
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{},{})", self.first, self.end)
+    }
+}
+
+/// The tree over a number of shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tree {
+    shards: u32,
+}
+
+impl Tree {
+    /// # Panics
+    ///
+    /// If `shards` is 0, which no job allows.
+    pub fn new(shards: u32) -> Self {
+        assert!(shards > 0, "a tree has at least one shard");
+        Self { shards }
+    }
+
+    /// The node of all shards.
+    pub fn root(self) -> Node {
+        Node { first: 0, end: self.shards }
+    }
+
+    /// The nodes whose sum `node` is; `None` for a single shard.
+    pub fn children(self, node: Node) -> Option<(Node, Node)> {
+        node.children()
+    }
+
+    /// The node that `node` is a child of; `None` for the root, and for what is no node of this tree.
+    pub fn parent(self, node: Node) -> Option<Node> {
+        self.path(node)?.iter().nth_back(1).copied()
+    }
+
+    /// Whether `[first, end)` is a node of this tree. For input from the wire; any numbers are allowed.
+    pub fn is_node(self, first: u32, end: u32) -> bool {
+        self.node(first, end).is_some()
+    }
+
+    /// `[first, end)` as a node, if this tree has it. For input from the wire; any numbers are allowed.
+    pub fn node(self, first: u32, end: u32) -> Option<Node> {
+        self.path(Node { first, end })?.last().copied()
+    }
+
+    /// The fewest nodes that cover exactly `shards`, ascending. Indices that the tree does not have are ignored.
+    pub fn cover(self, shards: &BTreeSet<u32>) -> Vec<Node> {
+        self.cover_present(shards, &(0..self.shards).collect())
+    }
+
+    /// The fewest nodes that cover exactly those of `shards` that are `present`, ascending. They may take in
+    /// absent shards, which cost nothing.
+    pub fn cover_present(self, shards: &BTreeSet<u32>, present: &BTreeSet<u32>) -> Vec<Node> {
+        let held: BTreeSet<u32> = shards.intersection(present).copied().collect();
+        let mut nodes = Vec::new();
+        cover_below(self.root(), &held, present, &mut nodes);
+        nodes
+    }
+
+    fn path(self, node: Node) -> Option<Vec<Node>> {
+        descend(self.root(), node)
+    }
+}
+
+/// From `root` down to `node`; `None` if it is not there.
+fn descend(root: Node, node: Node) -> Option<Vec<Node>> {
+    let mut at = root;
+    let mut path = vec![at];
+    while at != node {
+        let (left, right) = at.children()?;
+        at = if node.first < right.first { left } else { right };
+        path.push(at);
+    }
+    Some(path)
+}
+
+fn cover_below(node: Node, held: &BTreeSet<u32>, present: &BTreeSet<u32>, nodes: &mut Vec<Node>) {
+    let count = node.shards_in(held);
+    if count == 0 {
+        return;
+    }
+    match node.children() {
+        Some((left, right)) if count < node.shards_in(present) => {
+            cover_below(left, held, present, nodes);
+            cover_below(right, held, present, nodes);
+        }
+        _ => nodes.push(node),
+    }
+}
+
+/// What became of a value given to [`Reduction::insert`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Inserted<T> {
+    /// It is part of the sum.
+    Kept {
+        /// Values of descendants that were waiting and are now superfluous, given back for reuse.
+        superseded: Vec<T>,
+    },
+    /// The node, or one that it is part of, is complete already. The value is given back.
+    Superfluous(T),
+    /// The reduction has no such node: it is not in the tree, or all its shards are absent. The value is given
+    /// back.
+    Unexpected(T),
+}
+
+/// A sum under way.
+///
+/// Values are added as soon as their sibling is there, except for the last pair: [`take_root`](Self::take_root)
+/// adds it, [`take_last_pair`](Self::take_last_pair) hands it out, so that the last addition can be one pass
+/// over memory together with what follows.
+#[derive(Clone, Debug)]
+pub struct Reduction<T> {
+    root: Node,
+    /// The root, [`settled`](Self::settled); `None` when every shard is absent.
+    top: Option<Node>,
+    present: BTreeSet<u32>,
+    /// Complete nodes whose sibling is not, and the last pair; all settled, none within another.
+    sums: BTreeMap<Node, T>,
+    taken: bool,
+}
+
+impl<T> Reduction<T> {
+    /// A sum over those shards of `tree` that are `present`.
+    pub fn new(tree: Tree, present: &BTreeSet<u32>) -> Self {
+        Self::over(tree.root(), present)
+    }
+
+    /// A sum over those shards under `root`, a node of some tree, that are `present`: what a worker makes of
+    /// each node that it [covers](Tree::cover_present).
+    pub fn over(root: Node, present: &BTreeSet<u32>) -> Self {
+        let present = present.range(root.first..root.end).copied().collect();
+        let mut reduction = Self { root, top: None, present, sums: BTreeMap::new(), taken: false };
+        reduction.top = reduction.settled(root);
+        reduction
+    }
+
+    /// Adds `value`, the complete sum of `node`, in its place. `add` is called as `left += right`.
+    pub fn insert(&mut self, node: Node, value: T, mut add: impl FnMut(&mut T, T)) -> Inserted<T> {
+        let Some(path) = self.path(node) else { return Inserted::Unexpected(value) };
+        if self.is_closed() || path.iter().any(|node| self.sums.contains_key(node)) {
+            return Inserted::Superfluous(value);
+        }
+        let superseded = self.remove_below(node);
+        let mut value = value;
+        let mut at = path.len() - 1;
+        // The last pair, path[1] and its sibling, is left as it is.
+        while at > 1 {
+            let Some((sibling, other)) = self.sums.remove_entry(&self.sibling(path[at - 1], path[at])) else {
+                break;
+            };
+            value = in_order(path[at], value, sibling, other, &mut add);
+            at -= 1;
+        }
+        self.sums.insert(path[at], value);
+        Inserted::Kept { superseded }
+    }
+
+    /// Whether nothing is missing. So it is from the start when every shard is absent, and after the sum was
+    /// taken.
+    pub fn is_closed(&self) -> bool {
+        let Some(top) = self.top else { return true };
+        self.taken || self.sums.contains_key(&top) || self.last_pair(top).is_some()
+    }
+
+    /// Takes the complete sum, once; `None` before it is complete and after it was taken.
+    pub fn take_root(&mut self, mut add: impl FnMut(&mut T, T)) -> Option<T> {
+        let (mut left, right) = self.take_last_pair()?;
+        if let Some(right) = right {
+            add(&mut left, right);
+        }
+        Some(left)
+    }
+
+    /// Takes what the complete sum is made of, once: `left += right` is still to be done, if there is a right.
+    /// `None` before it is complete and after it was taken.
+    pub fn take_last_pair(&mut self) -> Option<(T, Option<T>)> {
+        let top = self.top?;
+        let pair = match self.sums.remove(&top) {
+            Some(whole) => (whole, None),
+            None => {
+                let (left, right) = self.last_pair(top)?;
+                (self.sums.remove(&left)?, self.sums.remove(&right))
+            }
+        };
+        self.taken = true;
+        Some(pair)
+    }
+
+    /// What is still needed: the largest nodes without anything in them, ascending.
+    pub fn missing(&self) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        if let Some(top) = self.top
+            && !self.taken
+        {
+            self.missing_below(top, &mut nodes);
+        }
+        nodes
+    }
+
+    fn missing_below(&self, node: Node, nodes: &mut Vec<Node>) {
+        if self.sums.contains_key(&node) {
+            return;
+        }
+        if !self.sums.keys().any(|&complete| node.covers(complete)) {
+            nodes.push(node);
+        } else if let Some((left, right)) = self.branches(node) {
+            self.missing_below(left, nodes);
+            self.missing_below(right, nodes);
+        }
+    }
+
+    /// The children of `top`, if both are complete.
+    fn last_pair(&self, top: Node) -> Option<(Node, Node)> {
+        let (left, right) = self.branches(top)?;
+        (self.sums.contains_key(&left) && self.sums.contains_key(&right)).then_some((left, right))
+    }
+
+    /// The smallest node with the same present shards, of which there may be several, with equal sums: the one
+    /// name under which they all are kept. `None` if no shard of `node` is present.
+    fn settled(&self, node: Node) -> Option<Node> {
+        let mut node = node;
+        while let Some((left, right)) = node.children() {
+            match (self.has_any(left), self.has_any(right)) {
+                (true, true) => break,
+                (true, false) => node = left,
+                (false, true) => node = right,
+                (false, false) => return None,
+            }
+        }
+        self.has_any(node).then_some(node)
+    }
+
+    fn has_any(&self, node: Node) -> bool {
+        self.present.range(node.first..node.end).next().is_some()
+    }
+
+    /// The settled children of a settled node; `None` for a single shard.
+    fn branches(&self, node: Node) -> Option<(Node, Node)> {
+        let (left, right) = node.children()?;
+        Some((self.settled(left)?, self.settled(right)?))
+    }
+
+    fn sibling(&self, parent: Node, child: Node) -> Node {
+        let (left, right) = self.branches(parent).expect("a node with a child has two");
+        if child == left { right } else { left }
+    }
+
+    /// From the top down to `node`, all settled; `None` if there is no such node or all its shards are absent.
+    fn path(&self, node: Node) -> Option<Vec<Node>> {
+        descend(self.root, node)?;
+        let node = self.settled(node)?;
+        let mut at = self.top?;
+        let mut path = vec![at];
+        while at != node {
+            let (left, right) = self.branches(at)?;
+            at = if left.covers(node) { left } else { right };
+            path.push(at);
+        }
+        Some(path)
+    }
+
+    /// Removes what is superfluous once `node` is complete.
+    fn remove_below(&mut self, node: Node) -> Vec<T> {
+        self.sums.extract_if(.., |&complete, _| node.covers(complete)).map(|(_, value)| value).collect()
+    }
+}
+
+/// Adds what came last, `value` of `node`, and its sibling: the left one takes in the right one.
+fn in_order<T>(node: Node, value: T, sibling: Node, other: T, add: &mut impl FnMut(&mut T, T)) -> T {
+    let (mut left, right) = if node < sibling { (value, other) } else { (other, value) };
+    add(&mut left, right);
+    left
+}

@@ -1,0 +1,23 @@
+//! The numbers and the decisions of Millefeuille.
+//!
+//! Everything here is a function of its arguments: no sockets, no clock, no threads of its own, no
+//! randomness that was not seeded. What the coordinator and the workers do with it (connections, files,
+//! processes) lives in their own crates; what must be the same on every machine and in every test lives here.
+//!
+//! - [`job`]: what to train, as the user wrote it and as it was resolved.
+//! - [`data`]: readers, the validation split, shards and the batch plan.
+//! - [`learn`]: the model, its gradients, the optimizer, the reduction tree.
+//! - [`control`]: who computes what, when: a state machine, `handle(now, event) -> actions`.
+//! - [`random`]: every random number, as a function of its coordinates.
+//! - [`blas`]: which BLAS kernel is loaded, and which one a job asks for.
+
+// Links BLAS into everything that uses this crate.
+use blas_src as _;
+use openblas_src as _;
+
+pub mod blas;
+pub mod control;
+pub mod data;
+pub mod job;
+pub mod learn;
+pub mod random;

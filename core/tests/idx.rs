@@ -1,0 +1,256 @@
+//! Reading data sets: right to the byte, or refused with the file, the place and the remedy.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use millefeuille_core::data::dataset::{DataError, Dataset};
+use millefeuille_core::data::idx::{Fault, Idx, IdxError, Kind};
+use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::data::split::Split;
+use millefeuille_core::data::{NamedFile, builtin};
+use proptest::prelude::*;
+
+fn named(name: &str, bytes: Vec<u8>) -> NamedFile {
+    NamedFile { name: name.to_owned(), bytes: Cow::Owned(bytes) }
+}
+
+fn header(dims: &[u32]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, dims.len() as u8];
+    bytes.extend(dims.iter().flat_map(|dim| dim.to_be_bytes()));
+    bytes
+}
+
+fn file(dims: &[u32]) -> Vec<u8> {
+    let values: u32 = dims.iter().product();
+    let mut bytes = header(dims);
+    bytes.extend((0..values).map(|i| (i * 7 % 10) as u8));
+    bytes
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("a vector takes everything");
+    encoder.finish().expect("a vector takes everything")
+}
+
+fn images(bytes: Vec<u8>) -> Result<Idx, IdxError> {
+    Idx::decode(named("digits/images.gz", bytes), Kind::Images)
+}
+
+fn message(bytes: Vec<u8>) -> String {
+    images(bytes).expect_err("the file is wrong").to_string()
+}
+
+#[test]
+fn raw_and_gzip_decode_to_the_same() {
+    let bytes = file(&[9, 4, 3]);
+    let raw = images(bytes.clone()).unwrap();
+    assert_eq!(raw.dims, [9, 4, 3]);
+    assert_eq!(raw.values, bytes[16..]);
+    assert_eq!(images(gzip(&bytes)).unwrap(), raw);
+}
+
+#[test]
+fn the_built_in_files_match_their_published_checksums() {
+    let data = Dataset::decode(builtin::mnist()).unwrap();
+    let sums = include_str!("../../data/mnist/SHA256SUMS");
+    for (name, hash) in millefeuille_core::data::dataset::FILES.iter().zip(&data.hashes) {
+        assert!(sums.contains(&format!("{hash}  {name}\n")), "{name} has {hash}");
+    }
+    assert_eq!((data.train.len(), data.test.len(), data.train.image), (60_000, 10_000, (28, 28)));
+
+    let store = ShardStore::new(data, 0.2, 8);
+    let first_ten = |split| (0..10).map(|i| store.sample(split, i).unwrap().1).collect::<Vec<_>>();
+    assert_eq!(first_ten(Split::Train), [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
+    assert_eq!(first_ten(Split::Test), [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
+    assert_eq!(store.sizes().of(Split::Validation), 12_000);
+}
+
+#[test]
+fn a_truncated_file_says_how_much_is_missing_and_where() {
+    let mut bytes = file(&[60, 28, 28]);
+    bytes.truncate(bytes.len() - 1_024);
+    let expected = "1,024 bytes missing after image 58 (the file is truncated; ";
+    assert_eq!(message(bytes.clone()), format!("digits/images.gz: {expected}fetch it again)"));
+    let ours = named("data/mnist/train-images-idx3-ubyte.gz", gzip(&bytes));
+    assert_eq!(
+        Idx::decode(ours, Kind::Images).unwrap_err().to_string(),
+        format!("data/mnist/train-images-idx3-ubyte.gz: {expected}restore it with git checkout)")
+    );
+    bytes.truncate(16);
+    assert_eq!(
+        message(bytes),
+        "digits/images.gz: 47,040 bytes missing after the header (the file is truncated; fetch it again)"
+    );
+}
+
+#[test]
+fn an_over_long_file_is_refused() {
+    let mut bytes = file(&[60, 28, 28]);
+    bytes.push(0);
+    let expected = "digits/images.gz: 1 byte too many after image 60 \
+                    (the file is over-long, or its header is damaged; fetch it again)";
+    assert_eq!(message(bytes.clone()), expected);
+    assert_eq!(message(gzip(&bytes)), expected);
+    bytes.resize(40_000_000, 0);
+    assert!(message(gzip(&bytes)).contains(": at least 1,048,576 bytes too many after image 60 ("));
+    assert!(message(bytes).contains(": at least 1,048,576 bytes too many after image 60 ("));
+}
+
+#[test]
+fn what_is_not_idx_is_shown() {
+    assert_eq!(message(vec![]), "digits/images.gz: the file is empty (fetch it again)");
+    assert_eq!(message(gzip(&[])), message(vec![]));
+    assert_eq!(
+        message(b"\x89PNG and so on".to_vec()),
+        "digits/images.gz: starts with 89 50 4e 47; images start with 00 00 08 03 \
+         (this is not IDX, or it is damaged; fetch it again)"
+    );
+    assert_eq!(
+        message(file(&[3])),
+        "digits/images.gz: starts with 00 00 08 01; images start with 00 00 08 03 \
+         (these are labels: put a file of images here)"
+    );
+    assert_eq!(
+        message(vec![0, 0, 0x0d, 3, 0, 0]),
+        "digits/images.gz: holds 4-byte floats (type 0x0d); only unsigned bytes (type 0x08) are read \
+         (convert it to unsigned bytes)"
+    );
+    assert_eq!(
+        message(file(&[1, 2, 3])[..13].to_vec()),
+        "digits/images.gz: 13 of the header's 16 bytes are there (the file is truncated; fetch it again)"
+    );
+}
+
+#[test]
+fn impossible_promises_are_refused() {
+    assert_eq!(
+        message(header(&[0, 28, 28])),
+        "digits/images.gz: promises 0 × 28 × 28 values: nothing to learn from \
+         (if its header is damaged, fetch it again)"
+    );
+    assert_eq!(
+        message(gzip(&header(&[u32::MAX; 3]))),
+        "digits/images.gz: promises 4,294,967,295 × 4,294,967,295 × 4,294,967,295 values; \
+         at most 1,073,741,824 are read (if its header is damaged, fetch it again)"
+    );
+    // As much as is allowed, promised by a few bytes: refused without the buffer for it.
+    let fault = images(gzip(&header(&[1 << 20, 32, 32]))).unwrap_err().fault;
+    assert_eq!(fault, Fault::Missing { bytes: 1 << 30, samples: 0, kind: Kind::Images });
+}
+
+#[test]
+fn damaged_gzip_says_where() {
+    // Stored without compression, a changed value is noticed by the checksum, at the very end.
+    let bytes = file(&[60, 28, 28]);
+    let mut stored = GzEncoder::new(Vec::new(), Compression::none());
+    stored.write_all(&bytes).unwrap();
+    let mut stored = stored.finish().unwrap();
+    stored[30_000] ^= 1;
+    assert_eq!(
+        message(stored),
+        "digits/images.gz: gzip data damaged at or before decompressed byte 47,056 (fetch it again)"
+    );
+
+    let mut noise: Vec<u8> = (0..47_040_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    noise.splice(0..0, header(&[60, 28, 28]));
+    let mut damaged = gzip(&noise);
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 200].fill(0xff);
+    let Fault::Damaged { at } = images(damaged).unwrap_err().fault else { panic!("not noticed") };
+    assert!((1..=47_056).contains(&at), "{at}");
+}
+
+#[test]
+fn the_end_of_gzip_is_checked() {
+    let bytes = gzip(&file(&[60, 28, 28]));
+    assert_eq!(
+        message(bytes[..bytes.len() - 3].to_vec()),
+        "digits/images.gz: all values are there, but the gzip checksum behind them is cut off \
+         (the file is truncated; fetch it again)"
+    );
+    assert_eq!(
+        message([&bytes[..], b"and more"].concat()),
+        "digits/images.gz: 8 bytes after the end of the gzip data (something was appended; fetch it again)"
+    );
+}
+
+fn four(train: u32, labels: &[u8], test_shape: [u32; 2]) -> [NamedFile; 4] {
+    let mut train_labels = header(&[labels.len() as u32]);
+    train_labels.extend(labels);
+    [
+        named("train-images", file(&[train, 4, 3])),
+        named("train-labels", train_labels),
+        named("test-images", file(&[2, test_shape[0], test_shape[1]])),
+        named("test-labels", file(&[2])),
+    ]
+}
+
+#[test]
+fn files_are_checked_against_each_other() {
+    let refused = |files| Dataset::decode(files).unwrap_err().to_string();
+    assert!(Dataset::decode(four(3, &[0, 9, 1], [4, 3])).is_ok());
+    assert_eq!(
+        refused(four(3, &[0, 9], [4, 3])),
+        "train-labels: 2 labels for the 3 images in train-images (put two files of one data set here)"
+    );
+    assert_eq!(
+        refused(four(2, &[0, 9], [3, 4])),
+        "test-images: images of 3 × 4 pixels, but those in train-images have 4 × 3 \
+         (put two files of one data set here)"
+    );
+    assert_eq!(
+        refused(four(2, &[0, 10], [4, 3])),
+        "train-labels: the label at index 1 is 10 (there are 10 classes, 0 to 9)"
+    );
+    let mut swapped = four(3, &[0, 9, 1], [4, 3]);
+    swapped.swap(0, 1);
+    assert!(matches!(Dataset::decode(swapped), Err(DataError::Idx(_))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_truncation_is_an_error(len in 0_usize..16 + 20 * 12, compressed in any::<bool>()) {
+        let mut bytes = file(&[20, 4, 3]);
+        if compressed {
+            bytes = gzip(&bytes);
+        }
+        bytes.truncate(len.min(bytes.len() - 1));
+        prop_assert!(images(bytes).is_err());
+    }
+
+    #[test]
+    fn any_flipped_bit_is_an_error_or_a_decode(bit in 0_usize..16 * 8, values in 0_usize..300, labels: bool) {
+        let mut bytes = if labels { file(&[12 * 20]) } else { file(&[20, 4, 3]) };
+        bytes[bit / 8 % if labels { 8 } else { 16 }] ^= 1 << (bit % 8);
+        bytes.resize(bytes.len().min(16 + values), 0);
+        let kind = if labels { Kind::Labels } else { Kind::Images };
+        let [raw, gzipped] = [bytes.clone(), gzip(&bytes)].map(|bytes| Idx::decode(named("f", bytes), kind));
+        prop_assert_eq!(&raw, &gzipped);
+        if let Ok(idx) = raw {
+            prop_assert_eq!(idx.dims.iter().product::<usize>(), idx.values.len());
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_gzip_never_changes_a_value(bit in 0_usize..200 * 8) {
+        let bytes = file(&[20, 4, 3]);
+        let mut gzipped = gzip(&bytes);
+        let len = gzipped.len();
+        gzipped[bit / 8 % len] ^= 1 << (bit % 8);
+        // Some bits say nothing about the values: gzip's time stamp, the padding behind the last code.
+        if let Ok(idx) = images(gzipped) {
+            prop_assert_eq!(&idx.values, &bytes[16..]);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_an_error_or_a_decode(bytes in proptest::collection::vec(any::<u8>(), 0..64), gz: bool) {
+        let bytes = if gz { [&[0x1f, 0x8b, 8, 0], &bytes[..]].concat() } else { bytes };
+        let _ = images(bytes);
+    }
+}

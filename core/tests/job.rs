@@ -1,0 +1,741 @@
+//! Jobs: read, overlaid, checked, written out and told apart.
+
+use std::path::PathBuf;
+
+use millefeuille_core::job::{
+    Activation, BlasKernel, CLASSES, Fit, INPUTS, Job, Layer, Loss, Metric, Optimizer, Overrides, Source,
+    parse_scale,
+};
+use proptest::prelude::*;
+
+const ARTICLE: &str = include_str!("../../jobs/article.toml");
+
+fn error(text: &str) -> String {
+    Job::parse("job.toml", text).expect_err(text).to_string()
+}
+
+fn error_of_flags(file: Option<&str>, flags: &Overrides) -> String {
+    Job::resolve(file.map(|text| ("job.toml", text)), flags).expect_err("flags").to_string()
+}
+
+fn assert_errors(table: &[(&str, &str)]) {
+    for (text, expected) in table {
+        assert_eq!(error(text), *expected, "for the job file\n{text}");
+    }
+}
+
+// ---- what is read
+
+#[test]
+fn the_written_out_article_is_the_default() {
+    assert_eq!(Job::parse("article.toml", ARTICLE), Ok(Job::default()));
+    assert_eq!(Job::parse("empty.toml", ""), Ok(Job::default()));
+    assert_eq!(Job::resolve(None, &Overrides::default()), Ok(Job::default()));
+    assert_eq!(Job::default().validate(), Ok(()));
+}
+
+#[test]
+fn the_written_out_article_leaves_nothing_out() {
+    let keys = |text: &str| -> Vec<String> {
+        let lines =
+            text.lines().map(|line| line.split(['=', '#']).next().unwrap_or_default().trim().to_owned());
+        lines.filter(|line| !line.is_empty()).collect()
+    };
+    assert_eq!(keys(ARTICLE), keys(&Job::default().to_toml()));
+}
+
+#[test]
+fn the_article_has_235_146_parameters_and_batches_of_500() {
+    assert_eq!(Job::default().parameters(INPUTS), 235_146);
+    assert_eq!(Job::default().batch(), 500);
+    let job = Job::parse("job.toml", "replicas = 4").unwrap();
+    assert_eq!((job.fit.batch_size, job.batch()), (500, 2000));
+}
+
+#[test]
+fn a_file_changes_what_it_names() {
+    let text = r#"
+        seed = 18446744073709551615
+        data = { source = "data/own", scale = "1/255" }
+        compile.optimizer.learning_rate = 1
+        [[layers]]
+        type = "dense"
+        units = 10
+        activation = "softmax"
+    "#;
+    let mut expected = Job { seed: u64::MAX, ..Job::default() };
+    expected.data.source = Source::Directory(PathBuf::from("data/own"));
+    expected.data.scale = 1.0 / 255.0;
+    expected.compile.optimizer = Optimizer::Sgd { learning_rate: 1.0 };
+    expected.layers = vec![Layer::Dense { units: 10, activation: Activation::Softmax }];
+    assert_eq!(Job::parse("job.toml", text), Ok(expected));
+}
+
+#[test]
+fn numbers_are_read_as_written() {
+    let scale = |text: &str| Job::parse("job.toml", &format!("data.scale = {text}")).unwrap().data.scale;
+    assert_eq!(scale("2"), 2.0);
+    assert_eq!(scale("0x10"), 16.0);
+    assert_eq!(scale("1_000.5"), 1000.5);
+    assert_eq!(scale("-1e-3"), -0.001);
+    // Nearest to f32's own tie only by way of f64: a second rounding would give 1.0.
+    assert_eq!(scale("1.00000005960464477539062500001"), 1.0 + f32::EPSILON);
+    assert_eq!(parse_scale("1/255"), Ok(1.0 / 255.0));
+    assert_eq!(parse_scale(" 1 / 3 "), Ok(1.0 / 3.0));
+    assert!(parse_scale("1/255/2").is_err() && parse_scale("").is_err() && parse_scale("/").is_err());
+}
+
+#[test]
+fn a_flag_wins_over_the_file() {
+    let flags = Overrides {
+        name: Some("mine".to_owned()),
+        seed: Some(7),
+        shards: Some(3),
+        replicas: Some(2),
+        blas_kernel: Some(BlasKernel::Named("Haswell".to_owned())),
+        data: Some("somewhere".to_owned()),
+        scale: Some(0.5),
+        validation_split: Some(0.0),
+        learning_rate: Some(0.25),
+        batch_size: Some(10),
+        epochs: Some(1),
+        shuffle: Some(false),
+    };
+    // The nonsense in the file is replaced before anyone looks at it.
+    let job = Job::resolve(Some(("job.toml", "shards = 0\n[fit]\nbatch_size = 0")), &flags).unwrap();
+    let mut expected = Job {
+        name: "mine".to_owned(),
+        seed: 7,
+        shards: 3,
+        replicas: 2,
+        blas_kernel: BlasKernel::Named("Haswell".to_owned()),
+        fit: Fit { batch_size: 10, epochs: 1, shuffle: false },
+        ..Job::default()
+    };
+    expected.data.source = Source::Directory(PathBuf::from("somewhere"));
+    expected.data.scale = 0.5;
+    expected.data.validation_split = 0.0;
+    expected.compile.optimizer = Optimizer::Sgd { learning_rate: 0.25 };
+    assert_eq!(job, expected);
+}
+
+#[test]
+fn names_are_read_as_they_are_written() {
+    assert!(Activation::ALL.iter().all(|value| value.to_string().parse() == Ok(*value)));
+    assert!(Loss::ALL.iter().all(|value| value.to_string().parse() == Ok(*value)));
+    assert!(Metric::ALL.iter().all(|value| value.to_string().parse() == Ok(*value)));
+    for text in ["native", "environment", "SkylakeX", "NEOVERSEN1"] {
+        assert_eq!(text.parse::<BlasKernel>().unwrap().to_string(), text);
+    }
+    for text in ["mnist", "./mnist", "data/mnist"] {
+        assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
+    }
+    let listed: Vec<String> = Job::default().layers.iter().map(ToString::to_string).collect();
+    assert_eq!(listed, ["dense 256 sigmoid", "dense 128 sigmoid", "dropout 0.5", "dense 10 softmax"]);
+    assert_eq!(Job::default().compile.optimizer.to_string(), "sgd 0.1");
+    assert_eq!(
+        "relu".parse::<Activation>().unwrap_err().to_string(),
+        "unknown activation; known activations: sigmoid, softmax"
+    );
+    assert_eq!(
+        "Softmax".parse::<Activation>().unwrap_err().to_string(),
+        "unknown activation; did you mean `softmax`?"
+    );
+}
+
+// ---- what is refused
+
+#[test]
+fn text_that_is_not_toml() {
+    assert_errors(&[
+        ("[fit\nepochs = 5", "job.toml:1: not TOML: unclosed table, expected `]`"),
+        ("[fit]\nepochs 5", "job.toml:2: not TOML: key with no value, expected `=`"),
+        ("[fit]\nepochs = 5\nepochs = 6", "job.toml:3: not TOML: duplicate key, at `epochs`"),
+        ("[fit]\n\nshuffle = True", "job.toml:3: not TOML: invalid boolean, expected `true`, at `True`"),
+        ("name = \"mine", "job.toml:1: not TOML: invalid basic string, expected `\"`"),
+    ]);
+    assert_eq!(
+        error(&"#".repeat(65_537)),
+        "job.toml: 65537 bytes are too many for a job file, 65536 the most; is it another file?"
+    );
+}
+
+#[test]
+fn unknown_keys() {
+    assert_errors(&[
+        ("[fit]\nepoch = 5", "job.toml:2: unknown key `epoch` in [fit]; did you mean `epochs`?"),
+        ("[fit]\n\nlr = 5", "job.toml:3: unknown key `lr` in [fit]; known keys: batch_size, epochs, shuffle"),
+        ("sharts = 5", "job.toml:1: unknown key `sharts` at the top; did you mean `shards`?"),
+        ("epochs = 5", "job.toml:1: unknown key `epochs` at the top; it belongs in [fit]"),
+        (
+            "[fit]\nseed = 5",
+            "job.toml:2: unknown key `seed` in [fit]; it belongs at the top, before the first [section]",
+        ),
+        (
+            "[compile]\nlearning_rate = 5",
+            "job.toml:2: unknown key `learning_rate` in [compile]; it belongs in [compile.optimizer]",
+        ),
+        (
+            "[compile.optimizer]\nmomentum = 0.9",
+            "job.toml:2: unknown key `momentum` in [compile.optimizer]; known keys: type, learning_rate",
+        ),
+        (
+            "[training]\nepochs = 5",
+            "job.toml:1: unknown key `training` at the top; known keys: name, seed, shards, replicas, \
+             blas_kernel, data, layers, compile, fit",
+        ),
+        // The first in the file, not in the alphabet.
+        (
+            "[data]\nzoom = 1\nangle = 2",
+            "job.toml:2: unknown key `zoom` in [data]; known keys: source, scale, \
+             validation_split",
+        ),
+        (
+            "\"a\\nb\" = 1",
+            "job.toml:1: unknown key `a\\nb` at the top; known keys: name, seed, shards, replicas, \
+             blas_kernel, data, layers, compile, fit",
+        ),
+    ]);
+}
+
+#[test]
+fn wrong_types() {
+    assert_errors(&[
+        ("name = 2024-01-01", "job.toml:1: name = 2024-01-01: found a date, expected a string in quotes"),
+        (
+            "[fit]\nepochs = \"five\"",
+            "job.toml:2: epochs = \"five\": found a string, expected a whole number",
+        ),
+        ("[fit]\nepochs = 5.0", "job.toml:2: epochs = 5.0: found a float, expected a whole number"),
+        ("[fit]\nshuffle = 1", "job.toml:2: shuffle = 1: found an integer, expected true or false"),
+        (
+            "[data]\nscale = true",
+            "job.toml:2: scale = true: found a boolean, expected a number or a fraction such as \"1/255\"",
+        ),
+        (
+            "[data]\nvalidation_split = [0.2]",
+            "job.toml:2: validation_split = [0.2]: found a list, expected a number",
+        ),
+        (
+            "[compile.optimizer]\nlearning_rate = \"0.1\"",
+            "job.toml:2: learning_rate = \"0.1\": found a string, expected a number",
+        ),
+        (
+            "fit = 3",
+            "job.toml:1: fit = 3: found an integer, expected a table with the keys batch_size, epochs, shuffle",
+        ),
+        (
+            "[compile]\noptimizer = \"sgd\"",
+            "job.toml:2: optimizer = \"sgd\": found a string, expected a table with the keys type, learning_rate",
+        ),
+        (
+            "[compile]\nmetrics = \"accuracy\"",
+            "job.toml:2: metrics = \"accuracy\": found a string, expected a list, such as [\"accuracy\"]",
+        ),
+        (
+            "[layers]\ntype = \"dense\"",
+            "job.toml:1: layers: found a table, expected a list of layers, each under a [[layers]] of its own",
+        ),
+        (
+            "layers = [3]",
+            "job.toml:1: layers[0] = 3: found an integer, expected a table with the keys type, …",
+        ),
+    ]);
+}
+
+#[test]
+fn numbers_out_of_range() {
+    assert_errors(&[
+        ("seed = -1", "job.toml:1: seed = -1: too small; give a whole number of at least 0"),
+        (
+            "seed = 18446744073709551616",
+            "job.toml:1: seed = 18446744073709551616: too large; give a whole number from 0 to 18446744073709551615",
+        ),
+        ("shards = 0", "job.toml:1: shards = 0: too small; give a whole number from 1 to 1024"),
+        ("shards = 1025", "job.toml:1: shards = 1025: too large; give a whole number from 1 to 1024"),
+        ("replicas = 0", "job.toml:1: replicas = 0: too small; give a whole number of at least 1"),
+        (
+            "replicas = 10_000_000",
+            "job.toml:1: replicas = 10_000_000: batch_size × replicas is 500 × 10000000 = 5000000000; \
+             lower one of them, to 4294967295 at most in all",
+        ),
+        ("[fit]\nbatch_size = 0", "job.toml:2: batch_size = 0: too small; give a whole number of at least 1"),
+        (
+            "[fit]\nbatch_size = -5",
+            "job.toml:2: batch_size = -5: too small; give a whole number of at least 1",
+        ),
+        (
+            "[fit]\nepochs = 5_000_000_000",
+            "job.toml:2: epochs = 5_000_000_000: too large; give a whole number from 1 to 4294967295",
+        ),
+        (
+            "[fit]\nepochs = 500000000000000000000000000000000000000000",
+            "job.toml:2: epochs = 500000000000000000000000000000000000000000: too large; \
+             give a whole number from 1 to 4294967295",
+        ),
+    ]);
+}
+
+#[test]
+fn floats_out_of_range() {
+    for value in ["1.5", "1", "-0.1", "nan", "-nan", "inf"] {
+        assert_eq!(
+            error(&format!("[data]\nvalidation_split = {value}")),
+            format!(
+                "job.toml:2: validation_split = {value}: not a share; give at least 0 and less than 1, such as 0.2"
+            )
+        );
+    }
+    for value in ["nan", "0", "-0.0", "-1e-3", "inf", "1e400", "1e-60"] {
+        assert_eq!(
+            error(&format!("[compile.optimizer]\nlearning_rate = {value}")),
+            format!(
+                "job.toml:2: learning_rate = {value}: nothing can be learned at this rate; \
+                 give a finite number above 0, such as 0.1"
+            )
+        );
+    }
+    for value in ["0", "nan", "inf", "1e-60", "\"1/0\"", "\"0/0\"", "\"0/255\""] {
+        assert_eq!(
+            error(&format!("[data]\nscale = {value}")),
+            format!(
+                "job.toml:2: scale = {value}: inputs cannot be multiplied by this; \
+                 give a finite number that is not 0, such as \"1/255\""
+            )
+        );
+    }
+    for value in ["1.0", "nan", "-0.5"] {
+        assert_eq!(
+            error(&format!("[[layers]]\ntype = \"dropout\"\nrate = {value}")),
+            format!(
+                "job.toml:3: rate = {value}: not a share of units to drop; \
+                 give at least 0 and less than 1, such as 0.5"
+            )
+        );
+    }
+}
+
+#[test]
+fn names_that_mean_nothing() {
+    let bad_kernel =
+        "not a kernel; give native, environment or the name of an OpenBLAS core, such as Haswell";
+    assert_errors(&[
+        (
+            "name = \"\"",
+            "job.toml:1: name = \"\": empty; it names the run directory, so give it a letter at least",
+        ),
+        (
+            "name = \"a/b\"",
+            "job.toml:1: name = \"a/b\": contains a slash; the name becomes the run directory's, so leave it out",
+        ),
+        (
+            "name = \"..\"",
+            "job.toml:1: name = \"..\": this is a directory already; the name becomes the run directory's, so give another",
+        ),
+        (
+            "name = \"a\\u0007b\"",
+            "job.toml:1: name = \"a\\u0007b\": contains a control character; leave it out",
+        ),
+        ("blas_kernel = \"sky lake\"", &format!("job.toml:1: blas_kernel = \"sky lake\": {bad_kernel}")),
+        ("blas_kernel = \"\"", &format!("job.toml:1: blas_kernel = \"\": {bad_kernel}")),
+        (
+            "[data]\nsource = \"\"",
+            "job.toml:2: source = \"\": empty; give \"mnist\" or the path of a directory with the four IDX files",
+        ),
+        (
+            "[data]\nscale = \"a third\"",
+            "job.toml:2: scale = \"a third\": not a number; give one such as 0.5, or a fraction such as 1/255",
+        ),
+        (
+            "[compile]\nloss = \"mse\"",
+            "job.toml:2: loss = \"mse\": unknown loss; known losses: categorical_crossentropy",
+        ),
+        (
+            "[compile]\nloss = \"categorical_cross_entropy\"",
+            "job.toml:2: loss = \"categorical_cross_entropy\": unknown loss; did you mean `categorical_crossentropy`?",
+        ),
+        (
+            "[compile]\nmetrics = [\n  \"acc\",\n]",
+            "job.toml:3: compile.metrics[0] = \"acc\": unknown metric; known metrics: accuracy",
+        ),
+        (
+            "[compile]\nmetrics = [\"accuracy\", \"accuracy\"]",
+            "job.toml:2: metrics = [\"accuracy\", \"accuracy\"]: accuracy is there twice; give each metric once",
+        ),
+        (
+            "[compile.optimizer]\ntype = \"adam\"",
+            "job.toml:2: type = \"adam\": unknown optimizer; known optimizers: sgd",
+        ),
+    ]);
+    let long = "x".repeat(65);
+    assert_eq!(
+        error(&format!("name = \"{long}\"")),
+        format!("job.toml:1: name = \"{long}\": 65 bytes are too long for a name; give at most 64")
+    );
+}
+
+#[test]
+fn layers_that_are_no_model() {
+    let output = "[[layers]]\ntype = \"dense\"\nunits = 10\nactivation = \"softmax\"\n";
+    assert_errors(&[
+        ("layers = []", "job.toml:1: layers = []: no layers; give at least a dense one, the output"),
+        (
+            "seed = 1\n[[layers]]\nunits = 3",
+            "job.toml:2: layers[0]: its `type` is missing; give \"dense\" or \"dropout\"",
+        ),
+        (
+            "[[layers]]\ntype = \"dense\"\nunits = 10",
+            "job.toml:1: layers[0]: its `activation` is missing; its keys are type, units, activation",
+        ),
+        (
+            "[[layers]]\ntype = \"dropout\"",
+            "job.toml:1: layers[0]: its `rate` is missing; its keys are type, rate",
+        ),
+        (
+            "[[layers]]\ntype = \"conv2d\"",
+            "job.toml:2: type = \"conv2d\": unknown layer type; known types: dense, dropout",
+        ),
+        (
+            "[[layers]]\ntype = \"dense\"\nunits = 10\nrate = 0.5",
+            "job.toml:4: unknown key `rate` in a dense layer; known keys: type, units, activation",
+        ),
+        (
+            "[[layers]]\nrates = 0.5\ntype = \"dropout\"",
+            "job.toml:2: unknown key `rates` in a dropout layer; did you mean `rate`?",
+        ),
+        (
+            "[[layers]]\ntype = \"dense\"\nunits = 10\nactivation = \"relu\"",
+            "job.toml:4: activation = \"relu\": unknown activation; known activations: sigmoid, softmax",
+        ),
+        (
+            "[[layers]]\ntype = \"dense\"\nunits = 0\nactivation = \"sigmoid\"",
+            "job.toml:3: units = 0: too small; give a whole number from 1 to 65536",
+        ),
+        (
+            "[[layers]]\ntype = \"dense\"\nunits = 65537\nactivation = \"sigmoid\"",
+            "job.toml:3: units = 65537: too large; give a whole number from 1 to 65536",
+        ),
+        (
+            "[[layers]]\ntype = \"dense\"\nunits = 5\nactivation = \"sigmoid\"\n[[layers]]\ntype = \"dropout\"\nrate = 0.5",
+            "job.toml:5: layers[1]: the last layer is the output and cannot be dropout; end with a dense layer",
+        ),
+        (
+            &output.repeat(2),
+            "job.toml:4: activation = \"softmax\": only the output layer, the last one, can have softmax; \
+             use sigmoid here",
+        ),
+        (
+            &output.replace("10", "12"),
+            "job.toml:3: units = 12: the labels have 10 classes; give the output layer 10 units",
+        ),
+        (
+            &output.replace("softmax", "sigmoid"),
+            "job.toml:4: activation = \"sigmoid\": categorical_crossentropy needs probabilities; \
+             give the output layer softmax",
+        ),
+        (
+            &("[[layers]]\ntype = \"dense\"\nunits = 65536\nactivation = \"sigmoid\"\n".repeat(2) + output),
+            "job.toml:1: layers: 4347133962 parameters are too many, 268435456 the most; use fewer units",
+        ),
+        (
+            &("[[layers]]\ntype = \"dropout\"\nrate = 0.5\n".repeat(256) + output),
+            "job.toml:1: layers: 257 layers are too many; give at most 256",
+        ),
+    ]);
+}
+
+/// A flag, and what is said about it.
+type Blame = (fn(&mut Overrides), &'static str);
+
+#[test]
+fn a_value_from_a_flag_is_blamed_on_the_flag() {
+    let with = |change: fn(&mut Overrides)| {
+        let mut flags = Overrides::default();
+        change(&mut flags);
+        // The file has the key too, but the flag's value is the one that counts.
+        error_of_flags(Some(ARTICLE), &flags)
+    };
+    let table: [Blame; 12] = [
+        (|f| f.batch_size = Some(0), "--batch-size 0: too small; give a whole number of at least 1"),
+        (|f| f.epochs = Some(0), "--epochs 0: too small; give a whole number of at least 1"),
+        (|f| f.shards = Some(0), "--shards 0: too small; give a whole number from 1 to 1024"),
+        (|f| f.replicas = Some(0), "--replicas 0: too small; give a whole number of at least 1"),
+        (
+            |f| f.learning_rate = Some(f32::NAN),
+            "--learning-rate NaN: nothing can be learned at this rate; give a finite number above 0, such as 0.1",
+        ),
+        (
+            |f| f.validation_split = Some(1.5),
+            "--validation-split 1.5: not a share; give at least 0 and less than 1, such as 0.2",
+        ),
+        (
+            |f| f.scale = Some(0.0),
+            "--scale 0: inputs cannot be multiplied by this; give a finite number that is not 0, such as \"1/255\"",
+        ),
+        (
+            |f| f.name = Some(String::new()),
+            "--name \"\": empty; it names the run directory, so give it a letter at least",
+        ),
+        (
+            |f| f.name = Some("a\nb".to_owned()),
+            "--name \"a\\nb\": contains a control character; leave it out",
+        ),
+        (
+            |f| f.data = Some(String::new()),
+            "--data \"\": empty; give \"mnist\" or the path of a directory with the four IDX files",
+        ),
+        (
+            |f| f.blas_kernel = Some(BlasKernel::Named("a b".to_owned())),
+            "--blas-kernel \"a b\": not a kernel; give native, environment or the name of an OpenBLAS core, such as Haswell",
+        ),
+        (
+            |f| f.replicas = Some(u32::MAX),
+            "--replicas 4294967295: batch_size × replicas is 500 × 4294967295 = 2147483647500; \
+             lower one of them, to 4294967295 at most in all",
+        ),
+    ];
+    for (change, expected) in table {
+        assert_eq!(with(change), expected);
+    }
+}
+
+#[test]
+fn a_job_built_by_hand_is_blamed_on_its_keys() {
+    let problem = |change: fn(&mut Job)| {
+        let mut job = Job::default();
+        change(&mut job);
+        job.validate().unwrap_err().to_string()
+    };
+    assert_eq!(
+        problem(|job| job.fit.batch_size = 0),
+        "fit.batch_size = 0: too small; give a whole number of at least 1"
+    );
+    assert_eq!(
+        problem(|job| job.layers[2] = Layer::Dropout { rate: 1.0 }),
+        "layers[2].rate = 1: not a share of units to drop; give at least 0 and less than 1, such as 0.5"
+    );
+    assert_eq!(problem(|job| job.layers.clear()), "layers: no layers; give at least a dense one, the output");
+    assert_eq!(
+        problem(|job| job.data.source = Source::Directory(PathBuf::from("mnist"))),
+        "data.source = mnist: this means the built-in data; for a directory of that name give ./mnist"
+    );
+    assert!(problem(|job| job.blas_kernel = BlasKernel::Named("native".to_owned())).contains("not a kernel"));
+    assert_eq!(
+        Job::default().check_output(7).unwrap_err().to_string(),
+        "layers[3].units = 10: the labels have 7 classes; give the output layer 7 units"
+    );
+    assert_eq!(Job::default().check_output(CLASSES), Ok(()));
+}
+
+// ---- what is written
+
+fn layers() -> impl Strategy<Value = Vec<Layer>> {
+    let hidden = prop_oneof![
+        (1..=400u32).prop_map(|units| Layer::Dense { units, activation: Activation::Sigmoid }),
+        (0.0f32..1.0).prop_map(|rate| Layer::Dropout { rate }),
+    ];
+    prop::collection::vec(hidden, 0..6).prop_map(|mut layers| {
+        layers.push(Layer::Dense { units: CLASSES, activation: Activation::Softmax });
+        layers
+    })
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    prop_oneof![Just("mnist".to_owned()), "[^\0]{1,40}", "[\"'\\\\\n\t #=\\[\\]\u{7f}\u{1}]{1,20}"]
+        .prop_map(|text| text.parse().expect("a valid name"))
+}
+
+fn kernel() -> impl Strategy<Value = BlasKernel> {
+    prop_oneof![Just("native".to_owned()), Just("environment".to_owned()), "[A-Za-z0-9_]{1,64}"]
+        .prop_map(|text| text.parse().expect("a valid name"))
+}
+
+prop_compose! {
+    fn valid_job()(
+        name in "[^/\\p{Cc}]{1,16}".prop_filter("a directory", |name| name != "." && name != ".."),
+        seed in any::<u64>(),
+        (shards, replicas, batch_size, epochs) in (1..=1024u32, 1..=60_000u32, 1..=60_000u32, 1..=u32::MAX),
+        blas_kernel in kernel(),
+        source in source(),
+        scale in any::<f32>().prop_filter("no scale", |scale| scale.is_finite() && *scale != 0.0),
+        validation_split in 0.0f64..1.0,
+        layers in layers(),
+        learning_rate in prop::num::f32::POSITIVE,
+        with_accuracy in any::<bool>(),
+        shuffle in any::<bool>(),
+    ) -> Job {
+        let mut job = Job { name, seed, shards, replicas, blas_kernel, layers, ..Job::default() };
+        job.data.source = source;
+        job.data.scale = scale;
+        job.data.validation_split = validation_split;
+        job.compile.optimizer = Optimizer::Sgd { learning_rate: learning_rate.min(f32::MAX) };
+        job.compile.metrics.truncate(usize::from(with_accuracy));
+        job.fit = Fit { batch_size, epochs, shuffle };
+        job
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_written_job_reads_back_as_itself(job in valid_job()) {
+        prop_assert_eq!(job.validate(), Ok(()));
+        let text = job.to_toml();
+        let back = Job::parse("job.toml", &text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+        prop_assert_eq!(back.to_toml(), text);
+        prop_assert!(job.differences(&back).is_empty());
+        prop_assert_eq!(back, job);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic_or_answer_in_two_lines(text in "([a-z]{1,6}|[\\[\\]={}.,\"'\n #]|[-0-9]{1,3}){0,60}|\\PC{0,200}") {
+        if let Err(error) = Job::parse("job.toml", &text) {
+            prop_assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_default_written_out() {
+    let expected = r#"name = "article"
+seed = 42
+shards = 8
+replicas = 1
+blas_kernel = "native"
+
+[data]
+source = "mnist"
+scale = 1.0
+validation_split = 0.2
+
+[[layers]]
+type = "dense"
+units = 256
+activation = "sigmoid"
+
+[[layers]]
+type = "dense"
+units = 128
+activation = "sigmoid"
+
+[[layers]]
+type = "dropout"
+rate = 0.5
+
+[[layers]]
+type = "dense"
+units = 10
+activation = "softmax"
+
+[compile]
+loss = "categorical_crossentropy"
+metrics = ["accuracy"]
+
+[compile.optimizer]
+type = "sgd"
+learning_rate = 0.1
+
+[fit]
+batch_size = 500
+epochs = 5
+shuffle = true
+"#;
+    assert_eq!(Job::default().to_toml(), expected);
+}
+
+// ---- which job it is
+
+fn sha256(job: &Job) -> String {
+    job.sha256(&["aa".to_owned(), "bb".to_owned()], "SkylakeX")
+}
+
+/// Made from the documented text by the `sha256sum` tool. Another value means other receipts for the same job.
+#[test]
+fn the_articles_hash_is_golden() {
+    assert_eq!(sha256(&Job::default()), "943e530981ab9d044738b87233274170cdc4b3fbe5b3bf0bcf8d04dbe236b3bc");
+}
+
+#[test]
+fn what_determines_the_numbers_is_hashed() {
+    let changes: [fn(&mut Job); 13] = [
+        |job| job.seed += 1,
+        |job| job.shards += 1,
+        |job| job.replicas += 1,
+        |job| job.data.scale = 1.0 / 255.0,
+        |job| job.data.validation_split = 0.1,
+        |job| job.layers[0] = Layer::Dense { units: 255, activation: Activation::Sigmoid },
+        |job| job.layers[0] = Layer::Dense { units: 256, activation: Activation::Softmax },
+        |job| job.layers[2] = Layer::Dropout { rate: 0.25 },
+        |job| job.layers.swap(0, 1),
+        |job| job.compile.optimizer = Optimizer::Sgd { learning_rate: 0.01 },
+        |job| job.fit.batch_size += 1,
+        |job| job.fit.epochs += 1,
+        |job| job.fit.shuffle = false,
+    ];
+    let mut hashes = vec![sha256(&Job::default())];
+    for change in changes {
+        let mut job = Job::default();
+        change(&mut job);
+        hashes.push(sha256(&job));
+    }
+    let data = |hashes: &[&str]| hashes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    hashes.push(Job::default().sha256(&data(&["aa", "bb"]), "Haswell"));
+    hashes.push(Job::default().sha256(&data(&["bb", "aa"]), "SkylakeX"));
+    hashes.push(Job::default().sha256(&data(&["aa\ndata bb"]), "SkylakeX"));
+    hashes.push(Job::default().sha256(&data(&[r"aa\ndata bb"]), "SkylakeX"));
+    hashes.push(Job::default().sha256(&[], "SkylakeX"));
+    let count = hashes.len();
+    hashes.sort();
+    hashes.dedup();
+    assert_eq!(hashes.len(), count);
+}
+
+#[test]
+fn what_does_not_determine_the_numbers_is_not_hashed() {
+    let changes: [fn(&mut Job); 6] = [
+        |job| job.name = "mine".to_owned(),
+        |job| job.data.source = Source::Directory(PathBuf::from("elsewhere")),
+        |job| job.compile.metrics.clear(),
+        |job| job.blas_kernel = BlasKernel::Named("SkylakeX".to_owned()),
+        |job| (job.replicas, job.fit.batch_size) = (4, 125),
+        |job| job.data.scale = 1.0,
+    ];
+    for change in changes {
+        let mut job = Job::default();
+        change(&mut job);
+        assert_eq!(sha256(&job), sha256(&Job::default()));
+    }
+    let with_split = |validation_split| {
+        let mut job = Job::default();
+        job.data.validation_split = validation_split;
+        job
+    };
+    assert_eq!(sha256(&with_split(-0.0)), sha256(&with_split(0.0)));
+}
+
+#[test]
+fn differences_name_their_keys() {
+    let ours = Job::default();
+    let mut theirs = ours.clone();
+    assert!(ours.differences(&theirs).is_empty());
+
+    theirs.fit.epochs = 6;
+    theirs.data.source = Source::Directory(PathBuf::from("own"));
+    theirs.compile.optimizer = Optimizer::Sgd { learning_rate: 0.01 };
+    theirs.layers[0] = Layer::Dense { units: 64, activation: Activation::Sigmoid };
+    assert_eq!(
+        ours.differences(&theirs),
+        [
+            "data.source: \"mnist\" → \"own\"",
+            "compile.optimizer.learning_rate: 0.1 → 0.01",
+            "fit.epochs: 5 → 6",
+            "layers[0]: dense 256 sigmoid → dense 64 sigmoid",
+        ]
+    );
+
+    theirs = Job { layers: ours.layers[1..].to_vec(), ..ours.clone() };
+    assert_eq!(
+        ours.differences(&theirs),
+        ["layers: dense 256 sigmoid, dense 128 sigmoid, dropout 0.5, dense 10 softmax \
+          → dense 128 sigmoid, dropout 0.5, dense 10 softmax"]
+    );
+}

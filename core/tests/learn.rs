@@ -1,0 +1,245 @@
+//! Models and pieces, as a worker and a coordinator use them.
+
+use millefeuille_core::data::plan;
+use millefeuille_core::data::split::Sizes;
+use millefeuille_core::job::{Activation, Layer, Loss};
+use millefeuille_core::learn::model::{Model, Tensor};
+use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, PieceOutcome, Scratch, ShardSamples};
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::{blas, random};
+
+const SEED: u64 = 42;
+
+fn dense(units: u32, activation: Activation) -> Layer {
+    Layer::Dense { units, activation }
+}
+
+fn article() -> Vec<Layer> {
+    vec![
+        dense(256, Activation::Sigmoid),
+        dense(128, Activation::Sigmoid),
+        Layer::Dropout { rate: 0.5 },
+        dense(10, Activation::Softmax),
+    ]
+}
+
+/// A model small enough to try every parameter, with dropout at its input and in its middle.
+fn tiny() -> Vec<Layer> {
+    vec![
+        Layer::Dropout { rate: 0.2 },
+        dense(9, Activation::Sigmoid),
+        Layer::Dropout { rate: 0.5 },
+        dense(8, Activation::Sigmoid),
+        dense(3, Activation::Softmax),
+    ]
+}
+
+fn spec(inputs: u32, layers: &[Layer], scale: f32) -> Spec {
+    let classes = Model::new(inputs as usize, layers).outputs() as u32;
+    Spec {
+        seed: SEED,
+        shards: 8,
+        batch_size: 500,
+        shuffle: true,
+        scale,
+        inputs,
+        classes,
+        layers: layers.to_vec(),
+        loss: Loss::CategoricalCrossentropy,
+        sizes: Sizes { train: 48_000, validation: 12_000, test: 10_000 },
+    }
+}
+
+/// A shard of made-up samples, and a model to learn them.
+struct Bench {
+    spec: Spec,
+    model: Model,
+    parameters: Vec<f32>,
+    pixels: Vec<u8>,
+    labels: Vec<u8>,
+}
+
+impl Bench {
+    fn new(inputs: u32, layers: &[Layer], samples: u32) -> Self {
+        let spec = spec(inputs, layers, 1.0 / 255.0);
+        let model = Model::new(inputs as usize, layers);
+        let bytes = |len: u32| (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8);
+        Self {
+            parameters: model.initial_parameters(SEED),
+            pixels: bytes(samples * inputs).collect(),
+            labels: bytes(samples).map(|byte| byte % spec.classes as u8).collect(),
+            model,
+            spec,
+        }
+    }
+
+    fn samples(&self) -> ShardSamples<'_> {
+        let (pixels, labels) = (&self.pixels, &self.labels);
+        ShardSamples { shard: 3, shards: 8, width: self.model.inputs(), pixels, labels }
+    }
+
+    fn learner(&self) -> Learner<'_> {
+        Learner { model: &self.model, spec: &self.spec, parameters: &self.parameters }
+    }
+
+    fn train(&self, order: &[u32], epoch: u64) -> (Vec<f32>, PieceOutcome) {
+        self.train_with(order, epoch, &mut Scratch::default())
+    }
+
+    fn train_with(&self, order: &[u32], epoch: u64, scratch: &mut Scratch) -> (Vec<f32>, PieceOutcome) {
+        let mut gradient = vec![f32::NAN; self.model.parameter_count()];
+        let outcome = self.learner().train_piece(&self.samples(), order, epoch, &mut gradient, scratch);
+        (gradient, outcome)
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn the_articles_model_has_keras_names_and_sizes() {
+    let model = Model::new(784, &article());
+    assert_eq!(model.parameter_count(), 235_146);
+    let tensor =
+        |name: &str, shape: &[usize], offset| Tensor { name: name.into(), shape: shape.into(), offset };
+    assert_eq!(
+        model.tensors(),
+        [
+            tensor("dense/kernel", &[784, 256], 0),
+            tensor("dense/bias", &[256], 200_704),
+            tensor("dense_1/kernel", &[256, 128], 200_960),
+            tensor("dense_1/bias", &[128], 233_728),
+            tensor("dense_2/kernel", &[128, 10], 233_856),
+            tensor("dense_2/bias", &[10], 235_136),
+        ]
+    );
+    let summary = model.summary();
+    let rows: Vec<_> = summary.iter().map(|row| (&*row.layer, &*row.output_shape, row.parameters)).collect();
+    assert_eq!(
+        rows,
+        [
+            ("dense (Dense)", "(None, 256)", 200_960),
+            ("dense_1 (Dense)", "(None, 128)", 32_896),
+            ("dropout (Dropout)", "(None, 128)", 0),
+            ("dense_2 (Dense)", "(None, 10)", 1_290),
+        ]
+    );
+}
+
+#[test]
+fn initial_kernels_are_drawn_by_the_layers_place_in_the_job_and_biases_are_zero() {
+    let model = Model::new(784, &article());
+    let parameters = model.initial_parameters(SEED);
+    let mut last = vec![0.0; 1280];
+    random::uniform(SEED, 3, (6.0f32 / 138.0).sqrt(), &mut last);
+    assert_eq!(bits(&parameters[233_856..235_136]), bits(&last));
+    for bias in [200_704..200_960, 233_728..233_856, 235_136..235_146] {
+        assert!(parameters[bias].iter().all(|value| *value == 0.0));
+    }
+}
+
+#[test]
+fn a_piece_reports_the_samples_that_it_gathered() {
+    let bench = Bench::new(20, &tiny(), 40);
+    let (_, outcome) = bench.train(&[7, 0, 39], 0);
+    assert_eq!(outcome.count, 3);
+    assert_eq!(outcome.samples_sha256, plan::digest([7 * 8 + 3, 3, 39 * 8 + 3]));
+}
+
+#[test]
+fn a_piece_depends_neither_on_what_was_computed_before_nor_on_how_often() {
+    let bench = Bench::new(784, &article(), 400);
+    let order: Vec<u32> = (0..63).map(|i| i * 5).collect();
+    let fresh = bench.train(&order, 1);
+    let mut scratch = Scratch::default();
+    bench.learner().evaluate_piece(&bench.samples(), &mut scratch);
+    bench.train_with(&order[..10], 0, &mut scratch);
+    let again = bench.train_with(&order, 1, &mut scratch);
+    assert_eq!(bits(&fresh.0), bits(&again.0));
+    assert_eq!(fresh.1, again.1);
+}
+
+#[test]
+fn a_piece_without_samples_is_zero() {
+    let bench = Bench::new(20, &tiny(), 40);
+    let (gradient, outcome) = bench.train(&[], 0);
+    assert!(gradient.iter().all(|value| *value == 0.0));
+    assert_eq!((outcome.count, outcome.correct, outcome.loss_sum), (0, 0, 0.0));
+}
+
+#[test]
+fn the_gradient_is_the_slope_of_the_loss_with_dropout_on() {
+    let mut bench = Bench::new(20, &tiny(), 40);
+    let order: Vec<u32> = (0..40).collect();
+    let (gradient, _) = bench.train(&order, 5);
+    for (place, got) in gradient.iter().enumerate() {
+        let at = bench.parameters[place];
+        let mut loss_at = |value: f32| {
+            bench.parameters[place] = value;
+            bench.train(&order, 5).1.loss_sum
+        };
+        let (above, below) = (loss_at(at + 0.01), loss_at(at - 0.01));
+        bench.parameters[place] = at;
+        let slope = (above - below) / 0.02;
+        assert!((f64::from(*got) - slope).abs() < 5e-3, "{place}: {got}, not {slope}");
+    }
+}
+
+#[test]
+fn each_epoch_drops_other_units_and_evaluation_none() {
+    let bench = Bench::new(784, &article(), 300);
+    let order: Vec<u32> = (0..62).collect();
+    assert_ne!(bench.train(&order, 0).1.loss_sum, bench.train(&order, 1).1.loss_sum);
+
+    let evaluated = bench.learner().evaluate_piece(&bench.samples(), &mut Scratch::default());
+    let plain: Vec<Layer> =
+        article().into_iter().filter(|layer| !matches!(layer, Layer::Dropout { .. })).collect();
+    let without = Bench { model: Model::new(784, &plain), spec: spec(784, &plain, 1.0 / 255.0), ..bench };
+    assert_eq!(without.learner().evaluate_piece(&without.samples(), &mut Scratch::default()), evaluated);
+}
+
+#[test]
+fn a_shard_is_evaluated_in_chunks_of_fixed_length() {
+    let samples = EVALUATION_ROWS as u32 * 2 + 17;
+    let bench = Bench::new(20, &tiny(), samples);
+    let (learner, mut scratch) = (bench.learner(), Scratch::default());
+    let whole = learner.evaluate_piece(&bench.samples(), &mut scratch);
+    assert_eq!(whole.count, u64::from(samples));
+    assert_eq!(whole.samples_sha256, plan::digest((0..u64::from(samples)).map(|k| k * 8 + 3)));
+
+    let outputs = learner.outputs(&bench.pixels, &mut scratch);
+    let rows = || outputs.chunks_exact(3).zip(&bench.labels);
+    let loss: f64 = rows().map(|(row, label)| -f64::from(row[usize::from(*label)]).ln()).sum();
+    assert!((whole.loss_sum - loss).abs() < 1e-3, "{} {loss}", whole.loss_sum);
+    let correct = rows().filter(|(row, label)| row.iter().all(|p| *p <= row[usize::from(**label)])).count();
+    assert_eq!(whole.correct, correct as u64);
+    assert!(outputs.chunks_exact(3).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-6));
+}
+
+#[test]
+fn a_parameter_that_is_no_number_shows_in_loss_and_gradient() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut bench = Bench::new(20, &tiny(), 40);
+        let last = bench.model.parameter_count() - 1;
+        bench.parameters[last - 2..].fill(bad);
+        let (gradient, outcome) = bench.train(&[0, 1, 2], 0);
+        assert!(!outcome.loss_sum.is_finite());
+        assert!(gradient.iter().any(|value| !value.is_finite()));
+        assert!(
+            !bench.learner().evaluate_piece(&bench.samples(), &mut Scratch::default()).loss_sum.is_finite()
+        );
+    }
+}
+
+#[test]
+fn a_jobs_own_shapes_have_a_fingerprint() {
+    let article = spec(784, &article(), 1.0);
+    let other = Spec { batch_size: 96, ..article.clone() };
+    assert_eq!(blas::model_fingerprint(&article), blas::model_fingerprint(&article));
+    assert_ne!(blas::model_fingerprint(&article), blas::model_fingerprint(&other));
+    // More shards than samples, and a batch that is larger than any chunk.
+    for (batch_size, shards) in [(3, 8), (1 << 20, 1)] {
+        assert_eq!(blas::model_fingerprint(&Spec { batch_size, shards, ..article.clone() }).len(), 64);
+    }
+}

@@ -1,0 +1,350 @@
+//! Gradients, optimizer steps and an epoch of training, against those that Keras computed.
+//!
+//! The files in `vectors/` say where they come from. A case that this crate cannot express yet is listed by
+//! name, and the lists must be exact: whoever adds an activation, a loss or an optimizer takes its cases off
+//! the list, and thereby tests it.
+
+#![allow(clippy::unwrap_used)] // All of this is test code; clippy only knows of the functions marked as tests.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use millefeuille_core::data::builtin;
+use millefeuille_core::data::dataset::Dataset;
+use millefeuille_core::data::plan::Plan;
+use millefeuille_core::data::shard::{Shard, ShardStore};
+use millefeuille_core::data::split::{Sizes, Split};
+use millefeuille_core::job::{Activation, Layer, Loss, Optimizer};
+use millefeuille_core::learn::elementwise::add_assign;
+use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::optimizer::OptimizerState;
+use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardSamples};
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::tree::{Node, Reduction, Tree};
+use serde_json::Value;
+
+const UNSUPPORTED_GRADIENTS: [&str; 7] = [
+    "relu hidden, softmax, categorical cross-entropy",
+    "tanh hidden, softmax, categorical cross-entropy",
+    "gelu hidden, softmax, categorical cross-entropy",
+    "linear hidden, softmax, categorical cross-entropy",
+    "two classes, one sigmoid unit, binary cross-entropy",
+    "three independent labels, binary cross-entropy",
+    "regression, two targets, mean squared error",
+];
+
+const UNSUPPORTED_OPTIMIZERS: [&str; 6] =
+    ["sgd momentum", "sgd nesterov", "sgd weight decay", "adam", "adam, other betas", "adamw"];
+
+const UNSUPPORTED_SCHEDULES: [&str; 3] = ["cosine", "cosine with warm-up", "step"];
+
+fn vectors(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    list(value).iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    numbers(value).into_iter().map(|number| number as f32).collect()
+}
+
+/// Whether `got` is `wanted` within `relative` of it, or of `floor` where it is smaller.
+fn close(got: f64, wanted: f64, relative: f64, floor: f64) -> bool {
+    (got - wanted).abs() <= relative * wanted.abs().max(floor)
+}
+
+fn assert_close(got: &[f32], wanted: &[f64], relative: f64, floor: f64, what: &str) {
+    assert_eq!(got.len(), wanted.len(), "{what}");
+    for (index, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+        assert!(close(f64::from(*got), *wanted, relative, floor), "{what}[{index}]: {got}, not {wanted}");
+    }
+}
+
+fn spec(inputs: usize, layers: Vec<Layer>, shards: u32) -> Spec {
+    let classes = Model::new(inputs, &layers).outputs() as u32;
+    Spec {
+        seed: 42,
+        shards,
+        batch_size: 500,
+        shuffle: false,
+        scale: 1.0,
+        inputs: inputs as u32,
+        classes,
+        layers,
+        loss: Loss::CategoricalCrossentropy,
+        sizes: Sizes { train: 48_000, validation: 12_000, test: 10_000 },
+    }
+}
+
+/// The layers and the loss of a case; `None` if a name is not known here.
+fn expressed(case: &Value) -> Option<(Vec<Layer>, Loss)> {
+    let layer = |layer: &Value| {
+        let activation: Activation = text(&layer["activation"]).parse().ok()?;
+        Some(Layer::Dense { units: layer["units"].as_u64()? as u32, activation })
+    };
+    let layers = list(&case["layers"]).iter().map(layer).collect::<Option<Vec<_>>>()?;
+    Some((layers, text(&case["loss"]).parse().ok()?))
+}
+
+#[test]
+fn gradients_are_those_of_keras() {
+    let vectors = vectors("gradients.json");
+    let mut unsupported = BTreeSet::new();
+    for case in list(&vectors["cases"]) {
+        match expressed(case) {
+            Some((layers, loss)) => check_gradients(case, layers, loss),
+            None => {
+                unsupported.insert(text(&case["name"]));
+            }
+        }
+    }
+    assert_eq!(unsupported, BTreeSet::from(UNSUPPORTED_GRADIENTS));
+}
+
+fn check_gradients(case: &Value, layers: Vec<Layer>, loss: Loss) {
+    let name = text(&case["name"]);
+    let inputs = case["inputs"].as_u64().unwrap() as usize;
+    let samples = case["batch"].as_f64().unwrap();
+    let model = Model::new(inputs, &layers);
+    let spec = Spec { loss, ..spec(inputs, layers, 1) };
+    let parameters: Vec<f32> = list(&case["layers"])
+        .iter()
+        .flat_map(|l| [floats(&l["kernel"]), floats(&l["bias"])].concat())
+        .collect();
+    let wanted: Vec<f64> = list(&case["gradients"])
+        .iter()
+        .flat_map(|l| [numbers(&l["kernel"]), numbers(&l["bias"])].concat())
+        .collect();
+    let one_hot = numbers(&case["y"]);
+    let labels: Vec<u8> = one_hot
+        .chunks(model.outputs())
+        .map(|row| row.iter().position(|y| *y == 1.0).unwrap() as u8)
+        .collect();
+
+    let mut gradient = vec![f32::NAN; model.parameter_count()];
+    let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
+    let score = learner.gradient_of(&floats(&case["x"]), &labels, &mut gradient, &mut Scratch::default());
+
+    let loss = score.loss_sum / samples;
+    assert!(close(loss, case["mean_loss"].as_f64().unwrap(), 1e-6, 0.0), "{name}: a loss of {loss}");
+    let mean: Vec<f32> = gradient.iter().map(|sum| sum / samples as f32).collect();
+    assert_close(&mean, &wanted, 1e-5, 1e-2, name);
+}
+
+/// The optimizer of a case; `None` if it is not known here.
+fn expressed_optimizer(case: &Value) -> Option<Optimizer> {
+    let config = &case["config"];
+    let plain = config["momentum"] == 0.0 && config["nesterov"] == false && config["weight_decay"].is_null();
+    let learning_rate = config["learning_rate"].as_f64()? as f32;
+    plain.then_some(Optimizer::Sgd { learning_rate })
+}
+
+#[test]
+fn optimizers_step_as_those_of_keras() {
+    let vectors = vectors("optimizers.json");
+    let mut unsupported = BTreeSet::new();
+    for case in list(&vectors["optimizers"]) {
+        match expressed_optimizer(case) {
+            Some(optimizer) => check_steps(case, &optimizer),
+            None => {
+                unsupported.insert(text(&case["name"]));
+            }
+        }
+    }
+    assert_eq!(unsupported, BTreeSet::from(UNSUPPORTED_OPTIMIZERS));
+    // There are no schedules yet.
+    let schedules: Vec<_> = list(&vectors["schedules"]).iter().map(|case| text(&case["name"])).collect();
+    assert_eq!(schedules, UNSUPPORTED_SCHEDULES);
+}
+
+fn check_steps(case: &Value, optimizer: &Optimizer) {
+    let mut parameters = floats(&case["start"]);
+    let mut state = OptimizerState::new(optimizer, parameters.len());
+    for (gradient, after) in list(&case["gradients"]).iter().zip(list(&case["after_each_step"])) {
+        let mut next = vec![0.0; parameters.len()];
+        // The sum over four samples whose mean is the gradient of the case.
+        let sum: Vec<f32> = floats(gradient).iter().map(|g| g * 4.0).collect();
+        state.step(&parameters, &sum, 4, &mut next);
+        parameters = next;
+        assert_close(&parameters, &numbers(after), 1e-5, 1e-1, text(&case["name"]));
+    }
+}
+
+/// The article's training without dropout, from weights that a formula gives.
+struct Article {
+    model: Model,
+    spec: Spec,
+    store: ShardStore,
+    parameters: Vec<f32>,
+    optimizer: OptimizerState,
+    scratch: Scratch,
+}
+
+/// The sum of a step's pieces.
+struct Sum {
+    gradient: Vec<f32>,
+    outcome: PieceOutcome,
+}
+
+impl Article {
+    fn new(shards: u32) -> Self {
+        let dense = |units, activation| Layer::Dense { units, activation };
+        let layers = vec![
+            dense(256, Activation::Sigmoid),
+            dense(128, Activation::Sigmoid),
+            dense(10, Activation::Softmax),
+        ];
+        let model = Model::new(784, &layers);
+        let dataset = Dataset::decode(builtin::mnist()).unwrap();
+        Self {
+            spec: spec(784, layers, shards),
+            store: ShardStore::new(dataset, 0.2, shards),
+            parameters: formula_weights(&model),
+            optimizer: OptimizerState::new(&Optimizer::Sgd { learning_rate: 0.1 }, model.parameter_count()),
+            scratch: Scratch::default(),
+            model,
+        }
+    }
+
+    /// The pieces of step `t`, added along the tree.
+    fn step(&mut self, t: u32) -> Sum {
+        let plan = Plan::new(self.spec.sizes.train, self.spec.batch_size, self.spec.shards);
+        let mut reduction = Reduction::new(Tree::new(self.spec.shards), &plan.present(t));
+        for shard in plan.present(t) {
+            let range = plan.piece(t, shard);
+            let order =
+                &plan.order(self.spec.seed, 0, shard, false)[range.start as usize..range.end as usize];
+            let mut gradient = vec![f32::NAN; self.model.parameter_count()];
+            let learner = Learner { model: &self.model, spec: &self.spec, parameters: &self.parameters };
+            let samples = samples(&self.store, Split::Train, shard);
+            let outcome = learner.train_piece(&samples, order, 0, &mut gradient, &mut self.scratch);
+            reduction.insert(Node::leaf(shard), Sum { gradient, outcome }, add);
+        }
+        reduction.take_root(add).unwrap()
+    }
+
+    fn update(&mut self, sum: &Sum) {
+        let mut next = vec![0.0; self.parameters.len()];
+        self.optimizer.step(&self.parameters, &sum.gradient, sum.outcome.count, &mut next);
+        self.parameters = next;
+    }
+
+    /// Mean loss and number correct of a whole split.
+    fn evaluate(&mut self, split: Split) -> (f64, u64) {
+        let learner = Learner { model: &self.model, spec: &self.spec, parameters: &self.parameters };
+        let pieces: Vec<_> = (0..self.spec.shards)
+            .map(|shard| learner.evaluate_piece(&samples(&self.store, split, shard), &mut self.scratch))
+            .collect();
+        let count: u64 = pieces.iter().map(|piece| piece.count).sum();
+        assert_eq!(count, u64::from(self.spec.sizes.of(split)));
+        let loss: f64 = pieces.iter().map(|piece| piece.loss_sum).sum();
+        (loss / count as f64, pieces.iter().map(|piece| piece.correct).sum())
+    }
+}
+
+fn samples(store: &ShardStore, split: Split, shard: u32) -> ShardSamples<'_> {
+    let stored = &store.get(Shard { split, index: shard }).unwrap().samples;
+    let (pixels, labels) = (stored.pixels(), stored.labels());
+    ShardSamples { shard, shards: store.shards(), width: store.width(), pixels, labels }
+}
+
+fn add(left: &mut Sum, right: Sum) {
+    add_assign(&mut left.gradient, &right.gradient);
+    left.outcome.loss_sum += right.outcome.loss_sum;
+    left.outcome.correct += right.outcome.correct;
+    left.outcome.count += right.outcome.count;
+}
+
+/// `initial_weights` of the file.
+fn formula_weights(model: &Model) -> Vec<f32> {
+    let mut parameters = vec![0.0; model.parameter_count()];
+    for tensor in model.tensors() {
+        if let [inputs, units] = tensor.shape[..] {
+            let limit = (6.0 / (inputs + units) as f64).sqrt();
+            for k in 0..inputs * units {
+                let scattered = (k as u32).wrapping_mul(2_654_435_761);
+                parameters[tensor.offset + k] =
+                    ((f64::from(scattered) / 2f64.powi(32) * 2.0 - 1.0) * limit) as f32;
+            }
+        }
+    }
+    parameters
+}
+
+#[test]
+fn the_articles_first_steps_are_those_of_keras_with_any_number_of_shards() {
+    let wanted = &vectors("article_epoch.json")["runs"]["float64"];
+    let (losses, corrects) = (numbers(&wanted["step_loss"]), numbers(&wanted["step_correct"]));
+    for shards in [1, 3, 8] {
+        let mut article = Article::new(shards);
+        for t in 0..10 {
+            let sum = article.step(t);
+            assert_eq!(sum.outcome.count, 500);
+            if t == 0 {
+                check_first_gradient(&article.model, &sum.gradient, wanted);
+            }
+            let (loss, step) = (sum.outcome.loss_sum / 500.0, t as usize);
+            assert!(
+                close(loss, losses[step], 1e-4, 0.0),
+                "{shards} shards, step {t}: {loss}, not {}",
+                losses[step]
+            );
+            // A sample between two classes may go either way with another kernel's last bits.
+            let apart = (sum.outcome.correct as f64 - corrects[step]).abs();
+            assert!(apart <= 2.0, "{shards} shards, step {t}: {apart} more or fewer are correct");
+            article.update(&sum);
+        }
+    }
+}
+
+/// Norms and samples of each tensor's gradient: every (size / 16)th entry, 16 at most.
+fn check_first_gradient(model: &Model, sum: &[f32], wanted: &Value) {
+    let (norms, entries) =
+        (numbers(&wanted["first_step_gradient_norms"]), list(&wanted["first_step_gradient_samples"]));
+    for (index, tensor) in model.tensors().iter().enumerate() {
+        let size = tensor.shape.iter().product::<usize>();
+        let mean: Vec<f32> = sum[tensor.offset..][..size].iter().map(|sum| sum / 500.0).collect();
+        let norm = mean.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        assert!(
+            close(norm, norms[index], 1e-5, 0.0),
+            "{}: a norm of {norm}, not {}",
+            tensor.name,
+            norms[index]
+        );
+        let sampled: Vec<f32> = mean.iter().copied().step_by((size / 16).max(1)).take(16).collect();
+        assert_close(&sampled, &numbers(&entries[index]), 1e-4, norm / 100.0, &tensor.name);
+    }
+}
+
+#[test]
+fn the_articles_epoch_ends_where_that_of_keras_does() {
+    let wanted = &vectors("article_epoch.json")["runs"]["float64"]["after_epoch"];
+    let mut article = Article::new(8);
+    for t in 0..96 {
+        let sum = article.step(t);
+        article.update(&sum);
+    }
+    for (split, samples) in [(Split::Validation, 12_000.0), (Split::Test, 10_000.0)] {
+        let (loss, correct) = article.evaluate(split);
+        let wanted = &wanted[split.name()];
+        let (wanted_loss, wanted_correct) =
+            (wanted["loss"].as_f64().unwrap(), wanted["correct"].as_f64().unwrap());
+        assert!(close(loss, wanted_loss, 1e-2, 0.0), "{split}: {loss}, not {wanted_loss}");
+        assert!(
+            (correct as f64 - wanted_correct).abs() / samples < 0.02,
+            "{split}: {correct}, not {wanted_correct}"
+        );
+    }
+}

@@ -1,0 +1,237 @@
+//! Between wire types and core types.
+//!
+//! To the wire a conversion always succeeds; from the wire it fails with what is wrong, because a peer may send
+//! anything: a field that is missing, an enum value of a later version, numbers that make no sense together.
+
+use std::str::FromStr;
+
+use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::control::{Hello, JobId, Phase, WorkId};
+use millefeuille_core::data::shard::Shard;
+use millefeuille_core::data::split::{Sizes, Split};
+use millefeuille_core::job::{Activation, Layer, Loss};
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::tree::{Node, Tree};
+
+use crate::v1;
+
+/// What is wrong with something that a peer sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(String);
+
+impl From<Malformed> for tonic::Status {
+    fn from(malformed: Malformed) -> Self {
+        tonic::Status::invalid_argument(malformed.0)
+    }
+}
+
+fn malformed(what: impl Into<String>) -> Malformed {
+    Malformed(what.into())
+}
+
+/// The field, or that it is missing.
+///
+/// # Errors
+/// If there is none.
+pub fn required<T>(field: Option<T>, name: &str) -> Result<T, Malformed> {
+    field.ok_or_else(|| malformed(format!("`{name}` is missing")))
+}
+
+impl From<&Arithmetic> for v1::Arithmetic {
+    fn from(from: &Arithmetic) -> Self {
+        let Arithmetic { kernel, version, fingerprint } = from.clone();
+        Self { kernel, version, fingerprint }
+    }
+}
+
+impl From<v1::Arithmetic> for Arithmetic {
+    fn from(from: v1::Arithmetic) -> Self {
+        let v1::Arithmetic { kernel, version, fingerprint } = from;
+        Self { kernel, version, fingerprint }
+    }
+}
+
+impl TryFrom<&v1::Hello> for Hello {
+    type Error = Malformed;
+
+    fn try_from(from: &v1::Hello) -> Result<Self, Malformed> {
+        if from.slots == 0 {
+            return Err(malformed("`slots` is 0"));
+        }
+        Ok(Self {
+            name: from.name.clone(),
+            slots: from.slots,
+            arithmetic: required(from.arithmetic.clone(), "arithmetic")?.into(),
+            cache_bytes: from.cache_bytes,
+            started_for: from.started_for.clone(),
+        })
+    }
+}
+
+impl From<Split> for v1::Split {
+    fn from(from: Split) -> Self {
+        match from {
+            Split::Train => Self::Train,
+            Split::Validation => Self::Validation,
+            Split::Test => Self::Test,
+        }
+    }
+}
+
+impl From<Shard> for v1::ShardId {
+    fn from(from: Shard) -> Self {
+        Self { split: v1::Split::from(from.split).into(), index: from.index }
+    }
+}
+
+impl TryFrom<v1::ShardId> for Shard {
+    type Error = Malformed;
+
+    fn try_from(from: v1::ShardId) -> Result<Self, Malformed> {
+        let split = match from.split() {
+            v1::Split::Train => Split::Train,
+            v1::Split::Validation => Split::Validation,
+            v1::Split::Test => Split::Test,
+            v1::Split::Unspecified => return Err(malformed(format!("unknown split {}", from.split))),
+        };
+        Ok(Self { split, index: from.index })
+    }
+}
+
+impl From<Phase> for v1::Phase {
+    fn from(from: Phase) -> Self {
+        match from {
+            Phase::Train => Self::Train,
+            Phase::Validate => Self::Validate,
+            Phase::Test => Self::Test,
+        }
+    }
+}
+
+impl From<WorkId> for v1::WorkId {
+    fn from(from: WorkId) -> Self {
+        Self {
+            job: from.job.0,
+            incarnation: from.incarnation,
+            phase: v1::Phase::from(from.phase).into(),
+            epoch: from.epoch,
+            step: from.step,
+            parameter_tag: from.parameter_tag,
+        }
+    }
+}
+
+impl TryFrom<v1::WorkId> for WorkId {
+    type Error = Malformed;
+
+    fn try_from(from: v1::WorkId) -> Result<Self, Malformed> {
+        let phase = match from.phase() {
+            v1::Phase::Train => Phase::Train,
+            v1::Phase::Validate => Phase::Validate,
+            v1::Phase::Test => Phase::Test,
+            v1::Phase::Unspecified => return Err(malformed(format!("unknown phase {}", from.phase))),
+        };
+        Ok(Self {
+            job: JobId(from.job),
+            incarnation: from.incarnation,
+            epoch: from.epoch,
+            phase,
+            step: from.step,
+            parameter_tag: from.parameter_tag,
+        })
+    }
+}
+
+impl From<Node> for v1::Node {
+    fn from(from: Node) -> Self {
+        Self { first: from.first, end: from.end }
+    }
+}
+
+/// A node of this tree.
+///
+/// # Errors
+/// If the tree has no such node.
+pub fn node(from: v1::Node, tree: &Tree) -> Result<Node, Malformed> {
+    let node = Node { first: from.first, end: from.end };
+    if tree.is_node(node.first, node.end) { Ok(node) } else { Err(malformed(format!("the tree has no node {node}"))) }
+}
+
+impl From<&Layer> for v1::Layer {
+    fn from(from: &Layer) -> Self {
+        use v1::layer::Layer as Wire;
+        let layer = match *from {
+            Layer::Dense { units, activation } => Wire::Dense(v1::Dense { units, activation: activation.to_string() }),
+            Layer::Dropout { rate } => Wire::Dropout(v1::Dropout { rate }),
+        };
+        Self { layer: Some(layer) }
+    }
+}
+
+impl TryFrom<v1::Layer> for Layer {
+    type Error = Malformed;
+
+    fn try_from(from: v1::Layer) -> Result<Self, Malformed> {
+        use v1::layer::Layer as Wire;
+        match required(from.layer, "layer")? {
+            Wire::Dense(v1::Dense { units: 0, .. }) => Err(malformed("a dense layer has 0 units")),
+            Wire::Dense(v1::Dense { units, activation }) => {
+                Ok(Layer::Dense { units, activation: named::<Activation>("activation", &activation)? })
+            }
+            Wire::Dropout(v1::Dropout { rate }) if (0.0..1.0).contains(&rate) => Ok(Layer::Dropout { rate }),
+            Wire::Dropout(v1::Dropout { rate }) => Err(malformed(format!("a dropout rate is {rate}"))),
+        }
+    }
+}
+
+fn named<T: FromStr>(kind: &str, name: &str) -> Result<T, Malformed> {
+    name.parse().map_err(|_| malformed(format!("this build does not know the {kind} `{name}`")))
+}
+
+impl From<&Spec> for v1::Spec {
+    fn from(from: &Spec) -> Self {
+        Self {
+            seed: from.seed,
+            shards: from.shards,
+            batch_size: from.batch_size,
+            shuffle: from.shuffle,
+            scale: from.scale,
+            inputs: from.inputs,
+            classes: from.classes,
+            layers: from.layers.iter().map(v1::Layer::from).collect(),
+            loss: from.loss.to_string(),
+            train_samples: from.sizes.train,
+            validation_samples: from.sizes.validation,
+            test_samples: from.sizes.test,
+        }
+    }
+}
+
+impl TryFrom<v1::Spec> for Spec {
+    type Error = Malformed;
+
+    fn try_from(from: v1::Spec) -> Result<Self, Malformed> {
+        for (name, value) in [("shards", from.shards), ("batch_size", from.batch_size), ("inputs", from.inputs)] {
+            if value == 0 {
+                return Err(malformed(format!("`{name}` is 0")));
+            }
+        }
+        Ok(Self {
+            seed: from.seed,
+            shards: from.shards,
+            batch_size: from.batch_size,
+            shuffle: from.shuffle,
+            scale: from.scale,
+            inputs: from.inputs,
+            classes: from.classes,
+            layers: from.layers.into_iter().map(Layer::try_from).collect::<Result<_, _>>()?,
+            loss: named::<Loss>("loss", &from.loss)?,
+            sizes: Sizes {
+                train: from.train_samples,
+                validation: from.validation_samples,
+                test: from.test_samples,
+            },
+        })
+    }
+}

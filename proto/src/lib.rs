@@ -1,0 +1,20 @@
+//! The wire contract, and the only code that converts wire types to core types.
+//!
+//! The `.proto` files in this package are the contract; [`v1`] is what prost and tonic make of them. The rest of
+//! the program works with the types of `millefeuille-core`; [`convert`] stands between the two, and is where what
+//! a peer sent is checked.
+
+pub mod convert;
+pub mod wire;
+
+/// The generated messages, clients and servers of package `millefeuille.v1`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("millefeuille.v1");
+}
+
+/// The compiled `.proto` files, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The version of the protocol between coordinator and worker. Another version is refused.
+pub const PROTOCOL_VERSION: u32 = 1;

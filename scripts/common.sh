@@ -1,0 +1,19 @@
+# shellcheck shell=bash
+# Sourced by the other scripts: how they speak, and where they look for tools.
+
+# rustup puts cargo here; a terminal that was open before does not know it yet.
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "error: $*"
+    exit 1
+}
+
+# The project's files that find's conditions pick, without what was built, trained or fetched.
+own_files() {
+    find . \( -name .git -o -name target -o -name runs -o -name .venv \) -prune -o -type f "$@" -print
+}

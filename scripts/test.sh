@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# The tests, cheapest first, the test runner last.
+#   test.sh quick   formatting, clippy, unit tests
+#   test.sh all     those, and licences, shell scripts, links, documentation, vectors, real processes
+# A tool that is absent is named and its part skipped; with CI=true it is installed, or the run fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/common.sh
+. scripts/common.sh
+
+CARGO_DENY_VERSION=0.20.2
+
+main() {
+    case "${1:-all}" in
+    quick)
+        formatting
+        clippy
+        unit_tests
+        ;;
+    all)
+        formatting
+        links
+        shell_scripts
+        clippy
+        dependencies
+        documentation
+        all_tests
+        ;;
+    *) die "usage: test.sh quick|all" ;;
+    esac
+}
+
+formatting() {
+    stage "formatting"
+    component rustfmt fmt || return 0
+    cargo fmt --all --check
+}
+
+links() {
+    stage "links between documents"
+    scripts/links.sh
+}
+
+shell_scripts() {
+    stage "shell scripts"
+    if ! have shellcheck; then
+        in_ci || { skip shellcheck "a package of that name" && return 0; }
+        scripts/install.sh shellcheck
+    fi
+    own_files \( -name '*.sh' -o -path ./.ci/run \) | xargs shellcheck --external-sources
+}
+
+clippy() {
+    stage "clippy"
+    component clippy clippy || return 0
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+}
+
+# Advisories need a database from the network and change without us: they are no test of a commit.
+dependencies() {
+    stage "dependencies: licences, bans, sources"
+    if ! have cargo-deny; then
+        in_ci || { skip cargo-deny "cargo install --locked cargo-deny" && return 0; }
+        say "Installing with cargo: cargo-deny $CARGO_DENY_VERSION"
+        cargo install --quiet --locked "cargo-deny@$CARGO_DENY_VERSION"
+    fi
+    cargo deny --locked check --hide-inclusion-graph bans licenses sources
+}
+
+documentation() {
+    stage "documentation"
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+    stage "examples in the documentation"
+    cargo test --locked --workspace --doc
+}
+
+unit_tests() {
+    stage "unit tests"
+    run_tests --lib --bins
+}
+
+all_tests() {
+    # The tests of whole processes start these, and cargo does not know that they do.
+    stage "binaries for the tests"
+    cargo build --locked --workspace --bins
+    stage "tests"
+    run_tests --tests
+}
+
+run_tests() {
+    if have cargo-nextest; then
+        cargo nextest run --locked --workspace "$@"
+    else
+        cargo test --locked --workspace "$@"
+    fi
+}
+
+stage() { printf '\n== %s\n' "$*"; }
+
+in_ci() { [ "${CI:-}" = true ]; }
+
+skip() { say "skipped: $1 is not installed ($2)"; }
+
+# component NAME SUBCOMMAND: whether this part of the Rust toolchain is there.
+component() {
+    cargo "$2" --version >/dev/null 2>&1 && return 0
+    if in_ci && have rustup; then
+        say "Installing with rustup: $1"
+        rustup component add "$1"
+    elif in_ci; then
+        die "$1 is not installed"
+    else
+        skip "$1" "rustup component add $1"
+        return 1
+    fi
+}
+
+main "$@"

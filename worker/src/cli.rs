@@ -1,0 +1,85 @@
+//! The command line of `worker`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use millefeuille_core::job::BlasKernel;
+
+use crate::process::{self, LogFormat, exit};
+use crate::{Config, End, run};
+
+/// Joins a Millefeuille cluster and computes until it is told to stop.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "worker", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// The coordinator's address
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR")]
+    pub coordinator: String,
+    /// Pieces computed at once [default: the number of cores]
+    #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: Option<u32>,
+    /// How long one attempt to connect may take, in seconds
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds)]
+    pub connect_timeout: Duration,
+    /// How long to go on without a coordinator before giving up, in seconds
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_JOIN_TIMEOUT", default_value = "60", value_parser = process::seconds)]
+    pub join_timeout: Duration,
+    /// Bytes of samples to hold at most
+    #[arg(long, value_name = "BYTES", env = "MILLEFEUILLE_CACHE_BYTES", default_value_t = 1 << 30)]
+    pub cache_bytes: u64,
+    /// How the log is written
+    #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// The token of a cluster that asks for one
+    #[arg(long, hide = true, env = "MILLEFEUILLE_TOKEN", default_value = "", hide_env_values = true)]
+    pub token: String,
+    /// Ends when standard input is closed
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  worker --coordinator 127.0.0.1:7070
+  worker --coordinator coordinator:7070 --slots 2
+
+Exit codes: 0 told to stop · 2 usage · 4 no coordinator in time, or not let in";
+
+/// Works as the arguments say.
+pub fn main(args: Args) -> ExitCode {
+    let kernel = process::started_for().parse().unwrap_or(BlasKernel::Native);
+    if let Err(message) = process::own_kernel(&kernel) {
+        return process::fail(exit::NOT_ALLOWED, &message);
+    }
+    process::start_log(args.log_format, "info");
+    if args.exit_with_parent {
+        process::exit_with_parent();
+    }
+    let config = Config {
+        coordinator: args.coordinator,
+        slots: args.slots.unwrap_or_else(process::cores),
+        token: args.token,
+        connect_timeout: args.connect_timeout,
+        join_timeout: args.join_timeout,
+        cache_bytes: args.cache_bytes,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return process::fail(exit::UNEXPECTED, &format!("cannot start: {error}")),
+    };
+    let end = runtime.block_on(run(config, process::terminated()));
+    runtime.shutdown_background();
+    finish(end)
+}
+
+fn finish(end: End) -> ExitCode {
+    match end {
+        End::Stopped => ExitCode::SUCCESS,
+        End::Goodbye(reason) => {
+            tracing::info!("the coordinator said goodbye: {reason}");
+            ExitCode::SUCCESS
+        }
+        End::UseKernel(kernel) => process::restart_for(&kernel),
+        End::Refused(message) => process::fail(exit::NOT_ALLOWED, &message),
+    }
+}

@@ -1,0 +1,132 @@
+//! Finding the coordinator, and finding it again.
+//!
+//! A worker that has no coordinator tries again with a back-off that doubles from 50 ms to 1 s, each wait shortened
+//! by a random part so that many workers do not come back at once. It gives up after the join timeout, counted anew
+//! for each spell without a coordinator, or at once when it is refused.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use millefeuille_core::blas;
+use millefeuille_proto::{PROTOCOL_VERSION, v1, wire};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tracing::{info, warn};
+
+use crate::session::{Kept, session};
+use crate::{Config, End, Shutdown, process};
+
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// The same trouble is not reported more often than this.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Works for the coordinator until told to stop, refused, or without a coordinator for too long.
+pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
+    let mut shutdown = pin!(shutdown);
+    let mut kept = Kept::new();
+    let mut spell = Spell::new();
+    loop {
+        let attempt = async {
+            let (channel, heartbeats) = connect(&config).await?;
+            spell.over();
+            session(&config, hello(&config), channel, heartbeats, &mut kept, shutdown.as_mut()).await
+        };
+        let status = match attempt.await {
+            Ok(end) => return end,
+            Err(status) => status,
+        };
+        if is_refusal(&status) {
+            return End::Refused(format!("{} does not let this worker in: {}", config.coordinator, status.message()));
+        }
+        if spell.lasts(config.join_timeout) {
+            let seconds = config.join_timeout.as_secs_f64();
+            let reason = reason(&status);
+            return End::Refused(format!(
+                "no coordinator at {} for {seconds:.0} s ({reason}); is it running? --coordinator names its address",
+                config.coordinator
+            ));
+        }
+        spell.report(&config.coordinator, &reason(&status), config.join_timeout);
+        tokio::select! {
+            () = tokio::time::sleep(spell.next_wait()) => {}
+            () = &mut shutdown => return End::Stopped,
+        }
+    }
+}
+
+/// Two connections: bulk data must not delay heartbeats.
+async fn connect(config: &Config) -> Result<(Channel, Channel), Status> {
+    let address = format!("http://{}", config.coordinator);
+    let endpoint = Endpoint::from_shared(address).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let endpoint = wire::endpoint(endpoint).connect_timeout(config.connect_timeout);
+    let connect = async || endpoint.connect().await.map_err(|error| Status::unavailable(process::root_cause(&error)));
+    Ok((connect().await?, connect().await?))
+}
+
+fn hello(config: &Config) -> v1::Hello {
+    v1::Hello {
+        protocol_version: PROTOCOL_VERSION,
+        build: env!("CARGO_PKG_VERSION").into(),
+        instance_id: process::instance_id(),
+        name: process::name(),
+        slots: config.slots,
+        arithmetic: Some((&blas::arithmetic()).into()),
+        cpu: process::cpu(),
+        token: config.token.clone(),
+        cache_bytes: config.cache_bytes,
+        started_for: process::started_for(),
+    }
+}
+
+fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
+    )
+}
+
+fn reason(status: &Status) -> String {
+    if status.message().is_empty() { status.code().to_string() } else { status.message().to_string() }
+}
+
+/// A spell without a coordinator.
+struct Spell {
+    since: Instant,
+    wait: Duration,
+    reported: Option<(Instant, String)>,
+}
+
+impl Spell {
+    fn new() -> Self {
+        Self { since: Instant::now(), wait: FIRST_WAIT, reported: None }
+    }
+
+    fn over(&mut self) {
+        *self = Self::new();
+    }
+
+    fn lasts(&self, limit: Duration) -> bool {
+        self.since.elapsed() >= limit
+    }
+
+    /// Doubles; the actual wait is a random part between half and all of it.
+    fn next_wait(&mut self) -> Duration {
+        let wait = self.wait;
+        self.wait = (wait * 2).min(LONGEST_WAIT);
+        wait.mul_f64(0.5 + 0.5 * process::random_share())
+    }
+
+    fn report(&mut self, coordinator: &str, reason: &str, limit: Duration) {
+        let known = self.reported.as_ref().is_some_and(|(at, what)| what == reason && at.elapsed() < REPORT_EVERY);
+        if known {
+            return;
+        }
+        let left = limit.saturating_sub(self.since.elapsed()).as_secs_f64();
+        warn!("no coordinator at {coordinator}: {reason}; trying again for {left:.0} s");
+        if self.reported.is_none() {
+            info!("waits between attempts grow from {} ms to {} s", FIRST_WAIT.as_millis(), LONGEST_WAIT.as_secs());
+        }
+        self.reported = Some((Instant::now(), reason.to_string()));
+    }
+}

@@ -1,0 +1,53 @@
+//! A worker: joins a coordinator, holds samples, computes gradients.
+//!
+//! One task owns the session ([`session`]); pieces are computed by threads of their own ([`compute`]), one a slot.
+//! A worker keeps nothing that matters: parameters arrive with each step, sums leave with each result, samples can
+//! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
+//!
+//! Both binaries share what a process of this project needs: [`process`] (log, kernel, exit codes).
+
+pub mod cli;
+mod compute;
+mod connect;
+pub mod process;
+mod session;
+mod shards;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use connect::run;
+
+/// The settings of a worker.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The coordinator's address, `host:port`.
+    pub coordinator: String,
+    /// Pieces computed at once.
+    pub slots: u32,
+    /// The token of a cluster that asks for one.
+    pub token: String,
+    /// How long one attempt to connect may take.
+    pub connect_timeout: Duration,
+    /// How long to go on without a coordinator before giving up.
+    pub join_timeout: Duration,
+    /// Bytes of samples that it may hold.
+    pub cache_bytes: u64,
+}
+
+/// Why a worker ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to stop.
+    Stopped,
+    /// The coordinator said goodbye.
+    Goodbye(String),
+    /// The job needs another kernel: start again with it.
+    UseKernel(String),
+    /// The coordinator could not be reached, or did not let it in.
+    Refused(String),
+}
+
+/// Something that resolves when the worker shall stop.
+pub trait Shutdown: Future<Output = ()> + Send {}
+impl<T: Future<Output = ()> + Send> Shutdown for T {}

@@ -1,0 +1,193 @@
+//! What every process of this project needs: exit codes, the log, the right BLAS kernel, signals.
+
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use millefeuille_core::blas::environment::{self, Cpu, Decision};
+use millefeuille_core::blas;
+use millefeuille_core::job::BlasKernel;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// How the commands exit.
+pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// Something that should not happen.
+    pub const UNEXPECTED: u8 = 1;
+    /// Usage or job file.
+    pub const USAGE: u8 = 2;
+    /// Data or run directory.
+    pub const DATA: u8 = 3;
+    /// Cannot reach, or not allowed.
+    pub const NOT_ALLOWED: u8 = 4;
+    /// Not enough workers in time.
+    pub const TOO_FEW_WORKERS: u8 = 5;
+    /// Training diverged.
+    pub const DIVERGED: u8 = 6;
+    /// Interrupted; state saved.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Which kernel a process was started for, over restarts and for the workers that it starts.
+pub const STARTED_FOR: &str = "MILLEFEUILLE_STARTED_FOR";
+const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Says on standard error why the process ends.
+pub fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::from(code)
+}
+
+/// Starts the log on standard error. `MILLEFEUILLE_LOG` filters it, as `RUST_LOG` does elsewhere.
+pub fn start_log(format: LogFormat, default: &str) {
+    let filter = EnvFilter::try_from_env("MILLEFEUILLE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// Makes sure that this process has the kernel loaded that it needs, and computes with one BLAS thread.
+///
+/// Starts the process again, once, where the environment selects another kernel. To be called before any thread
+/// is started.
+///
+/// # Errors
+/// If OpenBLAS does not know the kernel, or the process can't be started again.
+pub fn own_kernel(wanted: &BlasKernel) -> Result<(), String> {
+    blas::single_threaded();
+    match decide(wanted)? {
+        Decision::Satisfied => Ok(()),
+        Decision::Restart { set, remove } => {
+            let mut command = again();
+            remove.iter().for_each(|name| _ = command.env_remove(name));
+            Err(format!("cannot start again: {}", command.envs(set).exec()))
+        }
+    }
+}
+
+/// What this process has to do to compute with this kernel.
+///
+/// # Errors
+/// If the kernel can't be had here.
+pub fn decide(wanted: &BlasKernel) -> Result<Decision, String> {
+    let variables = std::env::vars().collect();
+    let decision = environment::decide(&variables, wanted, &blas::kernel(), Cpu::of_this_machine());
+    decision.map_err(|error| error.to_string())
+}
+
+/// Starts this process again for another kernel. Returns only if that fails.
+pub fn restart_for(kernel: &str) -> ExitCode {
+    tracing::info!("starting again with the BLAS kernel {kernel}");
+    let error = again().env(STARTED_FOR, kernel).env(INSTANCE, instance_id()).exec();
+    fail(exit::UNEXPECTED, &format!("cannot start again: {error}"))
+}
+
+/// This program with these arguments.
+fn again() -> Command {
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments);
+    command
+}
+
+/// Which kernel this process was started for.
+pub fn started_for() -> String {
+    std::env::var(STARTED_FOR).unwrap_or_else(|_| BlasKernel::Native.to_string())
+}
+
+/// A random id of this process, the same after it has started itself again.
+pub fn instance_id() -> String {
+    static ID: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    ID.get_or_init(|| std::env::var(INSTANCE).unwrap_or_else(|_| random_hex())).clone()
+}
+
+/// 128 random bits in hex.
+pub fn random_hex() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
+    hex::encode(bytes)
+}
+
+/// A random number in `[0, 1)`, for back-off: nothing that is trained depends on it.
+pub fn random_share() -> f64 {
+    f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// A name for people: `host:process`.
+pub fn name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
+    format!("{host}:{}", std::process::id())
+}
+
+/// The processor's model name, for people.
+pub fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find(|line| line.starts_with("model name"));
+    let name = model.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim());
+    name.unwrap_or(std::env::consts::ARCH).to_string()
+}
+
+/// The number of cores that this process may use.
+pub fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
+}
+
+/// Resolves on SIGTERM or Ctrl-C.
+pub async fn terminated() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Ends this process when the pipe that is its standard input closes: when whoever started it is gone.
+pub fn exit_with_parent() {
+    std::thread::spawn(|| {
+        let mut buffer = [0; 64];
+        while matches!(std::io::stdin().read(&mut buffer), Ok(1..)) {}
+        std::process::exit(exit::DONE.into());
+    });
+}
+
+/// A duration in seconds, from the command line: positive, with or without a fraction.
+///
+/// # Errors
+/// If it is not a positive number.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 1e9 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected a positive number of seconds".to_string()),
+    }
+}
+
+/// The innermost reason of an error, which is what its reader can act on.
+pub fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
