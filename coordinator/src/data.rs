@@ -22,7 +22,10 @@ pub fn read(source: &Source) -> Result<Dataset, String> {
 
 fn from_directory(directory: &Path) -> Result<[NamedFile; 4], String> {
     if !directory.is_dir() {
-        return Err(format!("{}: there is no such directory (--data names one with the four IDX files)", directory.display()));
+        return Err(format!(
+            "{}: there is no such directory (--data names one with the four IDX files)",
+            directory.display()
+        ));
     }
     let [a, b, c, d] = FILES.map(|name| find(directory, name).and_then(|path| named(&path)));
     Ok([a?, b?, c?, d?])

@@ -155,14 +155,20 @@ impl From<Node> for v1::Node {
 /// If the tree has no such node.
 pub fn node(from: v1::Node, tree: &Tree) -> Result<Node, Malformed> {
     let node = Node { first: from.first, end: from.end };
-    if tree.is_node(node.first, node.end) { Ok(node) } else { Err(malformed(format!("the tree has no node {node}"))) }
+    if tree.is_node(node.first, node.end) {
+        Ok(node)
+    } else {
+        Err(malformed(format!("the tree has no node {node}")))
+    }
 }
 
 impl From<&Layer> for v1::Layer {
     fn from(from: &Layer) -> Self {
         use v1::layer::Layer as Wire;
         let layer = match *from {
-            Layer::Dense { units, activation } => Wire::Dense(v1::Dense { units, activation: activation.to_string() }),
+            Layer::Dense { units, activation } => {
+                Wire::Dense(v1::Dense { units, activation: activation.to_string() })
+            }
             Layer::Dropout { rate } => Wire::Dropout(v1::Dropout { rate }),
         };
         Self { layer: Some(layer) }
@@ -212,7 +218,9 @@ impl TryFrom<v1::Spec> for Spec {
     type Error = Malformed;
 
     fn try_from(from: v1::Spec) -> Result<Self, Malformed> {
-        for (name, value) in [("shards", from.shards), ("batch_size", from.batch_size), ("inputs", from.inputs)] {
+        for (name, value) in
+            [("shards", from.shards), ("batch_size", from.batch_size), ("inputs", from.inputs)]
+        {
             if value == 0 {
                 return Err(malformed(format!("`{name}` is 0")));
             }

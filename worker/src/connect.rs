@@ -37,7 +37,11 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
             Err(status) => status,
         };
         if is_refusal(&status) {
-            return End::Refused(format!("{} does not let this worker in: {}", config.coordinator, status.message()));
+            return End::Refused(format!(
+                "{} does not let this worker in: {}",
+                config.coordinator,
+                status.message()
+            ));
         }
         if spell.lasts(config.join_timeout) {
             let seconds = config.join_timeout.as_secs_f64();
@@ -58,9 +62,11 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
 /// Two connections: bulk data must not delay heartbeats.
 async fn connect(config: &Config) -> Result<(Channel, Channel), Status> {
     let address = format!("http://{}", config.coordinator);
-    let endpoint = Endpoint::from_shared(address).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let endpoint =
+        Endpoint::from_shared(address).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let endpoint = wire::endpoint(endpoint).connect_timeout(config.connect_timeout);
-    let connect = async || endpoint.connect().await.map_err(|error| Status::unavailable(process::root_cause(&error)));
+    let connect =
+        async || endpoint.connect().await.map_err(|error| Status::unavailable(process::root_cause(&error)));
     Ok((connect().await?, connect().await?))
 }
 
@@ -118,14 +124,19 @@ impl Spell {
     }
 
     fn report(&mut self, coordinator: &str, reason: &str, limit: Duration) {
-        let known = self.reported.as_ref().is_some_and(|(at, what)| what == reason && at.elapsed() < REPORT_EVERY);
+        let known =
+            self.reported.as_ref().is_some_and(|(at, what)| what == reason && at.elapsed() < REPORT_EVERY);
         if known {
             return;
         }
         let left = limit.saturating_sub(self.since.elapsed()).as_secs_f64();
         warn!("no coordinator at {coordinator}: {reason}; trying again for {left:.0} s");
         if self.reported.is_none() {
-            info!("waits between attempts grow from {} ms to {} s", FIRST_WAIT.as_millis(), LONGEST_WAIT.as_secs());
+            info!(
+                "waits between attempts grow from {} ms to {} s",
+                FIRST_WAIT.as_millis(),
+                LONGEST_WAIT.as_secs()
+            );
         }
         self.reported = Some((Instant::now(), reason.to_string()));
     }

@@ -6,8 +6,8 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use millefeuille_core::blas::environment::{self, Cpu, Decision};
 use millefeuille_core::blas;
+use millefeuille_core::blas::environment::{self, Cpu, Decision};
 use millefeuille_core::job::BlasKernel;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -54,7 +54,8 @@ pub fn fail(code: u8, message: &str) -> ExitCode {
 /// Starts the log on standard error. `MILLEFEUILLE_LOG` filters it, as `RUST_LOG` does elsewhere.
 pub fn start_log(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_env("MILLEFEUILLE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().init(),
@@ -153,7 +154,8 @@ pub fn cores() -> u32 {
 
 /// Resolves on SIGTERM or Ctrl-C.
 pub async fn terminated() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return std::future::pending().await;
     };

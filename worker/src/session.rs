@@ -248,7 +248,8 @@ impl Session<'_> {
             }
             Side::Accepted { job, fingerprint } => {
                 if self.job.as_ref().is_some_and(|current| current.number == job.number) {
-                    send(&self.outbox, Up::JobAccepted(v1::JobAccepted { job: job.number, fingerprint })).await;
+                    send(&self.outbox, Up::JobAccepted(v1::JobAccepted { job: job.number, fingerprint }))
+                        .await;
                 }
                 Ok(())
             }
@@ -263,7 +264,9 @@ impl Session<'_> {
         let count = job.model.parameter_count();
         if work.parameter_bytes != (count * size_of::<f32>()) as u64 {
             let announced = work.parameter_bytes;
-            return Err(Status::invalid_argument(format!("{announced} bytes of parameters; the model has {count}")));
+            return Err(Status::invalid_argument(format!(
+                "{announced} bytes of parameters; the model has {count}"
+            )));
         }
         let buffer = self.reusable_buffer(count);
         self.incoming_parameters = Some(IncomingParameters { work, assembly: Assembly::new(buffer) });
@@ -283,7 +286,9 @@ impl Session<'_> {
         if !incoming.assembly.is_complete() {
             return Ok(());
         }
-        let Some(IncomingParameters { work, assembly }) = self.incoming_parameters.take() else { return Ok(()) };
+        let Some(IncomingParameters { work, assembly }) = self.incoming_parameters.take() else {
+            return Ok(());
+        };
         let tag = work.id.as_ref().map_or(0, |id| id.parameter_tag);
         self.parameters = Some((tag, Arc::new(assembly.into_values())));
         self.begin(work)
@@ -334,7 +339,11 @@ fn wanted(shard: v1::Shard) -> Result<Wanted, Status> {
 }
 
 /// Beats until that fails.
-async fn heartbeat(mut client: WorkerClient<Channel>, interval: Duration, request: v1::HeartbeatRequest) -> Status {
+async fn heartbeat(
+    mut client: WorkerClient<Channel>,
+    interval: Duration,
+    request: v1::HeartbeatRequest,
+) -> Status {
     loop {
         let mut call = tonic::Request::new(request);
         call.set_timeout(interval * 10);

@@ -20,7 +20,8 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result {
     runtime()?.block_on(async {
         let mut client = args.cluster.connect().await?;
-        let cancelled = client.cancel_job(request(v1::CancelJobRequest { job_id: args.job })).await?.into_inner();
+        let cancelled =
+            client.cancel_job(request(v1::CancelJobRequest { job_id: args.job })).await?.into_inner();
         let job = cancelled.job.unwrap_or_default();
         print(&format!("job {}: {}\n", job.id, jobs::state(&job)));
         Ok(())

@@ -32,7 +32,10 @@ impl ClusterArgs {
     /// Connects; tries again until the time is over.
     pub(super) async fn connect(&self) -> Result<Client> {
         let unusable = |error: tonic::transport::Error| {
-            Failed::new(exit::USAGE, format!("--cluster {}: {} (expected host:port)", self.cluster, process::root_cause(&error)))
+            Failed::new(
+                exit::USAGE,
+                format!("--cluster {}: {} (expected host:port)", self.cluster, process::root_cause(&error)),
+            )
         };
         let endpoint = Endpoint::from_shared(format!("http://{}", self.cluster)).map_err(unusable)?;
         let endpoint = wire::endpoint(endpoint).connect_timeout(self.connect_timeout);
@@ -49,7 +52,9 @@ impl ClusterArgs {
                 let (address, seconds) = (&self.cluster, self.connect_timeout.as_secs_f64());
                 return Err(Failed::new(
                     exit::NOT_ALLOWED,
-                    format!("no coordinator at {address} within {seconds} s: {reason} (is it running? start one with: coordinator serve)"),
+                    format!(
+                        "no coordinator at {address} within {seconds} s: {reason} (is it running? start one with: coordinator serve)"
+                    ),
                 ));
             }
             tokio::time::sleep(wait).await;
@@ -73,7 +78,11 @@ impl From<Status> for Failed {
             Code::FailedPrecondition => exit::DATA,
             _ => exit::NOT_ALLOWED,
         };
-        let message = if status.message().is_empty() { status.code().to_string() } else { status.message().to_string() };
+        let message = if status.message().is_empty() {
+            status.code().to_string()
+        } else {
+            status.message().to_string()
+        };
         Self::new(code, message)
     }
 }

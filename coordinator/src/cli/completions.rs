@@ -41,7 +41,9 @@ pub(super) fn run(args: Args) -> Result {
 
 pub(super) fn man(args: ManArgs) -> Result {
     let out = &args.out_dir;
-    let failed = |error: std::io::Error| Failed::new(exit::DATA, format!("{}: cannot be written: {error}", out.display()));
+    let failed = |error: std::io::Error| {
+        Failed::new(exit::DATA, format!("{}: cannot be written: {error}", out.display()))
+    };
     std::fs::create_dir_all(out).map_err(failed)?;
     for program in ["coordinator", "worker"] {
         clap_mangen::generate_to(command(program), out).map_err(failed)?;

@@ -14,7 +14,9 @@ use super::{Result, print};
 
 /// Evaluate a saved model on its validation split and its test set, without training
 #[derive(Clone, Debug, ClapArgs)]
-#[command(after_help = "Examples:\n  coordinator evaluate runs/article-1\n  coordinator evaluate runs/article-1 --json")]
+#[command(
+    after_help = "Examples:\n  coordinator evaluate runs/article-1\n  coordinator evaluate runs/article-1 --json"
+)]
 pub(super) struct Args {
     /// The run directory
     #[arg(value_name = "RUN")]

@@ -61,7 +61,9 @@ pub(super) async fn follow(mut following: Following) -> Result {
     }
     let code = u8::try_from(outcome.exit_code).unwrap_or(exit::UNEXPECTED);
     let message = match code {
-        exit::INTERRUPTED => format!("interrupted; {} finished epochs are in {}", view.history.len(), job.run_dir),
+        exit::INTERRUPTED => {
+            format!("interrupted; {} finished epochs are in {}", view.history.len(), job.run_dir)
+        }
         _ => outcome.message,
     };
     Err(Failed::new(code, message))
@@ -112,7 +114,14 @@ impl View {
             LogFormat::Text if stderr.is_terminal() => Style::Terminal(Ink::of(&stderr)),
             LogFormat::Text => Style::Plain,
         };
-        Self { style, progress: None, history: Vec::new(), printed: 0, job: v1::Job::default(), noted: String::new() }
+        Self {
+            style,
+            progress: None,
+            history: Vec::new(),
+            printed: 0,
+            job: v1::Job::default(),
+            noted: String::new(),
+        }
     }
 
     fn take(&mut self, message: v1::WatchJobResponse) -> Option<v1::Outcome> {
@@ -206,7 +215,8 @@ fn report(rows: &[Row], outcome: &v1::Outcome, job: &v1::Job) {
 pub(super) fn summary(rows: &[Row], shown: &[Shown]) -> String {
     let mut text = history::table(rows) + "\n" + &chart::chart(rows, columns(), ink());
     if let Some(last) = rows.last() {
-        text += &format!("\nTest loss:     {:.3}\nTest accuracy: {:.3}\n", last.test_loss, last.test_accuracy);
+        text +=
+            &format!("\nTest loss:     {:.3}\nTest accuracy: {:.3}\n", last.test_loss, last.test_accuracy);
     }
     if !shown.is_empty() {
         let tiles: Vec<_> = shown.iter().filter_map(Shown::tile).collect();

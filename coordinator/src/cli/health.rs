@@ -21,7 +21,8 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result {
     runtime()?.block_on(async {
         let mut client = args.cluster.connect().await?;
-        let workers = client.list_workers(request(v1::ListWorkersRequest {})).await?.into_inner().workers.len();
+        let workers =
+            client.list_workers(request(v1::ListWorkersRequest {})).await?.into_inner().workers.len();
         if args.ready && workers == 0 {
             return Err(Failed::new(exit::TOO_FEW_WORKERS, "alive, but without workers"));
         }

@@ -11,7 +11,9 @@ use crate::see::table::{Column, Table};
 
 /// List the jobs of a running cluster, the newest first
 #[derive(Clone, Debug, ClapArgs)]
-#[command(after_help = "Examples:\n  coordinator jobs --cluster 127.0.0.1:7070\n  coordinator jobs --cluster 127.0.0.1:7070 --watch")]
+#[command(
+    after_help = "Examples:\n  coordinator jobs --cluster 127.0.0.1:7070\n  coordinator jobs --cluster 127.0.0.1:7070 --watch"
+)]
 pub(super) struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -51,7 +53,13 @@ fn table(jobs: &[v1::Job]) -> String {
     if jobs.is_empty() {
         return "no jobs yet\n".to_string();
     }
-    let columns = [Column::Left("id"), Column::Left("state"), Column::Right("place"), Column::Left("run directory"), Column::Left("detail")];
+    let columns = [
+        Column::Left("id"),
+        Column::Left("state"),
+        Column::Right("place"),
+        Column::Left("run directory"),
+        Column::Left("detail"),
+    ];
     let mut table = Table::new(columns);
     for job in jobs {
         let place = if job.queue_place == 0 { String::new() } else { job.queue_place.to_string() };

@@ -11,7 +11,9 @@ use crate::see::history;
 
 /// Show a job's history and the cluster's speed
 #[derive(Clone, Debug, ClapArgs)]
-#[command(after_help = "Examples:\n  coordinator metrics --cluster 127.0.0.1:7070 --watch\n  coordinator metrics --cluster 127.0.0.1:7070 article-1 --json")]
+#[command(
+    after_help = "Examples:\n  coordinator metrics --cluster 127.0.0.1:7070 --watch\n  coordinator metrics --cluster 127.0.0.1:7070 article-1 --json"
+)]
 pub(super) struct Args {
     /// The job; without one, the newest
     #[arg(value_name = "JOB", default_value = "", hide_default_value = true)]

@@ -92,7 +92,10 @@ fn predict(images: &Images, learner: &Learner<'_>, _spec: &Spec, json: bool) {
                 print(&line(images, index, class, probabilities));
             }
             let picture = &pixels[place * inputs..][..inputs];
-            if !json && tiles.len() < SHOWN && let Some(grey) = Grey::new(images.columns, images.rows, picture.to_vec()) {
+            if !json
+                && tiles.len() < SHOWN
+                && let Some(grey) = Grey::new(images.columns, images.rows, picture.to_vec())
+            {
                 tiles.push(Tile::labelled(grey, class));
             }
         }

@@ -15,7 +15,6 @@ use crate::runs::SavedRun;
 
 /// A run that is done, its data read again.
 pub(super) struct Trained {
-    pub(super) run: SavedRun,
     pub(super) store: Arc<ShardStore>,
     pub(super) spec: Spec,
     pub(super) model: Model,
@@ -28,18 +27,20 @@ impl Trained {
         let run = SavedRun::open(path)?;
         let job = with_data(run.job()?, data)?;
         own_kernel(&job)?;
-        let dataset = crate::data::read(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
+        let dataset =
+            crate::data::read(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
         let spec = load::spec(&job, &store);
         let model = Model::new(spec.inputs as usize, &spec.layers);
         let parameters = run.parameters(&model)?;
-        Ok(Self { run, store: Arc::new(store), spec, model, parameters })
+        Ok(Self { store: Arc::new(store), spec, model, parameters })
     }
 }
 
 fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
     if let Some(data) = data {
-        job.data.source = data.parse().map_err(|error| Failed::new(exit::USAGE, format!("--data {data}: {error}")))?;
+        job.data.source =
+            data.parse().map_err(|error| Failed::new(exit::USAGE, format!("--data {data}: {error}")))?;
     }
     Ok(job)
 }

@@ -49,8 +49,9 @@ pub(super) fn run(args: Args) -> Result {
         .map_err(|message| Failed::new(exit::USAGE, message))?;
     let job = args.job.as_deref().map(read_job).transpose()?;
     process::start_log(args.log_format, "info");
-    std::fs::create_dir_all(&args.runs_dir)
-        .map_err(|error| Failed::new(exit::DATA, format!("{}: cannot be made: {error}", args.runs_dir.display())))?;
+    std::fs::create_dir_all(&args.runs_dir).map_err(|error| {
+        Failed::new(exit::DATA, format!("{}: cannot be made: {error}", args.runs_dir.display()))
+    })?;
     runtime()?.block_on(serve(args, job))
 }
 
@@ -75,7 +76,9 @@ async fn serve(args: Args, job: Option<String>) -> Result {
             );
             return Err(Failed::new(exit::NOT_ALLOWED, message));
         }
-        tracing::warn!("--insecure: whoever reaches {address} can use this cluster, and nothing is encrypted");
+        tracing::warn!(
+            "--insecure: whoever reaches {address} can use this cluster, and nothing is encrypted"
+        );
     }
     let mut config = Config::new(args.runs_dir);
     config.control.min_workers = args.min_workers.into();

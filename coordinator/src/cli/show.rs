@@ -77,25 +77,29 @@ pub(super) fn run(args: Args) -> Result {
 
 fn data(job: &Job, svg: Option<PathBuf>) -> Result {
     let store = store(job)?;
-    let first = report::first_images(&store, Split::Train).into_iter().map(|(_, label)| (label, one_hot(label)));
+    let first =
+        report::first_images(&store, Split::Train).into_iter().map(|(_, label)| (label, one_hot(label)));
     let sizes = store.sizes();
     print(&format!("The first {PICTURED} training images:\n"));
     let tiles = report::first_training_tiles(&store);
     print(&digits::terminal(&tiles, columns(), ink()));
-    print(&("\n".to_string()
-        + &overview(&Overview {
-            train: (sizes.train + sizes.validation) as usize,
-            test: sizes.test as usize,
-            image: store.image(),
-            classes: CLASSES.into(),
-            values: (0.0, 255.0 * job.data.scale),
-            validation_split: job.data.validation_split,
-            validation: sizes.validation as usize,
-            first: first.collect(),
-        })));
+    print(
+        &("\n".to_string()
+            + &overview(&Overview {
+                train: (sizes.train + sizes.validation) as usize,
+                test: sizes.test as usize,
+                image: store.image(),
+                classes: CLASSES.into(),
+                values: (0.0, 255.0 * job.data.scale),
+                validation_split: job.data.validation_split,
+                validation: sizes.validation as usize,
+                first: first.collect(),
+            })),
+    );
     if let Some(path) = svg {
-        std::fs::write(&path, digits::svg(&tiles))
-            .map_err(|error| Failed::new(exit::DATA, format!("{}: cannot be written: {error}", path.display())))?;
+        std::fs::write(&path, digits::svg(&tiles)).map_err(|error| {
+            Failed::new(exit::DATA, format!("{}: cannot be written: {error}", path.display()))
+        })?;
         print(&format!("\nThe pictures are in {}\n", path.display()));
     }
     Ok(())
@@ -113,8 +117,8 @@ fn one_hot(label: u8) -> Vec<f32> {
 fn model(job: &Job) -> Result {
     let inputs = store(job)?.width();
     let layers = Model::new(inputs, &job.layers).summary().into_iter().map(|row| summary::Layer {
-        name: row.layer.split(' ').next().unwrap_or_default().to_string(),
-        kind: row.layer.split(['(', ')']).nth(1).unwrap_or_default().to_string(),
+        name: row.name,
+        kind: row.kind.to_string(),
         output: row.output_shape,
         params: row.parameters as u64,
     });

@@ -190,7 +190,9 @@ fn claim(args: &Args, job: &Job) -> Result<RunDir> {
     };
     match &args.run_dir {
         Some(path) => Ok(RunDir::claim(path, existing)?),
-        None if args.resume => Err(Failed::new(exit::USAGE, "--resume needs --run-dir, which names the run to go on with")),
+        None if args.resume => {
+            Err(Failed::new(exit::USAGE, "--resume needs --run-dir, which names the run to go on with"))
+        }
         None => Ok(RunDir::claim_next(Path::new("runs"), &job.name)?),
     }
 }
@@ -203,7 +205,9 @@ fn finished(args: &Args, run: &RunDir, job: &Job) -> Result<Option<SavedRun>> {
     let Ok(saved) = SavedRun::open(run.path()) else { return Ok(None) };
     let there = saved.job()?;
     let resolved = match job.blas_kernel {
-        BlasKernel::Native | BlasKernel::Environment => Job { blas_kernel: there.blas_kernel.clone(), ..job.clone() },
+        BlasKernel::Native | BlasKernel::Environment => {
+            Job { blas_kernel: there.blas_kernel.clone(), ..job.clone() }
+        }
         BlasKernel::Named(_) => job.clone(),
     };
     let differences = there.differences(&resolved);
@@ -221,7 +225,8 @@ fn finished(args: &Args, run: &RunDir, job: &Job) -> Result<Option<SavedRun>> {
 /// A cluster on loopback, with one job and workers of its own.
 async fn train(args: &Args, job: Job, run: RunDir) -> Result {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-    let listener = listener.map_err(|error| Failed::new(exit::NOT_ALLOWED, format!("cannot listen: {error}")))?;
+    let listener =
+        listener.map_err(|error| Failed::new(exit::NOT_ALLOWED, format!("cannot listen: {error}")))?;
     let address = listener.local_addr().map_err(|error| Failed::new(exit::UNEXPECTED, error.to_string()))?;
     let cores = process::cores();
     let workers = args.workers.unwrap_or_else(|| cores.max(2).min(job.shards));

@@ -11,7 +11,9 @@ use crate::see::table::{Column, Table};
 
 /// List the workers of a running cluster
 #[derive(Clone, Debug, ClapArgs)]
-#[command(after_help = "Examples:\n  coordinator workers --cluster 127.0.0.1:7070\n  coordinator workers --cluster 127.0.0.1:7070 --json")]
+#[command(
+    after_help = "Examples:\n  coordinator workers --cluster 127.0.0.1:7070\n  coordinator workers --cluster 127.0.0.1:7070 --json"
+)]
 pub(super) struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,

@@ -38,7 +38,10 @@ impl ClusterService {
     }
 
     /// Asks the driver, and waits for its answer.
-    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<Result<T, Status>>) -> Input) -> Result<T, Status> {
+    async fn ask<T>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<Result<T, Status>>) -> Input,
+    ) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
         self.driver.send(input(reply)).await;
         answer.await.map_err(|_| Status::unavailable("the cluster has ended"))?
@@ -70,7 +73,10 @@ impl Cluster for ClusterService {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    async fn list_jobs(&self, _: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+    async fn list_jobs(
+        &self,
+        _: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let jobs = self.snapshot().jobs.iter().map(|status| status.job.clone()).collect();
         Ok(Response::new(v1::ListJobsResponse { jobs }))
     }

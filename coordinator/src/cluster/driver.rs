@@ -123,7 +123,9 @@ impl Driver {
     fn say_goodbye(&mut self) {
         let reason = "the cluster has ended".to_string();
         for session in self.sessions.values() {
-            let _ = session.outbox.try_send(Outgoing::Message(Down::Goodbye(v1::Goodbye { reason: reason.clone() })));
+            let _ = session
+                .outbox
+                .try_send(Outgoing::Message(Down::Goodbye(v1::Goodbye { reason: reason.clone() })));
         }
     }
 
@@ -187,7 +189,9 @@ impl Driver {
         match action {
             Action::Welcome { worker } => self.welcome(worker),
             Action::Dismiss { worker, reason } => self.close(worker, Some(dismissal(&reason))),
-            Action::UseKernel { worker, kernel } => self.say(worker, Down::UseKernel(v1::UseKernel { kernel })),
+            Action::UseKernel { worker, kernel } => {
+                self.say(worker, Down::UseKernel(v1::UseKernel { kernel }))
+            }
             Action::Load { job } => self.load(job),
             Action::StartJob { worker, job } => self.start_job(worker, job),
             Action::Hold { worker, job, shards, spare } => self.hold(worker, job, &shards, spare),
@@ -291,10 +295,13 @@ impl Driver {
         let nodes = nodes.into_iter().map(v1::Node::from).collect();
         let parameter_bytes = parameters.as_ref().map_or(0, |parameters| parameters.len() as u64);
         let header = Down::Work(v1::Work { id: Some(work.into()), nodes, parameter_bytes });
-        self.put(worker, match parameters {
-            Some(parameters) => Outgoing::Bulk(header, parameters),
-            None => Outgoing::Message(header),
-        });
+        self.put(
+            worker,
+            match parameters {
+                Some(parameters) => Outgoing::Bulk(header, parameters),
+                None => Outgoing::Message(header),
+            },
+        );
     }
 
     fn result(&mut self, result: NodeResult) {
@@ -316,12 +323,16 @@ impl Driver {
     // Jobs.
 
     fn submit(&mut self, job_toml: &str, client_key: String) -> Result<String, Refusal> {
-        let known = self.jobs.values().find(|record| !client_key.is_empty() && record.client_key == client_key);
+        let known =
+            self.jobs.values().find(|record| !client_key.is_empty() && record.client_key == client_key);
         if let Some(record) = known {
             return Ok(record.id.clone());
         }
         if self.control.queued() >= self.config.max_queued {
-            return Err(Refusal::resource_exhausted(format!("{} jobs are queued already", self.config.max_queued)));
+            return Err(Refusal::resource_exhausted(format!(
+                "{} jobs are queued already",
+                self.config.max_queued
+            )));
         }
         let invalid = |error: millefeuille_core::job::JobError| Refusal::invalid_argument(error.to_string());
         let job = Job::parse("job", job_toml).map_err(invalid)?;
@@ -385,7 +396,11 @@ impl Driver {
         let facts = loaded.facts.clone();
         info!(
             "data is ready: {} training, {} validation, {} test samples; kernel {}, OpenBLAS {}",
-            facts.sizes.train, facts.sizes.validation, facts.sizes.test, facts.arithmetic.kernel, facts.arithmetic.version
+            facts.sizes.train,
+            facts.sizes.validation,
+            facts.sizes.test,
+            facts.arithmetic.kernel,
+            facts.arithmetic.version
         );
         let training = Training::new(loaded);
         self.serving.send_replace(Some(Arc::new(Serving {
@@ -466,11 +481,17 @@ impl Driver {
 
     fn note(&mut self, note: &Note) {
         let (kind, text) = match note {
-            Note::Joined { worker, name, slots } => ("joined", format!("{worker} ({name}) joined with {slots} slots")),
+            Note::Joined { worker, name, slots } => {
+                ("joined", format!("{worker} ({name}) joined with {slots} slots"))
+            }
             Note::Left { worker, name, how } => ("left", format!("{worker} ({name}) left: {how}")),
             Note::Placed { placement, from, .. } => {
-                let runs = placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
-                ("placed", format!("from {from} on, shards are placed: {}", runs.collect::<Vec<_>>().join(", ")))
+                let runs =
+                    placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
+                (
+                    "placed",
+                    format!("from {from} on, shards are placed: {}", runs.collect::<Vec<_>>().join(", ")),
+                )
             }
         };
         info!("{text}");
@@ -488,7 +509,9 @@ fn dismissal(reason: &Dismissal) -> Refusal {
         Dismissal::Silent { silence } => {
             Refusal::aborted(format!("nothing came from this worker for {:.1} s", silence.as_secs_f64()))
         }
-        Dismissal::Full { limit } => Refusal::resource_exhausted(format!("there are {limit} workers already")),
+        Dismissal::Full { limit } => {
+            Refusal::resource_exhausted(format!("there are {limit} workers already"))
+        }
         Dismissal::Arithmetic { theirs, needed } => Refusal::failed_precondition(format!(
             "it computes other bits than the job needs: it has OpenBLAS {} with kernel {} (fingerprint {}), \
              the job needs {} with {} ({}); use the same OpenBLAS version, and pin blas_kernel in the job",

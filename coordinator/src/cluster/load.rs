@@ -61,7 +61,8 @@ pub fn load(job: Job) -> Result<Loaded, Failure> {
     let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
     let spec = spec(&job, &store);
     if spec.sizes.train == 0 {
-        let message = format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
+        let message =
+            format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
         return Err(Failure { exit_code: exit::USAGE, message });
     }
     let probed = probe(&job.blas_kernel, &spec).map_err(failure(exit::USAGE))?;
@@ -135,5 +136,6 @@ fn probe(kernel: &BlasKernel, spec: &Spec) -> Result<Probed, String> {
         let message = String::from_utf8_lossy(&output.stderr);
         return Err(message.trim().trim_start_matches("error: ").to_string());
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| format!("cannot find out how BLAS computes: {error}"))
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("cannot find out how BLAS computes: {error}"))
 }

@@ -86,17 +86,22 @@ async fn keep(local: Local, cluster: Handle) {
     let mut wait = FIRST_WAIT;
     loop {
         let how = match local.spawn() {
-            Ok(mut child) => match child.wait().await {
-                Ok(status) if status.success() => return,
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            },
+            Ok(mut child) => {
+                // Waiting for a child closes its input, and that would end it: the pipe is held beside it.
+                let _pipe = child.stdin.take();
+                match child.wait().await {
+                    Ok(status) if status.success() => return,
+                    Ok(status) => status.to_string(),
+                    Err(error) => error.to_string(),
+                }
+            }
             Err(error) => format!("it cannot be started: {error}"),
         };
         deaths.retain(|death| death.elapsed() < WITHIN);
         deaths.push(Instant::now());
         if deaths.len() >= DEATHS {
-            let message = format!("a worker process died {DEATHS} times within a minute ({how}); see its log above");
+            let message =
+                format!("a worker process died {DEATHS} times within a minute ({how}); see its log above");
             return cluster.send(Input::NoLocalWorkers(message)).await;
         }
         warn!("a worker process died ({how}); starting it again in {} ms", wait.as_millis());

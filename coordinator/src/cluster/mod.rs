@@ -108,8 +108,6 @@ struct Services {
     status: watch::Receiver<Arc<Status>>,
     serving: watch::Receiver<Option<Arc<Serving>>>,
     token: Option<String>,
-    heartbeat_interval: Duration,
-    heartbeat_deadline: Duration,
     incarnation: u64,
 }
 
@@ -125,8 +123,6 @@ impl Cluster {
             status,
             serving,
             token: config.token.clone(),
-            heartbeat_interval: config.heartbeat_interval,
-            heartbeat_deadline: config.control.heartbeat_deadline,
             incarnation: config.control.incarnation,
         };
         let driver = Driver::new(config, handle.clone(), inbox, status_sender, serving_sender);
@@ -174,13 +170,17 @@ async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ClusterServer<cluster_service::ClusterService>>().await;
     health.set_serving::<WorkerServer<worker_service::WorkerService>>().await;
-    let reflect = || tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let reflect = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let cluster = cluster_service::ClusterService::new(handle, services.status.clone());
     let worker = worker_service::WorkerService::new(services);
     let incoming = TcpListenerStream::new(listener);
-    let incoming = tokio_stream::StreamExt::map(incoming, |stream| stream.inspect(|stream| _ = stream.set_nodelay(true)));
+    let incoming = tokio_stream::StreamExt::map(incoming, |stream| {
+        stream.inspect(|stream| _ = stream.set_nodelay(true))
+    });
     wire::server()
         .add_service(health_service)
         .add_service(reflect().build_v1()?)

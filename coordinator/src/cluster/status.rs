@@ -101,7 +101,9 @@ fn waiting(waiting: &Waiting) -> String {
         Waiting::Nothing => String::new(),
         Waiting::Data => "reading the data".to_string(),
         Waiting::Workers { present, needed, .. } => {
-            format!("waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator ADDR)")
+            format!(
+                "waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator ADDR)"
+            )
         }
         Waiting::Samples(workers) => format!("waiting for samples to reach {}", names(workers)),
         Waiting::Results { work, workers } if workers.is_empty() => format!("closing {work}"),
@@ -119,7 +121,9 @@ pub(super) fn describe(outcome: &Outcome) -> String {
             "training diverged: the loss is not finite after {work} (try a smaller --learning-rate, or scaled input)"
         ),
         Outcome::WorkerLost { worker, during, how } => {
-            format!("{worker} was lost during {during}: {how} (start the job again; its result will be the same)")
+            format!(
+                "{worker} was lost during {during}: {how} (start the job again; its result will be the same)"
+            )
         }
         Outcome::TooFewWorkers { present, needed, waited } => format!(
             "not enough workers: {present} of at least {needed} after {:.0} s (start workers, or lower --min-workers)",
@@ -193,7 +197,9 @@ fn progress(driver: &Driver, number: JobId) -> Option<v1::Progress> {
 }
 
 fn step_time(driver: &Driver) -> v1::StepTime {
-    let Some(clock) = driver.training.as_ref().map(|training| training.clock) else { return v1::StepTime::default() };
+    let Some(clock) = driver.training.as_ref().map(|training| training.clock) else {
+        return v1::StepTime::default();
+    };
     v1::StepTime {
         compute_ms: clock.compute_ms,
         wait_ms: clock.wait_ms,

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use millefeuille_core::control::{Phase, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::job::Job;
 use millefeuille_core::learn::elementwise::add_assign;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizer::OptimizerState;
 use millefeuille_core::learn::tree::{Inserted, Node, Reduction, Tree};
-use millefeuille_core::job::Job;
 use millefeuille_proto::wire::Pool;
 
 use super::load::Loaded;
@@ -144,7 +144,9 @@ impl Training {
     pub(super) fn close(&mut self, work: WorkId) -> bool {
         let started = Instant::now();
         let pair = self.reduction.take().and_then(|mut reduction| reduction.take_last_pair());
-        let Some((mut left, right)) = pair else { unreachable!("the control machine closes complete trees only") };
+        let Some((mut left, right)) = pair else {
+            unreachable!("the control machine closes complete trees only")
+        };
         let total = Sum {
             gradient: Vec::new(),
             loss_sum: left.loss_sum + right.as_ref().map_or(0.0, |right| right.loss_sum),

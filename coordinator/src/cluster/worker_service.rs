@@ -73,7 +73,8 @@ impl Worker for WorkerService {
         self.shared.services.outbox.send(Input::Connected(Box::new(connected))).await;
         tokio::spawn(Arc::clone(&self.shared).listen(worker, incoming, Arc::clone(&traffic)));
         let outgoing = ReceiverStream::new(outgoing).flat_map(|outgoing| stream::iter(outgoing.expand()));
-        let counted = outgoing.inspect(move |message| traffic.send(message.as_ref().map_or(0, payload_bytes)));
+        let counted =
+            outgoing.inspect(move |message| traffic.send(message.as_ref().map_or(0, payload_bytes)));
         Ok(Response::new(Box::pin(counted)))
     }
 
@@ -84,7 +85,8 @@ impl Worker for WorkerService {
         let request = request.into_inner();
         let shard = Shard::try_from(convert::required(request.id, "id")?)?;
         let serving = self.shared.serving(JobId(request.job));
-        let serving = serving.ok_or_else(|| Status::not_found(format!("job {} does not run", request.job)))?;
+        let serving =
+            serving.ok_or_else(|| Status::not_found(format!("job {} does not run", request.job)))?;
         let stored = serving.store.get(shard);
         let stored = stored.ok_or_else(|| Status::not_found(format!("there is no shard {shard}")))?;
         let traffic = self.shared.sessions().get(&request.worker_id).cloned();
@@ -138,9 +140,9 @@ impl Shared {
             )));
         }
         match &self.services.token {
-            Some(token) if *token != hello.token => {
-                Err(Status::unauthenticated("this cluster works with its own workers only (its token was not given)"))
-            }
+            Some(token) if *token != hello.token => Err(Status::unauthenticated(
+                "this cluster works with its own workers only (its token was not given)",
+            )),
             _ => Ok(hello),
         }
     }
@@ -153,7 +155,8 @@ impl Shared {
         traffic: Arc<Traffic>,
     ) {
         let inbox = self.services.outbox.clone();
-        let mut reader = Reader { worker, inbox: &inbox, serving: self.services.serving.clone(), result: None };
+        let mut reader =
+            Reader { worker, inbox: &inbox, serving: self.services.serving.clone(), result: None };
         let departure = loop {
             match incoming.message().await {
                 Ok(Some(v1::SessionRequest { message: Some(message) })) => {
@@ -187,7 +190,9 @@ struct Incoming {
 enum Bulk {
     Assembly(Assembly),
     /// The job is over: the rest is read and thrown away.
-    Ignored { left: u64 },
+    Ignored {
+        left: u64,
+    },
 }
 
 impl Reader<'_> {
@@ -252,7 +257,8 @@ impl Reader<'_> {
         });
         let Some(Incoming { header, bulk: Bulk::Assembly(assembly) }) = complete else { return Ok(()) };
         let job = header.id.as_ref().map_or(0, |id| id.job);
-        let Some(serving) = self.serving.borrow().as_ref().filter(|serving| serving.job.0 == job).cloned() else {
+        let Some(serving) = self.serving.borrow().as_ref().filter(|serving| serving.job.0 == job).cloned()
+        else {
             return Ok(());
         };
         let result = NodeResult {

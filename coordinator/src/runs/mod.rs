@@ -159,7 +159,8 @@ impl RunDir {
     /// If it can't be written.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), RunError> {
         let path = self.path.join(name);
-        write_whole(&path, content).map_err(|error| RunError::of(&path, format!("cannot be written: {error}")))
+        write_whole(&path, content)
+            .map_err(|error| RunError::of(&path, format!("cannot be written: {error}")))
     }
 
     /// Writes a picture.
@@ -168,7 +169,8 @@ impl RunDir {
     /// If it can't be written.
     pub fn write_plot(&self, name: &str, svg: &str) -> Result<(), RunError> {
         let plots = self.path.join(PLOTS);
-        fs::create_dir_all(&plots).map_err(|error| RunError::of(&plots, format!("cannot be made: {error}")))?;
+        fs::create_dir_all(&plots)
+            .map_err(|error| RunError::of(&plots, format!("cannot be made: {error}")))?;
         self.write(&format!("{PLOTS}/{name}"), svg.as_bytes())
     }
 
@@ -215,7 +217,9 @@ fn lock(path: &Path) -> Result<File, RunError> {
             let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
             return Err(RunError::of(path, format!("{holder} works in this run directory")));
         }
-        Err(TryLockError::Error(error)) => return Err(RunError::of(&file, format!("cannot be locked: {error}"))),
+        Err(TryLockError::Error(error)) => {
+            return Err(RunError::of(&file, format!("cannot be locked: {error}")));
+        }
     }
     let holder = format!("process {}\n", millefeuille_worker::process::name());
     let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
@@ -302,7 +306,9 @@ impl SavedRun {
     pub fn parameters(&self, model: &millefeuille_core::learn::model::Model) -> Result<Vec<f32>, RunError> {
         let path = self.path.join(MODEL);
         if !path.exists() {
-            let what = format!("there is no {MODEL}: the job is not done (coordinator train --resume goes on with it)");
+            let what = format!(
+                "there is no {MODEL}: the job is not done (coordinator train --resume goes on with it)"
+            );
             return Err(RunError::of(&self.path, what));
         }
         let bytes = fs::read(&path).map_err(|error| RunError::of(&path, error))?;

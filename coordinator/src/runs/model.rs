@@ -28,10 +28,14 @@ pub fn decode(bytes: &[u8], model: &Model) -> Result<Vec<f32>, String> {
     let mut parameters = vec![0.0; model.parameter_count()];
     let tensors = model.tensors();
     for tensor in &tensors {
-        let view = file.tensor(&tensor.name).map_err(|_| misfit(&format!("it has no tensor {}", tensor.name)))?;
+        let view =
+            file.tensor(&tensor.name).map_err(|_| misfit(&format!("it has no tensor {}", tensor.name)))?;
         if view.dtype() != Dtype::F32 || view.shape() != &tensor.shape[..] {
             let (dtype, shape) = (view.dtype(), view.shape());
-            return Err(misfit(&format!("{} is {dtype:?} {shape:?}, not F32 {:?}", tensor.name, tensor.shape)));
+            return Err(misfit(&format!(
+                "{} is {dtype:?} {shape:?}, not F32 {:?}",
+                tensor.name, tensor.shape
+            )));
         }
         let len: usize = tensor.shape.iter().product();
         let place: &mut [u8] = bytemuck::cast_slice_mut(&mut parameters[tensor.offset..tensor.offset + len]);

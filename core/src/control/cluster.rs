@@ -7,7 +7,8 @@ use super::members::{Hello, Member, Members, Part, Role};
 use super::queue::Queue;
 use super::run::{Facts, Position, Run, Stage, Taken};
 use super::{
-    Action, Departure, Discard, Dismissal, Event, JobId, JobState, Note, Outcome, Phase, Placement, WorkId, WorkerId,
+    Action, Departure, Discard, Dismissal, Event, JobId, JobState, Note, Outcome, Phase, Placement, WorkId,
+    WorkerId,
 };
 use crate::data::shard::Shard;
 use crate::learn::tree::Node;
@@ -83,7 +84,9 @@ impl Cluster {
             Event::Join { worker, hello } => self.join(now, worker, hello, out),
             Event::Leave { worker, departure } => self.leave(now, worker, &describe(&departure), out),
             Event::Heard { worker } => self.heard(now, worker),
-            Event::JobAccepted { worker, job, fingerprint } => self.accepted(now, worker, job, fingerprint, out),
+            Event::JobAccepted { worker, job, fingerprint } => {
+                self.accepted(now, worker, job, fingerprint, out)
+            }
             Event::ShardHeld { worker, job, shard } => self.shard_held(now, worker, job, shard, out),
             Event::Result { worker, work, node, samples, busy } => {
                 self.measure(now, worker, work, samples, busy);
@@ -140,7 +143,9 @@ impl Cluster {
         let (Some(run), Some(member)) = (&self.run, self.members.get(&worker)) else { return Role::Idle };
         match member.part(run.job) {
             Some(_) if run.placement.contains_key(&worker) => Role::Computing,
-            Some(_) if run.target.as_ref().is_some_and(|target| target.contains_key(&worker)) => Role::Fetching,
+            Some(_) if run.target.as_ref().is_some_and(|target| target.contains_key(&worker)) => {
+                Role::Fetching
+            }
             Some(_) => Role::Spare,
             None => Role::Idle,
         }
@@ -232,7 +237,14 @@ impl Cluster {
         }
     }
 
-    fn accepted(&mut self, now: Duration, worker: WorkerId, job: JobId, theirs: String, out: &mut Vec<Action>) {
+    fn accepted(
+        &mut self,
+        now: Duration,
+        worker: WorkerId,
+        job: JobId,
+        theirs: String,
+        out: &mut Vec<Action>,
+    ) {
         self.heard(now, worker);
         let Some(run) = self.run.as_ref().filter(|run| run.job == job && run.facts.is_some()) else { return };
         let needed = run.facts().shapes_fingerprint.clone();
@@ -245,7 +257,14 @@ impl Cluster {
         self.place_again(now, out);
     }
 
-    fn shard_held(&mut self, now: Duration, worker: WorkerId, job: JobId, shard: Shard, out: &mut Vec<Action>) {
+    fn shard_held(
+        &mut self,
+        now: Duration,
+        worker: WorkerId,
+        job: JobId,
+        shard: Shard,
+        out: &mut Vec<Action>,
+    ) {
         self.heard(now, worker);
         let Some(member) = self.members.get_mut(&worker) else { return };
         let Some(part) = member.job.as_mut().filter(|part| part.job == job) else { return };
@@ -325,10 +344,13 @@ impl Cluster {
     }
 
     fn loaded(&mut self, now: Duration, job: JobId, facts: Facts, out: &mut Vec<Action>) {
-        let Some(run) = self.run.as_mut().filter(|run| run.job == job && run.stage == Stage::Loading) else { return };
+        let Some(run) = self.run.as_mut().filter(|run| run.job == job && run.stage == Stage::Loading) else {
+            return;
+        };
         run.facts = Some(facts);
         run.stage = Stage::Gathering { since: now };
-        let members: Vec<_> = self.members.iter().map(|(&worker, member)| (worker, member.hello.clone())).collect();
+        let members: Vec<_> =
+            self.members.iter().map(|(&worker, member)| (worker, member.hello.clone())).collect();
         for (worker, hello) in members {
             match self.refusal(worker, &hello) {
                 None => self.invite(worker, out),
@@ -379,7 +401,9 @@ impl Cluster {
 
     /// Begins the job once the first placement's samples are all there.
     fn begin_if_ready(&mut self, out: &mut Vec<Action>) {
-        let Some(run) = self.run.as_mut().filter(|run| matches!(run.stage, Stage::Gathering { .. })) else { return };
+        let Some(run) = self.run.as_mut().filter(|run| matches!(run.stage, Stage::Gathering { .. })) else {
+            return;
+        };
         if run.target_is_held(&self.members) {
             run.stage = Stage::Stepping;
             self.queue.set(run.job, JobState::Running);
@@ -415,7 +439,8 @@ impl Cluster {
     fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
         let deadline = self.config.heartbeat_deadline;
         let silence = |member: &Member| now.saturating_sub(member.heard);
-        let silent: Vec<_> = self.members.iter().map(|(&w, m)| (w, silent_for(silence(m), deadline))).collect();
+        let silent: Vec<_> =
+            self.members.iter().map(|(&w, m)| (w, silent_for(silence(m), deadline))).collect();
         for (worker, silence) in silent.into_iter().filter_map(|(worker, silence)| Some((worker, silence?))) {
             out.push(Action::Dismiss { worker, reason: Dismissal::Silent { silence } });
             self.leave(now, worker, &format!("nothing came from it for {:.1} s", silence.as_secs_f64()), out);

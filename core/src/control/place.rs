@@ -61,9 +61,8 @@ fn align(tree: &Tree, weights: &[f64], cuts: &mut [u32]) {
             (costs[0].max(costs[1]), costs[0] + costs[1])
         };
         let candidates = cuts[index].saturating_sub(2)..=cuts[index] + 2;
-        let best = candidates
-            .filter(|&cut| cuts[index - 1] < cut && cut < cuts[index + 1])
-            .min_by(|&a, &b| {
+        let best =
+            candidates.filter(|&cut| cuts[index - 1] < cut && cut < cuts[index + 1]).min_by(|&a, &b| {
                 let (a, b) = (around(a), around(b));
                 a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
             });

@@ -44,7 +44,12 @@ impl Facts {
 
     /// Shards of the three splits with these indices, leaving out those without samples.
     fn shards_of(&self, indices: impl Iterator<Item = u32> + Clone) -> Vec<Shard> {
-                let of = |split| indices.clone().filter(move |&i| i < self.sizes.of(split)).map(move |index| Shard { split, index });
+        let of = |split| {
+            indices
+                .clone()
+                .filter(move |&i| i < self.sizes.of(split))
+                .map(move |index| Shard { split, index })
+        };
         Split::ALL.into_iter().flat_map(of).collect()
     }
 
@@ -74,7 +79,9 @@ impl Position {
     fn next(self, facts: &Facts) -> Option<Self> {
         match self.phase {
             Phase::Train if self.step + 1 < facts.plan.steps() => Some(Self { step: self.step + 1, ..self }),
-            Phase::Train if facts.sizes.validation > 0 => Some(Self { phase: Phase::Validate, step: 0, ..self }),
+            Phase::Train if facts.sizes.validation > 0 => {
+                Some(Self { phase: Phase::Validate, step: 0, ..self })
+            }
             Phase::Train | Phase::Validate => Some(Self { phase: Phase::Test, step: 0, ..self }),
             Phase::Test => None,
         }
@@ -168,9 +175,12 @@ impl Run {
         push_new(&mut shards, facts.shards_of(run(&self.placement)));
         if !matches!(self.stage, Stage::Gathering { .. }) {
             let first = self.placement.get(&worker).map_or(0, |run| run.end);
-            let ahead = (0..facts.shards).flat_map(|k| facts.shards_of(std::iter::once((first + k) % facts.shards)));
+            let ahead =
+                (0..facts.shards).flat_map(|k| facts.shards_of(std::iter::once((first + k) % facts.shards)));
             let needed: u64 = shards.iter().map(|&shard| facts.shard_bytes(shard)).sum();
-            push_within(&mut shards, ahead, cache_bytes.saturating_sub(needed), |shard| facts.shard_bytes(shard));
+            push_within(&mut shards, ahead, cache_bytes.saturating_sub(needed), |shard| {
+                facts.shard_bytes(shard)
+            });
         }
         shards
     }
@@ -179,9 +189,13 @@ impl Run {
     pub(super) fn target_is_held(&self, members: &Members) -> bool {
         let holds = |worker: &WorkerId, indices: std::ops::Range<u32>| {
             let part = members.get(worker).and_then(|member| member.part(self.job));
-            part.is_some_and(|part| self.facts().shards_of(indices).iter().all(|shard| part.held.contains(shard)))
+            part.is_some_and(|part| {
+                self.facts().shards_of(indices).iter().all(|shard| part.held.contains(shard))
+            })
         };
-        self.target.as_ref().is_some_and(|target| target.iter().all(|(worker, run)| holds(worker, run.clone())))
+        self.target
+            .as_ref()
+            .is_some_and(|target| target.iter().all(|(worker, run)| holds(worker, run.clone())))
     }
 
     /// The unit of work at the present position.
@@ -195,9 +209,11 @@ impl Run {
         let tree = Tree::new(self.facts().shards);
         let present = self.facts().present(work.phase, work.step);
         let nodes = |run: std::ops::Range<u32>| tree.cover_present(&run.collect(), &present);
-        let asked: Vec<_> = self.placement.iter().map(|(&worker, run)| (worker, nodes(run.clone()))).collect();
+        let asked: Vec<_> =
+            self.placement.iter().map(|(&worker, run)| (worker, nodes(run.clone()))).collect();
         let asked: Vec<_> = asked.into_iter().filter(|(_, nodes)| !nodes.is_empty()).collect();
-        let by_worker = asked.iter().map(|(worker, nodes)| (*worker, nodes.iter().copied().collect())).collect();
+        let by_worker =
+            asked.iter().map(|(worker, nodes)| (*worker, nodes.iter().copied().collect())).collect();
         self.open = Some(Open { work, reduction: Reduction::new(tree, &present), asked: by_worker });
         self.stage = Stage::Stepping;
         asked
@@ -228,7 +244,9 @@ impl Run {
 
     /// Who still owes nodes of the open tree.
     pub(super) fn owing(&self) -> Vec<WorkerId> {
-        let Some(open) = self.open.as_ref().filter(|_| self.stage == Stage::Stepping) else { return Vec::new() };
+        let Some(open) = self.open.as_ref().filter(|_| self.stage == Stage::Stepping) else {
+            return Vec::new();
+        };
         let missing = open.reduction.missing();
         let owes = |nodes: &BTreeSet<Node>| {
             nodes.iter().any(|node| missing.iter().any(|gap| gap.first < node.end && node.first < gap.end))

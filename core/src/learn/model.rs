@@ -51,8 +51,10 @@ pub struct Tensor {
 /// A line of the model's summary, as Keras' `model.summary()` has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SummaryRow {
-    /// The layer's name and type: `dense_1 (Dense)`.
-    pub layer: String,
+    /// The layer's name: `dense_1`.
+    pub name: String,
+    /// Its type: `Dense`.
+    pub kind: &'static str,
     /// Its outputs for a batch of any size: `(None, 128)`.
     pub output_shape: String,
     /// How many parameters it has.
@@ -122,7 +124,8 @@ impl Model {
         let named = self.steps.iter().zip(self.names());
         named
             .map(|(step, name)| SummaryRow {
-                layer: format!("{name} ({})", step.type_name()),
+                name,
+                kind: step.type_name(),
                 output_shape: format!("(None, {})", step.outputs),
                 parameters: step.parameter_count(),
             })
