@@ -43,7 +43,7 @@ pub enum Waiting {
     Workers {
         /// How many can compute it.
         present: usize,
-        /// How many are needed.
+        /// How many are needed or, for a moment, expected.
         needed: usize,
         /// Since when.
         since: Duration,
@@ -158,7 +158,9 @@ impl Cluster {
             Stage::Loading => Waiting::Data,
             Stage::Gathering { since } if run.target.is_none() => {
                 let present = run.candidates(&self.members).len();
-                Waiting::Workers { present, needed: self.config.min_workers, since }
+                let Config { min_workers, expected_workers, .. } = self.config;
+                let needed = if present < min_workers { min_workers } else { expected_workers };
+                Waiting::Workers { present, needed, since }
             }
             Stage::Gathering { .. } => Waiting::Samples(self.fetching(run)),
             Stage::Stepping | Stage::Closing => {
@@ -211,7 +213,7 @@ impl Cluster {
             return;
         }
         let job = run.job;
-        member.job = Some(Part { job, accepted: false, told: Vec::new(), held: Default::default() });
+        member.job = Some(Part { job, accepted: false, told: Vec::new(), spare: false, held: Default::default() });
         out.push(Action::StartJob { worker, job });
     }
 
@@ -391,9 +393,10 @@ impl Cluster {
             let shards = run.shards_to_hold(worker, member.hello.cache_bytes);
             let placed = |placement: &Placement| placement.contains_key(&worker);
             let spare = !placed(&run.placement) && !run.target.as_ref().is_some_and(placed);
-            if let Some(part) = member.job.as_mut().filter(|part| part.told != shards || spare) {
+            if let Some(part) = member.job.as_mut().filter(|part| part.told != shards || part.spare != spare) {
                 part.held.retain(|shard| shards.contains(shard));
                 part.told.clone_from(&shards);
+                part.spare = spare;
                 out.push(Action::Hold { worker, job, shards, spare });
             }
         }

@@ -70,6 +70,8 @@ pub struct Part {
     pub accepted: bool,
     /// What it was last told to hold.
     pub told: Vec<Shard>,
+    /// Whether it was told that it is a spare.
+    pub spare: bool,
     /// What it holds.
     pub held: BTreeSet<Shard>,
 }
