@@ -20,6 +20,16 @@ pub fn read(source: &Source) -> Result<Dataset, String> {
     Dataset::decode(files).map_err(|error| error.to_string())
 }
 
+/// The same source with an absolute path, so that it is found again from anywhere.
+///
+/// # Errors
+/// If there is no current directory.
+pub fn absolute(source: &Source) -> Result<Source, String> {
+    let Source::Directory(path) = source else { return Ok(source.clone()) };
+    let absolute = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Source::Directory(absolute))
+}
+
 fn from_directory(directory: &Path) -> Result<[NamedFile; 4], String> {
     if !directory.is_dir() {
         return Err(format!(

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use millefeuille_core::blas::Arithmetic;
 use millefeuille_core::control::{
-    Action, Cluster, Config, Departure, Discard, Dismissal, Event, Facts, Failure, Hello, JobId, JobState, Note, Outcome,
-    Phase, Role, Waiting, WorkId, WorkerId,
+    Action, Cluster, Config, Departure, Discard, Dismissal, Event, Facts, Failure, Hello, JobId, JobState,
+    Note, Outcome, Phase, Role, Waiting, WorkId, WorkerId,
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
@@ -220,7 +220,8 @@ fn a_job_goes_through_its_steps_and_evaluations_in_order() {
     script.submit(1);
     script.wait(0.0);
     script.answer_all();
-    let steps: Vec<_> = script.closed().iter().map(|work| (work.epoch, work.phase, work.step, work.parameter_tag)).collect();
+    let steps: Vec<_> =
+        script.closed().iter().map(|work| (work.epoch, work.phase, work.step, work.parameter_tag)).collect();
     assert_eq!(
         steps,
         [
@@ -409,7 +410,10 @@ fn of_more_workers_than_shards_some_are_spares_and_are_told_so() {
     script.submit(1);
     assert_eq!(script.asked(), [(1, "[0,1)".to_string()), (2, "[1,2)".to_string())]);
     assert_eq!(script.cluster.role(WorkerId(3)), Role::Spare);
-    assert_eq!(script.count(|action| matches!(action, Action::Hold { worker: WorkerId(3), spare: true, .. })), 1);
+    assert_eq!(
+        script.count(|action| matches!(action, Action::Hold { worker: WorkerId(3), spare: true, .. })),
+        1
+    );
     script.leave(3);
     script.answer_all();
     assert_eq!(script.outcome(1), &Outcome::Done);
@@ -445,10 +449,9 @@ fn members_are_measured_against_each_job_anew() {
 fn other_bits_on_the_jobs_own_shapes_are_refused() {
     let mut script = Script::new();
     script.submit(1);
-    let mut cluster_actions = script.cluster.handle(
-        Duration::ZERO,
-        Event::Join { worker: WorkerId(1), hello: hello("Zen", "native", 1) },
-    );
+    let mut cluster_actions = script
+        .cluster
+        .handle(Duration::ZERO, Event::Join { worker: WorkerId(1), hello: hello("Zen", "native", 1) });
     assert!(cluster_actions.contains(&Action::StartJob { worker: WorkerId(1), job: JOB }));
     let accepted = Event::JobAccepted { worker: WorkerId(1), job: JOB, fingerprint: "other".into() };
     cluster_actions = script.cluster.handle(Duration::ZERO, accepted);
@@ -474,8 +477,13 @@ fn losing_a_worker_with_shards_ends_the_job() {
     script.submit(1);
     script.answer_step();
     script.leave(2);
-    let Outcome::WorkerLost { worker, during, how } = script.outcome(1) else { panic!("{:?}", script.outcome(1)) };
-    assert_eq!((&**worker, &**during, &**how), ("worker 2 (host:1)", "step 2 of epoch 1", "its connection was closed"));
+    let Outcome::WorkerLost { worker, during, how } = script.outcome(1) else {
+        panic!("{:?}", script.outcome(1))
+    };
+    assert_eq!(
+        (&**worker, &**during, &**how),
+        ("worker 2 (host:1)", "step 2 of epoch 1", "its connection was closed")
+    );
 }
 
 #[test]
@@ -506,7 +514,9 @@ fn a_silent_worker_is_given_up_at_the_deadline() {
         matches!(action, Action::Dismiss { worker: WorkerId(2), reason: Dismissal::Silent { .. } })
     };
     assert_eq!(script.count(silent), 1);
-    assert!(matches!(script.outcome(1), Outcome::WorkerLost { worker, .. } if worker.starts_with("worker 2")));
+    assert!(
+        matches!(script.outcome(1), Outcome::WorkerLost { worker, .. } if worker.starts_with("worker 2"))
+    );
     assert_eq!(script.cluster.members().keys().collect::<Vec<_>>(), [&WorkerId(1)]);
 }
 
@@ -562,7 +572,8 @@ fn faster_workers_get_more_shards() {
     script.submit(1);
     script.join(2);
     script.answer_step();
-    let shards: u32 = script.owed.iter().filter(|(worker, ..)| worker.0 == 1).map(|(_, _, node)| node.len()).sum();
+    let shards: u32 =
+        script.owed.iter().filter(|(worker, ..)| worker.0 == 1).map(|(_, _, node)| node.len()).sum();
     assert_eq!(shards, 6);
 }
 

@@ -115,10 +115,8 @@ fn the_articles_model_has_keras_names_and_sizes() {
         ]
     );
     let summary = model.summary();
-    let rows: Vec<_> = summary
-        .iter()
-        .map(|row| (&*row.name, row.kind, &*row.output_shape, row.parameters))
-        .collect();
+    let rows: Vec<_> =
+        summary.iter().map(|row| (&*row.name, row.kind, &*row.output_shape, row.parameters)).collect();
     assert_eq!(
         rows,
         [

@@ -27,8 +27,14 @@ pub(crate) struct Job {
     pub(crate) spec: Spec,
     pub(crate) model: Model,
     plan: Plan,
-    /// Each shard's order of the epoch in which it was asked for last.
-    orders: Mutex<BTreeMap<u32, (u32, Arc<Vec<u32>>)>>,
+    /// Each shard's order in the epoch for which it was asked last.
+    orders: Mutex<BTreeMap<u32, Order>>,
+}
+
+/// A shard's order in one epoch.
+struct Order {
+    epoch: u32,
+    samples: Arc<Vec<u32>>,
 }
 
 impl Job {
@@ -40,12 +46,12 @@ impl Job {
 
     fn order(&self, epoch: u32, shard: u32) -> Arc<Vec<u32>> {
         let mut orders = lock(&self.orders);
-        if let Some((_, order)) = orders.get(&shard).filter(|(of, _)| *of == epoch) {
-            return Arc::clone(order);
+        if let Some(order) = orders.get(&shard).filter(|order| order.epoch == epoch) {
+            return Arc::clone(&order.samples);
         }
-        let order = Arc::new(self.plan.order(self.spec.seed, epoch, shard, self.spec.shuffle));
-        orders.insert(shard, (epoch, Arc::clone(&order)));
-        order
+        let samples = Arc::new(self.plan.order(self.spec.seed, epoch, shard, self.spec.shuffle));
+        orders.insert(shard, Order { epoch, samples: Arc::clone(&samples) });
+        samples
     }
 
     /// The shards of a node that have samples in a unit of work.

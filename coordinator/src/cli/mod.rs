@@ -15,6 +15,7 @@ mod predict;
 mod probe;
 mod saved;
 mod serve;
+mod settings;
 mod show;
 mod train;
 mod watch;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use millefeuille_core::data::shard::ShardStore;
-use millefeuille_core::job::{BlasKernel, Job};
+use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_worker::process::{self, exit};
@@ -45,8 +45,14 @@ fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
     Ok(job)
 }
 
-/// Computes with the kernel that the run was computed with.
+/// Computes with the kernel that the run was computed with, so that the same bits come out.
+///
+/// Where that kernel can't be had, as on an older CPU, answers are still right to the last digits: that is said, and
+/// this machine's own kernel taken.
 pub(super) fn own_kernel(job: &Job) -> Result {
-    let kernel: &BlasKernel = &job.blas_kernel;
-    process::own_kernel(kernel).map_err(|message| Failed::new(exit::USAGE, message))
+    if let Err(message) = process::decide(&job.blas_kernel) {
+        eprintln!("warning: {message} Computing with this machine's kernel: last digits may differ");
+        return Ok(());
+    }
+    process::own_kernel(&job.blas_kernel).map_err(|message| Failed::new(exit::USAGE, message))
 }

@@ -8,6 +8,7 @@ use millefeuille_worker::process::{self, LogFormat, exit};
 use tokio::net::TcpListener;
 use tracing::info;
 
+use super::settings::Settings;
 use super::{Failed, Result, runtime};
 use crate::cluster::{Cluster, Config, Input};
 
@@ -24,10 +25,9 @@ pub(super) struct Args {
     /// Where runs are made: each is a directory in it
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_RUNS_DIR", default_value = "runs")]
     runs_dir: PathBuf,
-    /// A job waits until so many workers are there
-    #[arg(long, value_name = "N", env = "MILLEFEUILLE_MIN_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    min_workers: u16,
-    /// How long a job waits for them, in seconds [default: without limit]
+    #[command(flatten)]
+    settings: Settings,
+    /// How long a job waits for enough workers, in seconds [default: without limit]
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", value_parser = process::seconds)]
     wait_workers: Option<Duration>,
     /// Listen on an address that others can reach, without encryption
@@ -45,6 +45,7 @@ const EXAMPLES: &str = "Examples:
 A port of 0 picks a free one; the log says which.";
 
 pub(super) fn run(args: Args) -> Result {
+    args.settings.check()?;
     process::own_kernel(&millefeuille_core::job::BlasKernel::Native)
         .map_err(|message| Failed::new(exit::USAGE, message))?;
     let job = args.job.as_deref().map(read_job).transpose()?;
@@ -81,8 +82,8 @@ async fn serve(args: Args, job: Option<String>) -> Result {
         );
     }
     let mut config = Config::new(args.runs_dir);
-    config.control.min_workers = args.min_workers.into();
-    config.control.expected_workers = args.min_workers.into();
+    args.settings.apply(&mut config);
+    config.control.expected_workers = config.control.min_workers;
     config.control.wait_workers = args.wait_workers;
     let cluster = Cluster::new(config);
     let handle = cluster.handle();

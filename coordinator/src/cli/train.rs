@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args as ClapArgs};
 use millefeuille_core::data::dataset::CLASSES;
-use millefeuille_core::job::{BlasKernel, Job, Overrides, Source};
+use millefeuille_core::job::{BlasKernel, Data, Job, Overrides};
 use millefeuille_proto::v1;
 use millefeuille_worker::process::{self, LogFormat, exit};
 use tokio::net::TcpListener;
 
 use super::client::{Client, ClusterArgs, request};
 use super::follow::{Following, follow};
+use super::settings::Settings;
 use super::{Failed, Result, runtime};
 use crate::cluster::local::Local;
 use crate::cluster::{Cluster, Config};
@@ -51,6 +52,8 @@ pub(super) struct Args {
     /// How long to wait for enough workers, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", default_value = "60", value_parser = process::seconds)]
     wait_workers: Duration,
+    #[command(flatten)]
+    settings: Settings,
     /// How the log is written
     #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -140,6 +143,7 @@ impl JobFlags {
 }
 
 pub(super) fn run(args: Args) -> Result {
+    args.settings.check()?;
     let job = args.job_flags.resolve(args.job.as_deref())?;
     match args.cluster.clone() {
         Some(cluster) => on_cluster(&args, cluster, &job),
@@ -163,7 +167,9 @@ async fn submit(client: &mut Client, job: &Job) -> Result<String> {
 }
 
 fn alone(args: &Args, job: Job) -> Result {
-    let job = absolute(job)?;
+    let source =
+        crate::data::absolute(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
+    let job = Job { data: Data { source, ..job.data }, ..job };
     let run = claim(args, &job)?;
     if let Some(done) = finished(args, &run, &job)? {
         return super::show::report(&done);
@@ -171,15 +177,6 @@ fn alone(args: &Args, job: Job) -> Result {
     process::own_kernel(&job.blas_kernel).map_err(|message| Failed::new(exit::USAGE, message))?;
     process::start_log(args.log_format, "warn");
     runtime()?.block_on(train(args, job, run))
-}
-
-/// The job with its data's path made absolute, so that it is found again from anywhere.
-fn absolute(mut job: Job) -> Result<Job> {
-    if let Source::Directory(path) = &mut job.data.source {
-        let absolute = std::path::absolute(&*path);
-        *path = absolute.map_err(|error| Failed::new(exit::DATA, format!("{}: {error}", path.display())))?;
-    }
-    Ok(job)
 }
 
 fn claim(args: &Args, job: &Job) -> Result<RunDir> {
@@ -236,6 +233,7 @@ async fn train(args: &Args, job: Job, run: RunDir) -> Result {
     let mut config = Config::new(PathBuf::from("runs"));
     config.first_run = Some(run);
     config.token = Some(token.clone());
+    args.settings.apply(&mut config);
     config.control.expected_workers = workers.min(job.shards) as usize;
     config.control.wait_workers = Some(args.wait_workers);
     let cluster = Cluster::new(config);

@@ -55,8 +55,9 @@ impl Probed {
 ///
 /// # Errors
 /// What is wrong with the data, or with the kernel.
-pub fn load(job: Job) -> Result<Loaded, Failure> {
+pub fn load(mut job: Job) -> Result<Loaded, Failure> {
     let failure = |exit_code| move |message| Failure { exit_code, message };
+    job.data.source = crate::data::absolute(&job.data.source).map_err(failure(exit::DATA))?;
     let dataset = crate::data::read(&job.data.source).map_err(failure(exit::DATA))?;
     let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
     let spec = spec(&job, &store);

@@ -213,7 +213,8 @@ impl Cluster {
             return;
         }
         let job = run.job;
-        member.job = Some(Part { job, accepted: false, told: Vec::new(), spare: false, held: Default::default() });
+        member.job =
+            Some(Part { job, accepted: false, told: Vec::new(), spare: false, held: Default::default() });
         out.push(Action::StartJob { worker, job });
     }
 
@@ -393,7 +394,8 @@ impl Cluster {
             let shards = run.shards_to_hold(worker, member.hello.cache_bytes);
             let placed = |placement: &Placement| placement.contains_key(&worker);
             let spare = !placed(&run.placement) && !run.target.as_ref().is_some_and(placed);
-            if let Some(part) = member.job.as_mut().filter(|part| part.told != shards || part.spare != spare) {
+            if let Some(part) = member.job.as_mut().filter(|part| part.told != shards || part.spare != spare)
+            {
                 part.held.retain(|shard| shards.contains(shard));
                 part.told.clone_from(&shards);
                 part.spare = spare;
