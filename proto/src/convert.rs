@@ -225,6 +225,8 @@ impl TryFrom<v1::Spec> for Spec {
                 return Err(malformed(format!("`{name}` is 0")));
             }
         }
+        let layers: Vec<Layer> = from.layers.into_iter().map(Layer::try_from).collect::<Result<_, _>>()?;
+        check_output(&layers, from.classes)?;
         Ok(Self {
             seed: from.seed,
             shards: from.shards,
@@ -233,7 +235,7 @@ impl TryFrom<v1::Spec> for Spec {
             scale: from.scale,
             inputs: from.inputs,
             classes: from.classes,
-            layers: from.layers.into_iter().map(Layer::try_from).collect::<Result<_, _>>()?,
+            layers,
             loss: named::<Loss>("loss", &from.loss)?,
             sizes: Sizes {
                 train: from.train_samples,
@@ -241,5 +243,18 @@ impl TryFrom<v1::Spec> for Spec {
                 test: from.test_samples,
             },
         })
+    }
+}
+
+/// The loss needs a softmax over the classes at the end, and only there.
+fn check_output(layers: &[Layer], classes: u32) -> Result<(), Malformed> {
+    let softmax = |layer: &Layer| matches!(layer, Layer::Dense { activation: Activation::Softmax, .. });
+    match layers.split_last() {
+        Some((output @ Layer::Dense { units, .. }, hidden))
+            if softmax(output) && *units == classes && !hidden.iter().any(softmax) =>
+        {
+            Ok(())
+        }
+        _ => Err(malformed(format!("the layers do not end in a softmax over {classes} classes"))),
     }
 }

@@ -1,7 +1,7 @@
 //! Follows a job to its end: progress while it runs, the report when it is done.
 
 use std::io::IsTerminal as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millefeuille_proto::v1;
 use millefeuille_worker::process::{LogFormat, exit};
@@ -103,8 +103,17 @@ struct View {
     /// Epochs whose line is printed; after a reconnection they come again.
     printed: u64,
     job: v1::Job,
-    noted: String,
+    waiting: Option<Waiting>,
 }
+
+/// What the job waits for. Said only once it takes a while: most waits are over before they can be read.
+struct Waiting {
+    text: String,
+    since: Instant,
+    said: bool,
+}
+
+const WHILE: Duration = Duration::from_secs(1);
 
 impl View {
     fn new(log: LogFormat) -> Self {
@@ -120,7 +129,7 @@ impl View {
             history: Vec::new(),
             printed: 0,
             job: v1::Job::default(),
-            noted: String::new(),
+            waiting: None,
         }
     }
 
@@ -145,9 +154,12 @@ impl View {
             0 => self.job.detail.clone(),
             place => format!("job {} is queued, number {place} in line", self.job.id),
         };
-        if !text.is_empty() && text != self.noted {
+        let new = || Waiting { text: text.clone(), since: Instant::now(), said: false };
+        let waiting = self.waiting.take_if(|waiting| waiting.text == text).unwrap_or_else(new);
+        let due = !waiting.said && waiting.since.elapsed() >= WHILE;
+        self.waiting = Some(Waiting { said: waiting.said || due, ..waiting });
+        if due {
             self.note(&text);
-            self.noted = text;
         }
     }
 

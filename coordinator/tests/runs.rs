@@ -1,0 +1,153 @@
+//! Run directories: who may have one, what they hold, what is said when they do not fit.
+
+use std::fs;
+use std::path::Path;
+
+use millefeuille_coordinator::runs::{Existing, RunDir, SavedRun, model, names};
+use millefeuille_coordinator::see::history::Row;
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::model::Model;
+use tempfile::TempDir;
+
+fn row(epoch: u64) -> Row {
+    Row {
+        epoch,
+        loss: 0.1 + 0.2,
+        accuracy: 1.0 / 3.0,
+        val_loss: None,
+        val_accuracy: None,
+        test_loss: 1e-300,
+        test_accuracy: 0.5,
+        seconds: 1.25,
+        weights_sha256: "ab".into(),
+    }
+}
+
+fn begun(path: &Path) -> RunDir {
+    let run = RunDir::claim(path, Existing::Refuse).unwrap();
+    run.begin(&Job::default()).unwrap();
+    run
+}
+
+#[test]
+fn a_run_keeps_its_job_and_its_history_exactly() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let run = begun(&path);
+    run.append_history(&row(1)).unwrap();
+    run.append_history(&row(2)).unwrap();
+    let saved = SavedRun::open(&path).unwrap();
+    assert_eq!(saved.job().unwrap(), Job::default());
+    assert_eq!(saved.history().unwrap(), [row(1), row(2)]);
+    assert!(saved.receipt().unwrap().is_none());
+}
+
+#[test]
+fn a_run_that_is_there_is_refused_unless_told_otherwise() {
+    let place = TempDir::new().unwrap();
+    let run = begun(place.path());
+    run.append_history(&row(1)).unwrap();
+    drop(run);
+    let refused = RunDir::claim(place.path(), Existing::Refuse).unwrap_err().to_string();
+    assert!(refused.starts_with(&place.path().display().to_string()), "{refused}");
+    assert!(refused.contains("there is a run already") && refused.contains("--overwrite"), "{refused}");
+
+    drop(RunDir::claim(place.path(), Existing::Resume).unwrap());
+    assert_eq!(SavedRun::open(place.path()).unwrap().history().unwrap().len(), 1, "nothing is lost");
+
+    drop(RunDir::claim(place.path(), Existing::Overwrite).unwrap());
+    assert!(SavedRun::open(place.path()).is_err(), "the run is gone");
+}
+
+#[test]
+fn overwriting_touches_nothing_but_the_run() {
+    let place = TempDir::new().unwrap();
+    drop(begun(place.path()));
+    fs::write(place.path().join("notes.txt"), "mine").unwrap();
+    drop(RunDir::claim(place.path(), Existing::Overwrite).unwrap());
+    assert_eq!(fs::read_to_string(place.path().join("notes.txt")).unwrap(), "mine");
+}
+
+#[test]
+fn a_second_owner_is_told_who_the_first_is() {
+    let place = TempDir::new().unwrap();
+    let _run = begun(place.path());
+    let refused = RunDir::claim(place.path(), Existing::Resume).unwrap_err().to_string();
+    assert!(refused.contains(&format!(":{} works in this run directory", std::process::id())), "{refused}");
+}
+
+#[test]
+fn a_job_that_never_begins_leaves_no_trace() {
+    let place = TempDir::new().unwrap();
+    let made = place.path().join("made");
+    drop(RunDir::claim(&made, Existing::Refuse).unwrap());
+    assert!(!made.exists());
+    drop(RunDir::claim(place.path(), Existing::Refuse).unwrap());
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "a directory that was there stays, empty");
+}
+
+#[test]
+fn runs_are_numbered() {
+    let place = TempDir::new().unwrap();
+    let first = RunDir::claim_next(place.path(), "article").unwrap();
+    let second = RunDir::claim_next(place.path(), "article").unwrap();
+    assert_eq!([first.id(), second.id()], ["article-1", "article-2"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let place = TempDir::new().unwrap();
+    let file = place.path().join("file");
+    fs::write(&file, "").unwrap();
+    let refused = RunDir::claim(&file.join("run"), Existing::Refuse).unwrap_err().to_string();
+    assert!(refused.contains("file/run: cannot be made"), "{refused}");
+}
+
+#[test]
+fn what_is_no_run_is_said_to_be_none() {
+    let place = TempDir::new().unwrap();
+    let absent = SavedRun::open(&place.path().join("absent")).unwrap_err().to_string();
+    assert!(absent.ends_with("absent: there is no such run directory"), "{absent}");
+    let empty = SavedRun::open(place.path()).unwrap_err().to_string();
+    assert!(empty.ends_with("not a run directory: it has no job.toml"), "{empty}");
+}
+
+#[test]
+fn a_model_goes_to_its_file_and_back() {
+    let job = Job::default();
+    let shape = Model::new(784, &job.layers);
+    let parameters = shape.initial_parameters(1);
+    let bytes = model::encode(&parameters, &shape).unwrap();
+    assert_eq!(model::decode(&bytes, &shape).unwrap(), parameters);
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_with_the_tensor_named() {
+    let place = TempDir::new().unwrap();
+    let run = begun(place.path());
+    let article = Model::new(784, &Job::default().layers);
+    let other = Model::new(100, &Job::default().layers);
+    let bytes = model::encode(&other.initial_parameters(1), &other).unwrap();
+    run.write(names::MODEL, &bytes).unwrap();
+    let saved = SavedRun::open(place.path()).unwrap();
+    let misfit = saved.parameters(&article).unwrap_err().to_string();
+    assert!(misfit.contains("model.safetensors: does not fit"), "{misfit}");
+    assert!(misfit.contains("dense/kernel is F32 [100, 256], not F32 [784, 256]"), "{misfit}");
+
+    run.write(names::MODEL, &bytes[..bytes.len() / 2]).unwrap();
+    let damaged = saved.parameters(&article).unwrap_err().to_string();
+    assert!(damaged.contains("model.safetensors: not a safetensors file"), "{damaged}");
+}
+
+#[test]
+fn a_line_of_history_that_is_damaged_is_named() {
+    let place = TempDir::new().unwrap();
+    let run = begun(place.path());
+    run.append_history(&row(1)).unwrap();
+    run.append_history(&row(2)).unwrap();
+    let path = place.path().join("history.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() - 20]).unwrap();
+    let damaged = SavedRun::open(place.path()).unwrap().history().unwrap_err().to_string();
+    assert!(damaged.contains("history.jsonl: line 2: "), "{damaged}");
+}

@@ -1,0 +1,100 @@
+//! Conversions: what goes to the wire comes back, and what makes no sense is refused with what is wrong.
+
+use millefeuille_core::control::{Hello, JobId, Phase, WorkId};
+use millefeuille_core::data::shard::Shard;
+use millefeuille_core::data::split::{Sizes, Split};
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_proto::{convert, v1};
+
+fn spec() -> Spec {
+    let job = Job::default();
+    Spec {
+        seed: u64::MAX,
+        shards: 8,
+        batch_size: 500,
+        shuffle: true,
+        scale: 1.0 / 255.0,
+        inputs: 784,
+        classes: 10,
+        layers: job.layers,
+        loss: job.compile.loss,
+        sizes: Sizes { train: 48_000, validation: 12_000, test: 10_000 },
+    }
+}
+
+fn refused(change: impl FnOnce(&mut v1::Spec)) -> String {
+    let mut wire = v1::Spec::from(&spec());
+    change(&mut wire);
+    Spec::try_from(wire).unwrap_err().to_string()
+}
+
+#[test]
+fn a_spec_goes_to_the_wire_and_back() {
+    assert_eq!(Spec::try_from(v1::Spec::from(&spec())).unwrap(), spec());
+}
+
+#[test]
+fn a_spec_that_makes_no_sense_is_refused() {
+    assert_eq!(refused(|spec| spec.shards = 0), "`shards` is 0");
+    assert_eq!(refused(|spec| spec.batch_size = 0), "`batch_size` is 0");
+    assert_eq!(refused(|spec| spec.inputs = 0), "`inputs` is 0");
+    assert_eq!(refused(|spec| spec.loss = "hinge".into()), "this build does not know the loss `hinge`");
+    assert_eq!(refused(|spec| spec.layers[0].layer = None), "`layer` is missing");
+    let dense = |units, activation: &str| {
+        let dense = v1::Dense { units, activation: activation.into() };
+        Some(v1::layer::Layer::Dense(dense))
+    };
+    assert_eq!(refused(|spec| spec.layers[0].layer = dense(0, "sigmoid")), "a dense layer has 0 units");
+    let unknown = refused(|spec| spec.layers[0].layer = dense(9, "swish"));
+    assert_eq!(unknown, "this build does not know the activation `swish`");
+    let misfit = "the layers do not end in a softmax over 10 classes";
+    assert_eq!(refused(|spec| spec.layers[3].layer = dense(9, "softmax")), misfit);
+    assert_eq!(refused(|spec| spec.layers[0].layer = dense(9, "softmax")), misfit);
+    assert_eq!(refused(|spec| spec.layers.clear()), misfit);
+    let dropout = |rate| Some(v1::layer::Layer::Dropout(v1::Dropout { rate }));
+    assert_eq!(refused(|spec| spec.layers[2].layer = dropout(1.0)), "a dropout rate is 1");
+    assert_eq!(refused(|spec| spec.layers[2].layer = dropout(f32::NAN)), "a dropout rate is NaN");
+}
+
+#[test]
+fn work_goes_to_the_wire_and_back() {
+    for phase in [Phase::Train, Phase::Validate, Phase::Test] {
+        let work = WorkId { job: JobId(3), incarnation: 9, epoch: 1, phase, step: 95, parameter_tag: 191 };
+        assert_eq!(WorkId::try_from(v1::WorkId::from(work)).unwrap(), work);
+    }
+    let unknown = v1::WorkId { phase: 99, ..Default::default() };
+    assert_eq!(WorkId::try_from(unknown).unwrap_err().to_string(), "unknown phase 99");
+}
+
+#[test]
+fn a_shard_goes_to_the_wire_and_back() {
+    for split in Split::ALL {
+        let shard = Shard { split, index: 7 };
+        assert_eq!(Shard::try_from(v1::ShardId::from(shard)).unwrap(), shard);
+    }
+    let unknown = v1::ShardId { split: 4, index: 0 };
+    assert_eq!(Shard::try_from(unknown).unwrap_err().to_string(), "unknown split 4");
+}
+
+#[test]
+fn only_nodes_of_the_tree_come_from_the_wire() {
+    let tree = Tree::new(8);
+    assert_eq!(convert::node(v1::Node { first: 4, end: 8 }, &tree).unwrap(), Node { first: 4, end: 8 });
+    for (first, end) in [(1, 3), (4, 4), (8, 4), (0, 16), (u32::MAX, 0)] {
+        let refused = convert::node(v1::Node { first, end }, &tree).unwrap_err().to_string();
+        assert!(refused.starts_with("the tree has no node"), "{refused}");
+    }
+}
+
+#[test]
+fn a_hello_has_slots_and_an_arithmetic() {
+    let arithmetic = v1::Arithmetic { kernel: "Zen".into(), ..Default::default() };
+    let hello = v1::Hello { slots: 2, arithmetic: Some(arithmetic), ..Default::default() };
+    assert_eq!(Hello::try_from(&hello).unwrap().arithmetic.kernel, "Zen");
+    let without_slots = v1::Hello { slots: 0, ..hello.clone() };
+    assert_eq!(Hello::try_from(&without_slots).unwrap_err().to_string(), "`slots` is 0");
+    let without_arithmetic = v1::Hello { arithmetic: None, ..hello };
+    assert_eq!(Hello::try_from(&without_arithmetic).unwrap_err().to_string(), "`arithmetic` is missing");
+}
