@@ -41,6 +41,7 @@ pub fn endpoint(endpoint: Endpoint) -> Endpoint {
     endpoint
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .http2_adaptive_window(false)
         .tcp_nodelay(true)
 }

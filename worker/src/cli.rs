@@ -63,7 +63,7 @@ pub fn main(args: Args) -> ExitCode {
         join_timeout: args.join_timeout,
         cache_bytes: args.cache_bytes,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return process::fail(exit::UNEXPECTED, &format!("cannot start: {error}")),
     };
