@@ -24,8 +24,8 @@ fn row(epoch: u64) -> Row {
 }
 
 fn begun(path: &Path) -> RunDir {
-    let run = RunDir::claim(path, Existing::Refuse).unwrap();
-    run.begin(&Job::default()).unwrap();
+    let run = RunDir::claim(path, Existing::Refuse).expect("the directory is free");
+    run.begin(&Job::default()).expect("the directory can be written");
     run
 }
 
@@ -55,8 +55,14 @@ fn a_run_that_is_there_is_refused_unless_told_otherwise() {
     drop(RunDir::claim(place.path(), Existing::Resume).unwrap());
     assert_eq!(SavedRun::open(place.path()).unwrap().history().unwrap().len(), 1, "nothing is lost");
 
-    drop(RunDir::claim(place.path(), Existing::Overwrite).unwrap());
-    assert!(SavedRun::open(place.path()).is_err(), "the run is gone");
+    let run = RunDir::claim(place.path(), Existing::Overwrite).unwrap();
+    assert_eq!(
+        SavedRun::open(place.path()).unwrap().history().unwrap().len(),
+        1,
+        "it stays until another begins"
+    );
+    run.begin(&Job::default()).unwrap();
+    assert!(SavedRun::open(place.path()).unwrap().history().unwrap().is_empty(), "the run is gone");
 }
 
 #[test]

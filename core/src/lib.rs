@@ -1,7 +1,7 @@
 //! The numbers and the decisions of Millefeuille.
 //!
-//! Everything here is a function of its arguments: no sockets, no clock, no threads of its own, no
-//! randomness that was not seeded. What the coordinator and the workers do with it (connections, files,
+//! Everything here is a function of its arguments: no sockets, no clock, no randomness that was not seeded. (Reading
+//! and dealing data use two threads, and give what one would.) What the coordinator and the workers do with it (connections, files,
 //! processes) lives in their own crates; what must be the same on every machine and in every test lives here.
 //!
 //! - [`job`]: what to train, as the user wrote it and as it was resolved.

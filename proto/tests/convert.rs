@@ -27,7 +27,7 @@ fn spec() -> Spec {
 fn refused(change: impl FnOnce(&mut v1::Spec)) -> String {
     let mut wire = v1::Spec::from(&spec());
     change(&mut wire);
-    Spec::try_from(wire).unwrap_err().to_string()
+    Spec::try_from(wire).expect_err("it makes no sense").to_string()
 }
 
 #[test]

@@ -1,1 +1,21 @@
-//! tests
+//! What the tests of whole processes are made of.
+//!
+//! A test is a script: given a [`home::Home`], an empty directory in which commands run; when these commands are
+//! run, together with a [`cluster::Cluster`] perhaps; then their exit codes, their lines and their files are such.
+//!
+//! - [`process`]: a process that was started, which ends with the value that stands for it, also after a panic.
+//! - [`home`]: commands, run to their end or left running.
+//! - [`cluster`]: `coordinator serve`, with its workers.
+//! - [`rpc`]: clients that speak gRPC themselves, well or badly.
+//! - [`data`]: small data sets, and MNIST's own files.
+//! - [`run`]: what a run directory holds.
+//!
+//! Nothing here waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
+//! of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`.
+
+pub mod cluster;
+pub mod data;
+pub mod home;
+pub mod process;
+pub mod rpc;
+pub mod run;

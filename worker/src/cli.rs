@@ -14,7 +14,7 @@ use crate::{Config, End, run};
 #[command(name = "worker", version, after_help = EXAMPLES)]
 pub struct Args {
     /// The coordinator's address
-    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR")]
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR", value_parser = process::address)]
     pub coordinator: String,
     /// Pieces computed at once [default: the number of cores]
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024))]

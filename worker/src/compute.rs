@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use millefeuille_core::control::{Phase, WorkId};
 use millefeuille_core::data::plan::Plan;
-use millefeuille_core::data::shard::{Shard, ShardSamples};
+use millefeuille_core::data::shard::ShardSamples;
 use millefeuille_core::learn::elementwise;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{self, Learner, PieceOutcome, Scratch};
@@ -55,7 +55,7 @@ impl Job {
     }
 
     /// The shards of a node that have samples in a unit of work.
-    fn present(&self, work: WorkId, node: Node) -> BTreeSet<u32> {
+    pub(crate) fn present(&self, work: WorkId, node: Node) -> BTreeSet<u32> {
         let has_samples = |&shard: &u32| match work.phase {
             Phase::Train => !self.plan.piece(work.step, shard).is_empty(),
             Phase::Validate | Phase::Test => shard < self.spec.sizes.of(work.phase.split()),
@@ -247,11 +247,6 @@ fn compute(task: &Task, pool: &Pool, scratch: &mut Scratch) -> (Vec<f32>, PieceO
     let mut gradient = pool.take(job.model.parameter_count());
     let outcome = learner.train_piece(&samples, order, work.epoch.into(), &mut gradient, scratch);
     (gradient, outcome)
-}
-
-/// Which shards of a job a node of this work needs.
-pub(crate) fn shards_of(work: WorkId, node: Node) -> impl Iterator<Item = Shard> {
-    (node.first..node.end).map(move |index| Shard { split: work.phase.split(), index })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

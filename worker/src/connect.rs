@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
-use crate::session::{Kept, session};
+use crate::session::{Kept, Opened, session};
 use crate::{Config, End, Shutdown, process};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -28,9 +28,12 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
     let mut spell = Spell::new();
     loop {
         let attempt = async {
-            let (channel, heartbeats) = connect(&config).await?;
+            let opened = tokio::select! {
+                opened = open(&config) => opened?,
+                () = &mut shutdown => return Ok(End::Stopped),
+            };
             spell.over();
-            session(&config, hello(&config), channel, heartbeats, &mut kept, shutdown.as_mut()).await
+            session(&config, opened, &mut kept, shutdown.as_mut()).await
         };
         let status = match attempt.await {
             Ok(end) => return end,
@@ -57,6 +60,14 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
             () = &mut shutdown => return End::Stopped,
         }
     }
+}
+
+/// Connects and says hello. Whoever listens and never answers is no coordinator.
+async fn open(config: &Config) -> Result<Opened, Status> {
+    let (channel, heartbeats) = connect(config).await?;
+    let opened =
+        tokio::time::timeout(config.connect_timeout, Opened::new(hello(config), channel, heartbeats));
+    opened.await.map_err(|_| Status::unavailable("it does not answer"))?
 }
 
 /// Two connections: bulk data must not delay heartbeats.

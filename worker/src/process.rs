@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -81,6 +82,13 @@ pub fn own_kernel(wanted: &BlasKernel) -> Result<(), String> {
     }
 }
 
+/// This very program, also when its file was replaced by a newer one since.
+pub fn program() -> PathBuf {
+    let link = Path::new("/proc/self/exe");
+    let elsewhere = || std::env::current_exe().unwrap_or_else(|_| link.to_path_buf());
+    if link.exists() { link.to_path_buf() } else { elsewhere() }
+}
+
 /// What this process has to do to compute with this kernel.
 ///
 /// # Errors
@@ -101,7 +109,7 @@ pub fn restart_for(kernel: &str) -> ExitCode {
 /// This program with these arguments.
 fn again() -> Command {
     let mut arguments = std::env::args_os();
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(program());
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
@@ -172,6 +180,19 @@ pub fn exit_with_parent() {
         while matches!(std::io::stdin().read(&mut buffer), Ok(1..)) {}
         std::process::exit(exit::DONE.into());
     });
+}
+
+/// An address, from the command line: `host:port`.
+///
+/// # Errors
+/// If it is none.
+pub fn address(text: &str) -> Result<String, String> {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c);
+    let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    match parts {
+        Some((host, _)) if !host.contains(odd) => Ok(text.to_string()),
+        _ => Err("expected host:port, such as 127.0.0.1:7070".to_string()),
+    }
 }
 
 /// A duration in seconds, from the command line: positive, with or without a fraction.

@@ -25,7 +25,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 use tracing::{debug, info};
 
-use crate::compute::{Batch, Done, Job, Slots, shards_of};
+use crate::compute::{Batch, Done, Job, Slots};
 use crate::shards::{Shards, Wanted, fetch};
 use crate::{Config, End, Shutdown};
 
@@ -50,22 +50,39 @@ impl Kept {
     }
 }
 
+/// A session that the coordinator has taken up.
+pub(crate) struct Opened {
+    client: WorkerClient<Channel>,
+    outbox: mpsc::Sender<Outgoing>,
+    incoming: tonic::Streaming<v1::SessionResponse>,
+    heartbeats: Channel,
+}
+
+impl Opened {
+    /// Says hello.
+    ///
+    /// # Errors
+    /// How the coordinator refuses it.
+    pub(crate) async fn new(hello: v1::Hello, channel: Channel, heartbeats: Channel) -> Result<Self, Status> {
+        let (outbox, outgoing) = mpsc::channel(OUTBOX);
+        send(&outbox, Up::Hello(hello)).await;
+        let mut client = WorkerClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES);
+        let incoming = client.session(ReceiverStream::new(outgoing).flat_map(expand)).await?.into_inner();
+        Ok(Self { client, outbox, incoming, heartbeats })
+    }
+}
+
 /// Runs one session.
 ///
 /// # Errors
 /// If the stream breaks, or the coordinator sends what makes no sense; reconnecting may help.
 pub(crate) async fn session(
     config: &Config,
-    hello: v1::Hello,
-    channel: Channel,
-    heartbeats: Channel,
+    opened: Opened,
     kept: &mut Kept,
     shutdown: std::pin::Pin<&mut impl Shutdown>,
 ) -> Result<End, Status> {
-    let (outbox, outgoing) = mpsc::channel(OUTBOX);
-    send(&outbox, Up::Hello(hello)).await;
-    let mut client = WorkerClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES);
-    let incoming = client.session(ReceiverStream::new(outgoing).flat_map(expand)).await?.into_inner();
+    let Opened { client, outbox, incoming, heartbeats } = opened;
     let (done_sender, done) = mpsc::channel(OUTBOX);
     let slots = Slots::start(config.slots, kept.pool.clone(), done_sender)
         .map_err(|error| Status::resource_exhausted(format!("cannot start threads: {error}")))?;
@@ -302,13 +319,14 @@ impl Session<'_> {
             work.nodes.into_iter().map(|node| convert::node(node, &tree)).collect::<Result<_, _>>()?;
         let parameters = match &self.parameters {
             Some((tag, parameters)) if *tag == id.parameter_tag => Arc::clone(parameters),
-            _ => return Err(Status::failed_precondition(format!("no parameters {} here", id.parameter_tag))),
+            _ => return Err(Status::data_loss(format!("no parameters {} here", id.parameter_tag))),
         };
-        let needed = nodes.iter().flat_map(|&node| shards_of(id, node));
-        let samples = needed.filter(|shard| shard.index < job.spec.sizes.of(shard.split));
-        let samples = samples.map(|shard| match self.kept.shards.get(shard) {
+        // A node may span shards that have no part in this work; their samples may be elsewhere.
+        let needed = nodes.iter().flat_map(|&node| job.present(id, node));
+        let needed = needed.map(|index| Shard { split: id.phase.split(), index });
+        let samples = needed.map(|shard| match self.kept.shards.get(shard) {
             Some(samples) => Ok((shard.index, samples.clone())),
-            None => Err(Status::failed_precondition(format!("no samples of shard {shard} here"))),
+            None => Err(Status::data_loss(format!("no samples of shard {shard} here"))),
         });
         let samples = samples.collect::<Result<_, _>>()?;
         self.slots.begin(Batch { work: id, job: Arc::clone(job), parameters, nodes, samples });

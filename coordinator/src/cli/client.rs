@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use millefeuille_proto::v1::cluster_client::ClusterClient;
-use millefeuille_proto::wire;
+use millefeuille_proto::{v1, wire};
 use millefeuille_worker::process::{self, exit};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -15,7 +15,7 @@ use super::{Failed, Result};
 #[derive(Clone, Debug, Args)]
 pub(super) struct ClusterArgs {
     /// The coordinator's address
-    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER")]
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER", value_parser = process::address)]
     pub(super) cluster: String,
     /// How long to try to reach it, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds)]
@@ -42,10 +42,10 @@ impl ClusterArgs {
         let deadline = tokio::time::Instant::now() + self.connect_timeout;
         let mut wait = FIRST_WAIT;
         loop {
-            let attempt = tokio::time::timeout_at(deadline, endpoint.connect()).await;
+            let attempt = tokio::time::timeout_at(deadline, attempt(&endpoint)).await;
             let reason = match attempt {
-                Ok(Ok(channel)) => return Ok(ClusterClient::new(channel)),
-                Ok(Err(error)) => process::root_cause(&error),
+                Ok(Ok(client)) => return Ok(client),
+                Ok(Err(reason)) => reason,
                 Err(_) => "no answer".to_string(),
             };
             if tokio::time::Instant::now() + wait >= deadline {
@@ -60,6 +60,16 @@ impl ClusterArgs {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(1));
         }
+    }
+}
+
+/// Connects once. Whoever only listens is no coordinator: it has to answer too.
+async fn attempt(endpoint: &Endpoint) -> Result<Client, String> {
+    let channel = endpoint.connect().await.map_err(|error| process::root_cause(&error))?;
+    let mut client = ClusterClient::new(channel);
+    match client.list_jobs(v1::ListJobsRequest {}).await {
+        Ok(_) => Ok(client),
+        Err(status) => Err(status.message().to_string()),
     }
 }
 

@@ -34,7 +34,13 @@ pub(super) async fn follow(mut following: Following) -> Result {
                     None => return Err(status.into()),
                     Some(cluster) => {
                         view.note(&format!("the coordinator is gone ({}); looking for it", status.message()));
-                        following.client = cluster.connect().await?;
+                        tokio::select! {
+                            client = cluster.connect() => following.client = client?,
+                            interrupted = interrupted() => {
+                                interrupted?;
+                                return Err(stopped_following(&following.job_id));
+                            }
+                        }
                     }
                 },
             },
@@ -42,9 +48,7 @@ pub(super) async fn follow(mut following: Following) -> Result {
                 view.finish();
                 interrupted?;
                 if following.reconnect.is_some() {
-                    let id = &following.job_id;
-                    eprintln!("stopped following; job {id} goes on (coordinator cancel {id} ends it)");
-                    return Err(Failed::silently(exit::INTERRUPTED));
+                    return Err(stopped_following(&following.job_id));
                 }
                 cancel(&mut following.client, &following.job_id).await?;
             }
@@ -62,7 +66,7 @@ pub(super) async fn follow(mut following: Following) -> Result {
     let code = u8::try_from(outcome.exit_code).unwrap_or(exit::UNEXPECTED);
     let message = match code {
         exit::INTERRUPTED => {
-            format!("interrupted; {} finished epochs are in {}", view.history.len(), job.run_dir)
+            format!("interrupted; epochs finished and kept in {}: {}", job.run_dir, view.history.len())
         }
         _ => outcome.message,
     };
@@ -77,6 +81,11 @@ async fn interrupted() -> Result {
         std::process::exit(exit::INTERRUPTED.into());
     });
     Ok(())
+}
+
+fn stopped_following(id: &str) -> Failed {
+    eprintln!("stopped following; job {id} goes on (coordinator cancel {id} ends it)");
+    Failed::silently(exit::INTERRUPTED)
 }
 
 async fn cancel(client: &mut Client, job_id: &str) -> Result {

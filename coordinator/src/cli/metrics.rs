@@ -69,7 +69,9 @@ fn as_text(metrics: v1::GetMetricsResponse) -> String {
         Some(job) if job.detail.is_empty() => format!("job {}: {}\n", job.id, jobs::state(job)),
         Some(job) => format!("job {}: {} ({})\n", job.id, jobs::state(job), job.detail),
     };
-    if let (Some(progress), Some(job)) = (metrics.progress, &metrics.job) {
+    // Before an epoch's first step there is nothing to tell.
+    let begun = metrics.progress.filter(|progress| progress.step > 0);
+    if let (Some(progress), Some(job)) = (begun, &metrics.job) {
         text += &format!(
             "epoch {}/{}, step {}/{}: loss {:.4}, accuracy {:.4}; {:.1} ms/step, {:.0} samples/s\n",
             progress.epoch,

@@ -64,10 +64,6 @@ enum Command {
     Health(health::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
-    #[command(name = WORKER, hide = true)]
-    Worker(millefeuille_worker::cli::Args),
-    #[command(name = PROBE, hide = true)]
-    Probe,
 }
 
 /// Why a command ends without having done its work.
@@ -104,8 +100,25 @@ impl From<RunError> for Failed {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    let done = match Args::parse().command {
-        Command::Worker(args) => return millefeuille_worker::cli::main(args),
+    // What this program starts of itself is no part of the command line: completions would offer it.
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let hidden = arguments.peek().and_then(|name| name.to_str()).map(str::to_owned);
+    let done = match hidden.as_deref() {
+        Some(WORKER) => {
+            return millefeuille_worker::cli::main(millefeuille_worker::cli::Args::parse_from(arguments));
+        }
+        Some(PROBE) => probe::run(),
+        _ => run(Args::parse().command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed { code, message }) if message.is_empty() => ExitCode::from(code),
+        Err(Failed { code, message }) => process::fail(code, &message),
+    }
+}
+
+fn run(command: Command) -> Result {
+    match command {
         Command::Train(args) => train::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Jobs(args) => jobs::run(args),
@@ -118,12 +131,6 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),
-        Command::Probe => probe::run(),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failed { code, message }) if message.is_empty() => ExitCode::from(code),
-        Err(Failed { code, message }) => process::fail(code, &message),
     }
 }
 

@@ -7,7 +7,6 @@ use millefeuille_core::data::NamedFile;
 use millefeuille_core::data::idx::{Idx, Kind};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{Learner, Scratch};
-use millefeuille_core::learn::spec::Spec;
 use millefeuille_worker::process::exit;
 use serde::Serialize;
 
@@ -58,24 +57,36 @@ struct Images {
     pixels: Vec<u8>,
 }
 
+impl Images {
+    /// Whether the model takes images of this size.
+    fn fit(&self, inputs: usize) -> Result {
+        let Self { file, rows, columns, .. } = self;
+        if rows * columns == inputs {
+            return Ok(());
+        }
+        let message =
+            format!("{file}: images of {rows}×{columns} pixels, but the model takes {inputs} values");
+        Err(Failed::new(exit::DATA, message))
+    }
+}
+
 pub(super) fn run(args: Args) -> Result {
     let run = SavedRun::open(&args.run)?;
     let job = run.job()?;
     own_kernel(&job)?;
     // Every file is checked before the first answer is given.
     let files = args.files.iter().map(|path| read(path, args.raw)).collect::<Result<Vec<_>>>()?;
-    for images in &files {
-        let inputs = images.rows * images.columns;
-        let spec = load::spec_for_inputs(&job, inputs as u32);
-        let model = Model::new(inputs, &spec.layers);
-        let parameters = run.parameters(&model)?;
-        let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
-        predict(images, &learner, &spec, args.json);
-    }
+    let inputs = run.inputs()?;
+    files.iter().try_for_each(|images| images.fit(inputs))?;
+    let spec = load::spec_for_inputs(&job, inputs as u32);
+    let model = Model::new(inputs, &spec.layers);
+    let parameters = run.parameters(&model)?;
+    let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
+    files.iter().for_each(|images| predict(images, &learner, args.json));
     Ok(())
 }
 
-fn predict(images: &Images, learner: &Learner<'_>, _spec: &Spec, json: bool) {
+fn predict(images: &Images, learner: &Learner<'_>, json: bool) {
     const AT_ONCE: usize = 1000;
     let inputs = images.rows * images.columns;
     let mut scratch = Scratch::default();

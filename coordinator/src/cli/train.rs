@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[command(flatten)]
     job_flags: JobFlags,
     /// Train on the cluster of this coordinator
-    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER", conflicts_with_all = ["run_dir", "resume", "overwrite"])]
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER", value_parser = process::address, conflicts_with_all = ["run_dir", "resume", "overwrite"])]
     cluster: Option<String>,
     /// How long to try to reach it, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds)]
@@ -62,7 +62,7 @@ pub(super) struct Args {
 const EXAMPLES: &str = "Examples:
   coordinator train --epochs 5
   coordinator train jobs/article.toml --workers 4 --run-dir runs/four
-  coordinator train --data ~/fashion-mnist --scale 1/255 --epochs 20
+  coordinator train --data ~/fashion-mnist --scale 1/255 --batch-size 100 --learning-rate 0.5
   coordinator train --cluster 127.0.0.1:7070 --epochs 5";
 
 /// What flags say about a job; a flag wins over the job file.
@@ -170,13 +170,44 @@ fn alone(args: &Args, job: Job) -> Result {
     let source =
         crate::data::absolute(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
     let job = Job { data: Data { source, ..job.data }, ..job };
+    let there = run_to_resume(args)?;
+    let job = there.as_ref().map_or(Ok(job.clone()), |run| resumed(run, job))?;
+    // Before anything is made or begun: this may start the process again.
+    process::own_kernel(&job.blas_kernel).map_err(|message| Failed::new(exit::USAGE, message))?;
     let run = claim(args, &job)?;
-    if let Some(done) = finished(args, &run, &job)? {
+    if let Some(done) = there.filter(|run| run.is_done()) {
         return super::show::report(&done);
     }
-    process::own_kernel(&job.blas_kernel).map_err(|message| Failed::new(exit::USAGE, message))?;
     process::start_log(args.log_format, "warn");
     runtime()?.block_on(train(args, job, run))
+}
+
+/// With `--resume`: the run that is there, if any.
+fn run_to_resume(args: &Args) -> Result<Option<SavedRun>> {
+    match &args.run_dir {
+        _ if !args.resume => Ok(None),
+        None => Err(Failed::new(exit::USAGE, "--resume needs --run-dir, which names the run to go on with")),
+        Some(path) => Ok(SavedRun::open(path).ok()),
+    }
+}
+
+/// The job of a run that is resumed, with the kernel that it was begun with. Another job is refused.
+fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
+    let there = run.job()?;
+    let kernel = match job.blas_kernel {
+        BlasKernel::Native | BlasKernel::Environment => there.blas_kernel.clone(),
+        named @ BlasKernel::Named(_) => named,
+    };
+    let job = Job { blas_kernel: kernel, name: there.name.clone(), ..job };
+    let differences = there.differences(&job);
+    if differences.is_empty() {
+        return Ok(job);
+    }
+    let (path, differences) = (run.path().display(), differences.join(", "));
+    Err(Failed::new(
+        exit::USAGE,
+        format!("{path}: --resume with another job: {differences} (--overwrite starts anew)"),
+    ))
 }
 
 fn claim(args: &Args, job: &Job) -> Result<RunDir> {
@@ -187,36 +218,8 @@ fn claim(args: &Args, job: &Job) -> Result<RunDir> {
     };
     match &args.run_dir {
         Some(path) => Ok(RunDir::claim(path, existing)?),
-        None if args.resume => {
-            Err(Failed::new(exit::USAGE, "--resume needs --run-dir, which names the run to go on with"))
-        }
         None => Ok(RunDir::claim_next(Path::new("runs"), &job.name)?),
     }
-}
-
-/// With `--resume`: the run, if it is done already. A run of another job is refused.
-fn finished(args: &Args, run: &RunDir, job: &Job) -> Result<Option<SavedRun>> {
-    if !args.resume {
-        return Ok(None);
-    }
-    let Ok(saved) = SavedRun::open(run.path()) else { return Ok(None) };
-    let there = saved.job()?;
-    let resolved = match job.blas_kernel {
-        BlasKernel::Native | BlasKernel::Environment => {
-            Job { blas_kernel: there.blas_kernel.clone(), ..job.clone() }
-        }
-        BlasKernel::Named(_) => job.clone(),
-    };
-    let differences = there.differences(&resolved);
-    if !differences.is_empty() {
-        let message = format!(
-            "{}: --resume with another job: {} (--overwrite starts anew)",
-            run.path().display(),
-            differences.join(", ")
-        );
-        return Err(Failed::new(exit::USAGE, message));
-    }
-    Ok(saved.receipt()?.map(|_| saved))
 }
 
 /// A cluster on loopback, with one job and workers of its own.

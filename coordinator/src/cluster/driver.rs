@@ -2,7 +2,8 @@
 //!
 //! It takes one message after another from its inbox, feeds the control machine, and carries out the machine's
 //! actions in order. It never waits for a peer: a message that a worker's full outbox does not take ends that
-//! worker's session. It never waits for the disk either. The arithmetic of a step is done here.
+//! worker's session. What a run writes goes through a thread of its own (the disk thread); only a new run's directory
+//! is made at once. The arithmetic of a step is done here.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -425,6 +426,10 @@ impl Driver {
             }
         }
         self.training = Some(training);
+        for (worker, member) in self.control.members() {
+            let hello = &member.hello;
+            self.event("joined", joined(*worker, &hello.name, hello.slots));
+        }
         self.handle(Event::Loaded { job, facts });
     }
 
@@ -463,7 +468,7 @@ impl Driver {
         self.event("end", text.clone());
         match outcome {
             Outcome::Done => info!("job {} is done", self.jobs.get(&job).map_or("", |record| &record.id)),
-            _ => warn!("job {} has ended: {text}", self.jobs.get(&job).map_or("", |record| &record.id)),
+            _ => info!("job {} has ended: {text}", self.jobs.get(&job).map_or("", |record| &record.id)),
         }
         let ran = self.serving.borrow().as_ref().is_some_and(|serving| serving.job == job);
         if ran {
@@ -481,9 +486,7 @@ impl Driver {
 
     fn note(&mut self, note: &Note) {
         let (kind, text) = match note {
-            Note::Joined { worker, name, slots } => {
-                ("joined", format!("{worker} ({name}) joined with {slots} slots"))
-            }
+            Note::Joined { worker, name, slots } => ("joined", joined(*worker, name, *slots)),
             Note::Left { worker, name, how } => ("left", format!("{worker} ({name}) left: {how}")),
             Note::Placed { placement, from, .. } => {
                 let runs =
@@ -501,6 +504,10 @@ impl Driver {
     fn event(&self, kind: &'static str, text: String) {
         self.disk.order(Order::Event { kind, text });
     }
+}
+
+fn joined(worker: WorkerId, name: &str, slots: u32) -> String {
+    format!("{worker} ({name}) joined with {slots} slots")
 }
 
 /// What a worker that is sent away is told.

@@ -121,7 +121,7 @@ fn probe(kernel: &BlasKernel, spec: &Spec) -> Result<Probed, String> {
         return Ok(Probed::here(spec));
     }
     let failed = |error: std::io::Error| format!("cannot find out how BLAS computes: {error}");
-    let mut child = Command::new("/proc/self/exe")
+    let mut child = Command::new(process::program())
         .arg(PROBE)
         .env(process::STARTED_FOR, kernel.to_string())
         .stdin(Stdio::piped())

@@ -60,7 +60,7 @@ impl Local {
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(process::program());
         command.arg(WORKER).args(["--coordinator", &self.coordinator.to_string()]);
         command.args(["--slots", &self.slots.to_string(), "--exit-with-parent"]);
         command.args(["--log-format", if self.json_log { "json" } else { "text" }]);

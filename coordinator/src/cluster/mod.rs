@@ -147,6 +147,7 @@ impl Cluster {
             () = shutdown => {}
             ended = &mut server => return ended?,
         }
+        tracing::info!("stopping");
         handle.send(Input::Stop).await;
         driver.await?;
         stop.send_replace(true);

@@ -89,6 +89,7 @@ fn job_state(state: Option<&JobState>) -> v1::JobState {
 /// What the job is waiting for, or why it ended.
 fn detail(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
     match state {
+        Some(JobState::Ended(Outcome::Done | Outcome::Cancelled)) => String::new(),
         Some(JobState::Ended(outcome)) => describe(outcome),
         _ if driver.control.running() == Some(number) => waiting(&driver.control.waiting()),
         _ => String::new(),

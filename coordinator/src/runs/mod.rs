@@ -49,8 +49,8 @@ pub struct RunDir {
     path: PathBuf,
     /// Held for as long as this process owns the directory.
     _lock: File,
-    /// Whether the directory was made by this process.
-    made: bool,
+    /// The directories that were made for it, the innermost first.
+    made: Vec<PathBuf>,
 }
 
 /// What is wrong with a run directory: one line that names it.
@@ -70,17 +70,19 @@ impl RunDir {
     /// # Errors
     /// If it cannot be written, belongs to another process, or holds a run that is not to be touched.
     pub fn claim(path: &Path, existing: Existing) -> Result<Self, RunError> {
-        let made = !path.exists();
+        let made =
+            path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists());
+        let made = made.map(Path::to_path_buf).collect();
         fs::create_dir_all(path).map_err(|error| RunError::of(path, format!("cannot be made: {error}")))?;
         let lock = lock(path)?;
         let run = Self { path: path.to_path_buf(), _lock: lock, made };
         match existing {
             Existing::Refuse if run.holds_a_run() => Err(RunError::of(
                 path,
-                "there is a run already (--resume goes on with it, --overwrite starts anew, --run-dir names another)",
+                "there is a run already (--resume finishes it, --overwrite starts anew, --run-dir names another)",
             )),
-            Existing::Overwrite => run.clear().map(|()| run),
-            Existing::Refuse | Existing::Resume => Ok(run),
+            // What is there stays until the new run begins: it may not come to that.
+            Existing::Refuse | Existing::Resume | Existing::Overwrite => Ok(run),
         }
     }
 
@@ -198,8 +200,9 @@ impl Drop for RunDir {
         // A job that never began leaves no trace.
         if !self.holds_a_run() {
             let _ = fs::remove_file(self.path.join(LOCK));
-            if self.made {
-                let _ = fs::remove_dir(&self.path);
+            for directory in &self.made {
+                // One that others use by now is not empty, and stays.
+                let _ = fs::remove_dir(directory);
             }
         }
     }
@@ -304,15 +307,33 @@ impl SavedRun {
     /// # Errors
     /// If the job is not done, or its model does not fit the job.
     pub fn parameters(&self, model: &millefeuille_core::learn::model::Model) -> Result<Vec<f32>, RunError> {
+        let (path, bytes) = self.model()?;
+        model::decode(&bytes, model).map_err(|what| RunError::of(&path, what))
+    }
+
+    /// How many values the trained model takes.
+    ///
+    /// # Errors
+    /// If the job is not done, or its model can't be read.
+    pub fn inputs(&self) -> Result<usize, RunError> {
+        let (path, bytes) = self.model()?;
+        model::inputs(&bytes).map_err(|what| RunError::of(&path, what))
+    }
+
+    fn model(&self) -> Result<(PathBuf, Vec<u8>), RunError> {
         let path = self.path.join(MODEL);
         if !path.exists() {
-            let what = format!(
-                "there is no {MODEL}: the job is not done (coordinator train --resume goes on with it)"
-            );
+            let what =
+                format!("there is no {MODEL}: the job is not done (coordinator train --resume finishes it)");
             return Err(RunError::of(&self.path, what));
         }
         let bytes = fs::read(&path).map_err(|error| RunError::of(&path, error))?;
-        model::decode(&bytes, model).map_err(|what| RunError::of(&path, what))
+        Ok((path, bytes))
+    }
+
+    /// Whether its job is done.
+    pub fn is_done(&self) -> bool {
+        self.path.join(RECEIPT).exists()
     }
 
     /// The receipt of a job that is done.

@@ -47,6 +47,21 @@ pub fn decode(bytes: &[u8], model: &Model) -> Result<Vec<f32>, String> {
     Ok(parameters)
 }
 
+/// How many values the model takes: the rows of its first kernel.
+///
+/// # Errors
+/// If there is none.
+pub fn inputs(bytes: &[u8]) -> Result<usize, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
+    let kernel = file.tensor("dense/kernel").map_err(|_| misfit("it has no tensor dense/kernel"))?;
+    kernel
+        .shape()
+        .first()
+        .copied()
+        .filter(|&inputs| inputs > 0)
+        .ok_or_else(|| misfit("dense/kernel is empty"))
+}
+
 fn misfit(what: &str) -> String {
     format!("does not fit the run's job.toml: {what}")
 }

@@ -195,9 +195,11 @@ impl Cluster {
     /// What to answer to a worker that can't compute the running job.
     fn refusal(&self, worker: WorkerId, hello: &Hello) -> Option<Action> {
         let facts = self.run.as_ref()?.facts.as_ref()?;
-        if hello.arithmetic == facts.arithmetic {
+        let as_asked = hello.started_for == facts.kernel_request;
+        let same_bits = hello.arithmetic.fingerprint == facts.arithmetic.fingerprint;
+        if same_bits && (as_asked || hello.arithmetic.kernel == facts.arithmetic.kernel) {
             None
-        } else if hello.started_for != facts.kernel_request {
+        } else if !as_asked {
             Some(Action::UseKernel { worker, kernel: facts.kernel_request.clone() })
         } else {
             let reason =
@@ -371,7 +373,10 @@ impl Cluster {
         if let Stage::Gathering { since } = run.stage {
             let present = run.candidates(&self.members).len();
             let settled = now >= since + self.config.settle;
-            if present < self.config.min_workers || present < self.config.expected_workers && !settled {
+            // Those who are there and have yet to show that they can compute the job are waited for too.
+            let told = self.members.values().filter(|member| member.job.is_some()).count();
+            let expected = self.config.expected_workers.max(told);
+            if present < self.config.min_workers || present < expected && !settled {
                 return;
             }
         }

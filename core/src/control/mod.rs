@@ -161,7 +161,7 @@ pub enum Event {
     Closed {
         /// Which work.
         work: WorkId,
-        /// Whether the loss and every parameter is finite.
+        /// Whether the loss is finite.
         finite: bool,
     },
     /// Somebody wants a job trained.
@@ -363,7 +363,7 @@ pub enum Outcome {
     Done,
     /// It was cancelled.
     Cancelled,
-    /// The loss or a parameter is not finite.
+    /// The loss is not finite.
     Diverged {
         /// The work after which that was found.
         work: WorkId,

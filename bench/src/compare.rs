@@ -1,0 +1,112 @@
+//! The comparison: floor and clusters in turn, round after round.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use crate::coordinator::{self, Shape, Trained};
+use crate::fit::{EPOCHS, Fit};
+use crate::machine::{self, Machine};
+use crate::memory::Peaks;
+use crate::report;
+
+/// The clusters that are measured, and how many floors their fit may take.
+pub(crate) const CLUSTERS: [(Shape, f64); 3] = [
+    (Shape { workers: 1, slots: 2 }, 1.8),
+    (Shape { workers: 2, slots: 1 }, 2.2),
+    (Shape { workers: 4, slots: 1 }, 3.0),
+];
+
+/// How the comparison is made.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Rounds that count; one more before them warms up
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+/// One round: the floor, then each cluster, in the order of [`CLUSTERS`].
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Round {
+    pub(crate) floor_seconds: f64,
+    pub(crate) clusters: Vec<Taken>,
+    /// The machine's load before the round.
+    pub(crate) load: f64,
+}
+
+/// What a cluster took.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Taken {
+    pub(crate) fit_seconds: f64,
+    pub(crate) wall_seconds: f64,
+}
+
+/// All that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) date: String,
+    pub(crate) machine: Machine,
+    pub(crate) weights_sha256: String,
+    pub(crate) rounds: Vec<Round>,
+    pub(crate) memory: Peaks,
+}
+
+/// Measures, prints the table and writes `latest`.
+pub(crate) fn run(args: &Args, latest: &Path) -> anyhow::Result<()> {
+    let binary = coordinator::beside_this_program()?;
+    let date = machine::date();
+    let first = floor()?;
+    round(&binary, &first)?;
+    let mut rounds = Vec::new();
+    for number in 1..=args.rounds {
+        let round = round(&binary, &first)?;
+        eprintln!("{}", report::line(number, &round));
+        rounds.push(round);
+    }
+    let memory = coordinator::train_watched(&binary, CLUSTERS[0].0)?;
+    let Fit { weights_sha256, blas_kernel, blas_version, .. } = first;
+    let machine = Machine::here(&blas_kernel, &blas_version);
+    let measured = Measured { date, machine, weights_sha256, rounds, memory };
+    print!("{}", report::table(&measured));
+    report::write(&measured, latest)
+}
+
+fn round(binary: &Path, first: &Fit) -> anyhow::Result<Round> {
+    let load = machine::load();
+    let floor = floor()?;
+    same(first, &floor, "two floors")?;
+    let clusters = CLUSTERS.iter().map(|&(shape, _)| {
+        let Trained { fit, wall_seconds } = coordinator::train(binary, shape)?;
+        same(first, &fit, &format!("the floor and {} workers", shape.workers))?;
+        Ok(Taken { fit_seconds: fit.seconds, wall_seconds })
+    });
+    Ok(Round { load, floor_seconds: floor.seconds, clusters: clusters.collect::<anyhow::Result<_>>()? })
+}
+
+/// The floor, in a fresh process.
+fn floor() -> anyhow::Result<Fit> {
+    let this = std::env::current_exe().context("where this program is")?;
+    let mut command = coordinator::undisturbed(&this);
+    command.args(["floor", "--epochs", &EPOCHS.to_string()]).stderr(Stdio::inherit());
+    let output = command.output().context("the floor cannot be started")?;
+    if !output.status.success() {
+        bail!("the floor failed ({})", output.status);
+    }
+    serde_json::from_slice(&output.stdout).context("what the floor printed")
+}
+
+/// An error if two fits are not the same, bit for bit.
+fn same(one: &Fit, other: &Fit, who: &str) -> anyhow::Result<()> {
+    if one.agrees_with(other) {
+        return Ok(());
+    }
+    bail!(
+        "{who} computed different things:\n{} {:?}\n{} {:?}",
+        one.weights_sha256,
+        one.epochs,
+        other.weights_sha256,
+        other.epochs
+    )
+}

@@ -1,0 +1,117 @@
+//! One fit by a cluster: `coordinator train`, with worker processes of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::fit::{EPOCHS, Figures, Fit};
+use crate::memory::{self, Peaks};
+
+/// How many workers compute, and how many pieces each at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Shape {
+    pub(crate) workers: u32,
+    pub(crate) slots: u32,
+}
+
+/// A command that has run.
+#[derive(Clone, Debug)]
+pub(crate) struct Trained {
+    pub(crate) fit: Fit,
+    /// The whole command, from its start to its end.
+    pub(crate) wall_seconds: f64,
+}
+
+/// A line of `history.jsonl`.
+#[derive(Deserialize)]
+struct Row {
+    seconds: f64,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// What is of interest in `receipt.json`.
+#[derive(Deserialize)]
+struct Receipt {
+    weights_sha256: String,
+    blas_kernel: String,
+    blas_version: String,
+}
+
+/// The coordinator that was built beside this program.
+pub(crate) fn beside_this_program() -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe().context("where this program is")?;
+    let binary = this.with_file_name("coordinator");
+    if !binary.is_file() {
+        bail!("{}: missing (make build makes it)", binary.display());
+    }
+    Ok(binary)
+}
+
+/// The same command without what its environment could change: OpenBLAS' variables and this project's own.
+pub(crate) fn undisturbed(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("OPENBLAS_") || text.starts_with("MILLEFEUILLE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Trains once.
+pub(crate) fn train(binary: &Path, shape: Shape) -> anyhow::Result<Trained> {
+    let place = tempfile::tempdir().context("a place for the run")?;
+    let started = Instant::now();
+    let child = spawn(binary, shape, place.path())?;
+    finish(child)?;
+    let wall_seconds = started.elapsed().as_secs_f64();
+    Ok(Trained { fit: read(&place.path().join("run"))?, wall_seconds })
+}
+
+/// Trains once, and watches how much memory that takes.
+pub(crate) fn train_watched(binary: &Path, shape: Shape) -> anyhow::Result<Peaks> {
+    let place = tempfile::tempdir().context("a place for the run")?;
+    let mut child = spawn(binary, shape, place.path())?;
+    let peaks = memory::watch(&mut child)?;
+    finish(child)?;
+    Ok(peaks)
+}
+
+fn spawn(binary: &Path, shape: Shape, place: &Path) -> anyhow::Result<Child> {
+    let mut command = undisturbed(binary);
+    command.args(["train", "--epochs", &EPOCHS.to_string(), "--run-dir", "run"]);
+    command.args(["--workers", &shape.workers.to_string(), "--slots", &shape.slots.to_string()]);
+    command.current_dir(place).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.spawn().with_context(|| format!("{}: cannot be started", binary.display()))
+}
+
+fn finish(child: Child) -> anyhow::Result<()> {
+    let output = child.wait_with_output().context("waiting for the coordinator")?;
+    if !output.status.success() {
+        bail!("the coordinator failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+fn read(run: &Path) -> anyhow::Result<Fit> {
+    let text = |name: &str| {
+        let path = run.join(name);
+        fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))
+    };
+    let rows: Vec<Row> =
+        text("history.jsonl")?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let receipt: Receipt = serde_json::from_str(&text("receipt.json")?)?;
+    Ok(Fit {
+        seconds: rows.iter().map(|row| row.seconds).sum(),
+        weights_sha256: receipt.weights_sha256,
+        epochs: rows.into_iter().map(|row| row.figures).collect(),
+        blas_kernel: receipt.blas_kernel,
+        blas_version: receipt.blas_version,
+    })
+}

@@ -1,0 +1,94 @@
+//! What is computed, and what comes of it.
+
+use anyhow::Context as _;
+use millefeuille_core::data::builtin;
+use millefeuille_core::data::dataset::{CLASSES, Dataset};
+use millefeuille_core::data::shard::{Shard, ShardStore};
+use millefeuille_core::data::split::Split;
+use millefeuille_core::job::{Job, Optimizer};
+use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::piece::ShardSamples;
+use millefeuille_core::learn::spec::Spec;
+use serde::{Deserialize, Serialize};
+
+/// Epochs of the article's fit.
+pub(crate) const EPOCHS: u32 = 5;
+
+/// What one fit came to, wherever it was computed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Fit {
+    /// From the first step to the last evaluation, reading data excluded.
+    pub(crate) seconds: f64,
+    /// Of the final parameters.
+    pub(crate) weights_sha256: String,
+    /// Of every epoch.
+    pub(crate) epochs: Vec<Figures>,
+    pub(crate) blas_kernel: String,
+    pub(crate) blas_version: String,
+}
+
+/// An epoch's figures, named as in a run's `history.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    pub(crate) loss: f64,
+    pub(crate) accuracy: f64,
+    pub(crate) val_loss: f64,
+    pub(crate) val_accuracy: f64,
+    pub(crate) test_loss: f64,
+    pub(crate) test_accuracy: f64,
+}
+
+impl Fit {
+    /// Whether both computed the same, bit for bit.
+    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+        self.weights_sha256 == other.weights_sha256 && self.epochs == other.epochs
+    }
+}
+
+/// The article's job, ready to be computed.
+#[derive(Debug)]
+pub(crate) struct Article {
+    pub(crate) spec: Spec,
+    pub(crate) model: Model,
+    pub(crate) optimizer: Optimizer,
+    store: ShardStore,
+}
+
+impl Article {
+    /// Reads the data that is part of the program.
+    pub(crate) fn load() -> anyhow::Result<Self> {
+        let job = Job::default();
+        let dataset = Dataset::decode(builtin::mnist()).context("the built-in data")?;
+        let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
+        let spec = spec(&job, &store);
+        let model = Model::new(store.width(), &job.layers);
+        Ok(Self { spec, model, optimizer: job.compile.optimizer, store })
+    }
+
+    /// The samples of a shard that has some, as every shard of the article's job has.
+    pub(crate) fn samples(&self, split: Split, index: u32) -> ShardSamples<'_> {
+        let stored = self.store.get(Shard { split, index }).expect("each split has all shards");
+        ShardSamples {
+            shard: index,
+            shards: self.spec.shards,
+            width: stored.samples.width(),
+            pixels: stored.samples.pixels(),
+            labels: stored.samples.labels(),
+        }
+    }
+}
+
+fn spec(job: &Job, store: &ShardStore) -> Spec {
+    Spec {
+        seed: job.seed,
+        shards: job.shards,
+        batch_size: job.batch() as u32,
+        shuffle: job.fit.shuffle,
+        scale: job.data.scale,
+        inputs: store.width() as u32,
+        classes: CLASSES.into(),
+        layers: job.layers.clone(),
+        loss: job.compile.loss,
+        sizes: store.sizes(),
+    }
+}

@@ -1,0 +1,352 @@
+//! The floor: the article's fit in this process, a thread a core, as fast as its calls allow.
+//!
+//! Threads take the pieces of a step from one counter. When all are done, each thread sums its own section of
+//! the parameters over all gradients, in the order of the reduction tree, and takes the optimizer's step there;
+//! then everybody copies the sections that others made. That is two meetings a step:
+//!
+//! ```text
+//! pieces ─ meet ─ a section: sums, optimizer ─ meet ─ copy sections ─ pieces …
+//! ```
+//!
+//! Every order of additions is the cluster's, so the bits are the same. Nothing is sent, saved or printed.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use millefeuille_core::blas;
+use millefeuille_core::data::plan::Plan;
+use millefeuille_core::data::split::Split;
+use millefeuille_core::learn::elementwise;
+use millefeuille_core::learn::optimizer::OptimizerState;
+use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch};
+use millefeuille_core::learn::tree::{Node, Reduction, Tree};
+use sha2::{Digest as _, Sha256};
+
+use crate::barrier::Barrier;
+use crate::fit::{Article, Figures, Fit};
+
+/// Values that are summed at once: those of all shards fit into a core's second cache.
+const BLOCK: usize = 4096;
+
+/// Computes one fit.
+pub(crate) fn run(epochs: u32) -> anyhow::Result<Fit> {
+    let article = Article::load()?;
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let shared = Shared::new(&article, epochs, threads);
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let start = |thread| {
+            scope.spawn({
+                let shared = &shared;
+                move || Thread::new(shared, thread).fit()
+            })
+        };
+        let threads: Vec<_> = (0..threads).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a thread of the floor ends")).collect()
+    });
+    let (seconds, parameters) = outcomes.into_iter().next().context("there is a first thread")?;
+    Ok(Fit {
+        seconds,
+        weights_sha256: hex::encode(Sha256::digest(bytemuck::cast_slice::<f32, u8>(&parameters))),
+        epochs: shared.figures.into_inner().unwrap_or_else(PoisonError::into_inner),
+        blas_kernel: blas::kernel(),
+        blas_version: blas::version(),
+    })
+}
+
+/// What the threads have in common.
+struct Shared<'a> {
+    article: &'a Article,
+    epochs: u32,
+    threads: usize,
+    plan: Plan,
+    barrier: Barrier,
+    /// The next piece that nobody has taken, of the step and of the evaluation.
+    next_piece: AtomicU32,
+    next_evaluation: AtomicU32,
+    /// By shard.
+    slots: Vec<RwLock<Slot>>,
+    /// By split and shard: validation, then test.
+    evaluations: Vec<Mutex<Score>>,
+    /// The newest parameters, in one section a thread.
+    sections: Vec<RwLock<Vec<f32>>>,
+    figures: Mutex<Vec<Figures>>,
+}
+
+/// A shard's part of the step.
+#[derive(Default)]
+struct Slot {
+    /// The shard's order in the epoch.
+    order: Vec<u32>,
+    gradient: Vec<f32>,
+    score: Score,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Score {
+    loss_sum: f64,
+    correct: u64,
+    count: u64,
+}
+
+impl<'a> Shared<'a> {
+    fn new(article: &'a Article, epochs: u32, threads: usize) -> Self {
+        let shards = article.spec.shards;
+        let parameters = article.model.parameter_count();
+        let slot = |_| RwLock::new(Slot { gradient: vec![0.0; parameters], ..Slot::default() });
+        let section = |thread| RwLock::new(vec![0.0; section(parameters, threads, thread).len()]);
+        Self {
+            article,
+            epochs,
+            threads,
+            plan: Plan::new(article.spec.sizes.train, article.spec.batch_size, shards),
+            barrier: Barrier::new(threads),
+            next_piece: AtomicU32::new(0),
+            next_evaluation: AtomicU32::new(0),
+            slots: (0..shards).map(slot).collect(),
+            evaluations: (0..2 * shards).map(|_| Mutex::default()).collect(),
+            sections: (0..threads).map(section).collect(),
+            figures: Mutex::default(),
+        }
+    }
+
+    fn shards(&self) -> u32 {
+        self.article.spec.shards
+    }
+}
+
+/// The parameters that a thread sums.
+fn section(parameters: usize, threads: usize, thread: usize) -> Range<usize> {
+    parameters * thread / threads..parameters * (thread + 1) / threads
+}
+
+/// One thread, with its copy of the parameters.
+struct Thread<'a> {
+    shared: &'a Shared<'a>,
+    number: usize,
+    parameters: Vec<f32>,
+    optimizer: OptimizerState,
+    scratch: Scratch,
+    /// One block a shard, while sums are made.
+    blocks: Vec<Vec<f32>>,
+    /// The epoch's score, kept by the first thread.
+    score: Score,
+}
+
+impl<'a> Thread<'a> {
+    fn new(shared: &'a Shared<'a>, number: usize) -> Self {
+        let Article { model, spec, optimizer, .. } = shared.article;
+        Self {
+            shared,
+            number,
+            parameters: model.initial_parameters(spec.seed),
+            optimizer: OptimizerState::new(optimizer, model.parameter_count()),
+            scratch: Scratch::default(),
+            blocks: vec![vec![0.0; BLOCK]; spec.shards as usize],
+            score: Score::default(),
+        }
+    }
+
+    /// Seconds, and the final parameters.
+    fn fit(mut self) -> (f64, Vec<f32>) {
+        self.shared.barrier.wait();
+        let started = Instant::now();
+        for epoch in 0..self.shared.epochs {
+            self.score = Score::default();
+            for step in 0..self.shared.plan.steps() {
+                self.step(epoch, step);
+            }
+            self.evaluate();
+        }
+        (started.elapsed().as_secs_f64(), self.parameters)
+    }
+
+    fn step(&mut self, epoch: u32, step: u32) {
+        let shared = self.shared;
+        while let Some(shard) = next(&shared.next_piece, shared.shards()) {
+            self.piece(epoch, step, shard);
+        }
+        shared.barrier.wait();
+        shared.next_piece.store(0, Ordering::Relaxed);
+        self.reduce(step);
+        shared.barrier.wait();
+        self.copy_sections();
+    }
+
+    fn piece(&mut self, epoch: u32, step: u32, shard: u32) {
+        let Shared { article, plan, slots, .. } = self.shared;
+        let mut slot = slots[shard as usize].write().unwrap_or_else(PoisonError::into_inner);
+        let Slot { order, gradient, score } = &mut *slot;
+        if step == 0 {
+            *order = plan.order(article.spec.seed, epoch, shard, article.spec.shuffle);
+        }
+        let Range { start, end } = plan.piece(step, shard);
+        let order = &order[start as usize..end as usize];
+        let samples = article.samples(Split::Train, shard);
+        let learner = Learner { model: &article.model, spec: &article.spec, parameters: &self.parameters };
+        *score = learner.train_piece(&samples, order, epoch.into(), gradient, &mut self.scratch).into();
+    }
+
+    /// Sums this thread's section over the shards, and takes the optimizer's step there.
+    fn reduce(&mut self, step: u32) {
+        let slots: Vec<_> = self.shared.slots.iter().map(read).collect();
+        let order = additions(self.shared.shards(), &self.shared.plan, step);
+        let count = self.shared.plan.step_len(step).into();
+        let section = section(self.parameters.len(), self.shared.threads, self.number);
+        let mut next = self.shared.sections[self.number].write().unwrap_or_else(PoisonError::into_inner);
+        for (out, start) in next.chunks_mut(BLOCK).zip(section.step_by(BLOCK)) {
+            let part = start..start + out.len();
+            for (block, slot) in self.blocks.iter_mut().zip(&slots) {
+                block[..out.len()].copy_from_slice(&slot.gradient[part.clone()]);
+            }
+            let root = sum(&mut self.blocks, &order);
+            self.optimizer.step(&self.parameters[part], &self.blocks[root][..out.len()], count, out);
+        }
+        if self.number == 0 {
+            let scores = slots.iter().map(|slot| slot.score);
+            self.score = self.score.plus(total(scores.collect(), &order));
+        }
+    }
+
+    fn copy_sections(&mut self) {
+        let Shared { sections, threads, .. } = self.shared;
+        for (thread, values) in sections.iter().enumerate() {
+            let place = section(self.parameters.len(), *threads, thread);
+            self.parameters[place].copy_from_slice(&read(values));
+        }
+    }
+
+    fn evaluate(&mut self) {
+        let shared = self.shared;
+        let shards = shared.shards();
+        while let Some(task) = next(&shared.next_evaluation, 2 * shards) {
+            let split = if task < shards { Split::Validation } else { Split::Test };
+            let samples = shared.article.samples(split, task % shards);
+            let Article { model, spec, .. } = shared.article;
+            let learner = Learner { model, spec, parameters: &self.parameters };
+            *lock(&shared.evaluations[task as usize]) =
+                learner.evaluate_piece(&samples, &mut self.scratch).into();
+        }
+        shared.barrier.wait();
+        if self.number == 0 {
+            shared.next_evaluation.store(0, Ordering::Relaxed);
+            self.note_figures();
+        }
+        shared.barrier.wait();
+    }
+
+    fn note_figures(&self) {
+        let order = all_additions(self.shared.shards());
+        let scores: Vec<Score> = self.shared.evaluations.iter().map(|score| *lock(score)).collect();
+        let (validation, test) = scores.split_at(scores.len() / 2);
+        let [validation, test] = [validation, test].map(|scores| total(scores.to_vec(), &order));
+        let figures = Figures {
+            loss: self.score.loss(),
+            accuracy: self.score.accuracy(),
+            val_loss: validation.loss(),
+            val_accuracy: validation.accuracy(),
+            test_loss: test.loss(),
+            test_accuracy: test.accuracy(),
+        };
+        lock(&self.shared.figures).push(figures);
+    }
+}
+
+impl Score {
+    fn plus(self, right: Self) -> Self {
+        Self {
+            loss_sum: self.loss_sum + right.loss_sum,
+            correct: self.correct + right.correct,
+            count: self.count + right.count,
+        }
+    }
+
+    fn loss(&self) -> f64 {
+        self.loss_sum / self.count as f64
+    }
+
+    fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.count as f64
+    }
+}
+
+impl From<PieceOutcome> for Score {
+    fn from(outcome: PieceOutcome) -> Self {
+        Self { loss_sum: outcome.loss_sum, correct: outcome.correct, count: outcome.count }
+    }
+}
+
+/// The additions `left += right` of a reduction, by shard, and the shard where the whole sum ends up.
+struct Additions {
+    pairs: Vec<(usize, usize)>,
+    root: usize,
+}
+
+fn additions(shards: u32, plan: &Plan, step: u32) -> Additions {
+    additions_over(shards, &plan.present(step))
+}
+
+fn all_additions(shards: u32) -> Additions {
+    additions_over(shards, &(0..shards).collect())
+}
+
+/// Asks the reduction tree itself, with the shards' numbers for values.
+fn additions_over(shards: u32, present: &std::collections::BTreeSet<u32>) -> Additions {
+    let mut pairs = Vec::new();
+    let mut reduction = Reduction::new(Tree::new(shards), present);
+    let mut add = |left: &mut usize, right| pairs.push((*left, right));
+    for &shard in present {
+        reduction.insert(Node::leaf(shard), shard as usize, &mut add);
+    }
+    let root = reduction.take_root(&mut add).expect("every shard that is present was inserted");
+    Additions { pairs, root }
+}
+
+fn sum(blocks: &mut [Vec<f32>], Additions { pairs, root }: &Additions) -> usize {
+    for &(left, right) in pairs {
+        // A right sibling has the higher shards.
+        let (lower, upper) = blocks.split_at_mut(right);
+        elementwise::add_assign(&mut lower[left], &upper[0]);
+    }
+    *root
+}
+
+fn total(mut scores: Vec<Score>, Additions { pairs, root }: &Additions) -> Score {
+    for &(left, right) in pairs {
+        scores[left] = scores[left].plus(scores[right]);
+    }
+    scores[*root]
+}
+
+/// The next of `count` tasks.
+fn next(counter: &AtomicU32, count: u32) -> Option<u32> {
+    Some(counter.fetch_add(1, Ordering::Relaxed)).filter(|&task| task < count)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn additions_are_those_of_the_tree() {
+        let Additions { pairs, root } = all_additions(5);
+        assert_eq!(root, 0);
+        assert_eq!(pairs, [(0, 1), (2, 3), (0, 2), (0, 4)]);
+    }
+
+    #[test]
+    fn sections_cover_everything_once() {
+        let ends: Vec<_> = (0..3).map(|thread| section(10, 3, thread)).collect();
+        assert_eq!(ends, [0..3, 3..6, 6..10]);
+    }
+}

@@ -1,0 +1,69 @@
+//! How fast the cluster is, against the floor.
+//!
+//! The *floor* ([`floor`]) is the article's fit in one process on all cores: the same shards, calls, kernel,
+//! sums and evaluations, with nothing sent and nothing saved. What a cluster needs beyond it is the price of
+//! being one. So a measurement is a ratio, and both sides of it are taken in one go, in turn: floor, one worker
+//! of two slots, two workers, four workers, and the next round ([`compare`]). Each is a process of its own.
+//!
+//! The floor's weights and figures must be the cluster's, bit for bit. That proves that both computed the same;
+//! where they differ, the program fails. A target that is missed is a line in the table and no failure.
+//!
+//! What comes out is a table, and `bench/latest.json` with every number behind it ([`report`]). [`step`] is a
+//! tool beside that: where the time of one step goes, on one core.
+
+mod barrier;
+mod compare;
+mod coordinator;
+mod fit;
+mod floor;
+mod machine;
+mod memory;
+mod report;
+mod statistics;
+mod step;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Measures a cluster's fit against the floor: the same computation in one process
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    compare: compare::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Where the time of one step goes, on one core
+    Step {
+        /// How often the step is computed
+        #[arg(long, default_value_t = 300)]
+        repeats: u32,
+    },
+    /// One fit in this process; prints what came of it as JSON
+    #[command(hide = true)]
+    Floor {
+        #[arg(long)]
+        epochs: u32,
+    },
+}
+
+/// Where the results go.
+fn latest() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("latest.json")
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    match args.command {
+        None => compare::run(&args.compare, &latest()),
+        Some(Command::Step { repeats }) => step::run(repeats),
+        Some(Command::Floor { epochs }) => {
+            println!("{}", serde_json::to_string(&floor::run(epochs)?)?);
+            Ok(())
+        }
+    }
+}

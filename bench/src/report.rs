@@ -1,0 +1,151 @@
+//! What is shown and written of a comparison.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::compare::{CLUSTERS, Measured, Round};
+use crate::coordinator::Shape;
+use crate::statistics::Summary;
+
+const MEGABYTE: f64 = 1e6;
+const WORKER_LIMIT_MB: f64 = 120.0;
+const COORDINATOR_LIMIT_MB: f64 = 150.0;
+
+/// A cluster beside the floor.
+#[derive(Clone, Debug, Serialize)]
+struct Against {
+    shape: Shape,
+    fit_seconds: Summary,
+    wall_seconds: Summary,
+    /// The median fit over the floor's median.
+    ratio_of_medians: f64,
+    /// Each round's fit over its own floor.
+    ratios: Summary,
+    target: f64,
+    reached: bool,
+}
+
+/// What is written: the measurements, and what they say.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    measured: &'a Measured,
+    floor_seconds: Summary,
+    clusters: Vec<Against>,
+    worker_limit_mb: f64,
+    coordinator_limit_mb: f64,
+}
+
+/// A round, while the next one is under way.
+pub(crate) fn line(number: u32, round: &Round) -> String {
+    let floor = round.floor_seconds;
+    let mut text = format!("round {number}: floor {floor:.3} s");
+    for ((shape, _), taken) in CLUSTERS.iter().zip(&round.clusters) {
+        let ratio = taken.fit_seconds / floor;
+        let _ = write!(text, " · {} {:.3} s ({ratio:.2})", name(*shape), taken.fit_seconds);
+    }
+    let _ = write!(text, " · load {:.1}", round.load);
+    text
+}
+
+/// The table.
+pub(crate) fn table(measured: &Measured) -> String {
+    let Measured { machine, rounds, memory, .. } = measured;
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "\nThe article's fit, {} rounds; {} cores of {}",
+        rounds.len(),
+        machine.cores,
+        machine.cpu
+    );
+    let _ = writeln!(text, "OpenBLAS {} {}; {}\n", machine.blas_version, machine.blas_kernel, machine.rustc);
+    let _ = writeln!(
+        text,
+        "{:22} {:>8} {:>15} {:>7} {:>15} {:>7}  {:9} {:>8}",
+        "", "median s", "min–max", "ratio", "by round", "target", "", "command"
+    );
+    let floor = floor(rounds);
+    let _ = writeln!(text, "{:22} {:8.3} {:>15}", "floor", floor.median, ends(floor, 3));
+    for against in against(rounds) {
+        let _ = writeln!(text, "{}", row(&against));
+    }
+    let [worker, coordinator] = [memory.worker_bytes, memory.coordinator_bytes].map(megabytes);
+    let _ = writeln!(text, "\nPeak memory, one worker with all shards:");
+    let _ = writeln!(text, "  worker      {}", limit(worker, WORKER_LIMIT_MB));
+    let _ = writeln!(text, "  coordinator {}", limit(coordinator, COORDINATOR_LIMIT_MB));
+    let _ = writeln!(text, "\nWeights of everybody: {}", measured.weights_sha256);
+    text
+}
+
+/// Writes everything down.
+pub(crate) fn write(measured: &Measured, path: &Path) -> anyhow::Result<()> {
+    let report = Report {
+        measured,
+        floor_seconds: floor(&measured.rounds),
+        clusters: against(&measured.rounds),
+        worker_limit_mb: WORKER_LIMIT_MB,
+        coordinator_limit_mb: COORDINATOR_LIMIT_MB,
+    };
+    // By way of a value: the standard's fields and the flattened ones end up in one object.
+    let text = serde_json::to_string_pretty(&serde_json::to_value(report)?)?;
+    fs::write(path, text + "\n").with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+fn floor(rounds: &[Round]) -> Summary {
+    Summary::of(rounds.iter().map(|round| round.floor_seconds))
+}
+
+fn against(rounds: &[Round]) -> Vec<Against> {
+    let floor = floor(rounds).median;
+    let one = |(index, &(shape, target)): (usize, &(Shape, f64))| {
+        let taken = || rounds.iter().map(move |round| (round.floor_seconds, round.clusters[index]));
+        let fit_seconds = Summary::of(taken().map(|(_, taken)| taken.fit_seconds));
+        let ratio_of_medians = fit_seconds.median / floor;
+        Against {
+            shape,
+            fit_seconds,
+            wall_seconds: Summary::of(taken().map(|(_, taken)| taken.wall_seconds)),
+            ratio_of_medians,
+            ratios: Summary::of(taken().map(|(floor, taken)| taken.fit_seconds / floor)),
+            target,
+            reached: ratio_of_medians <= target,
+        }
+    };
+    CLUSTERS.iter().enumerate().map(one).collect()
+}
+
+fn row(against: &Against) -> String {
+    let Against { shape, fit_seconds, wall_seconds, ratio_of_medians, ratios, target, reached } = against;
+    format!(
+        "{:22} {:8.3} {:>15} {ratio_of_medians:7.2} {:>15} {target:7.1}  {:9} {:7.2}s",
+        name(*shape),
+        fit_seconds.median,
+        ends(*fit_seconds, 3),
+        format!("{:.2} {}", ratios.median, ends(*ratios, 2)),
+        if *reached { "reached" } else { "missed" },
+        wall_seconds.median,
+    )
+}
+
+fn name(Shape { workers, slots }: Shape) -> String {
+    let plural = |count: u32, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    format!("{} × {}", plural(workers, "worker"), plural(slots, "slot"))
+}
+
+fn ends(summary: Summary, digits: usize) -> String {
+    format!("{:.digits$}–{:.digits$}", summary.min, summary.max)
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / MEGABYTE
+}
+
+fn limit(found: f64, limit: f64) -> String {
+    let verdict = if found <= limit { "below" } else { "above" };
+    format!("{found:6.1} MB, {verdict} {limit:.0} MB")
+}

@@ -1,0 +1,131 @@
+//! A directory of a test's own, and the commands that run in it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::process::{Ended, Process};
+use crate::run::Run;
+
+/// An empty directory in which commands run. It goes with this value.
+#[derive(Debug)]
+pub struct Home {
+    directory: TempDir,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Home {
+    /// Makes one.
+    pub fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("temporary directories can be made") }
+    }
+
+    /// A file or directory in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a file into it.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("it is in the home")).expect("directories can be made");
+        fs::write(&path, content).expect("files can be written");
+        path
+    }
+
+    /// A run directory in it.
+    pub fn run(&self, name: &str) -> Run {
+        Run::new(self.path(name))
+    }
+
+    /// The command `coordinator`, with arguments as in a shell without quotes.
+    pub fn coordinator(&self, arguments: &str) -> Call {
+        self.program("coordinator", arguments)
+    }
+
+    /// The command `worker`.
+    pub fn worker(&self, arguments: &str) -> Call {
+        self.program("worker", arguments)
+    }
+
+    fn program(&self, program: &str, arguments: &str) -> Call {
+        let mut command = self.command(&binary(program));
+        command.args(arguments.split_whitespace());
+        Call { line: format!("{program} {arguments}"), command }
+    }
+
+    /// Any program, with nothing of ours in its environment.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.directory.path());
+        let ours = |name: &str| name.starts_with("OPENBLAS_") || name.starts_with("MILLEFEUILLE_");
+        std::env::vars_os()
+            .filter(|(name, _)| name.to_str().is_some_and(ours))
+            .for_each(|(name, _)| _ = command.env_remove(name));
+        command
+    }
+}
+
+/// The program under test, as cargo has built it beside this test.
+pub fn binary(program: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own file");
+    // target/debug/deps/test-0123 → target/debug/program
+    let found = test.ancestors().skip(1).map(|directory| directory.join(program)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{program} is not built; build it with: cargo build --workspace --bins"))
+}
+
+/// The project's own directory.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A command that is about to be run.
+#[derive(Debug)]
+pub struct Call {
+    line: String,
+    command: Command,
+}
+
+impl Call {
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.line = format!("{name}={value} {}", self.line);
+        self.command.env(name, value);
+        self
+    }
+
+    /// Adds an argument that may have spaces.
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.line = format!("{} {}", self.line, argument.as_ref().display());
+        self.command.arg(argument);
+        self
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Process {
+        Process::start(self.line, self.command)
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Ended {
+        self.start().wait()
+    }
+
+    /// Runs it to its end, which has to be a good one.
+    pub fn succeeds(self) -> Ended {
+        self.run().with_code(0)
+    }
+
+    /// Runs it to its end, which has to be this code with one line of error; gives the line.
+    pub fn fails(self, code: i32) -> String {
+        self.run().error(code)
+    }
+}

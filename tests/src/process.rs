@@ -1,0 +1,309 @@
+//! Processes that a test starts, and those that they start in turn.
+
+use std::fmt;
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub use rustix::process::Signal;
+
+/// How long anything may take before it counts as a hang: far longer than it takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until `condition` gives something.
+///
+/// # Panics
+/// If nothing came within [`PATIENCE`]; says `what` was waited for.
+pub fn until<T>(what: impl fmt::Display, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "in {} s this did not happen: {what}", PATIENCE.as_secs());
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A process that a test has started. It ends with this value, and so does whatever it has started itself.
+#[derive(Debug)]
+pub struct Process {
+    line: String,
+    child: Child,
+    ended: Option<ExitStatus>,
+    stdout: Reader,
+    stderr: Reader,
+}
+
+impl Process {
+    /// Starts a command, in a process group of its own, with nothing to read.
+    pub fn start(line: String, mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        die_with_this_process(&mut command);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
+        let stdout = Reader::of(child.stdout.take());
+        let stderr = Reader::of(child.stderr.take());
+        Self { line, child, ended: None, stdout, stderr }
+    }
+
+    /// Its id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal, and nobody else.
+    pub fn signal(&self, signal: Signal) {
+        assert!(self.ended.is_none(), "{}: it has ended", self.line);
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap_or_else(|error| panic!("{}: {error}", self.line));
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits until standard error has this text; returns the line with it, from the text on.
+    pub fn says(&mut self, text: &str) -> String {
+        let found = |stderr: &str| {
+            let rest = &stderr[stderr.find(text)?..];
+            rest.contains('\n').then(|| rest.lines().next().unwrap_or_default().to_string())
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let over = self.try_wait().is_some() && self.stderr.is_over();
+            if let Some(line) = found(&self.stderr()) {
+                return line;
+            }
+            let late = Instant::now() >= deadline;
+            assert!(!over && !late, "{}: it did not say {text:?} but\n{}", self.line, self.stderr());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The processes that it has started and that are there now.
+    pub fn children(&self) -> Vec<Seen> {
+        if self.ended.is_some() { Vec::new() } else { Seen::children_of(self.pid()) }
+    }
+
+    /// Whether it is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.try_wait().is_none()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> Ended {
+        let line = self.line.clone();
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.try_wait() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "{line}: it hangs, and said last\n{}", self.stderr());
+            std::thread::sleep(POLL);
+        };
+        until(format!("{line}: its output closes, which its own children hold open"), || {
+            (self.stdout.is_over() && self.stderr.is_over()).then_some(())
+        });
+        Ended { line, status, stdout: self.stdout(), stderr: self.stderr() }
+    }
+
+    fn try_wait(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().unwrap_or_else(|error| panic!("{}: {error}", self.line));
+        }
+        self.ended
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
+        let offspring = Seen::descendants_of(self.pid());
+        // It may have ended by itself in the meantime; then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        offspring.iter().for_each(Seen::kill);
+    }
+}
+
+/// Where a test is killed it drops nothing: then the kernel ends what the test has started.
+#[allow(unsafe_code)] // What runs between fork and exec.
+fn die_with_this_process(command: &mut Command) {
+    let ask =
+        || rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from);
+    // SAFETY: the closure makes one system call; it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(ask) };
+}
+
+/// Takes in what a process writes, so that it never waits for us.
+#[derive(Debug)]
+struct Reader {
+    text: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Reader {
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&text);
+        let thread = std::thread::spawn(move || {
+            let mut pipe = pipe.expect("the output is piped");
+            let mut buffer = [0; 1 << 16];
+            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+                lock(&sink).extend_from_slice(&buffer[..count]);
+            }
+        });
+        Self { text, thread }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&lock(&self.text)).into_owned()
+    }
+
+    fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+fn lock(text: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    text.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A process that has ended, with all it said.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    line: String,
+    status: ExitStatus,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Its exit code; none if a signal killed it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// The signal that killed it.
+    pub fn killed_by(&self) -> Option<i32> {
+        self.status.signal()
+    }
+
+    /// Itself, if it has ended with this code.
+    ///
+    /// # Panics
+    /// If it has not.
+    pub fn with_code(self, code: i32) -> Self {
+        assert_eq!(self.code(), Some(code), "{self}");
+        self
+    }
+
+    /// Its one line of error, if it has ended with this code and exactly one.
+    ///
+    /// # Panics
+    /// If it has not.
+    pub fn error(&self, code: i32) -> String {
+        assert_eq!(self.code(), Some(code), "{self}");
+        let errors: Vec<_> = self.stderr.lines().filter_map(|line| line.strip_prefix("error: ")).collect();
+        assert_eq!(errors.len(), 1, "one line of error: {self}");
+        assert!(!self.stderr.contains("panicked"), "{self}");
+        errors[0].to_string()
+    }
+
+    /// Standard output as JSON, an object a line.
+    ///
+    /// # Panics
+    /// If a line is not JSON.
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {self}"));
+        self.stdout.lines().map(parse).collect()
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, status, stdout, stderr } = self;
+        write!(f, "{line}\n{status}\n--- standard output\n{stdout}\n--- standard error\n{stderr}")
+    }
+}
+
+/// A process that was seen in `/proc`, not to be taken for a later one of the same id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its id.
+    pub pid: u32,
+    parent: u32,
+    started: u64,
+}
+
+impl Seen {
+    /// The process of this id, if it is there and has not ended.
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is a name in brackets, which may hold anything.
+        let fields: Vec<_> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
+        let (state, parent, started) = (*fields.first()?, fields.get(1)?, fields.get(19)?);
+        let ended = matches!(state, "Z" | "X");
+        (!ended).then_some(Self { pid, parent: parent.parse().ok()?, started: started.parse().ok()? })
+    }
+
+    fn children_of(pid: u32) -> Vec<Self> {
+        let processes = fs::read_dir("/proc").expect("processes are listed in /proc").flatten();
+        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.filter_map(Self::of).filter(|seen| seen.parent == pid).collect()
+    }
+
+    fn descendants_of(pid: u32) -> Vec<Self> {
+        let mut found = Self::children_of(pid);
+        let deeper: Vec<_> = found.iter().flat_map(|child| Self::descendants_of(child.pid)).collect();
+        found.extend(deeper);
+        found
+    }
+
+    /// Whether it has not ended.
+    pub fn is_alive(&self) -> bool {
+        Self::of(self.pid).is_some_and(|seen| seen.started == self.started)
+    }
+
+    /// Its command line.
+    pub fn arguments(&self) -> Vec<String> {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let arguments = line.split(|&byte| byte == 0).filter(|argument| !argument.is_empty());
+        arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid.filter(|_| self.is_alive()) {
+            // It may have ended just now.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// Kills it, if it is still there.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Waits for its end.
+    pub fn ends(&self) {
+        until(format!("process {} ends", self.pid), || (!self.is_alive()).then_some(()));
+    }
+}

@@ -1,0 +1,497 @@
+//! Bad input: the right exit code, promptly, one line that names the thing and the remedy, and nothing lost.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::Command;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use millefeuille_tests::cluster::{closed_port, silent_listener};
+use millefeuille_tests::data::{FILES, SMALL_JOB};
+use millefeuille_tests::home::{Home, binary};
+use millefeuille_tests::process::Process;
+
+const IMAGES: &str = FILES[0];
+const LABELS: &str = FILES[1];
+const TEST_IMAGES: &str = FILES[2];
+const TEST_LABELS: &str = FILES[3];
+
+/// Something that can be wrong with data: what it is, how it comes to be, and what the message has to say.
+struct Damage {
+    what: &'static str,
+    make: fn(&Path) -> io::Result<()>,
+    says: &'static [&'static str],
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+    let mut bytes = fs::read(path)?;
+    change(&mut bytes);
+    fs::write(path, bytes)
+}
+
+/// Replaces a file by its gzipped copy, with a change.
+fn gzip(directory: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+    let raw = directory.join(name);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&fs::read(&raw)?)?;
+    fs::remove_file(&raw)?;
+    let zipped = directory.join(format!("{name}.gz"));
+    fs::write(&zipped, encoder.finish()?)?;
+    edit(&zipped, change)
+}
+
+const DAMAGES: &[Damage] = &[
+    Damage {
+        what: "a missing directory",
+        make: |data| fs::remove_dir_all(data),
+        says: &["data", "no such directory", "--data"],
+    },
+    Damage {
+        what: "a missing file",
+        make: |data| fs::remove_file(data.join(TEST_LABELS)),
+        says: &[TEST_LABELS, "missing", ".gz"],
+    },
+    Damage {
+        what: "a truncated file",
+        make: |data| edit(&data.join(IMAGES), |bytes| bytes.truncate(16 + 784 * 100 + 7)),
+        says: &[IMAGES, "missing after image 100", "truncated", "again"],
+    },
+    Damage {
+        what: "a truncated header",
+        make: |data| edit(&data.join(LABELS), |bytes| bytes.truncate(6)),
+        says: &[LABELS, "truncated"],
+    },
+    Damage {
+        what: "an empty file",
+        make: |data| edit(&data.join(TEST_IMAGES), Vec::clear),
+        says: &[TEST_IMAGES, "empty"],
+    },
+    Damage {
+        what: "an over-long file",
+        make: |data| edit(&data.join(LABELS), |bytes| bytes.extend([1, 2, 3])),
+        says: &[LABELS, "3 bytes too many", "over-long"],
+    },
+    Damage {
+        what: "a wrong magic number",
+        make: |data| edit(&data.join(TEST_IMAGES), |bytes| bytes[0] = 0x42),
+        says: &[TEST_IMAGES, "42 00 08 03", "not IDX"],
+    },
+    Damage {
+        what: "labels where images should be",
+        make: |data| fs::copy(data.join(LABELS), data.join(IMAGES)).map(|_| ()),
+        says: &[IMAGES, "these are labels"],
+    },
+    Damage {
+        what: "counts that differ",
+        make: |data| fs::copy(data.join(TEST_LABELS), data.join(LABELS)).map(|_| ()),
+        says: &[LABELS, "301 labels", "2,003 images", "one data set"],
+    },
+    Damage {
+        what: "a header that promises more than there is",
+        make: |data| edit(&data.join(IMAGES), |bytes| bytes[4..8].copy_from_slice(&u32::MAX.to_be_bytes())),
+        says: &[IMAGES, "4,294,967,295", "header"],
+    },
+    Damage {
+        what: "a label of 10",
+        make: |data| edit(&data.join(LABELS), |bytes| bytes[8 + 77] = 10),
+        says: &[LABELS, "index 77 is 10", "0 to 9"],
+    },
+    Damage {
+        what: "gzip damaged in the middle",
+        make: |data| {
+            gzip(data, IMAGES, |bytes| {
+                let middle = bytes.len() / 2;
+                bytes[middle..middle + 64].fill(0xaa);
+            })
+        },
+        says: &[IMAGES, ".gz", "gzip data damaged", "again"],
+    },
+    Damage {
+        what: "gzip cut off",
+        make: |data| gzip(data, IMAGES, |bytes| bytes.truncate(bytes.len() / 2)),
+        says: &[IMAGES, ".gz", "truncated"],
+    },
+    Damage {
+        what: "a directory in place of a file",
+        make: |data| {
+            fs::remove_file(data.join(LABELS))?;
+            fs::create_dir(data.join(LABELS))
+        },
+        says: &[LABELS, "cannot be read"],
+    },
+];
+
+#[test]
+fn damaged_data_is_named_and_leaves_no_run() {
+    for Damage { what, make, says } in DAMAGES {
+        let home = Home::new();
+        home.small_job();
+        make(&home.path("data")).unwrap();
+
+        let error = home.coordinator("train small.toml --workers 1 --run-dir run").fails(3);
+
+        assert!(says.iter().all(|text| error.contains(text)), "{what}: {error}");
+        assert!(!home.path("run").exists(), "{what} leaves no run directory");
+    }
+}
+
+#[test]
+fn damaged_data_is_refused_by_show_evaluate_and_a_cluster_too() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --workers 1 --run-dir run").succeeds();
+    edit(&home.path("data").join(LABELS), |bytes| bytes[8] = 10).unwrap();
+
+    let cluster = home.cluster("");
+    let calls = [
+        home.coordinator("show data small.toml"),
+        home.coordinator("evaluate run"),
+        cluster.coordinator("train small.toml"),
+    ];
+    for call in calls {
+        let error = call.fails(3);
+        assert!(error.contains(LABELS) && error.contains("is 10"), "{error}");
+    }
+}
+
+#[test]
+fn a_run_is_not_lost_to_a_new_one_that_cannot_begin() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --workers 1 --run-dir run").succeeds();
+    let before = home.run("run").snapshot();
+    let again = "train small.toml --workers 1 --run-dir run --overwrite";
+
+    let kernel = home.coordinator(&format!("{again} --blas-kernel Nonesuch")).fails(2);
+    assert!(home.run("run").snapshot() == before, "the run is there as before: {kernel}");
+
+    edit(&home.path("data").join(LABELS), |bytes| bytes[8] = 10).unwrap();
+    let data = home.coordinator(again).fails(3);
+    assert!(home.run("run").snapshot() == before, "the run is there as before: {data}");
+}
+
+/// A job that is wrong: flags, what is changed in the job file, and what the message has to say.
+type Wrong = (&'static str, (&'static str, &'static str), &'static [&'static str]);
+
+const NO_CHANGE: (&str, &str) = ("", "");
+
+const WRONG_JOBS: &[Wrong] = &[
+    ("", ("batch_size = 100", "batchsize = 100"), &["small.toml:", "batchsize", "`batch_size`"]),
+    ("", ("[fit]", "[fitt]"), &["small.toml:", "fitt", "`fit`"]),
+    ("", ("name = \"small\"", "nmae = \"small\""), &["small.toml:2", "nmae", "`name`"]),
+    ("", ("batch_size = 100", "batch_size = 0"), &["small.toml:", "batch_size = 0", "at least 1"]),
+    ("", ("batch_size = 100", "batch_size = \"many\""), &["small.toml:", "batch_size", "whole number"]),
+    ("", ("rate = 0.25", "rate = 1.0"), &["small.toml:", "rate = 1.0", "less than 1"]),
+    ("", ("units = 10", "units = 11"), &["small.toml:", "units = 11", "10 units"]),
+    ("", ("\"softmax\"", "\"sigmoid\""), &["small.toml:", "softmax"]),
+    ("", ("\"softmax\"", "\"sofmax\""), &["small.toml:", "sofmax", "`softmax`"]),
+    ("", ("[data]", "[data"), &["small.toml:"]),
+    ("--batch-size 0", NO_CHANGE, &["--batch-size 0", "at least 1"]),
+    ("--epochs 0", NO_CHANGE, &["--epochs 0", "at least 1"]),
+    ("--epochs -1", NO_CHANGE, &["--epochs", "-1"]),
+    ("--epochs many", NO_CHANGE, &["--epochs", "many"]),
+    ("--validation-split 1.5", NO_CHANGE, &["--validation-split 1.5", "less than 1"]),
+    ("--validation-split -0.1", NO_CHANGE, &["--validation-split -0.1", "at least 0"]),
+    ("--validation-split 0.9999", NO_CHANGE, &["validation_split", "leaves no sample"]),
+    ("--learning-rate NaN", NO_CHANGE, &["--learning-rate NaN", "finite"]),
+    ("--learning-rate 0", NO_CHANGE, &["--learning-rate 0", "above 0"]),
+    ("--learning-rate inf", NO_CHANGE, &["--learning-rate inf", "finite"]),
+    ("--shards 0", NO_CHANGE, &["--shards 0", "1"]),
+    ("--replicas 0", NO_CHANGE, &["--replicas 0", "at least 1"]),
+    ("--scale 0", NO_CHANGE, &["--scale 0"]),
+    ("--scale NaN", NO_CHANGE, &["--scale"]),
+    ("--shuffle perhaps", NO_CHANGE, &["--shuffle", "perhaps", "true"]),
+    ("--name a/b", NO_CHANGE, &["--name a/b", "slash"]),
+    ("--workers 0", NO_CHANGE, &["--workers", "0"]),
+    ("--slots 0", NO_CHANGE, &["--slots", "0"]),
+    ("--heartbeat-deadline 0.5", NO_CHANGE, &["--heartbeat-deadline 0.5", "interval"]),
+    ("--epoch 5", NO_CHANGE, &["--epoch", "--epochs"]),
+];
+
+#[test]
+fn a_wrong_job_is_named_and_leaves_no_run() {
+    let home = Home::new();
+    home.small_job();
+    for (flags, (from, to), says) in WRONG_JOBS {
+        let job = SMALL_JOB.replacen(from, to, 1);
+        assert!(from.is_empty() || job != SMALL_JOB, "{from} is in the job");
+        home.write("small.toml", job);
+
+        let ended = home.coordinator(&format!("train small.toml --run-dir run {flags}")).run();
+
+        let error = ended.error(2);
+        assert!(
+            says.iter().all(|text| ended.stderr.contains(text)),
+            "{flags} {from} → {to}: {says:?} in {error}"
+        );
+        assert!(!home.path("run").exists(), "{flags} {from} → {to} leaves no run directory");
+    }
+}
+
+#[test]
+fn a_model_without_layers_is_refused() {
+    let home = Home::new();
+    home.small_data("data");
+    home.write("empty.toml", "layers = []\n[data]\nsource = \"data\"\n");
+    home.write("dropout.toml", "[[layers]]\ntype = \"dropout\"\nrate = 0.5\n");
+
+    let empty = home.coordinator("train empty.toml --run-dir run").fails(2);
+    let dropout = home.coordinator("train dropout.toml --run-dir run").fails(2);
+    let missing = home.coordinator("train nothing.toml --run-dir run").fails(2);
+
+    assert!(empty.contains("empty.toml:1") && empty.contains("no layers"), "{empty}");
+    assert!(dropout.contains("dropout.toml:1") && dropout.contains("dense"), "{dropout}");
+    assert!(missing.contains("nothing.toml") && missing.contains("cannot be read"), "{missing}");
+    assert!(!home.path("run").exists());
+}
+
+#[test]
+fn a_cluster_refuses_a_wrong_job_with_the_same_words() {
+    let home = Home::new();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+
+    let refusal = client.submit("[fit]\nbatchsize = 3\n", "").unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::InvalidArgument);
+    assert!(
+        refusal.message().contains("batchsize") && refusal.message().contains("`batch_size`"),
+        "{refusal}"
+    );
+
+    let run_dir = cluster.coordinator("train --run-dir here").run().with_code(2);
+    assert!(run_dir.stderr.contains("--run-dir") && run_dir.stderr.contains("--cluster"), "{run_dir}");
+    assert!(client.jobs().is_empty());
+}
+
+#[test]
+fn loss_that_is_not_finite_ends_the_job() {
+    let home = Home::new();
+    home.small_job();
+
+    let ended = home.coordinator("train small.toml --workers 2 --learning-rate 1e37 --run-dir run").run();
+
+    let error = ended.error(6);
+    assert!(error.contains("not finite") && error.contains("--learning-rate"), "{error}");
+    assert!(!home.run("run").has("receipt.json") && !home.run("run").has("model.safetensors"));
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let home = Home::new();
+    let (_listener, address) = silent_listener();
+
+    let error = home.coordinator(&format!("serve --listen {address}")).fails(4);
+
+    assert!(error.contains(&address) && error.contains("in use"), "{error}");
+}
+
+#[test]
+fn addresses_that_others_can_reach_need_a_word() {
+    let error = Home::new().coordinator("serve --listen 0.0.0.0:0").fails(4);
+    assert!(error.contains("0.0.0.0:0") && error.contains("--insecure"), "{error}");
+}
+
+#[test]
+fn a_coordinator_that_is_not_there_is_given_up() {
+    let home = Home::new();
+    let address = closed_port();
+    let commands = ["train", "jobs", "workers", "metrics", "cancel", "health"];
+    for command in commands {
+        let call = home.coordinator(&format!("{command} --cluster {address} --connect-timeout 0.5"));
+        let error = call.fails(4);
+        assert!(error.contains(&address) && error.contains("coordinator serve"), "{command}: {error}");
+    }
+
+    let ended = home.worker(&format!("--coordinator {address} --join-timeout 1")).run();
+    let error = ended.error(4);
+    assert!(error.contains(&address) && error.contains("--coordinator"), "{error}");
+    assert!(ended.stderr.contains("trying again"), "it says that it tries again: {ended}");
+}
+
+#[test]
+fn a_coordinator_that_never_answers_is_given_up_by_commands() {
+    let home = Home::new();
+    let (_listener, address) = silent_listener();
+
+    let error = home.coordinator(&format!("train --cluster {address} --connect-timeout 1")).fails(4);
+
+    assert!(error.contains(&address), "{error}");
+}
+
+#[test]
+fn a_coordinator_that_never_answers_is_given_up_by_workers() {
+    let home = Home::new();
+    let (_listener, address) = silent_listener();
+
+    let error =
+        home.worker(&format!("--coordinator {address} --join-timeout 1 --connect-timeout 1")).fails(4);
+
+    assert!(error.contains(&address), "{error}");
+}
+
+#[test]
+fn a_host_that_does_not_exist_is_named() {
+    let error = Home::new().coordinator("jobs --cluster nowhere.invalid:7070 --connect-timeout 1").fails(4);
+    assert!(error.contains("nowhere.invalid:7070"), "{error}");
+}
+
+#[test]
+fn an_address_that_is_none_is_usage() {
+    let home = Home::new();
+    for address in ["not an address", "127.0.0.1:port", "127.0.0.1", "not/an:7070"] {
+        let calls = [
+            home.coordinator("jobs --connect-timeout 1 --cluster").arg(address),
+            home.coordinator("train --connect-timeout 1 --cluster").arg(address),
+            home.worker("--join-timeout 1 --coordinator").arg(address),
+        ];
+        for call in calls {
+            let ended = call.run().with_code(2);
+            assert!(ended.stderr.contains(address) && ended.stderr.contains("host:port"), "{ended}");
+        }
+    }
+}
+
+#[test]
+fn a_run_directory_that_cannot_be_made_is_named() {
+    let home = Home::new();
+    home.small_job();
+    home.write("file", "a file, not a directory");
+
+    let train = home.coordinator("train small.toml --workers 1 --run-dir file/run").fails(3);
+    assert!(train.contains("file/run"), "{train}");
+
+    let serve = home.coordinator("serve --listen 127.0.0.1:0 --runs-dir file/runs").fails(3);
+    assert!(serve.contains("file/runs"), "{serve}");
+}
+
+#[test]
+fn a_run_directory_belongs_to_one_process() {
+    let home = Home::new();
+    home.small_job();
+    let train = "train small.toml --epochs 100000 --workers 1 --run-dir run";
+    let mut first = home.coordinator(train).start();
+    first.says("Epoch 1/");
+
+    for flag in ["", "--overwrite", "--resume"] {
+        let error = home.coordinator(&format!("{train} {flag}")).fails(3);
+        assert!(error.contains("run") && error.contains(&first.pid().to_string()), "{flag}: {error}");
+    }
+    assert!(first.is_running());
+}
+
+/// Runs a script in which a small file system is mounted at `disk`, seen by nobody else, gone at its end.
+/// Nothing, and says so, where this user may not do that.
+fn with_small_disk(home: &Home, bytes: &str, script: &str) -> Option<Process> {
+    fs::create_dir(home.path("disk")).expect("directories can be made");
+    let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
+    let mount = format!("mount -t tmpfs -o size={bytes} tmpfs disk");
+    let allowed = |way: &&&[&str]| {
+        let mut trial = home.command(Path::new("unshare"));
+        let trial = trial.args(**way).args(["sh", "-c", &mount]).output();
+        trial.is_ok_and(|output| output.status.success())
+    };
+    let Some(way) = ways.iter().find(allowed) else {
+        eprintln!("not shown: this user may not mount a small disk");
+        return None;
+    };
+    let mut command: Command = home.command(Path::new("unshare"));
+    command
+        .args(*way)
+        .args(["sh", "-c", &format!("{mount} && {script}")])
+        .env("coordinator", binary("coordinator"));
+    Some(Process::start(format!("on a disk of {bytes}: {script}"), command))
+}
+
+#[test]
+fn a_disk_that_becomes_full_is_named_and_the_history_kept() {
+    // The model has 76 KB, the history before it less than one.
+    let home = Home::new();
+    home.small_job();
+    let script = "\"$coordinator\" train small.toml --workers 1 --run-dir disk/run; code=$?; \
+                  cat disk/run/history.jsonl; ls disk/run | grep -c receipt; exit $code";
+    let Some(mut shell) = with_small_disk(&home, "48k", script) else { return };
+
+    let ended = shell.wait();
+
+    let error = ended.error(3);
+    assert!(error.contains("disk/run") && error.contains("No space left"), "{error}");
+    assert_eq!(ended.stdout.matches("\"val_loss\"").count(), 3, "three lines of history are kept: {ended}");
+    assert!(ended.stdout.ends_with("0\n"), "there is no receipt: {ended}");
+}
+
+#[test]
+fn a_disk_that_is_full_is_named() {
+    // One page is enough for the file that says who owns the directory, and for nothing else.
+    let home = Home::new();
+    home.small_job();
+    let script =
+        "\"$coordinator\" train small.toml --workers 1 --run-dir disk/run; code=$?; ls -A disk; exit $code";
+    let Some(mut shell) = with_small_disk(&home, "4k", script) else { return };
+
+    let ended = shell.wait();
+
+    let error = ended.error(3);
+    assert!(error.contains("disk/run") && error.contains("No space left"), "{error}");
+    assert_eq!(ended.stdout, "", "no run directory is left");
+}
+
+#[test]
+fn a_model_that_is_damaged_or_anothers_is_refused() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
+    home.write("other.toml", SMALL_JOB.replace("units = 24", "units = 25"));
+    home.coordinator("train other.toml --workers 1 --epochs 1 --run-dir other").succeeds();
+    let model = home.path("run/model.safetensors");
+    let good = fs::read(&model).unwrap();
+    let fails = |says: &str| {
+        for command in ["predict run data/t10k-images-idx3-ubyte", "evaluate run", "show run run"] {
+            let error = home.coordinator(command).fails(3);
+            assert!(error.contains("run/model.safetensors") && error.contains(says), "{command}: {error}");
+        }
+    };
+
+    fs::write(&model, &good[..good.len() - 5]).unwrap();
+    fails("safetensors");
+    fs::write(&model, b"not a model").unwrap();
+    fails("safetensors");
+    fs::copy(home.path("other/model.safetensors"), &model).unwrap();
+    fails("does not fit");
+    fs::remove_file(&model).unwrap();
+    for command in ["predict run data/t10k-images-idx3-ubyte", "evaluate run"] {
+        let error = home.coordinator(command).fails(3);
+        assert!(error.contains("run") && error.contains("not done"), "{error}");
+    }
+}
+
+#[test]
+fn a_run_that_is_none_is_refused() {
+    let home = Home::new();
+    home.write("empty/file", "");
+    for command in ["evaluate", "show run", "predict"] {
+        let images = if command == "predict" { "file" } else { "" };
+        for (place, says) in [("nowhere", "no such"), ("empty", "job.toml")] {
+            let error = home.coordinator(&format!("{command} {place} {images}")).fails(3);
+            assert!(error.contains(place) && error.contains(says), "{command}: {error}");
+        }
+    }
+}
+
+#[test]
+fn files_that_cannot_be_predicted_are_named_before_any_answer() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
+    home.write("text.txt", "seven");
+    home.write("broken.png", b"\x89PNG\r\n\x1a\nand no more");
+    let small = [&[0, 0, 8, 3][..], &[0, 0, 0, 1], &[0, 0, 0, 2], &[0, 0, 0, 2], &[1, 2, 3, 4]].concat();
+    home.write("small-images", small);
+
+    for file in ["text.txt", "broken.png", "absent.png", "data/t10k-labels-idx1-ubyte", "small-images"] {
+        let ended = home.coordinator(&format!("predict run data/t10k-images-idx3-ubyte {file} --json")).run();
+        let error = ended.error(3);
+        assert!(error.contains(file), "{error}");
+        assert_eq!(ended.stdout, "", "no answer before the error");
+    }
+}

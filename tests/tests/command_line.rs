@@ -1,0 +1,132 @@
+//! Help, completions and manual pages.
+
+use millefeuille_tests::home::Home;
+
+const SUBCOMMANDS: [&str; 12] = [
+    "train",
+    "serve",
+    "jobs",
+    "workers",
+    "metrics",
+    "cancel",
+    "show",
+    "evaluate",
+    "predict",
+    "health",
+    "completions",
+    "man",
+];
+
+#[test]
+fn completions_know_the_subcommands_and_their_flags() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let text = home.coordinator(&format!("completions {shell}")).succeeds().stdout;
+        let missing: Vec<_> = SUBCOMMANDS.into_iter().filter(|name| !text.contains(name)).collect();
+        assert!(missing.is_empty(), "{shell} misses {missing:?}");
+        assert!(text.contains("epochs") && text.contains("run-dir"), "{shell} knows flags");
+        let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let hidden: Vec<_> = words.filter(|word| ["__worker", "__probe"].contains(word)).collect();
+        assert!(hidden.is_empty(), "{shell} offers what is hidden: {hidden:?}");
+
+        let worker = home.coordinator(&format!("completions {shell} --program worker")).succeeds().stdout;
+        assert!(worker.contains("join-timeout"), "{shell}");
+    }
+}
+
+#[test]
+fn bash_accepts_its_completions() {
+    let home = Home::new();
+    let text = home.coordinator("completions bash").succeeds().stdout;
+    home.write("completions.bash", text);
+    let status = home.command("bash".as_ref()).args(["-n", "completions.bash"]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn manual_pages_are_written() {
+    let home = Home::new();
+
+    home.coordinator("man --out-dir pages").succeeds();
+
+    let page = |name: &str| std::fs::read_to_string(home.path("pages").join(name)).unwrap();
+    assert!(page("coordinator.1").contains(".TH coordinator 1"));
+    assert!(page("coordinator-train.1").contains("epochs"));
+    assert!(page("worker.1").contains("slots"));
+    let hidden = std::fs::read_dir(home.path("pages")).unwrap();
+    let hidden = hidden.filter(|page| page.as_ref().unwrap().file_name().to_string_lossy().contains("__"));
+    assert_eq!(hidden.count(), 0, "no pages of what is hidden");
+}
+
+#[test]
+fn help_has_examples_for_every_subcommand() {
+    let home = Home::new();
+    let help = home.coordinator("--help").succeeds().stdout;
+    assert!(help.contains("Examples:") && help.contains("Exit codes: 0 done"), "{help}");
+    assert!(!help.contains("__worker") && !help.contains("__probe"), "{help}");
+    for name in SUBCOMMANDS {
+        assert!(help.contains(name), "{name}: {help}");
+        let own = home.coordinator(&format!("{name} --help")).succeeds().stdout;
+        assert!(own.contains("Examples:") && own.contains(&format!("coordinator {name}")), "{name}: {own}");
+    }
+    let worker = home.worker("--help").succeeds().stdout;
+    for text in ["--coordinator", "--slots", "--join-timeout", "Examples:", "Exit codes: 0"] {
+        assert!(worker.contains(text), "{text}: {worker}");
+    }
+    assert!(!worker.contains("--token") && !worker.contains("--exit-with-parent"), "{worker}");
+}
+
+#[test]
+fn versions_are_the_same() {
+    let home = Home::new();
+    let version = |text: String| text.split_whitespace().nth(1).unwrap().to_string();
+    let coordinator = version(home.coordinator("--version").succeeds().stdout);
+    assert_eq!(coordinator, version(home.worker("--version").succeeds().stdout));
+}
+
+#[test]
+fn flags_are_read_from_the_environment_too_and_a_flag_wins() {
+    let home = Home::new();
+    home.small_job();
+    let train = |arguments: &str| {
+        let call = home.coordinator(&format!("train small.toml {arguments}"));
+        call.env("MILLEFEUILLE_EPOCHS", "2").env("MILLEFEUILLE_WORKERS", "1").succeeds();
+    };
+
+    train("--run-dir environment");
+    train("--run-dir flag --epochs 1");
+
+    assert_eq!(home.run("environment").history().len(), 2);
+    assert_eq!(home.run("flag").history().len(), 1);
+}
+
+#[test]
+fn wrong_usage_is_told_and_costs_nothing() {
+    let home = Home::new();
+    for (call, says) in [
+        (home.coordinator("trian"), "train"),
+        (home.coordinator(""), "Usage"),
+        (home.coordinator("train --resume --overwrite"), "--overwrite"),
+        (home.coordinator("predict"), "RUN"),
+        (home.worker(""), "--coordinator"),
+        (home.worker("--coordinator 127.0.0.1:1 --slots 0"), "--slots"),
+        (home.worker("--coordinator 127.0.0.1:1 --join-timeout 0"), "--join-timeout"),
+    ] {
+        let ended = call.run().with_code(2);
+        assert!(ended.stderr.contains(says) && ended.stdout.is_empty(), "{says}: {ended}");
+    }
+}
+
+#[test]
+fn a_log_of_json_is_an_object_a_line() {
+    let home = Home::new();
+    home.small_job();
+    let mut serve = home.coordinator("serve --listen 127.0.0.1:0 --log-format json").start();
+    let line = serve.says("{");
+    assert!(serde_json::from_str::<serde_json::Value>(&line).unwrap().is_object(), "{line}");
+
+    let train = home.coordinator("train small.toml --workers 1 --run-dir run --log-format json").succeeds();
+    for line in train.stderr.lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
+}

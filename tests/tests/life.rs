@@ -1,0 +1,318 @@
+//! How processes end, and how others take it: signals, deaths, silence.
+
+use millefeuille_tests::home::Home;
+use millefeuille_tests::process::{Process, Seen, Signal, until};
+
+/// A job that does not end by itself while a test looks.
+const LONG: &str = "train small.toml --epochs 100000";
+
+fn small() -> Home {
+    let home = Home::new();
+    home.small_job();
+    home
+}
+
+/// A `train` of its own in the middle of its work, with its workers.
+fn training(home: &Home, workers: usize) -> (Process, Vec<Seen>) {
+    let mut train = home.coordinator(&format!("{LONG} --workers {workers} --run-dir run")).start();
+    train.says("Epoch 1/");
+    let children = train.children();
+    assert_eq!(children.len(), workers, "one process a worker: {children:?}");
+    (train, children)
+}
+
+#[test]
+fn ctrl_c_ends_a_training_and_keeps_what_was_finished() {
+    let home = small();
+    let (mut train, workers) = training(&home, 2);
+
+    train.signal(Signal::INT);
+
+    let ended = train.wait();
+    let error = ended.error(130);
+    let rows = home.run("run").history().len();
+    assert!(rows >= 1 && error.contains(&format!("{rows} finished epochs are in")), "{rows} rows: {error}");
+    assert!(!home.run("run").has("receipt.json"));
+    assert!(ended.stdout.contains("val_accuracy"), "the table of what was finished: {ended}");
+    workers.iter().for_each(Seen::ends);
+}
+
+#[test]
+fn sigterm_ends_a_training_as_ctrl_c_does() {
+    let home = small();
+    let (mut train, workers) = training(&home, 2);
+
+    train.signal(Signal::TERM);
+
+    train.wait().error(130);
+    assert!(!home.run("run").history().is_empty());
+    workers.iter().for_each(Seen::ends);
+}
+
+#[test]
+fn ctrl_c_twice_ends_a_training_at_once() {
+    let home = small();
+    let (mut train, workers) = training(&home, 2);
+
+    train.signal(Signal::INT);
+    train.signal(Signal::INT);
+
+    train.wait().with_code(130);
+    workers.iter().for_each(Seen::ends);
+}
+
+#[test]
+fn ctrl_c_ends_a_training_that_waits_for_workers() {
+    let home = small();
+    let mut train = home.coordinator(&format!("{LONG} --workers 1 --min-workers 2 --run-dir run")).start();
+    train.says("waiting for workers: 1 of at least 2");
+    let workers = train.children();
+
+    train.signal(Signal::INT);
+
+    train.wait().error(130);
+    workers.iter().for_each(Seen::ends);
+}
+
+#[test]
+fn too_few_workers_in_time_end_a_training() {
+    let home = small();
+
+    let train = "train small.toml --workers 1 --min-workers 2 --wait-workers 1 --run-dir run";
+    let error = home.coordinator(train).fails(5);
+
+    assert!(error.contains("1 of at least 2") && error.contains("--min-workers"), "{error}");
+}
+
+#[test]
+fn a_training_that_is_done_leaves_no_worker() {
+    let home = small();
+    let mut train = home.coordinator("train small.toml --epochs 20 --workers 3 --run-dir run").start();
+    train.says("Epoch 1/");
+    let workers = train.children();
+    assert_eq!(workers.len(), 3);
+
+    train.wait().with_code(0);
+
+    workers.iter().for_each(Seen::ends);
+}
+
+#[test]
+fn workers_end_when_their_training_is_killed() {
+    let home = small();
+    let (mut train, workers) = training(&home, 3);
+
+    train.signal(Signal::KILL);
+
+    train.wait();
+    workers.iter().for_each(Seen::ends);
+    // The run is there, unfinished, and belongs to nobody: a new training takes it.
+    assert!(!home.run("run").has("receipt.json"));
+    home.coordinator("train small.toml --workers 1 --run-dir run --overwrite").succeeds();
+}
+
+#[test]
+fn a_killed_training_is_begun_again_with_resume() {
+    let home = small();
+    home.coordinator("train small.toml --epochs 30 --workers 1 --run-dir whole").succeeds();
+    let mut train = home.coordinator("train small.toml --epochs 30 --workers 2 --run-dir run").start();
+    train.says("Epoch 2/");
+    train.signal(Signal::KILL);
+    train.wait();
+
+    home.coordinator("train small.toml --epochs 30 --workers 3 --run-dir run --resume").succeeds();
+
+    assert_eq!(home.run("run").hash(), home.run("whole").hash());
+    assert_eq!(home.run("run").history().len(), 30);
+}
+
+#[test]
+fn a_worker_that_is_killed_ends_the_job_and_is_named() {
+    let home = small();
+    let (mut train, workers) = training(&home, 2);
+
+    workers[1].kill();
+
+    let error = train.wait().error(5);
+    assert!(error.contains(&format!(":{}", workers[1].pid)) && error.contains("lost"), "{error}");
+    assert!(!home.run("run").history().is_empty(), "what was finished is kept");
+    workers.iter().for_each(Seen::ends);
+}
+
+#[test]
+fn a_worker_that_falls_silent_ends_the_job_and_is_named() {
+    let home = small();
+    let (mut train, workers) = training(&home, 2);
+
+    workers[0].signal(Signal::STOP);
+
+    let error = train.wait().error(5);
+    assert!(error.contains(&format!(":{}", workers[0].pid)) && error.contains("nothing came"), "{error}");
+    workers.iter().for_each(Seen::ends);
+}
+
+#[test]
+fn a_remote_worker_that_is_killed_ends_the_job_but_not_the_cluster() {
+    let home = small();
+    let cluster = home.cluster("--min-workers 2");
+    let client = cluster.client();
+    let _stays = cluster.joined_by("--slots 1");
+    let killed = cluster.joined_by("--slots 1");
+    let mut following = cluster.coordinator(LONG).start();
+    following.says("Epoch 1/");
+    cluster.workers_are(&client, 2, "computing");
+
+    killed.signal(Signal::KILL);
+
+    let error = following.wait().error(5);
+    assert!(error.contains(&format!(":{}", killed.pid())), "{error}");
+    cluster.job_is(&client, "small-1", "failed");
+    let _joins = cluster.joined_by("--slots 1");
+    cluster.coordinator("train small.toml").succeeds();
+}
+
+#[test]
+fn a_worker_that_stays_away_too_long_is_put_out_and_comes_back() {
+    let home = small();
+    let mut cluster = home.cluster("--heartbeat-interval 0.2 --heartbeat-deadline 1");
+    let client = cluster.client();
+    let worker = cluster.joined_by("--slots 1");
+
+    worker.signal(Signal::STOP);
+    cluster.serve.says("is sent away: nothing came");
+    assert!(client.workers().is_empty());
+    worker.signal(Signal::CONT);
+
+    cluster.workers_are(&client, 1, "idle");
+    cluster.coordinator("train small.toml").succeeds();
+}
+
+#[test]
+fn ctrl_c_stops_following_and_the_job_goes_on() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let _worker = cluster.joined_by("--slots 2");
+    let mut following = cluster.coordinator("train small.toml --epochs 30").start();
+    following.says("Epoch 1/30");
+
+    following.signal(Signal::INT);
+
+    let ended = following.wait().with_code(130);
+    assert!(
+        ended.stderr.contains("small-1 goes on") && ended.stderr.contains("coordinator cancel"),
+        "{ended}"
+    );
+    cluster.job_is(&client, "small-1", "done");
+    assert_eq!(home.run("runs/small-1").history().len(), 30);
+}
+
+#[test]
+fn ctrl_c_ends_a_follower_whose_coordinator_is_gone() {
+    let home = small();
+    let mut cluster = home.cluster("");
+    let _worker = cluster.joined_by("--slots 1");
+    let mut following = cluster.coordinator(&format!("{LONG} --connect-timeout 3600")).start();
+    following.says("Epoch 1/");
+    cluster.serve.signal(Signal::KILL);
+    cluster.serve.wait();
+    following.says("looking for it");
+
+    following.signal(Signal::INT);
+
+    following.wait().with_code(130);
+}
+
+#[test]
+fn a_follower_gives_up_a_coordinator_that_stays_away() {
+    let home = small();
+    let cluster = home.cluster("");
+    let _worker = cluster.joined_by("--slots 1");
+    let mut following = cluster.coordinator(&format!("{LONG} --connect-timeout 1")).start();
+    following.says("Epoch 1/");
+
+    cluster.serve.signal(Signal::KILL);
+
+    let error = following.wait().error(4);
+    assert!(error.contains(&cluster.address), "{error}");
+}
+
+#[test]
+fn sigterm_ends_a_cluster_and_its_workers_well() {
+    let home = small();
+    let mut cluster = home.cluster("");
+    let mut worker = cluster.joined_by("--slots 1");
+    let mut following = cluster.coordinator(&format!("{LONG} --connect-timeout 1")).start();
+    following.says("Epoch 1/");
+
+    cluster.serve.signal(Signal::TERM);
+
+    cluster.serve.wait().with_code(0);
+    worker.wait().with_code(0);
+    following.wait().error(4);
+    let run = home.run("runs/small-1");
+    assert!(!run.history().is_empty() && !run.has("receipt.json"), "what was finished is kept, and no more");
+}
+
+#[test]
+fn ctrl_c_ends_an_idle_cluster_well_whoever_listens() {
+    let home = small();
+    let mut cluster = home.cluster("");
+    let mut watching = cluster.coordinator("metrics --watch --json").start();
+    until("the watcher has an answer", || (!watching.stdout().is_empty()).then_some(()));
+
+    cluster.serve.signal(Signal::INT);
+
+    cluster.serve.wait().with_code(0);
+    watching.wait().error(4);
+}
+
+#[test]
+fn sigterm_ends_an_idle_worker_well() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let mut worker = cluster.joined_by("--slots 1");
+
+    worker.signal(Signal::TERM);
+
+    worker.wait().with_code(0);
+    until("the cluster knows that it left", || client.workers().is_empty().then_some(()));
+}
+
+#[test]
+fn a_worker_that_waits_for_its_coordinator_can_be_told_to_stop() {
+    let address = millefeuille_tests::cluster::closed_port();
+    let mut worker = Home::new().worker(&format!("--coordinator {address}")).start();
+    worker.says("trying again");
+
+    worker.signal(Signal::TERM);
+
+    worker.wait().with_code(0);
+}
+
+#[test]
+fn a_worker_can_be_there_before_its_coordinator() {
+    // Given a worker that tries an address where nobody is yet.
+    let home = small();
+    let address = millefeuille_tests::cluster::closed_port();
+    let mut worker = home.worker(&format!("--coordinator {address}")).start();
+    worker.says("trying again");
+
+    let mut serve = home.coordinator(&format!("serve --listen {address} --runs-dir runs")).start();
+    serve.says("listening on");
+
+    worker.says("joined as worker 1");
+}
+
+#[test]
+fn watching_ends_with_ctrl_c() {
+    let home = small();
+    let cluster = home.cluster("");
+    let mut watching = cluster.coordinator("jobs --watch").start();
+    until("it has printed", || (!watching.stdout().is_empty()).then_some(()));
+
+    watching.signal(Signal::INT);
+
+    watching.wait().with_code(0);
+}

@@ -1,0 +1,118 @@
+//! The figures of the article's job, beside those of Keras 3 over twenty seeds.
+
+use millefeuille_tests::data::mnist;
+use millefeuille_tests::home::Home;
+use millefeuille_tests::run::Run;
+
+/// A figure of Keras' history after an epoch: mean and standard deviation over seeds.
+struct Keras {
+    key: &'static str,
+    epoch: usize,
+    mean: f64,
+    deviation: f64,
+}
+
+const fn row(key: &'static str, epochs: [(f64, f64); 5]) -> [Keras; 5] {
+    let [(a, da), (b, db), (c, dc), (d, dd), (e, de)] = epochs;
+    [
+        Keras { key, epoch: 1, mean: a, deviation: da },
+        Keras { key, epoch: 2, mean: b, deviation: db },
+        Keras { key, epoch: 3, mean: c, deviation: dc },
+        Keras { key, epoch: 4, mean: d, deviation: dd },
+        Keras { key, epoch: 5, mean: e, deviation: de },
+    ]
+}
+
+const HISTORY: [[Keras; 5]; 4] = [
+    row(
+        "accuracy",
+        [(0.4407, 0.0076), (0.7340, 0.0052), (0.8140, 0.0033), (0.8485, 0.0021), (0.8672, 0.0019)],
+    ),
+    row("loss", [(1.7161, 0.0166), (0.9448, 0.0150), (0.6777, 0.0099), (0.5533, 0.0065), (0.4818, 0.0052)]),
+    row(
+        "val_accuracy",
+        [(0.8277, 0.0078), (0.8803, 0.0034), (0.8982, 0.0020), (0.9076, 0.0014), (0.9131, 0.0015)],
+    ),
+    row(
+        "val_loss",
+        [(1.0014, 0.0194), (0.5955, 0.0108), (0.4454, 0.0059), (0.3726, 0.0044), (0.3311, 0.0032)],
+    ),
+];
+
+const TEST: [Keras; 2] = [
+    Keras { key: "test_accuracy", epoch: 5, mean: 0.9129, deviation: 0.0016 },
+    Keras { key: "test_loss", epoch: 5, mean: 0.3358, deviation: 0.0037 },
+];
+
+fn figures() -> impl Iterator<Item = &'static Keras> {
+    HISTORY.iter().flatten().chain(&TEST)
+}
+
+impl Keras {
+    fn of(&self, run: &Run) -> f64 {
+        run.figures(self.key)[self.epoch - 1]
+    }
+
+    /// How many of Keras' standard deviations this is away from its mean.
+    fn distance(&self, figure: f64) -> f64 {
+        (figure - self.mean) / self.deviation
+    }
+
+    fn describe(&self, figure: f64) -> String {
+        let Self { key, epoch, mean, deviation } = self;
+        let distance = self.distance(figure);
+        format!(
+            "{key} after epoch {epoch}: {figure:.4}, Keras {mean:.4} ± {deviation:.4}: {distance:+.2} deviations\n"
+        )
+    }
+}
+
+/// Every figure that is further away than this.
+fn beyond(limit: f64, figures: &[(&Keras, f64)]) -> String {
+    let far = figures.iter().filter(|(keras, figure)| keras.distance(*figure).abs() > limit);
+    far.map(|(keras, figure)| keras.describe(*figure)).collect()
+}
+
+fn train(home: &Home, name: &str, flags: &str) -> Run {
+    home.coordinator(&format!("train --workers 1 --slots 2 --run-dir {name} {flags}")).succeeds();
+    home.run(name)
+}
+
+#[test]
+fn the_figures_are_those_of_keras() {
+    // Given ten runs, the first of them with the default seed.
+    let home = Home::new();
+    let default = train(&home, "default", "");
+    let seeds = (1..10).map(|seed| train(&home, &format!("seed-{seed}"), &format!("--seed {seed}")));
+    let runs: Vec<Run> = std::iter::once(default.clone()).chain(seeds).collect();
+
+    // The default one lies within four standard deviations of everything …
+    let of_default: Vec<_> = figures().map(|keras| (keras, keras.of(&default))).collect();
+    let all: String = of_default.iter().map(|(keras, figure)| keras.describe(*figure)).collect();
+    assert_eq!(beyond(4.0, &of_default), "", "the default seed:\n{all}");
+
+    // … the means over all of them within one and a half.
+    let mean = |keras: &Keras| runs.iter().map(|run| keras.of(run)).sum::<f64>() / runs.len() as f64;
+    let means: Vec<_> = figures().map(|keras| (keras, mean(keras))).collect();
+    let all: String = means.iter().map(|(keras, figure)| keras.describe(*figure)).collect();
+    assert_eq!(beyond(1.5, &means), "", "the means over ten seeds:\n{all}");
+
+    // The first ten predictions are the article's, with an honest mark on the one that is wrong.
+    let predicted = home.coordinator("predict default --json").arg(test_images()).succeeds().json();
+    let classes: Vec<_> = predicted[..10].iter().map(|line| line["class"].as_u64()).collect();
+    assert_eq!(classes, [7, 2, 1, 0, 4, 1, 4, 9, 6, 9].map(Some));
+    let shown = home.coordinator("show run default").succeeds().stdout;
+    let marks: Vec<_> = shown.split_whitespace().filter(|word| ["✓", "✗"].contains(word)).collect();
+    assert_eq!(marks, ["✓", "✓", "✓", "✓", "✓", "✓", "✓", "✓", "✗", "✓"]);
+    assert!(shown.contains("6 ✗ (is 5)") && shown.contains("9 of 10 are right."), "{shown}");
+
+    // Counted over the test labels, what it predicts is right as often as the history says.
+    let labels = mnist("t10k-labels-idx1-ubyte");
+    let right = predicted.iter().zip(&labels).filter(|(line, label)| line["class"] == **label).count();
+    assert_eq!(predicted.len(), labels.len());
+    assert_eq!(Some(&(right as f64 / labels.len() as f64)), default.figures("test_accuracy").last());
+}
+
+fn test_images() -> std::path::PathBuf {
+    millefeuille_tests::home::project().join("data/mnist/t10k-images-idx3-ubyte.gz")
+}

@@ -1,0 +1,339 @@
+//! What a run leaves behind, and what can be done with it later, without training.
+
+use millefeuille_tests::data::{PIXELS, SIDE, SMALL_TEST, mnist};
+use millefeuille_tests::home::{Home, project};
+use serde_json::Value;
+
+/// A small run in `run`.
+fn trained() -> Home {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --workers 2 --run-dir run").succeeds();
+    home
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    object.as_object().map(|object| object.keys().map(String::as_str).collect()).unwrap_or_default()
+}
+
+fn is_hash(value: &Value) -> bool {
+    value.as_str().is_some_and(|hash| hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit()))
+}
+
+#[test]
+fn a_run_leaves_its_job_its_history_its_model_its_receipt_and_pictures() {
+    let home = trained();
+    let run = home.run("run");
+
+    for file in ["job.toml", "history.jsonl", "events.jsonl", "model.safetensors", "receipt.json", "plots"] {
+        assert!(run.has(file), "{file}");
+    }
+    for plot in std::fs::read_dir(run.path().join("plots")).unwrap() {
+        let name = plot.unwrap().file_name().into_string().unwrap();
+        let svg = run.text(&format!("plots/{name}"));
+        assert!(name.ends_with(".svg") && svg.contains("<svg") && svg.contains("</svg>"), "{name}");
+    }
+
+    let history = run.history();
+    assert_eq!(history.len(), 3);
+    for (row, epoch) in history.iter().zip(1..) {
+        assert_eq!(row["epoch"].as_u64(), Some(epoch));
+        let numbers =
+            ["loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds"];
+        for key in numbers {
+            assert!(row[key].as_f64().is_some_and(|number| number >= 0.0), "{key} in {row}");
+        }
+        assert!(is_hash(&row["weights_sha256"]), "{row}");
+        assert_eq!(keys(row).len(), numbers.len() + 2, "{row}");
+    }
+
+    let receipt = run.receipt();
+    for key in ["weights_sha256", "job_sha256", "fingerprint"] {
+        assert!(is_hash(&receipt[key]), "{key} in {receipt}");
+    }
+    for key in ["blas_kernel", "blas_version", "version"] {
+        assert!(receipt[key].as_str().is_some_and(|text| !text.is_empty()), "{key} in {receipt}");
+    }
+    assert_eq!(keys(&receipt["data_sha256"]).len(), 4, "{receipt}");
+    let of_epochs: Vec<_> = history.iter().map(|row| row["weights_sha256"].clone()).collect();
+    assert_eq!(receipt["epoch_weights_sha256"], Value::from(of_epochs.clone()));
+    assert_eq!(Some(&receipt["weights_sha256"]), of_epochs.last());
+
+    let job = run.text("job.toml");
+    assert!(
+        job.contains(&format!("blas_kernel = \"{}\"", run.receipt_text("blas_kernel"))),
+        "resolved: {job}"
+    );
+}
+
+#[test]
+fn the_model_has_keras_tensors_and_its_receipts_hash() {
+    let home = Home::new();
+    home.coordinator("train --epochs 1 --workers 1 --slots 2 --run-dir run").succeeds();
+    let run = home.run("run");
+
+    let tensors = run.tensors();
+
+    let expected = [
+        ("dense/bias", vec![256]),
+        ("dense/kernel", vec![784, 256]),
+        ("dense_1/bias", vec![128]),
+        ("dense_1/kernel", vec![256, 128]),
+        ("dense_2/bias", vec![10]),
+        ("dense_2/kernel", vec![128, 10]),
+    ];
+    assert_eq!(tensors, expected.map(|(name, shape)| (name.to_string(), shape)));
+    let order =
+        ["dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias", "dense_2/kernel", "dense_2/bias"];
+    assert_eq!(run.hash_of_tensors(&order), run.hash());
+}
+
+#[test]
+fn the_job_in_a_run_directory_trains_the_same_model_again() {
+    let home = trained();
+
+    home.coordinator("train run/job.toml --workers 1 --run-dir again").succeeds();
+
+    assert_eq!(home.run("again").hash(), home.run("run").hash());
+    assert_eq!(home.run("again").receipt_text("job_sha256"), home.run("run").receipt_text("job_sha256"));
+    assert_eq!(home.run("again").text("job.toml"), home.run("run").text("job.toml"));
+}
+
+#[test]
+fn gzipped_files_and_raw_ones_are_the_same_data() {
+    use std::io::Write as _;
+    let home = trained();
+    for name in millefeuille_tests::data::FILES {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&std::fs::read(home.path("data").join(name)).unwrap()).unwrap();
+        home.write(&format!("gzipped/{name}.gz"), gzip.finish().unwrap());
+    }
+
+    home.coordinator("train small.toml --data gzipped --workers 1 --run-dir again").succeeds();
+
+    assert_eq!(home.run("again").receipt(), home.run("run").receipt());
+}
+
+#[test]
+fn evaluate_gives_the_bits_of_the_historys_last_row() {
+    let home = trained();
+    let last = home.run("run").history().pop().unwrap();
+    let bits = |value: &Value, key: &str| value[key].as_f64().map(f64::to_bits);
+
+    let variables = [
+        ("PLAIN", "1"),
+        ("OPENBLAS_CORETYPE", "Nehalem"),
+        ("OPENBLAS_L2_SIZE", "512"),
+        ("OPENBLAS_NUM_THREADS", "2"),
+    ];
+    for (name, value) in variables {
+        let evaluated = home.coordinator("evaluate run --json").env(name, value).succeeds().json();
+        assert_eq!(evaluated.len(), 1);
+        for key in ["val_loss", "val_accuracy", "test_loss", "test_accuracy"] {
+            assert!(bits(&last, key).is_some(), "{key} in {last}");
+            assert_eq!(bits(&evaluated[0], key), bits(&last, key), "{key} with {name}={value}");
+        }
+    }
+}
+
+#[test]
+fn without_a_validation_split_there_are_no_figures_for_it() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --validation-split 0 --workers 2 --run-dir run").succeeds();
+
+    let last = home.run("run").history().pop().unwrap();
+    let evaluated = home.coordinator("evaluate run --json").succeeds().json().remove(0);
+
+    assert!(last["val_loss"].is_null() && last["val_accuracy"].is_null(), "{last}");
+    assert!(evaluated["val_loss"].is_null() && evaluated["val_accuracy"].is_null(), "{evaluated}");
+    assert_eq!(evaluated["test_loss"], last["test_loss"]);
+}
+
+#[test]
+fn predict_answers_for_every_image_of_an_idx_file() {
+    let home = trained();
+
+    let lines = home.coordinator("predict run data/t10k-images-idx3-ubyte --json").succeeds().json();
+
+    assert_eq!(lines.len(), SMALL_TEST);
+    for (index, line) in lines.iter().enumerate() {
+        assert_eq!(line["file"], "data/t10k-images-idx3-ubyte");
+        assert_eq!(line["index"].as_u64(), Some(index as u64));
+        let probabilities: Vec<f64> =
+            line["probabilities"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect();
+        assert_eq!(probabilities.len(), 10, "{line}");
+        assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{line}");
+        let best = probabilities.iter().copied().fold(0.0, f64::max);
+        let class = line["class"].as_u64().unwrap() as usize;
+        assert_eq!(
+            probabilities.iter().position(|&p| p == best),
+            Some(class),
+            "the lowest of the best: {line}"
+        );
+    }
+    let labels = std::fs::read(home.path("data/t10k-labels-idx1-ubyte")).unwrap();
+    let right = lines.iter().zip(&labels[8..]).filter(|(line, label)| line["class"] == **label);
+    let accuracy = right.count() as f64 / SMALL_TEST as f64;
+    assert_eq!(home.run("run").figures("test_accuracy").last(), Some(&accuracy));
+}
+
+/// A PNG of these RGB pixels.
+fn png(width: usize, height: usize, rgb: &[u8]) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(rgb));
+    written.expect("a picture in memory can be written");
+    file
+}
+
+/// As somebody might draw it: four times as large, dark blue ink on light yellow paper.
+fn drawn(digit: &[u8]) -> Vec<u8> {
+    const SCALE: usize = 4;
+    let mut rgb = Vec::new();
+    for y in 0..SIDE * SCALE {
+        for x in 0..SIDE * SCALE {
+            let ink = f64::from(digit[y / SCALE * SIDE + x / SCALE]) / 255.0;
+            let mix = |paper: f64, pen: f64| (paper + (pen - paper) * ink) as u8;
+            rgb.extend([mix(250.0, 20.0), mix(245.0, 20.0), mix(190.0, 120.0)]);
+        }
+    }
+    png(SIDE * SCALE, SIDE * SCALE, &rgb)
+}
+
+#[test]
+fn a_drawn_digit_is_recognised_and_a_raw_one_taken_as_it_is() {
+    let home = Home::new();
+    let train = "train --epochs 2 --workers 1 --slots 2 --scale 1/255 --learning-rate 1 --batch-size 200";
+    home.coordinator(&format!("{train} --run-dir run")).succeeds();
+    let images = mnist("t10k-images-idx3-ubyte");
+    let labels = mnist("t10k-labels-idx1-ubyte");
+    let idx =
+        home.coordinator("predict run --json").arg(project().join("data/mnist/t10k-images-idx3-ubyte.gz"));
+    let known = idx.succeeds().json();
+
+    // Drawn digits of which the model is sure are recognised.
+    let sure = |&index: &usize| {
+        let label = usize::from(labels[index]);
+        known[index]["class"] == labels[index] && known[index]["probabilities"][label].as_f64().unwrap() > 0.9
+    };
+    let sure: Vec<usize> = (0..100).filter(sure).take(10).collect();
+    assert_eq!(sure.len(), 10, "this model knows ten of the first hundred well");
+    let mut predict = home.coordinator("predict run --json");
+    for &index in &sure {
+        let digit = &images[index * PIXELS..][..PIXELS];
+        predict = predict.arg(home.write(&format!("{index}.png"), drawn(digit)));
+    }
+    let answers = predict.succeeds().json();
+    let classes: Vec<_> = answers.iter().map(|line| line["class"].as_u64()).collect();
+    assert_eq!(classes, sure.iter().map(|&index| Some(labels[index].into())).collect::<Vec<_>>());
+    assert!(answers.iter().all(|line| line["index"] == 0), "{answers:?}");
+
+    // Taken as it is, a digit gets the answer that it has in its IDX file.
+    let grey: Vec<u8> = images[..PIXELS].iter().flat_map(|&value| [value; 3]).collect();
+    home.write("raw.png", png(SIDE, SIDE, &grey));
+    let raw = home.coordinator("predict run raw.png --raw --json").succeeds().json();
+    assert_eq!(raw[0]["class"], known[0]["class"]);
+    for class in 0..10 {
+        let probability = |line: &Value| line["probabilities"][class].as_f64().unwrap();
+        assert!((probability(&raw[0]) - probability(&known[0])).abs() < 1e-5, "{} and {}", raw[0], known[0]);
+    }
+
+    // One of another size cannot be taken as it is.
+    let error = home.coordinator("predict run --raw").arg(format!("{}.png", sure[0])).fails(3);
+    assert!(error.contains(&format!("{}.png", sure[0])) && error.contains("112×112"), "{error}");
+}
+
+#[test]
+fn standard_output_is_the_report_and_standard_error_the_progress() {
+    let home = Home::new();
+    home.small_job();
+
+    let ended = home.coordinator("train small.toml --workers 1 --run-dir run").succeeds();
+
+    for text in
+        ["epoch", "val_accuracy", "Test loss:", "Test accuracy:", "weights_sha256", &home.run("run").hash()]
+    {
+        assert!(ended.stdout.contains(text), "{text}: {ended}");
+    }
+    assert!(!ended.stdout.contains("Epoch 1/3"), "{ended}");
+    for epoch in ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3"] {
+        assert_eq!(ended.stderr.matches(epoch).count(), 1, "{ended}");
+    }
+    for key in ["accuracy: ", "loss: ", "val_accuracy: ", "val_loss: "] {
+        assert!(ended.stderr.contains(key), "{key}: {ended}");
+    }
+}
+
+#[test]
+fn show_pictures_the_data_the_model_and_the_run() {
+    let home = trained();
+
+    let data = home.coordinator("show data --svg digits.svg").succeeds().stdout;
+    let words: Vec<_> = data.lines().skip(1).flat_map(str::split_whitespace).collect();
+    let of_pictures = words.iter().filter_map(|word| word.parse::<u64>().ok()).take(10);
+    assert_eq!(of_pictures.collect::<Vec<_>>(), [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
+    for shape in ["(60000, 28, 28)", "(60000, 784)", "(60000, 10)", "48000 train / 12000 validation"] {
+        assert!(data.contains(shape), "{shape}: {data}");
+    }
+    assert!(data.contains("[0. 0. 0. 0. 0. 1. 0. 0. 0. 0.]"), "five, one-hot: {data}");
+    assert!(std::fs::read_to_string(home.path("digits.svg")).unwrap().contains("<svg"));
+
+    let model = home.coordinator("show model").succeeds().stdout;
+    for text in ["dense (Dense)", "(None, 256)", "200,960", "dropout (Dropout)", "Total params: 235,146"] {
+        assert!(model.contains(text), "{text}: {model}");
+    }
+
+    let run = home.coordinator("show run run").succeeds().stdout;
+    for text in ["val_accuracy", "Test accuracy:", &home.run("run").hash()] {
+        assert!(run.contains(text), "{text}: {run}");
+    }
+}
+
+#[test]
+fn a_run_that_is_there_is_refused_or_replaced_or_reported() {
+    let home = trained();
+    let before = home.run("run").snapshot();
+
+    let refused = home.coordinator("train small.toml --workers 1 --run-dir run").fails(3);
+    assert!(
+        refused.contains("run") && refused.contains("--overwrite") && refused.contains("--resume"),
+        "{refused}"
+    );
+    assert_eq!(home.run("run").snapshot(), before);
+
+    let done = home.coordinator("train small.toml --workers 1 --run-dir run --resume").succeeds();
+    assert!(done.stdout.contains(&home.run("run").hash()) && !done.stderr.contains("Epoch"), "{done}");
+    assert_eq!(home.run("run").snapshot(), before);
+
+    let another = home.coordinator("train small.toml --workers 1 --run-dir run --resume --seed 8").fails(2);
+    assert!(another.contains("seed") && another.contains("--overwrite"), "{another}");
+    assert_eq!(home.run("run").snapshot(), before);
+
+    home.coordinator("train small.toml --workers 1 --run-dir run --overwrite --epochs 1").succeeds();
+    assert_eq!(home.run("run").history().len(), 1);
+}
+
+#[test]
+fn what_is_no_runs_stays_when_a_run_is_replaced() {
+    let home = trained();
+    home.write("run/notes.txt", "mine");
+
+    home.coordinator("train small.toml --workers 1 --run-dir run --overwrite").succeeds();
+
+    assert_eq!(home.run("run").text("notes.txt"), "mine");
+}
+
+#[test]
+fn runs_without_a_directory_are_numbered() {
+    let home = Home::new();
+    home.small_job();
+
+    for _ in 0..2 {
+        home.coordinator("train small.toml --epochs 1 --workers 1").succeeds();
+    }
+
+    assert_eq!(home.run("runs/small-1").hash(), home.run("runs/small-2").hash());
+}

@@ -1,0 +1,353 @@
+//! The services as any gRPC client sees them, and the commands that ask them.
+
+use std::collections::BTreeMap;
+
+use millefeuille_proto::v1;
+use millefeuille_tests::data::SMALL_JOB;
+use millefeuille_tests::home::Home;
+use millefeuille_tests::process::until;
+use millefeuille_tests::rpc::Client;
+use tonic::Code;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
+fn small() -> Home {
+    let home = Home::new();
+    home.small_job();
+    home
+}
+
+/// The small job, with other epochs and another name.
+fn job(name: &str, epochs: u32) -> String {
+    SMALL_JOB
+        .replace("\"small\"", &format!("\"{name}\""))
+        .replace("epochs = 3", &format!("epochs = {epochs}"))
+}
+
+/// States and queue places, newest job first.
+fn queue(client: &Client) -> Vec<(String, String, u32)> {
+    let jobs = client.jobs();
+    let line = |job: &v1::Job| (job.id.clone(), client.job_state(&job.id), job.queue_place);
+    jobs.iter().map(line).collect()
+}
+
+fn line(id: &str, state: &str, place: u32) -> (String, String, u32) {
+    (id.into(), state.into(), place)
+}
+
+#[test]
+fn health_is_served() {
+    let home = Home::new();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let mut health = HealthClient::new(client.channel());
+
+    for service in ["", "millefeuille.v1.Cluster", "millefeuille.v1.Worker"] {
+        let answer = client.wait(health.check(HealthCheckRequest { service: service.into() })).unwrap();
+        assert_eq!(answer.into_inner().status(), ServingStatus::Serving, "{service:?}");
+    }
+
+    let alive = cluster.coordinator("health").succeeds();
+    assert!(alive.stdout.contains("alive"), "{alive}");
+    let error = cluster.coordinator("health --ready").fails(5);
+    assert!(error.contains("without workers"), "{error}");
+    let _worker = cluster.joined_by("--slots 1");
+    cluster.coordinator("health --ready").succeeds();
+}
+
+/// Asks one version of reflection for the services, and for the file of one of them.
+macro_rules! reflected {
+    ($client:expr, $version:ident) => {{
+        use pb::server_reflection_request::MessageRequest;
+        use pb::server_reflection_response::MessageResponse;
+        use tonic_reflection::pb::$version as pb;
+        let client: &Client = $client;
+        let mut reflection = pb::server_reflection_client::ServerReflectionClient::new(client.channel());
+        let ask =
+            |question| pb::ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+        let questions = tokio_stream::iter([
+            ask(MessageRequest::ListServices(String::new())),
+            ask(MessageRequest::FileContainingSymbol("millefeuille.v1.Cluster".into())),
+        ]);
+        let stream = client.wait(reflection.server_reflection_info(questions)).unwrap().into_inner();
+        let answers = client.rest(stream).unwrap().into_iter().filter_map(|answer| answer.message_response);
+        let (mut services, mut files) = (Vec::new(), 0);
+        for answer in answers {
+            match answer {
+                MessageResponse::ListServicesResponse(list) => {
+                    services.extend(list.service.into_iter().map(|service| service.name));
+                }
+                MessageResponse::FileDescriptorResponse(found) => files += found.file_descriptor_proto.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+        (services, files)
+    }};
+}
+
+#[test]
+fn reflection_lists_the_services_in_both_its_versions() {
+    let home = Home::new();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+
+    for (services, files) in [reflected!(&client, v1), reflected!(&client, v1alpha)] {
+        for service in ["millefeuille.v1.Cluster", "millefeuille.v1.Worker", "grpc.health.v1.Health"] {
+            assert!(services.iter().any(|name| name == service), "{service} in {services:?}");
+        }
+        assert!(files >= 1, "the file that describes the cluster's service");
+    }
+}
+
+#[test]
+fn metrics_answer_before_during_and_after_a_training() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let _worker = cluster.joined_by("--slots 2");
+
+    let before = client.metrics("").unwrap();
+    assert!(before.job.is_none() && before.history.is_empty() && before.workers.len() == 1, "{before:?}");
+
+    let id = client.submit(&job("metered", 40), "").unwrap();
+    let during = until("two epochs are finished, and a step", || {
+        let metrics = client.metrics("").unwrap();
+        let stepping = metrics.progress.is_some_and(|progress| progress.step > 0);
+        (metrics.history.len() >= 2 && stepping).then_some(metrics)
+    });
+    let (running, progress) = (during.job.unwrap(), during.progress.unwrap());
+    assert_eq!((running.id.as_str(), running.state()), (id.as_str(), v1::JobState::Running));
+    assert_eq!((running.epochs, running.steps_per_epoch), (40, 17));
+    assert!(progress.epoch >= 2 && progress.step <= 17 && progress.step_ms > 0.0, "{progress:?}");
+    assert!(progress.samples_per_second > 0.0 && progress.loss > 0.0, "{progress:?}");
+    assert!(during.step_time.is_some_and(|time| time.compute_ms > 0.0), "{:?}", during.step_time);
+    let worker = &during.workers[0];
+    assert_eq!((worker.first_shard, worker.end_shard, worker.slots), (0, 8, 2));
+    assert!(worker.bytes_sent > 0 && worker.bytes_received > 0 && worker.shards_held == 24, "{worker:?}");
+    assert!(worker.samples_per_second > 0.0 && worker.last_heard_seconds < 60.0, "{worker:?}");
+    assert!(!worker.kernel.is_empty() && worker.fingerprint.len() == 64, "{worker:?}");
+
+    cluster.job_is(&client, &id, "done");
+    let after = client.metrics("").unwrap();
+    let run = home.run(&format!("runs/{id}"));
+    assert_eq!(after.history.len(), 40);
+    let losses = after.history.iter().map(|epoch| epoch.loss).collect::<Vec<_>>();
+    assert_eq!(losses, run.figures("loss"));
+    let losses = after.history.iter().filter_map(|epoch| epoch.val_loss).collect::<Vec<_>>();
+    assert_eq!(losses, run.figures("val_loss"));
+    assert_eq!(after.history.last().unwrap().weights_sha256, run.hash());
+    assert_eq!(client.metrics(&id).unwrap().history.len(), 40);
+    assert_eq!(client.metrics("none-1").unwrap_err().code(), Code::NotFound);
+}
+
+#[test]
+fn metrics_are_streamed() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let _worker = cluster.joined_by("--slots 2");
+    client.submit(&job("streamed", 100_000), "").unwrap();
+
+    let request = v1::WatchMetricsRequest { job_id: String::new(), interval_ms: 50 };
+    let mut stream = client.call(async |cluster| cluster.watch_metrics(request).await).unwrap();
+
+    let mut places = Vec::new();
+    while places.iter().collect::<std::collections::BTreeSet<_>>().len() < 3 {
+        let message = client.next(&mut stream).unwrap().expect("the stream goes on while the cluster does");
+        places.extend(message.metrics.unwrap().progress.map(|progress| (progress.epoch, progress.step)));
+    }
+    assert!(places.is_sorted(), "training goes forward: {places:?}");
+}
+
+#[test]
+fn a_job_is_followed_from_any_time_to_its_end() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let id = client.submit(&job("followed", 3), "").unwrap();
+    let early = client.clone();
+    let from_the_start = std::thread::spawn({
+        let id = id.clone();
+        move || early.watch_job(&id)
+    });
+    let _worker = cluster.joined_by("--slots 1");
+
+    let messages = from_the_start.join().unwrap();
+    let afterwards = client.watch_job("");
+
+    for messages in [&messages, &afterwards] {
+        let epochs: Vec<_> =
+            messages.iter().flat_map(|message| &message.new_epochs).map(|e| e.epoch).collect();
+        assert_eq!(epochs, [1, 2, 3], "each once");
+        let outcomes: Vec<_> = messages.iter().filter_map(|message| message.outcome.as_ref()).collect();
+        assert_eq!(outcomes.len(), 1);
+        assert_eq!(outcomes[0].exit_code, 0);
+        assert_eq!(outcomes[0].weights_sha256, home.run(&format!("runs/{id}")).hash());
+        assert_eq!(outcomes[0].predictions.len(), 10);
+    }
+}
+
+#[test]
+fn jobs_queue_in_order_and_can_be_cancelled() {
+    // Given three jobs and nobody to work on them …
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    for name in ["a", "b", "c"] {
+        client.submit(&job(name, 100_000), "").unwrap();
+    }
+
+    // … the first waits for workers, the others for their turn.
+    until("the first waits for workers", || {
+        client.jobs().last().is_some_and(|job| job.detail.contains("waiting for workers")).then_some(())
+    });
+    assert_eq!(
+        queue(&client),
+        [line("c-1", "queued", 2), line("b-1", "queued", 1), line("a-1", "waiting", 0)]
+    );
+    let listed = cluster.ask("jobs");
+    let states: Vec<_> = listed.iter().map(|job| (job["id"].as_str(), job["state"].as_str())).collect();
+    assert_eq!(
+        states,
+        [("c-1", "queued"), ("b-1", "queued"), ("a-1", "waiting")].map(|(id, state)| (Some(id), Some(state)))
+    );
+    assert!(listed.iter().all(|job| job["name"].is_string() && job["run_dir"].is_string()), "{listed:?}");
+
+    // When the second is cancelled, the third moves up.
+    assert_eq!(client.cancel("b-1").unwrap().state(), v1::JobState::Cancelled);
+    assert_eq!(
+        queue(&client),
+        [line("c-1", "queued", 1), line("b-1", "cancelled", 0), line("a-1", "waiting", 0)]
+    );
+
+    // When a worker comes, the first runs; when that is cancelled, the third does.
+    let _worker = cluster.joined_by("--slots 2");
+    cluster.job_is(&client, "a-1", "running");
+    assert_eq!(client.job_state("c-1"), "queued");
+    let cancelled = cluster.coordinator("cancel").succeeds();
+    assert!(cancelled.stdout.contains("a-1: cancelled"), "{cancelled}");
+    cluster.job_is(&client, "c-1", "running");
+    let cancelled = cluster.coordinator("cancel c-1").succeeds();
+    assert!(cancelled.stdout.contains("c-1: cancelled"), "{cancelled}");
+
+    // A job that ends by itself is done, and cannot be cancelled any more.
+    let id = client.submit(&job("d", 1), "").unwrap();
+    cluster.job_is(&client, &id, "done");
+    client.cancel(&id).unwrap();
+    assert_eq!(client.job_state(&id), "done");
+    assert_eq!(client.cancel("none-1").unwrap_err().code(), Code::NotFound);
+    assert!(cluster.coordinator("cancel none-1").fails(2).contains("none-1"));
+}
+
+#[test]
+fn who_follows_a_job_that_is_cancelled_is_told() {
+    let home = small();
+    let cluster = home.cluster("");
+    let _worker = cluster.joined_by("--slots 1");
+    let mut following = cluster.coordinator("train small.toml --epochs 100000").start();
+    following.says("Epoch 1/");
+
+    cluster.coordinator("cancel").succeeds();
+
+    following.wait().error(130);
+}
+
+#[test]
+fn who_waits_in_the_queue_is_told_the_place() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    client.submit(&job("first", 100_000), "").unwrap();
+    let mut following = cluster.coordinator("train small.toml").start();
+
+    following.says("small-1 is queued, number 1 in line");
+
+    client.cancel("first-1").unwrap();
+    let _worker = cluster.joined_by("--slots 1");
+    following.wait().with_code(0);
+}
+
+#[test]
+fn a_submission_that_is_repeated_gives_one_job() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+
+    let first = client.submit(&job("once", 1), "key").unwrap();
+    let again = client.submit(&job("once", 1), "key").unwrap();
+    let other = client.submit(&job("once", 1), "another key").unwrap();
+
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+    assert_eq!(client.jobs().len(), 2);
+}
+
+#[test]
+fn the_model_of_a_job_that_is_done_can_be_had() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let id = client.submit(SMALL_JOB, "").unwrap();
+    assert_eq!(client.model(&id).unwrap_err().code(), Code::FailedPrecondition);
+
+    let _worker = cluster.joined_by("--slots 2");
+    cluster.job_is(&client, &id, "done");
+
+    let file = home.run(&format!("runs/{id}")).bytes("model.safetensors");
+    assert!(client.model(&id).unwrap() == file);
+    assert!(client.model("").unwrap() == file, "without an id, the newest that is done");
+    assert_eq!(client.model("none-1").unwrap_err().code(), Code::NotFound);
+}
+
+#[test]
+fn serve_can_begin_with_a_job() {
+    let home = small();
+    let cluster = home.cluster("--job small.toml");
+    let client = cluster.client();
+    let _worker = cluster.joined_by("--slots 1");
+
+    cluster.job_is(&client, "small-1", "done");
+
+    assert_eq!(home.run("runs/small-1").history().len(), 3);
+}
+
+#[test]
+fn what_the_commands_print_is_json_where_asked_for_and_a_table_elsewhere() {
+    let home = small();
+    let cluster = home.cluster("");
+    let none = |command: &str| cluster.coordinator(command).succeeds().stdout;
+    assert!(none("jobs").contains("no jobs") && none("workers").contains("no workers"));
+    assert!(cluster.ask("jobs").is_empty() && cluster.ask("workers").is_empty());
+    assert!(cluster.ask("metrics")[0]["job"].is_null());
+
+    let _worker = cluster.joined_by("--slots 2");
+    cluster.coordinator("train small.toml").succeeds();
+
+    let jobs = cluster.ask("jobs");
+    let first: BTreeMap<_, _> =
+        jobs[0].as_object().unwrap().iter().map(|(key, value)| (key.as_str(), value)).collect();
+    assert_eq!(first["id"], "small-1");
+    assert_eq!(first["name"], "small");
+    assert_eq!(first["state"], "done");
+    let run_dir = std::path::Path::new(first["run_dir"].as_str().unwrap());
+    assert!(home.path("").join(run_dir).join("receipt.json").is_file(), "{run_dir:?}");
+
+    let workers = cluster.ask("workers");
+    assert_eq!(
+        (workers.len(), workers[0]["slots"].as_u64(), workers[0]["state"].as_str()),
+        (1, Some(2), Some("idle"))
+    );
+
+    let metrics = cluster.ask("metrics");
+    assert_eq!(metrics[0]["job"]["id"], "small-1");
+    assert_eq!(metrics[0]["history"], serde_json::Value::from(home.run("runs/small-1").history()));
+
+    for (command, texts) in [
+        ("jobs", ["small-1", "done"]),
+        ("workers", ["idle", "kernel"]),
+        ("metrics small-1", ["val_loss", "small-1"]),
+    ] {
+        let text = none(command);
+        assert!(texts.iter().all(|part| text.contains(part)), "{command}: {text}");
+    }
+}
