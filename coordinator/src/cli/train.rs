@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// Pieces that each worker computes at once [default: cores / workers, rounded up]
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: Option<u32>,
-    /// Where the run goes [default: runs/<job>-<number>]
+    /// Where the run goes [default: runs/JOB-NUMBER]
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_RUN_DIR")]
     run_dir: Option<PathBuf>,
     /// Go on with the run that is there

@@ -10,7 +10,7 @@
 //! 1. `Submit` queues it. When it is first in the queue, `Load` reads its data and finds out which arithmetic it
 //!    needs; `Loaded` brings the facts: shards, steps, the arithmetic's fingerprint.
 //! 2. Workers whose arithmetic fits are told of it (`StartJob`) and answer with the fingerprint of the job's own
-//!    shapes. Once enough have, shards are placed ([`place`]), and each worker is told which to hold. The job
+//!    shapes. Once enough have, shards are placed ([`place()`]), and each worker is told which to hold. The job
 //!    begins when every shard's worker holds it.
 //! 3. Each step: `Begin`, a `Send` to every worker with work, `Accept` for each result, `Close` when the tree is
 //!    complete. The driver answers `Closed` once the optimizer has made the next parameters. After the last step of

@@ -195,7 +195,7 @@ for_every_level! {
         }
     }
 
-    /// [`add_assign`] and [`descend`] in one pass over memory: the sum is `left + right`.
+    /// [`add_assign()`] and [`descend()`] in one pass over memory: the sum is `left + right`.
     pub fn add_and_descend(
         parameters: &[f32], left: &[f32], right: &[f32], count: f32, rate: f32, out: &mut [f32],
     ) {
