@@ -95,9 +95,10 @@ fn a_job_that_never_begins_leaves_no_trace() {
 #[test]
 fn runs_are_numbered() {
     let place = TempDir::new().unwrap();
-    let first = RunDir::claim_next(place.path(), "article").unwrap();
-    let second = RunDir::claim_next(place.path(), "article").unwrap();
-    assert_eq!([first.id(), second.id()], ["article-1", "article-2"]);
+    let first = RunDir::claim_next(place.path(), "article", |_| false).unwrap();
+    let second = RunDir::claim_next(place.path(), "article", |_| false).unwrap();
+    let third = RunDir::claim_next(place.path(), "article", |id| id == "article-3").unwrap();
+    assert_eq!([first.id(), second.id(), third.id()], ["article-1", "article-2", "article-4"]);
 }
 
 #[test]

@@ -110,11 +110,11 @@ impl Script {
             Action::StartJob { worker, job } => {
                 vec![Event::JobAccepted { worker, job, fingerprint: "shapes".into() }]
             }
-            Action::Hold { worker, job, shards, .. } => {
+            Action::Hold { worker, job, generation, shards, .. } => {
                 self.told.insert(worker, shards.clone());
                 let arrives = !self.slow.contains(&worker);
                 let held = shards.into_iter().filter(|_| arrives);
-                held.map(|shard| Event::ShardHeld { worker, job, shard }).collect()
+                held.map(|shard| Event::ShardHeld { worker, job, generation, shard }).collect()
             }
             Action::Begin { .. } => {
                 self.owed.clear();
@@ -184,7 +184,7 @@ impl Script {
     }
 
     fn heard(&mut self, worker: u64) {
-        self.feed(Event::Heard { worker: WorkerId(worker) });
+        self.feed(Event::Heard { worker: WorkerId(worker), at: self.now });
     }
 
     fn state(&self, job: u64) -> String {
@@ -374,7 +374,7 @@ fn a_joiner_is_used_from_the_next_step_after_it_holds_its_samples() {
     script.answer_step();
     assert_eq!(script.asked(), [(1, "[0,8)".to_string())], "it has no samples yet");
     for shard in script.told[&WorkerId(2)].clone() {
-        script.feed(Event::ShardHeld { worker: WorkerId(2), job: JOB, shard });
+        script.feed(Event::ShardHeld { worker: WorkerId(2), job: JOB, generation: 1, shard });
     }
     assert_eq!(script.asked(), [(1, "[0,8)".to_string())], "the placement changes between steps only");
     script.answer_step();
@@ -382,6 +382,20 @@ fn a_joiner_is_used_from_the_next_step_after_it_holds_its_samples() {
     assert_eq!(script.cluster.role(WorkerId(2)), Role::Computing);
     script.answer_all();
     assert_eq!(script.outcome(1), &Outcome::Done);
+}
+
+#[test]
+fn an_answer_to_what_a_worker_was_told_before_is_not_believed() {
+    let mut script = Script::new();
+    script.join(1);
+    script.submit(1);
+    script.slow.push(WorkerId(2));
+    script.join(2);
+    for shard in script.told[&WorkerId(2)].clone() {
+        script.feed(Event::ShardHeld { worker: WorkerId(2), job: JOB, generation: 0, shard });
+    }
+    script.answer_step();
+    assert_eq!(script.asked(), [(1, "[0,8)".to_string())]);
 }
 
 #[test]

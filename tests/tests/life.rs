@@ -31,7 +31,10 @@ fn ctrl_c_ends_a_training_and_keeps_what_was_finished() {
     let ended = train.wait();
     let error = ended.error(130);
     let rows = home.run("run").history().len();
-    assert!(rows >= 1 && error.contains(&format!("{rows} finished epochs are in")), "{rows} rows: {error}");
+    assert!(
+        rows >= 1 && error.contains(&format!("epochs finished and kept in run: {rows}")),
+        "{rows} rows: {error}"
+    );
     assert!(!home.run("run").has("receipt.json"));
     assert!(ended.stdout.contains("val_accuracy"), "the table of what was finished: {ended}");
     workers.iter().for_each(Seen::ends);

@@ -256,7 +256,7 @@ fn results_that_nobody_asked_for_count_for_nothing() {
     // Claims about samples that were never fetched, of shards that are not there.
     for index in [0, 7, 8, u32::MAX] {
         let id = Some(v1::ShardId { split: v1::Split::Train.into(), index });
-        guest.send(Up::ShardHeld(v1::ShardHeld { job, id }));
+        guest.send(Up::ShardHeld(v1::ShardHeld { job, id, generation: 1 }));
     }
 
     busy.is_undisturbed();

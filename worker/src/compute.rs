@@ -151,7 +151,13 @@ impl Slots {
         let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), pool, done });
         let start = |slot: u32| {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || shared.work())
+            std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || {
+                let working = std::panic::AssertUnwindSafe(|| shared.work());
+                if std::panic::catch_unwind(working).is_err() {
+                    // A worker that beats on but does not compute would hold everybody up.
+                    std::process::abort();
+                }
+            })
         };
         let threads = (0..count).map(start).collect::<Result<_, _>>()?;
         Ok(Self { shared, threads })

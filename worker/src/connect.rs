@@ -32,7 +32,6 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
                 opened = open(&config) => opened?,
                 () = &mut shutdown => return Ok(End::Stopped),
             };
-            spell.over();
             session(&config, opened, &mut kept, shutdown.as_mut()).await
         };
         let status = match attempt.await {
@@ -45,6 +44,9 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
                 config.coordinator,
                 status.message()
             ));
+        }
+        if std::mem::take(&mut kept.welcomed) {
+            spell.over();
         }
         if spell.lasts(config.join_timeout) {
             let seconds = config.join_timeout.as_secs_f64();

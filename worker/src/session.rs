@@ -42,11 +42,13 @@ struct Outgoing {
 pub(crate) struct Kept {
     shards: Shards,
     pool: Pool,
+    /// Whether the last session came as far as the coordinator's welcome.
+    pub(crate) welcomed: bool,
 }
 
 impl Kept {
     pub(crate) fn new() -> Self {
-        Self { shards: Shards::default(), pool: Pool::default() }
+        Self { shards: Shards::default(), pool: Pool::default(), welcomed: false }
     }
 }
 
@@ -98,6 +100,7 @@ pub(crate) async fn session(
         incoming_parameters: None,
         tasks: JoinSet::new(),
         fetching: None,
+        holding: 0,
     };
     session.run(incoming, done, shutdown).await
 }
@@ -140,6 +143,8 @@ struct Session<'a> {
     incoming_parameters: Option<IncomingParameters>,
     tasks: JoinSet<Side>,
     fetching: Option<Shard>,
+    /// The generation of the last `Hold`.
+    holding: u64,
 }
 
 impl Session<'_> {
@@ -160,6 +165,8 @@ impl Session<'_> {
                     self.side(side.map_err(|error| Status::internal(error.to_string()))?).await?;
                 }
                 () = &mut shutdown => {
+                    // Slots that wait to hand over a result are let go.
+                    drop(done);
                     self.goodbye(incoming).await;
                     return Ok(End::Stopped);
                 }
@@ -168,9 +175,11 @@ impl Session<'_> {
     }
 
     /// Says goodbye, and gives the coordinator a moment to hear it.
-    async fn goodbye(self, mut incoming: tonic::Streaming<v1::SessionResponse>) {
-        send(&self.outbox, Up::Goodbye(v1::Goodbye { reason: "told to stop".into() })).await;
-        let heard = async { while let Ok(Some(_)) = incoming.message().await {} };
+    async fn goodbye(&self, mut incoming: tonic::Streaming<v1::SessionResponse>) {
+        let heard = async {
+            send(&self.outbox, Up::Goodbye(v1::Goodbye { reason: "told to stop".into() })).await;
+            while let Ok(Some(_)) = incoming.message().await {}
+        };
         let _ = tokio::time::timeout(Duration::from_secs(1), heard).await;
     }
 
@@ -190,6 +199,7 @@ impl Session<'_> {
 
     fn welcomed(&mut self, welcome: &v1::Welcome) {
         self.worker_id = welcome.worker_id;
+        self.kept.welcomed = true;
         info!("joined as worker {}", welcome.worker_id);
         let client = WorkerClient::new(self.heartbeats.clone());
         let interval = Duration::from_millis(welcome.heartbeat_interval_ms.max(10).into());
@@ -221,6 +231,7 @@ impl Session<'_> {
         if hold.spare {
             info!("standing by: there are more workers than shards");
         }
+        self.holding = hold.generation;
         let held = self.kept.shards.want(hold.shards.into_iter().map(wanted).collect::<Result<_, _>>()?);
         for shard in held {
             self.report_held(shard).await;
@@ -231,7 +242,11 @@ impl Session<'_> {
 
     async fn report_held(&self, shard: Shard) {
         let job = self.job.as_ref().map_or(0, |job| job.number);
-        send(&self.outbox, Up::ShardHeld(v1::ShardHeld { job, id: Some(shard.into()) })).await;
+        send(
+            &self.outbox,
+            Up::ShardHeld(v1::ShardHeld { job, id: Some(shard.into()), generation: self.holding }),
+        )
+        .await;
     }
 
     /// Fetches the next shard, one at a time: the most urgent is complete the soonest.
@@ -254,10 +269,13 @@ impl Session<'_> {
                     Ok((wanted, samples)) => {
                         self.kept.shards.keep(&wanted, samples);
                         debug!("holds {} ({} in all)", wanted.shard, self.kept.shards.len());
-                        self.report_held(wanted.shard).await;
+                        // What is wanted may have changed while this was on its way.
+                        if self.kept.shards.get(wanted.shard).is_some() {
+                            self.report_held(wanted.shard).await;
+                        }
                     }
                     // The job has ended in the meantime: what it needed is not needed any more.
-                    Err(status) if status.code() == tonic::Code::NotFound => return Ok(()),
+                    Err(status) if status.code() == tonic::Code::NotFound => {}
                     Err(status) => return Err(status),
                 }
                 self.fetch_next();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use millefeuille_proto::v1;
 use millefeuille_worker::process::{LogFormat, exit};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::client::{Client, ClusterArgs, request};
 use super::{Failed, Result, columns, ink, print};
@@ -32,10 +32,11 @@ pub(super) async fn follow(mut following: Following) -> Result {
                 Ok(outcome) => break outcome,
                 Err(status) => match &following.reconnect {
                     None => return Err(status.into()),
+                    Some(_) if !is_gone(&status) => return Err(status.into()),
                     Some(cluster) => {
                         view.note(&format!("the coordinator is gone ({}); looking for it", status.message()));
                         tokio::select! {
-                            client = cluster.connect() => following.client = client?,
+                            client = reconnect(cluster) => following.client = client?,
                             interrupted = interrupted() => {
                                 interrupted?;
                                 return Err(stopped_following(&following.job_id));
@@ -71,6 +72,17 @@ pub(super) async fn follow(mut following: Following) -> Result {
         _ => outcome.message,
     };
     Err(Failed::new(code, message))
+}
+
+/// Whether the coordinator may come back. Any other answer is an answer.
+fn is_gone(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
+}
+
+/// Looks for the coordinator, a moment after it was lost.
+async fn reconnect(cluster: &ClusterArgs) -> Result<Client> {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    cluster.connect().await
 }
 
 /// Ctrl-C or SIGTERM; a second one ends this process at once.

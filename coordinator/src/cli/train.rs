@@ -17,7 +17,7 @@ use super::settings::Settings;
 use super::{Failed, Result, runtime};
 use crate::cluster::local::Local;
 use crate::cluster::{Cluster, Config};
-use crate::runs::{Existing, RunDir, SavedRun};
+use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
 
 /// Train a job, follow it, and report. Without --cluster, on this machine with worker processes of its own
 #[derive(Clone, Debug, ClapArgs)]
@@ -187,7 +187,8 @@ fn run_to_resume(args: &Args) -> Result<Option<SavedRun>> {
     match &args.run_dir {
         _ if !args.resume => Ok(None),
         None => Err(Failed::new(exit::USAGE, "--resume needs --run-dir, which names the run to go on with")),
-        Some(path) => Ok(SavedRun::open(path).ok()),
+        Some(path) if holds_a_run(path) => Ok(Some(SavedRun::open(path)?)),
+        Some(_) => Ok(None),
     }
 }
 
@@ -218,7 +219,7 @@ fn claim(args: &Args, job: &Job) -> Result<RunDir> {
     };
     match &args.run_dir {
         Some(path) => Ok(RunDir::claim(path, existing)?),
-        None => Ok(RunDir::claim_next(Path::new("runs"), &job.name)?),
+        None => Ok(RunDir::claim_next(Path::new("runs"), &job.name, |_| false)?),
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) struct Driver {
     disk: Disk,
     status: watch::Sender<Arc<Status>>,
     published: Instant,
+    /// When the control machine was last told that time has passed.
+    ticked: Duration,
     serving: watch::Sender<Option<Arc<Serving>>>,
 }
 
@@ -98,6 +100,7 @@ impl Driver {
             inbox,
             status,
             published: Instant::now(),
+            ticked: Duration::ZERO,
             serving,
         }
     }
@@ -173,12 +176,20 @@ impl Driver {
     }
 
     fn tick(&mut self) {
-        let heard = self.sessions.iter().filter(|(_, session)| session.traffic.silence() < TICK * 2);
-        let heard: Vec<_> = heard.map(|(&worker, _)| worker).collect();
-        for worker in heard {
-            self.handle(Event::Heard { worker });
+        let now = self.now();
+        let heard = |(&worker, session): (&WorkerId, &Session)| {
+            (worker, now.saturating_sub(session.traffic.silence()))
+        };
+        let heard: Vec<_> = self.sessions.iter().map(heard).collect();
+        for (worker, at) in heard {
+            self.handle(Event::Heard { worker, at });
         }
-        self.handle(Event::Tick);
+        // A coordinator that was stopped itself gives its workers a moment: what they sent waits to be read.
+        let late = now.saturating_sub(self.ticked) > self.config.control.heartbeat_deadline / 2;
+        self.ticked = now;
+        if !late {
+            self.handle(Event::Tick);
+        }
     }
 
     fn publish(&mut self) {
@@ -195,7 +206,9 @@ impl Driver {
             }
             Action::Load { job } => self.load(job),
             Action::StartJob { worker, job } => self.start_job(worker, job),
-            Action::Hold { worker, job, shards, spare } => self.hold(worker, job, &shards, spare),
+            Action::Hold { worker, job, generation, shards, spare } => {
+                self.hold(worker, job, generation, &shards, spare);
+            }
             Action::Begin { work } => self.training.iter_mut().for_each(|training| training.begin(work)),
             Action::Send { worker, work, nodes } => self.send_work(worker, work, nodes),
             Action::Accept { node, .. } => {
@@ -274,7 +287,7 @@ impl Driver {
         self.say(worker, Down::JobStart(start));
     }
 
-    fn hold(&mut self, worker: WorkerId, job: JobId, shards: &[Shard], spare: bool) {
+    fn hold(&mut self, worker: WorkerId, job: JobId, generation: u64, shards: &[Shard], spare: bool) {
         let Some(training) = &self.training else { return };
         let shards = shards.iter().filter_map(|&shard| {
             let stored = training.store().get(shard)?;
@@ -286,7 +299,7 @@ impl Driver {
                 sha256: stored.sha256.clone(),
             })
         });
-        let hold = v1::Hold { job: job.0, shards: shards.collect(), spare };
+        let hold = v1::Hold { job: job.0, shards: shards.collect(), spare, generation };
         self.say(worker, Down::Hold(hold));
     }
 
@@ -309,7 +322,7 @@ impl Driver {
         let NodeResult { worker, work, node, sum, busy } = result;
         let current = self.control.running() == Some(work.job);
         let Some(training) = self.training.as_mut().filter(|_| current) else { return };
-        if !training.fits(work, &sum) {
+        if !training.fits(work, node, &sum) {
             let departure = Departure::Misbehaved(format!("a result of {work} has the wrong shape"));
             self.close(worker, Some(Refusal::invalid_argument("a result has the wrong shape")));
             return self.handle(Event::Leave { worker, departure });
@@ -340,7 +353,7 @@ impl Driver {
         job.check_output(CLASSES.into()).map_err(invalid)?;
         let run = match self.config.first_run.take() {
             Some(run) => run,
-            None => RunDir::claim_next(&self.config.runs_dir, &job.name)
+            None => RunDir::claim_next(&self.config.runs_dir, &job.name, |id| self.has(id))
                 .map_err(|error| Refusal::failed_precondition(error.to_string()))?,
         };
         let number = JobId(self.jobs.len() as u64 + 1);
@@ -362,6 +375,11 @@ impl Driver {
         Ok(id)
     }
 
+    /// Whether a job of this id was ever submitted, be its directory gone or not.
+    fn has(&self, id: &str) -> bool {
+        self.jobs.values().any(|record| record.id == id)
+    }
+
     fn cancel(&mut self, job_id: &str) -> Result<v1::Job, Refusal> {
         let found = if job_id.is_empty() {
             self.control.running()
@@ -379,10 +397,14 @@ impl Driver {
     fn load(&mut self, job: JobId) {
         let Some(record) = self.jobs.get(&job) else { return };
         let (config, handle) = (record.job.clone(), self.handle.clone());
-        tokio::task::spawn_blocking(move || {
-            let loaded = load(config).map(Box::new);
-            // The cluster may have ended meanwhile.
-            let _ = handle.0.blocking_send(Input::Loaded { job, loaded });
+        let loading = tokio::task::spawn_blocking(move || load(config).map(Box::new));
+        tokio::spawn(async move {
+            let panicked = |error: tokio::task::JoinError| {
+                let message = format!("the data cannot be made ready: {error}");
+                Err(Failure { exit_code: exit::UNEXPECTED, message })
+            };
+            let loaded = loading.await.unwrap_or_else(panicked);
+            handle.send(Input::Loaded { job, loaded }).await;
         });
     }
 
@@ -465,7 +487,6 @@ impl Driver {
 
     fn end(&mut self, job: JobId, outcome: &Outcome) {
         let text = status::describe(outcome);
-        self.event("end", text.clone());
         match outcome {
             Outcome::Done => info!("job {} is done", self.jobs.get(&job).map_or("", |record| &record.id)),
             _ => info!("job {} has ended: {text}", self.jobs.get(&job).map_or("", |record| &record.id)),
@@ -474,6 +495,7 @@ impl Driver {
         if ran {
             self.serving.send_replace(None);
             self.training = None;
+            self.event("end", text);
             self.disk.order(Order::End);
             let workers: Vec<_> = self.sessions.keys().copied().collect();
             workers.into_iter().for_each(|worker| self.say(worker, Down::JobEnd(v1::JobEnd { job: job.0 })));

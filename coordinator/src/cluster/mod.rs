@@ -141,11 +141,15 @@ impl Cluster {
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
         let Self { driver, handle, services } = self;
         let (stop, stopped) = watch::channel(false);
-        let driver = tokio::spawn(driver.run());
+        let mut driver = tokio::spawn(driver.run());
         let mut server = tokio::spawn(serve(listener, services, handle.clone(), stopped));
         tokio::select! {
             () = shutdown => {}
             ended = &mut server => return ended?,
+            ended = &mut driver => {
+                ended?;
+                anyhow::bail!("the driver has ended");
+            }
         }
         tracing::info!("stopping");
         handle.send(Input::Stop).await;

@@ -122,10 +122,13 @@ impl Training {
         self.clock.begin_step();
     }
 
-    /// Whether a result has the shape that its work gives it.
-    pub(super) fn fits(&self, work: WorkId, sum: &Sum) -> bool {
-        let expected = if work.phase == Phase::Train { self.model.parameter_count() } else { 0 };
-        sum.gradient.len() == expected
+    /// Whether a result has the shape, and is over as many samples, as its work says.
+    pub(super) fn fits(&self, work: WorkId, node: Node, sum: &Sum) -> bool {
+        let facts = &self.loaded.facts;
+        let values = if work.phase == Phase::Train { self.model.parameter_count() } else { 0 };
+        let of_shard = |shard| u64::from(facts.samples(work.phase, work.step, shard));
+        let samples: u64 = (node.first..node.end).map(of_shard).sum();
+        sum.gradient.len() == values && sum.samples == samples && sum.correct <= samples
     }
 
     /// Puts a node's sum into the tree.
@@ -157,7 +160,8 @@ impl Training {
         match work.phase {
             Phase::Train => {
                 self.figures.train.add(&total);
-                self.step(gradients, total.samples);
+                let samples = self.loaded.facts.plan.step_len(work.step);
+                self.step(gradients, samples.into());
             }
             Phase::Validate => self.figures.validation.get_or_insert_default().add(&total),
             Phase::Test => self.figures.test.add(&total),

@@ -217,7 +217,8 @@ impl Reader<'_> {
 
     async fn held(&self, held: v1::ShardHeld) -> Result<(), Status> {
         let shard = Shard::try_from(convert::required(held.id, "id")?)?;
-        self.inbox.event(Event::ShardHeld { worker: self.worker, job: JobId(held.job), shard }).await;
+        let v1::ShardHeld { job, generation, .. } = held;
+        self.inbox.event(Event::ShardHeld { worker: self.worker, job: JobId(job), generation, shard }).await;
         Ok(())
     }
 

@@ -30,7 +30,9 @@ const RECEIPT: &str = "receipt.json";
 const MODEL: &str = "model.safetensors";
 const PLOTS: &str = "plots";
 /// Whatever of these is there, a run is there.
-const TRACES: [&str; 5] = [JOB, HISTORY, EVENTS, RECEIPT, MODEL];
+///
+/// In the order in which they are removed: what says that the rest is there goes first, what the rest is of last.
+const TRACES: [&str; 5] = [RECEIPT, MODEL, HISTORY, EVENTS, JOB];
 
 /// What to do where a run is already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,14 +88,15 @@ impl RunDir {
         }
     }
 
-    /// Takes the first free directory `<name>-<number>` in `runs`.
+    /// Takes the first free directory `<name>-<number>` in `runs` whose name is not `taken`.
     ///
     /// # Errors
     /// If none can be made.
-    pub fn claim_next(runs: &Path, name: &str) -> Result<Self, RunError> {
+    pub fn claim_next(runs: &Path, name: &str, taken: impl Fn(&str) -> bool) -> Result<Self, RunError> {
         for number in 1..u32::MAX {
-            let path = runs.join(format!("{name}-{number}"));
-            if !path.exists() {
+            let id = format!("{name}-{number}");
+            let path = runs.join(&id);
+            if !path.exists() && !taken(&id) {
                 return Self::claim(&path, Existing::Refuse);
             }
         }
@@ -112,7 +115,7 @@ impl RunDir {
     }
 
     fn holds_a_run(&self) -> bool {
-        TRACES.iter().any(|name| self.path.join(name).exists())
+        holds_a_run(&self.path)
     }
 
     /// Removes what a run left; nothing that is not a run's.
@@ -206,6 +209,11 @@ impl Drop for RunDir {
             }
         }
     }
+}
+
+/// Whether there is anything of a run in this directory.
+pub fn holds_a_run(path: &Path) -> bool {
+    TRACES.iter().any(|name| path.join(name).exists())
 }
 
 fn lock(path: &Path) -> Result<File, RunError> {

@@ -83,11 +83,14 @@ impl Cluster {
         match event {
             Event::Join { worker, hello } => self.join(now, worker, hello, out),
             Event::Leave { worker, departure } => self.leave(now, worker, &describe(&departure), out),
-            Event::Heard { worker } => self.heard(now, worker),
+            Event::Heard { worker, at } => self.heard(at, worker),
             Event::JobAccepted { worker, job, fingerprint } => {
                 self.accepted(now, worker, job, fingerprint, out)
             }
-            Event::ShardHeld { worker, job, shard } => self.shard_held(now, worker, job, shard, out),
+            Event::ShardHeld { worker, job, generation, shard } => {
+                self.heard(now, worker);
+                self.shard_held(worker, job, generation, shard, out);
+            }
             Event::Result { worker, work, node, samples, busy } => {
                 self.measure(now, worker, work, samples, busy);
                 self.result(worker, work, node, out);
@@ -215,8 +218,14 @@ impl Cluster {
             return;
         }
         let job = run.job;
-        member.job =
-            Some(Part { job, accepted: false, told: Vec::new(), spare: false, held: Default::default() });
+        member.job = Some(Part {
+            job,
+            accepted: false,
+            told: Vec::new(),
+            spare: false,
+            generation: 0,
+            held: Default::default(),
+        });
         out.push(Action::StartJob { worker, job });
     }
 
@@ -238,7 +247,7 @@ impl Cluster {
 
     fn heard(&mut self, now: Duration, worker: WorkerId) {
         if let Some(member) = self.members.get_mut(&worker) {
-            member.heard = now;
+            member.heard = member.heard.max(now);
         }
     }
 
@@ -264,15 +273,18 @@ impl Cluster {
 
     fn shard_held(
         &mut self,
-        now: Duration,
         worker: WorkerId,
         job: JobId,
+        generation: u64,
         shard: Shard,
         out: &mut Vec<Action>,
     ) {
-        self.heard(now, worker);
         let Some(member) = self.members.get_mut(&worker) else { return };
         let Some(part) = member.job.as_mut().filter(|part| part.job == job) else { return };
+        // An answer to what it was told before may be about samples that it has forgotten since.
+        if part.generation != generation {
+            return;
+        }
         part.held.insert(shard);
         self.begin_if_ready(out);
     }
@@ -401,10 +413,12 @@ impl Cluster {
             let spare = !placed(&run.placement) && !run.target.as_ref().is_some_and(placed);
             if let Some(part) = member.job.as_mut().filter(|part| part.told != shards || part.spare != spare)
             {
-                part.held.retain(|shard| shards.contains(shard));
+                part.held.clear();
+                part.generation += 1;
+                let generation = part.generation;
                 part.told.clone_from(&shards);
                 part.spare = spare;
-                out.push(Action::Hold { worker, job, shards, spare });
+                out.push(Action::Hold { worker, job, generation, shards, spare });
             }
         }
     }
@@ -440,6 +454,7 @@ impl Cluster {
         let Some(run) = self.run.take() else { return };
         for member in self.members.values_mut() {
             member.job = None;
+            member.pace = None;
         }
         self.queue.set(run.job, JobState::Ended(outcome.clone()));
         out.push(Action::End { job: run.job, outcome });
@@ -466,7 +481,7 @@ impl Cluster {
         let needed = self.config.min_workers;
         if present >= needed && waited >= self.config.settle {
             self.place_again(now, out);
-        } else if self.config.wait_workers.is_some_and(|limit| waited >= limit) {
+        } else if present < needed && self.config.wait_workers.is_some_and(|limit| waited >= limit) {
             self.end(Outcome::TooFewWorkers { present, needed, waited }, out);
         }
     }

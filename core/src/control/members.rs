@@ -72,7 +72,9 @@ pub struct Part {
     pub told: Vec<Shard>,
     /// Whether it was told that it is a spare.
     pub spare: bool,
-    /// What it holds.
+    /// How often it was told.
+    pub generation: u64,
+    /// What it holds of what it was last told.
     pub held: BTreeSet<Shard>,
 }
 

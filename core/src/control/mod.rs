@@ -125,6 +125,8 @@ pub enum Event {
     Heard {
         /// From whom.
         worker: WorkerId,
+        /// When.
+        at: Duration,
     },
     /// A worker has computed the job's own shapes.
     JobAccepted {
@@ -141,6 +143,8 @@ pub enum Event {
         worker: WorkerId,
         /// Of which job.
         job: JobId,
+        /// The `Hold` that it answers.
+        generation: u64,
         /// Which shard.
         shard: Shard,
     },
@@ -237,6 +241,8 @@ pub enum Action {
         worker: WorkerId,
         /// Of which job.
         job: JobId,
+        /// Counts what this worker was told for this job; its answers repeat it.
+        generation: u64,
         /// Which shards.
         shards: Vec<Shard>,
         /// Whether it computes none of them for now.

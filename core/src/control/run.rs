@@ -42,6 +42,16 @@ impl Facts {
         }
     }
 
+    /// How many samples a shard has in a unit of work.
+    pub fn samples(&self, phase: Phase, step: u32, shard: u32) -> u32 {
+        match phase {
+            Phase::Train => self.plan.piece(step, shard).len() as u32,
+            Phase::Validate | Phase::Test => {
+                shard::shard_len(self.sizes.of(phase.split()), self.shards, shard)
+            }
+        }
+    }
+
     /// Shards of the three splits with these indices, leaving out those without samples.
     fn shards_of(&self, indices: impl Iterator<Item = u32> + Clone) -> Vec<Shard> {
         let of = |split| {
