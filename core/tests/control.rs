@@ -25,6 +25,7 @@ fn arithmetic(kernel: &str) -> Arithmetic {
 
 fn hello(kernel: &str, started_for: &str, slots: u32) -> Hello {
     Hello {
+        instance_id: "00".into(),
         name: "host:1".into(),
         slots,
         arithmetic: arithmetic(kernel),

@@ -60,6 +60,7 @@ impl TryFrom<&v1::Hello> for Hello {
             return Err(malformed("`slots` is 0"));
         }
         Ok(Self {
+            instance_id: from.instance_id.clone(),
             name: from.name.clone(),
             slots: from.slots,
             arithmetic: required(from.arithmetic.clone(), "arithmetic")?.into(),

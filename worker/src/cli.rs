@@ -43,7 +43,8 @@ const EXAMPLES: &str = "Examples:
   worker --coordinator 127.0.0.1:7070
   worker --coordinator coordinator:7070 --slots 2
 
-Exit codes: 0 told to stop · 2 usage · 4 no coordinator in time, or not let in";
+Exit codes: 0 told to stop · 2 usage · 4 no coordinator in time, or not let in ·
+9 put out of the cluster, because of wrong answers";
 
 /// Works as the arguments say.
 pub fn main(args: Args) -> ExitCode {
@@ -81,5 +82,6 @@ fn finish(end: End) -> ExitCode {
         }
         End::UseKernel(kernel) => process::restart_for(&kernel),
         End::Refused(message) => process::fail(exit::NOT_ALLOWED, &message),
+        End::PutOut(reason) => process::fail(exit::PUT_OUT, &format!("put out of the cluster: {reason}")),
     }
 }

@@ -46,6 +46,8 @@ pub enum End {
     UseKernel(String),
     /// The coordinator could not be reached, or did not let it in.
     Refused(String),
+    /// Its answers were found to be wrong.
+    PutOut(String),
 }
 
 /// Something that resolves when the worker shall stop.

@@ -29,6 +29,12 @@ pub mod exit {
     pub const TOO_FEW_WORKERS: u8 = 5;
     /// Training diverged.
     pub const DIVERGED: u8 = 6;
+    /// Verification found a difference.
+    pub const DIFFERS: u8 = 7;
+    /// This machine cannot verify.
+    pub const CANNOT_VERIFY: u8 = 8;
+    /// Put out of the cluster, because of wrong answers (a worker).
+    pub const PUT_OUT: u8 = 9;
     /// Interrupted; state saved.
     pub const INTERRUPTED: u8 = 130;
 }

@@ -188,6 +188,7 @@ impl Session<'_> {
             Down::Welcome(welcome) => self.welcomed(&welcome),
             Down::UseKernel(v1::UseKernel { kernel }) => return Ok(Some(End::UseKernel(kernel))),
             Down::Goodbye(v1::Goodbye { reason }) => return Ok(Some(End::Goodbye(reason))),
+            Down::PutOut(v1::PutOut { reason }) => return Ok(Some(End::PutOut(reason))),
             Down::JobStart(start) => self.start_job(start)?,
             Down::JobEnd(_) => self.end_job(),
             Down::Hold(hold) => self.hold(hold).await?,

@@ -202,6 +202,10 @@ impl Reader<'_> {
         let read = match message {
             Up::Goodbye(v1::Goodbye { reason }) => return Some(Departure::Goodbye(reason)),
             Up::Chunk(chunk) => self.chunk(&chunk.data).await,
+            Up::Drain(v1::Drain { reason }) => {
+                self.inbox.event(Event::Drain { worker: self.worker, reason }).await;
+                Ok(())
+            }
             _ if self.result.is_some() => Err(Status::invalid_argument("a result is not complete")),
             Up::Result(header) => self.result(header).await,
             Up::JobAccepted(v1::JobAccepted { job, fingerprint }) => {

@@ -83,6 +83,9 @@ impl Cluster {
         match event {
             Event::Join { worker, hello } => self.join(now, worker, hello, out),
             Event::Leave { worker, departure } => self.leave(now, worker, &describe(&departure), out),
+            Event::Drain { worker, reason } => {
+                self.leave(now, worker, &format!("it was told to stop: {reason}"), out);
+            }
             Event::Heard { worker, at } => self.heard(at, worker),
             Event::JobAccepted { worker, job, fingerprint } => {
                 self.accepted(now, worker, job, fingerprint, out)

@@ -12,6 +12,8 @@ pub use crate::blas::Arithmetic;
 /// What a worker says of itself when it joins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hello {
+    /// Random, made once when the process first starts; the same over reconnections.
+    pub instance_id: String,
     /// For people, such as `host:1234`.
     pub name: String,
     /// Pieces computed at once.

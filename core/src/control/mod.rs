@@ -121,6 +121,13 @@ pub enum Event {
         /// How.
         departure: Departure,
     },
+    /// A worker was told to stop: it finishes what it was asked for, and wants nothing new.
+    Drain {
+        /// Who.
+        worker: WorkerId,
+        /// Why, as it says.
+        reason: String,
+    },
     /// Anything came from a worker.
     Heard {
         /// From whom.
