@@ -243,4 +243,3 @@ impl Driver {
         self.disk.order(Order::Event { kind, text });
     }
 }
-

@@ -50,7 +50,8 @@ pub struct Ready {
 pub fn make_ready(job: Job, mut run: RunDir) -> Ready {
     let loaded = load(job).and_then(|loaded| {
         let resumed = take_up(&mut run, &loaded);
-        let resumed = resumed.map_err(|error| Failure { exit_code: exit::DATA, message: error.to_string() })?;
+        let resumed =
+            resumed.map_err(|error| Failure { exit_code: exit::DATA, message: error.to_string() })?;
         Ok(Box::new((loaded, resumed)))
     });
     Ready { run: Some(run), loaded }

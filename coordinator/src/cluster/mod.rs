@@ -80,7 +80,15 @@ impl Config {
             audit_rate: 0.0,
         };
         let heartbeat_interval = Duration::from_secs(1);
-        Self { control, heartbeat_interval, runs_dir, resumes: false, first_run: None, token: None, max_queued: 1024 }
+        Self {
+            control,
+            heartbeat_interval,
+            runs_dir,
+            resumes: false,
+            first_run: None,
+            token: None,
+            max_queued: 1024,
+        }
     }
 }
 

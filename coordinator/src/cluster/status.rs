@@ -121,7 +121,10 @@ fn waiting(driver: &Driver) -> String {
         Waiting::Workers { present, needed, since } => {
             let limit = driver.control.config().wait_workers;
             let limit = limit.map_or(String::new(), |limit| {
-                format!(", gives up in {:.0} s", limit.saturating_sub(now.saturating_sub(since)).as_secs_f64())
+                format!(
+                    ", gives up in {:.0} s",
+                    limit.saturating_sub(now.saturating_sub(since)).as_secs_f64()
+                )
             });
             format!(
                 "waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator ADDR), for {}{limit}",
@@ -134,7 +137,8 @@ fn waiting(driver: &Driver) -> String {
         }
         Waiting::Results { work, owing, unheld } => {
             let owing = owing.iter().map(|owing| owes(driver, owing));
-            let fetched = (!unheld.is_empty()).then(|| format!("samples of shards {unheld:?}, which are fetched"));
+            let fetched =
+                (!unheld.is_empty()).then(|| format!("samples of shards {unheld:?}, which are fetched"));
             format!("waiting for {work} from {}", owing.chain(fetched).collect::<Vec<_>>().join(", "))
         }
         Waiting::Disk => "waiting for the disk".to_string(),

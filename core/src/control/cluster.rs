@@ -268,7 +268,9 @@ impl Cluster {
         let Some(run) = self.run.take() else { return };
         // What was trained is kept where somebody may want to go on with it.
         let resumable = !matches!(outcome, Outcome::Done | Outcome::Diverged { .. });
-        if let Some(from) = run.resting_place().filter(|_| resumable && self.config.checkpoint_interval.is_some()) {
+        if let Some(from) =
+            run.resting_place().filter(|_| resumable && self.config.checkpoint_interval.is_some())
+        {
             out.push(Action::Checkpoint { job: run.job, from });
         }
         for member in self.members.values_mut() {

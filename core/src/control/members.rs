@@ -129,7 +129,9 @@ impl Member {
 
     /// The pace, unless it was measured too long ago to say anything.
     fn known_pace(&self, now: Duration) -> Option<f64> {
-        self.pace.filter(|&(pace, at)| pace > 0.0 && now.saturating_sub(at) < PACE_HOLDS).map(|(pace, _)| pace)
+        self.pace
+            .filter(|&(pace, at)| pace > 0.0 && now.saturating_sub(at) < PACE_HOLDS)
+            .map(|(pace, _)| pace)
     }
 }
 

@@ -115,7 +115,7 @@ impl Cluster {
         out.push(Action::Note(Note::Draining { worker, name: member.hello.name.clone(), reason }));
         if let Some(run) = &mut self.run
             && run.placement.remove(&worker).is_some()
-            | run.target.take_if(|target| target.contains_key(&worker)).is_some()
+                | run.target.take_if(|target| target.contains_key(&worker)).is_some()
         {
             self.place_again(now, out);
         }
@@ -255,7 +255,8 @@ impl Cluster {
             let spare = !placed(&run.placement) && !run.target.as_ref().is_some_and(placed);
             let Some(part) = member.job.as_mut() else { continue };
             // To one that holds it all, another order of urgency is no news.
-            let same = part.told.len() == shards.len() && shards.iter().all(|shard| part.held.contains(shard));
+            let same =
+                part.told.len() == shards.len() && shards.iter().all(|shard| part.held.contains(shard));
             if part.spare == spare && (same || part.told == shards) {
                 continue;
             }
@@ -297,7 +298,9 @@ impl Cluster {
 
     /// Goes on with a job that had too few workers.
     pub(super) fn go_on_if_enough(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let Some(run) = self.run.as_mut().filter(|run| matches!(run.stage, Stage::Short { .. })) else { return };
+        let Some(run) = self.run.as_mut().filter(|run| matches!(run.stage, Stage::Short { .. })) else {
+            return;
+        };
         if run.candidates(&self.members).len() < self.config.min_workers {
             return;
         }

@@ -291,9 +291,8 @@ impl Run {
         };
         let samples = |shard| u64::from(facts.samples(work.phase, work.step, shard));
         let place = u64::from(work.epoch) << 40 | u64::from(work.step) << 2 | work.phase as u64;
-        let audited = |node: crate::learn::tree::Node| {
-            is_audited(audit_rate, work.incarnation, place, node.first)
-        };
+        let audited =
+            |node: crate::learn::tree::Node| is_audited(audit_rate, work.incarnation, place, node.first);
         open.dispatch(&hands, &Terms { now, holds: &holds, samples: &samples, audited: &audited })
     }
 

@@ -143,7 +143,8 @@ impl Driver {
     /// A submission is on disk, or can't be.
     pub(super) fn claimed(&mut self, claimed: Claimed) {
         let Claimed { number, job, client_key, run } = claimed;
-        let replies = self.submissions.waiting.remove(&number).map(|(_, replies)| replies).unwrap_or_default();
+        let replies =
+            self.submissions.waiting.remove(&number).map(|(_, replies)| replies).unwrap_or_default();
         let answer = match run {
             Err(error) => Err(Refusal::failed_precondition(error.to_string())),
             Ok(run) => {
@@ -269,7 +270,9 @@ impl Driver {
 
     pub(super) fn end_epoch(&mut self, job: JobId, epoch: u32) {
         let on = self.config.control.checkpoint_interval.is_some();
-        let Some(training) = self.training.as_mut().filter(|_| self.control.running() == Some(job)) else { return };
+        let Some(training) = self.training.as_mut().filter(|_| self.control.running() == Some(job)) else {
+            return;
+        };
         let row = training.row(epoch);
         let ledger = training.end_epoch(epoch);
         let snapshot = training.snapshot(Start::of_epoch(epoch + 1, training.steps_taken()));

@@ -106,7 +106,14 @@ impl Driver {
         self.say(worker, Down::JobStart(start));
     }
 
-    pub(super) fn hold(&mut self, worker: WorkerId, job: JobId, generation: u64, shards: &[Shard], spare: bool) {
+    pub(super) fn hold(
+        &mut self,
+        worker: WorkerId,
+        job: JobId,
+        generation: u64,
+        shards: &[Shard],
+        spare: bool,
+    ) {
         let Some(training) = &self.training else { return };
         let shards = shards.iter().filter_map(|&shard| {
             let stored = training.store().get(shard)?;
