@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod data;
+pub mod failpoints;
 pub mod report;
 pub mod runs;
 pub mod see;

@@ -108,7 +108,11 @@ pub fn main() -> ExitCode {
             return millefeuille_worker::cli::main(millefeuille_worker::cli::Args::parse_from(arguments));
         }
         Some(PROBE) => probe::run(),
-        _ => run(Args::parse().command),
+        _ => {
+            #[cfg(feature = "failpoints")]
+            let _failing = fail::FailScenario::setup();
+            run(Args::parse().command)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -189,6 +189,7 @@ impl Run {
             version: env!("CARGO_PKG_VERSION").to_string(),
             epoch_weights_sha256: self.history.iter().map(|row| row.weights_sha256.clone()).collect(),
             weights_sha256,
+            suspects: Vec::new(),
         }
     }
 }
