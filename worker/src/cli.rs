@@ -48,6 +48,8 @@ Exit codes: 0 told to stop · 2 usage · 4 no coordinator in time, or not let in
 
 /// Works as the arguments say.
 pub fn main(args: Args) -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _failing = fail::FailScenario::setup();
     let kernel = process::started_for().parse().unwrap_or(BlasKernel::Native);
     if let Err(message) = process::own_kernel(&kernel) {
         return process::fail(exit::NOT_ALLOWED, &message);
