@@ -381,7 +381,6 @@ impl Session<'_> {
             samples: sum.samples,
             sample_digests: sum.sample_digests.iter().map(|digest| Bytes::copy_from_slice(digest)).collect(),
             gradient_bytes: (sum.gradient.len() * size_of::<f32>()) as u64,
-            finite: sum.loss_sum.is_finite(),
             busy_ns: sum.busy.as_nanos() as u64,
         };
         let bulk = (!sum.gradient.is_empty()).then(|| self.kept.pool.lend(sum.gradient));

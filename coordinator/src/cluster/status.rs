@@ -4,6 +4,7 @@
 //! nothing but steps happens, twenty times a second.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millefeuille_core::control::{
@@ -30,7 +31,7 @@ pub(super) struct Status {
 #[derive(Clone, Debug)]
 pub(super) struct JobStatus {
     pub(super) job: v1::Job,
-    pub(super) history: Vec<v1::Epoch>,
+    pub(super) history: Arc<Vec<Row>>,
     pub(super) progress: Option<v1::Progress>,
     pub(super) outcome: Option<v1::Outcome>,
 }
@@ -46,7 +47,7 @@ impl Status {
 pub(super) fn of(driver: &Driver) -> Status {
     let jobs = driver.jobs.iter().rev().map(|(&number, record)| JobStatus {
         job: job(driver, number),
-        history: record.history.iter().map(epoch).collect(),
+        history: Arc::clone(&record.history),
         progress: progress(driver, number),
         outcome: outcome(driver, number, record),
     });
@@ -210,7 +211,8 @@ fn prediction(shown: &Shown) -> v1::Prediction {
     }
 }
 
-fn epoch(row: &Row) -> v1::Epoch {
+/// A line of history as it travels.
+pub(super) fn epoch(row: &Row) -> v1::Epoch {
     v1::Epoch {
         epoch: row.epoch as u32,
         loss: row.loss,
@@ -242,7 +244,7 @@ fn progress(driver: &Driver, number: JobId) -> Option<v1::Progress> {
 }
 
 fn step_time(driver: &Driver) -> v1::StepTime {
-    let Some(clock) = driver.training.as_ref().map(|training| training.clock) else {
+    let Some(clock) = driver.training.as_ref().map(|training| &training.clock) else {
         return v1::StepTime::default();
     };
     v1::StepTime {

@@ -182,6 +182,11 @@ impl Cluster {
         }
     }
 
+    /// Forgets a job that has ended.
+    pub fn forget(&mut self, job: JobId) {
+        self.queue.forget(job);
+    }
+
     /// What the running job is waiting for.
     pub fn waiting(&self) -> Waiting {
         let Some(run) = &self.run else { return Waiting::Nothing };
@@ -202,7 +207,7 @@ impl Cluster {
             Stage::Stepping | Stage::Closing => Waiting::Results {
                 work: run.work(self.config.incarnation),
                 owing: run.open.as_ref().map(|open| open.owing()).unwrap_or_default(),
-                unheld: run.open.iter().flat_map(|open| open.unassigned()).collect(),
+                unheld: run.unheld(&self.members),
             },
             Stage::Writing | Stage::Saving => Waiting::Disk,
         }

@@ -296,6 +296,18 @@ impl Run {
         open.dispatch(&hands, &Terms { now, holds: &holds, samples: &samples, audited: &audited })
     }
 
+    /// Shards that the open tree misses and that nobody holds who could compute them.
+    pub(super) fn unheld(&self, members: &Members) -> Vec<u32> {
+        let Some(open) = &self.open else { return Vec::new() };
+        let split = open.work.phase.split();
+        let candidates = self.candidates(members);
+        let held = |index| {
+            let holds = |part: &super::members::Part| part.held.contains(&Shard { split, index });
+            candidates.iter().any(|(_, member)| member.part(self.job).is_some_and(holds))
+        };
+        open.unassigned().into_iter().filter(|&index| !held(index)).collect()
+    }
+
     fn hands(&self, members: &Members) -> Vec<Hand> {
         let owns = |worker: &WorkerId| self.placement.get(worker).cloned().unwrap_or(0..0);
         let hand = |(worker, member): (WorkerId, &Member)| Hand {
