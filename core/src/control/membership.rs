@@ -360,7 +360,7 @@ impl Cluster {
         if gathering && present >= needed && waited >= self.config.settle {
             self.place_again(now, out);
         } else if present < needed && self.config.wait_workers.is_some_and(|limit| waited >= limit) {
-            self.end(Outcome::TooFewWorkers { present, needed, waited }, out);
+            self.end(now, Outcome::TooFewWorkers { present, needed, waited }, out);
         }
     }
 }
