@@ -333,7 +333,7 @@ impl Open {
             let holds = |hand: &Hand| shards.iter().all(|&shard| (terms.holds)(hand.worker, shard));
             let asked = |hand: &Hand| self.asks.iter().any(|ask| (ask.worker, ask.node) == (hand.worker, node));
             let new = |hand: &Hand| holds(hand) && !trial.has_heard(hand.worker) && !asked(hand);
-            let again = |hand: &Hand| trial.no_arbiter && trial.needs() == 1 && holds(hand) && !asked(hand);
+            let again = |hand: &Hand| trial.no_arbiter && trial.is_of_one() && holds(hand) && !asked(hand);
             let chosen = choose(hands, loads, None, new);
             if let Some(worker) = chosen.or_else(|| choose(hands, loads, None, again)) {
                 *loads.entry(worker).or_default() += shards.len() as u32;
