@@ -139,6 +139,11 @@ impl Open {
         self.used.contains(&worker)
     }
 
+    /// Whether it has an answer of this worker, used or on trial.
+    pub(super) fn has_heard(&self, worker: WorkerId) -> bool {
+        self.has_used(worker) || self.trials.values().any(|trial| trial.has_heard(worker))
+    }
+
     /// Whether this worker was asked for something and has not answered.
     pub(super) fn is_owed_by(&self, worker: WorkerId) -> bool {
         self.asks.iter().any(|ask| ask.worker == worker)

@@ -145,6 +145,7 @@ impl Cluster {
             self.members.entry(worker).and_modify(|member| member.behind = true);
         }
         let run = self.run.as_mut().expect("it was there a moment ago");
+        run.departed.clear();
         if run.advance() {
             self.checkpoint_if_due(now, out);
         } else {
