@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use millefeuille_worker::process::{self, LogFormat, exit};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -85,12 +86,14 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     args.settings.apply(&mut config);
     config.control.expected_workers = config.control.min_workers;
     config.control.wait_workers = args.wait_workers;
+    config.resumes = true;
     let cluster = Cluster::new(config);
     let handle = cluster.handle();
     info!("listening on {address}; workers join with: worker --coordinator {address}");
     if let Some(job_toml) = job {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let client_key = "serve --job".to_string();
+        // The same job again is the one that is there: going on, or done.
+        let client_key = format!("serve --job {}", hex::encode(Sha256::digest(&job_toml)));
         handle.send(Input::Submit { job_toml, client_key, reply }).await;
         tokio::spawn(async move {
             if let Ok(Err(status)) = answer.await {

@@ -21,6 +21,30 @@ pub(super) struct Settings {
     /// Silence after which a worker is given up, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_HEARTBEAT_DEADLINE", default_value = "5", value_parser = process::seconds)]
     heartbeat_deadline: Duration,
+    /// How often the state is saved in the middle of an epoch, in seconds, or `off`
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CHECKPOINT_INTERVAL", default_value = "10", value_parser = interval)]
+    checkpoint_interval: Interval,
+    /// The share of the work that two compute, to find workers that compute wrongly: from 0 to 1
+    #[arg(long, value_name = "RATE", env = "MILLEFEUILLE_AUDIT", default_value = "0", value_parser = share, allow_hyphen_values = true)]
+    audit: f64,
+}
+
+/// A time between two things that happen again and again, or that they don't.
+#[derive(Clone, Copy, Debug)]
+struct Interval(Option<Duration>);
+
+fn interval(text: &str) -> Result<Interval, String> {
+    if text == "off" {
+        return Ok(Interval(None));
+    }
+    process::seconds(text)
+        .map(|interval| Interval(Some(interval)))
+        .map_err(|_| "expected a positive number of seconds, or off".to_string())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a number from 0 to 1".to_string())
 }
 
 impl Settings {
@@ -42,6 +66,8 @@ impl Settings {
     pub(super) fn apply(&self, config: &mut Config) {
         config.control.min_workers = self.min_workers.into();
         config.control.heartbeat_deadline = self.heartbeat_deadline;
+        config.control.checkpoint_interval = self.checkpoint_interval.0;
+        config.control.audit_rate = self.audit;
         config.heartbeat_interval = self.heartbeat_interval;
     }
 }

@@ -1,4 +1,5 @@
-//! Makes a job ready: reads its data, deals it to shards, and finds out which arithmetic its workers need.
+//! Makes a job ready: reads its data, deals it to shards, finds out which arithmetic its workers need, and takes up its
+//! run where an earlier life of the coordinator left it.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -18,6 +19,8 @@ use millefeuille_worker::process::{self, exit};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
+use crate::runs::{Resumed, RunDir, RunError, State};
+
 /// The hidden subcommand that [`probe`] runs.
 pub const PROBE: &str = "__probe";
 
@@ -32,6 +35,39 @@ pub struct Loaded {
     pub facts: Facts,
     /// Its samples.
     pub store: Arc<ShardStore>,
+}
+
+/// What became of [`make_ready`].
+#[derive(Debug)]
+pub struct Ready {
+    /// The run directory, back again.
+    pub run: Option<RunDir>,
+    /// The job, and what its run goes on from if it had begun before; or what is wrong.
+    pub loaded: Result<Box<(Loaded, Option<Resumed>)>, Failure>,
+}
+
+/// Reads all that a job needs, and begins its run or goes on with it. Takes a while: not for the driver's task.
+pub fn make_ready(job: Job, mut run: RunDir) -> Ready {
+    let loaded = load(job).and_then(|loaded| {
+        let resumed = take_up(&mut run, &loaded);
+        let resumed = resumed.map_err(|error| Failure { exit_code: exit::DATA, message: error.to_string() })?;
+        Ok(Box::new((loaded, resumed)))
+    });
+    Ready { run: Some(run), loaded }
+}
+
+fn take_up(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, RunError> {
+    match run.record().state {
+        State::Queued => run.begin(&loaded.job).map(|()| None),
+        State::Running | State::Ended { .. } => run.resume(&loaded.job_sha256()).map(Some),
+    }
+}
+
+impl Loaded {
+    /// Hex SHA-256 of what determines the numbers.
+    pub fn job_sha256(&self) -> String {
+        self.job.sha256(self.store.file_hashes(), &self.job.blas_kernel.to_string())
+    }
 }
 
 /// How a process with the job's kernel computes.

@@ -9,6 +9,7 @@
 //! `coordinator train` without a cluster runs exactly this on a free loopback port, with worker processes of its
 //! own ([`local`]).
 
+mod arbiter;
 mod cluster_service;
 mod disk;
 mod driver;
@@ -17,6 +18,7 @@ pub mod local;
 mod messages;
 mod status;
 mod training;
+mod words;
 mod worker_service;
 
 use std::path::PathBuf;
@@ -51,6 +53,8 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// Where runs are made: a run is a directory in it.
     pub runs_dir: PathBuf,
+    /// Whether unfinished and queued runs that are there go on.
+    pub resumes: bool,
     /// The directory of the first job, if it is fixed.
     pub first_run: Option<RunDir>,
     /// What workers must know to be let in.
@@ -71,9 +75,12 @@ impl Config {
             wait_workers: None,
             max_workers: 1024,
             heartbeat_deadline: Duration::from_secs(5),
+            stall_deadline: Duration::from_secs(60),
+            checkpoint_interval: Some(Duration::from_secs(10)),
+            audit_rate: 0.0,
         };
         let heartbeat_interval = Duration::from_secs(1);
-        Self { control, heartbeat_interval, runs_dir, first_run: None, token: None, max_queued: 1024 }
+        Self { control, heartbeat_interval, runs_dir, resumes: false, first_run: None, token: None, max_queued: 1024 }
     }
 }
 

@@ -4,13 +4,17 @@
 //! nothing but steps happens, twenty times a second.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use millefeuille_core::control::{Arithmetic, JobId, JobState, Member, Outcome, Phase, Waiting, WorkerId};
+use millefeuille_core::control::{
+    Arithmetic, JobId, JobState, Member, Outcome, Owing, Phase, Waiting, WorkerId,
+};
 use millefeuille_proto::v1;
 use millefeuille_worker::process::exit;
 
 use super::driver::{Driver, Record, Session};
 use crate::report::Shown;
+use crate::runs::Ending;
 use crate::see::history::Row;
 
 /// A snapshot of the cluster.
@@ -65,7 +69,7 @@ pub(super) fn job(driver: &Driver, number: JobId) -> v1::Job {
     v1::Job {
         id: record.id.clone(),
         name: record.job.name.clone(),
-        state: job_state(state).into(),
+        state: job_state(state, record).into(),
         run_dir: record.run_dir.clone(),
         queue_place: driver.control.queue_place(number).unwrap_or(0) as u32,
         detail: detail(driver, number, state),
@@ -74,7 +78,14 @@ pub(super) fn job(driver: &Driver, number: JobId) -> v1::Job {
     }
 }
 
-fn job_state(state: Option<&JobState>) -> v1::JobState {
+fn job_state(state: Option<&JobState>, record: &Record) -> v1::JobState {
+    if let Some(ending) = &record.ended {
+        return match ending.exit_code {
+            exit::DONE => v1::JobState::Done,
+            exit::INTERRUPTED => v1::JobState::Cancelled,
+            _ => v1::JobState::Failed,
+        };
+    }
     match state {
         None => v1::JobState::Unspecified,
         Some(JobState::Queued) => v1::JobState::Queued,
@@ -88,29 +99,58 @@ fn job_state(state: Option<&JobState>) -> v1::JobState {
 
 /// What the job is waiting for, or why it ended.
 fn detail(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
+    let ended = driver.jobs.get(&number).and_then(|record| record.ended.as_ref());
+    if let Some(ending) = ended.filter(|ending| !matches!(ending.exit_code, exit::DONE | exit::INTERRUPTED)) {
+        return ending.message.clone();
+    }
     match state {
         Some(JobState::Ended(Outcome::Done | Outcome::Cancelled)) => String::new(),
         Some(JobState::Ended(outcome)) => describe(outcome),
-        _ if driver.control.running() == Some(number) => waiting(&driver.control.waiting()),
+        _ if driver.control.running() == Some(number) => waiting(driver),
         _ => String::new(),
     }
 }
 
-fn waiting(waiting: &Waiting) -> String {
+/// What is waited for, since when, and what happens next.
+fn waiting(driver: &Driver) -> String {
     let names = |workers: &[WorkerId]| workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match waiting {
+    let now = driver.now();
+    match driver.control.waiting() {
         Waiting::Nothing => String::new(),
         Waiting::Data => "reading the data".to_string(),
-        Waiting::Workers { present, needed, .. } => {
+        Waiting::Workers { present, needed, since } => {
+            let limit = driver.control.config().wait_workers;
+            let limit = limit.map_or(String::new(), |limit| {
+                format!(", gives up in {:.0} s", limit.saturating_sub(now.saturating_sub(since)).as_secs_f64())
+            });
             format!(
-                "waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator ADDR)"
+                "waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator ADDR), for {}{limit}",
+                ago(now, since)
             )
         }
-        Waiting::Samples(workers) => format!("waiting for samples to reach {}", names(workers)),
-        Waiting::Results { work, workers } if workers.is_empty() => format!("closing {work}"),
-        Waiting::Results { work, workers } => format!("waiting for {work} from {}", names(workers)),
-        Waiting::Disk => "writing the result".to_string(),
+        Waiting::Samples(workers) => format!("waiting for samples to reach {}", names(&workers)),
+        Waiting::Results { work, owing, unheld } if owing.is_empty() && unheld.is_empty() => {
+            format!("closing {work}")
+        }
+        Waiting::Results { work, owing, unheld } => {
+            let owing = owing.iter().map(|owing| owes(driver, owing));
+            let fetched = (!unheld.is_empty()).then(|| format!("samples of shards {unheld:?}, which are fetched"));
+            format!("waiting for {work} from {}", owing.chain(fetched).collect::<Vec<_>>().join(", "))
+        }
+        Waiting::Disk => "waiting for the disk".to_string(),
     }
+}
+
+/// A worker that owes something: since when, when it was last heard, and what becomes of it.
+fn owes(driver: &Driver, owing: &Owing) -> String {
+    let now = driver.now();
+    let heard = driver.control.members().get(&owing.worker).map_or(now, |member| member.heard);
+    let next = if owing.overdue { "; others compute it, too" } else { "" };
+    format!("{} (asked {} ago, heard {} ago{next})", owing.worker, ago(now, owing.since), ago(now, heard))
+}
+
+fn ago(now: Duration, since: Duration) -> String {
+    format!("{:.1} s", now.saturating_sub(since).as_secs_f64())
 }
 
 /// How a job ended, for people.
@@ -121,11 +161,6 @@ pub(super) fn describe(outcome: &Outcome) -> String {
         Outcome::Diverged { work } => format!(
             "training diverged: the loss is not finite after {work} (try a smaller --learning-rate, or scaled input)"
         ),
-        Outcome::WorkerLost { worker, during, how } => {
-            format!(
-                "{worker} was lost during {during}: {how} (start the job again; its result will be the same)"
-            )
-        }
         Outcome::TooFewWorkers { present, needed, waited } => format!(
             "not enough workers: {present} of at least {needed} after {:.0} s (start workers, or lower --min-workers)",
             waited.as_secs_f64()
@@ -135,22 +170,27 @@ pub(super) fn describe(outcome: &Outcome) -> String {
 }
 
 /// How the commands exit after it.
-fn exit_code(outcome: &Outcome) -> u8 {
+pub(super) fn exit_code(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Done => exit::DONE,
         Outcome::Cancelled => exit::INTERRUPTED,
         Outcome::Diverged { .. } => exit::DIVERGED,
-        Outcome::WorkerLost { .. } | Outcome::TooFewWorkers { .. } => exit::TOO_FEW_WORKERS,
+        Outcome::TooFewWorkers { .. } => exit::TOO_FEW_WORKERS,
         Outcome::Broken(failure) => failure.exit_code,
     }
 }
 
 fn outcome(driver: &Driver, number: JobId, record: &Record) -> Option<v1::Outcome> {
+    let weights_sha256 = record.history.last().map(|row| row.weights_sha256.clone()).unwrap_or_default();
+    if let Some(Ending { exit_code, message }) = record.ended.clone() {
+        let exit_code = exit_code.into();
+        return Some(v1::Outcome { exit_code, message, weights_sha256, predictions: Vec::new() });
+    }
     let Some(JobState::Ended(outcome)) = driver.control.job_state(number) else { return None };
     Some(v1::Outcome {
         exit_code: exit_code(outcome).into(),
         message: describe(outcome),
-        weights_sha256: record.weights_sha256.clone(),
+        weights_sha256,
         predictions: record.shown.iter().map(prediction).collect(),
     })
 }

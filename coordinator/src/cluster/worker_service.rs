@@ -16,7 +16,7 @@ use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::worker_server::Worker;
 use millefeuille_proto::wire::{self, Assembly};
 use millefeuille_proto::{PROTOCOL_VERSION, convert, v1};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -25,6 +25,8 @@ use super::messages::{Connected, Input, NodeResult, Outbox, SESSION_OUTBOX, Serv
 
 /// How long a new session may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a session that the coordinator has ended is still read.
+const LINGER: Duration = Duration::from_secs(2);
 
 pub(super) struct WorkerService {
     shared: Arc<Shared>,
@@ -61,6 +63,7 @@ impl Worker for WorkerService {
         let worker = WorkerId(self.shared.next_worker.fetch_add(1, Ordering::Relaxed));
         let (outbox, outgoing) = mpsc::channel(SESSION_OUTBOX);
         let traffic = Arc::new(Traffic::new());
+        let (reading, over) = oneshot::channel();
         let connected = Connected {
             worker,
             hello: Hello::try_from(&hello)?,
@@ -68,10 +71,11 @@ impl Worker for WorkerService {
             cpu: hello.cpu,
             outbox,
             traffic: Arc::clone(&traffic),
+            reading,
         };
         self.shared.sessions().insert(worker.0, Arc::clone(&traffic));
         self.shared.services.outbox.send(Input::Connected(Box::new(connected))).await;
-        tokio::spawn(Arc::clone(&self.shared).listen(worker, incoming, Arc::clone(&traffic)));
+        tokio::spawn(Arc::clone(&self.shared).listen(worker, incoming, Arc::clone(&traffic), over));
         let outgoing = ReceiverStream::new(outgoing).flat_map(|outgoing| stream::iter(outgoing.expand()));
         let counted =
             outgoing.inspect(move |message| traffic.send(message.as_ref().map_or(0, payload_bytes)));
@@ -153,12 +157,23 @@ impl Shared {
         worker: WorkerId,
         mut incoming: Streaming<v1::SessionRequest>,
         traffic: Arc<Traffic>,
+        over: oneshot::Receiver<()>,
     ) {
         let inbox = self.services.outbox.clone();
         let mut reader =
             Reader { worker, inbox: &inbox, serving: self.services.serving.clone(), result: None };
+        // The driver drops its end with the session. What it said last gets a moment to arrive.
+        let lingering = async {
+            let _ = over.await;
+            tokio::time::sleep(LINGER).await;
+        };
+        let mut lingering = std::pin::pin!(lingering);
         let departure = loop {
-            match incoming.message().await {
+            let message = tokio::select! {
+                message = incoming.message() => message,
+                () = &mut lingering => break Departure::Closed,
+            };
+            match message {
                 Ok(Some(v1::SessionRequest { message: Some(message) })) => {
                     if let Some(departure) = reader.read(message, &traffic).await {
                         break departure;
@@ -266,19 +281,26 @@ impl Reader<'_> {
         else {
             return Ok(());
         };
+        let sum = Sum {
+            gradient: assembly.into_values(),
+            loss_sum: header.loss_sum,
+            correct: header.correct,
+            samples: header.samples,
+            sample_digests: header.sample_digests.iter().map(digest).collect::<Result<_, _>>()?,
+        };
         let result = NodeResult {
             worker: self.worker,
             work: convert::required(header.id, "id")?.try_into()?,
             node: convert::node(convert::required(header.node, "node")?, &serving.tree)?,
-            sum: Sum {
-                gradient: assembly.into_values(),
-                loss_sum: header.loss_sum,
-                correct: header.correct,
-                samples: header.samples,
-            },
+            finite: sum.is_finite(),
+            sum,
             busy: Duration::from_nanos(header.busy_ns),
         };
         self.inbox.send(Input::Result(Box::new(result))).await;
         Ok(())
     }
+}
+
+fn digest(bytes: &bytes::Bytes) -> Result<[u8; 32], Status> {
+    bytes.as_ref().try_into().map_err(|_| Status::invalid_argument("a sample digest is not 32 bytes"))
 }

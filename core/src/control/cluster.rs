@@ -109,6 +109,11 @@ impl Cluster {
             Event::Closed { work, finite } => self.closed(now, work, finite, out),
             Event::Submit { job } => self.submit(job, out),
             Event::Loaded { job, facts, from } => self.loaded(now, job, facts, from, out),
+            Event::CheckpointWritten { job } => {
+                if let Some(run) = self.run.as_mut().filter(|run| run.job == job) {
+                    run.checkpointing = false;
+                }
+            }
             Event::EpochWritten { job } if self.running() == Some(job) => self.epoch_written(now, out),
             Event::EpochWritten { .. } => {}
             Event::Saved { job } => self.end_if_running(now, job, Outcome::Done, out),
@@ -117,6 +122,11 @@ impl Cluster {
             Event::Tick => self.tick(now, out),
         }
         actions
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// The workers.
@@ -147,6 +157,11 @@ impl Cluster {
     /// Where the running job is.
     pub fn position(&self) -> Option<Position> {
         self.run.as_ref().map(|run| run.position)
+    }
+
+    /// Where the running job could go on from its present state, if that is between two steps.
+    pub fn resting_place(&self) -> Option<Start> {
+        self.run.as_ref().and_then(Run::resting_place)
     }
 
     /// Who computes what for the running job.
@@ -251,6 +266,11 @@ impl Cluster {
 
     pub(super) fn end(&mut self, now: Duration, outcome: Outcome, out: &mut Vec<Action>) {
         let Some(run) = self.run.take() else { return };
+        // What was trained is kept where somebody may want to go on with it.
+        let resumable = !matches!(outcome, Outcome::Done | Outcome::Diverged { .. });
+        if let Some(from) = run.resting_place().filter(|_| resumable && self.config.checkpoint_interval.is_some()) {
+            out.push(Action::Checkpoint { job: run.job, from });
+        }
         for member in self.members.values_mut() {
             member.job = None;
             member.pace = None;

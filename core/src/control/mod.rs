@@ -220,6 +220,11 @@ pub enum Event {
         /// Where it begins, or goes on.
         from: Start,
     },
+    /// A checkpoint is on disk.
+    CheckpointWritten {
+        /// Of which job.
+        job: JobId,
+    },
     /// An epoch's line of history is on disk.
     EpochWritten {
         /// Of which job.

@@ -162,8 +162,10 @@ impl Cluster {
         let Some(interval) = self.config.checkpoint_interval else { return };
         let Some(run) = &mut self.run else { return };
         // Within an evaluation there is nothing to come back to: its epoch's end is near.
-        if run.position.phase == Phase::Train && now.saturating_sub(run.checkpointed) >= interval {
+        let rests = run.position.phase == Phase::Train && !run.checkpointing;
+        if rests && now.saturating_sub(run.checkpointed) >= interval {
             run.checkpointed = now;
+            run.checkpointing = true;
             let from = Start { position: run.position, parameter_tag: run.parameter_tag };
             out.push(Action::Checkpoint { job: run.job, from });
         }

@@ -112,6 +112,11 @@ impl Start {
     /// The beginning of a job.
     pub const BEGINNING: Self =
         Self { position: Position { epoch: 0, phase: Phase::Train, step: 0 }, parameter_tag: 0 };
+
+    /// The first step of an epoch.
+    pub fn of_epoch(epoch: u32, parameter_tag: u64) -> Self {
+        Self { position: Position::start_of(epoch), parameter_tag }
+    }
 }
 
 /// What a run is doing.
@@ -155,6 +160,8 @@ pub(super) struct Run {
     pub(super) placed: Duration,
     /// When the state was last copied.
     pub(super) checkpointed: Duration,
+    /// Whether a checkpoint is being written.
+    pub(super) checkpointing: bool,
     /// Epochs whose line of history is not yet on disk.
     pub(super) unwritten: u32,
     /// Processes that were put out.
@@ -176,6 +183,7 @@ impl Run {
             target: None,
             placed: Duration::ZERO,
             checkpointed: Duration::ZERO,
+            checkpointing: false,
             unwritten: 0,
             banned: BTreeMap::new(),
             open: None,
@@ -190,6 +198,14 @@ impl Run {
         self.position = from.position;
         self.parameter_tag = from.parameter_tag;
         self.checkpointed = now;
+    }
+
+    /// Where the job could go on from its present state; none before it has begun, and in the middle of an evaluation,
+    /// where the state is the same as at its epoch's last step but can't be named.
+    pub(super) fn resting_place(&self) -> Option<Start> {
+        let begun = !matches!(self.stage, Stage::Loading | Stage::Gathering { .. });
+        let named = self.position.phase == Phase::Train;
+        (begun && named).then_some(Start { position: self.position, parameter_tag: self.parameter_tag })
     }
 
     /// Whether every epoch is trained.
