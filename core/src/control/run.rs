@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::members::{Arithmetic, Member, Members, weights};
+use super::members::{Arithmetic, Hello, Member, Members, weights};
 use super::open::{Dispatch, Hand, Open, Terms};
 use super::place::{Placement, place};
 use super::trial::is_audited;
@@ -167,6 +167,8 @@ pub(super) struct Run {
     /// Processes that were put out.
     pub(super) banned: BTreeMap<String, String>,
     pub(super) open: Option<Open>,
+    /// Who has answered in the open tree and is gone: the answer may yet turn out to be wrong.
+    pub(super) departed: BTreeMap<WorkerId, Hello>,
 }
 
 impl Run {
@@ -185,6 +187,7 @@ impl Run {
             unwritten: 0,
             banned: BTreeMap::new(),
             open: None,
+            departed: BTreeMap::new(),
         }
     }
 
