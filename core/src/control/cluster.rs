@@ -173,6 +173,7 @@ impl Cluster {
     pub fn role(&self, worker: WorkerId) -> Role {
         let (Some(run), Some(member)) = (&self.run, self.members.get(&worker)) else { return Role::Idle };
         match member.part(run.job) {
+            _ if member.draining => Role::Draining,
             Some(_) if run.placement.contains_key(&worker) => Role::Computing,
             Some(_) if run.target.as_ref().is_some_and(|target| target.contains_key(&worker)) => {
                 Role::Fetching

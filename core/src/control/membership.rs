@@ -91,7 +91,9 @@ impl Cluster {
         let Some(member) = self.members.remove(&worker) else { return };
         let name = member.hello.name.clone();
         out.push(Action::Note(Note::Left { worker, name, how: how.to_string() }));
-        if let Some(run) = self.run.as_mut().filter(|run| run.open.as_ref().is_some_and(|open| open.has_heard(worker))) {
+        if let Some(run) =
+            self.run.as_mut().filter(|run| run.open.as_ref().is_some_and(|open| open.has_heard(worker)))
+        {
             run.departed.insert(worker, member.hello);
         }
         self.lost(now, worker, out);
@@ -147,7 +149,9 @@ impl Cluster {
     pub(super) fn put_out(&mut self, now: Duration, worker: WorkerId, reason: &str, out: &mut Vec<Action>) {
         let Some(run) = &mut self.run else { return };
         let member = self.members.get(&worker).map(|member| &member.hello);
-        let Some(Hello { instance_id, name, .. }) = member.or(run.departed.get(&worker)).cloned() else { return };
+        let Some(Hello { instance_id, name, .. }) = member.or(run.departed.get(&worker)).cloned() else {
+            return;
+        };
         let same = |member: &Member| member.hello.instance_id == instance_id;
         let present = self.members.iter().find(|(_, member)| same(member)).map(|(&present, _)| present);
         let reason = reason.to_string();
