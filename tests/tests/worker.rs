@@ -294,7 +294,7 @@ fn a_worker_goes_bad_where_a_test_wants_it_to() {
         visit.has_ready_worker();
         visit.ask(0, &[(0, 4)]);
         let finite = visit.hears("result", |message| match message {
-            Up::Result(result) => Some(result.finite),
+            Up::Result(result) => Some(result.loss_sum.is_finite()),
             _ => None,
         });
         let bytes = visit.hears("gradient", |message| match message {
