@@ -7,6 +7,7 @@
 //! - [`home`]: commands, run to their end or left running.
 //! - [`cluster`]: `coordinator serve`, with its workers.
 //! - [`rpc`]: clients that speak gRPC themselves, well or badly.
+//! - [`raw_coordinator`]: a coordinator that does, for real workers.
 //! - [`data`]: small data sets, and MNIST's own files.
 //! - [`run`]: what a run directory holds.
 //!
@@ -17,5 +18,6 @@ pub mod cluster;
 pub mod data;
 pub mod home;
 pub mod process;
+pub mod raw_coordinator;
 pub mod rpc;
 pub mod run;

@@ -215,7 +215,7 @@ fn ctrl_c_ends_a_follower_whose_coordinator_is_gone() {
     let home = small();
     let mut cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
-    let mut following = cluster.coordinator(&format!("{LONG} --connect-timeout 3600")).start();
+    let mut following = cluster.coordinator(&format!("{LONG} --reconnect-timeout 3600")).start();
     following.says("Epoch 1/");
     cluster.serve.signal(Signal::KILL);
     cluster.serve.wait();
@@ -231,7 +231,7 @@ fn a_follower_gives_up_a_coordinator_that_stays_away() {
     let home = small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
-    let mut following = cluster.coordinator(&format!("{LONG} --connect-timeout 1")).start();
+    let mut following = cluster.coordinator(&format!("{LONG} --reconnect-timeout 1")).start();
     following.says("Epoch 1/");
 
     cluster.serve.signal(Signal::KILL);
@@ -245,7 +245,7 @@ fn sigterm_ends_a_cluster_and_its_workers_well() {
     let home = small();
     let mut cluster = home.cluster("");
     let mut worker = cluster.joined_by("--slots 1");
-    let mut following = cluster.coordinator(&format!("{LONG} --connect-timeout 1")).start();
+    let mut following = cluster.coordinator(&format!("{LONG} --reconnect-timeout 1")).start();
     following.says("Epoch 1/");
 
     cluster.serve.signal(Signal::TERM);

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use millefeuille_core::blas;
 use millefeuille_core::blas::environment::{self, Cpu, Decision};
 use millefeuille_core::job::BlasKernel;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// How the commands exit.
@@ -35,13 +35,14 @@ pub mod exit {
     pub const CANNOT_VERIFY: u8 = 8;
     /// Put out of the cluster, because of wrong answers (a worker).
     pub const PUT_OUT: u8 = 9;
-    /// Interrupted; state saved.
+    /// Interrupted; state saved (a worker: told to stop twice).
     pub const INTERRUPTED: u8 = 130;
 }
 
 /// Which kernel a process was started for, over restarts and for the workers that it starts.
 pub const STARTED_FOR: &str = "MILLEFEUILLE_STARTED_FOR";
-const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
+/// A process's instance id, over restarts. It is nobody else's, and must not reach the processes that it starts.
+pub const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,11 +106,11 @@ pub fn decide(wanted: &BlasKernel) -> Result<Decision, String> {
     decision.map_err(|error| error.to_string())
 }
 
-/// Starts this process again for another kernel. Returns only if that fails.
-pub fn restart_for(kernel: &str) -> ExitCode {
+/// Starts this process again for another kernel. Returns only if that fails, and says why.
+pub fn restart_for(kernel: &str) -> String {
     tracing::info!("starting again with the BLAS kernel {kernel}");
     let error = again().env(STARTED_FOR, kernel).env(INSTANCE, instance_id()).exec();
-    fail(exit::UNEXPECTED, &format!("cannot start again: {error}"))
+    format!("cannot start again: {error}")
 }
 
 /// This program with these arguments.
@@ -168,15 +169,49 @@ pub fn cores() -> u32 {
 
 /// Resolves on SIGTERM or Ctrl-C.
 pub async fn terminated() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    match Signals::new() {
+        Ok(mut signals) => signals.next().await,
+        Err(_) => std::future::pending().await,
     }
+}
+
+/// Resolves on SIGTERM or Ctrl-C; a second one ends the process at once, with code 130.
+pub async fn told_to_stop() {
+    let Ok(mut signals) = Signals::new() else { return std::future::pending().await };
+    signals.next().await;
+    tokio::spawn(async move {
+        signals.next().await;
+        leave(exit::INTERRUPTED);
+    });
+}
+
+/// SIGTERM and Ctrl-C, none of which is missed.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Ends this process at once, whatever its threads do.
+///
+/// An ordinary exit runs the libraries' destructors, and OpenBLAS' gives memory back that other threads may be
+/// computing in.
+#[allow(unsafe_code)]
+pub fn leave(code: u8) -> ! {
+    // SAFETY: it takes a number, touches no memory of ours and does not return.
+    unsafe { libc::_exit(code.into()) }
 }
 
 /// Ends this process when the pipe that is its standard input closes: when whoever started it is gone.
@@ -184,7 +219,7 @@ pub fn exit_with_parent() {
     std::thread::spawn(|| {
         let mut buffer = [0; 64];
         while matches!(std::io::stdin().read(&mut buffer), Ok(1..)) {}
-        std::process::exit(exit::DONE.into());
+        leave(exit::DONE);
     });
 }
 

@@ -18,6 +18,7 @@ mod serve;
 mod settings;
 mod show;
 mod train;
+mod verify;
 mod watch;
 mod workers;
 
@@ -48,7 +49,7 @@ const EXAMPLES: &str = "Examples:
   coordinator show run runs/article-1                   look at a result
 
 Exit codes: 0 done · 1 unexpected · 2 usage or job file · 3 data or run directory · 4 cannot reach or not allowed ·
-5 not enough workers in time · 6 training diverged · 130 interrupted";
+5 not enough workers in time · 6 training diverged · 7 verification differs · 8 cannot verify here · 130 interrupted";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -61,6 +62,7 @@ enum Command {
     Show(show::Args),
     Evaluate(evaluate::Args),
     Predict(predict::Args),
+    Verify(verify::Args),
     Health(health::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
@@ -132,6 +134,7 @@ fn run(command: Command) -> Result {
         Command::Show(args) => show::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Health(args) => health::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),

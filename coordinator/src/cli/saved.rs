@@ -37,7 +37,8 @@ impl Trained {
     }
 }
 
-fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
+/// The job, its data in this directory if one is named.
+pub(super) fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
     if let Some(data) = data {
         job.data.source =
             data.parse().map_err(|error| Failed::new(exit::USAGE, format!("--data {data}: {error}")))?;

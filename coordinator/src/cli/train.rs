@@ -2,16 +2,17 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{ArgAction, Args as ClapArgs};
 use millefeuille_core::data::dataset::CLASSES;
 use millefeuille_core::job::{BlasKernel, Data, Job, Overrides};
 use millefeuille_proto::v1;
+use millefeuille_worker::backoff::Backoff;
 use millefeuille_worker::process::{self, LogFormat, exit};
 use tokio::net::TcpListener;
 
-use super::client::{Client, ClusterArgs, request};
+use super::client::{Client, ClusterArgs, is_gone, request};
 use super::follow::{Following, follow};
 use super::settings::Settings;
 use super::{Failed, Result, runtime};
@@ -34,6 +35,9 @@ pub(super) struct Args {
     /// How long to try to reach it, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds)]
     connect_timeout: Duration,
+    /// With --cluster: how long to look for a coordinator that was lost, in seconds, each time
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_RECONNECT_TIMEOUT", default_value = "60", value_parser = process::seconds)]
+    reconnect_timeout: Duration,
     /// Worker processes on this machine [default: one a core, at least 2, at most the shards]
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_WORKERS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     workers: Option<u32>,
@@ -156,14 +160,29 @@ fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {
     let cluster = ClusterArgs { cluster, connect_timeout: args.connect_timeout };
     runtime()?.block_on(async {
         let mut client = cluster.connect().await?;
-        let job_id = submit(&mut client, job).await?;
-        follow(Following { client, job_id, reconnect: Some(cluster), log: args.log_format }).await
+        let job_id = submit(&mut client, job, args.connect_timeout).await?;
+        let reconnect = Some(ClusterArgs { connect_timeout: args.reconnect_timeout, ..cluster });
+        follow(Following { client, job_id, reconnect, log: args.log_format }).await
     })
 }
 
-async fn submit(client: &mut Client, job: &Job) -> Result<String> {
+/// Submits a job, and gives its id. Where the coordinator is lost before it answers, this is done again with the same
+/// key, which submits it once.
+async fn submit(client: &mut Client, job: &Job, limit: Duration) -> Result<String> {
     let submission = v1::SubmitJobRequest { job_toml: job.to_toml(), client_key: process::random_hex() };
-    Ok(client.submit_job(request(submission)).await?.into_inner().job_id)
+    let deadline = Instant::now() + limit;
+    let mut backoff = Backoff::new();
+    loop {
+        let status = match client.submit_job(request(submission.clone())).await {
+            Ok(submitted) => return Ok(submitted.into_inner().job_id),
+            Err(status) => status,
+        };
+        let wait = backoff.next_wait();
+        if !is_gone(&status) || Instant::now() + wait >= deadline {
+            return Err(status.into());
+        }
+        tokio::time::sleep(wait).await;
+    }
 }
 
 fn alone(args: &Args, job: Job) -> Result {
@@ -251,7 +270,7 @@ async fn train(args: &Args, job: Job, run: RunDir) -> Result {
     let own = ClusterArgs { cluster: address.to_string(), connect_timeout: args.connect_timeout };
     let followed = async {
         let mut client = own.connect().await?;
-        let job_id = submit(&mut client, &job).await?;
+        let job_id = submit(&mut client, &job, args.connect_timeout).await?;
         follow(Following { client, job_id, reconnect: None, log: args.log_format }).await
     };
     let followed = followed.await;

@@ -231,7 +231,7 @@ impl Checkpoints {
 
     /// Removes the oldest manifests that are too many, and data files without one.
     fn prune(&self) -> Result<(), RunError> {
-        let Some(oldest) = self.tags()?.into_iter().take(self.kept).last() else { return Ok(()) };
+        let Some(oldest) = self.tags()?.into_iter().take(self.kept).next_back() else { return Ok(()) };
         self.remove(|tag| tag < oldest)
     }
 

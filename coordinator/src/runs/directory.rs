@@ -316,10 +316,7 @@ fn lock(path: &Path) -> Result<File, RunError> {
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = lock.read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
-            return Err(RunError::of(path, format!("{holder} works in this run directory")));
+            return Err(RunError::of(path, format!("{} works in this run directory", holder(&lock))));
         }
         Err(TryLockError::Error(error)) => {
             return Err(RunError::of(&file, format!("cannot be locked: {error}")));
@@ -329,4 +326,12 @@ fn lock(path: &Path) -> Result<File, RunError> {
     let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
     written.map_err(|error| RunError::of(&file, format!("cannot be written: {error}")))?;
     Ok(lock)
+}
+
+/// Who holds a lock, as its file says.
+pub(super) fn holder(mut lock: &File) -> String {
+    let mut holder = String::new();
+    let _ = lock.read_to_string(&mut holder);
+    let holder = holder.trim();
+    if holder.is_empty() { "another process".to_string() } else { holder.to_string() }
 }

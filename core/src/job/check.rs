@@ -86,13 +86,20 @@ impl Job {
         for (index, layer) in self.layers.iter().enumerate() {
             self.check_layer(index, layer, places)?;
         }
-        let parameters = self.parameters(INPUTS);
-        if parameters > MAX_PARAMETERS {
-            let rule =
-                format!("{parameters} parameters are too many, {MAX_PARAMETERS} the most; use fewer units");
-            return Err(places.error_of_whole("layers", rule));
+        self.check_size(INPUTS).map_err(|rule| places.error_of_whole("layers", rule))
+    }
+
+    /// Checks that the model has a size that a machine can hold, for so many input values.
+    ///
+    /// # Errors
+    /// If it has too many parameters.
+    pub fn check_size(&self, inputs: u32) -> Result<(), String> {
+        match self.parameters(inputs) {
+            0..=MAX_PARAMETERS => Ok(()),
+            parameters => Err(format!(
+                "{parameters} parameters are too many, {MAX_PARAMETERS} the most; use fewer units"
+            )),
         }
-        Ok(())
     }
 
     fn check_layer(&self, index: usize, layer: &Layer, places: &Places) -> Result<(), JobError> {
