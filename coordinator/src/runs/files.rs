@@ -94,8 +94,8 @@ pub(super) fn remove_directory(path: &Path) -> Result<(), RunError> {
 
 /// Removes what writes that were cut short have left in a directory, if it is there.
 pub(super) fn remove_temporary(directory: &Path) -> Result<(), RunError> {
-    let names = names(directory)?.into_iter().filter(|name| is_temporary(name));
-    names.map(|name| remove(&directory.join(name))).collect()
+    let mut left = names(directory)?.into_iter().filter(|name| is_temporary(name));
+    left.try_for_each(|name| remove(&directory.join(name)))
 }
 
 /// Whether a file of this name was left by a write that was cut short.
