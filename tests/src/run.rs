@@ -80,6 +80,14 @@ impl Run {
         lines.lines().map(|line| serde_json::from_str(line).expect("a line of history is JSON")).collect()
     }
 
+    /// How many epochs are finished, in a run that is still written.
+    ///
+    /// # Panics
+    /// If there is no history.
+    pub fn history_so_far(&self) -> usize {
+        self.text("history.jsonl").matches('\n').count()
+    }
+
     /// A column of the history.
     ///
     /// # Panics
