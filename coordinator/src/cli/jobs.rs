@@ -51,6 +51,11 @@ pub(super) fn state(job: &v1::Job) -> String {
     name.trim_start_matches("JOB_STATE_").to_lowercase()
 }
 
+/// Whether nothing more will happen to the job.
+pub(super) fn has_ended(job: &v1::Job) -> bool {
+    matches!(job.state(), v1::JobState::Done | v1::JobState::Failed | v1::JobState::Cancelled)
+}
+
 fn table(jobs: &[v1::Job]) -> String {
     if jobs.is_empty() {
         return "no jobs yet\n".to_string();

@@ -10,9 +10,9 @@ use super::error::{Places, shown};
 use super::{Activation, CLASSES, INPUTS, Job, JobError, Layer, Loss, Optimizer};
 
 /// At most one shard a worker, and at most 1,024 workers, can be of use.
-pub(super) const SHARDS: RangeInclusive<u32> = 1..=1024;
+pub const SHARDS: RangeInclusive<u32> = 1..=1024;
 /// Anything that there must be at least one of.
-pub(super) const POSITIVE: RangeInclusive<u32> = 1..=u32::MAX;
+pub const POSITIVE: RangeInclusive<u32> = 1..=u32::MAX;
 /// Wide enough for anyone; narrow enough that sizes never overflow.
 pub(super) const UNITS: RangeInclusive<u32> = 1..=65_536;
 
@@ -147,7 +147,8 @@ impl Job {
     fn check_compile(&self, places: &Places) -> Result<(), JobError> {
         let Optimizer::Sgd { learning_rate } = self.compile.optimizer;
         if !learning_rate.is_finite() || learning_rate <= 0.0 {
-            let rule = "nothing can be learned at this rate; give a finite number above 0, such as 0.1";
+            let rule = "nothing can be learned at this rate; give a finite number above 0, such as 0.1 (an f32 holds \
+                        about 1e-45 to 3e38)";
             return Err(places.error("compile.optimizer.learning_rate", learning_rate, rule));
         }
         for (index, metric) in self.compile.metrics.iter().enumerate() {
