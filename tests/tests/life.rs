@@ -130,6 +130,20 @@ fn a_killed_training_is_begun_again_with_resume() {
 }
 
 #[test]
+fn each_worker_of_a_training_is_an_instance_of_its_own() {
+    let home = small();
+    let call = home.coordinator(&format!("{LONG} --workers 2 --run-dir run"));
+    let mut train = call.env("MILLEFEUILLE_INSTANCE", "not theirs").start();
+    train.says("Epoch 1/");
+
+    for worker in train.children() {
+        let environment = std::fs::read(format!("/proc/{}/environ", worker.pid)).unwrap();
+        let variables = String::from_utf8_lossy(&environment);
+        assert!(!variables.contains("not theirs"), "{variables}");
+    }
+}
+
+#[test]
 fn a_worker_that_is_killed_ends_the_job_and_is_named() {
     let home = small();
     let (mut train, workers) = training(&home, 2);
