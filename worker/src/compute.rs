@@ -195,6 +195,9 @@ impl Shared {
         let mut scratch = Scratch::default();
         while let Some(task) = self.next() {
             failpoints::die_at(failpoints::BEFORE_PIECE);
+            if task.batch.work.phase != Phase::Train {
+                failpoints::die_at(failpoints::BEFORE_EVALUATION);
+            }
             failpoints::dawdle_at(failpoints::HANG);
             self.step(&task, &mut scratch);
         }

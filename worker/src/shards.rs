@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 use tracing::warn;
 
 use crate::backoff::Backoff;
+use crate::failpoints;
 
 /// A transfer that does not move for so long has failed. One that moves may take as long as it takes.
 const STALL: Duration = Duration::from_secs(10);
@@ -156,6 +157,7 @@ async fn fetch_once(
             return Err(Status::data_loss(format!("more than its {expected} bytes came")));
         }
         bytes.extend_from_slice(&data);
+        failpoints::die_at(failpoints::MID_FETCH);
     }
     check(wanted, bytes.freeze(), width).await
 }
