@@ -28,6 +28,7 @@ use clap::{Parser, Subcommand};
 
 /// Measures a cluster's fit against the floor: the same computation in one process
 #[derive(Debug, Parser)]
+#[group(skip)]
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
