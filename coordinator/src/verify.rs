@@ -237,8 +237,8 @@ impl Evidence {
         // A crash may have come between an epoch's lines here and its line of history; what a checkpoint knows of must be
         // there, and so must all of a run that is done.
         let certain = self.checkpoints.first().map_or(0, |read| read.checkpoint.history.len() as u32);
-        let in_ledger = found.last().map_or(0, |(place, _)| place.epoch + 1);
-        let epochs = if self.is_done() { self.epochs() } else { self.epochs().min(in_ledger).max(certain) };
+        let whole = (found.len() / ledger::expected(spec, 1).len()) as u32;
+        let epochs = if self.is_done() { self.epochs() } else { self.epochs().min(whole).max(certain) };
         let of_epochs = found.iter().take_while(|(place, _)| self.is_done() || place.epoch < epochs);
         let expected = ledger::expected(spec, epochs);
         match ledger::first_difference(&of_epochs.copied().collect::<Vec<_>>(), &expected) {

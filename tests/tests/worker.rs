@@ -1,6 +1,6 @@
 //! What a worker does, whatever its coordinator does: draining, coming back, taking over, being put out.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_request::Message as Up;
@@ -213,7 +213,8 @@ fn a_slot_that_hangs_holds_up_no_reconnection() {
     old.has_ready_worker();
     // One slot hangs for good with one of these; the other computes the rest.
     old.ask(0, &[(0, 1), (1, 2), (2, 3)]);
-    (old.result(), old.result());
+    old.result();
+    old.result();
 
     coordinator.forgets_everybody();
     let mut visit = coordinator.visit();
@@ -317,7 +318,7 @@ fn a_worker_goes_bad_where_a_test_wants_it_to() {
 fn samples_survive_the_coordinators_restart() {
     let home = Home::new();
     home.small_job();
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, closed_port_number()));
+    let address = closed_port();
     let serve = || {
         let mut serve = home.coordinator(&format!("serve --listen {address} --runs-dir runs")).start();
         serve.says("listening on");
@@ -325,7 +326,7 @@ fn samples_survive_the_coordinators_restart() {
     };
     let train = || home.coordinator(&format!("train small.toml --cluster {address}"));
     let sent = || {
-        let workers = millefeuille_tests::rpc::Client::connect(&address.to_string()).workers();
+        let workers = millefeuille_tests::rpc::Client::connect(&address).workers();
         workers.first().map(|worker| worker.bytes_sent)
     };
     let mut first = serve();
@@ -345,9 +346,4 @@ fn samples_survive_the_coordinators_restart() {
     assert!(with_samples - without >= samples, "{with_samples} bytes with samples, {without} without");
     let line = |text: &str| text.lines().find(|line| line.starts_with("weights_sha256")).map(str::to_string);
     assert_eq!(line(&hash.stdout), line(&again.stdout));
-}
-
-fn closed_port_number() -> u16 {
-    let address: SocketAddr = closed_port().parse().unwrap();
-    address.port()
 }

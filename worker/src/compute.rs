@@ -195,6 +195,9 @@ impl Shared {
         let mut scratch = Scratch::default();
         while let Some(task) = self.next() {
             failpoints::die_at(failpoints::BEFORE_PIECE);
+            if task.batch.work.phase != Phase::Train {
+                failpoints::die_at(failpoints::BEFORE_EVALUATION);
+            }
             failpoints::dawdle_at(failpoints::HANG);
             self.step(&task, &mut scratch);
         }
@@ -240,14 +243,7 @@ fn compute(task: &Task, pool: &Pool, scratch: &mut Scratch) -> (Vec<f32>, PieceO
     let Task { batch, shard, .. } = task;
     let Batch { job, work, parameters, .. } = &**batch;
     let learner = Learner { model: &job.model, spec: &job.spec, parameters };
-    let samples = &batch.samples[shard];
-    let samples = piece::ShardSamples {
-        shard: *shard,
-        shards: job.spec.shards,
-        width: samples.width(),
-        pixels: samples.pixels(),
-        labels: samples.labels(),
-    };
+    let samples = piece::ShardSamples::of(&batch.samples[shard], *shard, job.spec.shards);
     if work.phase != Phase::Train {
         return (Vec::new(), learner.evaluate_piece(&samples, scratch));
     }

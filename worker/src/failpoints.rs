@@ -7,6 +7,8 @@
 //! | point | where it is passed | what `return` does |
 //! | --- | --- | --- |
 //! | `worker-before-piece` | a slot takes a piece | the process dies |
+//! | `worker-before-evaluation` | a slot takes a piece of a validation or test | the process dies |
+//! | `worker-mid-fetch` | a part of a shard's samples has come | the process dies |
 //! | `worker-before-send` | a result is about to be sent | the process dies |
 //! | `worker-mid-message` | half of a gradient's chunks have left | the process dies |
 //! | `worker-after-send` | a result has left | the process dies |
@@ -23,6 +25,8 @@ use std::time::Duration;
 use fail::fail_point;
 
 pub(crate) const BEFORE_PIECE: &str = "worker-before-piece";
+pub(crate) const BEFORE_EVALUATION: &str = "worker-before-evaluation";
+pub(crate) const MID_FETCH: &str = "worker-mid-fetch";
 pub(crate) const BEFORE_SEND: &str = "worker-before-send";
 pub(crate) const MID_MESSAGE: &str = "worker-mid-message";
 pub(crate) const AFTER_SEND: &str = "worker-after-send";

@@ -100,7 +100,6 @@ pub(crate) async fn session(
     shutdown: Pin<&mut impl Shutdown>,
 ) -> Result<End, Status> {
     let Opened { client, connection, incoming, heartbeats } = opened;
-    kept.forget_work();
     let (done_sender, done) = mpsc::channel(outbox::CONNECTION);
     let mut session = Session {
         client,
@@ -119,6 +118,7 @@ pub(crate) async fn session(
     };
     session.expect_welcome(config.connect_timeout);
     let ended = session.run(config, Streams { incoming, connection, done }, shutdown).await;
+    session.kept.forget_work();
     match ended {
         Err(status) if session.draining => {
             info!("left without a goodbye: {}", status.message());

@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 use tracing::warn;
 
 use crate::backoff::Backoff;
+use crate::failpoints;
 
 /// A transfer that does not move for so long has failed. One that moves may take as long as it takes.
 const STALL: Duration = Duration::from_secs(10);
@@ -156,6 +157,7 @@ async fn fetch_once(
             return Err(Status::data_loss(format!("more than its {expected} bytes came")));
         }
         bytes.extend_from_slice(&data);
+        failpoints::die_at(failpoints::MID_FETCH);
     }
     check(wanted, bytes.freeze(), width).await
 }
@@ -284,6 +286,18 @@ mod tests {
 
         assert_eq!(fetch_all(&mut held, &store), [0, 1, 2]);
         assert_eq!(held.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_that_does_not_move_fails_and_says_where_it_stood() {
+        let status = moves(std::future::pending::<Result<(), Status>>(), 131_072).await.unwrap_err();
+        assert_eq!(status.message(), "nothing came for 10 s after 131072 bytes");
+
+        let slow = async {
+            tokio::time::sleep(STALL - Duration::from_millis(1)).await;
+            Ok(7)
+        };
+        assert_eq!(moves(slow, 0).await.unwrap(), 7, "it moves");
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl From<Finding> for Failed {
 pub(super) fn run(args: Args) -> Result {
     let run = SavedRun::open(&args.run)?;
     let job = run.job()?;
-    if let Some(owner) = run.owner() {
+    // The files of a run that is done change no more, even if its owner is still about to leave.
+    if let Some(owner) = run.owner().filter(|_| !run.is_done()) {
         let (finished, all) = (run.whole_history()?.len(), job.fit.epochs);
         let what = format!("not finished: {finished} of {all} epochs; {owner} works in this run directory");
         return Err(Failed::new(exit::DATA, format!("{}: {what}", args.run.display())));

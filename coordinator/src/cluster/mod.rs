@@ -155,7 +155,9 @@ impl Cluster {
     /// # Errors
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
-        let Self { driver, handle, services } = self;
+        let Self { mut driver, handle, services } = self;
+        // Before anybody can ask: a follower that comes back must find its job.
+        driver.find_runs();
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
         let mut server = tokio::spawn(serve(listener, services, handle.clone(), stopped));

@@ -74,6 +74,10 @@ impl RunDir {
                 self.record = record;
                 self.recorded = true;
             }
+            // Its record is lost, and no reason to lose what can be gone on with.
+            (Ok(None), Existing::Resume) if self.file(CHECKPOINTS).exists() => {
+                self.record.state = State::Running
+            }
             // What is there stays until the new run begins: it may not come to that.
             (Ok(_), _) | (Err(RecordError::Damaged(_)), Existing::Overwrite) => {}
             (Err(error), _) => return Err(error.into()),

@@ -88,11 +88,13 @@ impl Trial {
         if self.opinions.len() < 2 { None } else { self.by(self.decisive()?) }
     }
 
-    /// What it comes to when nobody is left to ask: without the coordinator's answer all are distrusted.
+    /// What it comes to when nobody is left to ask: without the coordinator's answer, all that differ are distrusted.
+    /// One answer alone proves nothing, also against its author.
     pub(super) fn last_word(&self) -> Verdict {
         let settled = self.decisive().and_then(|right| self.by(right));
-        let nobody = || Verdict { right: None, finite: false, faulty: distinct(self.opinions.iter()) };
-        settled.unwrap_or_else(nobody)
+        let differ = self.opinions.iter().any(|opinion| opinion.digest != self.opinions[0].digest);
+        let faulty = distinct(self.opinions.iter().filter(|_| differ));
+        settled.unwrap_or(Verdict { right: None, finite: false, faulty })
     }
 
     fn by(&self, right: &Opinion) -> Option<Verdict> {
@@ -184,6 +186,8 @@ mod tests {
         assert_eq!((word.right, word.faulty), (Some(Author::Coordinator), vec![]));
         let word = trial(&[(ONE, 7), (TWO, 8)]).last_word();
         assert_eq!((word.right, word.faulty), (None, vec![WorkerId(1), WorkerId(2)]));
+        let word = trial(&[(ONE, 7)]).last_word();
+        assert_eq!((word.right, word.faulty), (None, vec![]), "it has gone before another could answer");
     }
 
     #[test]
