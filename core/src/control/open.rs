@@ -177,6 +177,11 @@ impl Open {
         self.asks.iter_mut().filter(|ask| ask.worker == worker).for_each(|ask| ask.overdue = true);
     }
 
+    /// Whether others were asked for what this worker owes.
+    pub(super) fn is_late(&self, worker: WorkerId) -> bool {
+        self.asks.iter().any(|ask| ask.worker == worker && ask.overdue)
+    }
+
     /// Workers whose answers others gave, because they took too long.
     pub(super) fn late(&self) -> BTreeSet<WorkerId> {
         self.asks.iter().filter(|ask| ask.overdue).map(|ask| ask.worker).collect()
