@@ -19,3 +19,4 @@ pub mod home;
 pub mod process;
 pub mod rpc;
 pub mod run;
+pub mod sim;
