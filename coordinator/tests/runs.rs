@@ -24,7 +24,7 @@ fn row(epoch: u64) -> Row {
 }
 
 fn begun(path: &Path) -> RunDir {
-    let run = RunDir::claim(path, Existing::Refuse).expect("the directory is free");
+    let mut run = RunDir::claim(path, Existing::Refuse).expect("the directory is free");
     run.begin(&Job::default()).expect("the directory can be written");
     run
 }
@@ -55,7 +55,7 @@ fn a_run_that_is_there_is_refused_unless_told_otherwise() {
     drop(RunDir::claim(place.path(), Existing::Resume).unwrap());
     assert_eq!(SavedRun::open(place.path()).unwrap().history().unwrap().len(), 1, "nothing is lost");
 
-    let run = RunDir::claim(place.path(), Existing::Overwrite).unwrap();
+    let mut run = RunDir::claim(place.path(), Existing::Overwrite).unwrap();
     assert_eq!(
         SavedRun::open(place.path()).unwrap().history().unwrap().len(),
         1,

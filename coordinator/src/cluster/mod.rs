@@ -18,6 +18,7 @@ pub mod local;
 mod messages;
 mod status;
 mod training;
+mod waiting;
 mod words;
 mod worker_service;
 
@@ -80,7 +81,15 @@ impl Config {
             audit_rate: 0.0,
         };
         let heartbeat_interval = Duration::from_secs(1);
-        Self { control, heartbeat_interval, runs_dir, resumes: false, first_run: None, token: None, max_queued: 1024 }
+        Self {
+            control,
+            heartbeat_interval,
+            runs_dir,
+            resumes: false,
+            first_run: None,
+            token: None,
+            max_queued: 1024,
+        }
     }
 }
 

@@ -8,31 +8,31 @@ use tonic::Status as Refusal;
 
 /// The kind of a note, and the note.
 pub(super) fn note(note: &Note) -> (&'static str, String) {
-        match note {
-            Note::Joined { worker, name, slots } => ("joined", joined(*worker, name, *slots)),
-            Note::Left { worker, name, how } => ("left", format!("{worker} ({name}) left: {how}")),
-            Note::Draining { worker, name, reason } => {
-                ("draining", format!("{worker} ({name}) finishes what it owes, and goes: {reason}"))
-            }
-            Note::Reassigned { work, owed_by, slow, to } => ("reassigned", reassigned(*work, *owed_by, *slow, to)),
-            Note::PutOut { worker, name, reason, .. } => {
-                ("put_out", format!("{worker} ({name}) is put out of the job: {reason}"))
-            }
-            Note::Short { present, needed, .. } => {
-                ("waiting", format!("the job waits for workers: {present} of at least {needed} are there"))
-            }
-            Note::Recovered { .. } => ("recovered", "enough workers are there again: the job goes on".to_string()),
-            Note::Placed { placement, from, .. } => {
-                let runs =
-                    placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
-                (
-                    "placed",
-                    format!("from {from} on, shards are placed: {}", runs.collect::<Vec<_>>().join(", ")),
-                )
-            }
+    match note {
+        Note::Joined { worker, name, slots } => ("joined", joined(*worker, name, *slots)),
+        Note::Left { worker, name, how } => ("left", format!("{worker} ({name}) left: {how}")),
+        Note::Draining { worker, name, reason } => {
+            ("draining", format!("{worker} ({name}) finishes what it owes, and goes: {reason}"))
         }
+        Note::Reassigned { work, owed_by, slow, to } => {
+            ("reassigned", reassigned(*work, *owed_by, *slow, to))
+        }
+        Note::PutOut { worker, name, reason, .. } => {
+            ("put_out", format!("{worker} ({name}) is put out of the job: {reason}"))
+        }
+        Note::Short { present, needed, .. } => {
+            ("waiting", format!("the job waits for workers: {present} of at least {needed} are there"))
+        }
+        Note::Recovered { .. } => {
+            ("recovered", "enough workers are there again: the job goes on".to_string())
+        }
+        Note::Placed { placement, from, .. } => {
+            let runs =
+                placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
+            ("placed", format!("from {from} on, shards are placed: {}", runs.collect::<Vec<_>>().join(", ")))
+        }
+    }
 }
-
 
 pub(super) fn goodbye(reason: &str) -> Down {
     Down::Goodbye(v1::Goodbye { reason: reason.to_string() })

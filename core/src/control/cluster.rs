@@ -173,6 +173,7 @@ impl Cluster {
     pub fn role(&self, worker: WorkerId) -> Role {
         let (Some(run), Some(member)) = (&self.run, self.members.get(&worker)) else { return Role::Idle };
         match member.part(run.job) {
+            _ if member.draining => Role::Draining,
             Some(_) if run.placement.contains_key(&worker) => Role::Computing,
             Some(_) if run.target.as_ref().is_some_and(|target| target.contains_key(&worker)) => {
                 Role::Fetching
@@ -180,6 +181,11 @@ impl Cluster {
             Some(_) => Role::Spare,
             None => Role::Idle,
         }
+    }
+
+    /// Forgets a job that has ended.
+    pub fn forget(&mut self, job: JobId) {
+        self.queue.forget(job);
     }
 
     /// What the running job is waiting for.
@@ -202,7 +208,7 @@ impl Cluster {
             Stage::Stepping | Stage::Closing => Waiting::Results {
                 work: run.work(self.config.incarnation),
                 owing: run.open.as_ref().map(|open| open.owing()).unwrap_or_default(),
-                unheld: run.open.iter().flat_map(|open| open.unassigned()).collect(),
+                unheld: run.unheld(&self.members),
             },
             Stage::Writing | Stage::Saving => Waiting::Disk,
         }
@@ -268,7 +274,9 @@ impl Cluster {
         let Some(run) = self.run.take() else { return };
         // What was trained is kept where somebody may want to go on with it.
         let resumable = !matches!(outcome, Outcome::Done | Outcome::Diverged { .. });
-        if let Some(from) = run.resting_place().filter(|_| resumable && self.config.checkpoint_interval.is_some()) {
+        if let Some(from) =
+            run.resting_place().filter(|_| resumable && self.config.checkpoint_interval.is_some())
+        {
             out.push(Action::Checkpoint { job: run.job, from });
         }
         for member in self.members.values_mut() {

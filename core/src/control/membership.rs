@@ -91,7 +91,9 @@ impl Cluster {
         let Some(member) = self.members.remove(&worker) else { return };
         let name = member.hello.name.clone();
         out.push(Action::Note(Note::Left { worker, name, how: how.to_string() }));
-        if let Some(run) = self.run.as_mut().filter(|run| run.open.as_ref().is_some_and(|open| open.has_heard(worker))) {
+        if let Some(run) =
+            self.run.as_mut().filter(|run| run.open.as_ref().is_some_and(|open| open.has_heard(worker)))
+        {
             run.departed.insert(worker, member.hello);
         }
         self.lost(now, worker, out);
@@ -119,7 +121,7 @@ impl Cluster {
         out.push(Action::Note(Note::Draining { worker, name: member.hello.name.clone(), reason }));
         if let Some(run) = &mut self.run
             && run.placement.remove(&worker).is_some()
-            | run.target.take_if(|target| target.contains_key(&worker)).is_some()
+                | run.target.take_if(|target| target.contains_key(&worker)).is_some()
         {
             self.place_again(now, out);
         }
@@ -147,7 +149,9 @@ impl Cluster {
     pub(super) fn put_out(&mut self, now: Duration, worker: WorkerId, reason: &str, out: &mut Vec<Action>) {
         let Some(run) = &mut self.run else { return };
         let member = self.members.get(&worker).map(|member| &member.hello);
-        let Some(Hello { instance_id, name, .. }) = member.or(run.departed.get(&worker)).cloned() else { return };
+        let Some(Hello { instance_id, name, .. }) = member.or(run.departed.get(&worker)).cloned() else {
+            return;
+        };
         let same = |member: &Member| member.hello.instance_id == instance_id;
         let present = self.members.iter().find(|(_, member)| same(member)).map(|(&present, _)| present);
         let reason = reason.to_string();
@@ -268,7 +272,8 @@ impl Cluster {
             let spare = !placed(&run.placement) && !run.target.as_ref().is_some_and(placed);
             let Some(part) = member.job.as_mut() else { continue };
             // To one that holds it all, another order of urgency is no news.
-            let same = part.told.len() == shards.len() && shards.iter().all(|shard| part.held.contains(shard));
+            let same =
+                part.told.len() == shards.len() && shards.iter().all(|shard| part.held.contains(shard));
             if part.spare == spare && (same || part.told == shards) {
                 continue;
             }
@@ -310,7 +315,9 @@ impl Cluster {
 
     /// Goes on with a job that had too few workers.
     pub(super) fn go_on_if_enough(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let Some(run) = self.run.as_mut().filter(|run| matches!(run.stage, Stage::Short { .. })) else { return };
+        let Some(run) = self.run.as_mut().filter(|run| matches!(run.stage, Stage::Short { .. })) else {
+            return;
+        };
         if run.candidates(&self.members).len() < self.config.min_workers {
             return;
         }

@@ -43,8 +43,8 @@ mod run;
 mod trial;
 
 pub use cluster::{Cluster, Config, Waiting};
-pub use open::Owing;
 pub use members::{Arithmetic, Hello, Member, Role};
+pub use open::Owing;
 pub use place::{Placement, place};
 pub use queue::{JobEntry, JobState};
 pub use run::{Facts, Position, Start};

@@ -152,7 +152,8 @@ impl Open {
     /// Who owes something that is still missing.
     pub(super) fn owing(&self) -> Vec<Owing> {
         let missing = self.reduction.missing();
-        let owes = |ask: &&Ask| missing.iter().any(|gap| gap.first < ask.node.end && ask.node.first < gap.end);
+        let owes =
+            |ask: &&Ask| missing.iter().any(|gap| gap.first < ask.node.end && ask.node.first < gap.end);
         let mut owing: BTreeMap<WorkerId, bool> = BTreeMap::new();
         for ask in self.asks.iter().filter(owes) {
             *owing.entry(ask.worker).or_default() |= ask.overdue;
@@ -163,8 +164,12 @@ impl Open {
 
     /// Workers that owe something for which nobody else was asked yet: since when, and for how many samples.
     pub(super) fn pending(&self) -> Vec<(WorkerId, Duration, u64)> {
-        let on_time: BTreeSet<_> = self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
-        on_time.into_iter().map(|worker| (worker, self.loads[&worker].since, self.loads[&worker].samples)).collect()
+        let on_time: BTreeSet<_> =
+            self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
+        on_time
+            .into_iter()
+            .map(|worker| (worker, self.loads[&worker].since, self.loads[&worker].samples))
+            .collect()
     }
 
     /// For how many samples this worker was asked lately.
@@ -301,7 +306,8 @@ impl Open {
         let mut given: BTreeMap<WorkerId, BTreeSet<u32>> = BTreeMap::new();
         let mut loads = self.shards_owed();
         for shard in self.unassigned() {
-            let able = |hand: &Hand| (terms.holds)(hand.worker, shard) && !self.is_asked_for(hand.worker, shard);
+            let able =
+                |hand: &Hand| (terms.holds)(hand.worker, shard) && !self.is_asked_for(hand.worker, shard);
             if let Some(worker) = choose(hands, &loads, Some(shard), able) {
                 *loads.entry(worker).or_default() += 1;
                 given.entry(worker).or_default().insert(shard);
@@ -341,7 +347,8 @@ impl Open {
             }
             let shards: Vec<u32> = self.present.range(node.first..node.end).copied().collect();
             let holds = |hand: &Hand| shards.iter().all(|&shard| (terms.holds)(hand.worker, shard));
-            let asked = |hand: &Hand| self.asks.iter().any(|ask| (ask.worker, ask.node) == (hand.worker, node));
+            let asked =
+                |hand: &Hand| self.asks.iter().any(|ask| (ask.worker, ask.node) == (hand.worker, node));
             let new = |hand: &Hand| holds(hand) && !trial.has_heard(hand.worker) && !asked(hand);
             let again = |hand: &Hand| trial.no_arbiter && trial.is_of_one() && holds(hand) && !asked(hand);
             let chosen = choose(hands, loads, None, new);
@@ -359,7 +366,8 @@ impl Open {
     }
 
     fn ask(&mut self, worker: WorkerId, node: Node, terms: &Terms<'_>) {
-        let samples = self.present.range(node.first..node.end).map(|&shard| (terms.samples)(shard)).sum::<u64>();
+        let samples =
+            self.present.range(node.first..node.end).map(|&shard| (terms.samples)(shard)).sum::<u64>();
         let load = self.loads.entry(worker).or_insert(Load { since: terms.now, samples: 0 });
         if !self.asks.iter().any(|ask| ask.worker == worker) {
             // It has answered all it was asked for before: its time starts anew.

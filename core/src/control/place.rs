@@ -38,7 +38,9 @@ pub fn place(shards: u32, workers: &[(WorkerId, f64)]) -> Placement {
 
 /// The time of the worker that takes longest.
 fn longest(placement: &Placement, workers: &[(WorkerId, f64)]) -> f64 {
-    let time = |&(worker, weight): &(WorkerId, f64)| placement.get(&worker).map_or(0.0, |run| run.len() as f64 / weight);
+    let time = |&(worker, weight): &(WorkerId, f64)| {
+        placement.get(&worker).map_or(0.0, |run| run.len() as f64 / weight)
+    };
     workers.iter().map(time).fold(0.0, f64::max)
 }
 

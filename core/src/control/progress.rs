@@ -116,7 +116,8 @@ impl Cluster {
             out.push(Action::Accept { work, node, author });
         }
         for &worker in &verdict.faulty {
-            let others = if verdict.right.is_some() { "others agree on another" } else { "nobody could settle it" };
+            let others =
+                if verdict.right.is_some() { "others agree on another" } else { "nobody could settle it" };
             let reason = format!("its answer to {node} of {work} differs from another's, and {others}");
             self.put_out(now, worker, &reason, out);
         }

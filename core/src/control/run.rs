@@ -294,10 +294,21 @@ impl Run {
         };
         let samples = |shard| u64::from(facts.samples(work.phase, work.step, shard));
         let place = u64::from(work.epoch) << 40 | u64::from(work.step) << 2 | work.phase as u64;
-        let audited = |node: crate::learn::tree::Node| {
-            is_audited(audit_rate, work.incarnation, place, node.first)
-        };
+        let audited =
+            |node: crate::learn::tree::Node| is_audited(audit_rate, work.incarnation, place, node.first);
         open.dispatch(&hands, &Terms { now, holds: &holds, samples: &samples, audited: &audited })
+    }
+
+    /// Shards that the open tree misses and that nobody holds who could compute them.
+    pub(super) fn unheld(&self, members: &Members) -> Vec<u32> {
+        let Some(open) = &self.open else { return Vec::new() };
+        let split = open.work.phase.split();
+        let candidates = self.candidates(members);
+        let held = |index| {
+            let holds = |part: &super::members::Part| part.held.contains(&Shard { split, index });
+            candidates.iter().any(|(_, member)| member.part(self.job).is_some_and(holds))
+        };
+        open.unassigned().into_iter().filter(|&index| !held(index)).collect()
     }
 
     fn hands(&self, members: &Members) -> Vec<Hand> {

@@ -115,9 +115,10 @@ impl Trial {
             other.digest == one.digest && (lone || other.author != one.author)
         };
         own.or_else(|| {
-            self.opinions.iter().enumerate().find_map(|(index, one)| {
-                self.opinions[..index].iter().find(|other| shares(one, other))
-            })
+            self.opinions
+                .iter()
+                .enumerate()
+                .find_map(|(index, one)| self.opinions[..index].iter().find(|other| shares(one, other)))
         })
     }
 }

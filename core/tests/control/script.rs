@@ -178,6 +178,7 @@ impl Script {
             }
             Action::Arbitrate { work, node } => vec![Event::Arbitrated { work, node, result: self.own }],
             Action::EndEpoch { job, .. } if self.writes => vec![Event::EpochWritten { job }],
+            Action::Checkpoint { job, .. } => vec![Event::CheckpointWritten { job }],
             Action::Save { job } => vec![Event::Saved { job }],
             Action::Dismiss { worker, .. } | Action::PutOut { worker, .. } | Action::Farewell { worker } => {
                 self.owed.retain(|owed| owed.0 != worker);

@@ -106,7 +106,14 @@ impl Driver {
         self.say(worker, Down::JobStart(start));
     }
 
-    pub(super) fn hold(&mut self, worker: WorkerId, job: JobId, generation: u64, shards: &[Shard], spare: bool) {
+    pub(super) fn hold(
+        &mut self,
+        worker: WorkerId,
+        job: JobId,
+        generation: u64,
+        shards: &[Shard],
+        spare: bool,
+    ) {
         let Some(training) = &self.training else { return };
         let shards = shards.iter().filter_map(|&shard| {
             let stored = training.store().get(shard)?;
@@ -147,7 +154,7 @@ impl Driver {
             return self.handle(Event::Leave { worker, departure });
         }
         let slots = self.control.members().get(&worker).map_or(1, |member| member.hello.slots);
-        training.clock.result(busy / slots);
+        training.clock.result(worker, busy / slots);
         let samples = sum.samples;
         let digest = (!finite || self.control.compares(work, node)).then(|| sum.digest());
         self.pending = Some((Author::Worker(worker), sum));

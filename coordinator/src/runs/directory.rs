@@ -1,0 +1,341 @@
+//! The run directory that this process owns: the only place that writes into one.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::model::Model;
+use serde_json::json;
+
+use super::checkpoint::{Checkpoint, Checkpoints, KEPT};
+use super::record::{Ending, Record, RecordError, State, now};
+use super::{
+    CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, RunError, TRACES, files,
+    holds_a_run, ledger,
+};
+use crate::failpoints;
+use crate::see::history::Row;
+
+/// What to do where a run is already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse.
+    Refuse,
+    /// Go on with it.
+    Resume,
+    /// Remove it first.
+    Overwrite,
+}
+
+/// A run directory that this process owns.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    /// Held for as long as this process owns the directory.
+    _lock: File,
+    /// The directories that were made for it, the innermost first.
+    made: Vec<PathBuf>,
+    record: Record,
+    /// Whether the record is the one in `run.json`: not before a submission, nor where another run is still there.
+    recorded: bool,
+}
+
+impl RunDir {
+    /// Takes this directory, and makes it if need be.
+    ///
+    /// # Errors
+    /// If it cannot be written, belongs to another process, or holds a run that is not to be touched.
+    pub fn claim(path: &Path, existing: Existing) -> Result<Self, RunError> {
+        let made =
+            path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists());
+        let made = made.map(Path::to_path_buf).collect();
+        fs::create_dir_all(path).map_err(|error| RunError::of(path, format!("cannot be made: {error}")))?;
+        let lock = lock(path)?;
+        let record = Record::new(id(path), 1, String::new());
+        let run = Self { path: path.to_path_buf(), _lock: lock, made, record, recorded: false };
+        if existing == Existing::Refuse && run.holds_a_run() {
+            let what = "there is a run already (--resume finishes it, --overwrite starts anew, --run-dir names another)";
+            return Err(RunError::of(path, what));
+        }
+        run.with_record(existing)
+    }
+
+    /// Goes on with the record that is there, if the run that it is of is to be gone on with.
+    fn with_record(mut self, existing: Existing) -> Result<Self, RunError> {
+        match (Record::read(&self.path), existing) {
+            (Ok(Some(record)), Existing::Resume) => {
+                self.record = record;
+                self.recorded = true;
+            }
+            // Its record is lost, and no reason to lose what can be gone on with.
+            (Ok(None), Existing::Resume) if self.file(CHECKPOINTS).exists() => {
+                self.record.state = State::Running
+            }
+            // What is there stays until the new run begins: it may not come to that.
+            (Ok(_), _) | (Err(RecordError::Damaged(_)), Existing::Overwrite) => {}
+            (Err(error), _) => return Err(error.into()),
+        }
+        Ok(self)
+    }
+
+    /// Takes the first free directory `<name>-<number>` in `runs` whose name is not `taken`.
+    ///
+    /// # Errors
+    /// If none can be made.
+    pub fn claim_next(runs: &Path, name: &str, taken: impl Fn(&str) -> bool) -> Result<Self, RunError> {
+        for number in 1..u32::MAX {
+            let id = format!("{name}-{number}");
+            let path = runs.join(&id);
+            if !path.exists() && !taken(&id) {
+                return Self::claim(&path, Existing::Refuse);
+            }
+        }
+        Err(RunError::of(runs, "no number is free"))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its last component: the run's id.
+    pub fn id(&self) -> String {
+        id(&self.path)
+    }
+
+    /// What is known of it beside its job.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    fn holds_a_run(&self) -> bool {
+        holds_a_run(&self.path)
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    // The life of a run.
+
+    /// Puts a job into the queue, on disk when this returns. Where another run is in the directory, that one stays
+    /// until this one begins.
+    ///
+    /// # Errors
+    /// If something can't be written; then nothing of the submission is left.
+    pub fn submit(&mut self, job: &Job, number: u64, client_key: &str) -> Result<(), RunError> {
+        self.record.number = number;
+        self.record.client_key = client_key.to_string();
+        if self.holds_a_run() {
+            return Ok(());
+        }
+        let submitted = self.write(JOB, job.to_toml().as_bytes()).and_then(|()| self.announce());
+        if submitted.is_err() {
+            let _ = self.forget();
+        }
+        submitted
+    }
+
+    fn announce(&mut self) -> Result<(), RunError> {
+        self.record.write(&self.path, "submit")?;
+        for made in &self.made {
+            files::sync_directory(files::parent(made))
+                .map_err(|error| RunError::of(made, format!("cannot be written: {error}")))?;
+        }
+        self.recorded = true;
+        Ok(())
+    }
+
+    /// Takes a submission back that has not begun: its directory is given back as it was.
+    ///
+    /// # Errors
+    /// If something can't be removed.
+    pub fn withdraw(mut self) -> Result<(), RunError> {
+        let waits = self.recorded && self.record.state == State::Queued;
+        if waits { self.forget() } else { Ok(()) }
+    }
+
+    fn forget(&mut self) -> Result<(), RunError> {
+        self.recorded = false;
+        [RECORD, JOB].iter().try_for_each(|name| files::remove(&self.file(name)))
+    }
+
+    /// Begins the run from its beginning: what was there of an earlier one is removed.
+    ///
+    /// # Errors
+    /// If something can't be written.
+    pub fn begin(&mut self, job: &Job) -> Result<(), RunError> {
+        self.clear()?;
+        self.write(JOB, job.to_toml().as_bytes())?;
+        self.start_over()
+    }
+
+    /// An empty ledger, and a record that says that the run has begun.
+    pub(super) fn start_over(&mut self) -> Result<(), RunError> {
+        self.write(LEDGER, ledger::header().as_bytes())?;
+        self.enter(State::Running)
+    }
+
+    /// The run has ended; for a job that is done, after its receipt. One that never began and left another run where
+    /// it was leaves that one's record too.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn end(&mut self, exit_code: u8, message: &str) -> Result<(), RunError> {
+        if !self.recorded {
+            return Ok(());
+        }
+        self.enter(State::Ended { outcome: Ending { exit_code, message: message.to_string() } })
+    }
+
+    pub(super) fn enter(&mut self, state: State) -> Result<(), RunError> {
+        let record = Record { state, ..self.record.clone() };
+        record.write(&self.path, "record")?;
+        self.record = record;
+        self.recorded = true;
+        Ok(())
+    }
+
+    /// Removes what a run left, nothing that is not a run's; of a run that waits for its turn all but its submission.
+    pub(super) fn clear(&self) -> Result<(), RunError> {
+        let submission: &[&str] = if self.recorded { &[RECORD, JOB] } else { &[] };
+        for name in TRACES.iter().filter(|name| !submission.contains(name)) {
+            let path = self.file(name);
+            if *name == CHECKPOINTS { files::remove_directory(&path)? } else { files::remove(&path)? }
+        }
+        files::remove_directory(&self.file(PLOTS))?;
+        files::remove_temporary(&self.path)
+    }
+
+    /// Removes the result of a run that is to be trained further.
+    pub(super) fn clear_result(&self) -> Result<(), RunError> {
+        files::remove(&self.file(RECEIPT))?;
+        files::remove(&self.file(MODEL))?;
+        files::remove_directory(&self.file(PLOTS))?;
+        files::remove_temporary(&self.path)
+    }
+
+    // What it writes while it runs.
+
+    /// Adds a line of history.
+    ///
+    /// # Errors
+    /// If it can't be written; then the file is as it was.
+    pub fn append_history(&self, row: &Row) -> Result<(), RunError> {
+        files::append(&self.file(HISTORY), &format!("{}\n", row.to_line()))?;
+        failpoints::at("history-after-append");
+        Ok(())
+    }
+
+    /// Adds an epoch's lines to the ledger.
+    ///
+    /// # Errors
+    /// If they can't be written; then the file is as it was.
+    pub fn append_ledger(&self, lines: &str) -> Result<(), RunError> {
+        files::append(&self.file(LEDGER), lines)
+    }
+
+    /// Adds a line to the events, with the time.
+    ///
+    /// # Errors
+    /// If it can't be written; then the file is as it was.
+    pub fn event(&self, kind: &str, text: &str) -> Result<(), RunError> {
+        self.append_event(&json!({ "time": now(), "event": kind, "text": text }).to_string())
+    }
+
+    /// Adds a line to the events.
+    ///
+    /// # Errors
+    /// If it can't be written; then the file is as it was.
+    pub fn append_event(&self, line: &str) -> Result<(), RunError> {
+        files::append(&self.file(EVENTS), &format!("{}\n", line.trim_end()))
+    }
+
+    /// Writes a checkpoint, on disk when this returns, with all that was appended before; the oldest one goes.
+    ///
+    /// # Errors
+    /// If something can't be written; then the checkpoints that were there still are.
+    pub fn write_checkpoint(&self, checkpoint: &Checkpoint, model: &Model) -> Result<(), RunError> {
+        self.sync()?;
+        let events = fs::metadata(self.file(EVENTS)).map_or(0, |metadata| metadata.len());
+        self.checkpoints().write(checkpoint, model, events)
+    }
+
+    /// Its checkpoints.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of(&self.path, KEPT)
+    }
+
+    /// Writes a file whole: under another name first, then renamed, all of it on disk when this returns.
+    ///
+    /// # Errors
+    /// If it can't be written; then what was there still is.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), RunError> {
+        let kind = if name == RECEIPT { "receipt" } else { "file" };
+        files::write_whole(&self.file(name), content, kind)
+    }
+
+    /// Writes a picture.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn write_plot(&self, name: &str, svg: &str) -> Result<(), RunError> {
+        files::make_directory(&self.file(PLOTS))?;
+        self.write(&format!("{PLOTS}/{name}"), svg.as_bytes())
+    }
+
+    /// Brings what was appended onto the disk.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn sync(&self) -> Result<(), RunError> {
+        [LEDGER, HISTORY, EVENTS].iter().try_for_each(|name| files::sync(&self.file(name)))
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // A job that never began leaves no trace.
+        if !self.holds_a_run() {
+            let _ = fs::remove_file(self.path.join(LOCK));
+            for directory in &self.made {
+                // One that others use by now is not empty, and stays.
+                let _ = fs::remove_dir(directory);
+            }
+        }
+    }
+}
+
+/// The last component of a path.
+pub(super) fn id(path: &Path) -> String {
+    let name = path.file_name().or_else(|| path.parent().and_then(Path::file_name));
+    name.map_or_else(|| "run".to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn lock(path: &Path) -> Result<File, RunError> {
+    let file = path.join(LOCK);
+    let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&file);
+    let mut lock = open.map_err(|error| RunError::of(&file, format!("cannot be written: {error}")))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(RunError::of(path, format!("{} works in this run directory", holder(&lock))));
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(RunError::of(&file, format!("cannot be locked: {error}")));
+        }
+    }
+    let holder = format!("process {}\n", millefeuille_worker::process::name());
+    let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
+    written.map_err(|error| RunError::of(&file, format!("cannot be written: {error}")))?;
+    Ok(lock)
+}
+
+/// Who holds a lock, as its file says.
+pub(super) fn holder(mut lock: &File) -> String {
+    let mut holder = String::new();
+    let _ = lock.read_to_string(&mut holder);
+    let holder = holder.trim();
+    if holder.is_empty() { "another process".to_string() } else { holder.to_string() }
+}
