@@ -359,7 +359,7 @@ impl Open {
             } else if !trial.no_arbiter && !trial.arbitrating {
                 self.trials.entry(node).and_modify(|trial| trial.arbitrating = true);
                 dispatch.arbitrate.push(node);
-            } else if on_time == 0 && trial.is_open() {
+            } else if trial.is_open() && self.asks.iter().all(|ask| ask.node != node) {
                 dispatch.settled.push((node, trial.last_word()));
             }
         }
