@@ -51,7 +51,11 @@ fn main() -> ExitCode {
                 if !failures.is_empty() {
                     return report(&failures);
                 }
-                println!("seeds {first} to {}: {:.0} s so far; {stats:?}", last - 1, started.elapsed().as_secs_f64());
+                println!(
+                    "seeds {first} to {}: {:.0} s so far; {stats:?}",
+                    last - 1,
+                    started.elapsed().as_secs_f64()
+                );
             }
         }
     }

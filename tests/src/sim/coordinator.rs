@@ -338,7 +338,13 @@ impl World {
     }
 
     /// A part of a shard is on its way; the last one has arrived when none is left.
-    pub(crate) fn samples(&mut self, wire: Wire, job: JobId, shard: millefeuille_core::data::shard::Shard, left: u32) {
+    pub(crate) fn samples(
+        &mut self,
+        wire: Wire,
+        job: JobId,
+        shard: millefeuille_core::data::shard::Shard,
+        left: u32,
+    ) {
         if !self.is_open(wire) || !self.reaches_worker(wire) {
             return;
         }
@@ -490,7 +496,9 @@ impl World {
         if std::mem::take(&mut coordinator.forgets) {
             return;
         }
-        let Some(training) = coordinator.training.as_mut().filter(|training| training.id == work.job) else { return };
+        let Some(training) = coordinator.training.as_mut().filter(|training| training.id == work.job) else {
+            return;
+        };
         let wire = coordinator.sessions.get(&worker).map_or(0, |session| session.wire);
         // The mistake: to know the process, and not its session.
         let key = if remembers { WorkerId(self.connections[wire].process as u64) } else { worker };
@@ -513,9 +521,12 @@ impl World {
     fn accept(&mut self, node: Node, author: Author) {
         let Some(coordinator) = &mut self.coordinator else { return };
         let Some(training) = &mut coordinator.training else { return };
+        // What came last counts: an author may have answered before, in a trial that came to nothing.
         let came = coordinator.pending.take_if(|(from, _)| *from == author).map(|(_, sum)| sum);
-        let Some(sum) = training.aside.remove(&(node, author)).or(came) else {
-            return self.fail(format!("{node} of {author:?} is accepted, and is neither there nor has it come"));
+        let kept = training.aside.remove(&(node, author));
+        let Some(sum) = came.or(kept) else {
+            return self
+                .fail(format!("{node} of {author:?} is accepted, and is neither there nor has it come"));
         };
         let inserted = training.reduction.as_mut().map(|reduction| reduction.insert(node, sum, Sum::add));
         if !matches!(inserted, Some(Inserted::Kept { .. })) {
@@ -526,10 +537,8 @@ impl World {
     fn discard(&mut self, reason: millefeuille_core::control::Discard) {
         use millefeuille_core::control::Discard;
         let mutated = self.mutation == Some(Mutation::DuplicateAccepted) && reason == Discard::Duplicate;
-        let Some(coordinator) = &mut self.coordinator else { return };
-        if let (Some(training), Some((_, sum))) = (&mut coordinator.training, coordinator.pending.take())
-            && mutated
-        {
+        let Some(coordinator) = self.coordinator.as_mut().filter(|_| mutated) else { return };
+        if let (Some(training), Some((_, sum))) = (&mut coordinator.training, coordinator.pending.take()) {
             training.twice.push(sum);
         }
     }

@@ -227,21 +227,25 @@ impl Files {
     /// The newest checkpoint that is whole.
     pub(crate) fn newest_checkpoint(&self, job: JobId) -> Option<&Snapshot> {
         let manifests = self.names.keys().rev().filter(|name| (name.0, name.1) == (job, MANIFEST));
-        manifests.copied().find_map(|name| match (self.content(name), self.content((job, PARAMETERS, name.2))) {
-            (Some(Content::Manifest(snapshot)), Some(Content::Parameters(parameters)))
-                if *parameters == snapshot.parameters =>
-            {
-                Some(&**snapshot)
+        manifests.copied().find_map(|name| {
+            match (self.content(name), self.content((job, PARAMETERS, name.2))) {
+                (Some(Content::Manifest(snapshot)), Some(Content::Parameters(parameters)))
+                    if *parameters == snapshot.parameters =>
+                {
+                    Some(&**snapshot)
+                }
+                _ => None,
             }
-            _ => None,
         })
     }
 
     /// Cuts the history back to what the checkpoint says, and forgets checkpoints that are not whole.
     pub(crate) fn cut_back(&mut self, job: JobId) {
         let newest = self.newest_checkpoint(job);
-        let (rows, tag) = newest.map_or((Vec::new(), None), |newest| (newest.rows.clone(), Some(newest.from.parameter_tag)));
-        let beyond = |name: &Name| [MANIFEST, PARAMETERS].contains(&name.1) && tag.is_none_or(|tag| name.2 > tag);
+        let (rows, tag) = newest
+            .map_or((Vec::new(), None), |newest| (newest.rows.clone(), Some(newest.from.parameter_tag)));
+        let beyond =
+            |name: &Name| [MANIFEST, PARAMETERS].contains(&name.1) && tag.is_none_or(|tag| name.2 > tag);
         self.names.retain(|name, _| name.0 != job || !beyond(name));
         let length = rows.len();
         self.carry_out(&Operation::Write((job, HISTORY, 0), Content::Lines(rows, length)));
@@ -340,7 +344,8 @@ impl Queue {
     /// Whether a job's claim is on its way.
     pub(crate) fn claims(&self, job: JobId) -> bool {
         let waits = self.orders.iter().any(|order| matches!(order, Order::Claim(of) if *of == job));
-        let tells = |operation: &Operation| matches!(operation, Operation::Tell(Written::Claimed(of)) if *of == job);
+        let tells =
+            |operation: &Operation| matches!(operation, Operation::Tell(Written::Claimed(of)) if *of == job);
         waits || self.operations.iter().any(tells)
     }
 }

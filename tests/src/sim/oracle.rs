@@ -102,7 +102,9 @@ impl World {
         let shards = jobs.iter().map(|job| job.facts.shards as usize).max().unwrap_or_default();
         let most = 24 + 8 * members + 6 * shards;
         if actions > most {
-            self.fail(format!("one event led to {actions} actions, with {members} workers and {shards} shards"));
+            self.fail(format!(
+                "one event led to {actions} actions, with {members} workers and {shards} shards"
+            ));
         }
     }
 
@@ -174,14 +176,17 @@ impl World {
             step.asked += shards.len();
             step.owed.entry(worker).or_default().extend(&shards);
             if shards.is_empty() || known == shards.len() || known > 0 && !compares {
-                return self.fail(format!("{node} of {work} is asked for, of which {known} shards are there"));
+                return self
+                    .fail(format!("{node} of {work} is asked for, of which {known} shards are there"));
             }
         }
         let Step { asked, waited, ref excused, ref present, .. } = self.oracle.step;
         let (repeated, excused) = (asked.saturating_sub(present.len()), excused.len());
         self.oracle.stats.repeated += repeated.min(nodes.len()) as u64;
         if repeated > excused && !compares && !waited {
-            self.fail(format!("{repeated} pieces of {work} are asked for again, and {excused} were lost or late"));
+            self.fail(format!(
+                "{repeated} pieces of {work} are asked for again, and {excused} were lost or late"
+            ));
         }
         let owed = self.oracle.step.owed[&worker].len();
         if owed > self.oracle.step.present.len() {
@@ -265,7 +270,8 @@ impl World {
     pub(crate) fn judge_start(&mut self, job: JobId, from: Start) {
         let place = |start: &Start| (start.position.epoch, start.position.step);
         if let Some(written) = self.oracle.written.get(&job).filter(|written| place(written) > place(&from)) {
-            return self.fail(format!("{job:?} goes on from {from:?}, and a checkpoint of {written:?} was written"));
+            return self
+                .fail(format!("{job:?} goes on from {from:?}, and a checkpoint of {written:?} was written"));
         }
         if from != Start::BEGINNING {
             self.oracle.stats.resumed += 1;

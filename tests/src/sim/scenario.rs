@@ -38,21 +38,48 @@ pub(crate) enum Flaw {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     /// The process dies, and comes back as another after a while.
-    Crash { worker: usize, down: Duration },
+    Crash {
+        worker: usize,
+        down: Duration,
+    },
     /// SIGSTOP, and SIGCONT after a while.
-    Pause { worker: usize, length: Duration },
+    Pause {
+        worker: usize,
+        length: Duration,
+    },
     /// So many times as slow for a while.
-    Slow { worker: usize, times: f64, length: Duration },
+    Slow {
+        worker: usize,
+        times: f64,
+        length: Duration,
+    },
     /// SIGTERM; another comes after a while.
-    Drain { worker: usize, down: Duration },
+    Drain {
+        worker: usize,
+        down: Duration,
+    },
     /// New workers come, all at once.
-    Join { workers: usize },
+    Join {
+        workers: usize,
+    },
     /// What is sent in these directions does not arrive.
-    Partition { worker: usize, up: bool, down: bool, length: Duration },
+    Partition {
+        worker: usize,
+        up: bool,
+        down: bool,
+        length: Duration,
+    },
     /// The coordinator dies after so many more actions.
-    CrashCoordinator { actions: u64, down: Duration },
-    PauseCoordinator { length: Duration },
-    Cancel { job: usize },
+    CrashCoordinator {
+        actions: u64,
+        down: Duration,
+    },
+    PauseCoordinator {
+        length: Duration,
+    },
+    Cancel {
+        job: usize,
+    },
 }
 
 /// How the network is until it heals.
@@ -104,7 +131,8 @@ impl Scenario {
         let count = workers.len() as u64;
         let calm = random.chance(0.1);
         let heals = Duration::from_secs(random.within(3..=60));
-        let jobs = (0..1 + u64::from(random.chance(0.2))).map(|_| Arc::new(job(random, flaws.wild))).collect();
+        let jobs =
+            (0..1 + u64::from(random.chance(0.2))).map(|_| Arc::new(job(random, flaws.wild))).collect();
         let mut scenario = Self {
             control: control(random, count),
             heartbeat_interval: Duration::from_secs(1),
@@ -189,7 +217,7 @@ impl Flaws {
         };
         Nature {
             slots: random.within(1..=3) as u32,
-            pace: Duration::from_micros(random.pick(&[200, 1000, 3000])).mul_f64(0.5 + random.share()),
+            pace: Duration::from_micros(random.pick(&[200, 2000, 10_000])).mul_f64(0.5 + random.share()),
             cache_bytes: random.pick(&[0, 30, 100_000]) * SAMPLE_BYTES,
             flaw,
         }
@@ -257,14 +285,14 @@ fn weather(random: &mut Random) -> Weather {
 
 fn faults(random: &mut Random, scenario: &Scenario) -> Vec<(Duration, Fault)> {
     let count = random.pick(&[0, 2, 8, 30]);
-    let coordinator_dies = random.pick(&[0.0, 0.1, 0.4]);
+    let coordinator_dies = random.pick(&[0.0, 0.2, 0.5]);
     let until = scenario.heals.as_millis() as u64;
     let mut faults: Vec<_> = (0..count)
         .map(|_| {
             // Early ones are more likely to find the job still running.
             let at = Duration::from_secs_f64(scenario.heals.as_secs_f64() * random.share().powi(2));
             let fault = if random.chance(coordinator_dies) {
-                let (actions, down) = (random.within(1..=300), random.millis(100..=4000));
+                let (actions, down) = (random.within(1..=200), random.millis(100..=4000));
                 Fault::CrashCoordinator { actions, down }
             } else {
                 fault(random, scenario)

@@ -88,7 +88,11 @@ impl Job {
         let samples = u64::from(places.start) << 32 | u64::from(places.end);
         let value = [self.data, place, shard.into(), samples].into_iter().fold(mix(PIECE, parameters), mix);
         let finite = work.phase != Phase::Train || self.diverges_at != Some((work.epoch, work.step));
-        Sum { value, finite, gathered: vec![Gathered { epoch: work.epoch, phase: work.phase, shard, places }] }
+        Sum {
+            value,
+            finite,
+            gathered: vec![Gathered { epoch: work.epoch, phase: work.phase, shard, places }],
+        }
     }
 
     /// A node's sum, by the definition of the tree: without [`Reduction`](millefeuille_core::learn::tree::Reduction),
@@ -188,7 +192,9 @@ impl Ledger {
                 }
                 if let Some(place) = used.iter().position(|&times| times != 1) {
                     let times = used[place];
-                    return Err(format!("{phase:?}: sample {place} of shard {shard} was used {times} times in epoch {epoch}"));
+                    return Err(format!(
+                        "{phase:?}: sample {place} of shard {shard} was used {times} times in epoch {epoch}"
+                    ));
                 }
             }
         }

@@ -7,19 +7,30 @@ use millefeuille_core::learn::tree::Node;
 
 pub(crate) fn event(event: &Event) -> String {
     match event {
-        Event::Join { worker, hello } => format!("{worker} joins: process {}, {} slots", hello.name, hello.slots),
+        Event::Join { worker, hello } => {
+            format!("{worker} joins: process {}, {} slots", hello.name, hello.slots)
+        }
         Event::Leave { worker, departure } => format!("{worker} leaves: {departure:?}"),
         Event::Drain { worker, .. } => format!("{worker} drains"),
-        Event::ShardHeld { worker, generation, shard, .. } => format!("{worker} holds {shard} (hold {generation})"),
+        Event::ShardHeld { worker, generation, shard, .. } => {
+            format!("{worker} holds {shard} (hold {generation})")
+        }
         Event::JobAccepted { worker, job, .. } => format!("{worker} accepts job {}", job.0),
         Event::Result { worker, work, node, finite, digest, .. } => {
             let finite = if *finite { "" } else { ", not finite" };
-            let digest = digest.map_or(String::new(), |digest| format!(", digest {:02x}{:02x}…", digest[0], digest[1]));
+            let digest = digest
+                .map_or(String::new(), |digest| format!(", digest {:02x}{:02x}…", digest[0], digest[1]));
             format!("{worker} answers {node} of {}{finite}{digest}", unit(work))
         }
-        Event::Closed { work, finite } => format!("closed {}{}", unit(work), if *finite { "" } else { ", not finite" }),
+        Event::Closed { work, finite } => {
+            format!("closed {}{}", unit(work), if *finite { "" } else { ", not finite" })
+        }
         Event::Arbitrated { work, node, result } => {
-            format!("arbitrated {node} of {}: {}", unit(work), if result.is_some() { "computed" } else { "cannot" })
+            format!(
+                "arbitrated {node} of {}: {}",
+                unit(work),
+                if result.is_some() { "computed" } else { "cannot" }
+            )
         }
         Event::Loaded { job, from, facts } => {
             let (position, tag) = (from.position, from.parameter_tag);

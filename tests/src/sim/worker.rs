@@ -341,7 +341,9 @@ impl World {
 
     fn fetch_next(&mut self, index: usize) {
         let process = &mut self.processes[index];
-        let Some(session) = process.session.as_mut().filter(|session| session.fetching.is_none()) else { return };
+        let Some(session) = process.session.as_mut().filter(|session| session.fetching.is_none()) else {
+            return;
+        };
         let (Some(job), wire) = (session.job, session.wire) else { return };
         let data = self.scenario.jobs[job.0 as usize - 1].data;
         let next = session.wanted.iter().find(|&&shard| !process.held.contains(&(data, shard))).copied();
@@ -370,7 +372,9 @@ impl World {
     fn ask(&mut self, index: usize, work: WorkId, nodes: &[Node], parameters: Option<u64>) {
         let job = self.scenario.jobs[work.job.0 as usize - 1].clone();
         let process = &mut self.processes[index];
-        let Some(session) = process.session.as_mut().filter(|session| session.job == Some(work.job)) else { return };
+        let Some(session) = process.session.as_mut().filter(|session| session.job == Some(work.job)) else {
+            return;
+        };
         if let Some(parameters) = parameters {
             session.parameters = Some((work.parameter_tag, parameters));
         }
@@ -387,7 +391,9 @@ impl World {
             let split = work.phase.split();
             let lacks = |&&index: &&u32| !process.held.contains(&(job.data, Shard { split, index }));
             if let Some(shard) = shards.iter().find(lacks) {
-                return self.fail(format!("process {index} was asked for {node} of {work} and does not hold {shard}"));
+                return self.fail(format!(
+                    "process {index} was asked for {node} of {work} and does not hold {shard}"
+                ));
             }
             if session.nodes.contains_key(&(work, node)) {
                 continue;
@@ -403,7 +409,8 @@ impl World {
     fn fill_slots(&mut self, index: usize) {
         loop {
             let process = &mut self.processes[index];
-            let Some(session) = process.session.as_mut().filter(|it| it.computing < process.nature.slots) else {
+            let Some(session) = process.session.as_mut().filter(|it| it.computing < process.nature.slots)
+            else {
                 return;
             };
             let (Some(work), Some((node, shard))) = (session.work, session.tasks.pop_front()) else { return };
@@ -412,7 +419,10 @@ impl World {
             let facts = &self.scenario.jobs[work.job.0 as usize - 1].facts;
             let samples = facts.samples(work.phase, work.step, shard);
             let wire = session.wire;
-            let time = process.nature.pace.mul_f64(f64::from(samples) * process.slow * (0.8 + 0.4 * self.random.share()));
+            let time = process
+                .nature
+                .pace
+                .mul_f64(f64::from(samples) * process.slow * (0.8 + 0.4 * self.random.share()));
             self.process_soon(index, time, ProcessDue::Piece(wire, work, node, shard, time));
         }
     }

@@ -318,7 +318,8 @@ impl World {
 
     /// Opens a connection, if the coordinator can be reached.
     pub(crate) fn connect(&mut self, process: usize) -> Option<Wire> {
-        let life = self.coordinator.as_ref().filter(|coordinator| coordinator.stopped_until <= self.now)?.life;
+        let life =
+            self.coordinator.as_ref().filter(|coordinator| coordinator.stopped_until <= self.now)?.life;
         let Partition { up_until, down_until } = self.processes[process].partition;
         if up_until > self.now || down_until > self.now {
             return None;
