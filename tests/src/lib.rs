@@ -13,7 +13,9 @@
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
 //!
-//! Nothing here waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
+//! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
+//!
+//! No test waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
 //! of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`.
 
 pub mod cluster;
@@ -25,4 +27,5 @@ pub mod raw_cluster;
 pub mod raw_coordinator;
 pub mod rpc;
 pub mod run;
+pub mod sim;
 pub mod undisturbed;
