@@ -128,6 +128,17 @@ fn lost_history_comes_back_from_the_manifest() {
 }
 
 #[test]
+fn a_run_whose_record_is_lost_is_gone_on_with() {
+    let (_place, path) = died();
+    fs::remove_file(path.join("run.json")).unwrap();
+    let run = RunDir::claim(&path, Existing::Resume).unwrap();
+    assert_eq!(run.record().state, State::Running, "not to be begun anew");
+    drop(run);
+    assert_eq!(resume(&path).checkpoint.unwrap().parameter_tag, 9);
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, State::Running);
+}
+
+#[test]
 fn without_a_checkpoint_the_run_starts_over() {
     let place = TempDir::new().unwrap();
     let mut training = Training::begin(place.path());

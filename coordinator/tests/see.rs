@@ -130,7 +130,7 @@ fn the_data_is_shown_with_shapes_and_one_hot_rows() {
         first,
     };
     assert_text(
-        &data::overview(&view),
+        &data::overview(&view, 80),
         "
         x_train: (60000, 28, 28) uint8 → (60000, 784) float32, values 0 … 255
         y_train: (60000,) uint8 → (60000, 10) float32, one-hot
@@ -145,9 +145,9 @@ fn the_data_is_shown_with_shapes_and_one_hot_rows() {
         ",
     );
     view.validation = 0;
-    assert!(data::overview(&view).contains("split:   60000 train, no validation\n"));
+    assert!(data::overview(&view, 80).contains("split:   60000 train, no validation\n"));
     (view.validation, view.validation_split) = (4_200, 0.07);
-    assert!(data::overview(&view).contains("(the last 7 %)\n"));
+    assert!(data::overview(&view, 80).contains("(the last 7 %)\n"));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn the_summary_is_that_of_keras() {
         layer("dense_2", "Dense", "(None, 10)", 1_290),
     ];
     assert_text(
-        &summary("sequential", &layers),
+        &summary("sequential", &layers, 80),
         "
         Model: \"sequential\"
         ┏━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┓

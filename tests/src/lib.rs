@@ -7,6 +7,7 @@
 //! - [`home`]: commands, run to their end or left running.
 //! - [`cluster`]: `coordinator serve`, with its workers.
 //! - [`rpc`]: clients that speak gRPC themselves, well or badly.
+//! - [`raw_coordinator`], [`raw_cluster`]: a coordinator that does, for real workers and for real followers.
 //! - [`data`]: small data sets, and MNIST's own files.
 //! - [`run`]: what a run directory holds.
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
@@ -20,6 +21,8 @@ pub mod data;
 pub mod home;
 pub mod process;
 pub mod proxy;
+pub mod raw_cluster;
+pub mod raw_coordinator;
 pub mod rpc;
 pub mod run;
 pub mod undisturbed;

@@ -111,6 +111,14 @@ impl Run {
         self.told("reassigned").into_iter().filter(|told| told.contains("is gone from")).collect()
     }
 
+    /// How many epochs are finished, in a run that is still written.
+    ///
+    /// # Panics
+    /// If there is no history.
+    pub fn history_so_far(&self) -> usize {
+        self.text("history.jsonl").matches('\n').count()
+    }
+
     /// A column of the history.
     ///
     /// # Panics

@@ -129,6 +129,20 @@ fn a_killed_training_is_begun_again_with_resume() {
 }
 
 #[test]
+fn each_worker_of_a_training_is_an_instance_of_its_own() {
+    let home = small();
+    let call = home.coordinator(&format!("{LONG} --workers 2 --run-dir run"));
+    let mut train = call.env("MILLEFEUILLE_INSTANCE", "not theirs").start();
+    train.says("Epoch 1/");
+
+    for worker in train.children() {
+        let environment = std::fs::read(format!("/proc/{}/environ", worker.pid)).unwrap();
+        let variables = String::from_utf8_lossy(&environment);
+        assert!(!variables.contains("not theirs"), "{variables}");
+    }
+}
+
+#[test]
 fn local_workers_that_are_killed_are_started_again_and_the_training_goes_on() {
     let home = small();
     let job = "small.toml --epochs 40";

@@ -50,7 +50,8 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
                 status.message()
             ));
         }
-        if std::mem::take(&mut kept.welcomed) {
+        let was_in = std::mem::take(&mut kept.welcomed);
+        if was_in {
             spell.over(begun.elapsed());
         }
         if spell.lasts(config.join_timeout) {
@@ -61,7 +62,8 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
                 config.coordinator
             ));
         }
-        spell.report(&config.coordinator, &reason(&status), config.join_timeout);
+        let what = if was_in { "lost the session with" } else { "no coordinator at" };
+        spell.report(&format!("{what} {}: {}", config.coordinator, reason(&status)), config.join_timeout);
         tokio::select! {
             () = tokio::time::sleep(spell.backoff.next_wait()) => {}
             () = &mut shutdown => return End::Stopped,
@@ -140,14 +142,14 @@ impl Spell {
         self.since.elapsed() >= limit
     }
 
-    fn report(&mut self, coordinator: &str, reason: &str, limit: Duration) {
+    fn report(&mut self, trouble: &str, limit: Duration) {
         let known =
-            self.reported.as_ref().is_some_and(|(at, what)| what == reason && at.elapsed() < REPORT_EVERY);
+            self.reported.as_ref().is_some_and(|(at, what)| what == trouble && at.elapsed() < REPORT_EVERY);
         if known {
             return;
         }
         let left = limit.saturating_sub(self.since.elapsed()).as_secs_f64();
-        warn!("no coordinator at {coordinator}: {reason}; trying again for {left:.0} s");
+        warn!("{trouble}; trying again for {left:.0} s");
         if self.reported.is_none() {
             info!(
                 "waits between attempts grow from {} ms to {} s",
@@ -155,6 +157,6 @@ impl Spell {
                 LONGEST_WAIT.as_secs()
             );
         }
-        self.reported = Some((Instant::now(), reason.to_string()));
+        self.reported = Some((Instant::now(), trouble.to_string()));
     }
 }

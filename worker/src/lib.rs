@@ -5,7 +5,8 @@
 //! A worker keeps nothing that matters: parameters arrive with each step, sums leave with each result, samples can
 //! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
 //!
-//! Both binaries share what a process of this project needs: [`process`] (log, kernel, exit codes) and [`backoff`].
+//! Both binaries share what a process of this project needs: [`process`] (log, kernel, exit codes), [`usage`] (command
+//! lines) and [`backoff`].
 
 pub mod backoff;
 pub mod cli;
@@ -18,6 +19,7 @@ mod outbox;
 pub mod process;
 mod session;
 mod shards;
+pub mod usage;
 
 use std::future::Future;
 use std::time::Duration;

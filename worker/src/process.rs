@@ -1,9 +1,11 @@
 //! What every process of this project needs: exit codes, the log, the right BLAS kernel, signals.
 
-use std::io::Read as _;
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -21,7 +23,7 @@ pub mod exit {
     pub const UNEXPECTED: u8 = 1;
     /// Usage or job file.
     pub const USAGE: u8 = 2;
-    /// Data or run directory.
+    /// Data or run directory, or output that cannot be written.
     pub const DATA: u8 = 3;
     /// Cannot reach, or not allowed.
     pub const NOT_ALLOWED: u8 = 4;
@@ -55,8 +57,31 @@ pub enum LogFormat {
 
 /// Says on standard error why the process ends.
 pub fn fail(code: u8, message: &str) -> ExitCode {
-    eprintln!("error: {message}");
+    say(&format!("error: {message}"));
     ExitCode::from(code)
+}
+
+/// Writes a line to standard error, if somebody still reads it.
+pub fn say(line: &str) {
+    // There is nowhere left to complain.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Prints to standard output; ends the process if that can't be written, as [`printed`] does.
+pub fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+/// Takes the result of writing to standard output. A reader that has gone away (`| head`) is no error: the process just
+/// ends. Whatever else hinders is one, since a report would be lost that somebody counts on.
+pub fn printed(written: io::Result<()>) {
+    let Err(error) = written else { return };
+    if error.kind() == ErrorKind::BrokenPipe {
+        leave(exit::DONE);
+    }
+    say(&format!("error: standard output cannot be written: {error} (free space, or send it elsewhere)"));
+    leave(exit::DATA);
 }
 
 /// Starts the log on standard error. `MILLEFEUILLE_LOG` filters it, as `RUST_LOG` does elsewhere.
@@ -131,7 +156,7 @@ pub fn started_for() -> String {
 
 /// A random id of this process, the same after it has started itself again.
 pub fn instance_id() -> String {
-    static ID: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| std::env::var(INSTANCE).unwrap_or_else(|_| random_hex())).clone()
 }
 
@@ -167,6 +192,29 @@ pub fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
 }
 
+/// Whether SIGTERM or Ctrl-C ends this process at once, because nobody waits for [`terminated`] yet.
+static NOBODY_WAITS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on SIGTERM or Ctrl-C ends this process at once, with this code, whatever it is blocked in. Once somebody
+/// waits for [`terminated`] or [`told_to_stop`], the first is left to them, and only one that comes after it ends the process at once, with
+/// 130. To be called first thing.
+///
+/// # Errors
+/// If the system takes no handlers.
+pub fn end_when_told(code: u8) -> io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::flag::{register, register_conditional_shutdown};
+    let nobody_waits = NOBODY_WAITS.get_or_init(|| Arc::new(AtomicBool::new(true)));
+    let told = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        register_conditional_shutdown(signal, code.into(), Arc::clone(nobody_waits))?;
+        register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&told))?;
+        // Actions are taken in this order, so that the first signal only says that there was one.
+        register(signal, Arc::clone(&told))?;
+    }
+    Ok(())
+}
+
 /// Resolves on SIGTERM or Ctrl-C.
 pub async fn terminated() {
     match Signals::new() {
@@ -192,8 +240,13 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    fn new() -> io::Result<Self> {
+        let signals =
+            Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        if let Some(nobody_waits) = NOBODY_WAITS.get() {
+            nobody_waits.store(false, Ordering::SeqCst);
+        }
+        Ok(signals)
     }
 
     async fn next(&mut self) {

@@ -100,7 +100,6 @@ pub(crate) async fn session(
     shutdown: Pin<&mut impl Shutdown>,
 ) -> Result<End, Status> {
     let Opened { client, connection, incoming, heartbeats } = opened;
-    kept.forget_work();
     let (done_sender, done) = mpsc::channel(outbox::CONNECTION);
     let mut session = Session {
         client,
@@ -119,6 +118,7 @@ pub(crate) async fn session(
     };
     session.expect_welcome(config.connect_timeout);
     let ended = session.run(config, Streams { incoming, connection, done }, shutdown).await;
+    session.kept.forget_work();
     match ended {
         Err(status) if session.draining => {
             info!("left without a goodbye: {}", status.message());
@@ -381,7 +381,6 @@ impl Session<'_> {
             samples: sum.samples,
             sample_digests: sum.sample_digests.iter().map(|digest| Bytes::copy_from_slice(digest)).collect(),
             gradient_bytes: (sum.gradient.len() * size_of::<f32>()) as u64,
-            finite: sum.loss_sum.is_finite(),
             busy_ns: sum.busy.as_nanos() as u64,
         };
         let bulk = (!sum.gradient.is_empty()).then(|| self.kept.pool.lend(sum.gradient));

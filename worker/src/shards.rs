@@ -288,6 +288,18 @@ mod tests {
         assert_eq!(held.len(), 2);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_that_does_not_move_fails_and_says_where_it_stood() {
+        let status = moves(std::future::pending::<Result<(), Status>>(), 131_072).await.unwrap_err();
+        assert_eq!(status.message(), "nothing came for 10 s after 131072 bytes");
+
+        let slow = async {
+            tokio::time::sleep(STALL - Duration::from_millis(1)).await;
+            Ok(7)
+        };
+        assert_eq!(moves(slow, 0).await.unwrap(), 7, "it moves");
+    }
+
     #[test]
     fn what_comes_too_late_is_kept_for_later_if_there_is_room() {
         let (late, now) = (shard(0, 1), shard(1, 2));

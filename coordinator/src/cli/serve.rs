@@ -1,6 +1,7 @@
 //! `coordinator serve`: a cluster that lives on.
 
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
@@ -18,7 +19,7 @@ use crate::cluster::{Cluster, Config, Input};
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The address to listen on
-    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_LISTEN", default_value = "127.0.0.1:7070")]
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_LISTEN", default_value = "127.0.0.1:7070", value_parser = process::address)]
     listen: String,
     /// A job to begin with
     #[arg(long, value_name = "JOB.toml", env = "MILLEFEUILLE_JOB")]
@@ -29,7 +30,7 @@ pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
     /// How long a job waits for enough workers, in seconds [default: without limit]
-    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", value_parser = process::seconds)]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", value_parser = process::seconds, allow_negative_numbers = true)]
     wait_workers: Option<Duration>,
     /// Listen on an address that others can reach, without encryption
     #[arg(long, env = "MILLEFEUILLE_INSECURE")]
@@ -51,22 +52,36 @@ pub(super) fn run(args: Args) -> Result {
         .map_err(|message| Failed::new(exit::USAGE, message))?;
     let job = args.job.as_deref().map(read_job).transpose()?;
     process::start_log(args.log_format, "info");
-    std::fs::create_dir_all(&args.runs_dir).map_err(|error| {
-        Failed::new(exit::DATA, format!("{}: cannot be made: {error}", args.runs_dir.display()))
-    })?;
+    make_runs_dir(&args.runs_dir).map_err(|message| Failed::new(exit::DATA, message))?;
     runtime()?.block_on(serve(args, job))
 }
 
-fn read_job(path: &std::path::Path) -> Result<String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failed::new(exit::USAGE, format!("{}: cannot be read: {error}", path.display())))?;
+fn make_runs_dir(path: &Path) -> Result<(), String> {
+    crate::input::check_directory(path)
+        .map_err(|message| format!("{message} (--runs-dir names where runs are made)"))?;
+    std::fs::create_dir_all(path).map_err(|error| format!("{}: cannot be made: {error}", path.display()))
+}
+
+fn read_job(path: &Path) -> Result<String> {
+    let text = super::train::read_job(path)?;
     Ok(millefeuille_core::job::Job::parse(&path.display().to_string(), &text)?.to_toml())
 }
 
-async fn serve(args: Args, job: Option<String>) -> Result {
-    let cannot = |error: std::io::Error| {
-        Failed::new(exit::NOT_ALLOWED, format!("--listen {}: cannot listen: {error}", args.listen))
+/// Why this address can't be listened on, and what to do about it.
+fn cannot_listen(address: &str, error: &io::Error) -> Failed {
+    let remedy = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "another process listens there: end it, or name another port; 0 takes a free one"
+        }
+        ErrorKind::AddrNotAvailable => "this machine does not have the address: name one that it has",
+        ErrorKind::PermissionDenied => "ports below 1024 are not for everybody: name a higher one",
+        _ => "expected host:port, such as 127.0.0.1:7070",
     };
+    Failed::new(exit::NOT_ALLOWED, format!("--listen {address}: cannot listen: {error} ({remedy})"))
+}
+
+async fn serve(args: Args, job: Option<String>) -> Result {
+    let cannot = |error: io::Error| cannot_listen(&args.listen, &error);
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     if !address.ip().is_loopback() {

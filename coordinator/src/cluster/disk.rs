@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -116,17 +116,33 @@ pub enum Written {
     Result(Vec<Shown>),
 }
 
+/// Events that may wait for the disk. What else may wait is bounded by whoever orders it: a few epochs, a checkpoint,
+/// the submissions that fit into the queue.
+const EVENTS: usize = 4096;
+
 /// The thread.
 pub(super) struct Disk {
     orders: Option<mpsc::Sender<Order>>,
+    events: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Disk {
     pub(super) fn start(inbox: Handle) -> Self {
         let (orders, queue) = mpsc::channel();
-        let thread = std::thread::spawn(move || Writer { inbox, run: None }.work(&queue));
-        Self { orders: Some(orders), thread: Some(thread) }
+        let events = Arc::new(AtomicUsize::new(0));
+        let writer = Writer { inbox, run: None, events: Arc::clone(&events) };
+        let thread = std::thread::spawn(move || writer.work(&queue));
+        Self { orders: Some(orders), events, thread: Some(thread) }
+    }
+
+    /// Notes an event, unless very many wait already: they are for people to read.
+    pub(super) fn event(&self, kind: &'static str, text: String) {
+        if self.events.fetch_add(1, Ordering::Relaxed) < EVENTS {
+            self.order(Order::Event { kind, text });
+        } else {
+            self.events.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn order(&self, order: Order) {
@@ -150,6 +166,8 @@ impl Drop for Disk {
 struct Writer {
     inbox: Handle,
     run: Option<Run>,
+    /// Events that wait.
+    events: Arc<AtomicUsize>,
 }
 
 struct Run {
@@ -164,6 +182,9 @@ struct Run {
 impl Writer {
     fn work(mut self, queue: &mpsc::Receiver<Order>) {
         while let Ok(order) = queue.recv() {
+            if matches!(order, Order::Event { .. }) {
+                self.events.fetch_sub(1, Ordering::Relaxed);
+            }
             match order {
                 Order::Claim(claim) => self.say(Input::Claimed(Box::new(claim.claim()))),
                 Order::GiveBack { run, ending } => give_back(run, &ending),

@@ -240,6 +240,6 @@ impl Driver {
     }
 
     fn event(&self, kind: &'static str, text: String) {
-        self.disk.order(Order::Event { kind, text });
+        self.disk.event(kind, text);
     }
 }

@@ -18,6 +18,7 @@ pub mod local;
 mod messages;
 mod status;
 mod training;
+mod waiting;
 mod words;
 mod worker_service;
 

@@ -4,15 +4,14 @@
 //! nothing but steps happens, twenty times a second.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
 
-use millefeuille_core::control::{
-    Arithmetic, JobId, JobState, Member, Outcome, Owing, Phase, Waiting, WorkerId,
-};
+use millefeuille_core::control::{Arithmetic, JobId, JobState, Member, Outcome, Phase, WorkerId};
 use millefeuille_proto::v1;
 use millefeuille_worker::process::exit;
 
 use super::driver::{Driver, Record, Session};
+use super::waiting::{self, Wait};
 use crate::report::Shown;
 use crate::runs::Ending;
 use crate::see::history::Row;
@@ -30,7 +29,7 @@ pub(super) struct Status {
 #[derive(Clone, Debug)]
 pub(super) struct JobStatus {
     pub(super) job: v1::Job,
-    pub(super) history: Vec<v1::Epoch>,
+    pub(super) history: Arc<Vec<Row>>,
     pub(super) progress: Option<v1::Progress>,
     pub(super) outcome: Option<v1::Outcome>,
 }
@@ -46,7 +45,7 @@ impl Status {
 pub(super) fn of(driver: &Driver) -> Status {
     let jobs = driver.jobs.iter().rev().map(|(&number, record)| JobStatus {
         job: job(driver, number),
-        history: record.history.iter().map(epoch).collect(),
+        history: Arc::clone(&record.history),
         progress: progress(driver, number),
         outcome: outcome(driver, number, record),
     });
@@ -66,13 +65,17 @@ pub(super) fn of(driver: &Driver) -> Status {
 pub(super) fn job(driver: &Driver, number: JobId) -> v1::Job {
     let Some(record) = driver.jobs.get(&number) else { return v1::Job::default() };
     let state = driver.control.job_state(number);
+    let runs = driver.control.running() == Some(number);
+    let wait = if runs { Wait::of(&driver.control, driver.now()) } else { Wait::default() };
     v1::Job {
         id: record.id.clone(),
         name: record.job.name.clone(),
         state: job_state(state, record).into(),
         run_dir: record.run_dir.clone(),
         queue_place: driver.control.queue_place(number).unwrap_or(0) as u32,
-        detail: detail(driver, number, state),
+        detail: if runs { wait.what } else { ending(driver, number, state) },
+        waiting_seconds: wait.lasts.as_secs_f64(),
+        next: wait.next,
         epochs: record.job.fit.epochs,
         steps_per_epoch: record.steps_per_epoch,
     }
@@ -97,8 +100,8 @@ fn job_state(state: Option<&JobState>, record: &Record) -> v1::JobState {
     }
 }
 
-/// What the job is waiting for, or why it ended.
-fn detail(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
+/// Why the job ended.
+fn ending(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
     let ended = driver.jobs.get(&number).and_then(|record| record.ended.as_ref());
     if let Some(ending) = ended.filter(|ending| !matches!(ending.exit_code, exit::DONE | exit::INTERRUPTED)) {
         return ending.message.clone();
@@ -106,55 +109,8 @@ fn detail(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
     match state {
         Some(JobState::Ended(Outcome::Done | Outcome::Cancelled)) => String::new(),
         Some(JobState::Ended(outcome)) => describe(outcome),
-        _ if driver.control.running() == Some(number) => waiting(driver),
         _ => String::new(),
     }
-}
-
-/// What is waited for, since when, and what happens next.
-fn waiting(driver: &Driver) -> String {
-    let names = |workers: &[WorkerId]| workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let now = driver.now();
-    match driver.control.waiting() {
-        Waiting::Nothing => String::new(),
-        Waiting::Data => "reading the data".to_string(),
-        Waiting::Workers { present, needed, since } => {
-            let limit = driver.control.config().wait_workers;
-            let limit = limit.map_or(String::new(), |limit| {
-                format!(
-                    ", gives up in {:.0} s",
-                    limit.saturating_sub(now.saturating_sub(since)).as_secs_f64()
-                )
-            });
-            format!(
-                "waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator ADDR), for {}{limit}",
-                ago(now, since)
-            )
-        }
-        Waiting::Samples(workers) => format!("waiting for samples to reach {}", names(&workers)),
-        Waiting::Results { work, owing, unheld } if owing.is_empty() && unheld.is_empty() => {
-            format!("closing {work}")
-        }
-        Waiting::Results { work, owing, unheld } => {
-            let owing = owing.iter().map(|owing| owes(driver, owing));
-            let fetched =
-                (!unheld.is_empty()).then(|| format!("samples of shards {unheld:?}, which are fetched"));
-            format!("waiting for {work} from {}", owing.chain(fetched).collect::<Vec<_>>().join(", "))
-        }
-        Waiting::Disk => "waiting for the disk".to_string(),
-    }
-}
-
-/// A worker that owes something: since when, when it was last heard, and what becomes of it.
-fn owes(driver: &Driver, owing: &Owing) -> String {
-    let now = driver.now();
-    let heard = driver.control.members().get(&owing.worker).map_or(now, |member| member.heard);
-    let next = if owing.overdue { "; others compute it, too" } else { "" };
-    format!("{} (asked {} ago, heard {} ago{next})", owing.worker, ago(now, owing.since), ago(now, heard))
-}
-
-fn ago(now: Duration, since: Duration) -> String {
-    format!("{:.1} s", now.saturating_sub(since).as_secs_f64())
 }
 
 /// How a job ended, for people.
@@ -210,7 +166,8 @@ fn prediction(shown: &Shown) -> v1::Prediction {
     }
 }
 
-fn epoch(row: &Row) -> v1::Epoch {
+/// A line of history as it travels.
+pub(super) fn epoch(row: &Row) -> v1::Epoch {
     v1::Epoch {
         epoch: row.epoch as u32,
         loss: row.loss,
@@ -242,7 +199,7 @@ fn progress(driver: &Driver, number: JobId) -> Option<v1::Progress> {
 }
 
 fn step_time(driver: &Driver) -> v1::StepTime {
-    let Some(clock) = driver.training.as_ref().map(|training| training.clock) else {
+    let Some(clock) = driver.training.as_ref().map(|training| &training.clock) else {
         return v1::StepTime::default();
     };
     v1::StepTime {
@@ -284,5 +241,6 @@ fn worker(driver: &Driver, id: WorkerId, member: &Member, session: &Session, rat
         bytes_sent: load(&session.traffic.sent),
         bytes_received: load(&session.traffic.received),
         last_heard_seconds: session.traffic.silence().as_secs_f64(),
+        detail: waiting::of_worker(&driver.control, driver.now(), id),
     }
 }

@@ -28,6 +28,7 @@ use crate::runs::{Checkpoint, Resumed};
 use crate::see::history::Row;
 
 /// The state of the running job.
+#[derive(Debug)]
 pub(super) struct Training {
     pub(super) job: Job,
     pub(super) loaded: Loaded,
@@ -338,7 +339,7 @@ fn add(left: &mut Sum, right: Sum, pool: &Pool) {
 }
 
 /// How fast it goes: means over the last steps, in milliseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Clock {
     epoch: Instant,
     /// What of the epoch an earlier life of the coordinator has taken.
@@ -346,7 +347,8 @@ pub(super) struct Clock {
     step: Instant,
     first_result: Option<Instant>,
     reduce: Duration,
-    longest_busy: Duration,
+    /// How long each worker's slots were busy with this step.
+    busy: BTreeMap<WorkerId, Duration>,
     pub(super) step_ms: f64,
     pub(super) compute_ms: f64,
     pub(super) wait_ms: f64,
@@ -367,7 +369,7 @@ impl Clock {
             step: now,
             first_result: None,
             reduce: Duration::ZERO,
-            longest_busy: Duration::ZERO,
+            busy: BTreeMap::new(),
             step_ms: 0.0,
             compute_ms: 0.0,
             wait_ms: 0.0,
@@ -397,13 +399,13 @@ impl Clock {
         self.step = Instant::now();
         self.first_result = None;
         self.reduce = Duration::ZERO;
-        self.longest_busy = Duration::ZERO;
+        self.busy.clear();
     }
 
-    /// A result has come, of which this worker's slots were busy so long, each on its own part.
-    pub(super) fn result(&mut self, busy_a_slot: Duration) {
+    /// A result has come, with which this worker's slots were busy so long, each on its own part.
+    pub(super) fn result(&mut self, worker: WorkerId, busy_a_slot: Duration) {
         self.first_result.get_or_insert_with(Instant::now);
-        self.longest_busy = self.longest_busy.max(busy_a_slot);
+        *self.busy.entry(worker).or_default() += busy_a_slot;
     }
 
     fn reduced(&mut self, since: Instant) {
@@ -416,7 +418,7 @@ impl Clock {
         }
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         let step = ms(self.step.elapsed());
-        let compute = ms(self.longest_busy).min(step);
+        let compute = ms(self.busy.values().copied().max().unwrap_or_default()).min(step);
         let wait = self.first_result.map_or(0.0, |first| ms(first.elapsed()));
         let reduce = ms(self.reduce);
         let wire = (step - compute - reduce).max(0.0);

@@ -68,6 +68,10 @@ impl RunDir {
                 self.record = record;
                 self.recorded = true;
             }
+            // Its record is lost, and no reason to lose what can be gone on with.
+            (Ok(None), Existing::Resume) if self.file(CHECKPOINTS).exists() => {
+                self.record.state = State::Running
+            }
             // What is there stays until the new run begins: it may not come to that.
             (Ok(_), _) | (Err(RecordError::Damaged(_)), Existing::Overwrite) => {}
             (Err(error), _) => return Err(error.into()),
@@ -316,10 +320,7 @@ fn lock(path: &Path) -> Result<File, RunError> {
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = lock.read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
-            return Err(RunError::of(path, format!("{holder} works in this run directory")));
+            return Err(RunError::of(path, format!("{} works in this run directory", holder(&lock))));
         }
         Err(TryLockError::Error(error)) => {
             return Err(RunError::of(&file, format!("cannot be locked: {error}")));
@@ -329,4 +330,12 @@ fn lock(path: &Path) -> Result<File, RunError> {
     let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
     written.map_err(|error| RunError::of(&file, format!("cannot be written: {error}")))?;
     Ok(lock)
+}
+
+/// Who holds a lock, as its file says.
+pub(super) fn holder(mut lock: &File) -> String {
+    let mut holder = String::new();
+    let _ = lock.read_to_string(&mut holder);
+    let holder = holder.trim();
+    if holder.is_empty() { "another process".to_string() } else { holder.to_string() }
 }

@@ -79,7 +79,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, RunError> {
 /// The content of a file of text, if it is there.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, RunError> {
     let text = read(path)?.map(String::from_utf8).transpose();
-    text.map_err(|error| RunError::of(path, format!("not text: {error}")))
+    text.map_err(|error| RunError::content(path, format!("not text: {error}")))
 }
 
 /// Removes a file, if it is there.

@@ -65,17 +65,36 @@ pub fn holds_a_run(path: &Path) -> bool {
 
 /// What is wrong with a run directory: one line that names it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(String);
+#[error("{message}")]
+pub struct RunError {
+    message: String,
+    content: bool,
+}
 
 impl RunError {
     fn of(path: &Path, what: impl std::fmt::Display) -> Self {
-        Self(format!("{}: {what}", path.display()))
+        Self { message: format!("{}: {what}", path.display()), content: false }
+    }
+
+    /// A file could be read, and is not what it must be.
+    fn content(path: &Path, what: impl std::fmt::Display) -> Self {
+        Self { content: true, ..Self::of(path, what) }
+    }
+
+    /// Whether it is about what is in a file, and not about whether the file can be read.
+    pub fn is_about_content(&self) -> bool {
+        self.content
     }
 }
 
-/// Where files that the result consists of are written.
+/// The names of files.
 pub mod names {
+    /// The job, fully resolved.
+    pub const JOB: &str = super::JOB;
+    /// A line an epoch.
+    pub const HISTORY: &str = super::HISTORY;
+    /// Which samples were used.
+    pub const LEDGER: &str = super::LEDGER;
     /// The trained parameters.
     pub const MODEL: &str = super::MODEL;
     /// What makes the result checkable.

@@ -4,6 +4,9 @@ use millefeuille_core::learn::model::Model;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+/// More bytes than any file of a model has: as many parameters as a job may have, and the header.
+pub const MAX_FILE_BYTES: u64 = (1 << 30) + (1 << 20);
+
 /// The file's content.
 ///
 /// # Errors
@@ -45,6 +48,18 @@ pub fn decode(bytes: &[u8], model: &Model) -> Result<Vec<f32>, String> {
         return Err(misfit(&format!("it has {} tensors, the model {}", file.len(), tensors.len())));
     }
     Ok(parameters)
+}
+
+/// The first parameter that is no finite number, in words, if there is one.
+pub fn not_finite(parameters: &[f32], model: &Model) -> Option<String> {
+    let place = parameters.iter().position(|value| !value.is_finite())?;
+    let tensors = model.tensors();
+    let tensor = tensors.iter().rev().find(|tensor| tensor.offset <= place)?;
+    let index = place - tensor.offset;
+    Some(format!(
+        "{} has {} at index {index}, which nothing can be computed with",
+        tensor.name, parameters[place]
+    ))
 }
 
 /// How many values the model takes: the rows of its first kernel.

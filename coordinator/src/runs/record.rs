@@ -65,13 +65,9 @@ impl Record {
     pub(super) fn read(run: &Path) -> Result<Option<Self>, RecordError> {
         let path = run.join(RECORD);
         let Some(text) = files::read(&path).map_err(RecordError::Damaged)? else { return Ok(None) };
-        seal::open(&text, FORMAT).map(Some).map_err(|broken| {
-            let error = RunError::of(&path, &broken);
-            if matches!(broken, Broken::Newer { .. }) {
-                RecordError::Newer(error)
-            } else {
-                RecordError::Damaged(error)
-            }
+        seal::open(&text, FORMAT).map(Some).map_err(|broken| match broken {
+            Broken::Damaged(what) => RecordError::Damaged(RunError::content(&path, what)),
+            Broken::Newer { .. } => RecordError::Newer(RunError::of(&path, broken)),
         })
     }
 

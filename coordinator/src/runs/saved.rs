@@ -1,5 +1,6 @@
 //! A run that is read, not written.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use millefeuille_core::job::Job;
@@ -7,9 +8,10 @@ use millefeuille_core::learn::model::Model;
 use serde::Deserialize;
 
 use super::checkpoint::{Checkpoints, KEPT};
+use super::directory::holder;
 use super::receipt::{self, Receipt};
 use super::record::{Record, RecordError};
-use super::{HISTORY, JOB, LEDGER, MODEL, RECEIPT, RunError, files, model};
+use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, RunError, files, model};
 use crate::see::history::Row;
 
 /// The run in a directory.
@@ -41,6 +43,13 @@ impl SavedRun {
         &self.path
     }
 
+    /// Who writes into it at present, if anybody does.
+    pub fn owner(&self) -> Option<String> {
+        let lock = File::open(self.path.join(LOCK)).ok()?;
+        let held = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+        held.then(|| holder(&lock))
+    }
+
     /// The job.
     ///
     /// # Errors
@@ -48,7 +57,8 @@ impl SavedRun {
     pub fn job(&self) -> Result<Job, RunError> {
         let path = self.path.join(JOB);
         let text = files::read_text(&path)?.ok_or_else(|| without_a_job(&self.path))?;
-        Job::parse(&path.display().to_string(), &text).map_err(|error| RunError(error.to_string()))
+        Job::parse(&path.display().to_string(), &text)
+            .map_err(|error| RunError { message: error.to_string(), content: false })
     }
 
     /// What is known of it beside its job; nothing of a run that has no `run.json`.
@@ -64,10 +74,23 @@ impl SavedRun {
     /// # Errors
     /// If `history.jsonl` can't be read.
     pub fn history(&self) -> Result<Vec<Row>, RunError> {
+        self.rows(&files::read_text(&self.path.join(HISTORY))?.unwrap_or_default())
+    }
+
+    /// The lines of history of a run that is not done: without the last one if a crash has torn it.
+    ///
+    /// # Errors
+    /// If `history.jsonl` can't be read.
+    pub fn whole_history(&self) -> Result<Vec<Row>, RunError> {
+        let text = files::read_text(&self.path.join(HISTORY))?.unwrap_or_default();
+        self.rows(&text[..text.rfind('\n').map_or(0, |end| end + 1)])
+    }
+
+    fn rows(&self, text: &str) -> Result<Vec<Row>, RunError> {
         let path = self.path.join(HISTORY);
-        let text = files::read_text(&path)?.unwrap_or_default();
         let row = |(number, line): (usize, &str)| {
-            Row::from_line(line).map_err(|error| RunError::of(&path, format!("line {}: {error}", number + 1)))
+            Row::from_line(line)
+                .map_err(|error| RunError::content(&path, format!("line {}: {error}", number + 1)))
         };
         text.lines().enumerate().map(row).collect()
     }
@@ -91,7 +114,7 @@ impl SavedRun {
     /// If the job is not done, or its model does not fit the job.
     pub fn parameters(&self, model: &Model) -> Result<Vec<f32>, RunError> {
         let (path, bytes) = self.model()?;
-        model::decode(&bytes, model).map_err(|what| RunError::of(&path, what))
+        model::decode(&bytes, model).map_err(|what| RunError::content(&path, what))
     }
 
     /// How many values the trained model takes.
@@ -100,7 +123,7 @@ impl SavedRun {
     /// If the job is not done, or its model can't be read.
     pub fn inputs(&self) -> Result<usize, RunError> {
         let (path, bytes) = self.model()?;
-        model::inputs(&bytes).map_err(|what| RunError::of(&path, what))
+        model::inputs(&bytes).map_err(|what| RunError::content(&path, what))
     }
 
     fn model(&self) -> Result<(PathBuf, Vec<u8>), RunError> {
@@ -125,7 +148,7 @@ impl SavedRun {
     pub fn receipt(&self) -> Result<Option<Receipt>, RunError> {
         let path = self.path.join(RECEIPT);
         let Some(text) = files::read_text(&path)? else { return Ok(None) };
-        let invalid = |error: serde_json::Error| RunError::of(&path, error);
+        let invalid = |error: serde_json::Error| RunError::content(&path, error);
         let Format { format } = serde_json::from_str(&text).map_err(invalid)?;
         if format > receipt::FORMAT {
             let known = receipt::FORMAT;

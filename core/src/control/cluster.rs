@@ -116,9 +116,9 @@ impl Cluster {
             }
             Event::EpochWritten { job } if self.running() == Some(job) => self.epoch_written(now, out),
             Event::EpochWritten { .. } => {}
-            Event::Saved { job } => self.end_if_running(job, Outcome::Done, out),
-            Event::Broken { job, failure } => self.end_if_running(job, Outcome::Broken(failure), out),
-            Event::Cancel { job } => self.cancel(job, out),
+            Event::Saved { job } => self.end_if_running(now, job, Outcome::Done, out),
+            Event::Broken { job, failure } => self.end_if_running(now, job, Outcome::Broken(failure), out),
+            Event::Cancel { job } => self.cancel(now, job, out),
             Event::Tick => self.tick(now, out),
         }
         actions
@@ -173,6 +173,7 @@ impl Cluster {
     pub fn role(&self, worker: WorkerId) -> Role {
         let (Some(run), Some(member)) = (&self.run, self.members.get(&worker)) else { return Role::Idle };
         match member.part(run.job) {
+            _ if member.draining => Role::Draining,
             Some(_) if run.placement.contains_key(&worker) => Role::Computing,
             Some(_) if run.target.as_ref().is_some_and(|target| target.contains_key(&worker)) => {
                 Role::Fetching
@@ -180,6 +181,11 @@ impl Cluster {
             Some(_) => Role::Spare,
             None => Role::Idle,
         }
+    }
+
+    /// Forgets a job that has ended.
+    pub fn forget(&mut self, job: JobId) {
+        self.queue.forget(job);
     }
 
     /// What the running job is waiting for.
@@ -202,7 +208,7 @@ impl Cluster {
             Stage::Stepping | Stage::Closing => Waiting::Results {
                 work: run.work(self.config.incarnation),
                 owing: run.open.as_ref().map(|open| open.owing()).unwrap_or_default(),
-                unheld: run.open.iter().flat_map(|open| open.unassigned()).collect(),
+                unheld: run.unheld(&self.members),
             },
             Stage::Writing | Stage::Saving => Waiting::Disk,
         }
@@ -249,22 +255,22 @@ impl Cluster {
         self.invite_all(now, out);
     }
 
-    fn cancel(&mut self, job: JobId, out: &mut Vec<Action>) {
+    fn cancel(&mut self, now: Duration, job: JobId, out: &mut Vec<Action>) {
         if self.queue.remove(job) {
             self.queue.set(job, JobState::Ended(Outcome::Cancelled));
             out.push(Action::End { job, outcome: Outcome::Cancelled });
         } else {
-            self.end_if_running(job, Outcome::Cancelled, out);
+            self.end_if_running(now, job, Outcome::Cancelled, out);
         }
     }
 
-    fn end_if_running(&mut self, job: JobId, outcome: Outcome, out: &mut Vec<Action>) {
+    fn end_if_running(&mut self, now: Duration, job: JobId, outcome: Outcome, out: &mut Vec<Action>) {
         if self.running() == Some(job) {
-            self.end(outcome, out);
+            self.end(now, outcome, out);
         }
     }
 
-    pub(super) fn end(&mut self, outcome: Outcome, out: &mut Vec<Action>) {
+    pub(super) fn end(&mut self, now: Duration, outcome: Outcome, out: &mut Vec<Action>) {
         let Some(run) = self.run.take() else { return };
         // What was trained is kept where somebody may want to go on with it.
         let resumable = !matches!(outcome, Outcome::Done | Outcome::Diverged { .. });
@@ -281,6 +287,7 @@ impl Cluster {
         }
         self.queue.set(run.job, JobState::Ended(outcome.clone()));
         out.push(Action::End { job: run.job, outcome });
+        self.say_farewell(now, out);
         self.start_next(out);
     }
 }

@@ -35,6 +35,8 @@ pub enum Role {
     Fetching,
     /// It has shards to compute.
     Computing,
+    /// It was told to stop: it finishes what it was asked for.
+    Draining,
     /// It stands by: there are more workers than shards.
     Spare,
 }
@@ -45,6 +47,7 @@ impl fmt::Display for Role {
             Role::Idle => "idle",
             Role::Fetching => "fetching",
             Role::Computing => "computing",
+            Role::Draining => "draining",
             Role::Spare => "spare",
         })
     }

@@ -89,7 +89,13 @@ impl Cluster {
     /// Takes a worker out, whatever the reason; what it owes goes to others.
     pub(super) fn leave(&mut self, now: Duration, worker: WorkerId, how: &str, out: &mut Vec<Action>) {
         let Some(member) = self.members.remove(&worker) else { return };
-        out.push(Action::Note(Note::Left { worker, name: member.hello.name, how: how.to_string() }));
+        let name = member.hello.name.clone();
+        out.push(Action::Note(Note::Left { worker, name, how: how.to_string() }));
+        if let Some(run) =
+            self.run.as_mut().filter(|run| run.open.as_ref().is_some_and(|open| open.has_heard(worker)))
+        {
+            run.departed.insert(worker, member.hello);
+        }
         self.lost(now, worker, out);
     }
 
@@ -138,20 +144,29 @@ impl Cluster {
         }
     }
 
-    /// A worker's answer was wrong: it leaves the job for good, and what it had part in of the open tree is done anew.
+    /// A worker's answer was wrong: its process leaves the job for good, in whatever session it is now, and what it
+    /// had part in of the open tree is done anew.
     pub(super) fn put_out(&mut self, now: Duration, worker: WorkerId, reason: &str, out: &mut Vec<Action>) {
-        let Some(member) = self.members.remove(&worker) else { return };
         let Some(run) = &mut self.run else { return };
-        let instance_id = member.hello.instance_id;
-        run.banned.insert(instance_id.clone(), reason.to_string());
-        let (name, reason) = (member.hello.name, reason.to_string());
-        out.push(Action::PutOut { worker, reason: reason.clone() });
-        out.push(Action::Note(Note::PutOut { worker, name, instance_id, reason }));
-        if let Some(open) = run.open.as_mut().filter(|open| open.has_used(worker)) {
-            *open = open.again();
-            out.push(Action::Begin { work: open.work });
+        let member = self.members.get(&worker).map(|member| &member.hello);
+        let Some(Hello { instance_id, name, .. }) = member.or(run.departed.get(&worker)).cloned() else {
+            return;
+        };
+        let same = |member: &Member| member.hello.instance_id == instance_id;
+        let present = self.members.iter().find(|(_, member)| same(member)).map(|(&present, _)| present);
+        let reason = reason.to_string();
+        run.banned.insert(instance_id.clone(), reason.clone());
+        if let Some(worker) = present {
+            self.members.remove(&worker);
+            out.push(Action::PutOut { worker, reason: reason.clone() });
         }
-        self.lost(now, worker, out);
+        out.push(Action::Note(Note::PutOut { worker, name, instance_id, reason }));
+        let had_part = |worker| run.open.as_ref().is_some_and(|open| open.has_used(worker));
+        if had_part(worker) || present.is_some_and(had_part) {
+            run.open = run.open.as_ref().map(super::open::Open::again);
+            out.extend(run.current().map(|work| Action::Begin { work }));
+        }
+        self.lost(now, present.unwrap_or(worker), out);
     }
 
     /// An answer that nobody asked for.
@@ -363,7 +378,7 @@ impl Cluster {
         if gathering && present >= needed && waited >= self.config.settle {
             self.place_again(now, out);
         } else if present < needed && self.config.wait_workers.is_some_and(|limit| waited >= limit) {
-            self.end(Outcome::TooFewWorkers { present, needed, waited }, out);
+            self.end(now, Outcome::TooFewWorkers { present, needed, waited }, out);
         }
     }
 }

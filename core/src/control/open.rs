@@ -139,6 +139,11 @@ impl Open {
         self.used.contains(&worker)
     }
 
+    /// Whether it has an answer of this worker, used or on trial.
+    pub(super) fn has_heard(&self, worker: WorkerId) -> bool {
+        self.has_used(worker) || self.trials.values().any(|trial| trial.has_heard(worker))
+    }
+
     /// Whether this worker was asked for something and has not answered.
     pub(super) fn is_owed_by(&self, worker: WorkerId) -> bool {
         self.asks.iter().any(|ask| ask.worker == worker)
@@ -340,7 +345,7 @@ impl Open {
             let asked =
                 |hand: &Hand| self.asks.iter().any(|ask| (ask.worker, ask.node) == (hand.worker, node));
             let new = |hand: &Hand| holds(hand) && !trial.has_heard(hand.worker) && !asked(hand);
-            let again = |hand: &Hand| trial.no_arbiter && trial.needs() == 1 && holds(hand) && !asked(hand);
+            let again = |hand: &Hand| trial.no_arbiter && trial.is_of_one() && holds(hand) && !asked(hand);
             let chosen = choose(hands, loads, None, new);
             if let Some(worker) = chosen.or_else(|| choose(hands, loads, None, again)) {
                 *loads.entry(worker).or_default() += shards.len() as u32;

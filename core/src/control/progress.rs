@@ -109,7 +109,7 @@ impl Cluster {
         let Some(open) = self.run.as_mut().and_then(|run| run.open.as_mut()) else { return };
         let work = open.work;
         if verdict.right.is_some() && !verdict.finite {
-            return self.end(Outcome::Diverged { work }, out);
+            return self.end(now, Outcome::Diverged { work }, out);
         }
         let accepted = open.settle(node, verdict);
         if let Some(author) = verdict.right.filter(|_| accepted) {
@@ -140,12 +140,13 @@ impl Cluster {
             return;
         }
         if !finite {
-            return self.end(Outcome::Diverged { work }, out);
+            return self.end(now, Outcome::Diverged { work }, out);
         }
         for worker in run.open.take().map(|open| open.late()).unwrap_or_default() {
             self.members.entry(worker).and_modify(|member| member.behind = true);
         }
         let run = self.run.as_mut().expect("it was there a moment ago");
+        run.departed.clear();
         if run.advance() {
             self.checkpoint_if_due(now, out);
         } else {

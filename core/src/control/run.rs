@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::members::{Arithmetic, Member, Members, weights};
+use super::members::{Arithmetic, Hello, Member, Members, weights};
 use super::open::{Dispatch, Hand, Open, Terms};
 use super::place::{Placement, place};
 use super::trial::is_audited;
@@ -167,6 +167,8 @@ pub(super) struct Run {
     /// Processes that were put out.
     pub(super) banned: BTreeMap<String, String>,
     pub(super) open: Option<Open>,
+    /// Who has answered in the open tree and is gone: the answer may yet turn out to be wrong.
+    pub(super) departed: BTreeMap<WorkerId, Hello>,
 }
 
 impl Run {
@@ -185,6 +187,7 @@ impl Run {
             unwritten: 0,
             banned: BTreeMap::new(),
             open: None,
+            departed: BTreeMap::new(),
         }
     }
 
@@ -294,6 +297,18 @@ impl Run {
         let audited =
             |node: crate::learn::tree::Node| is_audited(audit_rate, work.incarnation, place, node.first);
         open.dispatch(&hands, &Terms { now, holds: &holds, samples: &samples, audited: &audited })
+    }
+
+    /// Shards that the open tree misses and that nobody holds who could compute them.
+    pub(super) fn unheld(&self, members: &Members) -> Vec<u32> {
+        let Some(open) = &self.open else { return Vec::new() };
+        let split = open.work.phase.split();
+        let candidates = self.candidates(members);
+        let held = |index| {
+            let holds = |part: &super::members::Part| part.held.contains(&Shard { split, index });
+            candidates.iter().any(|(_, member)| member.part(self.job).is_some_and(holds))
+        };
+        open.unassigned().into_iter().filter(|&index| !held(index)).collect()
     }
 
     fn hands(&self, members: &Members) -> Vec<Hand> {

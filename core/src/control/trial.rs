@@ -4,8 +4,12 @@
 //! finite (has training diverged, or is the worker broken?) and when an audit picks it. An answer on trial is put
 //! aside until a second author has computed the same node. Two that agree are right. Where they differ, a third is
 //! asked, and in the end the coordinator, whose own answer settles it. Whoever differs from the verdict is faulty.
+//! Where the coordinator can't compute the job, a worker alone with its answer is asked again; of two that differ,
+//! with no third to ask, neither is trusted.
 //!
 //! The threat is a faulty worker, not a malicious one: two that lie alike are believed.
+
+use std::collections::BTreeSet;
 
 use super::WorkerId;
 
@@ -69,6 +73,11 @@ impl Trial {
         !self.opinions.is_empty()
     }
 
+    /// Whether all that was said was said by one author. It may be asked again: who contradicts itself is faulty.
+    pub(super) fn is_of_one(&self) -> bool {
+        self.opinions.iter().all(|opinion| opinion.author == self.opinions[0].author)
+    }
+
     /// How many more answers are needed, were there no other on its way.
     pub(super) fn needs(&self) -> usize {
         if self.opinions.len() < 2 { 2 - self.opinions.len() } else { 1 }
@@ -79,29 +88,32 @@ impl Trial {
         if self.opinions.len() < 2 { None } else { self.by(self.decisive()?) }
     }
 
-    /// What it comes to when nobody is left to ask: without the coordinator's answer all are distrusted.
+    /// What it comes to when nobody is left to ask: without the coordinator's answer, all that differ are distrusted.
+    /// One answer alone proves nothing, also against its author.
     pub(super) fn last_word(&self) -> Verdict {
         let settled = self.decisive().and_then(|right| self.by(right));
-        settled.unwrap_or_else(|| {
-            let mut faulty: Vec<_> = self.opinions.iter().filter_map(Opinion::worker).collect();
-            faulty.dedup();
-            Verdict { right: None, finite: false, faulty }
-        })
+        let differ = self.opinions.iter().any(|opinion| opinion.digest != self.opinions[0].digest);
+        let faulty = distinct(self.opinions.iter().filter(|_| differ));
+        settled.unwrap_or(Verdict { right: None, finite: false, faulty })
     }
 
     fn by(&self, right: &Opinion) -> Option<Verdict> {
-        let faulty = self.opinions.iter().filter(|opinion| opinion.digest != right.digest);
-        let faulty = faulty.filter_map(Opinion::worker).collect();
+        let faulty = distinct(self.opinions.iter().filter(|opinion| opinion.digest != right.digest));
         Some(Verdict { right: Some(right.author), finite: right.finite, faulty })
     }
 
-    /// The coordinator's opinion, or one that another author shares.
+    /// The coordinator's opinion, or one that another author shares; or what the only author has said twice.
     fn decisive(&self) -> Option<&Opinion> {
         let own = self.opinions.iter().find(|opinion| opinion.author == Author::Coordinator);
+        let lone = self.is_of_one();
+        let shares = |one: &Opinion, other: &Opinion| {
+            other.digest == one.digest && (lone || other.author != one.author)
+        };
         own.or_else(|| {
-            self.opinions.iter().enumerate().find_map(|(index, one)| {
-                self.opinions[..index].iter().find(|other| other.digest == one.digest)
-            })
+            self.opinions
+                .iter()
+                .enumerate()
+                .find_map(|(index, one)| self.opinions[..index].iter().find(|other| shares(one, other)))
         })
     }
 }
@@ -113,6 +125,10 @@ impl Opinion {
             Author::Coordinator => None,
         }
     }
+}
+
+fn distinct<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> Vec<WorkerId> {
+    opinions.filter_map(Opinion::worker).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Whether an audit picks this one of all nodes ever asked for: a share of `rate`, evenly spread.
@@ -170,6 +186,20 @@ mod tests {
         assert_eq!((word.right, word.faulty), (Some(Author::Coordinator), vec![]));
         let word = trial(&[(ONE, 7), (TWO, 8)]).last_word();
         assert_eq!((word.right, word.faulty), (None, vec![WorkerId(1), WorkerId(2)]));
+        let word = trial(&[(ONE, 7)]).last_word();
+        assert_eq!((word.right, word.faulty), (None, vec![]), "it has gone before another could answer");
+    }
+
+    #[test]
+    fn the_only_author_is_believed_when_it_repeats_itself_and_faulty_when_it_does_not() {
+        assert_eq!(faulty(&[(ONE, 7), (ONE, 7)]), Some(vec![]));
+        assert_eq!(faulty(&[(ONE, 7), (ONE, 8)]), None);
+        assert_eq!(faulty(&[(ONE, 7), (ONE, 8), (ONE, 7)]), Some(vec![1]));
+    }
+
+    #[test]
+    fn against_another_an_author_cannot_be_its_own_witness() {
+        assert_eq!(faulty(&[(ONE, 7), (TWO, 8), (ONE, 7)]), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millefeuille_core::control::{Event, Failure, JobId, Outcome, Start};
+use millefeuille_core::control::{Event, Failure, JobId, JobState, Outcome, Start};
 use millefeuille_core::data::dataset::CLASSES;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::tree::Tree;
@@ -19,9 +19,8 @@ use tracing::{debug, info, warn};
 
 use super::Driver;
 use crate::cluster::disk::{Claim, Claimed, Content, Order, Written};
-use crate::cluster::load::{self, Ready};
+use crate::cluster::load::{self, Beginning, Ready};
 use crate::cluster::messages::{Input, Serving};
-use crate::cluster::training::Training;
 use crate::cluster::{status, words};
 use crate::report::Shown;
 use crate::runs::{Ending, Existing, Found, RunDir, State, scan};
@@ -35,12 +34,16 @@ pub(in crate::cluster) struct Record {
     /// The run directory, until the job has its turn; then the disk thread has it.
     run: Option<RunDir>,
     pub(in crate::cluster) run_dir: String,
-    pub(in crate::cluster) history: Vec<Row>,
+    /// Shared with those who look at it.
+    pub(in crate::cluster) history: Arc<Vec<Row>>,
     pub(in crate::cluster) steps_per_epoch: u32,
     pub(in crate::cluster) shown: Vec<Shown>,
     /// How it ended in an earlier life of the coordinator.
     pub(in crate::cluster) ended: Option<Ending>,
 }
+
+/// So many jobs that have ended are listed; of older ones only the run directories are left.
+const ENDED_JOBS: usize = 1000;
 
 type Reply = oneshot::Sender<Result<String, Refusal>>;
 
@@ -90,8 +93,17 @@ impl Driver {
         let run_dir = path.display().to_string();
         let client_key = record.client_key;
         let steps_per_epoch = 0;
-        let record =
-            Record { id, job, client_key, run, run_dir, history, steps_per_epoch, shown: Vec::new(), ended };
+        let record = Record {
+            id,
+            job,
+            client_key,
+            run,
+            run_dir,
+            history: history.into(),
+            steps_per_epoch,
+            shown: Vec::new(),
+            ended,
+        };
         self.jobs.insert(number, record);
         if resumes {
             self.handle(Event::Submit { job: number });
@@ -156,7 +168,7 @@ impl Driver {
                     client_key,
                     run: Some(run),
                     run_dir,
-                    history: Vec::new(),
+                    history: Arc::default(),
                     steps_per_epoch: 0,
                     shown: Vec::new(),
                     ended: None,
@@ -192,7 +204,7 @@ impl Driver {
         tokio::spawn(async move {
             let panicked = |error: tokio::task::JoinError| {
                 let message = format!("the data cannot be made ready: {error}");
-                Ready { run: None, loaded: Err(Failure { exit_code: exit::UNEXPECTED, message }) }
+                Ready { run: None, training: Err(Failure { exit_code: exit::UNEXPECTED, message }) }
             };
             let loaded = Box::new(loading.await.unwrap_or_else(panicked));
             handle.send(Input::Loaded { job, loaded }).await;
@@ -205,11 +217,11 @@ impl Driver {
         if self.control.running() != Some(job) {
             return self.give_back(job, &Outcome::Cancelled);
         }
-        let (loaded, resumed) = match ready.loaded {
-            Ok(loaded) => *loaded,
+        let Beginning { training, from, history, resumed } = match ready.training {
+            Ok(beginning) => *beginning,
             Err(failure) => return self.handle(Event::Broken { job, failure }),
         };
-        let facts = loaded.facts.clone();
+        let facts = training.loaded.facts.clone();
         info!(
             "data is ready: {} training, {} validation, {} test samples; kernel {}, OpenBLAS {}",
             facts.sizes.train,
@@ -218,12 +230,9 @@ impl Driver {
             facts.arithmetic.kernel,
             facts.arithmetic.version
         );
-        let history = resumed.as_ref().map(|resumed| resumed.history()).unwrap_or_default();
-        let from = resumed.as_ref().map_or(Start::BEGINNING, |resumed| resumed.start());
-        if let Some(resumed) = &resumed {
-            info!("job {} goes on {}", record.id, resumed.text);
+        if let Some(text) = resumed {
+            info!("job {} goes on {text}", record.id);
         }
-        let training = Training::new(loaded, resumed);
         self.serving.send_replace(Some(Arc::new(Serving {
             job,
             tree: Tree::new(facts.shards),
@@ -233,7 +242,7 @@ impl Driver {
         })));
         record.job = training.job.clone();
         record.steps_per_epoch = facts.plan.steps();
-        record.history.clone_from(&history);
+        record.history = history.clone().into();
         if let Some(run) = record.run.take() {
             let content = Arc::new(Content {
                 job: training.job.clone(),
@@ -285,7 +294,7 @@ impl Driver {
             Err(failure) => self.handle(Event::Broken { job, failure }),
             Ok(Written::Epoch(row)) => {
                 debug!("epoch {} is written", row.epoch);
-                record.history.push(row);
+                Arc::make_mut(&mut record.history).push(row);
                 self.handle(Event::EpochWritten { job });
             }
             Ok(Written::Checkpoint) => self.handle(Event::CheckpointWritten { job }),
@@ -310,6 +319,7 @@ impl Driver {
             Outcome::Done => info!("job {id} is done"),
             _ => info!("job {id} has ended: {text}"),
         }
+        self.forget_old_jobs();
         let ran = self.serving.borrow().as_ref().is_some_and(|serving| serving.job == job);
         if !ran {
             return self.give_back(job, outcome);
@@ -320,6 +330,19 @@ impl Driver {
         self.disk.order(Order::End { ending: ending(outcome) });
         let workers: Vec<_> = self.sessions.keys().copied().collect();
         workers.into_iter().for_each(|worker| self.say(worker, Down::JobEnd(v1::JobEnd { job: job.0 })));
+    }
+
+    /// Of jobs that have ended long ago only the run directories are left.
+    fn forget_old_jobs(&mut self) {
+        let over = |(job, record): (&JobId, &Record)| {
+            let state = self.control.job_state(*job);
+            (record.ended.is_some() || matches!(state, Some(JobState::Ended(_)))).then_some(*job)
+        };
+        let over: Vec<_> = self.jobs.iter().filter_map(over).collect();
+        for job in &over[..over.len().saturating_sub(ENDED_JOBS)] {
+            self.jobs.remove(job);
+            self.control.forget(*job);
+        }
     }
 
     /// A job that ends before its turn has come gives its directory back; one that was to go on is noted as ended.

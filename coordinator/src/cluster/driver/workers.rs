@@ -154,7 +154,7 @@ impl Driver {
             return self.handle(Event::Leave { worker, departure });
         }
         let slots = self.control.members().get(&worker).map_or(1, |member| member.hello.slots);
-        training.clock.result(busy / slots);
+        training.clock.result(worker, busy / slots);
         let samples = sum.samples;
         let digest = (!finite || self.control.compares(work, node)).then(|| sum.digest());
         self.pending = Some((Author::Worker(worker), sum));
