@@ -219,14 +219,7 @@ fn next(shards: &Mutex<std::slice::Iter<'_, u32>>) -> Option<u32> {
 fn samples(store: &ShardStore, phase: Phase, index: u32) -> ShardSamples<'_> {
     let stored =
         store.get(Shard { split: phase.split(), index }).expect("the store has every shard of the job");
-    let samples = &stored.samples;
-    ShardSamples {
-        shard: index,
-        shards: store.shards(),
-        width: samples.width(),
-        pixels: samples.pixels(),
-        labels: samples.labels(),
-    }
+    ShardSamples::of(&stored.samples, index, store.shards())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -82,6 +82,14 @@ impl Run {
         lines.lines().map(|line| serde_json::from_str(line).expect("a line of history is JSON")).collect()
     }
 
+    /// How many epochs are finished, in a run that is still written.
+    ///
+    /// # Panics
+    /// If there is no history.
+    pub fn history_so_far(&self) -> usize {
+        self.text("history.jsonl").matches('\n').count()
+    }
+
     /// The events so far, each a whole line; none if there is no such file.
     ///
     /// # Panics
@@ -109,14 +117,6 @@ impl Run {
     /// What was asked of others because a worker was gone, a line each.
     pub fn taken_over(&self) -> Vec<String> {
         self.told("reassigned").into_iter().filter(|told| told.contains("is gone from")).collect()
-    }
-
-    /// How many epochs are finished, in a run that is still written.
-    ///
-    /// # Panics
-    /// If there is no history.
-    pub fn history_so_far(&self) -> usize {
-        self.text("history.jsonl").matches('\n').count()
     }
 
     /// A column of the history.

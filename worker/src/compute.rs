@@ -243,14 +243,7 @@ fn compute(task: &Task, pool: &Pool, scratch: &mut Scratch) -> (Vec<f32>, PieceO
     let Task { batch, shard, .. } = task;
     let Batch { job, work, parameters, .. } = &**batch;
     let learner = Learner { model: &job.model, spec: &job.spec, parameters };
-    let samples = &batch.samples[shard];
-    let samples = piece::ShardSamples {
-        shard: *shard,
-        shards: job.spec.shards,
-        width: samples.width(),
-        pixels: samples.pixels(),
-        labels: samples.labels(),
-    };
+    let samples = piece::ShardSamples::of(&batch.samples[shard], *shard, job.spec.shards);
     if work.phase != Phase::Train {
         return (Vec::new(), learner.evaluate_piece(&samples, scratch));
     }

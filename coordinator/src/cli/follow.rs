@@ -165,8 +165,7 @@ impl View {
             place => format!("job {} is queued, number {place} in line", self.job.id),
         };
         let new = || Waiting { text: text.clone(), since: Instant::now(), said: false };
-        let same = |waiting: &mut Waiting| without_times(&waiting.text) == without_times(&text);
-        let waiting = self.waiting.take_if(same).unwrap_or_else(new);
+        let waiting = self.waiting.take_if(|waiting| waiting.text == text).unwrap_or_else(new);
         let due = !waiting.said && waiting.since.elapsed() >= WHILE;
         self.waiting = Some(Waiting { said: waiting.said || due, ..waiting });
         if due {
@@ -207,16 +206,6 @@ impl View {
             progress.finish();
         }
     }
-}
-
-/// What is waited for, without how long: the seconds in it change all the time.
-fn without_times(text: &str) -> Vec<&str> {
-    let words: Vec<&str> = text.split(' ').collect();
-    let is_time = |index: usize| {
-        let unit = words.get(index + 1).map(|unit| unit.trim_end_matches(|c: char| !c.is_alphanumeric()));
-        unit == Some("s") && words[index].trim_start_matches('(').parse::<f64>().is_ok()
-    };
-    (0..words.len()).filter(|&index| !is_time(index)).map(|index| words[index]).collect()
 }
 
 pub(super) fn row(epoch: v1::Epoch) -> Row {

@@ -54,14 +54,7 @@ impl Task {
     fn piece(&self, index: u32, scratch: &mut Scratch) -> Option<Sum> {
         let Self { work, spec, plan, model, .. } = self;
         let stored = self.store.get(Shard { split: work.phase.split(), index })?;
-        let samples = &stored.samples;
-        let samples = ShardSamples {
-            shard: index,
-            shards: spec.shards,
-            width: samples.width(),
-            pixels: samples.pixels(),
-            labels: samples.labels(),
-        };
+        let samples = ShardSamples::of(&stored.samples, index, spec.shards);
         let learner = Learner { model, spec, parameters: bytemuck::cast_slice(&self.parameters) };
         let mut gradient = Vec::new();
         let outcome = if work.phase == Phase::Train {
