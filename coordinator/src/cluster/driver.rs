@@ -95,7 +95,6 @@ impl Driver {
 
     /// Runs until it is told to stop.
     pub(super) async fn run(mut self) {
-        self.find_runs();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -155,8 +155,10 @@ impl Cluster {
     /// # Errors
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
-        let Self { driver, handle, services } = self;
+        let Self { mut driver, handle, services } = self;
         let (stop, stopped) = watch::channel(false);
+        // Whoever asks must find the jobs of an earlier life: a follower that heard of none would give up.
+        driver.find_runs();
         let mut driver = tokio::spawn(driver.run());
         let mut server = tokio::spawn(serve(listener, services, handle.clone(), stopped));
         tokio::select! {
