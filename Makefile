@@ -11,7 +11,7 @@ EPOCHS ?= 5
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install build train check test bench clean
+.PHONY: help install build train check test chaos bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -30,6 +30,10 @@ check: install ## the quick part of the tests: formatting, clippy, unit tests
 
 test: install ## every test, cheapest first
 	@scripts/test.sh all
+
+chaos: install ## disturb a cluster at random (SECONDS=60, SEED=… repeats a run)
+	cargo build --workspace --bins --locked
+	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) cargo test --locked -p millefeuille-tests --test chaos -- --nocapture
 
 bench: build ## measure against the floor and write bench/latest.json (ARGS="…")
 	cargo run --release --locked -p millefeuille-bench -- $(ARGS)
