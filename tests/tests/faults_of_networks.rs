@@ -73,7 +73,7 @@ impl<'h> Far<'h> {
         self.computes_far_away();
     }
 
-    fn is_done(mut self) {
+    fn ends_well(mut self) {
         self.following.wait().with_code(0);
         let run = self.home.run("runs/small-1");
         assert!(
@@ -94,7 +94,7 @@ fn a_connection_that_is_cut_is_noticed_at_once_and_made_again() {
     far.far.says("trying again");
 
     far.comes_back();
-    far.is_done();
+    far.ends_well();
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_network_that_is_silent_both_ways_is_noticed_by_both() {
     far.far.says("a heartbeat was not answered");
 
     far.comes_back();
-    far.is_done();
+    far.ends_well();
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_worker_that_is_not_heard_is_given_up_and_comes_back() {
     far.is_given_up("nothing came from it for");
 
     far.comes_back();
-    far.is_done();
+    far.ends_well();
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_worker_that_hears_nothing_gives_up_itself_and_comes_back() {
     far.far.says("a heartbeat was not answered");
 
     far.comes_back();
-    far.is_done();
+    far.ends_well();
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_worker_that_comes_again_before_it_is_missed_takes_its_own_place() {
     far.computes_far_away();
     let workers = far.client.workers();
     assert_eq!(workers.len(), 2, "nobody is counted twice: {workers:?}");
-    far.is_done();
+    far.ends_well();
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn answers_that_come_late_over_a_long_way_are_no_sign_of_death() {
     until("two epochs are trained so", || (epochs() > before + 1).then_some(()));
     far.proxy.heal();
 
-    far.is_done();
+    far.ends_well();
     let left = home.run("runs/small-1").told("left");
     assert!(left.is_empty(), "nobody was given up: {left:?}");
 }
