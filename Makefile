@@ -11,10 +11,10 @@ EPOCHS ?= 5
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install build train check test chaos bench clean
+.PHONY: help install build train check test chaos bench bench-faults clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
 install: ## install what a build needs and is missing
 	@scripts/install.sh
@@ -37,6 +37,9 @@ chaos: install ## disturb a cluster at random (SECONDS=60, SEED=… repeats a ru
 
 bench: build ## measure against the floor and write bench/latest.json (ARGS="…")
 	cargo run --release --locked -p millefeuille-bench -- $(ARGS)
+
+bench-faults: build ## measure what losing workers costs and write bench/faults.json (ARGS="…")
+	cargo run --release --locked -p millefeuille-bench -- faults $(ARGS)
 
 clean: ## delete what was built (runs stay)
 	cargo clean

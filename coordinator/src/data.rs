@@ -9,7 +9,7 @@ use millefeuille_core::data::dataset::{Dataset, FILES};
 use millefeuille_core::data::idx::{self, Kind};
 use millefeuille_core::job::Source;
 
-use crate::input;
+use crate::{failpoints, input};
 
 /// What is in each of [`FILES`].
 const KINDS: [Kind; 4] = [Kind::Images, Kind::Labels, Kind::Images, Kind::Labels];
@@ -19,6 +19,7 @@ const KINDS: [Kind; 4] = [Kind::Images, Kind::Labels, Kind::Images, Kind::Labels
 /// # Errors
 /// One line that names the file, what is wrong with it, and what to do.
 pub fn read(source: &Source) -> Result<Dataset, String> {
+    failpoints::at("data-before-read");
     let files = match source {
         Source::Mnist => builtin::mnist(),
         Source::Directory(directory) => from_directory(directory)?,

@@ -1,6 +1,6 @@
 //! How processes end, and how others take it: signals, deaths, silence.
 
-use millefeuille_tests::home::Home;
+use millefeuille_tests::home::{Call, Home};
 use millefeuille_tests::process::{Process, Seen, Signal, until};
 
 /// A job that does not end by itself while a test looks.
@@ -64,24 +64,57 @@ fn ctrl_c_twice_ends_a_training_at_once() {
 }
 
 #[test]
-fn ctrl_c_ends_a_training_that_waits_for_workers() {
+fn ctrl_c_ends_a_training_whose_data_hangs() {
     let home = small();
-    let mut train = home.coordinator(&format!("{LONG} --workers 1 --min-workers 2 --run-dir run")).start();
-    train.says("waiting for workers: 1 of at least 2");
-    let workers = train.children();
+    let hangs = |call: Call| call.env("FAILPOINTS", "data-before-read=sleep(600000)");
+    for signals in [&[Signal::INT][..], &[Signal::TERM], &[Signal::INT, Signal::INT]] {
+        let mut train =
+            hangs(home.coordinator("train small.toml --workers 1 --run-dir run --overwrite")).start();
+        train.says("reading the data");
+        let workers = train.children();
 
-    train.signal(Signal::INT);
+        signals.iter().for_each(|&signal| train.signal(signal));
 
-    train.wait().error(130);
-    workers.iter().for_each(Seen::ends);
+        train.wait().with_code(130);
+        workers.iter().for_each(Seen::ends);
+    }
+
+    let mut serve =
+        hangs(home.coordinator("serve --listen 127.0.0.1:0 --job small.toml --runs-dir runs")).start();
+    serve.says("small-1 is queued");
+    serve.signal(Signal::TERM);
+    serve.wait().with_code(0);
 }
 
 #[test]
-fn too_few_workers_in_time_end_a_training() {
+fn ctrl_c_ends_a_command_that_hangs_at_once() {
     let home = small();
+    home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
+    for command in ["evaluate run", "show data small.toml", "show run run"] {
+        let call = home.coordinator(command).env("FAILPOINTS", "data-before-read=sleep(600000)");
+        let evaluate = call.start();
+        until("it handles signals", || handles_interrupts(evaluate.pid()).then_some(()));
+        evaluate.signal(Signal::INT);
+        let mut evaluate = evaluate;
+        evaluate.wait().with_code(130);
+    }
+}
 
-    let train = "train small.toml --workers 1 --min-workers 2 --wait-workers 1 --run-dir run";
-    let error = home.coordinator(train).fails(5);
+/// Whether a process has a handler for SIGINT, as the kernel says.
+fn handles_interrupts(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+    let caught = u64::from_str_radix(caught.trim(), 16).unwrap_or(0);
+    caught & (1 << (Signal::INT.as_raw() - 1)) != 0
+}
+
+#[test]
+fn too_few_workers_in_time_end_a_job() {
+    let home = small();
+    let cluster = home.cluster("--min-workers 2 --wait-workers 1");
+    let _worker = cluster.joined_by("--slots 1");
+
+    let error = cluster.coordinator("train small.toml").fails(5);
 
     assert!(error.contains("1 of at least 2") && error.contains("--min-workers"), "{error}");
 }
@@ -302,7 +335,8 @@ fn ctrl_c_ends_an_idle_cluster_well_whoever_listens() {
     cluster.serve.signal(Signal::INT);
 
     cluster.serve.wait().with_code(0);
-    watching.wait().error(4);
+    let error = watching.wait().error(4);
+    assert!(error.contains(&cluster.address) && error.contains("gone"), "{error}");
 }
 
 #[test]

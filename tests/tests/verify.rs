@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use millefeuille_core::job::Job;
+use millefeuille_tests::data::FILES;
 use millefeuille_tests::home::Home;
 use millefeuille_tests::process::{Signal, until};
 use millefeuille_tests::run::Run;
@@ -169,6 +171,29 @@ fn another_arithmetic_is_no_difference() {
     let error = home.coordinator("verify run").fails(8);
 
     for text in ["run: cannot be verified here", "OpenBLAS 0.1.99", &format!("OpenBLAS {version}")] {
+        assert!(error.contains(text), "{text}: {error}");
+    }
+    home.coordinator("verify run --quick").succeeds();
+}
+
+#[test]
+fn a_kernel_that_this_machine_does_not_have_is_no_difference() {
+    let home = trained();
+    let run = home.run("run");
+    let ours = run.receipt_text("blas_kernel");
+    // As if it had been computed with a kernel of another machine.
+    edit(&run, "job.toml", |text| text.replace(&ours, "Elsewhere"));
+    let job = Job::parse("job.toml", &run.text("job.toml")).unwrap();
+    let hashes = FILES.map(|name| run.receipt()["data_sha256"][name].as_str().unwrap().to_string());
+    edit_receipt(&run, |receipt| {
+        receipt["blas_kernel"] = json!("Elsewhere");
+        receipt["job_sha256"] = json!(job.sha256(&hashes, "Elsewhere"));
+    });
+    fs::remove_dir_all(run.path().join("checkpoints")).unwrap();
+
+    let error = home.coordinator("verify run").fails(8);
+
+    for text in ["run: cannot be verified here", "\"Elsewhere\"", &ours] {
         assert!(error.contains(text), "{text}: {error}");
     }
     home.coordinator("verify run --quick").succeeds();

@@ -70,8 +70,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn work(args: Args) -> ExitCode {
-    #[cfg(feature = "failpoints")]
-    let _failing = fail::FailScenario::setup();
     let kernel = process::started_for().parse().unwrap_or(BlasKernel::Native);
     if let Err(message) = process::own_kernel(&kernel) {
         return process::fail(exit::NOT_ALLOWED, &message);

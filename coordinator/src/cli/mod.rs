@@ -147,8 +147,7 @@ pub fn main() -> ExitCode {
         }
         Some(PROBE) => probe::run(),
         _ => {
-            #[cfg(feature = "failpoints")]
-            let _failing = fail::FailScenario::setup();
+            millefeuille_worker::failpoints::set_up();
             match usage::parse::<Args>(std::env::args_os()) {
                 Ok((args, matches)) => run(args.command, &Given::of(&Args::command(), &matches)),
                 Err(code) => return code,

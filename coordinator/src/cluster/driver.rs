@@ -18,7 +18,7 @@ use millefeuille_core::control::{Action, Author, Cluster, Event, JobId, Note, Wo
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_response::Message as Down;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, info};
+use tracing::{debug, info, trace};
 
 use super::disk::{Disk, Order};
 use super::messages::{Input, Outgoing, Serving, Sum, Traffic};
@@ -214,6 +214,7 @@ impl Driver {
             Action::Arbitrate { work, node } => self.arbitrate(work, node),
             Action::Close { work } => {
                 let finite = self.training.as_mut().is_some_and(|training| training.close(work));
+                trace!("{work} is closed");
                 self.happened.push_back(Event::Closed { work, finite });
             }
             Action::Checkpoint { from, .. } => self.checkpoint(from),

@@ -156,9 +156,9 @@ impl Cluster {
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
         let Self { mut driver, handle, services } = self;
-        let (stop, stopped) = watch::channel(false);
-        // Whoever asks must find the jobs of an earlier life: a follower that heard of none would give up.
+        // Before anybody can ask: a follower that comes back must find its job.
         driver.find_runs();
+        let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
         let mut server = tokio::spawn(serve(listener, services, handle.clone(), stopped));
         tokio::select! {
