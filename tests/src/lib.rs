@@ -11,6 +11,7 @@
 //! - [`data`]: small data sets, and MNIST's own files.
 //! - [`run`]: what a run directory holds.
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
+//! - [`chaos`]: whatever can happen, from a seed.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
 //!
 //! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
@@ -18,6 +19,7 @@
 //! No test waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
 //! of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`.
 
+pub mod chaos;
 pub mod cluster;
 pub mod data;
 pub mod home;
