@@ -101,7 +101,7 @@ fn the_only_worker_is_compared_with_the_coordinator() {
 }
 
 #[test]
-fn a_number_that_is_none_is_computed_again_elsewhere_and_its_senders_steps_are_suspect() {
+fn a_number_that_is_none_is_computed_again_elsewhere_without_any_audit() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 1");
