@@ -183,7 +183,8 @@ fn a_submission_that_was_acknowledged_is_there_after_a_crash_and_is_not_made_twi
     cluster.comes_back("");
 
     let client = cluster.client();
-    assert_eq!(client.jobs().iter().map(|job| job.id.clone()).collect::<Vec<_>>(), [id.clone()]);
+    let jobs = client.jobs();
+    assert!(jobs.len() == 1 && jobs[0].id == id, "{jobs:?}");
     assert_eq!(client.submit(&job, "the same").unwrap(), id);
     assert_eq!(client.jobs().len(), 1);
     assert_ne!(client.submit(&job, "another").unwrap(), id);
@@ -333,23 +334,31 @@ type Damage = (&'static str, fn(&str, &str));
 
 const DAMAGES: [Damage; 6] = [
     ("its own SHA-256", |manifest, _| cut(manifest)),
-    ("cut short", |manifest, _| fs::write(manifest, "").unwrap()),
+    ("cut short", |manifest, _| write(manifest, b"")),
     ("its own SHA-256", |manifest, _| flip(manifest)),
     ("damaged", |_, data| cut(data)),
     ("damaged", |_, data| flip(data)),
-    ("missing", |_, data| fs::remove_file(data).unwrap()),
+    ("missing", |_, data| fs::remove_file(data).expect("files can be removed")),
 ];
 
+fn read(path: &str) -> Vec<u8> {
+    fs::read(path).expect("the file is there")
+}
+
+fn write(path: &str, bytes: &[u8]) {
+    fs::write(path, bytes).expect("files can be written");
+}
+
 fn cut(path: &str) {
-    let bytes = fs::read(path).unwrap();
-    fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    let bytes = read(path);
+    write(path, &bytes[..bytes.len() / 2]);
 }
 
 fn flip(path: &str) {
-    let mut bytes = fs::read(path).unwrap();
+    let mut bytes = read(path);
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
-    fs::write(path, bytes).unwrap();
+    write(path, &bytes);
 }
 
 /// The newest checkpoint of a run: manifest and data file.
@@ -414,10 +423,11 @@ fn a_run_without_any_whole_checkpoint_is_refused() {
 /// A file in our sealed JSON, changed and sealed anew, as a newer program would.
 fn of_a_newer_version(path: &str) {
     use sha2::{Digest as _, Sha256};
-    let text = fs::read_to_string(path).unwrap().replacen("\"format\": 1", "\"format\": 99", 1);
-    let (body, _) = text.rsplit_once(",\n  \"sha256\"").unwrap();
+    let text = String::from_utf8(read(path)).expect("it is text");
+    let text = text.replacen("\"format\": 1", "\"format\": 99", 1);
+    let (body, _) = text.rsplit_once(",\n  \"sha256\"").expect("it is sealed");
     let hash = hex::encode(Sha256::digest(body));
-    fs::write(path, format!("{body},\n  \"sha256\": \"{hash}\"\n}}\n")).unwrap();
+    write(path, format!("{body},\n  \"sha256\": \"{hash}\"\n}}\n").as_bytes());
 }
 
 #[test]
