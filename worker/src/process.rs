@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use millefeuille_core::blas;
 use millefeuille_core::blas::environment::{self, Cpu, Decision};
 use millefeuille_core::job::BlasKernel;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -170,6 +171,17 @@ pub fn random_hex() -> String {
 /// A random number in `[0, 1)`, for back-off: nothing that is trained depends on it.
 pub fn random_share() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Lets this process have as many files and connections open as it is allowed to.
+///
+/// A coordinator has two connections a worker, and a lock file a queued job; what is usual at first is 1,024 in all.
+pub fn open_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the number of open files stays as it was: {error}");
+    }
 }
 
 /// A name for people: `host:process`.

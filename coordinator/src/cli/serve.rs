@@ -48,6 +48,7 @@ A port of 0 picks a free one; the log says which.";
 
 pub(super) fn run(args: Args) -> Result {
     args.settings.check()?;
+    process::open_many_files();
     process::own_kernel(&millefeuille_core::job::BlasKernel::Native)
         .map_err(|message| Failed::new(exit::USAGE, message))?;
     let job = args.job.as_deref().map(read_job).transpose()?;
@@ -102,17 +103,21 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     config.control.expected_workers = config.control.min_workers;
     config.control.wait_workers = args.wait_workers;
     config.resumes = true;
+    // The same job again is the one that is there: going on, or done.
+    let job =
+        job.map(|job_toml| (format!("serve --job {}", hex::encode(Sha256::digest(&job_toml))), job_toml));
+    config.job_key = job.as_ref().map(|(key, _)| key.clone());
     let cluster = Cluster::new(config);
     let handle = cluster.handle();
     info!("listening on {address}; workers join with: worker --coordinator {address}");
-    if let Some(job_toml) = job {
+    if let Some((client_key, job_toml)) = job {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        // The same job again is the one that is there: going on, or done.
-        let client_key = format!("serve --job {}", hex::encode(Sha256::digest(&job_toml)));
         handle.send(Input::Submit { job_toml, client_key, reply }).await;
         tokio::spawn(async move {
-            if let Ok(Err(status)) = answer.await {
-                tracing::error!("--job: {}", status.message());
+            match answer.await {
+                Ok(Ok(id)) => info!("--job is job {id}"),
+                Ok(Err(status)) => tracing::error!("--job: {}", status.message()),
+                Err(_) => {}
             }
         });
     }

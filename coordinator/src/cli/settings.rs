@@ -11,6 +11,9 @@ use crate::cluster::Config;
 /// Under what the settings stand in the help.
 pub(super) const HEADING: &str = "Cluster";
 
+/// In seconds. The coordinator looks for silent workers ten times a second.
+const SHORTEST_DEADLINE: f64 = 0.5;
+
 /// How a cluster treats its workers.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = HEADING)]
@@ -59,6 +62,13 @@ impl Settings {
             let message = format!(
                 "--heartbeat-deadline {deadline}: must be longer than the heartbeat interval of {interval} s \
                  (several times as long, or one late heartbeat costs a worker)"
+            );
+            return Err(Failed::new(exit::USAGE, message));
+        }
+        if deadline < SHORTEST_DEADLINE {
+            let message = format!(
+                "--heartbeat-deadline {deadline}: must be at least {SHORTEST_DEADLINE} s (a busy machine is silent for as \
+                 long now and then)"
             );
             return Err(Failed::new(exit::USAGE, message));
         }

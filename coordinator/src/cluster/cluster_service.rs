@@ -187,7 +187,8 @@ async fn follow(
         let Some(job) = snapshot.job(&id) else { return };
         let message = v1::WatchJobResponse {
             job: Some(job.job.clone()),
-            new_epochs: job.history[epochs_sent..].iter().map(status::epoch).collect(),
+            // A run that goes on from a checkpoint has fewer epochs than were shown before.
+            new_epochs: job.history.iter().skip(epochs_sent).map(status::epoch).collect(),
             progress: job.progress,
             outcome: job.outcome.clone(),
         };

@@ -32,8 +32,8 @@ use crate::see::history::Row;
 pub(super) enum Order {
     /// Somebody submits a job: claim a run directory for it.
     Claim(Box<Claim>),
-    /// A job that never ran gives its directory back; what was there of it before says how it ended.
-    GiveBack { run: RunDir, ending: Ending },
+    /// A job that did not come to run gives its directory back. One that an earlier life has left stays in it.
+    GiveBack { job: JobId, run: RunDir, found: bool, ending: Ending },
     /// The run goes on from here.
     Begin { job: JobId, run: RunDir, content: Arc<Content>, history: Vec<Row> },
     /// An event, for `events.jsonl`.
@@ -108,12 +108,14 @@ pub(super) struct Content {
 /// Something that was written.
 #[derive(Debug)]
 pub enum Written {
-    /// A checkpoint in the middle of an epoch.
-    Checkpoint,
-    /// A line of history.
-    Epoch(Row),
+    /// A checkpoint in the middle of an epoch: the optimizer steps before it.
+    Checkpoint(u64),
+    /// A line of history; the optimizer steps before its checkpoint, if it has one.
+    Epoch(Row, Option<u64>),
     /// The result; the first test images with their predictions.
     Result(Vec<Shown>),
+    /// How the job ended, where that is noted at all.
+    Ended,
 }
 
 /// Events that may wait for the disk. What else may wait is bounded by whoever orders it: a few epochs, a checkpoint,
@@ -187,13 +189,20 @@ impl Writer {
             }
             match order {
                 Order::Claim(claim) => self.say(Input::Claimed(Box::new(claim.claim()))),
-                Order::GiveBack { run, ending } => give_back(run, &ending),
+                Order::GiveBack { job, run, found, ending } => {
+                    give_back(run, found, &ending);
+                    self.say(Input::Written { job, written: Ok(Written::Ended) });
+                }
                 Order::Begin { job, run, content, history } => {
                     self.run = Some(Run { job, directory: run, content, history, failed: false });
                 }
                 Order::End { ending } => {
-                    if let Some(run) = self.run.take() {
-                        end(run.directory, &ending);
+                    if let Some(Run { job, directory, failed, .. }) = self.run.take() {
+                        // One whose disk failed is unfinished, and can be gone on with.
+                        if !failed {
+                            end(directory, &ending);
+                        }
+                        self.say(Input::Written { job, written: Ok(Written::Ended) });
                     }
                 }
                 order => {
@@ -223,7 +232,7 @@ impl Writer {
     }
 }
 
-/// Notes how a run ended. One whose disk fails stays unfinished, and can be gone on with.
+/// Notes how a run ended.
 fn end(mut run: RunDir, ending: &Ending) {
     let noted = matches!(run.record().state, State::Ended { .. });
     if noted {
@@ -236,9 +245,10 @@ fn end(mut run: RunDir, ending: &Ending) {
 
 /// A job that did not come to run. One that had run before and cannot be gone on with stays unfinished, as it was: its
 /// data may be put back, or a newer program take it up.
-fn give_back(run: RunDir, ending: &Ending) {
-    if run.record().state != State::Queued {
-        return if ending.exit_code == exit::INTERRUPTED {
+fn give_back(run: RunDir, found: bool, ending: &Ending) {
+    let (cancelled, begun) = (ending.exit_code == exit::INTERRUPTED, run.record().state != State::Queued);
+    if begun || found && !cancelled {
+        return if cancelled {
             end(run, ending)
         };
     }
@@ -251,16 +261,20 @@ impl Run {
     fn write(&mut self, order: Order) -> Result<Option<Written>, RunError> {
         match order {
             Order::Event { kind, text } => self.directory.event(kind, &text).map(|()| None),
-            Order::Checkpoint(snapshot) => self.checkpoint(*snapshot).map(|()| Some(Written::Checkpoint)),
+            Order::Checkpoint(snapshot) => {
+                let tag = snapshot.from.parameter_tag;
+                self.checkpoint(*snapshot).map(|()| Some(Written::Checkpoint(tag)))
+            }
             Order::Epoch { mut row, ledger, snapshot, checkpoint } => {
                 row.weights_sha256 = weights_sha256(&snapshot.parameters);
                 self.directory.append_history(&row)?;
                 self.directory.append_ledger(&ledger)?;
                 self.history.push(row.clone());
+                let tag = checkpoint.then_some(snapshot.from.parameter_tag);
                 if checkpoint {
                     self.checkpoint(*snapshot)?;
                 }
-                Ok(Some(Written::Epoch(row)))
+                Ok(Some(Written::Epoch(row, tag)))
             }
             Order::Save { parameters, suspects } => self.save(&parameters, &suspects).map(Some),
             Order::Claim(_) | Order::GiveBack { .. } | Order::Begin { .. } | Order::End { .. } => Ok(None),
@@ -298,7 +312,10 @@ impl Run {
         let receipt = self.receipt(job, weights_sha256(parameters), suspects);
         let text = serde_json::to_string_pretty(&receipt).unwrap_or_default() + "\n";
         self.directory.write(names::RECEIPT, text.as_bytes())?;
-        self.directory.end(exit::DONE, "done")?;
+        // The receipt is there: the run is done, whether that can be noted or not.
+        if let Err(error) = self.directory.end(exit::DONE, "done") {
+            warn!("that the run is done is said by its receipt only: {error}");
+        }
         Ok(Written::Result(shown))
     }
 

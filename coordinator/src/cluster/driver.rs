@@ -50,6 +50,12 @@ pub(super) struct Driver {
     pub(super) jobs: BTreeMap<JobId, Record>,
     /// Submissions that are being written, by their client's key.
     submissions: jobs::Submissions,
+    /// Who waits for the end of which job to be on disk.
+    cancelled: BTreeMap<JobId, Vec<jobs::Cancelled>>,
+    /// The job whose data is read.
+    loading: Option<JobId>,
+    /// The job whose data is read next.
+    to_load: Option<JobId>,
     pub(super) training: Option<Training>,
     /// The result that the control machine is asked about.
     pending: Option<(Author, Sum)>,
@@ -62,6 +68,8 @@ pub(super) struct Driver {
     published: Instant,
     /// When the control machine was last told that time has passed.
     ticked: Duration,
+    /// Whether this process was asleep before that.
+    slept: bool,
     serving: watch::Sender<Option<Arc<Serving>>>,
 }
 
@@ -80,6 +88,9 @@ impl Driver {
             sessions: BTreeMap::new(),
             jobs: BTreeMap::new(),
             submissions: jobs::Submissions::default(),
+            cancelled: BTreeMap::new(),
+            loading: None,
+            to_load: None,
             training: None,
             pending: None,
             happened: VecDeque::new(),
@@ -89,6 +100,7 @@ impl Driver {
             status,
             published: Instant::now(),
             ticked: Duration::ZERO,
+            slept: false,
             serving,
         }
     }
@@ -111,6 +123,8 @@ impl Driver {
         }
         self.last_checkpoint();
         self.say_goodbye();
+        // Before the disk thread is waited for: what it has to say would otherwise wait for us.
+        self.inbox.close();
     }
 
     fn say_goodbye(&mut self) {
@@ -133,9 +147,7 @@ impl Driver {
             }
             Input::Submit { job_toml, client_key, reply } => self.submit(&job_toml, client_key, reply),
             Input::Claimed(claimed) => self.claimed(*claimed),
-            Input::Cancel { job_id, reply } => {
-                let _ = reply.send(self.cancel(&job_id));
-            }
+            Input::Cancel { job_id, reply } => self.cancel(&job_id, reply),
             Input::Loaded { job, loaded } => self.loaded(job, *loaded),
             Input::Written { job, written } => self.written(job, written),
             Input::NoLocalWorkers(message) => self.no_local_workers(message),
@@ -167,16 +179,17 @@ impl Driver {
     fn tick(&mut self) {
         let now = self.now();
         let heard = |(&worker, session): (&WorkerId, &Session)| {
-            (worker, now.saturating_sub(session.traffic.silence()), session.traffic.sent())
+            (worker, now.saturating_sub(session.traffic.silence()), session.traffic.moved())
         };
         let heard: Vec<_> = self.sessions.iter().map(heard).collect();
-        for (worker, at, sent) in heard {
-            self.handle(Event::Heard { worker, at, sent });
+        for (worker, at, moved) in heard {
+            self.handle(Event::Heard { worker, at, moved });
         }
-        // A coordinator that was stopped itself gives its workers a moment: what they sent waits to be read.
-        let late = now.saturating_sub(self.ticked) > self.config.control.heartbeat_deadline / 2;
+        // A coordinator that was stopped itself gives its workers a moment, once: what they sent waits to be read.
+        let long = (self.config.control.heartbeat_deadline / 2).max(5 * TICK);
+        self.slept = !self.slept && now.saturating_sub(self.ticked) > long;
         self.ticked = now;
-        if !late {
+        if !self.slept {
             self.handle(Event::Tick);
         }
     }
@@ -199,7 +212,8 @@ impl Driver {
                 self.close(worker, None);
             }
             Action::UseKernel { worker, kernel } => {
-                self.say(worker, Down::UseKernel(v1::UseKernel { kernel }))
+                self.say(worker, Down::UseKernel(v1::UseKernel { kernel }));
+                self.close(worker, None);
             }
             Action::Load { job } => self.load(job),
             Action::StartJob { worker, job } => self.start_job(worker, job),

@@ -56,6 +56,8 @@ pub struct Config {
     pub runs_dir: PathBuf,
     /// Whether unfinished and queued runs that are there go on.
     pub resumes: bool,
+    /// The client's key of the job that this cluster is to serve, if there is one.
+    pub job_key: Option<String>,
     /// The directory of the first job, if it is fixed.
     pub first_run: Option<RunDir>,
     /// What workers must know to be let in.
@@ -86,6 +88,7 @@ impl Config {
             heartbeat_interval,
             runs_dir,
             resumes: false,
+            job_key: None,
             first_run: None,
             token: None,
             max_queued: 1024,

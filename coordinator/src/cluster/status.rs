@@ -13,7 +13,7 @@ use millefeuille_worker::process::exit;
 use super::driver::{Driver, Record, Session};
 use super::waiting::{self, Wait};
 use crate::report::Shown;
-use crate::runs::Ending;
+use crate::runs::{Ending, checkpoint};
 use crate::see::history::Row;
 
 /// A snapshot of the cluster.
@@ -108,19 +108,27 @@ fn ending(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
     }
     match state {
         Some(JobState::Ended(Outcome::Done | Outcome::Cancelled)) => String::new(),
-        Some(JobState::Ended(outcome)) => describe(outcome),
+        Some(JobState::Ended(outcome)) => {
+            driver.jobs.get(&number).map_or_else(String::new, |job| describe(job, outcome))
+        }
         _ => String::new(),
     }
 }
 
 /// How a job ended, for people.
-pub(super) fn describe(outcome: &Outcome) -> String {
+pub(super) fn describe(record: &Record, outcome: &Outcome) -> String {
     match outcome {
         Outcome::Done => "done".to_string(),
         Outcome::Cancelled => "cancelled".to_string(),
-        Outcome::Diverged { work } => format!(
-            "training diverged: the loss is not finite after {work} (try a smaller --learning-rate, or scaled input)"
-        ),
+        Outcome::Diverged { work } => {
+            let before = record.checkpoint.map(|tag| checkpoint::data_file(record.run_dir.as_ref(), tag));
+            let before = before.map(|path| format!("; the state before is in {}", path.display()));
+            format!(
+                "training diverged: the loss is not finite after {work}{} (try a smaller --learning-rate, or scaled \
+                 input)",
+                before.unwrap_or_default()
+            )
+        }
         Outcome::TooFewWorkers { present, needed, waited } => format!(
             "not enough workers: {present} of at least {needed} after {:.0} s (start workers, or lower --min-workers)",
             waited.as_secs_f64()
@@ -149,7 +157,7 @@ fn outcome(driver: &Driver, number: JobId, record: &Record) -> Option<v1::Outcom
     let Some(JobState::Ended(outcome)) = driver.control.job_state(number) else { return None };
     Some(v1::Outcome {
         exit_code: exit_code(outcome).into(),
-        message: describe(outcome),
+        message: describe(record, outcome),
         weights_sha256,
         predictions: record.shown.iter().map(prediction).collect(),
     })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millefeuille_core::control::{Author, Phase, Start, WorkId, WorkerId};
+use millefeuille_core::control::{Author, Hello, Phase, Start, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::elementwise::add_assign;
@@ -45,6 +45,8 @@ pub(super) struct Training {
     ledger: Ledger,
     /// Optimizer steps taken.
     steps_taken: u64,
+    /// Who was asked for something: the instance and the name of each session.
+    asked: BTreeMap<WorkerId, (String, String)>,
     /// Whose results were used in which steps; of those who were put out, apart.
     participation: Participation,
     suspects: Participation,
@@ -96,6 +98,7 @@ impl Training {
             optimizer: OptimizerState::new(&job.compile.optimizer, model.parameter_count()),
             ledger: Ledger::default(),
             steps_taken: 0,
+            asked: BTreeMap::new(),
             participation: Participation::default(),
             suspects: Participation::default(),
             parameters: Bytes::new(),
@@ -154,9 +157,25 @@ impl Training {
         self.steps_taken
     }
 
-    /// A result of this worker is used.
-    pub(super) fn took_part(&mut self, instance_id: &str, name: &str, work: WorkId) {
-        self.participation.add(instance_id, name, work.parameter_tag);
+    /// A worker is asked for something.
+    pub(super) fn asked(&mut self, worker: WorkerId, hello: &Hello) {
+        let who = || (hello.instance_id.clone(), hello.name.clone());
+        self.asked.entry(worker).or_insert_with(who);
+    }
+
+    /// A result of this worker is used, which may have gone in the meantime.
+    pub(super) fn took_part(&mut self, worker: WorkerId, work: WorkId) {
+        if let Some((instance_id, name)) = self.asked.get(&worker) {
+            self.participation.add(instance_id, name, work.parameter_tag);
+        }
+    }
+
+    /// Processes that were put out, with what is known of why.
+    pub(super) fn put_out(&self) -> BTreeMap<String, String> {
+        let why = |(instance_id, _)| {
+            (String::from(instance_id), "its answers were found to be wrong before".into())
+        };
+        self.suspects.iter().map(why).collect()
     }
 
     /// A worker was put out: what it had part in is not to be trusted.

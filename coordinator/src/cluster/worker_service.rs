@@ -67,15 +67,15 @@ impl Worker for WorkerService {
         let connected = Connected {
             worker,
             hello: Hello::try_from(&hello)?,
-            build: hello.build,
-            cpu: hello.cpu,
+            build: convert::text(&hello.build),
+            cpu: convert::text(&hello.cpu),
             outbox,
             traffic: Arc::clone(&traffic),
             reading,
         };
+        // From here on its reader looks after the session, whatever becomes of this call.
         self.shared.sessions().insert(worker.0, Arc::clone(&traffic));
-        self.shared.services.outbox.send(Input::Connected(Box::new(connected))).await;
-        tokio::spawn(Arc::clone(&self.shared).listen(worker, incoming, Arc::clone(&traffic), over));
+        tokio::spawn(Arc::clone(&self.shared).listen(connected, incoming, over));
         let outgoing = ReceiverStream::new(outgoing).flat_map(|outgoing| stream::iter(outgoing.expand()));
         let counted =
             outgoing.inspect(move |message| traffic.send(message.as_ref().map_or(0, payload_bytes)));
@@ -154,12 +154,13 @@ impl Shared {
     /// Takes in what a worker sends, to the end of its session.
     async fn listen(
         self: Arc<Self>,
-        worker: WorkerId,
+        connected: Connected,
         mut incoming: Streaming<v1::SessionRequest>,
-        traffic: Arc<Traffic>,
         over: oneshot::Receiver<()>,
     ) {
         let inbox = self.services.outbox.clone();
+        let (worker, traffic) = (connected.worker, Arc::clone(&connected.traffic));
+        inbox.send(Input::Connected(Box::new(connected))).await;
         let mut reader =
             Reader { worker, inbox: &inbox, serving: self.services.serving.clone(), result: None };
         // The driver drops its end with the session. What it said last gets a moment to arrive.
@@ -215,9 +216,12 @@ impl Reader<'_> {
     async fn read(&mut self, message: Up, traffic: &Traffic) -> Option<Departure> {
         traffic.hear(if let Up::Chunk(chunk) = &message { chunk.data.len() } else { 0 });
         let read = match message {
-            Up::Goodbye(v1::Goodbye { reason }) => return Some(Departure::Goodbye(reason)),
+            Up::Goodbye(v1::Goodbye { reason }) => {
+                return Some(Departure::Goodbye(convert::text(&reason)));
+            }
             Up::Chunk(chunk) => self.chunk(&chunk.data).await,
             Up::Drain(v1::Drain { reason }) => {
+                let reason = convert::text(&reason);
                 self.inbox.event(Event::Drain { worker: self.worker, reason }).await;
                 Ok(())
             }

@@ -304,6 +304,11 @@ impl Checkpoints {
 const MANIFEST: &str = ".json";
 const DATA: &str = ".safetensors";
 
+/// The file of parameters of the checkpoint after so many optimizer steps, in this run.
+pub fn data_file(run: &Path, tag: u64) -> PathBuf {
+    Checkpoints::of(run, KEPT).data(tag)
+}
+
 fn name(tag: u64, suffix: &str) -> String {
     format!("{tag:09}{suffix}")
 }

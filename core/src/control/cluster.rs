@@ -9,7 +9,7 @@ use super::open::Owing;
 use super::progress::Answer;
 use super::queue::Queue;
 use super::run::{Facts, Position, Run, Stage, Start};
-use super::{Action, Event, JobId, JobState, Outcome, Placement, WorkId, WorkerId};
+use super::{Action, Departure, Event, JobId, JobState, Outcome, Placement, WorkId, WorkerId};
 use crate::learn::tree::Node;
 
 /// The settings of a cluster.
@@ -89,11 +89,16 @@ impl Cluster {
         let out = &mut actions;
         match event {
             Event::Join { worker, hello } => self.join(now, worker, hello, out),
-            Event::Leave { worker, departure } => self.leave(now, worker, &describe(&departure), out),
+            Event::Leave { worker, departure } => {
+                if matches!(departure, Departure::Misbehaved(_)) {
+                    self.count_offence(worker);
+                }
+                self.leave(now, worker, &describe(&departure), out);
+            }
             Event::Drain { worker, reason } => self.drain(now, worker, reason, out),
-            Event::Heard { worker, at, sent } => {
+            Event::Heard { worker, at, moved } => {
                 self.heard(at, worker);
-                self.sent(now, worker, sent);
+                self.moved(now, worker, moved);
             }
             Event::JobAccepted { worker, job, fingerprint } => {
                 self.accepted(now, worker, job, fingerprint, out)
@@ -108,7 +113,9 @@ impl Cluster {
             Event::Arbitrated { work, node, result } => self.arbitrated(now, work, node, result, out),
             Event::Closed { work, finite } => self.closed(now, work, finite, out),
             Event::Submit { job } => self.submit(job, out),
-            Event::Loaded { job, facts, from } => self.loaded(now, job, facts, from, out),
+            Event::Loaded { job, facts, from, put_out } => {
+                self.loaded(now, job, facts, (from, put_out), out);
+            }
             Event::CheckpointWritten { job } => {
                 if let Some(run) = self.run.as_mut().filter(|run| run.job == job) {
                     run.checkpointing = false;
@@ -244,11 +251,19 @@ impl Cluster {
         }
     }
 
-    fn loaded(&mut self, now: Duration, job: JobId, facts: Facts, from: Start, out: &mut Vec<Action>) {
+    fn loaded(
+        &mut self,
+        now: Duration,
+        job: JobId,
+        facts: Facts,
+        (from, put_out): (Start, BTreeMap<String, String>),
+        out: &mut Vec<Action>,
+    ) {
         let Some(run) = self.run.as_mut().filter(|run| run.job == job && run.stage == Stage::Loading) else {
             return;
         };
         run.load(now, facts, from);
+        run.banned = put_out;
         if run.is_trained() {
             return self.go_on(now, out);
         }
@@ -260,7 +275,11 @@ impl Cluster {
             self.queue.set(job, JobState::Ended(Outcome::Cancelled));
             out.push(Action::End { job, outcome: Outcome::Cancelled });
         } else {
-            self.end_if_running(now, job, Outcome::Cancelled, out);
+            // Once the result is being written it is too late: the run is done, whatever is said of it.
+            let saving = self.run.as_ref().is_some_and(|run| run.stage == Stage::Saving);
+            if !saving {
+                self.end_if_running(now, job, Outcome::Cancelled, out);
+            }
         }
     }
 

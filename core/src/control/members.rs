@@ -60,8 +60,8 @@ pub struct Member {
     pub hello: Hello,
     /// When anything last came from it.
     pub heard: Duration,
-    /// Bytes sent to it, and when there were last more of them.
-    pub sent: (u64, Duration),
+    /// Bytes that went to it and came from it, and when there were last more of them.
+    pub moved: (u64, Duration),
     /// Seconds that one of its slots takes for a training sample, as measured lately, and when.
     pub pace: Option<(f64, Duration)>,
     /// Seconds from a question to its answer for each sample of it: training and evaluation.
@@ -101,7 +101,7 @@ impl Member {
         Self {
             hello,
             heard: now,
-            sent: (0, now),
+            moved: (0, now),
             pace: None,
             turnaround: [None; 2],
             draining: false,

@@ -10,6 +10,8 @@ use crate::data::shard::Shard;
 
 /// So many answers that nobody asked for end a session.
 const UNASKED_ANSWERS: u32 = 8;
+/// A process whose sessions ended so often because it broke the protocol is put out.
+const OFFENCES: u32 = 3;
 
 impl Cluster {
     pub(super) fn join(&mut self, now: Duration, worker: WorkerId, hello: Hello, out: &mut Vec<Action>) {
@@ -107,6 +109,10 @@ impl Cluster {
         let targeted = run.target.as_ref().is_some_and(|target| target.contains_key(&worker));
         if targeted {
             run.target = None;
+            // A job that was about to begin begins to wait only now.
+            if let Stage::Gathering { since } = &mut run.stage {
+                *since = now;
+            }
         }
         if placed || targeted {
             self.place_again(now, out);
@@ -156,6 +162,8 @@ impl Cluster {
         let present = self.members.iter().find(|(_, member)| same(member)).map(|(&present, _)| present);
         let reason = reason.to_string();
         let new = run.banned.insert(instance_id.clone(), reason.clone()).is_none();
+        // What is known of it now must not be lost with the coordinator.
+        run.checkpoint_due = true;
         if let Some(worker) = present {
             self.members.remove(&worker);
             out.push(Action::PutOut { worker, reason: reason.clone() });
@@ -171,12 +179,25 @@ impl Cluster {
         self.lost(now, present.unwrap_or(worker), out);
     }
 
+    /// A worker broke the protocol. Its process may come again a few times; then it is put out of the job.
+    pub(super) fn count_offence(&mut self, worker: WorkerId) {
+        let (Some(run), Some(member)) = (&mut self.run, self.members.get(&worker)) else { return };
+        let instance_id = &member.hello.instance_id;
+        let offences = run.offences.entry(instance_id.clone()).or_default();
+        *offences += 1;
+        if *offences >= OFFENCES {
+            let reason = format!("it broke the protocol {offences} times");
+            run.banned.insert(instance_id.clone(), reason);
+        }
+    }
+
     /// An answer that nobody asked for.
     pub(super) fn count_unasked(&mut self, now: Duration, worker: WorkerId, out: &mut Vec<Action>) {
         let Some(member) = self.members.get_mut(&worker) else { return };
         member.unasked += 1;
         let answers = member.unasked;
         if answers >= UNASKED_ANSWERS {
+            self.count_offence(worker);
             out.push(Action::Dismiss { worker, reason: Dismissal::Unasked { answers } });
             self.leave(now, worker, "it sent answers that nobody asked for", out);
         }
@@ -189,11 +210,11 @@ impl Cluster {
     }
 
     /// Bytes went to a worker: a transfer that moves is no stall.
-    pub(super) fn sent(&mut self, now: Duration, worker: WorkerId, sent: u64) {
+    pub(super) fn moved(&mut self, now: Duration, worker: WorkerId, moved: u64) {
         if let Some(member) = self.members.get_mut(&worker)
-            && sent > member.sent.0
+            && moved > member.moved.0
         {
-            member.sent = (sent, now);
+            member.moved = (moved, now);
         }
     }
 
@@ -293,7 +314,9 @@ impl Cluster {
         let Some(run) = self.run.as_mut().filter(|run| matches!(run.stage, Stage::Gathering { .. })) else {
             return;
         };
-        if run.target_is_held(&self.members) {
+        if run.candidates(&self.members).len() < self.config.min_workers {
+            run.target = None;
+        } else if run.target_is_held(&self.members) {
             run.stage = Stage::Stepping;
             self.queue.set(run.job, JobState::Running);
             self.open_next(now, out);
@@ -303,13 +326,27 @@ impl Cluster {
     /// Makes a job that had begun wait when too few are left.
     pub(super) fn wait_if_short(&mut self, now: Duration, out: &mut Vec<Action>) {
         let needed = self.config.min_workers;
-        let Some(run) = &mut self.run else { return };
-        let present = run.candidates(&self.members).len();
-        if run.stage == Stage::Stepping && present < needed {
-            run.stage = Stage::Short { since: now };
-            let job = run.job;
-            self.queue.set(job, JobState::Waiting);
+        let Some(run) = self.run.as_mut().filter(|run| run.stage == Stage::Stepping) else { return };
+        let (job, present) = (run.job, run.candidates(&self.members).len());
+        if present >= needed {
+            return self.recovered(out);
+        }
+        // A step that was open may have been closed in the meantime: it is still the same wait.
+        let known = run.short_since.is_some();
+        run.stage = Stage::Short { since: *run.short_since.get_or_insert(now) };
+        self.queue.set(job, JobState::Waiting);
+        if !known {
             out.push(Action::Note(Note::Short { job, present, needed }));
+        }
+    }
+
+    /// There are enough workers; says so if there were not.
+    fn recovered(&mut self, out: &mut Vec<Action>) {
+        let Some(run) = &mut self.run else { return };
+        if run.short_since.take().is_some() {
+            let job = run.job;
+            self.queue.set(job, JobState::Running);
+            out.push(Action::Note(Note::Recovered { job }));
         }
     }
 
@@ -321,11 +358,9 @@ impl Cluster {
         if run.candidates(&self.members).len() < self.config.min_workers {
             return;
         }
-        let job = run.job;
-        self.queue.set(job, JobState::Running);
         run.stage = Stage::Stepping;
         let under_way = run.open.as_ref().is_some_and(|open| !open.is_complete());
-        out.push(Action::Note(Note::Recovered { job }));
+        self.recovered(out);
         if under_way { self.give_out(now, None, out) } else { self.open_next(now, out) }
     }
 
@@ -351,9 +386,9 @@ impl Cluster {
     /// Gives up who was told to fetch samples and does not.
     fn give_up_stalled(&mut self, now: Duration, out: &mut Vec<Action>) {
         let stalled = |member: &Member| {
-            let part = member.job.as_ref().filter(|part| part.accepted)?;
+            let part = member.job.as_ref().filter(|part| part.accepted && !member.draining)?;
             let lacks = part.told.iter().any(|shard| !part.held.contains(shard));
-            let moved = part.moved.max(member.sent.1);
+            let moved = part.moved.max(member.moved.1);
             Some(now.saturating_sub(moved)).filter(|&idle| lacks && idle > self.config.stall_deadline)
         };
         let stalled: Vec<_> =

@@ -50,6 +50,7 @@ pub use queue::{JobEntry, JobState};
 pub use run::{Facts, Position, Start};
 pub use trial::{Author, Digest};
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -150,8 +151,8 @@ pub enum Event {
         worker: WorkerId,
         /// When.
         at: Duration,
-        /// Bytes sent to it so far: whether a transfer moves.
-        sent: u64,
+        /// Bytes that went to it and came from it so far: whether a transfer moves.
+        moved: u64,
     },
     /// A worker has computed the job's own shapes.
     JobAccepted {
@@ -219,6 +220,8 @@ pub enum Event {
         facts: Facts,
         /// Where it begins, or goes on.
         from: Start,
+        /// Processes that were put out of it in an earlier life of the coordinator, and why.
+        put_out: BTreeMap<String, String>,
     },
     /// A checkpoint is on disk.
     CheckpointWritten {

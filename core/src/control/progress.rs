@@ -153,6 +153,7 @@ impl Cluster {
             out.push(Action::EndEpoch { job: run.job, epoch: work.epoch });
             run.position = Position::start_of(work.epoch + 1);
             run.checkpointed = now;
+            run.checkpoint_due = false;
             run.unwritten += 1;
         }
         self.say_farewell(now, out);
@@ -164,8 +165,10 @@ impl Cluster {
         let Some(run) = &mut self.run else { return };
         // Within an evaluation there is nothing to come back to: its epoch's end is near.
         let rests = run.position.phase == Phase::Train && !run.checkpointing;
-        if rests && now.saturating_sub(run.checkpointed) >= interval {
+        let due = run.checkpoint_due || now.saturating_sub(run.checkpointed) >= interval;
+        if rests && due {
             run.checkpointed = now;
+            run.checkpoint_due = false;
             run.checkpointing = true;
             let from = Start { position: run.position, parameter_tag: run.parameter_tag };
             out.push(Action::Checkpoint { job: run.job, from });
@@ -249,9 +252,12 @@ impl Cluster {
         };
         let late: Vec<_> = open.pending().into_iter().filter(slow).map(|(worker, ..)| worker).collect();
         let work = open.work;
+        // While bytes move, the question or the answer is still on its way.
+        let moved = |worker| self.members.get(&worker).map_or(Duration::ZERO, |member| member.moved.1);
         let hung = open.owing().into_iter().filter(|owing| {
             let samples = open.samples_asked(owing.worker);
-            now.saturating_sub(owing.since) > times(HANGS, samples, SHORTEST_HANG, FIRST_HANG)
+            let idle = now.saturating_sub(owing.since.max(moved(owing.worker)));
+            idle > times(HANGS, samples, SHORTEST_HANG, FIRST_HANG)
         });
         let hung: Vec<_> = hung.map(|owing| (owing.worker, now.saturating_sub(owing.since))).collect();
         for worker in late {

@@ -93,8 +93,10 @@ impl Position {
             Phase::Train if facts.sizes.validation > 0 => {
                 Some(Self { phase: Phase::Validate, step: 0, ..self })
             }
-            Phase::Train | Phase::Validate => Some(Self { phase: Phase::Test, step: 0, ..self }),
-            Phase::Test => None,
+            Phase::Train | Phase::Validate if facts.sizes.test > 0 => {
+                Some(Self { phase: Phase::Test, step: 0, ..self })
+            }
+            Phase::Train | Phase::Validate | Phase::Test => None,
         }
     }
 }
@@ -160,10 +162,16 @@ pub(super) struct Run {
     pub(super) placed: Duration,
     /// When the state was last copied.
     pub(super) checkpointed: Duration,
+    /// Whether the next moment between two steps is one for a checkpoint, whatever the interval.
+    pub(super) checkpoint_due: bool,
     /// Whether a checkpoint is being written.
     pub(super) checkpointing: bool,
     /// Epochs whose line of history is not yet on disk.
     pub(super) unwritten: u32,
+    /// Since when there are too few workers.
+    pub(super) short_since: Option<Duration>,
+    /// How often a process has broken the protocol.
+    pub(super) offences: BTreeMap<String, u32>,
     /// Processes that were put out.
     pub(super) banned: BTreeMap<String, String>,
     pub(super) open: Option<Open>,
@@ -183,8 +191,11 @@ impl Run {
             target: None,
             placed: Duration::ZERO,
             checkpointed: Duration::ZERO,
+            checkpoint_due: false,
             checkpointing: false,
             unwritten: 0,
+            short_since: None,
+            offences: BTreeMap::new(),
             banned: BTreeMap::new(),
             open: None,
             departed: BTreeMap::new(),

@@ -275,9 +275,9 @@ fn one_that_does_not_fetch_is_given_up_and_one_that_fetches_slowly_is_not() {
     script.join(2);
     script.pass(0.1);
     script.join(3);
-    for sent in 1..=31 {
+    for moved in 1..=31 {
         script.pass(1.0);
-        script.feed(Event::Heard { worker: WorkerId(3), at: script.now, sent });
+        script.feed(Event::Heard { worker: WorkerId(3), at: script.now, moved });
     }
     assert!(matches!(script.dismissed(2), Some(Dismissal::Stalled { .. })));
     assert_eq!(script.dismissed(3), None);

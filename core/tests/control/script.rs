@@ -154,7 +154,12 @@ impl Script {
 
     pub(crate) fn act(&mut self, action: &Action) -> Vec<Event> {
         match action.clone() {
-            Action::Load { job } => vec![Event::Loaded { job, facts: self.facts.clone(), from: self.from }],
+            Action::Load { job } => vec![Event::Loaded {
+                job,
+                facts: self.facts.clone(),
+                from: self.from,
+                put_out: Default::default(),
+            }],
             Action::StartJob { worker, job } => {
                 vec![Event::JobAccepted { worker, job, fingerprint: "shapes".into() }]
             }
@@ -275,7 +280,7 @@ impl Script {
     }
 
     pub(crate) fn heard(&mut self, worker: u64) {
-        self.feed(Event::Heard { worker: WorkerId(worker), at: self.now, sent: 0 });
+        self.feed(Event::Heard { worker: WorkerId(worker), at: self.now, moved: 0 });
     }
 
     /// So much time passes in which everybody is alive.
@@ -283,7 +288,7 @@ impl Script {
         for _ in 0..(seconds * 10.0).round() as u64 {
             self.now += Duration::from_millis(100);
             for worker in self.cluster.members().keys().copied().collect::<Vec<_>>() {
-                self.feed(Event::Heard { worker, at: self.now, sent: 0 });
+                self.feed(Event::Heard { worker, at: self.now, moved: 0 });
             }
             self.feed(Event::Tick);
         }

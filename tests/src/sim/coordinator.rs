@@ -59,6 +59,8 @@ pub(crate) struct Coordinator {
     pending: Option<(Author, Sum)>,
     happened: VecDeque<Event>,
     ticked: Duration,
+    /// Whether it was asleep before that.
+    slept: bool,
     pub(crate) stopped_until: Duration,
     disk: Queue,
     /// After so many more actions, for so long.
@@ -145,6 +147,7 @@ impl World {
             pending: None,
             happened: VecDeque::new(),
             ticked: Duration::ZERO,
+            slept: false,
             stopped_until: Duration::ZERO,
             disk: Queue::default(),
             dies_after: None,
@@ -276,14 +279,15 @@ impl World {
         let heard = |(&worker, session): (&WorkerId, &Session)| Event::Heard {
             worker,
             at: session.heard.saturating_sub(coordinator.born),
-            sent: session.sent,
+            moved: session.sent,
         };
         let heard: Vec<_> = coordinator.sessions.iter().map(heard).collect();
-        // A coordinator that was stopped itself gives its workers a moment: what they sent waits to be read.
-        let late = now.saturating_sub(coordinator.ticked) > self.scenario.control.heartbeat_deadline / 2;
-        coordinator.ticked = now;
+        // A coordinator that was stopped itself gives its workers a moment, once: what they sent waits to be read.
+        let long = (self.scenario.control.heartbeat_deadline / 2).max(5 * TICK);
+        let slept = !coordinator.slept && now.saturating_sub(coordinator.ticked) > long;
+        (coordinator.ticked, coordinator.slept) = (now, slept);
         heard.into_iter().for_each(|event| self.handle(event));
-        if !late {
+        if !slept {
             self.handle(Event::Tick);
         }
         self.excuse_slow();
@@ -592,7 +596,9 @@ impl World {
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.training = Some(training);
         }
-        self.handle(Event::Loaded { job, facts, from });
+        // Faulty workers of this simulation stay away for good.
+        let put_out = BTreeMap::new();
+        self.handle(Event::Loaded { job, facts, from, put_out });
     }
 
     fn end_epoch(&mut self, job: JobId, epoch: u32) {

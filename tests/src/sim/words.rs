@@ -32,7 +32,7 @@ pub(crate) fn event(event: &Event) -> String {
                 if result.is_some() { "computed" } else { "cannot" }
             )
         }
-        Event::Loaded { job, from, facts } => {
+        Event::Loaded { job, from, facts, .. } => {
             let (position, tag) = (from.position, from.parameter_tag);
             let (epochs, plan, shards) = (facts.epochs, facts.plan, facts.shards);
             format!(

@@ -21,6 +21,7 @@ use super::Driver;
 use crate::cluster::disk::{Claim, Claimed, Content, Order, Written};
 use crate::cluster::load::{self, Beginning, Ready};
 use crate::cluster::messages::{Input, Serving};
+use crate::cluster::training::Training;
 use crate::cluster::{status, words};
 use crate::report::Shown;
 use crate::runs::{Ending, Existing, Found, RunDir, State, scan};
@@ -31,6 +32,8 @@ pub(in crate::cluster) struct Record {
     pub(in crate::cluster) id: String,
     pub(in crate::cluster) job: Job,
     client_key: String,
+    /// Whether an earlier life of the coordinator has left it.
+    found: bool,
     /// The run directory, until the job has its turn; then the disk thread has it.
     run: Option<RunDir>,
     pub(in crate::cluster) run_dir: String,
@@ -38,12 +41,17 @@ pub(in crate::cluster) struct Record {
     pub(in crate::cluster) history: Arc<Vec<Row>>,
     pub(in crate::cluster) steps_per_epoch: u32,
     pub(in crate::cluster) shown: Vec<Shown>,
+    /// The newest checkpoint of this life: the optimizer steps before it.
+    pub(in crate::cluster) checkpoint: Option<u64>,
     /// How it ended in an earlier life of the coordinator.
     pub(in crate::cluster) ended: Option<Ending>,
 }
 
 /// So many jobs that have ended are listed; of older ones only the run directories are left.
 const ENDED_JOBS: usize = 1000;
+
+/// Takes a cancelled job as it is then.
+pub(super) type Cancelled = oneshot::Sender<Result<v1::Job, Refusal>>;
 
 type Reply = oneshot::Sender<Result<String, Refusal>>;
 
@@ -75,8 +83,8 @@ impl Driver {
     fn find_run(&mut self, found: Found) {
         let Found { id, path, job, record, history } = found;
         let ended = match record.state {
-            State::Ended { outcome } => Some(outcome),
-            State::Queued | State::Running => None,
+            State::Ended { outcome } if !self.is_to_be_served(&record.client_key, &outcome) => Some(outcome),
+            State::Ended { .. } | State::Queued | State::Running => None,
         };
         let run = match ended {
             Some(_) => None,
@@ -97,17 +105,25 @@ impl Driver {
             id,
             job,
             client_key,
+            found: true,
             run,
             run_dir,
             history: history.into(),
             steps_per_epoch,
             shown: Vec::new(),
+            checkpoint: None,
             ended,
         };
         self.jobs.insert(number, record);
         if resumes {
             self.handle(Event::Submit { job: number });
         }
+    }
+
+    /// Whether a run that has ended is the job that this cluster is to serve, and only wants another chance.
+    fn is_to_be_served(&self, client_key: &str, ending: &Ending) -> bool {
+        let over = matches!(ending.exit_code, exit::DONE | exit::DIVERGED | exit::INTERRUPTED);
+        !over && self.config.job_key.as_deref() == Some(client_key)
     }
 
     pub(super) fn submit(&mut self, job_toml: &str, client_key: String, reply: Reply) {
@@ -166,11 +182,13 @@ impl Driver {
                     id: id.clone(),
                     job,
                     client_key,
+                    found: false,
                     run: Some(run),
                     run_dir,
                     history: Arc::default(),
                     steps_per_epoch: 0,
                     shown: Vec::new(),
+                    checkpoint: None,
                     ended: None,
                 };
                 self.jobs.insert(number, record);
@@ -182,23 +200,54 @@ impl Driver {
         replies.into_iter().for_each(|reply| _ = reply.send(answer.clone()));
     }
 
-    pub(super) fn cancel(&mut self, job_id: &str) -> Result<v1::Job, Refusal> {
+    /// Ends a job before its time; answers once that is on disk, so that no crash brings it back.
+    pub(super) fn cancel(&mut self, job_id: &str, reply: Cancelled) {
+        let job = match self.find(job_id) {
+            Ok(job) => job,
+            Err(refusal) => {
+                // The caller may have hung up.
+                let _ = reply.send(Err(refusal));
+                return;
+            }
+        };
+        let ended = |driver: &Self| matches!(driver.control.job_state(job), Some(JobState::Ended(_)) | None);
+        let before = ended(self);
+        self.handle(Event::Cancel { job });
+        if !before && ended(self) && self.jobs.contains_key(&job) {
+            self.cancelled.entry(job).or_default().push(reply);
+        } else {
+            let _ = reply.send(Ok(status::job(self, job)));
+        }
+    }
+
+    /// The end of a job is on disk.
+    pub(super) fn end_noted(&mut self, job: JobId) {
+        let answer = status::job(self, job);
+        for reply in self.cancelled.remove(&job).unwrap_or_default() {
+            let _ = reply.send(Ok(answer.clone()));
+        }
+    }
+
+    fn find(&self, job_id: &str) -> Result<JobId, Refusal> {
         let found = if job_id.is_empty() {
             self.control.running()
         } else {
             self.jobs.iter().find(|(_, record)| record.id == job_id).map(|(&job, _)| job)
         };
-        let job = found.ok_or_else(|| match job_id {
+        found.ok_or_else(|| match job_id {
             "" => Refusal::not_found("no job runs"),
             id => Refusal::not_found(format!("there is no job {id}")),
-        })?;
-        self.handle(Event::Cancel { job });
-        Ok(status::job(self, job))
+        })
     }
 
+    /// Makes a job ready. One data set is read at a time: one that is not needed any more is read to its end first.
     pub(super) fn load(&mut self, job: JobId) {
+        if self.loading.is_some() {
+            return self.to_load = Some(job);
+        }
         let Some(record) = self.jobs.get_mut(&job) else { return };
         let Some(run) = record.run.take() else { return };
+        self.loading = Some(job);
         let (config, handle) = (record.job.clone(), self.handle.clone());
         let loading = tokio::task::spawn_blocking(move || load::make_ready(config, run));
         tokio::spawn(async move {
@@ -212,10 +261,18 @@ impl Driver {
     }
 
     pub(super) fn loaded(&mut self, job: JobId, ready: Ready) {
+        self.loading = None;
+        self.take_up(job, ready);
+        if let Some(next) = self.to_load.take().filter(|&next| self.control.running() == Some(next)) {
+            self.load(next);
+        }
+    }
+
+    fn take_up(&mut self, job: JobId, ready: Ready) {
         let Some(record) = self.jobs.get_mut(&job) else { return };
         record.run = ready.run;
         if self.control.running() != Some(job) {
-            return self.give_back(job, &Outcome::Cancelled);
+            return self.give_back(job);
         }
         let Beginning { training, from, history, resumed } = match ready.training {
             Ok(beginning) => *beginning,
@@ -259,7 +316,8 @@ impl Driver {
             let hello = &member.hello;
             self.event("joined", words::joined(*worker, &hello.name, hello.slots));
         }
-        self.handle(Event::Loaded { job, facts, from });
+        let put_out = self.training.as_ref().map(Training::put_out).unwrap_or_default();
+        self.handle(Event::Loaded { job, facts, from, put_out });
     }
 
     /// Copies the state between two steps, for the disk thread.
@@ -292,12 +350,17 @@ impl Driver {
         let Some(record) = self.jobs.get_mut(&job) else { return };
         match written {
             Err(failure) => self.handle(Event::Broken { job, failure }),
-            Ok(Written::Epoch(row)) => {
+            Ok(Written::Epoch(row, tag)) => {
                 debug!("epoch {} is written", row.epoch);
+                record.checkpoint = tag.or(record.checkpoint);
                 Arc::make_mut(&mut record.history).push(row);
                 self.handle(Event::EpochWritten { job });
             }
-            Ok(Written::Checkpoint) => self.handle(Event::CheckpointWritten { job }),
+            Ok(Written::Checkpoint(tag)) => {
+                record.checkpoint = Some(tag);
+                self.handle(Event::CheckpointWritten { job });
+            }
+            Ok(Written::Ended) => self.end_noted(job),
             Ok(Written::Result(shown)) => {
                 record.shown = shown;
                 self.handle(Event::Saved { job });
@@ -313,23 +376,25 @@ impl Driver {
     }
 
     pub(super) fn end(&mut self, job: JobId, outcome: &Outcome) {
-        let Some(id) = self.jobs.get(&job).map(|record| record.id.clone()) else { return };
-        let text = status::describe(outcome);
+        let Some(record) = self.jobs.get(&job) else { return };
+        let (id, ending) = (record.id.clone(), ending(record, outcome));
+        let text = ending.message.clone();
         match outcome {
             Outcome::Done => info!("job {id} is done"),
             _ => info!("job {id} has ended: {text}"),
         }
-        self.forget_old_jobs();
         let ran = self.serving.borrow().as_ref().is_some_and(|serving| serving.job == job);
         if !ran {
-            return self.give_back(job, outcome);
+            self.give_back(job);
+            return self.forget_old_jobs();
         }
         self.serving.send_replace(None);
         self.training = None;
         self.event("end", text);
-        self.disk.order(Order::End { ending: ending(outcome) });
+        self.disk.order(Order::End { ending });
         let workers: Vec<_> = self.sessions.keys().copied().collect();
         workers.into_iter().for_each(|worker| self.say(worker, Down::JobEnd(v1::JobEnd { job: job.0 })));
+        self.forget_old_jobs();
     }
 
     /// Of jobs that have ended long ago only the run directories are left.
@@ -345,10 +410,17 @@ impl Driver {
         }
     }
 
-    /// A job that ends before its turn has come gives its directory back; one that was to go on is noted as ended.
-    fn give_back(&mut self, job: JobId, outcome: &Outcome) {
-        let Some(run) = self.jobs.get_mut(&job).and_then(|record| record.run.take()) else { return };
-        self.disk.order(Order::GiveBack { run, ending: ending(outcome) });
+    /// A job that ends before it runs gives its directory back, once that is here again.
+    fn give_back(&mut self, job: JobId) {
+        let Some(record) = self.jobs.get_mut(&job) else { return };
+        let (found, run) = (record.found, record.run.take());
+        let Some(JobState::Ended(outcome)) = self.control.job_state(job) else { return };
+        let ending = ending(record, outcome);
+        match run {
+            Some(run) => self.disk.order(Order::GiveBack { job, run, found, ending }),
+            None if self.loading != Some(job) => self.end_noted(job),
+            None => {}
+        }
     }
 }
 
@@ -373,6 +445,6 @@ impl Submissions {
     }
 }
 
-fn ending(outcome: &Outcome) -> Ending {
-    Ending { exit_code: status::exit_code(outcome), message: status::describe(outcome) }
+fn ending(record: &Record, outcome: &Outcome) -> Ending {
+    Ending { exit_code: status::exit_code(outcome), message: status::describe(record, outcome) }
 }

@@ -71,10 +71,8 @@ impl Driver {
         let Some(sum) = came.or(kept) else {
             unreachable!("the control machine accepts what came or was kept only")
         };
-        if let Author::Worker(worker) = author
-            && let Some(member) = self.control.members().get(&worker)
-        {
-            training.took_part(&member.hello.instance_id, &member.hello.name, work);
+        if let Author::Worker(worker) = author {
+            training.took_part(worker, work);
         }
         training.accept(node, sum);
     }
@@ -132,6 +130,9 @@ impl Driver {
 
     pub(super) fn send_work(&mut self, worker: WorkerId, work: WorkId, nodes: Vec<Node>) {
         let Some(training) = &mut self.training else { return };
+        if let Some(member) = self.control.members().get(&worker) {
+            training.asked(worker, &member.hello);
+        }
         let parameters = training.parameters_for(worker, work.parameter_tag);
         let nodes = nodes.into_iter().map(v1::Node::from).collect();
         let parameter_bytes = parameters.as_ref().map_or(0, |parameters| parameters.len() as u64);
