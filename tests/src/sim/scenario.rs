@@ -28,7 +28,7 @@ pub(crate) struct Nature {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Flaw {
     None,
-    /// It flips a bit in this share of its results.
+    /// It flips bits in this share of its results.
     Flips(f64),
     /// This share of its results is not finite.
     Infinities(f64),

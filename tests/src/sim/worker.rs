@@ -457,8 +457,9 @@ impl World {
     fn answer(&mut self, index: usize, wire: Wire, mut answer: Answer) {
         match self.processes[index].nature.flaw {
             Flaw::Flips(share) if self.random.chance(share) => {
-                answer.sum.value ^= 1 << self.random.within(0..=63);
-                trace!(self, "    process {index} flips a bit");
+                // Any bits: two that flip the same one would agree, and be believed.
+                answer.sum.value ^= self.random.next();
+                trace!(self, "    process {index} flips bits");
             }
             Flaw::Infinities(share) if self.random.chance(share) => {
                 answer.sum.value = mix(answer.sum.value, self.random.next());

@@ -447,7 +447,10 @@ impl World {
             Fault::Crash { worker, down } => self.crash_process(worker, Some(down)),
             Fault::Pause { worker, length } => {
                 let until = until(length);
-                self.processes.get_mut(worker).into_iter().for_each(|process| process.stopped_until = until);
+                self.processes
+                    .get_mut(worker)
+                    .into_iter()
+                    .for_each(|process| process.stopped_until = until.max(process.stopped_until));
             }
             Fault::Slow { worker, times, length } => {
                 let Some(process) = self.processes.get_mut(worker) else { return };
@@ -466,7 +469,7 @@ impl World {
             Fault::Partition { worker, up, down, length } => {
                 let until = until(length);
                 let Some(process) = self.processes.get_mut(worker) else { return };
-                let of = |cut: bool, old: Duration| if cut { until } else { old };
+                let of = |cut: bool, old: Duration| if cut { until.max(old) } else { old };
                 let Partition { up_until, down_until } = process.partition;
                 process.partition =
                     Partition { up_until: of(up, up_until), down_until: of(down, down_until) };
@@ -479,7 +482,7 @@ impl World {
             Fault::PauseCoordinator { length } => {
                 let until = until(length);
                 if let Some(coordinator) = &mut self.coordinator {
-                    coordinator.stopped_until = until;
+                    coordinator.stopped_until = until.max(coordinator.stopped_until);
                 }
             }
             Fault::Cancel { job } => self.cancel(job),
