@@ -25,6 +25,11 @@ impl Home {
         Cluster::start(self, self.serve("127.0.0.1:0", settings))
     }
 
+    /// Starts a cluster whose coordinator can [come back](Cluster::comes_back) to its address.
+    pub fn lasting_cluster(&self, settings: &str) -> Cluster<'_> {
+        Cluster::start(self, self.serve(&closed_port(), settings))
+    }
+
     /// The command that serves a cluster at an address, with these settings.
     pub fn serve(&self, address: &str, settings: &str) -> Call {
         self.coordinator(&format!("serve --listen {address} --runs-dir runs {settings}"))

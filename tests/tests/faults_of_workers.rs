@@ -264,9 +264,13 @@ fn the_only_worker_hangs_and_one_that_joins_takes_over() {
     let client = cluster.client();
     let hangs = joined_with(&cluster, "worker-hang=200*off->pause");
     let mut following = begun(&cluster, JOB);
-    let waits = |text: &str| client.metrics("").unwrap().job.unwrap().detail.contains(text).then_some(());
-    until("it is said for what is waited, and from whom", || waits("from worker 1 (asked"));
-    until("others may compute it", || waits("others compute it, too"));
+    let job = || client.metrics("").unwrap().job.unwrap();
+    until("it is said for what is waited, from whom, and what happens next", || {
+        let job = job();
+        let says =
+            job.detail.contains("from worker 1") && job.next.contains("it takes long: others compute it");
+        says.then_some(())
+    });
 
     let _joins = cluster.joined_by("--slots 1");
 

@@ -234,9 +234,13 @@ fn end(mut run: RunDir, ending: &Ending) {
     }
 }
 
+/// A job that did not come to run. One that had run before and cannot be gone on with stays unfinished, as it was: its
+/// data may be put back, or a newer program take it up.
 fn give_back(run: RunDir, ending: &Ending) {
     if run.record().state != State::Queued {
-        return end(run, ending);
+        return if ending.exit_code == exit::INTERRUPTED {
+            end(run, ending)
+        };
     }
     if let Err(error) = run.withdraw() {
         warn!("a job that never ran is left in the queue on disk: {error}");
