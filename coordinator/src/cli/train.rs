@@ -352,10 +352,18 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     local.stop().await;
     let ended = cluster.await.map_err(anyhow::Error::from).and_then(|ended| ended);
     ended.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))?;
-    followed.map_err(|failed| match failed.code {
-        exit::INTERRUPTED if !holds_a_run(&path) => Failed::new(exit::INTERRUPTED, NOTHING_KEPT),
-        _ => failed,
-    })
+    followed.map_err(|failed| if failed.code == exit::INTERRUPTED { interrupted(&path) } else { failed })
+}
+
+/// What an interruption has left, by the run directory itself: who follows may not have seen the last epoch.
+fn interrupted(path: &Path) -> Failed {
+    if !holds_a_run(path) {
+        return Failed::new(exit::INTERRUPTED, NOTHING_KEPT);
+    }
+    let rows = SavedRun::open(path).and_then(|run| run.whole_history()).map_or(0, |rows| rows.len());
+    let path = path.display();
+    let message = format!("interrupted; epochs finished and kept in {path}: {rows} (--resume goes on)");
+    Failed::new(exit::INTERRUPTED, message)
 }
 
 const NOTHING_KEPT: &str = "interrupted before the run had begun; nothing is kept";
