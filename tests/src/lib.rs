@@ -14,7 +14,9 @@
 //! - [`chaos`]: whatever can happen, from a seed.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
 //!
-//! Nothing here waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
+//! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
+//!
+//! No test waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
 //! of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`.
 
 pub mod chaos;
@@ -27,4 +29,5 @@ pub mod raw_cluster;
 pub mod raw_coordinator;
 pub mod rpc;
 pub mod run;
+pub mod sim;
 pub mod undisturbed;

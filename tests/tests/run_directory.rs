@@ -355,3 +355,19 @@ fn figures_over_other_data_say_so() {
     assert!(other.stderr.starts_with("warning: other: ") && other.stderr.lines().count() == 1, "{other}");
     assert!(other.stderr.contains("t10k-labels") && !other.stderr.contains("train-"), "{other}");
 }
+
+#[test]
+fn a_directory_of_other_things_is_no_place_for_a_run() {
+    let home = Home::new();
+    home.small_job();
+    home.write("mine/notes.txt", "mine");
+    std::fs::create_dir(home.path("empty")).unwrap();
+
+    for flag in ["", "--overwrite", "--resume"] {
+        let train = home.coordinator(&format!("train small.toml --workers 1 --run-dir mine {flag}"));
+        let error = train.fails(3);
+        assert!(error.contains("mine: holds notes.txt") && error.contains("empty"), "{flag}: {error}");
+    }
+    assert_eq!(home.run("mine").snapshot().len(), 1, "nothing was written");
+    home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir empty").succeeds();
+}

@@ -126,10 +126,17 @@ const REMEDIES: &[(&str, &str)] = &[
 ];
 
 fn with_remedy(message: &str) -> String {
+    let message = without_temporary(message);
     match REMEDIES.iter().find(|(end, _)| message.ends_with(end)) {
         Some((_, remedy)) => format!("{message}; {remedy}"),
         None => message.to_string(),
     }
+}
+
+/// Leaves out the temporary file beside the one that could not be written: its user has never heard of it.
+fn without_temporary(message: &str) -> &str {
+    let before = message.rsplit_once(" at path \"").map(|(before, _)| before);
+    before.filter(|before| before.ends_with(')') && before.contains("(os error ")).unwrap_or(message)
 }
 
 /// Runs the command that the arguments name.

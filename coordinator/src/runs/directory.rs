@@ -45,8 +45,14 @@ impl RunDir {
     /// Takes this directory, and makes it if need be.
     ///
     /// # Errors
-    /// If it cannot be written, belongs to another process, or holds a run that is not to be touched.
+    /// If it cannot be written, belongs to another process, holds a run that is not to be touched, or anything else
+    /// and no run.
     pub fn claim(path: &Path, existing: Existing) -> Result<Self, RunError> {
+        if let Some(foreign) = foreign(path)? {
+            let what =
+                format!("holds {foreign} and no run (name a directory that is empty, or not there yet)");
+            return Err(RunError::of(path, what));
+        }
         let made =
             path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists());
         let made = made.map(Path::to_path_buf).collect();
@@ -305,6 +311,17 @@ impl Drop for RunDir {
             }
         }
     }
+}
+
+/// What is in a directory that is neither a run's nor left by the making of one, if there is no run. Where a run is, the
+/// rest is its owner's.
+fn foreign(path: &Path) -> Result<Option<String>, RunError> {
+    // A file in the way is named where the directory is made. A new file system has a place for what it finds.
+    if !path.is_dir() || holds_a_run(path) {
+        return Ok(None);
+    }
+    let known = |name: &str| [LOCK, PLOTS, "lost+found"].contains(&name) || files::is_temporary(name);
+    Ok(files::names(path)?.into_iter().find(|name| !known(name)))
 }
 
 /// The last component of a path.

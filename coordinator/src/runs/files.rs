@@ -94,13 +94,14 @@ pub(super) fn remove_directory(path: &Path) -> Result<(), RunError> {
 
 /// Removes what writes that were cut short have left in a directory, if it is there.
 pub(super) fn remove_temporary(directory: &Path) -> Result<(), RunError> {
+    let mut left = names(directory)?.into_iter().filter(|name| is_temporary(name));
+    left.try_for_each(|name| remove(&directory.join(name)))
+}
+
+/// Whether a file of this name was left by a write that was cut short.
+pub(super) fn is_temporary(name: &str) -> bool {
     let (prefix, suffix) = TEMPORARY;
-    for name in names(directory)? {
-        if name.starts_with(prefix) && name.ends_with(suffix) {
-            remove(&directory.join(name))?;
-        }
-    }
-    Ok(())
+    name.starts_with(prefix) && name.ends_with(suffix)
 }
 
 /// The names in a directory, in order; none if it is not there.

@@ -155,12 +155,14 @@ impl Cluster {
         let same = |member: &Member| member.hello.instance_id == instance_id;
         let present = self.members.iter().find(|(_, member)| same(member)).map(|(&present, _)| present);
         let reason = reason.to_string();
-        run.banned.insert(instance_id.clone(), reason.clone());
+        let new = run.banned.insert(instance_id.clone(), reason.clone()).is_none();
         if let Some(worker) = present {
             self.members.remove(&worker);
             out.push(Action::PutOut { worker, reason: reason.clone() });
         }
-        out.push(Action::Note(Note::PutOut { worker, name, instance_id, reason }));
+        if new {
+            out.push(Action::Note(Note::PutOut { worker, name, instance_id, reason }));
+        }
         let had_part = |worker| run.open.as_ref().is_some_and(|open| open.has_used(worker));
         if had_part(worker) || present.is_some_and(had_part) {
             run.open = run.open.as_ref().map(super::open::Open::again);

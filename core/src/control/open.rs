@@ -182,6 +182,11 @@ impl Open {
         self.asks.iter_mut().filter(|ask| ask.worker == worker).for_each(|ask| ask.overdue = true);
     }
 
+    /// Whether others were asked for what this worker owes.
+    pub(super) fn is_late(&self, worker: WorkerId) -> bool {
+        self.asks.iter().any(|ask| ask.worker == worker && ask.overdue)
+    }
+
     /// Workers whose answers others gave, because they took too long.
     pub(super) fn late(&self) -> BTreeSet<WorkerId> {
         self.asks.iter().filter(|ask| ask.overdue).map(|ask| ask.worker).collect()
@@ -354,7 +359,7 @@ impl Open {
             } else if !trial.no_arbiter && !trial.arbitrating {
                 self.trials.entry(node).and_modify(|trial| trial.arbitrating = true);
                 dispatch.arbitrate.push(node);
-            } else if on_time == 0 && trial.is_open() {
+            } else if trial.is_open() && self.asks.iter().all(|ask| ask.node != node) {
                 dispatch.settled.push((node, trial.last_word()));
             }
         }

@@ -317,7 +317,7 @@ impl Run {
             worker,
             owns: owns(&worker),
             weight: f64::from(member.hello.slots.max(1)),
-            behind: member.behind,
+            behind: member.behind || self.open.as_ref().is_some_and(|open| open.is_late(worker)),
         };
         self.candidates(members).into_iter().map(hand).collect()
     }

@@ -65,9 +65,10 @@ impl Driver {
     /// Puts a result into the tree: the one that just came, or one that was put aside.
     pub(super) fn accept(&mut self, work: WorkId, node: Node, author: Author) {
         let Some(training) = &mut self.training else { return };
+        // What came last counts: an author may have answered before, in a trial that came to nothing.
         let came = self.pending.take_if(|(from, _)| *from == author).map(|(_, sum)| sum);
         let kept = training.kept(node, author);
-        let Some(sum) = kept.or(came) else {
+        let Some(sum) = came.or(kept) else {
             unreachable!("the control machine accepts what came or was kept only")
         };
         if let Author::Worker(worker) = author
