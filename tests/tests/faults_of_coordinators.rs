@@ -430,6 +430,9 @@ fn of_a_newer_version(path: &str) {
     write(path, format!("{body},\n  \"sha256\": \"{hash}\"\n}}\n").as_bytes());
 }
 
+/// What is wrong, how it comes to be, with which flags it is resumed, and with which code and words that is refused.
+type Refusal<'a> = (&'a str, &'a dyn Fn(), &'a str, i32, &'a [&'a str]);
+
 #[test]
 fn a_run_directory_that_is_not_as_it_should_be_is_named_and_not_touched() {
     let home = small();
@@ -446,7 +449,7 @@ fn a_run_directory_that_is_not_as_it_should_be_is_named_and_not_touched() {
     let without_a_line: Vec<_> = lines.lines().enumerate().filter(|(line, _)| *line != 5).collect();
     let without_a_line: String = without_a_line.iter().map(|(_, line)| format!("{line}\n")).collect();
 
-    let refusals: [(&str, &dyn Fn(), &str, i32, &[&str]); 6] = [
+    let refusals: [Refusal<'_>; 6] = [
         (
             "a newer checkpoint",
             &|| of_a_newer_version(&manifest),
