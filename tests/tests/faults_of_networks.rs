@@ -175,13 +175,13 @@ fn a_large_transfer_over_a_slow_network_is_no_sign_of_death() {
     home.small_job();
     let job = "small.toml --shards 1";
     let alone = home.undisturbed(job);
-    let cluster = home.cluster("--heartbeat-interval 0.1 --heartbeat-deadline 0.6");
+    let cluster = home.cluster("--heartbeat-interval 0.1 --heartbeat-deadline 1");
     let client = cluster.client();
     let proxy = Proxy::to(&cluster.address);
     let mut far = home.worker(&format!("--coordinator {} --slots 1", proxy.address)).start();
     far.says("joined as worker");
 
-    proxy.throttle(400_000);
+    proxy.throttle(300_000);
     let mut following = cluster.coordinator(&format!("train {job}")).start();
     cluster.workers_are(&client, 1, "fetching");
     cluster.job_is(&client, "small-1", "running");

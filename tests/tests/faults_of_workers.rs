@@ -79,7 +79,7 @@ fn a_worker_that_is_killed_in_training_is_done_without() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 2");
-    let workers = cluster.joined_by_many(3, "--slots 1");
+    let workers = [(); 3].map(|()| joined_with(&cluster, SLOWED));
     let mut following = begun(&cluster, JOB);
 
     workers[1].signal(Signal::KILL);
@@ -283,14 +283,16 @@ fn the_only_worker_hangs_and_one_that_joins_takes_over() {
 #[test]
 fn workers_may_join_in_a_storm_and_leave_in_one() {
     let home = small();
-    let job = "small.toml --epochs 30";
+    let job = "small.toml --epochs 16";
     let alone = home.undisturbed(job);
     let cluster = home.cluster("");
     let client = cluster.client();
-    let _first = joined_with(&cluster, SLOWED);
+    let slowed = "worker-slow=sleep(5)";
+    let _first = joined_with(&cluster, slowed);
     let mut following = begun(&cluster, job);
 
-    let mut storm: Vec<_> = (0..8).map(|_| cluster.worker("--slots 1").start()).collect();
+    let mut storm: Vec<_> =
+        (0..8).map(|_| cluster.worker("--slots 1").env("FAILPOINTS", slowed).start()).collect();
     storm.iter_mut().for_each(|worker| _ = worker.says("joined as worker"));
     let computing = || client.workers().iter().filter(|worker| worker.state == "computing").count();
     until("most of them compute", || (computing() > 4).then_some(()));
