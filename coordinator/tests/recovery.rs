@@ -7,21 +7,26 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{JOB_SHA256, Training, copy, job, names, row};
+use common::{JOB_SHA256, SHAPES, Training, arithmetic, copy, job, names, row};
 use millefeuille_coordinator::runs::record::{Ending, State};
 use millefeuille_coordinator::runs::{
     Existing, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
 };
+use millefeuille_core::blas::Arithmetic;
 use millefeuille_core::job::Job;
 use tempfile::TempDir;
 
 fn resume(path: &Path) -> Resumed {
-    RunDir::claim(path, Existing::Resume).unwrap().resume(JOB_SHA256).unwrap()
+    RunDir::claim(path, Existing::Resume).unwrap().resume(JOB_SHA256, &arithmetic(), SHAPES).unwrap()
 }
 
 fn refused(path: &Path) -> String {
+    refused_to(path, JOB_SHA256, &arithmetic(), SHAPES)
+}
+
+fn refused_to(path: &Path, job_sha256: &str, arithmetic: &Arithmetic, shapes: &str) -> String {
     let error = RunDir::claim(path, Existing::Resume)
-        .and_then(|mut run| run.resume(JOB_SHA256))
+        .and_then(|mut run| run.resume(job_sha256, arithmetic, shapes))
         .unwrap_err()
         .to_string();
     assert_eq!(error.lines().count(), 1, "{error}");
@@ -172,8 +177,32 @@ fn a_ledger_that_does_not_go_with_the_checkpoint_is_named() {
 #[test]
 fn another_job_or_other_data_is_refused() {
     let (_place, path) = died();
-    let error = RunDir::claim(&path, Existing::Resume).unwrap().resume("another").unwrap_err().to_string();
+    let error = refused_to(&path, "another", &arithmetic(), SHAPES);
     assert!(error.contains("000000009.json: a checkpoint of another job"), "{error}");
+}
+
+#[test]
+fn another_arithmetic_is_refused_with_both_named_and_nothing_touched() {
+    let (place, path) = died();
+    let before = place.path().join("before");
+    copy(&path, &before);
+    let newer = Arithmetic { version: "0.3.99".into(), ..arithmetic() };
+    let other = Arithmetic { fingerprint: "cd".repeat(32), ..arithmetic() };
+    for (now, shapes, named) in [
+        (&newer, SHAPES, ["OpenBLAS 0.3.21, fingerprint abab", "OpenBLAS 0.3.99"]),
+        (&other, SHAPES, ["fingerprint abababababab", "fingerprint cdcdcdcdcdcd"]),
+        (&arithmetic(), "others", ["fingerprint shapes over the job's shapes", "fingerprint others over"]),
+    ] {
+        let error = refused_to(&path, JOB_SHA256, now, shapes);
+        assert!(named.iter().all(|named| error.contains(named)), "{error}");
+        for part in ["000000009.json: ", "OpenBLAS 0.3.21 and its kernel Haswell", "--overwrite"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    for name in ["run.json", "history.jsonl", "ledger", "events.jsonl"] {
+        assert_eq!(text(&path, name), text(&before, name), "{name}");
+    }
+    assert_eq!(names(&path.join("checkpoints")), names(&before.join("checkpoints")));
 }
 
 #[test]

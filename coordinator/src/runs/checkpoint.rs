@@ -19,6 +19,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use millefeuille_core::blas::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
@@ -26,6 +27,7 @@ use millefeuille_core::learn::optimizer::OptimizerState;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::arithmetic::Form;
 use super::ledger;
 use super::receipt::{Participation, weights_sha256};
 use super::seal::{self, Broken};
@@ -43,6 +45,10 @@ pub const KEPT: usize = 3;
 pub struct Checkpoint {
     /// Hex SHA-256 of the job: configuration, seed, data.
     pub job_sha256: String,
+    /// What has computed it so far, and is to compute the rest.
+    pub arithmetic: Arithmetic,
+    /// Hex SHA-256 of that arithmetic's results over the job's own shapes.
+    pub shapes_fingerprint: String,
     /// The step that comes next. Step 0 of an epoch: everything of the epochs before is done, evaluation and history
     /// included. Of the epoch after the last: training is done, and the model not yet saved.
     pub position: Position,
@@ -318,6 +324,9 @@ fn tag(found: &str, suffix: &str) -> Option<u64> {
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     job_sha256: String,
+    #[serde(with = "Form")]
+    arithmetic: Arithmetic,
+    shapes_fingerprint: String,
     epoch: u32,
     step: u32,
     parameter_tag: u64,
@@ -352,6 +361,8 @@ impl Manifest {
         let checkpoint = checkpoint.clone();
         Self {
             job_sha256: checkpoint.job_sha256,
+            arithmetic: checkpoint.arithmetic,
+            shapes_fingerprint: checkpoint.shapes_fingerprint,
             epoch: checkpoint.position.epoch,
             step: checkpoint.position.step,
             parameter_tag: checkpoint.parameter_tag,
@@ -376,6 +387,8 @@ impl Manifest {
         let fresh = OptimizerState::new(&job.compile.optimizer, parameters.len());
         Checkpoint {
             job_sha256: self.job_sha256,
+            arithmetic: self.arithmetic,
+            shapes_fingerprint: self.shapes_fingerprint,
             position: Position { epoch: self.epoch, phase: Phase::Train, step: self.step },
             parameter_tag: self.parameter_tag,
             parameters: Bytes::copy_from_slice(bytemuck::cast_slice(&parameters)),

@@ -21,6 +21,7 @@
 //!
 //! One process owns a run directory while it writes: it holds a lock on `.lock`, which says who it is.
 
+mod arithmetic;
 pub mod checkpoint;
 mod directory;
 mod files;
@@ -35,6 +36,7 @@ mod seal;
 
 use std::path::Path;
 
+pub use arithmetic::{described, described_shapes};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use directory::{Existing, RunDir};
 pub use record::{Ending, Record, State};
