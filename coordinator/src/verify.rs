@@ -364,7 +364,7 @@ fn model(run: &SavedRun, job: &Job) -> Result<Vec<f32>> {
     if !run.path().join(names::MODEL).exists() {
         return Err(missing(run, names::MODEL));
     }
-    let shape = Model::new(run.inputs()?, &job.layers);
+    let shape = Model::new(run.inputs(job)? as usize, &job.layers);
     Ok(run.parameters(&shape)?)
 }
 

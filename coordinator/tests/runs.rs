@@ -158,3 +158,36 @@ fn a_line_of_history_that_is_damaged_is_named() {
     let damaged = SavedRun::open(place.path()).unwrap().history().unwrap_err().to_string();
     assert!(damaged.contains("history.jsonl: line 2: "), "{damaged}");
 }
+/// A safetensors file with the shape that somebody made up for a tensor with nothing in it.
+fn of_shape(shape: &str) -> Vec<u8> {
+    let header =
+        format!(r#"{{"dense/kernel":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}"#).into_bytes();
+    [&(header.len() as u64).to_le_bytes()[..], &header].concat()
+}
+
+#[test]
+fn a_shape_that_was_made_up_takes_no_memory_and_is_refused() {
+    let place = TempDir::new().unwrap();
+    let run = begun(place.path());
+    let (job, saved) = (Job::default(), SavedRun::open(place.path()).unwrap());
+    for (shape, what) in [
+        ("[1099511627776, 0]", "dense/kernel is [1099511627776, 0]: 1099511627776 rows are too many"),
+        ("[4294967295, 0]", "dense/kernel is [4294967295, 0]: "),
+        ("[2000000, 0]", "parameters are too many"),
+        ("[0, 256]", "dense/kernel is empty"),
+    ] {
+        run.write(names::MODEL, &of_shape(shape)).unwrap();
+        let misfit = saved.inputs(&job).unwrap_err();
+        assert!(misfit.is_about_content() && misfit.to_string().contains(what), "{misfit}");
+        assert!(
+            misfit.to_string().contains("model.safetensors: does not fit the run's job.toml"),
+            "{misfit}"
+        );
+    }
+    // As large as a model may be, and still nothing of it is there.
+    let bytes = of_shape("[900000, 0]");
+    assert_eq!(model::inputs(&bytes, &job), Ok(900_000));
+    let misfit = model::decode(&bytes, &Model::new(900_000, &job.layers)).unwrap_err();
+    assert!(misfit.contains("dense/kernel is F32 [900000, 0], not F32 [900000, 256]"), "{misfit}");
+}
+

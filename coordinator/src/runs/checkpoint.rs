@@ -412,8 +412,8 @@ fn encode(checkpoint: &Checkpoint, shape: &Model) -> Vec<u8> {
 }
 
 fn decode(data: &[u8], job: &Job) -> Result<Vec<f32>, String> {
-    let inputs = model::inputs(data)?;
-    model::decode(data, &Model::new(inputs, &job.layers))
+    let inputs = model::inputs(data, job)?;
+    model::decode(data, &Model::new(inputs as usize, &job.layers))
 }
 
 /// A float by its bits, in hex: what is computed with again must lose none.

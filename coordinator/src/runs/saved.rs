@@ -117,13 +117,13 @@ impl SavedRun {
         model::decode(&bytes, model).map_err(|what| RunError::content(&path, what))
     }
 
-    /// How many values the trained model takes.
+    /// How many values the trained model of this job, the run's, takes.
     ///
     /// # Errors
-    /// If the job is not done, or its model can't be read.
-    pub fn inputs(&self) -> Result<usize, RunError> {
+    /// If the job is not done, or its model can't be read, or none of the job can be that large.
+    pub fn inputs(&self, job: &Job) -> Result<u32, RunError> {
         let (path, bytes) = self.model()?;
-        model::inputs(&bytes).map_err(|what| RunError::content(&path, what))
+        model::inputs(&bytes, job).map_err(|what| RunError::content(&path, what))
     }
 
     fn model(&self) -> Result<(PathBuf, Vec<u8>), RunError> {
