@@ -185,11 +185,11 @@ impl Checkpoints {
     /// Reads one, all of it checked.
     ///
     /// # Errors
-    /// If it is damaged, or of a newer format.
+    /// If it is damaged, or of a newer format, or if the machine does not let it be read.
     pub fn read(&self, tag: u64, job: &Job) -> Result<Read, Unreadable> {
         let path = self.manifest(tag);
         let damaged = |what: String| Unreadable::Damaged(Damaged { path: path.clone(), what });
-        let text = std::fs::read(&path).map_err(|error| damaged(format!("cannot be read: {error}")))?;
+        let text = read_of(&path)?.ok_or_else(|| damaged("missing".to_string()))?;
         let manifest: Manifest = seal::open(&text, FORMAT).map_err(|broken| match broken {
             Broken::Damaged(what) => damaged(what),
             Broken::Newer { .. } => Unreadable::Refused(RunError::of(&path, broken)),
@@ -205,7 +205,8 @@ impl Checkpoints {
     /// The newest one that is whole; none where there is no checkpoint at all.
     ///
     /// # Errors
-    /// If none of those that are there is whole, with all of them named; or if one is of a newer format.
+    /// If none of those that are there is whole, with all of them named; or if one is of a newer format, or the machine
+    /// does not let it be read.
     pub fn newest(&self, job: &Job) -> Result<Option<Newest>, RunError> {
         let mut damaged = Vec::new();
         for tag in self.tags()? {
@@ -261,14 +262,8 @@ impl Checkpoints {
                 self.manifest(manifest.parameter_tag).display()
             )));
         }
-        let data = std::fs::read(&path).map_err(|error| {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            damaged(if missing {
-                format!("missing, and {} names it", self.manifest(manifest.parameter_tag).display())
-            } else {
-                format!("cannot be read: {error}")
-            })
-        })?;
+        let missing = || format!("missing, and {} names it", self.manifest(manifest.parameter_tag).display());
+        let data = read_of(&path)?.ok_or_else(|| damaged(missing()))?;
         if hex::encode(Sha256::digest(&data)) != *expected {
             let what =
                 format!("damaged: its {} bytes are not those whose SHA-256 its manifest has", data.len());
@@ -283,7 +278,8 @@ impl Checkpoints {
 
     /// Data files without a manifest that are newer than this one: what a crash leaves, or somebody's deletion.
     fn unfinished(&self, newer_than: u64) -> Result<Vec<Damaged>, RunError> {
-        let alone = |&tag: &u64| tag > newer_than && !self.manifest(tag).exists();
+        let finished = self.tags()?;
+        let alone = |tag: &u64| *tag > newer_than && !finished.contains(tag);
         let damaged = |tag| Damaged {
             path: self.manifest(tag),
             what: format!("missing, though {} is there: the checkpoint was not finished", name(tag, DATA)),
@@ -305,6 +301,17 @@ impl Checkpoints {
     fn data(&self, tag: u64) -> PathBuf {
         self.directory.join(name(tag, DATA))
     }
+}
+
+/// The content of a file of a checkpoint, if it is there. A machine that does not let it be read, because files are open
+/// in too great a number or a disk is ill, says nothing about the file: it may be whole, and is not to be passed over.
+fn read_of(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
+    let refused = |error| {
+        let remedy =
+            "it may be whole, so no older one is taken: make it readable and try again, or remove it";
+        Unreadable::Refused(RunError::of(path, format!("cannot be read: {error} ({remedy})")))
+    };
+    files::if_there(std::fs::read(path)).map_err(refused)
 }
 
 const MANIFEST: &str = ".json";

@@ -136,7 +136,8 @@ fn removed(path: &Path, removed: io::Result<()>) -> Result<(), RunError> {
     removed.map(|_| ())
 }
 
-fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// What could be read or removed, if it is there.
+pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
