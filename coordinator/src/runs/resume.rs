@@ -12,7 +12,7 @@ use millefeuille_core::job::Job;
 use super::arithmetic::{described, described_shapes};
 use super::checkpoint::{Checkpoint, Damaged, Newest, Read};
 use super::directory::RunDir;
-use super::ledger::Ledger;
+use super::ledger::{self, Ledger};
 use super::record::State;
 use super::saved::{SavedRun, without_a_job};
 use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, RunError, files};
@@ -64,14 +64,28 @@ impl RunDir {
     }
 
     fn over_again(&mut self) -> Result<Resumed, RunError> {
+        let text = format!("from the beginning: there is no checkpoint{}", self.thrown_away()?);
         self.clear_result()?;
         for name in [HISTORY, LEDGER, EVENTS] {
             files::remove(&self.file(name))?;
         }
         files::remove_directory(&self.file(CHECKPOINTS))?;
         self.start_over()?;
-        let text = "from the beginning: no checkpoint had been written".to_string();
         Ok(Resumed { checkpoint: None, ledger: Ledger::default(), text })
+    }
+
+    /// What a run that starts over loses, for people: where checkpoints are far apart, little; where somebody has removed
+    /// them, all of it.
+    fn thrown_away(&self) -> Result<String, RunError> {
+        let header = ledger::header().len();
+        let lost = |name, kept: usize| -> Result<Option<String>, RunError> {
+            let there = files::read(&self.file(name))?.unwrap_or_default();
+            Ok((there.len() > kept).then(|| difference(name, &there, kept)))
+        };
+        let cuts = [lost(HISTORY, 0)?, lost(LEDGER, header)?, lost(EVENTS, 0)?];
+        let worth = cuts[..2].iter().any(Option::is_some);
+        let cause = if worth { "; none was written yet, or they were removed" } else { "" };
+        Ok(format!("{cause}{}", listed_cuts(cuts)))
     }
 
     fn back_to(&mut self, newest: Newest, job: &Job) -> Result<Resumed, RunError> {
