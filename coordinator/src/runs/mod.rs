@@ -26,6 +26,7 @@ pub mod checkpoint;
 mod directory;
 mod files;
 pub mod ledger;
+mod lock;
 pub mod model;
 pub mod receipt;
 pub mod record;

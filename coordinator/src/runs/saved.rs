@@ -8,7 +8,7 @@ use millefeuille_core::learn::model::Model;
 use serde::Deserialize;
 
 use super::checkpoint::{Checkpoints, KEPT};
-use super::directory::holder;
+use super::lock::holder;
 use super::receipt::{self, Receipt};
 use super::record::{Record, RecordError};
 use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, RunError, files, model};
