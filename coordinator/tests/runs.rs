@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use millefeuille_coordinator::runs::{Existing, RunDir, SavedRun, model, names};
+use millefeuille_coordinator::runs::{Ending, Existing, RunDir, SavedRun, State, model, names};
 use millefeuille_coordinator::see::history::Row;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
@@ -101,6 +103,61 @@ fn runs_are_numbered() {
     assert_eq!([first.id(), second.id(), third.id()], ["article-1", "article-2", "article-4"]);
 }
 
+/// Runs this on so many threads at once.
+fn at_once(threads: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(&work);
+        }
+    });
+}
+
+#[test]
+fn a_directory_never_has_two_owners_though_its_lock_comes_and_goes() {
+    let (place, owners) = (TempDir::new().unwrap(), AtomicUsize::new(0));
+    at_once(8, || {
+        for _ in 0..300 {
+            match RunDir::claim(place.path(), Existing::Resume) {
+                Ok(run) => {
+                    assert_eq!(owners.fetch_add(1, Ordering::SeqCst), 0, "another owner is there");
+                    std::thread::yield_now();
+                    owners.fetch_sub(1, Ordering::SeqCst);
+                    drop(run);
+                }
+                Err(error) => assert!(error.to_string().contains("works in this run directory"), "{error}"),
+            }
+        }
+    });
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_number_that_another_takes_meanwhile_is_passed_over() {
+    let (place, runs) = (TempDir::new().unwrap(), Mutex::new(Vec::new()));
+    at_once(8, || {
+        for _ in 0..20 {
+            let run = RunDir::claim_next(place.path(), "article", |_| false).unwrap();
+            runs.lock().unwrap().push(run);
+        }
+    });
+    let mut ids: Vec<_> = runs.lock().unwrap().iter().map(RunDir::id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 160, "no id is given twice");
+}
+
+#[test]
+fn where_the_receipt_is_the_job_is_done_whatever_comes_after_it() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let mut run = begun(&path);
+    run.write(names::RECEIPT, b"{}").unwrap();
+    run.end(130, "told to stop").unwrap();
+    let done = State::Ended { outcome: Ending { exit_code: 0, message: "done".into() } };
+    assert_eq!(run.record().state, done);
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, done);
+}
+
 #[test]
 fn a_directory_that_cannot_be_made_is_named() {
     let place = TempDir::new().unwrap();
@@ -146,18 +203,6 @@ fn a_model_that_does_not_fit_is_refused_with_the_tensor_named() {
     assert!(damaged.contains("model.safetensors: not a safetensors file"), "{damaged}");
 }
 
-#[test]
-fn a_line_of_history_that_is_damaged_is_named() {
-    let place = TempDir::new().unwrap();
-    let run = begun(place.path());
-    run.append_history(&row(1)).unwrap();
-    run.append_history(&row(2)).unwrap();
-    let path = place.path().join("history.jsonl");
-    let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, &text[..text.len() - 20]).unwrap();
-    let damaged = SavedRun::open(place.path()).unwrap().history().unwrap_err().to_string();
-    assert!(damaged.contains("history.jsonl: line 2: "), "{damaged}");
-}
 /// A safetensors file with the shape that somebody made up for a tensor with nothing in it.
 fn of_shape(shape: &str) -> Vec<u8> {
     let header =
@@ -191,3 +236,15 @@ fn a_shape_that_was_made_up_takes_no_memory_and_is_refused() {
     assert!(misfit.contains("dense/kernel is F32 [900000, 0], not F32 [900000, 256]"), "{misfit}");
 }
 
+#[test]
+fn a_line_of_history_that_is_damaged_is_named() {
+    let place = TempDir::new().unwrap();
+    let run = begun(place.path());
+    run.append_history(&row(1)).unwrap();
+    run.append_history(&row(2)).unwrap();
+    let path = place.path().join("history.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() - 20]).unwrap();
+    let damaged = SavedRun::open(place.path()).unwrap().history().unwrap_err().to_string();
+    assert!(damaged.contains("history.jsonl: line 2: "), "{damaged}");
+}

@@ -71,18 +71,30 @@ impl RunDir {
     fn with_record(mut self, existing: Existing) -> Result<Self, RunError> {
         match (Record::read(&self.path), existing) {
             (Ok(Some(record)), Existing::Resume) => {
-                self.record = record;
+                self.record = self.as_own(record);
                 self.recorded = true;
             }
-            // Its record is lost, and no reason to lose what can be gone on with.
-            (Ok(None), Existing::Resume) if self.file(CHECKPOINTS).exists() => {
-                self.record.state = State::Running
-            }
+            // Its record is lost, and no reason to lose what can be gone on with, or to lose it without a word.
+            (Ok(None), Existing::Resume) if self.has_begun() => self.record.state = State::Running,
             // What is there stays until the new run begins: it may not come to that.
             (Ok(_), _) | (Err(RecordError::Damaged(_)), Existing::Overwrite) => {}
             (Err(error), _) => return Err(error.into()),
         }
         Ok(self)
+    }
+
+    /// The record that is there. Where it is that of another directory, this one is a copy: a run of its own from now on,
+    /// which nobody has submitted.
+    fn as_own(&self, record: Record) -> Record {
+        if record.id == self.record.id {
+            return record;
+        }
+        Record { id: self.record.id.clone(), client_key: String::new(), ..record }
+    }
+
+    /// Whether a run without a record has more than a job.
+    fn has_begun(&self) -> bool {
+        [CHECKPOINTS, HISTORY, LEDGER].iter().any(|name| self.file(name).exists())
     }
 
     /// Takes the first free directory `<name>-<number>` in `runs` whose name is not `taken`.
@@ -188,8 +200,8 @@ impl RunDir {
         self.enter(State::Running)
     }
 
-    /// The run has ended; for a job that is done, after its receipt. One that never began and left another run where
-    /// it was leaves that one's record too.
+    /// The run has ended; for a job that is done, after its receipt: where that is there, the job is done, whatever came
+    /// after it. One that never began and left another run where it was leaves that one's record too.
     ///
     /// # Errors
     /// If it can't be written.
@@ -197,7 +209,9 @@ impl RunDir {
         if !self.recorded {
             return Ok(());
         }
-        self.enter(State::Ended { outcome: Ending { exit_code, message: message.to_string() } })
+        let done = self.file(RECEIPT).exists();
+        let ending = Ending { exit_code, message: message.to_string() };
+        self.enter(State::Ended { outcome: if done { Ending::done() } else { ending } })
     }
 
     pub(super) fn enter(&mut self, state: State) -> Result<(), RunError> {

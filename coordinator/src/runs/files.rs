@@ -78,8 +78,12 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, RunError> {
 
 /// The content of a file of text, if it is there.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, RunError> {
-    let text = read(path)?.map(String::from_utf8).transpose();
-    text.map_err(|error| RunError::content(path, format!("not text: {error}")))
+    read(path)?.map(|bytes| text(path, bytes)).transpose()
+}
+
+/// The content of a file as text.
+pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, RunError> {
+    String::from_utf8(bytes).map_err(|error| RunError::content(path, format!("not text: {error}")))
 }
 
 /// Removes a file, if it is there.

@@ -82,8 +82,11 @@ impl SavedRun {
     /// # Errors
     /// If `history.jsonl` can't be read.
     pub fn whole_history(&self) -> Result<Vec<Row>, RunError> {
-        let text = files::read_text(&self.path.join(HISTORY))?.unwrap_or_default();
-        self.rows(&text[..text.rfind('\n').map_or(0, |end| end + 1)])
+        let path = self.path.join(HISTORY);
+        let mut bytes = files::read(&path)?.unwrap_or_default();
+        // Before anything else: what is torn need not even be text.
+        bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+        self.rows(&files::text(&path, bytes)?)
     }
 
     fn rows(&self, text: &str) -> Result<Vec<Row>, RunError> {
