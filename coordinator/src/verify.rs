@@ -20,7 +20,7 @@ use crate::replay::{Replay, State};
 use crate::runs::checkpoint::{Checkpoint, Read, Unreadable};
 use crate::runs::ledger::{self, Entries};
 use crate::runs::receipt::{Receipt, weights_sha256};
-use crate::runs::{RunError, SavedRun, names};
+use crate::runs::{RunError, SavedRun, described, described_shapes, names};
 use crate::see::history::Row;
 
 /// Why a run is not verified: one line.
@@ -254,22 +254,36 @@ impl Evidence {
     ///
     /// # Errors
     /// Both, if they differ.
-    pub fn can_be_computed_here(&self) -> Result<String> {
+    pub fn can_be_computed_here(&self, spec: &Spec) -> Result<String> {
         let here = blas::arithmetic();
-        let Some(receipt) = &self.receipt else { return Ok(said(&here)) };
-        let there = Arithmetic {
+        if let Some(there) = self.arithmetic().filter(|there| *there != here) {
+            return self.cannot_verify(&described(&there), &described(&here));
+        }
+        // The receipt does not have it, so it is compared where a checkpoint is there.
+        if let Some(read) = self.checkpoints.first() {
+            let (there, here) = (&read.checkpoint.shapes_fingerprint, blas::model_fingerprint(spec));
+            if *there != here {
+                return self.cannot_verify(&described_shapes(there), &described_shapes(&here));
+            }
+        }
+        Ok(described(&here))
+    }
+
+    /// What the run was computed with: its receipt says so, or where it is not done its newest checkpoint; nothing does
+    /// of a run that has neither.
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        let of_receipt = self.receipt.as_ref().map(|receipt| Arithmetic {
             kernel: receipt.blas_kernel.clone(),
             version: receipt.blas_version.clone(),
             fingerprint: receipt.fingerprint.clone(),
-        };
-        if there == here {
-            return Ok(said(&here));
-        }
+        });
+        of_receipt.or_else(|| self.checkpoints.first().map(|read| read.checkpoint.arithmetic.clone()))
+    }
+
+    fn cannot_verify<T>(&self, there: &str, here: &str) -> Result<T> {
         Err(Finding::CannotVerify(format!(
-            "{}: cannot be verified here: it was computed with {}, and this process computes with {}",
-            self.run.display(),
-            said(&there),
-            said(&here)
+            "{}: cannot be verified here: it was computed with {there}, and this process computes with {here}",
+            self.run.display()
         )))
     }
 
@@ -323,14 +337,6 @@ fn shown(figure: Option<f64>) -> String {
     figure.map_or_else(|| "not there".to_string(), |figure| figure.to_string())
 }
 
-fn said(arithmetic: &Arithmetic) -> String {
-    let Arithmetic { kernel, version, fingerprint } = arithmetic;
-    format!(
-        "kernel {kernel}, OpenBLAS {version}, fingerprint {}",
-        fingerprint.get(..12).unwrap_or(fingerprint)
-    )
-}
-
 /// The first epoch at which the beginning of a history is not the other, to the bit.
 fn first_difference(beginning: &[Row], all: &[Row]) -> Option<usize> {
     let same =
@@ -358,7 +364,7 @@ fn model(run: &SavedRun, job: &Job) -> Result<Vec<f32>> {
     if !run.path().join(names::MODEL).exists() {
         return Err(missing(run, names::MODEL));
     }
-    let shape = Model::new(run.inputs()?, &job.layers);
+    let shape = Model::new(run.inputs(job)? as usize, &job.layers);
     Ok(run.parameters(&shape)?)
 }
 

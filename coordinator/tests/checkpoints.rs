@@ -122,6 +122,29 @@ fn every_truncation_and_every_flipped_bit_of_a_data_file_is_noticed() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_no_damage_and_not_passed_over() {
+    for file in [manifest, data] {
+        let (_place, path, [_, second]) = two_checkpoints();
+        let (file, aside) = (file(&path, 6), path.join("aside"));
+        fs::rename(&file, &aside).unwrap();
+        // What even root cannot read: a name that leads to itself, and a directory.
+        let in_the_way: [&dyn Fn(); 2] =
+            [&|| std::os::unix::fs::symlink(&file, &file).unwrap(), &|| fs::create_dir(&file).unwrap()];
+        for (index, put) in in_the_way.into_iter().enumerate() {
+            put();
+            let checkpoints = Checkpoints::of(&path, 3);
+            let error = checkpoints.newest(&job()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{}: cannot be read: ", file.display())), "{error}");
+            assert!(error.contains("make it readable") && error.lines().count() == 1, "{error}");
+            assert!(matches!(checkpoints.read(6, &job()), Err(Unreadable::Refused(_))));
+            if index == 0 { fs::remove_file(&file).unwrap() } else { fs::remove_dir(&file).unwrap() }
+        }
+        fs::rename(&aside, &file).unwrap();
+        assert_eq!(newest(&path).read.checkpoint, second);
+    }
+}
+
+#[test]
 fn a_manifest_that_names_a_missing_file_is_named() {
     let (_place, path, [first, _]) = two_checkpoints();
     fs::remove_file(data(&path, 6)).unwrap();

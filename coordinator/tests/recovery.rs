@@ -7,21 +7,26 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{JOB_SHA256, Training, copy, job, names, row};
+use common::{JOB_SHA256, SHAPES, Training, arithmetic, copy, job, names, row};
 use millefeuille_coordinator::runs::record::{Ending, State};
 use millefeuille_coordinator::runs::{
     Existing, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
 };
+use millefeuille_core::blas::Arithmetic;
 use millefeuille_core::job::Job;
 use tempfile::TempDir;
 
 fn resume(path: &Path) -> Resumed {
-    RunDir::claim(path, Existing::Resume).unwrap().resume(JOB_SHA256).unwrap()
+    RunDir::claim(path, Existing::Resume).unwrap().resume(JOB_SHA256, &arithmetic(), SHAPES).unwrap()
 }
 
 fn refused(path: &Path) -> String {
+    refused_to(path, JOB_SHA256, &arithmetic(), SHAPES)
+}
+
+fn refused_to(path: &Path, job_sha256: &str, arithmetic: &Arithmetic, shapes: &str) -> String {
     let error = RunDir::claim(path, Existing::Resume)
-        .and_then(|mut run| run.resume(JOB_SHA256))
+        .and_then(|mut run| run.resume(job_sha256, arithmetic, shapes))
         .unwrap_err()
         .to_string();
     assert_eq!(error.lines().count(), 1, "{error}");
@@ -157,6 +162,34 @@ fn without_a_checkpoint_the_run_starts_over() {
 }
 
 #[test]
+fn a_run_that_starts_over_says_what_is_thrown_away() {
+    let (_place, path) = died();
+    fs::remove_dir_all(path.join("checkpoints")).unwrap();
+    let said = "from the beginning: there is no checkpoint; none was written yet, or they were removed; 3 lines of \
+                history.jsonl cut; 9 lines of ledger cut; 14 lines of events.jsonl cut";
+    // The record makes no difference.
+    fs::remove_file(path.join("run.json")).unwrap();
+    assert_eq!(resume(&path).text, said);
+    assert_eq!(without_times(&text(&path, "events.jsonl")), format!("resumed {said}\n"));
+    let again = resume(&path);
+    assert_eq!(
+        again.text, "from the beginning: there is no checkpoint; 1 line of events.jsonl cut",
+        "nothing was computed"
+    );
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_still_there_afterwards() {
+    let (_place, path) = died();
+    let newest = path.join("checkpoints/000000009.safetensors");
+    fs::rename(&newest, path.join("aside")).unwrap();
+    std::os::unix::fs::symlink(&newest, &newest).unwrap();
+    assert!(refused(&path).contains("000000009.safetensors: cannot be read: "), "{}", refused(&path));
+    fs::rename(path.join("aside"), &newest).unwrap();
+    assert_eq!(resume(&path).checkpoint.unwrap().parameter_tag, 9);
+}
+
+#[test]
 fn a_ledger_that_does_not_go_with_the_checkpoint_is_named() {
     let (_place, path) = died();
     let ledger = path.join("ledger");
@@ -172,8 +205,32 @@ fn a_ledger_that_does_not_go_with_the_checkpoint_is_named() {
 #[test]
 fn another_job_or_other_data_is_refused() {
     let (_place, path) = died();
-    let error = RunDir::claim(&path, Existing::Resume).unwrap().resume("another").unwrap_err().to_string();
+    let error = refused_to(&path, "another", &arithmetic(), SHAPES);
     assert!(error.contains("000000009.json: a checkpoint of another job"), "{error}");
+}
+
+#[test]
+fn another_arithmetic_is_refused_with_both_named_and_nothing_touched() {
+    let (place, path) = died();
+    let before = place.path().join("before");
+    copy(&path, &before);
+    let newer = Arithmetic { version: "0.3.99".into(), ..arithmetic() };
+    let other = Arithmetic { fingerprint: "cd".repeat(32), ..arithmetic() };
+    for (now, shapes, named) in [
+        (&newer, SHAPES, ["OpenBLAS 0.3.21, fingerprint abab", "OpenBLAS 0.3.99"]),
+        (&other, SHAPES, ["fingerprint abababababab", "fingerprint cdcdcdcdcdcd"]),
+        (&arithmetic(), "others", ["fingerprint shapes over the job's shapes", "fingerprint others over"]),
+    ] {
+        let error = refused_to(&path, JOB_SHA256, now, shapes);
+        assert!(named.iter().all(|named| error.contains(named)), "{error}");
+        for part in ["000000009.json: ", "OpenBLAS 0.3.21 and its kernel Haswell", "--overwrite"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    for name in ["run.json", "history.jsonl", "ledger", "events.jsonl"] {
+        assert_eq!(text(&path, name), text(&before, name), "{name}");
+    }
+    assert_eq!(names(&path.join("checkpoints")), names(&before.join("checkpoints")));
 }
 
 #[test]
@@ -246,6 +303,52 @@ fn a_cluster_that_starts_again_finds_its_runs_in_order() {
     assert_eq!(scanned.runs[0].history, [row(1)]);
     assert_eq!((&scanned.runs[4].job, &*scanned.runs[4].record.client_key), (&job(), "key 12"));
     assert_eq!(scan(&runs.join("absent")).unwrap(), Default::default());
+}
+
+#[test]
+fn a_receipt_counts_more_than_the_record() {
+    let place = TempDir::new().unwrap();
+    let mut run = submitted(place.path(), "stopped", 1);
+    run.begin(&job()).unwrap();
+    run.end(130, "cancelled").unwrap();
+    let state = |runs: &Path| scan(runs).unwrap().runs.remove(0).record.state;
+    let ended =
+        |exit_code, message: &str| State::Ended { outcome: Ending { exit_code, message: message.into() } };
+    assert_eq!(state(place.path()), ended(130, "cancelled"));
+    run.write(files::RECEIPT, b"{}").unwrap();
+    assert_eq!(state(place.path()), ended(0, "done"));
+}
+
+#[test]
+fn a_torn_line_does_not_hide_the_epochs_before_it() {
+    let (place, path) = died();
+    let history = path.join("history.jsonl");
+    let whole = fs::read(&history).unwrap();
+    for torn in [&b"{\"epoch\":4,\"lo"[..], b"\xff\xfe\0"] {
+        fs::write(&history, [&whole, torn].concat()).unwrap();
+        assert_eq!(scan(place.path()).unwrap().runs[0].history, [row(1), row(2), row(3)]);
+    }
+}
+
+#[test]
+fn a_copy_of_a_run_is_named_and_left_alone_until_it_is_gone_on_with_by_hand() {
+    let (place, path) = died();
+    let copied = place.path().join("copied");
+    copy(&path, &copied);
+    let scanned = scan(place.path()).unwrap();
+    assert_eq!(scanned.runs.iter().map(|run| &*run.id).collect::<Vec<_>>(), ["run"]);
+    let said = scanned.left_alone[0].to_string();
+    for part in ["copied: its run.json is that of run: ", "rename it back", "copied --resume"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(said.lines().count(), 1);
+
+    assert_eq!(resume(&copied).checkpoint.unwrap().parameter_tag, 9);
+    let scanned = scan(place.path()).unwrap();
+    assert!(scanned.left_alone.is_empty(), "{:?}", scanned.left_alone);
+    let mut keys: Vec<_> = scanned.runs.iter().map(|run| (&*run.id, &*run.record.client_key)).collect();
+    keys.sort();
+    assert_eq!(keys, [("copied", ""), ("run", "a key")], "a submission is one run's");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use millefeuille_coordinator::runs::receipt::{FORMAT, Participation, Receipt, we
 use millefeuille_coordinator::runs::{Existing, RunDir, SavedRun, model, names};
 use millefeuille_coordinator::see::history::Row;
 use millefeuille_coordinator::verify::{Evidence, Finding};
-use millefeuille_core::blas;
+use millefeuille_core::blas::{self, Arithmetic};
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::data::dataset::FILES;
 use millefeuille_core::data::plan::Plan;
@@ -111,6 +111,8 @@ struct Trainer<'a> {
     tag: u64,
     /// Adds so much to a parameter at a step, as a faulty worker might.
     fault: Option<(u64, f32)>,
+    arithmetic: Arithmetic,
+    shapes_fingerprint: String,
 }
 
 impl<'a> Trainer<'a> {
@@ -128,6 +130,8 @@ impl<'a> Trainer<'a> {
             optimizer,
             tag: 0,
             fault: None,
+            arithmetic: blas::arithmetic(),
+            shapes_fingerprint: blas::model_fingerprint(&loaded.spec),
         }
     }
 
@@ -212,6 +216,8 @@ impl<'a> Trainer<'a> {
     fn save(&self, epoch: u32, step: u32, partial: Partial) {
         let checkpoint = Checkpoint {
             job_sha256: self.loaded.job_sha256(),
+            arithmetic: self.arithmetic.clone(),
+            shapes_fingerprint: self.shapes_fingerprint.clone(),
             position: Position { epoch, phase: Phase::Train, step },
             parameter_tag: self.tag,
             parameters: Bytes::copy_from_slice(bytemuck::cast_slice(&self.parameters)),
@@ -228,7 +234,7 @@ impl<'a> Trainer<'a> {
     fn finish(self) {
         let encoded = model::encode(&self.parameters, &self.loaded.model).unwrap();
         self.run.write(names::MODEL, &encoded).unwrap();
-        let arithmetic = blas::arithmetic();
+        let arithmetic = self.arithmetic;
         let hashes = self.loaded.store.file_hashes().clone();
         let receipt = Receipt {
             format: FORMAT,
@@ -269,7 +275,7 @@ fn verify(run: &Path, quick: bool) -> Result<Vec<String>, Finding> {
     said.push(evidence.agrees_with_data(&loaded.store)?);
     said.push(evidence.ledger_agrees(&loaded.spec)?);
     if !quick {
-        said.push(evidence.can_be_computed_here()?);
+        said.push(evidence.can_be_computed_here(&loaded.spec)?);
         let mut replay = Replay::new(&loaded.store, &loaded.spec, &loaded.model, 3);
         let mut state = State::beginning(&loaded.job, &loaded.model);
         while state.epoch < evidence.epochs() {
@@ -467,6 +473,29 @@ fn another_arithmetic_cannot_be_verified_here_and_both_are_named() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn an_unfinished_run_of_another_arithmetic_cannot_be_verified_here() {
+    let place = TempDir::new().unwrap();
+    let data = place.path().join("data");
+    write_data(&data, 201, 33);
+    let loaded = Loaded::new(job(&data));
+    let cannot_verify = |name: &str, change: &dyn Fn(&mut Trainer<'_>)| {
+        let path = place.path().join(name);
+        let mut trainer = Trainer::begin(&loaded, &path);
+        change(&mut trainer);
+        trainer.epoch(None);
+        drop(trainer);
+        match verify(&path, false) {
+            Err(Finding::CannotVerify(what)) => what,
+            other => panic!("{other:?}"),
+        }
+    };
+    let version = cannot_verify("version", &|trainer| trainer.arithmetic.version = "0.1.99".into());
+    assert!(version.contains("OpenBLAS 0.1.99") && version.contains(&blas::version()), "{version}");
+    let shapes = cannot_verify("shapes", &|trainer| trainer.shapes_fingerprint = "f".repeat(64));
+    assert!(shapes.contains("fingerprint ffffffffffff over the job's shapes"), "{shapes}");
 }
 
 #[test]

@@ -78,8 +78,9 @@ pub(super) fn run(args: Args) -> Result {
     let run = saved::open(&args.run)?;
     let job = run.job()?;
     own_kernel(&job)?;
-    let inputs = run.inputs()?;
-    let spec = load::spec_for_inputs(&job, inputs as u32);
+    let inputs = run.inputs(&job)?;
+    let spec = load::spec_for_inputs(&job, inputs);
+    let inputs = inputs as usize;
     let model = Model::new(inputs, &spec.layers);
     let parameters = saved::parameters(&run, &model)?;
     let learner = Learner { model: &model, spec: &spec, parameters: &parameters };

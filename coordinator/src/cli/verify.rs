@@ -115,7 +115,7 @@ fn own_kernel(run: &SavedRun, job: &Job) -> Result {
 
 fn compute_again(evidence: &Evidence, store: &ShardStore, spec: &Spec, epochs: Epochs) -> Result {
     let cores = process::cores();
-    let arithmetic = evidence.can_be_computed_here()?;
+    let arithmetic = evidence.can_be_computed_here(spec)?;
     let model = Model::new(spec.inputs as usize, &spec.layers);
     let (mut state, from, end) = match epochs {
         Epochs::All => (None, None, evidence.epochs()),

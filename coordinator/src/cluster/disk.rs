@@ -103,6 +103,7 @@ pub(super) struct Content {
     pub(super) model: Arc<Model>,
     pub(super) store: Arc<ShardStore>,
     pub(super) arithmetic: Arithmetic,
+    pub(super) shapes_fingerprint: String,
 }
 
 /// Something that was written.
@@ -285,6 +286,8 @@ impl Run {
         let Snapshot { from, parameters, optimizer, partial, ledger, participation, suspects } = snapshot;
         let checkpoint = Checkpoint {
             job_sha256: self.content.job_sha256.clone(),
+            arithmetic: self.content.arithmetic.clone(),
+            shapes_fingerprint: self.content.shapes_fingerprint.clone(),
             position: from.position,
             parameter_tag: from.parameter_tag,
             parameters,

@@ -82,7 +82,10 @@ impl Beginning {
 fn take_up(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, RunError> {
     match run.record().state {
         State::Queued => run.begin(&loaded.job).map(|()| None),
-        State::Running | State::Ended { .. } => run.resume(&loaded.job_sha256()).map(Some),
+        State::Running | State::Ended { .. } => {
+            let Facts { arithmetic, shapes_fingerprint, .. } = &loaded.facts;
+            run.resume(&loaded.job_sha256(), arithmetic, shapes_fingerprint).map(Some)
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use millefeuille_core::blas::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
@@ -26,6 +27,7 @@ use millefeuille_core::learn::optimizer::OptimizerState;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::arithmetic::Form;
 use super::ledger;
 use super::receipt::{Participation, weights_sha256};
 use super::seal::{self, Broken};
@@ -43,6 +45,10 @@ pub const KEPT: usize = 3;
 pub struct Checkpoint {
     /// Hex SHA-256 of the job: configuration, seed, data.
     pub job_sha256: String,
+    /// What has computed it so far, and is to compute the rest.
+    pub arithmetic: Arithmetic,
+    /// Hex SHA-256 of that arithmetic's results over the job's own shapes.
+    pub shapes_fingerprint: String,
     /// The step that comes next. Step 0 of an epoch: everything of the epochs before is done, evaluation and history
     /// included. Of the epoch after the last: training is done, and the model not yet saved.
     pub position: Position,
@@ -179,11 +185,11 @@ impl Checkpoints {
     /// Reads one, all of it checked.
     ///
     /// # Errors
-    /// If it is damaged, or of a newer format.
+    /// If it is damaged, or of a newer format, or if the machine does not let it be read.
     pub fn read(&self, tag: u64, job: &Job) -> Result<Read, Unreadable> {
         let path = self.manifest(tag);
         let damaged = |what: String| Unreadable::Damaged(Damaged { path: path.clone(), what });
-        let text = std::fs::read(&path).map_err(|error| damaged(format!("cannot be read: {error}")))?;
+        let text = read_of(&path)?.ok_or_else(|| damaged("missing".to_string()))?;
         let manifest: Manifest = seal::open(&text, FORMAT).map_err(|broken| match broken {
             Broken::Damaged(what) => damaged(what),
             Broken::Newer { .. } => Unreadable::Refused(RunError::of(&path, broken)),
@@ -199,7 +205,8 @@ impl Checkpoints {
     /// The newest one that is whole; none where there is no checkpoint at all.
     ///
     /// # Errors
-    /// If none of those that are there is whole, with all of them named; or if one is of a newer format.
+    /// If none of those that are there is whole, with all of them named; or if one is of a newer format, or the machine
+    /// does not let it be read.
     pub fn newest(&self, job: &Job) -> Result<Option<Newest>, RunError> {
         let mut damaged = Vec::new();
         for tag in self.tags()? {
@@ -255,14 +262,8 @@ impl Checkpoints {
                 self.manifest(manifest.parameter_tag).display()
             )));
         }
-        let data = std::fs::read(&path).map_err(|error| {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            damaged(if missing {
-                format!("missing, and {} names it", self.manifest(manifest.parameter_tag).display())
-            } else {
-                format!("cannot be read: {error}")
-            })
-        })?;
+        let missing = || format!("missing, and {} names it", self.manifest(manifest.parameter_tag).display());
+        let data = read_of(&path)?.ok_or_else(|| damaged(missing()))?;
         if hex::encode(Sha256::digest(&data)) != *expected {
             let what =
                 format!("damaged: its {} bytes are not those whose SHA-256 its manifest has", data.len());
@@ -277,7 +278,8 @@ impl Checkpoints {
 
     /// Data files without a manifest that are newer than this one: what a crash leaves, or somebody's deletion.
     fn unfinished(&self, newer_than: u64) -> Result<Vec<Damaged>, RunError> {
-        let alone = |&tag: &u64| tag > newer_than && !self.manifest(tag).exists();
+        let finished = self.tags()?;
+        let alone = |tag: &u64| *tag > newer_than && !finished.contains(tag);
         let damaged = |tag| Damaged {
             path: self.manifest(tag),
             what: format!("missing, though {} is there: the checkpoint was not finished", name(tag, DATA)),
@@ -299,6 +301,17 @@ impl Checkpoints {
     fn data(&self, tag: u64) -> PathBuf {
         self.directory.join(name(tag, DATA))
     }
+}
+
+/// The content of a file of a checkpoint, if it is there. A machine that does not let it be read, because files are open
+/// in too great a number or a disk is ill, says nothing about the file: it may be whole, and is not to be passed over.
+fn read_of(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
+    let refused = |error| {
+        let remedy =
+            "it may be whole, so no older one is taken: make it readable and try again, or remove it";
+        Unreadable::Refused(RunError::of(path, format!("cannot be read: {error} ({remedy})")))
+    };
+    files::if_there(std::fs::read(path)).map_err(refused)
 }
 
 const MANIFEST: &str = ".json";
@@ -323,6 +336,9 @@ fn tag(found: &str, suffix: &str) -> Option<u64> {
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     job_sha256: String,
+    #[serde(with = "Form")]
+    arithmetic: Arithmetic,
+    shapes_fingerprint: String,
     epoch: u32,
     step: u32,
     parameter_tag: u64,
@@ -357,6 +373,8 @@ impl Manifest {
         let checkpoint = checkpoint.clone();
         Self {
             job_sha256: checkpoint.job_sha256,
+            arithmetic: checkpoint.arithmetic,
+            shapes_fingerprint: checkpoint.shapes_fingerprint,
             epoch: checkpoint.position.epoch,
             step: checkpoint.position.step,
             parameter_tag: checkpoint.parameter_tag,
@@ -381,6 +399,8 @@ impl Manifest {
         let fresh = OptimizerState::new(&job.compile.optimizer, parameters.len());
         Checkpoint {
             job_sha256: self.job_sha256,
+            arithmetic: self.arithmetic,
+            shapes_fingerprint: self.shapes_fingerprint,
             position: Position { epoch: self.epoch, phase: Phase::Train, step: self.step },
             parameter_tag: self.parameter_tag,
             parameters: Bytes::copy_from_slice(bytemuck::cast_slice(&parameters)),
@@ -404,8 +424,8 @@ fn encode(checkpoint: &Checkpoint, shape: &Model) -> Vec<u8> {
 }
 
 fn decode(data: &[u8], job: &Job) -> Result<Vec<f32>, String> {
-    let inputs = model::inputs(data)?;
-    model::decode(data, &Model::new(inputs, &job.layers))
+    let inputs = model::inputs(data, job)?;
+    model::decode(data, &Model::new(inputs as usize, &job.layers))
 }
 
 /// A float by its bits, in hex: what is computed with again must lose none.

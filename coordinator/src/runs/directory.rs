@@ -1,7 +1,6 @@
 //! The run directory that this process owns: the only place that writes into one.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use millefeuille_core::job::Job;
@@ -9,6 +8,7 @@ use millefeuille_core::learn::model::Model;
 use serde_json::json;
 
 use super::checkpoint::{Checkpoint, Checkpoints, KEPT};
+use super::lock::{Unclaimed, own};
 use super::record::{Ending, Record, RecordError, State, now};
 use super::{
     CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, RunError, TRACES, files,
@@ -48,41 +48,53 @@ impl RunDir {
     /// If it cannot be written, belongs to another process, holds a run that is not to be touched, or anything else
     /// and no run.
     pub fn claim(path: &Path, existing: Existing) -> Result<Self, RunError> {
+        Self::try_claim(path, existing).map_err(|(Unclaimed::Taken(error) | Unclaimed::Failed(error))| error)
+    }
+
+    fn try_claim(path: &Path, existing: Existing) -> Result<Self, Unclaimed> {
         if let Some(foreign) = foreign(path)? {
             let what =
                 format!("holds {foreign} and no run (name a directory that is empty, or not there yet)");
-            return Err(RunError::of(path, what));
+            return Err(Unclaimed::Taken(RunError::of(path, what)));
         }
-        let made =
-            path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists());
-        let made = made.map(Path::to_path_buf).collect();
-        fs::create_dir_all(path).map_err(|error| RunError::of(path, format!("cannot be made: {error}")))?;
-        let lock = lock(path)?;
+        let (lock, made) = own(path)?;
         let record = Record::new(id(path), 1, String::new());
         let run = Self { path: path.to_path_buf(), _lock: lock, made, record, recorded: false };
         if existing == Existing::Refuse && run.holds_a_run() {
             let what = "there is a run already (--resume finishes it, --overwrite starts anew, --run-dir names another)";
-            return Err(RunError::of(path, what));
+            return Err(Unclaimed::Taken(RunError::of(path, what)));
         }
-        run.with_record(existing)
+        Ok(run.with_record(existing)?)
     }
 
     /// Goes on with the record that is there, if the run that it is of is to be gone on with.
     fn with_record(mut self, existing: Existing) -> Result<Self, RunError> {
         match (Record::read(&self.path), existing) {
             (Ok(Some(record)), Existing::Resume) => {
-                self.record = record;
+                self.record = self.as_own(record);
                 self.recorded = true;
             }
-            // Its record is lost, and no reason to lose what can be gone on with.
-            (Ok(None), Existing::Resume) if self.file(CHECKPOINTS).exists() => {
-                self.record.state = State::Running
-            }
+            // Its record is lost, and no reason to lose what can be gone on with, or to lose it without a word.
+            (Ok(None), Existing::Resume) if self.has_begun() => self.record.state = State::Running,
             // What is there stays until the new run begins: it may not come to that.
             (Ok(_), _) | (Err(RecordError::Damaged(_)), Existing::Overwrite) => {}
             (Err(error), _) => return Err(error.into()),
         }
         Ok(self)
+    }
+
+    /// The record that is there. Where it is that of another directory, this one is a copy: a run of its own from now on,
+    /// which nobody has submitted.
+    fn as_own(&self, record: Record) -> Record {
+        if record.id == self.record.id {
+            return record;
+        }
+        Record { id: self.record.id.clone(), client_key: String::new(), ..record }
+    }
+
+    /// Whether a run without a record has more than a job.
+    fn has_begun(&self) -> bool {
+        [CHECKPOINTS, HISTORY, LEDGER].iter().any(|name| self.file(name).exists())
     }
 
     /// Takes the first free directory `<name>-<number>` in `runs` whose name is not `taken`.
@@ -94,7 +106,12 @@ impl RunDir {
             let id = format!("{name}-{number}");
             let path = runs.join(&id);
             if !path.exists() && !taken(&id) {
-                return Self::claim(&path, Existing::Refuse);
+                match Self::try_claim(&path, Existing::Refuse) {
+                    Ok(run) => return Ok(run),
+                    // Another process was faster: the number is not free any more.
+                    Err(Unclaimed::Taken(_)) => {}
+                    Err(Unclaimed::Failed(error)) => return Err(error),
+                }
             }
         }
         Err(RunError::of(runs, "no number is free"))
@@ -183,8 +200,8 @@ impl RunDir {
         self.enter(State::Running)
     }
 
-    /// The run has ended; for a job that is done, after its receipt. One that never began and left another run where
-    /// it was leaves that one's record too.
+    /// The run has ended; for a job that is done, after its receipt: where that is there, the job is done, whatever came
+    /// after it. One that never began and left another run where it was leaves that one's record too.
     ///
     /// # Errors
     /// If it can't be written.
@@ -192,7 +209,9 @@ impl RunDir {
         if !self.recorded {
             return Ok(());
         }
-        self.enter(State::Ended { outcome: Ending { exit_code, message: message.to_string() } })
+        let done = self.file(RECEIPT).exists();
+        let ending = Ending { exit_code, message: message.to_string() };
+        self.enter(State::Ended { outcome: if done { Ending::done() } else { ending } })
     }
 
     pub(super) fn enter(&mut self, state: State) -> Result<(), RunError> {
@@ -302,7 +321,7 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        // A job that never began leaves no trace.
+        // A job that never began leaves no trace. The lock file goes while it is locked: later it may be another's.
         if !self.holds_a_run() {
             let _ = fs::remove_file(self.path.join(LOCK));
             for directory in &self.made {
@@ -326,33 +345,8 @@ fn foreign(path: &Path) -> Result<Option<String>, RunError> {
 
 /// The last component of a path.
 pub(super) fn id(path: &Path) -> String {
-    let name = path.file_name().or_else(|| path.parent().and_then(Path::file_name));
-    name.map_or_else(|| "run".to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-fn lock(path: &Path) -> Result<File, RunError> {
-    let file = path.join(LOCK);
-    let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&file);
-    let mut lock = open.map_err(|error| RunError::of(&file, format!("cannot be written: {error}")))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(RunError::of(path, format!("{} works in this run directory", holder(&lock))));
-        }
-        Err(TryLockError::Error(error)) => {
-            return Err(RunError::of(&file, format!("cannot be locked: {error}")));
-        }
-    }
-    let holder = format!("process {}\n", millefeuille_worker::process::name());
-    let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
-    written.map_err(|error| RunError::of(&file, format!("cannot be written: {error}")))?;
-    Ok(lock)
-}
-
-/// Who holds a lock, as its file says.
-pub(super) fn holder(mut lock: &File) -> String {
-    let mut holder = String::new();
-    let _ = lock.read_to_string(&mut holder);
-    let holder = holder.trim();
-    if holder.is_empty() { "another process".to_string() } else { holder.to_string() }
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // A path that ends in `..` does not say how the directory is called.
+    let elsewhere = || fs::canonicalize(path).ok().as_deref().and_then(name);
+    name(path).or_else(elsewhere).unwrap_or_else(|| "run".to_string())
 }

@@ -78,8 +78,12 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, RunError> {
 
 /// The content of a file of text, if it is there.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, RunError> {
-    let text = read(path)?.map(String::from_utf8).transpose();
-    text.map_err(|error| RunError::content(path, format!("not text: {error}")))
+    read(path)?.map(|bytes| text(path, bytes)).transpose()
+}
+
+/// The content of a file as text.
+pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, RunError> {
+    String::from_utf8(bytes).map_err(|error| RunError::content(path, format!("not text: {error}")))
 }
 
 /// Removes a file, if it is there.
@@ -136,7 +140,8 @@ fn removed(path: &Path, removed: io::Result<()>) -> Result<(), RunError> {
     removed.map(|_| ())
 }
 
-fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// What could be read or removed, if it is there.
+pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         result => result.map(Some),

@@ -21,10 +21,12 @@
 //!
 //! One process owns a run directory while it writes: it holds a lock on `.lock`, which says who it is.
 
+mod arithmetic;
 pub mod checkpoint;
 mod directory;
 mod files;
 pub mod ledger;
+mod lock;
 pub mod model;
 pub mod receipt;
 pub mod record;
@@ -35,6 +37,7 @@ mod seal;
 
 use std::path::Path;
 
+pub use arithmetic::{described, described_shapes};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use directory::{Existing, RunDir};
 pub use record::{Ending, Record, State};

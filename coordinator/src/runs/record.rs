@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use millefeuille_worker::process::exit;
 use serde::{Deserialize, Serialize};
 
 use super::seal::{self, Broken};
@@ -50,6 +51,13 @@ pub struct Ending {
     pub exit_code: u8,
     /// One line for people.
     pub message: String,
+}
+
+impl Ending {
+    /// That of a job that is done.
+    pub(super) fn done() -> Self {
+        Self { exit_code: exit::DONE, message: "done".to_string() }
+    }
 }
 
 impl Record {

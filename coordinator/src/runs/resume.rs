@@ -3,12 +3,16 @@
 //! Every step of this can be cut short and done again: nothing is removed that the checkpoint in use needs, and the
 //! checkpoint itself is not touched.
 
+use std::path::Path;
+
+use millefeuille_core::blas::Arithmetic;
 use millefeuille_core::control::Start;
 use millefeuille_core::job::Job;
 
+use super::arithmetic::{described, described_shapes};
 use super::checkpoint::{Checkpoint, Damaged, Newest, Read};
 use super::directory::RunDir;
-use super::ledger::Ledger;
+use super::ledger::{self, Ledger};
 use super::record::State;
 use super::saved::{SavedRun, without_a_job};
 use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, RunError, files};
@@ -26,19 +30,33 @@ pub struct Resumed {
 }
 
 impl RunDir {
-    /// Goes on with the run that is here. `job_sha256` is that of its job with the data as it is now.
+    /// Goes on with the run that is here. `job_sha256` is that of its job with the data as it is now; `arithmetic` and
+    /// `shapes_fingerprint` are what its job is computed with from now on.
     ///
     /// # Errors
-    /// If the run has no job, or another one; if checkpoints are there and none is whole; if the ledger does not go
-    /// with the checkpoint; if something can't be written.
-    pub fn resume(&mut self, job_sha256: &str) -> Result<Resumed, RunError> {
+    /// If the run has no job, or another one, or was computed otherwise so far; if checkpoints are there and none is
+    /// whole, or one can't be read; if the ledger does not go with the checkpoint; if something can't be written.
+    pub fn resume(
+        &mut self,
+        job_sha256: &str,
+        arithmetic: &Arithmetic,
+        shapes_fingerprint: &str,
+    ) -> Result<Resumed, RunError> {
         if !self.file(JOB).is_file() {
             return Err(without_a_job(self.path()));
         }
         let job = SavedRun::open(self.path())?.job()?;
         let resumed = match self.checkpoints().newest(&job)? {
             None => self.over_again()?,
-            Some(newest) => self.back_to(newest, &job, job_sha256)?,
+            Some(newest) => {
+                let Read { path, checkpoint, .. } = &newest.read;
+                // Where the arithmetic is another, so may be the kernel's name in the job's hash: it is named first. The
+                // shapes are the job's, and can only be compared for the same job.
+                same_arithmetic(path, checkpoint, arithmetic)?;
+                same_job(path, checkpoint, job_sha256)?;
+                same_shapes(path, checkpoint, shapes_fingerprint)?;
+                self.back_to(newest, &job)?
+            }
         };
         self.event("resumed", &resumed.text)?;
         files::sync(&self.file(EVENTS))?;
@@ -46,26 +64,32 @@ impl RunDir {
     }
 
     fn over_again(&mut self) -> Result<Resumed, RunError> {
+        let text = format!("from the beginning: there is no checkpoint{}", self.thrown_away()?);
         self.clear_result()?;
         for name in [HISTORY, LEDGER, EVENTS] {
             files::remove(&self.file(name))?;
         }
         files::remove_directory(&self.file(CHECKPOINTS))?;
         self.start_over()?;
-        let text = "from the beginning: no checkpoint had been written".to_string();
         Ok(Resumed { checkpoint: None, ledger: Ledger::default(), text })
     }
 
-    fn back_to(&mut self, newest: Newest, job: &Job, job_sha256: &str) -> Result<Resumed, RunError> {
+    /// What a run that starts over loses, for people: where checkpoints are far apart, little; where somebody has removed
+    /// them, all of it.
+    fn thrown_away(&self) -> Result<String, RunError> {
+        let header = ledger::header().len();
+        let lost = |name, kept: usize| -> Result<Option<String>, RunError> {
+            let there = files::read(&self.file(name))?.unwrap_or_default();
+            Ok((there.len() > kept).then(|| difference(name, &there, kept)))
+        };
+        let cuts = [lost(HISTORY, 0)?, lost(LEDGER, header)?, lost(EVENTS, 0)?];
+        let worth = cuts[..2].iter().any(Option::is_some);
+        let cause = if worth { "; none was written yet, or they were removed" } else { "" };
+        Ok(format!("{cause}{}", listed_cuts(cuts)))
+    }
+
+    fn back_to(&mut self, newest: Newest, job: &Job) -> Result<Resumed, RunError> {
         let Newest { read: Read { path, checkpoint, events_bytes }, damaged } = newest;
-        if checkpoint.job_sha256 != job_sha256 {
-            let theirs = &checkpoint.job_sha256;
-            let what = format!(
-                "a checkpoint of another job: job_sha256 was {theirs} and is now {job_sha256}; the data or {JOB} has \
-                 changed since (put it back, or start anew with --overwrite)"
-            );
-            return Err(RunError::of(&path, what));
-        }
         let (ledger, of_ledger) = self.cut_ledger(&checkpoint)?;
         let cut = [self.cut_history(&checkpoint)?, of_ledger, self.cut_events(events_bytes)?];
         self.clear_result()?;
@@ -113,7 +137,46 @@ impl RunDir {
     }
 }
 
-fn wrong_ledger(path: &std::path::Path, what: &str) -> RunError {
+fn same_job(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), RunError> {
+    let then = &checkpoint.job_sha256;
+    if then == now {
+        return Ok(());
+    }
+    let what = format!(
+        "a checkpoint of another job: job_sha256 was {then} and is now {now}; the data or {JOB} has changed since (put \
+         it back, or start anew with --overwrite)"
+    );
+    Err(RunError::of(path, what))
+}
+
+fn same_arithmetic(path: &Path, checkpoint: &Checkpoint, now: &Arithmetic) -> Result<(), RunError> {
+    let then = &checkpoint.arithmetic;
+    if (&then.version, &then.fingerprint) == (&now.version, &now.fingerprint) {
+        return Ok(());
+    }
+    Err(computed_otherwise(path, then, &described(then), &described(now)))
+}
+
+fn same_shapes(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), RunError> {
+    let then = &checkpoint.shapes_fingerprint;
+    if then == now {
+        return Ok(());
+    }
+    Err(computed_otherwise(path, &checkpoint.arithmetic, &described_shapes(then), &described_shapes(now)))
+}
+
+/// The rest would get other bits than it has to.
+fn computed_otherwise(path: &Path, needed: &Arithmetic, then: &str, now: &str) -> RunError {
+    let Arithmetic { kernel, version, .. } = needed;
+    let what = format!(
+        "computed with another arithmetic: it was {then}, and here it is {now} (go on on a machine with OpenBLAS \
+         {version} and its kernel {kernel}, with the same variables of OpenBLAS in the environment if the job began \
+         with --blas-kernel environment; or start anew with --overwrite)"
+    );
+    RunError::of(path, what)
+}
+
+fn wrong_ledger(path: &Path, what: &str) -> RunError {
     RunError::of(path, format!("{what} (put the file back, or start anew with --overwrite)"))
 }
 

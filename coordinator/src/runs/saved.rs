@@ -8,7 +8,7 @@ use millefeuille_core::learn::model::Model;
 use serde::Deserialize;
 
 use super::checkpoint::{Checkpoints, KEPT};
-use super::directory::holder;
+use super::lock::holder;
 use super::receipt::{self, Receipt};
 use super::record::{Record, RecordError};
 use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, RunError, files, model};
@@ -82,8 +82,11 @@ impl SavedRun {
     /// # Errors
     /// If `history.jsonl` can't be read.
     pub fn whole_history(&self) -> Result<Vec<Row>, RunError> {
-        let text = files::read_text(&self.path.join(HISTORY))?.unwrap_or_default();
-        self.rows(&text[..text.rfind('\n').map_or(0, |end| end + 1)])
+        let path = self.path.join(HISTORY);
+        let mut bytes = files::read(&path)?.unwrap_or_default();
+        // Before anything else: what is torn need not even be text.
+        bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+        self.rows(&files::text(&path, bytes)?)
     }
 
     fn rows(&self, text: &str) -> Result<Vec<Row>, RunError> {
@@ -117,13 +120,13 @@ impl SavedRun {
         model::decode(&bytes, model).map_err(|what| RunError::content(&path, what))
     }
 
-    /// How many values the trained model takes.
+    /// How many values the trained model of this job, the run's, takes.
     ///
     /// # Errors
-    /// If the job is not done, or its model can't be read.
-    pub fn inputs(&self) -> Result<usize, RunError> {
+    /// If the job is not done, or its model can't be read, or none of the job can be that large.
+    pub fn inputs(&self, job: &Job) -> Result<u32, RunError> {
         let (path, bytes) = self.model()?;
-        model::inputs(&bytes).map_err(|what| RunError::content(&path, what))
+        model::inputs(&bytes, job).map_err(|what| RunError::content(&path, what))
     }
 
     fn model(&self) -> Result<(PathBuf, Vec<u8>), RunError> {

@@ -31,7 +31,7 @@ pub struct Found {
 pub struct Scanned {
     /// The runs, in the order of their submission: by number, and those of one number (as `train` alone gives) by time.
     pub runs: Vec<Found>,
-    /// Runs that are left alone, and why: damaged ones, and those of a newer format.
+    /// Runs that are left alone, and why: damaged ones, those of a newer format, and copies of others.
     pub left_alone: Vec<RunError>,
 }
 
@@ -58,11 +58,26 @@ fn look(path: &Path) -> Result<Option<Found>, RunError> {
     }
     let Some(mut record) = Record::read(path)? else { return Ok(None) };
     let run = SavedRun::open(path)?;
-    let ended = matches!(record.state, State::Ended { .. });
-    if run.is_done() && !ended {
-        record.state = State::Ended { outcome: Ending { exit_code: 0, message: "done".to_string() } };
+    let id = id(path);
+    if record.id != id {
+        return Err(renamed(path, &id, &record.id));
     }
     // What a crash left of an unfinished run's history is cut back when the run is resumed.
-    let history = if ended || run.is_done() { run.history()? } else { run.history().unwrap_or_default() };
-    Ok(Some(Found { id: id(path), path: path.to_path_buf(), job: run.job()?, record, history }))
+    let done = run.is_done();
+    let history = if done { run.history()? } else { run.whole_history().unwrap_or_default() };
+    if done {
+        record.state = State::Ended { outcome: Ending::done() };
+    }
+    Ok(Some(Found { id, path: path.to_path_buf(), job: run.job()?, record, history }))
+}
+
+/// Two directories with one run would both be trained, for one submission; and which of them is the copy is not written
+/// in either.
+fn renamed(path: &Path, id: &str, recorded: &str) -> RunError {
+    let what = format!(
+        "its {RECORD} is that of {recorded}: {id} is a copy, or was renamed (rename it back, or go on with it by \
+         coordinator train --run-dir {} --resume)",
+        path.display()
+    );
+    RunError::of(path, what)
 }

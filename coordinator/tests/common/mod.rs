@@ -11,6 +11,7 @@ use millefeuille_coordinator::runs::ledger::Ledger;
 use millefeuille_coordinator::runs::receipt::Participation;
 use millefeuille_coordinator::runs::{Existing, RunDir};
 use millefeuille_coordinator::see::history::Row;
+use millefeuille_core::blas::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::job::{Activation, Job, Layer};
 use millefeuille_core::learn::model::Model;
@@ -20,6 +21,14 @@ use millefeuille_core::learn::optimizer::OptimizerState;
 pub const STEPS: u32 = 4;
 /// The job's hash, which is not looked into here.
 pub const JOB_SHA256: &str = "a job";
+
+/// The fingerprint of its shapes, likewise.
+pub const SHAPES: &str = "shapes";
+
+/// What computes it.
+pub fn arithmetic() -> Arithmetic {
+    Arithmetic { kernel: "Haswell".into(), version: "0.3.21".into(), fingerprint: "ab".repeat(32) }
+}
 
 /// A job whose model has 49 parameters.
 pub fn job() -> Job {
@@ -109,6 +118,8 @@ impl Training {
         };
         Checkpoint {
             job_sha256: JOB_SHA256.into(),
+            arithmetic: arithmetic(),
+            shapes_fingerprint: SHAPES.into(),
             position: Position { epoch, phase: Phase::Train, step },
             parameter_tag: self.tag,
             parameters: Bytes::copy_from_slice(bytemuck::cast_slice(&parameters)),

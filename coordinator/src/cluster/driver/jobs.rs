@@ -308,6 +308,7 @@ impl Driver {
                 model: Arc::clone(&training.model),
                 store: Arc::clone(training.store()),
                 arithmetic: facts.arithmetic.clone(),
+                shapes_fingerprint: facts.shapes_fingerprint.clone(),
             });
             self.disk.order(Order::Begin { job, run, content, history });
         }
