@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -13,7 +13,7 @@ use millefeuille_core::blas;
 use millefeuille_core::blas::environment::{self, Cpu, Decision};
 use millefeuille_core::job::BlasKernel;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// How the commands exit.
@@ -204,11 +204,14 @@ pub fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
 }
 
-/// Whether SIGTERM or Ctrl-C ends this process at once, because nobody waits for [`terminated`] yet.
-static NOBODY_WAITS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// Whether nobody has waited for [`told_to_stop`] yet.
+static NOBODY_WAITS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+
+/// Whether SIGTERM or Ctrl-C has come.
+static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// From now on SIGTERM or Ctrl-C ends this process at once, with this code, whatever it is blocked in. Once somebody
-/// waits for [`terminated`] or [`told_to_stop`], the first is left to them, and only one that comes after it ends the process at once, with
+/// waits for [`told_to_stop`], the first is left to them, and only one that comes after it ends the process at once, with
 /// 130. To be called first thing.
 ///
 /// # Errors
@@ -216,56 +219,30 @@ static NOBODY_WAITS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 pub fn end_when_told(code: u8) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::flag::{register, register_conditional_shutdown};
-    let nobody_waits = NOBODY_WAITS.get_or_init(|| Arc::new(AtomicBool::new(true)));
-    let told = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        register_conditional_shutdown(signal, code.into(), Arc::clone(nobody_waits))?;
-        register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&told))?;
+        register_conditional_shutdown(signal, code.into(), Arc::clone(&NOBODY_WAITS))?;
+        register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&TOLD))?;
         // Actions are taken in this order, so that the first signal only says that there was one.
-        register(signal, Arc::clone(&told))?;
+        register(signal, Arc::clone(&TOLD))?;
     }
     Ok(())
 }
 
-/// Resolves on SIGTERM or Ctrl-C.
-pub async fn terminated() {
-    match Signals::new() {
-        Ok(mut signals) => signals.next().await,
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// Resolves on SIGTERM or Ctrl-C; a second one ends the process at once, with code 130.
+/// Resolves on SIGTERM or Ctrl-C, also if that came since somebody else waited for it. What comes after it ends the
+/// process ([`end_when_told`]).
 pub async fn told_to_stop() {
-    let Ok(mut signals) = Signals::new() else { return std::future::pending().await };
-    signals.next().await;
-    tokio::spawn(async move {
-        signals.next().await;
-        leave(exit::INTERRUPTED);
-    });
-}
-
-/// SIGTERM and Ctrl-C, none of which is missed.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let signals =
-            Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-        if let Some(nobody_waits) = NOBODY_WAITS.get() {
-            nobody_waits.store(false, Ordering::SeqCst);
-        }
-        Ok(signals)
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    NOBODY_WAITS.store(false, Ordering::SeqCst);
+    if TOLD.load(Ordering::SeqCst) {
+        return;
     }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 

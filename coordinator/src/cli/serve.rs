@@ -121,6 +121,6 @@ async fn serve(args: Args, job: Option<String>) -> Result {
             }
         });
     }
-    let served = cluster.run(listener, process::terminated()).await;
+    let served = cluster.run(listener, process::told_to_stop()).await;
     served.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))
 }

@@ -342,7 +342,7 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     };
     let begun = tokio::select! {
         begun = begin => begun,
-        () = process::terminated() => Err(Failed::new(exit::INTERRUPTED, NOTHING_KEPT)),
+        () = process::told_to_stop() => Err(Failed::new(exit::INTERRUPTED, NOTHING_KEPT)),
     };
     let followed = match begun {
         Ok(following) => follow(following).await,

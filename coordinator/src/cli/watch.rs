@@ -43,7 +43,7 @@ pub(super) async fn watch(
     };
     tokio::select! {
         ended = asking => ended,
-        () = process::terminated() => Ok(()),
+        () = process::told_to_stop() => Ok(()),
     }
 }
 

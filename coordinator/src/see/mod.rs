@@ -13,7 +13,7 @@
 //! | [`progress`] | the progress bar of a fit, as Keras draws it |
 //! | [`history`] | a line, and a table, of the figures after each epoch |
 //! | [`figure`], [`chart`], [`plots`] | curves of accuracy and loss: what to draw, in the terminal, as SVG |
-//! | [`format`] | what a file of images looks like, for those that are not read |
+//! | [`mod@format`] | what a file of images looks like, for those that are not read |
 //! | [`picture`] | the way in: a drawn or photographed digit made into an MNIST-like image |
 //! | [`table`] | aligned columns for all who print lists |
 //!
