@@ -200,7 +200,8 @@ impl Driver {
         replies.into_iter().for_each(|reply| _ = reply.send(answer.clone()));
     }
 
-    /// Ends a job before its time; answers once that is on disk, so that no crash brings it back.
+    /// Ends a job before its time; answers once that is on disk, so that no crash brings it back. One whose data is being
+    /// read, which may hang, is answered for at once.
     pub(super) fn cancel(&mut self, job_id: &str, reply: Cancelled) {
         let job = match self.find(job_id) {
             Ok(job) => job,
@@ -213,7 +214,8 @@ impl Driver {
         let ended = |driver: &Self| matches!(driver.control.job_state(job), Some(JobState::Ended(_)) | None);
         let before = ended(self);
         self.handle(Event::Cancel { job });
-        if !before && ended(self) && self.jobs.contains_key(&job) {
+        let noted_soon = self.jobs.contains_key(&job) && self.loading != Some(job);
+        if !before && ended(self) && noted_soon {
             self.cancelled.entry(job).or_default().push(reply);
         } else {
             let _ = reply.send(Ok(status::job(self, job)));
