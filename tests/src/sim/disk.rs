@@ -4,7 +4,7 @@
 //! synced; a name is there for certain only if its directory was synced after it was made. What was not may be there
 //! or not, as the seed says.
 //!
-//! A run's files are those of a run directory. Every order becomes a few operations ([`operations`]), in the order in
+//! A run's files are those of a run directory. Every order becomes a few operations (`operations`), in the order in
 //! which the coordinator does them, and a crash can come between any two.
 
 use std::collections::{BTreeMap, VecDeque};
