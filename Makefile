@@ -9,12 +9,14 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 EPOCHS ?= 5
 ARGS ?=
+FIRST ?= 0
+SEEDS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install build train check test bench clean
+.PHONY: help install build train check test chaos soak bench bench-faults clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
 install: ## install what a build needs and is missing
 	@scripts/install.sh
@@ -31,8 +33,18 @@ check: install ## the quick part of the tests: formatting, clippy, unit tests
 test: install ## every test, cheapest first
 	@scripts/test.sh all
 
+chaos: install ## disturb a cluster at random (SECONDS=60, SEED=… repeats a run)
+	cargo build --workspace --bins --locked
+	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) cargo test --locked -p millefeuille-tests --test chaos -- --nocapture
+
+soak: install ## live through a million simulated worlds (SEEDS=1000000 FIRST=0)
+	cargo run --release --locked -p millefeuille-tests --bin simulate -- --first $(FIRST) --seeds $(SEEDS)
+
 bench: build ## measure against the floor and write bench/latest.json (ARGS="…")
 	cargo run --release --locked -p millefeuille-bench -- $(ARGS)
+
+bench-faults: build ## measure what losing workers costs and write bench/faults.json (ARGS="…")
+	cargo run --release --locked -p millefeuille-bench -- faults $(ARGS)
 
 clean: ## delete what was built (runs stay)
 	cargo clean

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
-use crate::coordinator::{self, Shape, Trained};
+use crate::coordinator::{self, Call, Shape, Trained};
 use crate::fit::{EPOCHS, Fit};
 use crate::machine::{self, Machine};
 use crate::memory::Peaks;
@@ -78,7 +78,7 @@ fn round(binary: &Path, first: &Fit) -> anyhow::Result<Round> {
     let floor = floor()?;
     same(first, &floor, "two floors")?;
     let clusters = CLUSTERS.iter().map(|&(shape, _)| {
-        let Trained { fit, wall_seconds } = coordinator::train(binary, shape)?;
+        let Trained { fit, wall_seconds } = coordinator::train(binary, Call::article(shape))?;
         same(first, &fit, &format!("the floor and {} workers", shape.workers))?;
         Ok(Taken { fit_seconds: fit.seconds, wall_seconds })
     });

@@ -10,12 +10,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::fit::{EPOCHS, Figures, Fit};
 use crate::memory::{self, Peaks};
+use crate::process;
 
 /// How many workers compute, and how many pieces each at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Shape {
     pub(crate) workers: u32,
     pub(crate) slots: u32,
+}
+
+/// How `coordinator train` is called.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) shape: Shape,
+    pub(crate) epochs: u32,
+    /// Flags beside those.
+    pub(crate) settings: &'a [&'a str],
+}
+
+impl Call<'_> {
+    /// The article's fit, as it is without further flags.
+    pub(crate) fn article(shape: Shape) -> Self {
+        Call { shape, epochs: EPOCHS, settings: &[] }
+    }
 }
 
 /// A command that has run.
@@ -52,7 +69,8 @@ pub(crate) fn beside_this_program() -> anyhow::Result<PathBuf> {
     Ok(binary)
 }
 
-/// The same command without what its environment could change: OpenBLAS' variables and this project's own.
+/// A command without what its environment could change, OpenBLAS' variables and this project's own, and which does not
+/// outlive this program.
 pub(crate) fn undisturbed(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -61,14 +79,15 @@ pub(crate) fn undisturbed(program: &Path) -> Command {
             command.env_remove(name);
         }
     }
+    process::die_with_this_program(&mut command);
     command
 }
 
 /// Trains once.
-pub(crate) fn train(binary: &Path, shape: Shape) -> anyhow::Result<Trained> {
+pub(crate) fn train(binary: &Path, call: Call<'_>) -> anyhow::Result<Trained> {
     let place = tempfile::tempdir().context("a place for the run")?;
     let started = Instant::now();
-    let child = spawn(binary, shape, place.path())?;
+    let child = spawn(binary, call, place.path())?;
     finish(child)?;
     let wall_seconds = started.elapsed().as_secs_f64();
     Ok(Trained { fit: read(&place.path().join("run"))?, wall_seconds })
@@ -77,15 +96,16 @@ pub(crate) fn train(binary: &Path, shape: Shape) -> anyhow::Result<Trained> {
 /// Trains once, and watches how much memory that takes.
 pub(crate) fn train_watched(binary: &Path, shape: Shape) -> anyhow::Result<Peaks> {
     let place = tempfile::tempdir().context("a place for the run")?;
-    let mut child = spawn(binary, shape, place.path())?;
+    let mut child = spawn(binary, Call::article(shape), place.path())?;
     let peaks = memory::watch(&mut child)?;
     finish(child)?;
     Ok(peaks)
 }
 
-fn spawn(binary: &Path, shape: Shape, place: &Path) -> anyhow::Result<Child> {
+fn spawn(binary: &Path, call: Call<'_>, place: &Path) -> anyhow::Result<Child> {
+    let Call { shape, epochs, settings } = call;
     let mut command = undisturbed(binary);
-    command.args(["train", "--epochs", &EPOCHS.to_string(), "--run-dir", "run"]);
+    command.args(["train", "--epochs", &epochs.to_string(), "--run-dir", "run"]).args(settings);
     command.args(["--workers", &shape.workers.to_string(), "--slots", &shape.slots.to_string()]);
     command.current_dir(place).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().with_context(|| format!("{}: cannot be started", binary.display()))

@@ -68,13 +68,7 @@ impl Article {
     /// The samples of a shard that has some, as every shard of the article's job has.
     pub(crate) fn samples(&self, split: Split, index: u32) -> ShardSamples<'_> {
         let stored = self.store.get(Shard { split, index }).expect("each split has all shards");
-        ShardSamples {
-            shard: index,
-            shards: self.spec.shards,
-            width: stored.samples.width(),
-            pixels: stored.samples.pixels(),
-            labels: stored.samples.labels(),
-        }
+        ShardSamples::of(&stored.samples, index, self.spec.shards)
     }
 }
 

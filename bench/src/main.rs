@@ -9,15 +9,18 @@
 //! where they differ, the program fails. A target that is missed is a line in the table and no failure.
 //!
 //! What comes out is a table, and `bench/latest.json` with every number behind it ([`report`]). [`step`] is a
-//! tool beside that: where the time of one step goes, on one core.
+//! tool beside that: where the time of one step goes, on one core. [`faults`] is a benchmark of its own: what losing
+//! workers costs, and what being ready for it.
 
 mod barrier;
 mod compare;
 mod coordinator;
+mod faults;
 mod fit;
 mod floor;
 mod machine;
 mod memory;
+mod process;
 mod report;
 mod statistics;
 mod step;
@@ -28,6 +31,7 @@ use clap::{Parser, Subcommand};
 
 /// Measures a cluster's fit against the floor: the same computation in one process
 #[derive(Debug, Parser)]
+#[group(skip)]
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -43,6 +47,8 @@ enum Command {
         #[arg(long, default_value_t = 300)]
         repeats: u32,
     },
+    /// What losing workers costs, and what being ready for it costs
+    Faults(faults::Args),
     /// One fit in this process; prints what came of it as JSON
     #[command(hide = true)]
     Floor {
@@ -51,16 +57,17 @@ enum Command {
     },
 }
 
-/// Where the results go.
-fn latest() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("latest.json")
+/// Where results of this name go.
+fn results(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     match args.command {
-        None => compare::run(&args.compare, &latest()),
+        None => compare::run(&args.compare, &results("latest.json")),
         Some(Command::Step { repeats }) => step::run(repeats),
+        Some(Command::Faults(args)) => faults::run(&args, &results("faults.json")),
         Some(Command::Floor { epochs }) => {
             println!("{}", serde_json::to_string(&floor::run(epochs)?)?);
             Ok(())

@@ -91,8 +91,13 @@ pub(crate) fn write(measured: &Measured, path: &Path) -> anyhow::Result<()> {
         worker_limit_mb: WORKER_LIMIT_MB,
         coordinator_limit_mb: COORDINATOR_LIMIT_MB,
     };
+    write_json(&report, path)
+}
+
+/// Writes a value as JSON that people can read too.
+pub(crate) fn write_json(value: &impl Serialize, path: &Path) -> anyhow::Result<()> {
     // By way of a value: the standard's fields and the flattened ones end up in one object.
-    let text = serde_json::to_string_pretty(&serde_json::to_value(report)?)?;
+    let text = serde_json::to_string_pretty(&serde_json::to_value(value)?)?;
     fs::write(path, text + "\n").with_context(|| format!("{}: cannot be written", path.display()))
 }
 

@@ -6,13 +6,20 @@ use std::path::{Path, PathBuf};
 use millefeuille_core::data::NamedFile;
 use millefeuille_core::data::builtin;
 use millefeuille_core::data::dataset::{Dataset, FILES};
+use millefeuille_core::data::idx::{self, Kind};
 use millefeuille_core::job::Source;
+
+use crate::{failpoints, input};
+
+/// What is in each of [`FILES`].
+const KINDS: [Kind; 4] = [Kind::Images, Kind::Labels, Kind::Images, Kind::Labels];
 
 /// Reads a job's data.
 ///
 /// # Errors
 /// One line that names the file, what is wrong with it, and what to do.
 pub fn read(source: &Source) -> Result<Dataset, String> {
+    failpoints::at("data-before-read");
     let files = match source {
         Source::Mnist => builtin::mnist(),
         Source::Directory(directory) => from_directory(directory)?,
@@ -31,26 +38,30 @@ pub fn absolute(source: &Source) -> Result<Source, String> {
 }
 
 fn from_directory(directory: &Path) -> Result<[NamedFile; 4], String> {
-    if !directory.is_dir() {
-        return Err(format!(
-            "{}: there is no such directory (--data names one with the four IDX files)",
-            directory.display()
-        ));
+    let name = directory.display();
+    if !input::exists(directory)? {
+        return Err(format!("{name}: there is no such directory (--data names one with the four IDX files)"));
     }
-    let [a, b, c, d] = FILES.map(|name| find(directory, name).and_then(|path| named(&path)));
+    if !directory.is_dir() {
+        return Err(format!("{name}: is a file, not a directory (--data names one with the four IDX files)"));
+    }
+    let file = |index: usize| named(&find(directory, FILES[index])?, KINDS[index]);
+    let [a, b, c, d] = std::array::from_fn(file);
     Ok([a?, b?, c?, d?])
 }
 
 /// The file of this name, raw or gzipped.
 fn find(directory: &Path, name: &str) -> Result<PathBuf, String> {
     let raw = directory.join(name);
+    if input::exists(&raw)? {
+        return Ok(raw);
+    }
     let gzipped = directory.join(format!("{name}.gz"));
-    let found = [&raw, &gzipped].into_iter().find(|path| path.exists());
-    found.cloned().ok_or_else(|| format!("{}: missing (neither it nor {name}.gz is there)", raw.display()))
+    let missing = || format!("{}: missing (neither it nor {name}.gz is there)", raw.display());
+    input::exists(&gzipped)?.then_some(gzipped).ok_or_else(missing)
 }
 
-fn named(path: &Path) -> Result<NamedFile, String> {
-    let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| format!("{name}: cannot be read: {error}"))?;
-    Ok(NamedFile { name, bytes: Cow::Owned(bytes) })
+fn named(path: &Path, kind: Kind) -> Result<NamedFile, String> {
+    let bytes = input::read(path, |start| idx::worth_reading(start, kind))?;
+    Ok(NamedFile { name: path.display().to_string(), bytes: Cow::Owned(bytes) })
 }

@@ -4,11 +4,18 @@
 //! - [`cluster`]: the services and the driver of a running cluster.
 //! - [`runs`]: run directories.
 //! - [`see`]: progress, tables, charts, pictures.
-//! - [`report`] and [`data`]: what is left to look at after a job, and reading the files of a data set.
+//! - [`replay`] and [`verify`]: a run computed again, and compared with what it says.
+//! - [`failpoints`]: where tests make this program die.
+//! - [`report`] and [`data`]: what is left to look at after a job, and reading the files of a data set;
+//!   [`input`] reads any file that others have made.
 
 pub mod cli;
 pub mod cluster;
 pub mod data;
+pub mod failpoints;
+pub mod input;
+pub mod replay;
 pub mod report;
 pub mod runs;
 pub mod see;
+pub mod verify;

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use millefeuille_coordinator::runs::{Existing, RunDir, SavedRun, model, names};
+use millefeuille_coordinator::runs::{Ending, Existing, RunDir, SavedRun, State, model, names};
 use millefeuille_coordinator::see::history::Row;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
@@ -24,7 +26,7 @@ fn row(epoch: u64) -> Row {
 }
 
 fn begun(path: &Path) -> RunDir {
-    let run = RunDir::claim(path, Existing::Refuse).expect("the directory is free");
+    let mut run = RunDir::claim(path, Existing::Refuse).expect("the directory is free");
     run.begin(&Job::default()).expect("the directory can be written");
     run
 }
@@ -55,7 +57,7 @@ fn a_run_that_is_there_is_refused_unless_told_otherwise() {
     drop(RunDir::claim(place.path(), Existing::Resume).unwrap());
     assert_eq!(SavedRun::open(place.path()).unwrap().history().unwrap().len(), 1, "nothing is lost");
 
-    let run = RunDir::claim(place.path(), Existing::Overwrite).unwrap();
+    let mut run = RunDir::claim(place.path(), Existing::Overwrite).unwrap();
     assert_eq!(
         SavedRun::open(place.path()).unwrap().history().unwrap().len(),
         1,
@@ -101,6 +103,61 @@ fn runs_are_numbered() {
     assert_eq!([first.id(), second.id(), third.id()], ["article-1", "article-2", "article-4"]);
 }
 
+/// Runs this on so many threads at once.
+fn at_once(threads: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(&work);
+        }
+    });
+}
+
+#[test]
+fn a_directory_never_has_two_owners_though_its_lock_comes_and_goes() {
+    let (place, owners) = (TempDir::new().unwrap(), AtomicUsize::new(0));
+    at_once(8, || {
+        for _ in 0..300 {
+            match RunDir::claim(place.path(), Existing::Resume) {
+                Ok(run) => {
+                    assert_eq!(owners.fetch_add(1, Ordering::SeqCst), 0, "another owner is there");
+                    std::thread::yield_now();
+                    owners.fetch_sub(1, Ordering::SeqCst);
+                    drop(run);
+                }
+                Err(error) => assert!(error.to_string().contains("works in this run directory"), "{error}"),
+            }
+        }
+    });
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_number_that_another_takes_meanwhile_is_passed_over() {
+    let (place, runs) = (TempDir::new().unwrap(), Mutex::new(Vec::new()));
+    at_once(8, || {
+        for _ in 0..20 {
+            let run = RunDir::claim_next(place.path(), "article", |_| false).unwrap();
+            runs.lock().unwrap().push(run);
+        }
+    });
+    let mut ids: Vec<_> = runs.lock().unwrap().iter().map(RunDir::id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 160, "no id is given twice");
+}
+
+#[test]
+fn where_the_receipt_is_the_job_is_done_whatever_comes_after_it() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let mut run = begun(&path);
+    run.write(names::RECEIPT, b"{}").unwrap();
+    run.end(130, "told to stop").unwrap();
+    let done = State::Ended { outcome: Ending { exit_code: 0, message: "done".into() } };
+    assert_eq!(run.record().state, done);
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, done);
+}
+
 #[test]
 fn a_directory_that_cannot_be_made_is_named() {
     let place = TempDir::new().unwrap();
@@ -144,6 +201,39 @@ fn a_model_that_does_not_fit_is_refused_with_the_tensor_named() {
     run.write(names::MODEL, &bytes[..bytes.len() / 2]).unwrap();
     let damaged = saved.parameters(&article).unwrap_err().to_string();
     assert!(damaged.contains("model.safetensors: not a safetensors file"), "{damaged}");
+}
+
+/// A safetensors file with the shape that somebody made up for a tensor with nothing in it.
+fn of_shape(shape: &str) -> Vec<u8> {
+    let header =
+        format!(r#"{{"dense/kernel":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}"#).into_bytes();
+    [&(header.len() as u64).to_le_bytes()[..], &header].concat()
+}
+
+#[test]
+fn a_shape_that_was_made_up_takes_no_memory_and_is_refused() {
+    let place = TempDir::new().unwrap();
+    let run = begun(place.path());
+    let (job, saved) = (Job::default(), SavedRun::open(place.path()).unwrap());
+    for (shape, what) in [
+        ("[1099511627776, 0]", "dense/kernel is [1099511627776, 0]: 1099511627776 rows are too many"),
+        ("[4294967295, 0]", "dense/kernel is [4294967295, 0]: "),
+        ("[2000000, 0]", "parameters are too many"),
+        ("[0, 256]", "dense/kernel is empty"),
+    ] {
+        run.write(names::MODEL, &of_shape(shape)).unwrap();
+        let misfit = saved.inputs(&job).unwrap_err();
+        assert!(misfit.is_about_content() && misfit.to_string().contains(what), "{misfit}");
+        assert!(
+            misfit.to_string().contains("model.safetensors: does not fit the run's job.toml"),
+            "{misfit}"
+        );
+    }
+    // As large as a model may be, and still nothing of it is there.
+    let bytes = of_shape("[900000, 0]");
+    assert_eq!(model::inputs(&bytes, &job), Ok(900_000));
+    let misfit = model::decode(&bytes, &Model::new(900_000, &job.layers)).unwrap_err();
+    assert!(misfit.contains("dense/kernel is F32 [900000, 0], not F32 [900000, 256]"), "{misfit}");
 }
 
 #[test]

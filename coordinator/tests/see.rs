@@ -130,7 +130,7 @@ fn the_data_is_shown_with_shapes_and_one_hot_rows() {
         first,
     };
     assert_text(
-        &data::overview(&view),
+        &data::overview(&view, 80),
         "
         x_train: (60000, 28, 28) uint8 → (60000, 784) float32, values 0 … 255
         y_train: (60000,) uint8 → (60000, 10) float32, one-hot
@@ -145,9 +145,9 @@ fn the_data_is_shown_with_shapes_and_one_hot_rows() {
         ",
     );
     view.validation = 0;
-    assert!(data::overview(&view).contains("split:   60000 train, no validation\n"));
+    assert!(data::overview(&view, 80).contains("split:   60000 train, no validation\n"));
     (view.validation, view.validation_split) = (4_200, 0.07);
-    assert!(data::overview(&view).contains("(the last 7 %)\n"));
+    assert!(data::overview(&view, 80).contains("(the last 7 %)\n"));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn the_summary_is_that_of_keras() {
         layer("dense_2", "Dense", "(None, 10)", 1_290),
     ];
     assert_text(
-        &summary("sequential", &layers),
+        &summary("sequential", &layers, 80),
         "
         Model: \"sequential\"
         ┏━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┓
@@ -184,6 +184,20 @@ fn the_summary_is_that_of_keras() {
          Non-trainable params: 0 (0.00 B)
         ",
     );
+}
+
+#[test]
+fn a_narrow_summary_and_overview_keep_every_word() {
+    let layer = Layer { name: "d".into(), kind: "Dense".into(), output: "(None, 10)".into(), params: 7_850 };
+    for (columns, widest) in [(80, 76), (60, 60), (45, 45), (20, 41)] {
+        let text = summary("sequential", std::slice::from_ref(&layer), columns);
+        let table = text.lines().skip(1).take(5);
+        assert!(table.map(|line| line.chars().count()).all(|width| width == widest), "{columns}:\n{text}");
+        assert!(
+            text.contains("d (Dense)") && text.contains("(None, 10)") && text.contains("7,850"),
+            "{text}"
+        );
+    }
 }
 
 // ---- history ----
@@ -523,6 +537,25 @@ fn every_kind_of_png_becomes_grey() {
     assert_eq!(pixels(GrayscaleAlpha, Eight, &[0, 0, 0, 255]), [255, 0]);
     assert_eq!(pixels(Rgb, Eight, &[255, 255, 255, 255, 0, 0]), [255, 76]);
     assert_eq!(pixels(Rgba, Eight, &[0, 0, 255, 255, 0, 0, 0, 128]), [29, 127]);
+}
+
+#[test]
+fn a_digit_on_a_transparent_ground_is_seen_in_any_ink() {
+    let ink = |grey: u8| five().iter().flat_map(|&alpha| [grey, alpha]).collect::<Vec<u8>>();
+    for grey in [0, 60, 200, 255] {
+        let image = png(28, 28, png::ColorType::GrayscaleAlpha, png::BitDepth::Eight, &ink(grey));
+        let seen = picture::to_mnist(&picture::read_png(&image).unwrap()).unwrap();
+        assert!(difference(&five(), &seen) < 0.05, "ink of {grey}");
+    }
+    // A card, dark on light, that stands on nothing: its paper is not taken for ink.
+    let card = five().into_iter().enumerate().flat_map(|(place, ink)| {
+        let (x, y) = (place % 28, place / 28);
+        let outside = x < 1 || y < 1 || x > 26 || y > 26;
+        if outside { [0, 0] } else { [255 - ink, 255] }
+    });
+    let image = png(28, 28, png::ColorType::GrayscaleAlpha, png::BitDepth::Eight, &card.collect::<Vec<u8>>());
+    let seen = picture::to_mnist(&picture::read_png(&image).unwrap()).unwrap();
+    assert!(difference(&five(), &seen) < 0.05);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use millefeuille_core::data::dataset::{DataError, Dataset};
-use millefeuille_core::data::idx::{Fault, Idx, IdxError, Kind};
+use millefeuille_core::data::idx::{Fault, Idx, IdxError, Kind, MAX_VALUES, START, worth_reading};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::data::{NamedFile, builtin};
@@ -87,6 +87,50 @@ fn a_truncated_file_says_how_much_is_missing_and_where() {
 }
 
 #[test]
+fn gzip_in_several_members_is_one_file() {
+    let bytes = file(&[60, 28, 28]);
+    let (first, last) = bytes.split_at(20_000);
+    let (header, rest) = first.split_at(7);
+
+    let members = [gzip(header), gzip(&[]), gzip(rest), gzip(last)].concat();
+    assert_eq!(images(members.clone()).unwrap(), images(bytes.clone()).unwrap());
+
+    let missing = [gzip(header), gzip(rest)].concat();
+    assert!(message(missing).contains(": 27,056 bytes missing after image 25 ("));
+    let extra = [members.clone(), gzip(&[1, 2])].concat();
+    assert!(message(extra).contains(": 2 bytes too many after image 60 ("));
+    let mut damaged = [gzip(first), gzip(last)].concat();
+    let place = gzip(first).len() + 10;
+    damaged[place..place + 8].fill(0xff);
+    assert!(message(damaged).contains(": gzip data damaged at or before decompressed byte 20,000 ("));
+    let trailing = [members, vec![0; 3]].concat();
+    assert!(message(trailing).contains(": 3 bytes after the end of the gzip data ("));
+}
+
+#[test]
+fn gzip_that_ends_at_once_is_called_so() {
+    for len in [2, 3, 10, 12] {
+        assert_eq!(
+            message(gzip(&file(&[9, 4, 3]))[..len].to_vec()),
+            "digits/images.gz: its gzip data ends before the first byte of what it holds \
+             (the file is truncated; fetch it again)",
+            "of {len} bytes"
+        );
+    }
+}
+
+#[test]
+fn no_more_is_worth_reading_than_decides() {
+    let bytes = file(&[9, 4, 3]);
+    let worth = |bytes: &[u8]| worth_reading(&bytes[..bytes.len().min(START)], Kind::Images);
+    assert_eq!(worth(&bytes), bytes.len() as u64 + (1 << 20), "as much as is counted of what is too much");
+    assert_eq!(worth(&[0; 100]), START as u64, "what is not IDX shows that at its start");
+    assert_eq!(worth(&header(&[u32::MAX, 28, 28])), START as u64);
+    assert_eq!(worth(&bytes[..7]), 7);
+    assert!(worth(&gzip(&bytes)) > MAX_VALUES, "nothing is known of what is packed");
+}
+
+#[test]
 fn an_over_long_file_is_refused() {
     let mut bytes = file(&[60, 28, 28]);
     bytes.push(0);
@@ -106,8 +150,10 @@ fn what_is_not_idx_is_shown() {
     assert_eq!(
         message(b"\x89PNG and so on".to_vec()),
         "digits/images.gz: starts with 89 50 4e 47; images start with 00 00 08 03 \
-         (this is not IDX, or it is damaged; fetch it again)"
+         (this is neither gzip nor IDX; fetch it again)"
     );
+    let raw = Idx::decode(named("digits/images", b"no images".to_vec()), Kind::Images).unwrap_err();
+    assert!(raw.to_string().ends_with("(this is not IDX, or it is damaged; fetch it again)"), "{raw}");
     assert_eq!(
         message(file(&[3])),
         "digits/images.gz: starts with 00 00 08 01; images start with 00 00 08 03 \

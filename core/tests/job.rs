@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use millefeuille_core::job::{
-    Activation, BlasKernel, CLASSES, Fit, INPUTS, Job, Layer, Loss, Metric, Optimizer, Overrides, Source,
-    parse_scale,
+    Activation, BlasKernel, CLASSES, Fit, INPUTS, Job, Layer, Loss, Metric, Optimizer, Overrides, POSITIVE,
+    Source, parse_scale, parse_whole,
 };
 use proptest::prelude::*;
 
@@ -100,6 +100,7 @@ fn a_flag_wins_over_the_file() {
         batch_size: Some(10),
         epochs: Some(1),
         shuffle: Some(false),
+        places: [].into(),
     };
     // The nonsense in the file is replaced before anyone looks at it.
     let job = Job::resolve(Some(("job.toml", "shards = 0\n[fit]\nbatch_size = 0")), &flags).unwrap();
@@ -156,7 +157,7 @@ fn text_that_is_not_toml() {
     ]);
     assert_eq!(
         error(&"#".repeat(65_537)),
-        "job.toml: 65537 bytes are too many for a job file, 65536 the most; is it another file?"
+        "job.toml: more than 65536 bytes, too many for a job file; is it another file?"
     );
 }
 
@@ -291,7 +292,7 @@ fn floats_out_of_range() {
             error(&format!("[compile.optimizer]\nlearning_rate = {value}")),
             format!(
                 "job.toml:2: learning_rate = {value}: nothing can be learned at this rate; \
-                 give a finite number above 0, such as 0.1"
+                 give a finite number above 0, such as 0.1 (an f32 holds about 1e-45 to 3e38)"
             )
         );
     }
@@ -462,7 +463,7 @@ fn a_value_from_a_flag_is_blamed_on_the_flag() {
         (|f| f.replicas = Some(0), "--replicas 0: too small; give a whole number of at least 1"),
         (
             |f| f.learning_rate = Some(f32::NAN),
-            "--learning-rate NaN: nothing can be learned at this rate; give a finite number above 0, such as 0.1",
+            "--learning-rate NaN: nothing can be learned at this rate; give a finite number above 0, such as 0.1 (an f32 holds about 1e-45 to 3e38)",
         ),
         (
             |f| f.validation_split = Some(1.5),
@@ -737,5 +738,41 @@ fn differences_name_their_keys() {
         ours.differences(&theirs),
         ["layers: dense 256 sigmoid, dense 128 sigmoid, dropout 0.5, dense 10 softmax \
           → dense 128 sigmoid, dropout 0.5, dense 10 softmax"]
+    );
+}
+
+#[test]
+fn what_breaks_a_rule_is_named_as_it_was_given() {
+    let given = |flag: &str, place: &str| {
+        let places = [(flag.to_owned(), place.to_owned())].into();
+        let learning_rate = (flag == "--learning-rate").then_some(0.0);
+        let epochs = (flag == "--epochs").then_some(0);
+        error_of_flags(None, &Overrides { learning_rate, epochs, places, ..Overrides::default() })
+    };
+    assert!(given("--learning-rate", "--learning-rate 1e-50").starts_with("--learning-rate 1e-50: nothing"));
+    assert!(given("--epochs", "MILLEFEUILLE_EPOCHS=0").starts_with("MILLEFEUILLE_EPOCHS=0: too small"));
+    assert!(given("--epochs", "--epochs 00").starts_with("--epochs 00: too small"));
+}
+
+#[test]
+fn whole_numbers_of_flags_are_those_of_the_file() {
+    let error = |text: &str| parse_whole(text, POSITIVE).unwrap_err().to_string();
+    assert_eq!(parse_whole("4294967295", POSITIVE), Ok(u32::MAX));
+    assert_eq!(parse_whole("+7", POSITIVE), Ok(7));
+    assert_eq!(
+        parse_whole("0", POSITIVE),
+        Ok(0),
+        "the job's own check refuses it, and knows where it stands"
+    );
+    assert_eq!(error("-1"), "too small; give a whole number of at least 1");
+    for huge in ["4294967296", "99999999999999999999999999999999999999999999999999"] {
+        assert_eq!(error(huge), "too large; give a whole number from 1 to 4294967295", "{huge}");
+    }
+    for none in ["", "-", "1.5", "1e3", "many", "--seed", "1_000", " 1"] {
+        assert!(error(none).starts_with("not a whole number; "), "{none}");
+    }
+    assert_eq!(
+        parse_whole("-1", 0..=u64::MAX).unwrap_err().to_string(),
+        "too small; give a whole number of at least 0"
     );
 }

@@ -38,6 +38,12 @@ pub fn required<T>(field: Option<T>, name: &str) -> Result<T, Malformed> {
     field.ok_or_else(|| malformed(format!("`{name}` is missing")))
 }
 
+/// A peer's text, to be shown to people: short, and on one line, whatever was sent.
+pub fn text(from: &str) -> String {
+    const MOST: usize = 200;
+    from.chars().filter(|c| !c.is_control()).take(MOST).collect()
+}
+
 impl From<&Arithmetic> for v1::Arithmetic {
     fn from(from: &Arithmetic) -> Self {
         let Arithmetic { kernel, version, fingerprint } = from.clone();
@@ -60,8 +66,8 @@ impl TryFrom<&v1::Hello> for Hello {
             return Err(malformed("`slots` is 0"));
         }
         Ok(Self {
-            instance_id: from.instance_id.clone(),
-            name: from.name.clone(),
+            instance_id: text(&from.instance_id),
+            name: text(&from.name),
             slots: from.slots,
             arithmetic: required(from.arithmetic.clone(), "arithmetic")?.into(),
             cache_bytes: from.cache_bytes,

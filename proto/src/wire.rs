@@ -3,8 +3,13 @@
 //! Chunks of 128 KiB bound every message whatever the model's size, and let the receiver work on the first bytes
 //! while the last are on their way. The HTTP/2 settings here were chosen by measurement: with the defaults (64 KiB
 //! windows, 16 KiB frames) a step's transfers take about twice as long; an adaptive window is slower than either.
+//!
+//! A host that vanishes closes no connection. So both sides ping a peer that is silent, and give it up when no
+//! answer comes. On a connection with bulk data a ping waits behind what was sent before it, which on a slow line is
+//! long; there the limit is generous, and heartbeats, on a connection of their own, are what notices a death soon.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::Status;
@@ -26,6 +31,15 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 const FRAME_BYTES: u32 = 1 << 20;
 
+/// A peer that was silent for so long is pinged.
+const PING_AFTER: Duration = Duration::from_secs(5);
+/// A peer that does not answer a ping for so long is gone.
+const PONG_WITHIN: Duration = Duration::from_secs(10);
+/// The same where bulk data may be in the way.
+const BULK_PONG_WITHIN: Duration = Duration::from_secs(60);
+/// For what is below HTTP/2, and for routers that forget idle connections.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+
 /// A server with the project's HTTP/2 settings.
 pub fn server() -> Server {
     Server::builder()
@@ -33,17 +47,28 @@ pub fn server() -> Server {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_adaptive_window(Some(false))
+        .http2_keepalive_interval(Some(PING_AFTER))
+        .http2_keepalive_timeout(Some(BULK_PONG_WITHIN))
         .tcp_nodelay(true)
 }
 
-/// The same settings for a client's connection.
+/// The same settings for a client's connection, whose peer is gone when it is silent for 15 s.
 pub fn endpoint(endpoint: Endpoint) -> Endpoint {
     endpoint
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_adaptive_window(false)
+        .http2_keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PONG_WITHIN)
+        .keep_alive_while_idle(true)
+        .tcp_keepalive(Some(TCP_KEEPALIVE))
         .tcp_nodelay(true)
+}
+
+/// The same for a connection that carries bulk data in both directions.
+pub fn bulk_endpoint(bulk: Endpoint) -> Endpoint {
+    endpoint(bulk).keep_alive_timeout(BULK_PONG_WITHIN)
 }
 
 /// Cuts bulk data into chunks without copying it.
@@ -168,6 +193,7 @@ mod tests {
         assert_eq!(error.message(), "more than the 8 bytes announced");
         assert!(!assembly.is_complete());
     }
+
     #[test]
     fn a_lent_buffer_comes_back_when_its_last_chunk_is_gone() {
         let pool = Pool::default();

@@ -1,11 +1,12 @@
 //! A cluster that lives on: `coordinator serve`, and workers that join it.
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
 use serde_json::Value;
 
 use crate::home::{Call, Home};
-use crate::process::{Process, until};
+use crate::process::{Process, Signal, until};
 use crate::rpc::Client;
 
 /// A running `coordinator serve`. Its runs are in the home's `runs`.
@@ -21,19 +22,43 @@ pub struct Cluster<'h> {
 impl Home {
     /// Starts a cluster on a free port, with these settings.
     pub fn cluster(&self, settings: &str) -> Cluster<'_> {
-        Cluster::start(
-            self,
-            self.coordinator(&format!("serve --listen 127.0.0.1:0 --runs-dir runs {settings}")),
-        )
+        Cluster::start(self, self.serve("127.0.0.1:0", settings))
+    }
+
+    /// Starts a cluster whose coordinator can [come back](Cluster::comes_back) to its address.
+    pub fn lasting_cluster(&self, settings: &str) -> Cluster<'_> {
+        Cluster::start(self, self.serve(&closed_port(), settings))
+    }
+
+    /// The command that serves a cluster at an address, with these settings.
+    pub fn serve(&self, address: &str, settings: &str) -> Call {
+        self.coordinator(&format!("serve --listen {address} --runs-dir runs {settings}"))
     }
 }
 
 impl<'h> Cluster<'h> {
-    fn start(home: &'h Home, call: Call) -> Self {
+    /// Starts a command that serves, and waits until it listens.
+    pub fn start(home: &'h Home, call: Call) -> Self {
         let mut serve = call.start();
         let line = serve.says("listening on ");
         let address = line["listening on ".len()..].split(';').next().unwrap_or_default().to_string();
         Self { home, serve, address }
+    }
+
+    /// A coordinator comes back: at the same address, over the same runs.
+    pub fn comes_back(&mut self, settings: &str) {
+        self.comes_back_as(self.home.serve(&self.address, settings));
+    }
+
+    /// The same, with what was changed about the command.
+    pub fn comes_back_as(&mut self, call: Call) {
+        self.serve = Self::start(self.home, call).serve;
+    }
+
+    /// Kills the coordinator, as a power cut would, and waits until it is gone.
+    pub fn is_killed(&mut self) {
+        self.serve.signal(Signal::KILL);
+        self.serve.wait();
     }
 
     /// A worker for it, which may still be on its way.
@@ -68,6 +93,13 @@ impl<'h> Cluster<'h> {
         until(format!("job {id} is {state}"), || (client.job_state(id) == state).then_some(()));
     }
 
+    /// Starts as many workers, and waits until all have joined.
+    pub fn joined_by_many(&self, count: usize, settings: &str) -> Vec<Process> {
+        let mut workers: Vec<_> = (0..count).map(|_| self.worker(settings).start()).collect();
+        workers.iter_mut().for_each(|worker| _ = worker.says("joined as worker"));
+        workers
+    }
+
     /// Waits until as many workers are in this state.
     pub fn workers_are(&self, client: &Client, count: usize, state: &str) {
         until(format!("{count} workers are {state}"), || {
@@ -78,13 +110,20 @@ impl<'h> Cluster<'h> {
     }
 }
 
-/// A port of this machine that nobody listens on.
+/// An address of this machine where nobody listens, and where nobody comes to be by accident: outside the range from
+/// which the system gives ports to those who name none.
 ///
 /// # Panics
 /// If there is no free port.
 pub fn closed_port() -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener.local_addr().expect("a listener has an address").to_string()
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end: u16 = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32768);
+    let ports = 10_000..end.max(20_000);
+    // Tests that run side by side begin to look in different places.
+    let first = std::process::id() as usize * 61 % ports.len();
+    let candidates = ports.clone().cycle().skip(first).take(ports.len());
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    format!("127.0.0.1:{}", candidates.into_iter().find(free).expect("a port is free"))
 }
 
 /// Somebody who listens, and never says a word.

@@ -110,7 +110,7 @@ fn images(count: usize, seed: u64) -> Vec<u8> {
 }
 
 /// SplitMix64 at a place: a number that looks random, the same every time.
-fn random(place: u64, seed: u64) -> u64 {
+pub(crate) fn random(place: u64, seed: u64) -> u64 {
     let mut z = (place ^ (seed << 48)).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -7,15 +7,27 @@
 //! - [`home`]: commands, run to their end or left running.
 //! - [`cluster`]: `coordinator serve`, with its workers.
 //! - [`rpc`]: clients that speak gRPC themselves, well or badly.
+//! - [`raw_coordinator`], [`raw_cluster`]: a coordinator that does, for real workers and for real followers.
 //! - [`data`]: small data sets, and MNIST's own files.
 //! - [`run`]: what a run directory holds.
+//! - [`undisturbed`]: what a run has to come to, whatever happens to it.
+//! - [`chaos`]: whatever can happen, from a seed.
+//! - [`proxy`]: a network that can be cut, stalled and slowed.
 //!
-//! Nothing here waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
+//! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
+//!
+//! No test waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
 //! of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`.
 
+pub mod chaos;
 pub mod cluster;
 pub mod data;
 pub mod home;
 pub mod process;
+pub mod proxy;
+pub mod raw_cluster;
+pub mod raw_coordinator;
 pub mod rpc;
 pub mod run;
+pub mod sim;
+pub mod undisturbed;

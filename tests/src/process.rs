@@ -76,8 +76,14 @@ impl Process {
 
     /// Waits until standard error has this text; returns the line with it, from the text on.
     pub fn says(&mut self, text: &str) -> String {
+        self.says_after(0, text)
+    }
+
+    /// The same, for what comes after so many bytes of standard error.
+    pub fn says_after(&mut self, bytes: usize, text: &str) -> String {
         let found = |stderr: &str| {
-            let rest = &stderr[stderr.find(text)?..];
+            let new = stderr.get(bytes..)?;
+            let rest = &new[new.find(text)?..];
             rest.contains('\n').then(|| rest.lines().next().unwrap_or_default().to_string())
         };
         let deadline = Instant::now() + PATIENCE;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::cluster_client::ClusterClient;
@@ -268,12 +269,18 @@ impl RawWorker {
     }
 }
 
-/// A hello as a worker of this kind would say it.
+/// An instance id that no other hello of this test has.
+fn another_instance() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{:032x}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A hello as a worker of this kind would say it, from a process of its own.
 pub fn hello_like(worker: &v1::WorkerInfo) -> v1::Hello {
     v1::Hello {
         protocol_version: millefeuille_proto::PROTOCOL_VERSION,
         build: "test".into(),
-        instance_id: "00".repeat(16),
+        instance_id: another_instance(),
         name: "test:1".into(),
         slots: 1,
         arithmetic: Some(v1::Arithmetic {

@@ -7,6 +7,8 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::process::until;
+
 /// A run directory.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -78,6 +80,43 @@ impl Run {
     pub fn history(&self) -> Vec<Value> {
         let lines = if self.has("history.jsonl") { self.text("history.jsonl") } else { String::new() };
         lines.lines().map(|line| serde_json::from_str(line).expect("a line of history is JSON")).collect()
+    }
+
+    /// How many epochs are finished, in a run that is still written.
+    ///
+    /// # Panics
+    /// If there is no history.
+    pub fn history_so_far(&self) -> usize {
+        self.text("history.jsonl").matches('\n').count()
+    }
+
+    /// The events so far, each a whole line; none if there is no such file.
+    ///
+    /// # Panics
+    /// If a line is not JSON.
+    pub fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path.join("events.jsonl")).unwrap_or_default();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        whole.map(|line| serde_json::from_str(line).expect("a line of events is JSON")).collect()
+    }
+
+    /// What events of this kind say, in their order.
+    pub fn told(&self, kind: &str) -> Vec<String> {
+        let of_kind = |event: &&Value| event["event"] == kind;
+        let text = |event: &Value| event["text"].as_str().unwrap_or_default().to_string();
+        self.events().iter().filter(of_kind).map(text).collect()
+    }
+
+    /// Waits until an event of this kind has this text; gives all that it says.
+    pub fn tells(&self, kind: &str, text: &str) -> String {
+        until(format!("an event {kind} with {text:?} in {}", self.path.display()), || {
+            self.told(kind).into_iter().find(|told| told.contains(text))
+        })
+    }
+
+    /// What was asked of others because a worker was gone, a line each.
+    pub fn taken_over(&self) -> Vec<String> {
+        self.told("reassigned").into_iter().filter(|told| told.contains("is gone from")).collect()
     }
 
     /// A column of the history.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -118,7 +119,41 @@ const DAMAGES: &[Damage] = &[
             fs::remove_file(data.join(LABELS))?;
             fs::create_dir(data.join(LABELS))
         },
-        says: &[LABELS, "cannot be read"],
+        says: &[LABELS, "is a directory, not a file"],
+    },
+    Damage {
+        what: "a file in place of the directory",
+        make: |data| {
+            fs::remove_dir_all(data)?;
+            fs::write(data, "a file")
+        },
+        says: &["data", "is a file, not a directory", "--data"],
+    },
+    Damage {
+        what: "a pipe in place of a file",
+        make: |data| {
+            fs::remove_file(data.join(IMAGES))?;
+            Command::new("mkfifo").arg(data.join(IMAGES)).status().map(|_| ())
+        },
+        says: &[IMAGES, "not a regular file"],
+    },
+    Damage {
+        what: "a device that never ends",
+        make: |data| {
+            fs::remove_file(data.join(LABELS))?;
+            symlink("/dev/zero", data.join(LABELS))
+        },
+        says: &[LABELS, "not a regular file"],
+    },
+    Damage {
+        what: "a file of more bytes than any memory has",
+        make: |data| fs::File::options().write(true).open(data.join(IMAGES))?.set_len(1 << 40),
+        says: &[IMAGES, "at least 1,048,576 bytes too many", "over-long"],
+    },
+    Damage {
+        what: "a stump of gzip",
+        make: |data| gzip(data, IMAGES, |bytes| bytes.truncate(5)),
+        says: &[IMAGES, ".gz", "ends before the first byte", "again"],
     },
 ];
 
@@ -189,11 +224,18 @@ const WRONG_JOBS: &[Wrong] = &[
     ("", ("[data]", "[data"), &["small.toml:"]),
     ("--batch-size 0", NO_CHANGE, &["--batch-size 0", "at least 1"]),
     ("--epochs 0", NO_CHANGE, &["--epochs 0", "at least 1"]),
-    ("--epochs -1", NO_CHANGE, &["--epochs", "-1"]),
-    ("--epochs many", NO_CHANGE, &["--epochs", "many"]),
+    ("--epochs -1", NO_CHANGE, &["--epochs -1: too small", "at least 1"]),
+    ("--epochs 4294967296", NO_CHANGE, &["--epochs 4294967296: too large", "4294967295"]),
+    ("--epochs many", NO_CHANGE, &["--epochs many: not a whole number"]),
+    ("--seed -1", NO_CHANGE, &["--seed -1: too small", "at least 0"]),
+    ("--seed 18446744073709551616", NO_CHANGE, &["--seed 18446744073709551616: too large"]),
+    ("--batch-size 1.5", NO_CHANGE, &["--batch-size 1.5: not a whole number"]),
+    ("--learning-rate 1e-50", NO_CHANGE, &["--learning-rate 1e-50: ", "above 0"]),
+    ("--learning-rate 1e39", NO_CHANGE, &["--learning-rate 1e39: ", "finite"]),
+    ("--learning-rate fast", NO_CHANGE, &["--learning-rate fast: not a number"]),
     ("--validation-split 1.5", NO_CHANGE, &["--validation-split 1.5", "less than 1"]),
     ("--validation-split -0.1", NO_CHANGE, &["--validation-split -0.1", "at least 0"]),
-    ("--validation-split 0.9999", NO_CHANGE, &["validation_split", "leaves no sample"]),
+    ("--validation-split 0.9999", NO_CHANGE, &["validation_split", "leaves no sample", "lower it"]),
     ("--learning-rate NaN", NO_CHANGE, &["--learning-rate NaN", "finite"]),
     ("--learning-rate 0", NO_CHANGE, &["--learning-rate 0", "above 0"]),
     ("--learning-rate inf", NO_CHANGE, &["--learning-rate inf", "finite"]),
@@ -204,7 +246,9 @@ const WRONG_JOBS: &[Wrong] = &[
     ("--shuffle perhaps", NO_CHANGE, &["--shuffle", "perhaps", "true"]),
     ("--name a/b", NO_CHANGE, &["--name a/b", "slash"]),
     ("--workers 0", NO_CHANGE, &["--workers", "0"]),
+    ("--workers -1", NO_CHANGE, &["--workers -1: "]),
     ("--slots 0", NO_CHANGE, &["--slots", "0"]),
+    ("--workers 2 --min-workers 3", NO_CHANGE, &["--workers 2", "--min-workers 3", "raise", "lower"]),
     ("--heartbeat-deadline 0.5", NO_CHANGE, &["--heartbeat-deadline 0.5", "interval"]),
     ("--epoch 5", NO_CHANGE, &["--epoch", "--epochs"]),
 ];
@@ -259,8 +303,16 @@ fn a_cluster_refuses_a_wrong_job_with_the_same_words() {
         "{refusal}"
     );
 
-    let run_dir = cluster.coordinator("train --run-dir here").run().with_code(2);
-    assert!(run_dir.stderr.contains("--run-dir") && run_dir.stderr.contains("--cluster"), "{run_dir}");
+    for flag in
+        ["--run-dir here", "--overwrite", "--workers 2", "--slots 2", "--min-workers 1", "--audit 0.5"]
+    {
+        let error = cluster.coordinator(&format!("train {flag}")).fails(2);
+        let name = flag.split(' ').next().unwrap();
+        assert!(error.contains(name) && error.contains("--cluster"), "{error}");
+    }
+    let train = home.coordinator("train --workers 2").env("MILLEFEUILLE_CLUSTER", &cluster.address);
+    let error = train.fails(2);
+    assert!(error.contains("--workers") && error.contains("unset MILLEFEUILLE_CLUSTER"), "{error}");
     assert!(client.jobs().is_empty());
 }
 
@@ -283,7 +335,70 @@ fn a_port_in_use_is_named() {
 
     let error = home.coordinator(&format!("serve --listen {address}")).fails(4);
 
-    assert!(error.contains(&address) && error.contains("in use"), "{error}");
+    assert!(
+        error.contains(&address) && error.contains("in use") && error.contains("another port"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_address_to_listen_on_that_is_none_is_usage() {
+    for address in ["nonsense", "127.0.0.1", "127.0.0.1:99999"] {
+        let error = Home::new().coordinator(&format!("serve --listen {address}")).fails(2);
+        assert!(error.contains(&format!("--listen {address}")) && error.contains("host:port"), "{error}");
+    }
+}
+
+#[test]
+fn a_value_from_the_environment_is_named_by_its_variable() {
+    let home = Home::new();
+    for (value, says) in [("0", "at least 1"), ("-1", "at least 1"), ("many", "not a whole number")] {
+        let error = home.coordinator("train --run-dir run").env("MILLEFEUILLE_EPOCHS", value).fails(2);
+        assert!(error.contains(&format!("MILLEFEUILLE_EPOCHS={value}: ")) && error.contains(says), "{error}");
+    }
+    let call = home.coordinator("train --epochs 0").env("MILLEFEUILLE_EPOCHS", "2");
+    assert!(call.fails(2).contains("--epochs 0: "), "the flag wins");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let home = Home::new();
+    for command in ["show model", "--help", "completions bash"] {
+        let mut call = home.command(&binary("coordinator"));
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = call.args(command.split(' ')).stdout(full).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{command}: {error}");
+        assert!(error.starts_with("error: standard output") && error.contains("No space left"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let home = Home::new();
+    let script = "\"$coordinator\" completions bash | head -1; echo ${PIPESTATUS[0]}";
+    let mut shell = home.command(Path::new("bash"));
+    let output = shell.args(["-c", script]).env("coordinator", binary("coordinator")).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("\n0\n"), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn job_files_that_never_end_are_refused() {
+    let home = Home::new();
+    Command::new("mkfifo").arg(home.path("pipe.toml")).status().unwrap();
+    home.write("long.toml", vec![b'#'; 65 * 1024]);
+    home.write("picture.toml", [0x89, b'P', b'N', b'G', 0xff]);
+    for (file, says) in [
+        ("pipe.toml", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+        ("long.toml", "too many for a job file"),
+        ("picture.toml", "not text"),
+    ] {
+        let error = home.coordinator(&format!("train {file}")).fails(2);
+        assert!(error.contains(file) && error.contains(says), "{error}");
+    }
 }
 
 #[test]
@@ -359,10 +474,12 @@ fn a_run_directory_that_cannot_be_made_is_named() {
     home.write("file", "a file, not a directory");
 
     let train = home.coordinator("train small.toml --workers 1 --run-dir file/run").fails(3);
-    assert!(train.contains("file/run"), "{train}");
+    assert!(train.contains("file/run") && train.contains("file is a file, not a directory"), "{train}");
+    let itself = home.coordinator("train small.toml --workers 1 --run-dir file").fails(3);
+    assert!(itself.contains("file: is a file, not a directory"), "{itself}");
 
     let serve = home.coordinator("serve --listen 127.0.0.1:0 --runs-dir file/runs").fails(3);
-    assert!(serve.contains("file/runs"), "{serve}");
+    assert!(serve.contains("file/runs") && serve.contains("--runs-dir"), "{serve}");
 }
 
 #[test]
@@ -376,6 +493,7 @@ fn a_run_directory_belongs_to_one_process() {
     for flag in ["", "--overwrite", "--resume"] {
         let error = home.coordinator(&format!("{train} {flag}")).fails(3);
         assert!(error.contains("run") && error.contains(&first.pid().to_string()), "{flag}: {error}");
+        assert!(error.contains("end that process"), "{flag}: {error}");
     }
     assert!(first.is_running());
 }
@@ -405,17 +523,18 @@ fn with_small_disk(home: &Home, bytes: &str, script: &str) -> Option<Process> {
 
 #[test]
 fn a_disk_that_becomes_full_is_named_and_the_history_kept() {
-    // The model has 76 KB, the history before it less than one.
+    // A checkpoint has 80 KB: there is room for two. The third epoch has its line of history before its own.
     let home = Home::new();
     home.small_job();
     let script = "\"$coordinator\" train small.toml --workers 1 --run-dir disk/run; code=$?; \
                   cat disk/run/history.jsonl; ls disk/run | grep -c receipt; exit $code";
-    let Some(mut shell) = with_small_disk(&home, "48k", script) else { return };
+    let Some(mut shell) = with_small_disk(&home, "220k", script) else { return };
 
     let ended = shell.wait();
 
     let error = ended.error(3);
     assert!(error.contains("disk/run") && error.contains("No space left"), "{error}");
+    assert!(error.contains("free space"), "{error}");
     assert_eq!(ended.stdout.matches("\"val_loss\"").count(), 3, "three lines of history are kept: {ended}");
     assert!(ended.stdout.ends_with("0\n"), "there is no receipt: {ended}");
 }
@@ -433,6 +552,7 @@ fn a_disk_that_is_full_is_named() {
 
     let error = ended.error(3);
     assert!(error.contains("disk/run") && error.contains("No space left"), "{error}");
+    assert!(error.contains("free space"), "{error}");
     assert_eq!(ended.stdout, "", "no run directory is left");
 }
 
@@ -479,19 +599,79 @@ fn a_run_that_is_none_is_refused() {
 }
 
 #[test]
-fn files_that_cannot_be_predicted_are_named_before_any_answer() {
+fn weights_that_are_not_finite_are_refused() {
     let home = Home::new();
     home.small_job();
     home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
-    home.write("text.txt", "seven");
-    home.write("broken.png", b"\x89PNG\r\n\x1a\nand no more");
-    let small = [&[0, 0, 8, 3][..], &[0, 0, 0, 1], &[0, 0, 0, 2], &[0, 0, 0, 2], &[1, 2, 3, 4]].concat();
-    home.write("small-images", small);
-
-    for file in ["text.txt", "broken.png", "absent.png", "data/t10k-labels-idx1-ubyte", "small-images"] {
-        let ended = home.coordinator(&format!("predict run data/t10k-images-idx3-ubyte {file} --json")).run();
-        let error = ended.error(3);
-        assert!(error.contains(file), "{error}");
-        assert_eq!(ended.stdout, "", "no answer before the error");
+    let model = home.path("run/model.safetensors");
+    for (value, name) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        edit(&model, |bytes| {
+            let last = bytes.len() - 4;
+            bytes[last..].copy_from_slice(&value.to_le_bytes());
+        })
+        .unwrap();
+        for command in ["predict run data/t10k-images-idx3-ubyte", "evaluate run", "show run run"] {
+            let ended = home.coordinator(command).run();
+            let error = ended.error(3);
+            assert!(error.contains("run/model.safetensors: dense") && error.contains(name), "{error}");
+            assert!(error.contains("train again") && ended.stdout.is_empty(), "{ended}");
+        }
     }
+}
+
+#[test]
+fn a_runs_files_that_are_damaged_or_none_are_named_with_the_remedy() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
+    for (file, damage) in [("history.jsonl", "{"), ("receipt.json", "{"), ("model.safetensors", "no model")] {
+        let whole = home.run("run").bytes(file);
+        home.write(&format!("run/{file}"), damage);
+        let error = home.coordinator("show run run").fails(3);
+        assert!(error.contains(&format!("run/{file}")) && error.contains("restore the file"), "{error}");
+
+        fs::remove_file(home.path("run").join(file)).unwrap();
+        symlink("/dev/zero", home.path("run").join(file)).unwrap();
+        for command in ["show run run", "evaluate run", "predict run data/t10k-images-idx3-ubyte"] {
+            let error = home.coordinator(command).fails(3);
+            assert!(error.contains(&format!("run/{file}: not a regular file")), "{command}: {error}");
+        }
+        fs::remove_file(home.path("run").join(file)).unwrap();
+        home.write(&format!("run/{file}"), whole);
+    }
+}
+
+#[test]
+fn files_that_cannot_be_predicted_are_named_and_the_others_predicted() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
+    let small = [&[0, 0, 8, 3][..], &[0, 0, 0, 1], &[0, 0, 0, 2], &[0, 0, 0, 2], &[1, 2, 3, 4]].concat();
+    let bad: [(&str, &[u8], &str); 8] = [
+        ("text.txt", b"seven", "text"),
+        ("broken.png", b"\x89PNG\r\n\x1a\nand no more", "PNG"),
+        ("nothing.png", b"", "empty"),
+        ("a.gif", b"GIF89a and so on, and so on", "a GIF image"),
+        ("a.jpeg", b"\xff\xd8\xff\xe0 and so on", "a JPEG image"),
+        ("a.webp", b"RIFF\x10\0\0\0WEBPVP8 ", "a WebP image"),
+        ("labels", &[0, 0, 8, 1, 0, 0, 0, 1, 7], "labels"),
+        ("small-images", &small, "2×2"),
+    ];
+    bad.iter().for_each(|(name, content, _)| _ = home.write(name, content));
+
+    let names: Vec<_> = bad.iter().map(|(name, ..)| *name).collect();
+    let names = format!("{} absent.png /dev/zero", names.join(" "));
+    let ended = home
+        .coordinator(&format!("predict run {names} data/t10k-images-idx3-ubyte --json"))
+        .run()
+        .with_code(3);
+
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!(lines.len(), bad.len() + 2, "a line a file: {ended}");
+    for ((name, _, says), line) in bad.iter().zip(&lines) {
+        assert!(line.starts_with(&format!("error: {name}: ")) && line.contains(says), "{line}");
+    }
+    assert!(lines[bad.len()].contains("absent.png"), "{ended}");
+    assert!(lines[bad.len() + 1].contains("not a regular file"), "{ended}");
+    assert_eq!(ended.json().len(), millefeuille_tests::data::SMALL_TEST, "the good file's answers");
 }

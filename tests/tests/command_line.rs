@@ -62,7 +62,7 @@ fn manual_pages_are_written() {
 fn help_has_examples_for_every_subcommand() {
     let home = Home::new();
     let help = home.coordinator("--help").succeeds().stdout;
-    assert!(help.contains("Examples:") && help.contains("Exit codes: 0 done"), "{help}");
+    assert!(help.contains("Examples:") && help.contains("Exit codes:\n    0  done\n"), "{help}");
     assert!(!help.contains("__worker") && !help.contains("__probe"), "{help}");
     for name in SUBCOMMANDS {
         assert!(help.contains(name), "{name}: {help}");
@@ -70,7 +70,7 @@ fn help_has_examples_for_every_subcommand() {
         assert!(own.contains("Examples:") && own.contains(&format!("coordinator {name}")), "{name}: {own}");
     }
     let worker = home.worker("--help").succeeds().stdout;
-    for text in ["--coordinator", "--slots", "--join-timeout", "Examples:", "Exit codes: 0"] {
+    for text in ["--coordinator", "--slots", "--join-timeout", "Examples:", "Exit codes:\n    0  "] {
         assert!(worker.contains(text), "{text}: {worker}");
     }
     assert!(!worker.contains("--token") && !worker.contains("--exit-with-parent"), "{worker}");
@@ -114,7 +114,33 @@ fn wrong_usage_is_told_and_costs_nothing() {
     ] {
         let ended = call.run().with_code(2);
         assert!(ended.stderr.contains(says) && ended.stdout.is_empty(), "{says}: {ended}");
+        assert!(says == "Usage" || ended.stderr.lines().count() == 1, "one line: {ended}");
     }
+}
+
+#[test]
+fn what_is_shown_fits_the_columns_that_are_asked_for() {
+    let home = Home::new();
+    for command in ["show model", "show data"] {
+        for columns in [50, 100] {
+            let shown = home.coordinator(command).env("COLUMNS", &columns.to_string()).succeeds().stdout;
+            let widest = shown.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(columns), "{command} in {columns} columns: {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_job_that_has_ended_is_not_cancelled_again() {
+    let home = Home::new();
+    home.small_job();
+    let cluster = home.cluster("");
+    let _worker = cluster.joined_by("--slots 1");
+    cluster.coordinator("train small.toml --epochs 1").succeeds();
+
+    let cancelled = cluster.coordinator("cancel small-1").succeeds();
+
+    assert_eq!(cancelled.stdout, "job small-1 had ended already: done\n");
 }
 
 #[test]

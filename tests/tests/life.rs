@@ -1,6 +1,6 @@
 //! How processes end, and how others take it: signals, deaths, silence.
 
-use millefeuille_tests::home::Home;
+use millefeuille_tests::home::{Call, Home};
 use millefeuille_tests::process::{Process, Seen, Signal, until};
 
 /// A job that does not end by itself while a test looks.
@@ -31,10 +31,8 @@ fn ctrl_c_ends_a_training_and_keeps_what_was_finished() {
     let ended = train.wait();
     let error = ended.error(130);
     let rows = home.run("run").history().len();
-    assert!(
-        rows >= 1 && error.contains(&format!("epochs finished and kept in run: {rows}")),
-        "{rows} rows: {error}"
-    );
+    let kept = format!("epochs finished and kept in run: {rows} (--resume");
+    assert!(rows >= 1 && error.contains(&kept), "{rows} rows: {error}");
     assert!(!home.run("run").has("receipt.json"));
     assert!(ended.stdout.contains("val_accuracy"), "the table of what was finished: {ended}");
     workers.iter().for_each(Seen::ends);
@@ -65,24 +63,60 @@ fn ctrl_c_twice_ends_a_training_at_once() {
 }
 
 #[test]
-fn ctrl_c_ends_a_training_that_waits_for_workers() {
+fn ctrl_c_ends_a_training_whose_data_hangs() {
     let home = small();
-    let mut train = home.coordinator(&format!("{LONG} --workers 1 --min-workers 2 --run-dir run")).start();
-    train.says("waiting for workers: 1 of at least 2");
-    let workers = train.children();
+    let hangs = |call: Call| call.env("FAILPOINTS", "data-before-read=sleep(600000)");
+    for signals in [&[Signal::INT][..], &[Signal::TERM], &[Signal::INT, Signal::INT]] {
+        let mut train =
+            hangs(home.coordinator("train small.toml --workers 1 --run-dir run --overwrite")).start();
+        train.says("reading the data");
+        let workers = train.children();
 
-    train.signal(Signal::INT);
+        signals.iter().for_each(|&signal| train.signal(signal));
 
-    train.wait().error(130);
-    workers.iter().for_each(Seen::ends);
+        let ended = train.wait().with_code(130);
+        // The second one ends it without a word.
+        let claims = ended.stderr.contains("kept in run");
+        assert!(signals.len() > 1 || claims == home.path("run/job.toml").exists(), "{ended}");
+        workers.iter().for_each(Seen::ends);
+    }
+
+    let mut serve =
+        hangs(home.coordinator("serve --listen 127.0.0.1:0 --job small.toml --runs-dir runs")).start();
+    serve.says("small-1 is queued");
+    serve.signal(Signal::TERM);
+    serve.wait().with_code(0);
 }
 
 #[test]
-fn too_few_workers_in_time_end_a_training() {
+fn ctrl_c_ends_a_command_that_hangs_at_once() {
     let home = small();
+    home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
+    for command in ["evaluate run", "show data small.toml", "show run run"] {
+        let call = home.coordinator(command).env("FAILPOINTS", "data-before-read=sleep(600000)");
+        let evaluate = call.start();
+        until("it handles signals", || handles_interrupts(evaluate.pid()).then_some(()));
+        evaluate.signal(Signal::INT);
+        let mut evaluate = evaluate;
+        evaluate.wait().with_code(130);
+    }
+}
 
-    let train = "train small.toml --workers 1 --min-workers 2 --wait-workers 1 --run-dir run";
-    let error = home.coordinator(train).fails(5);
+/// Whether a process has a handler for SIGINT, as the kernel says.
+fn handles_interrupts(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+    let caught = u64::from_str_radix(caught.trim(), 16).unwrap_or(0);
+    caught & (1 << (Signal::INT.as_raw() - 1)) != 0
+}
+
+#[test]
+fn too_few_workers_in_time_end_a_job() {
+    let home = small();
+    let cluster = home.cluster("--min-workers 2 --wait-workers 1");
+    let _worker = cluster.joined_by("--slots 1");
+
+    let error = cluster.coordinator("train small.toml").fails(5);
 
     assert!(error.contains("1 of at least 2") && error.contains("--min-workers"), "{error}");
 }
@@ -130,48 +164,84 @@ fn a_killed_training_is_begun_again_with_resume() {
 }
 
 #[test]
-fn a_worker_that_is_killed_ends_the_job_and_is_named() {
+fn each_worker_of_a_training_is_an_instance_of_its_own() {
     let home = small();
-    let (mut train, workers) = training(&home, 2);
+    let call = home.coordinator(&format!("{LONG} --workers 2 --run-dir run"));
+    let mut train = call.env("MILLEFEUILLE_INSTANCE", "not theirs").start();
+    train.says("Epoch 1/");
 
-    workers[1].kill();
-
-    let error = train.wait().error(5);
-    assert!(error.contains(&format!(":{}", workers[1].pid)) && error.contains("lost"), "{error}");
-    assert!(!home.run("run").history().is_empty(), "what was finished is kept");
-    workers.iter().for_each(Seen::ends);
+    for worker in train.children() {
+        let environment = std::fs::read(format!("/proc/{}/environ", worker.pid)).unwrap();
+        let variables = String::from_utf8_lossy(&environment);
+        assert!(!variables.contains("not theirs"), "{variables}");
+    }
 }
 
 #[test]
-fn a_worker_that_falls_silent_ends_the_job_and_is_named() {
+fn local_workers_that_are_killed_are_started_again_and_the_training_goes_on() {
     let home = small();
-    let (mut train, workers) = training(&home, 2);
+    let job = "small.toml --epochs 40";
+    let alone = home.undisturbed(job);
+    let mut train = home.coordinator(&format!("train {job} --workers 3 --run-dir run")).start();
+    train.says("Epoch 2/");
+    let first = train.children();
 
-    workers[0].signal(Signal::STOP);
+    first.iter().take(2).for_each(Seen::kill);
 
-    let error = train.wait().error(5);
-    assert!(error.contains(&format!(":{}", workers[0].pid)) && error.contains("nothing came"), "{error}");
-    workers.iter().for_each(Seen::ends);
+    train.says("a worker process died");
+    let again = |train: &Process| train.children().iter().filter(|child| !first.contains(child)).count();
+    until("both are started again", || (again(&train) == 2).then_some(()));
+    let ended = train.wait().with_code(0);
+    assert!(ended.stderr.contains("starting it again"), "{ended}");
+    assert_eq!(home.run("run").told("left").iter().filter(|left| left.contains("closed")).count(), 2);
+    alone.is_equalled_by(&home.run("run"));
 }
 
 #[test]
-fn a_remote_worker_that_is_killed_ends_the_job_but_not_the_cluster() {
+fn a_training_whose_workers_are_all_killed_waits_for_new_ones() {
     let home = small();
-    let cluster = home.cluster("--min-workers 2");
-    let client = cluster.client();
-    let _stays = cluster.joined_by("--slots 1");
-    let killed = cluster.joined_by("--slots 1");
-    let mut following = cluster.coordinator(LONG).start();
-    following.says("Epoch 1/");
-    cluster.workers_are(&client, 2, "computing");
+    let job = "small.toml --epochs 40";
+    let alone = home.undisturbed(job);
+    let mut train = home.coordinator(&format!("train {job} --workers 2 --run-dir run")).start();
+    train.says("Epoch 2/");
 
-    killed.signal(Signal::KILL);
+    train.children().iter().for_each(Seen::kill);
 
-    let error = following.wait().error(5);
-    assert!(error.contains(&format!(":{}", killed.pid())), "{error}");
-    cluster.job_is(&client, "small-1", "failed");
-    let _joins = cluster.joined_by("--slots 1");
-    cluster.coordinator("train small.toml").succeeds();
+    train.wait().with_code(0);
+    let run = home.run("run");
+    run.tells("waiting", "0 of at least 1");
+    run.tells("recovered", "goes on");
+    alone.is_equalled_by(&run);
+}
+
+#[test]
+fn local_workers_that_die_again_and_again_end_the_training() {
+    let home = small();
+    let train = home.coordinator("train small.toml --workers 1 --run-dir run");
+
+    let error = train.env("FAILPOINTS", "worker-before-piece=return").run().error(5);
+
+    assert!(error.contains("died 5 times"), "{error}");
+    assert!(!home.run("run").has("receipt.json"));
+    let alone = home.undisturbed("small.toml");
+    home.coordinator("train small.toml --workers 2 --run-dir run --resume").succeeds();
+    alone.is_equalled_by(&home.run("run"));
+}
+
+#[test]
+fn a_local_worker_that_falls_silent_is_done_without() {
+    let home = small();
+    let job = "small.toml --epochs 40";
+    let alone = home.undisturbed(job);
+    let train = format!("train {job} --workers 2 --run-dir run");
+    let mut train =
+        home.coordinator(&format!("{train} --heartbeat-interval 0.2 --heartbeat-deadline 1")).start();
+    train.says("Epoch 2/");
+
+    train.children()[0].signal(Signal::STOP);
+
+    train.wait().with_code(0);
+    alone.is_equalled_by(&home.run("run"));
 }
 
 #[test]
@@ -215,7 +285,7 @@ fn ctrl_c_ends_a_follower_whose_coordinator_is_gone() {
     let home = small();
     let mut cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
-    let mut following = cluster.coordinator(&format!("{LONG} --connect-timeout 3600")).start();
+    let mut following = cluster.coordinator(&format!("{LONG} --reconnect-timeout 3600")).start();
     following.says("Epoch 1/");
     cluster.serve.signal(Signal::KILL);
     cluster.serve.wait();
@@ -231,7 +301,7 @@ fn a_follower_gives_up_a_coordinator_that_stays_away() {
     let home = small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
-    let mut following = cluster.coordinator(&format!("{LONG} --connect-timeout 1")).start();
+    let mut following = cluster.coordinator(&format!("{LONG} --reconnect-timeout 1")).start();
     following.says("Epoch 1/");
 
     cluster.serve.signal(Signal::KILL);
@@ -245,7 +315,7 @@ fn sigterm_ends_a_cluster_and_its_workers_well() {
     let home = small();
     let mut cluster = home.cluster("");
     let mut worker = cluster.joined_by("--slots 1");
-    let mut following = cluster.coordinator(&format!("{LONG} --connect-timeout 1")).start();
+    let mut following = cluster.coordinator(&format!("{LONG} --reconnect-timeout 1")).start();
     following.says("Epoch 1/");
 
     cluster.serve.signal(Signal::TERM);
@@ -267,7 +337,8 @@ fn ctrl_c_ends_an_idle_cluster_well_whoever_listens() {
     cluster.serve.signal(Signal::INT);
 
     cluster.serve.wait().with_code(0);
-    watching.wait().error(4);
+    let error = watching.wait().error(4);
+    assert!(error.contains(&cluster.address) && error.contains("gone"), "{error}");
 }
 
 #[test]

@@ -337,3 +337,37 @@ fn runs_without_a_directory_are_numbered() {
 
     assert_eq!(home.run("runs/small-1").hash(), home.run("runs/small-2").hash());
 }
+
+#[test]
+fn figures_over_other_data_say_so() {
+    let home = trained();
+    home.small_data("other");
+    let labels = home.path("other/t10k-labels-idx1-ubyte");
+    let mut bytes = std::fs::read(&labels).unwrap();
+    bytes[8] = (bytes[8] + 1) % 10;
+    std::fs::write(&labels, bytes).unwrap();
+
+    let same = home.coordinator("evaluate run --json").succeeds();
+    let other = home.coordinator("evaluate run --data other --json").succeeds();
+
+    assert_eq!(same.stderr, "");
+    assert_eq!(other.json().len(), 1);
+    assert!(other.stderr.starts_with("warning: other: ") && other.stderr.lines().count() == 1, "{other}");
+    assert!(other.stderr.contains("t10k-labels") && !other.stderr.contains("train-"), "{other}");
+}
+
+#[test]
+fn a_directory_of_other_things_is_no_place_for_a_run() {
+    let home = Home::new();
+    home.small_job();
+    home.write("mine/notes.txt", "mine");
+    std::fs::create_dir(home.path("empty")).unwrap();
+
+    for flag in ["", "--overwrite", "--resume"] {
+        let train = home.coordinator(&format!("train small.toml --workers 1 --run-dir mine {flag}"));
+        let error = train.fails(3);
+        assert!(error.contains("mine: holds notes.txt") && error.contains("empty"), "{flag}: {error}");
+    }
+    assert_eq!(home.run("mine").snapshot().len(), 1, "nothing was written");
+    home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir empty").succeeds();
+}

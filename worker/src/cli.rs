@@ -1,5 +1,6 @@
 //! The command line of `worker`.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::Parser;
 use millefeuille_core::job::BlasKernel;
 
 use crate::process::{self, LogFormat, exit};
-use crate::{Config, End, run};
+use crate::{Config, End, failpoints, run, usage};
 
 /// Joins a Millefeuille cluster and computes until it is told to stop.
 #[derive(Clone, Debug, Parser)]
@@ -17,17 +18,20 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR", value_parser = process::address)]
     pub coordinator: String,
     /// Pieces computed at once [default: the number of cores]
-    #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     pub slots: Option<u32>,
     /// How long one attempt to connect may take, in seconds
-    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds)]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds, allow_negative_numbers = true)]
     pub connect_timeout: Duration,
     /// How long to go on without a coordinator before giving up, in seconds
-    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_JOIN_TIMEOUT", default_value = "60", value_parser = process::seconds)]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_JOIN_TIMEOUT", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
     pub join_timeout: Duration,
     /// Bytes of samples to hold at most
-    #[arg(long, value_name = "BYTES", env = "MILLEFEUILLE_CACHE_BYTES", default_value_t = 1 << 30)]
+    #[arg(long, value_name = "BYTES", env = "MILLEFEUILLE_CACHE_BYTES", default_value_t = 1 << 30, allow_negative_numbers = true)]
     pub cache_bytes: u64,
+    /// How long to finish what was asked for, once it is told to stop, in seconds
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_DRAIN_TIMEOUT", default_value = "30", value_parser = process::seconds, allow_negative_numbers = true)]
+    pub drain_timeout: Duration,
     /// How the log is written
     #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -43,16 +47,35 @@ const EXAMPLES: &str = "Examples:
   worker --coordinator 127.0.0.1:7070
   worker --coordinator coordinator:7070 --slots 2
 
-Exit codes: 0 told to stop · 2 usage · 4 no coordinator in time, or not let in ·
-9 put out of the cluster, because of wrong answers";
+Told to stop (SIGTERM, Ctrl-C), it finishes what it was asked for and leaves; told
+again, it ends at once.
 
-/// Works as the arguments say.
-pub fn main(args: Args) -> ExitCode {
+Exit codes:
+    0  told to stop, or the cluster has ended
+    1  unexpected
+    2  usage
+    4  no coordinator in time, or not let in
+    9  put out of the cluster, because of wrong answers
+  130  told to stop twice";
+
+/// Works as the arguments say, of which the first is the program's name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    if let Err(error) = process::end_when_told(exit::DONE) {
+        return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
+    }
+    match usage::parse(arguments) {
+        Ok((args, _)) => work(args),
+        Err(code) => code,
+    }
+}
+
+fn work(args: Args) -> ExitCode {
     let kernel = process::started_for().parse().unwrap_or(BlasKernel::Native);
     if let Err(message) = process::own_kernel(&kernel) {
         return process::fail(exit::NOT_ALLOWED, &message);
     }
     process::start_log(args.log_format, "info");
+    failpoints::set_up();
     if args.exit_with_parent {
         process::exit_with_parent();
     }
@@ -63,25 +86,29 @@ pub fn main(args: Args) -> ExitCode {
         connect_timeout: args.connect_timeout,
         join_timeout: args.join_timeout,
         cache_bytes: args.cache_bytes,
+        drain_timeout: args.drain_timeout,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return process::fail(exit::UNEXPECTED, &format!("cannot start: {error}")),
     };
-    let end = runtime.block_on(run(config, process::terminated()));
-    runtime.shutdown_background();
-    finish(end)
+    let end = runtime.block_on(run(config, process::told_to_stop()));
+    process::leave(finish(end))
 }
 
-fn finish(end: End) -> ExitCode {
-    match end {
-        End::Stopped => ExitCode::SUCCESS,
+/// The exit code, after a word on why.
+fn finish(end: End) -> u8 {
+    let (code, message) = match end {
+        End::Stopped => return exit::DONE,
         End::Goodbye(reason) => {
             tracing::info!("the coordinator said goodbye: {reason}");
-            ExitCode::SUCCESS
+            return exit::DONE;
         }
-        End::UseKernel(kernel) => process::restart_for(&kernel),
-        End::Refused(message) => process::fail(exit::NOT_ALLOWED, &message),
-        End::PutOut(reason) => process::fail(exit::PUT_OUT, &format!("put out of the cluster: {reason}")),
-    }
+        End::UseKernel(kernel) => (exit::UNEXPECTED, process::restart_for(&kernel)),
+        End::Refused(message) => (exit::NOT_ALLOWED, message),
+        End::PutOut(reason) => (exit::PUT_OUT, format!("put out of the cluster: {reason}")),
+        End::Failed(message) => (exit::UNEXPECTED, message),
+    };
+    process::say(&format!("error: {message}"));
+    code
 }

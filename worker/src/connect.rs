@@ -1,8 +1,8 @@
 //! Finding the coordinator, and finding it again.
 //!
-//! A worker that has no coordinator tries again with a back-off that doubles from 50 ms to 1 s, each wait shortened
-//! by a random part so that many workers do not come back at once. It gives up after the join timeout, counted anew
-//! for each spell without a coordinator, or at once when it is refused.
+//! A worker that has no coordinator tries again, with a back-off. It gives up after the join timeout, counted anew
+//! for each spell without a coordinator, or at once when it is refused. A coordinator that lets it in and loses it
+//! soon after, time and again, is come back to ever more slowly.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -13,20 +13,25 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
+use crate::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT};
 use crate::session::{Kept, Opened, session};
 use crate::{Config, End, Shutdown, process};
 
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// A session that lasted so long was a good one.
+const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// The same trouble is not reported more often than this.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// Works for the coordinator until told to stop, refused, or without a coordinator for too long.
 pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
     let mut shutdown = pin!(shutdown);
-    let mut kept = Kept::new();
+    let mut kept = match Kept::new(&config) {
+        Ok(kept) => kept,
+        Err(error) => return End::Failed(format!("cannot start {} threads: {error}", config.slots)),
+    };
     let mut spell = Spell::new();
     loop {
+        let begun = Instant::now();
         let attempt = async {
             let opened = tokio::select! {
                 opened = open(&config) => opened?,
@@ -45,8 +50,9 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
                 status.message()
             ));
         }
-        if std::mem::take(&mut kept.welcomed) {
-            spell.over();
+        let was_in = std::mem::take(&mut kept.welcomed);
+        if was_in {
+            spell.over(begun.elapsed());
         }
         if spell.lasts(config.join_timeout) {
             let seconds = config.join_timeout.as_secs_f64();
@@ -56,9 +62,10 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
                 config.coordinator
             ));
         }
-        spell.report(&config.coordinator, &reason(&status), config.join_timeout);
+        let what = if was_in { "lost the session with" } else { "no coordinator at" };
+        spell.report(&format!("{what} {}: {}", config.coordinator, reason(&status)), config.join_timeout);
         tokio::select! {
-            () = tokio::time::sleep(spell.next_wait()) => {}
+            () = tokio::time::sleep(spell.backoff.next_wait()) => {}
             () = &mut shutdown => return End::Stopped,
         }
     }
@@ -67,8 +74,8 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
 /// Connects and says hello. Whoever listens and never answers is no coordinator.
 async fn open(config: &Config) -> Result<Opened, Status> {
     let (channel, heartbeats) = connect(config).await?;
-    let opened =
-        tokio::time::timeout(config.connect_timeout, Opened::new(hello(config), channel, heartbeats));
+    let opened = Opened::new(hello(config), channel, heartbeats);
+    let opened = tokio::time::timeout(config.connect_timeout, opened);
     opened.await.map_err(|_| Status::unavailable("it does not answer"))?
 }
 
@@ -77,10 +84,11 @@ async fn connect(config: &Config) -> Result<(Channel, Channel), Status> {
     let address = format!("http://{}", config.coordinator);
     let endpoint =
         Endpoint::from_shared(address).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let endpoint = wire::endpoint(endpoint).connect_timeout(config.connect_timeout);
-    let connect =
-        async || endpoint.connect().await.map_err(|error| Status::unavailable(process::root_cause(&error)));
-    Ok((connect().await?, connect().await?))
+    let endpoint = endpoint.connect_timeout(config.connect_timeout);
+    let connect = async |endpoint: Endpoint| {
+        endpoint.connect().await.map_err(|error| Status::unavailable(process::root_cause(&error)))
+    };
+    Ok((connect(wire::bulk_endpoint(endpoint.clone())).await?, connect(wire::endpoint(endpoint)).await?))
 }
 
 fn hello(config: &Config) -> v1::Hello {
@@ -112,38 +120,36 @@ fn reason(status: &Status) -> String {
 /// A spell without a coordinator.
 struct Spell {
     since: Instant,
-    wait: Duration,
+    backoff: Backoff,
     reported: Option<(Instant, String)>,
 }
 
 impl Spell {
     fn new() -> Self {
-        Self { since: Instant::now(), wait: FIRST_WAIT, reported: None }
+        Self { since: Instant::now(), backoff: Backoff::new(), reported: None }
     }
 
-    fn over(&mut self) {
-        *self = Self::new();
+    /// A session lay in between, of this length.
+    fn over(&mut self, session: Duration) {
+        self.since = Instant::now();
+        self.reported = None;
+        if session >= GOOD_SESSION {
+            self.backoff = Backoff::new();
+        }
     }
 
     fn lasts(&self, limit: Duration) -> bool {
         self.since.elapsed() >= limit
     }
 
-    /// Doubles; the actual wait is a random part between half and all of it.
-    fn next_wait(&mut self) -> Duration {
-        let wait = self.wait;
-        self.wait = (wait * 2).min(LONGEST_WAIT);
-        wait.mul_f64(0.5 + 0.5 * process::random_share())
-    }
-
-    fn report(&mut self, coordinator: &str, reason: &str, limit: Duration) {
+    fn report(&mut self, trouble: &str, limit: Duration) {
         let known =
-            self.reported.as_ref().is_some_and(|(at, what)| what == reason && at.elapsed() < REPORT_EVERY);
+            self.reported.as_ref().is_some_and(|(at, what)| what == trouble && at.elapsed() < REPORT_EVERY);
         if known {
             return;
         }
         let left = limit.saturating_sub(self.since.elapsed()).as_secs_f64();
-        warn!("no coordinator at {coordinator}: {reason}; trying again for {left:.0} s");
+        warn!("{trouble}; trying again for {left:.0} s");
         if self.reported.is_none() {
             info!(
                 "waits between attempts grow from {} ms to {} s",
@@ -151,6 +157,6 @@ impl Spell {
                 LONGEST_WAIT.as_secs()
             );
         }
-        self.reported = Some((Instant::now(), reason.to_string()));
+        self.reported = Some((Instant::now(), trouble.to_string()));
     }
 }

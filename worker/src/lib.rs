@@ -1,17 +1,25 @@
 //! A worker: joins a coordinator, holds samples, computes gradients.
 //!
 //! One task owns the session ([`session`]); pieces are computed by threads of their own ([`compute`]), one a slot.
+//! Sessions come and go ([`connect`]); slots, samples and buffers stay for as long as the process.
 //! A worker keeps nothing that matters: parameters arrive with each step, sums leave with each result, samples can
 //! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
 //!
-//! Both binaries share what a process of this project needs: [`process`] (log, kernel, exit codes).
+//! Both binaries share what a process of this project needs: [`process`] (log, kernel, exit codes), [`usage`] (command
+//! lines) and [`backoff`].
 
+pub mod backoff;
 pub mod cli;
 mod compute;
 mod connect;
+pub mod failpoints;
+mod heartbeat;
+mod job;
+mod outbox;
 pub mod process;
 mod session;
 mod shards;
+pub mod usage;
 
 use std::future::Future;
 use std::time::Duration;
@@ -33,6 +41,8 @@ pub struct Config {
     pub join_timeout: Duration,
     /// Bytes of samples that it may hold.
     pub cache_bytes: u64,
+    /// How long to finish what was asked for once it is told to stop.
+    pub drain_timeout: Duration,
 }
 
 /// Why a worker ends.
@@ -48,6 +58,8 @@ pub enum End {
     Refused(String),
     /// Its answers were found to be wrong.
     PutOut(String),
+    /// It cannot work on this machine.
+    Failed(String),
 }
 
 /// Something that resolves when the worker shall stop.

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    millefeuille_worker::cli::main(millefeuille_worker::cli::Args::parse())
+    millefeuille_worker::cli::main(std::env::args_os())
 }

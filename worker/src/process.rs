@@ -1,15 +1,18 @@
 //! What every process of this project needs: exit codes, the log, the right BLAS kernel, signals.
 
-use std::io::Read as _;
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use millefeuille_core::blas;
 use millefeuille_core::blas::environment::{self, Cpu, Decision};
 use millefeuille_core::job::BlasKernel;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -21,7 +24,7 @@ pub mod exit {
     pub const UNEXPECTED: u8 = 1;
     /// Usage or job file.
     pub const USAGE: u8 = 2;
-    /// Data or run directory.
+    /// Data or run directory, or output that cannot be written.
     pub const DATA: u8 = 3;
     /// Cannot reach, or not allowed.
     pub const NOT_ALLOWED: u8 = 4;
@@ -35,13 +38,14 @@ pub mod exit {
     pub const CANNOT_VERIFY: u8 = 8;
     /// Put out of the cluster, because of wrong answers (a worker).
     pub const PUT_OUT: u8 = 9;
-    /// Interrupted; state saved.
+    /// Interrupted; state saved (a worker: told to stop twice).
     pub const INTERRUPTED: u8 = 130;
 }
 
 /// Which kernel a process was started for, over restarts and for the workers that it starts.
 pub const STARTED_FOR: &str = "MILLEFEUILLE_STARTED_FOR";
-const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
+/// A process's instance id, over restarts. It is nobody else's, and must not reach the processes that it starts.
+pub const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,8 +58,31 @@ pub enum LogFormat {
 
 /// Says on standard error why the process ends.
 pub fn fail(code: u8, message: &str) -> ExitCode {
-    eprintln!("error: {message}");
+    say(&format!("error: {message}"));
     ExitCode::from(code)
+}
+
+/// Writes a line to standard error, if somebody still reads it.
+pub fn say(line: &str) {
+    // There is nowhere left to complain.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Prints to standard output; ends the process if that can't be written, as [`printed`] does.
+pub fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+/// Takes the result of writing to standard output. A reader that has gone away (`| head`) is no error: the process just
+/// ends. Whatever else hinders is one, since a report would be lost that somebody counts on.
+pub fn printed(written: io::Result<()>) {
+    let Err(error) = written else { return };
+    if error.kind() == ErrorKind::BrokenPipe {
+        leave(exit::DONE);
+    }
+    say(&format!("error: standard output cannot be written: {error} (free space, or send it elsewhere)"));
+    leave(exit::DATA);
 }
 
 /// Starts the log on standard error. `MILLEFEUILLE_LOG` filters it, as `RUST_LOG` does elsewhere.
@@ -105,11 +132,11 @@ pub fn decide(wanted: &BlasKernel) -> Result<Decision, String> {
     decision.map_err(|error| error.to_string())
 }
 
-/// Starts this process again for another kernel. Returns only if that fails.
-pub fn restart_for(kernel: &str) -> ExitCode {
+/// Starts this process again for another kernel. Returns only if that fails, and says why.
+pub fn restart_for(kernel: &str) -> String {
     tracing::info!("starting again with the BLAS kernel {kernel}");
     let error = again().env(STARTED_FOR, kernel).env(INSTANCE, instance_id()).exec();
-    fail(exit::UNEXPECTED, &format!("cannot start again: {error}"))
+    format!("cannot start again: {error}")
 }
 
 /// This program with these arguments.
@@ -130,7 +157,7 @@ pub fn started_for() -> String {
 
 /// A random id of this process, the same after it has started itself again.
 pub fn instance_id() -> String {
-    static ID: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| std::env::var(INSTANCE).unwrap_or_else(|_| random_hex())).clone()
 }
 
@@ -144,6 +171,17 @@ pub fn random_hex() -> String {
 /// A random number in `[0, 1)`, for back-off: nothing that is trained depends on it.
 pub fn random_share() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Lets this process have as many files and connections open as it is allowed to.
+///
+/// A coordinator has two connections a worker, and a lock file a queued job; what is usual at first is 1,024 in all.
+pub fn open_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the number of open files stays as it was: {error}");
+    }
 }
 
 /// A name for people: `host:process`.
@@ -166,17 +204,56 @@ pub fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
 }
 
-/// Resolves on SIGTERM or Ctrl-C.
-pub async fn terminated() {
+/// Whether nobody has waited for [`told_to_stop`] yet.
+static NOBODY_WAITS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+
+/// Whether SIGTERM or Ctrl-C has come.
+static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// From now on SIGTERM or Ctrl-C ends this process at once, with this code, whatever it is blocked in. Once somebody
+/// waits for [`told_to_stop`], the first is left to them, and only one that comes after it ends the process at once, with
+/// 130. To be called first thing.
+///
+/// # Errors
+/// If the system takes no handlers.
+pub fn end_when_told(code: u8) -> io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::flag::{register, register_conditional_shutdown};
+    for signal in [SIGINT, SIGTERM] {
+        register_conditional_shutdown(signal, code.into(), Arc::clone(&NOBODY_WAITS))?;
+        register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&TOLD))?;
+        // Actions are taken in this order, so that the first signal only says that there was one.
+        register(signal, Arc::clone(&TOLD))?;
+    }
+    Ok(())
+}
+
+/// Resolves on SIGTERM or Ctrl-C, also if that came since somebody else waited for it. What comes after it ends the
+/// process ([`end_when_told`]).
+pub async fn told_to_stop() {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return std::future::pending().await;
     };
+    NOBODY_WAITS.store(false, Ordering::SeqCst);
+    if TOLD.load(Ordering::SeqCst) {
+        return;
+    }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+}
+
+/// Ends this process at once, whatever its threads do.
+///
+/// An ordinary exit runs the libraries' destructors, and OpenBLAS' gives memory back that other threads may be
+/// computing in.
+#[allow(unsafe_code)]
+pub fn leave(code: u8) -> ! {
+    // SAFETY: it takes a number, touches no memory of ours and does not return.
+    unsafe { libc::_exit(code.into()) }
 }
 
 /// Ends this process when the pipe that is its standard input closes: when whoever started it is gone.
@@ -184,7 +261,7 @@ pub fn exit_with_parent() {
     std::thread::spawn(|| {
         let mut buffer = [0; 64];
         while matches!(std::io::stdin().read(&mut buffer), Ok(1..)) {}
-        std::process::exit(exit::DONE.into());
+        leave(exit::DONE);
     });
 }
 

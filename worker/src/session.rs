@@ -1,13 +1,17 @@
 //! One session with a coordinator, from hello to the end of the stream.
 //!
 //! One task owns everything here. It takes in what the coordinator sends, what the slots have finished and what was
-//! fetched; it never computes and never waits for the disk.
+//! fetched; it never computes, never waits for the disk, and never waits for the coordinator to read.
+//!
+//! Told to stop, the session *drains*: it says so, goes on computing what it was asked for, takes no new job and
+//! fetches nothing, and ends when the coordinator says goodbye, when the session ends otherwise, or when the time for
+//! it is over.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
 use millefeuille_core::blas;
 use millefeuille_core::control::WorkId;
 use millefeuille_core::data::shard::{Shard, ShardSamples};
@@ -19,44 +23,53 @@ use millefeuille_proto::v1::worker_client::WorkerClient;
 use millefeuille_proto::wire::{self, Assembly, Pool};
 use millefeuille_proto::{convert, v1};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tonic::transport::Channel;
-use tracing::{debug, info};
+use tonic::{Status, Streaming};
+use tracing::{debug, info, warn};
 
-use crate::compute::{Batch, Done, Job, Slots};
+use crate::compute::{Batch, Done, Slots};
+use crate::heartbeat::{self, Beat};
+use crate::job::Job;
+use crate::outbox::{self, Outbox, Outgoing};
 use crate::shards::{Shards, Wanted, fetch};
 use crate::{Config, End, Shutdown};
 
-/// Messages to the coordinator that may wait; a slot that has more to say waits itself.
-const OUTBOX: usize = 16;
+/// How long the coordinator has to take note of a goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
-/// A message, and the bulk data that follows it.
-struct Outgoing {
-    message: Up,
-    bulk: Option<Bytes>,
-}
-
-/// What survives a session: samples and buffers.
+/// What survives a session: samples, buffers, and the slots.
 pub(crate) struct Kept {
     shards: Shards,
     pool: Pool,
+    slots: Slots,
     /// Whether the last session came as far as the coordinator's welcome.
     pub(crate) welcomed: bool,
 }
 
 impl Kept {
-    pub(crate) fn new() -> Self {
-        Self { shards: Shards::default(), pool: Pool::default(), welcomed: false }
+    /// Starts the slots.
+    ///
+    /// # Errors
+    /// If the operating system gives no more threads.
+    pub(crate) fn new(config: &Config) -> std::io::Result<Self> {
+        let pool = Pool::default();
+        let slots = Slots::start(config.slots, pool.clone())?;
+        Ok(Self { shards: Shards::new(config.cache_bytes), pool, slots, welcomed: false })
+    }
+
+    /// Forgets what was asked for, and nothing that may be of use again.
+    fn forget_work(&mut self) {
+        self.slots.clear();
+        self.shards.want(Vec::new());
     }
 }
 
 /// A session that the coordinator has taken up.
 pub(crate) struct Opened {
     client: WorkerClient<Channel>,
-    outbox: mpsc::Sender<Outgoing>,
-    incoming: tonic::Streaming<v1::SessionResponse>,
+    connection: mpsc::Sender<Outgoing>,
+    incoming: Streaming<v1::SessionResponse>,
     heartbeats: Channel,
 }
 
@@ -66,11 +79,13 @@ impl Opened {
     /// # Errors
     /// How the coordinator refuses it.
     pub(crate) async fn new(hello: v1::Hello, channel: Channel, heartbeats: Channel) -> Result<Self, Status> {
-        let (outbox, outgoing) = mpsc::channel(OUTBOX);
-        send(&outbox, Up::Hello(hello)).await;
+        let (connection, outgoing) = outbox::channel();
+        let hello = Outgoing { message: Up::Hello(hello), bulk: None };
+        // Nobody has closed the channel yet.
+        let _ = connection.send(hello).await;
         let mut client = WorkerClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES);
-        let incoming = client.session(ReceiverStream::new(outgoing).flat_map(expand)).await?.into_inner();
-        Ok(Self { client, outbox, incoming, heartbeats })
+        let incoming = client.session(outgoing).await?.into_inner();
+        Ok(Self { client, connection, incoming, heartbeats })
     }
 }
 
@@ -82,18 +97,16 @@ pub(crate) async fn session(
     config: &Config,
     opened: Opened,
     kept: &mut Kept,
-    shutdown: std::pin::Pin<&mut impl Shutdown>,
+    shutdown: Pin<&mut impl Shutdown>,
 ) -> Result<End, Status> {
-    let Opened { client, outbox, incoming, heartbeats } = opened;
-    let (done_sender, done) = mpsc::channel(OUTBOX);
-    let slots = Slots::start(config.slots, kept.pool.clone(), done_sender)
-        .map_err(|error| Status::resource_exhausted(format!("cannot start threads: {error}")))?;
-    let session = Session {
+    let Opened { client, connection, incoming, heartbeats } = opened;
+    let (done_sender, done) = mpsc::channel(outbox::CONNECTION);
+    let mut session = Session {
         client,
-        outbox,
-        slots,
-        kept,
         heartbeats,
+        kept,
+        outbox: Outbox::default(),
+        done: done_sender,
         worker_id: 0,
         job: None,
         parameters: None,
@@ -101,20 +114,26 @@ pub(crate) async fn session(
         tasks: JoinSet::new(),
         fetching: None,
         holding: 0,
+        draining: false,
     };
-    session.run(incoming, done, shutdown).await
+    session.expect_welcome(config.connect_timeout);
+    let ended = session.run(config, Streams { incoming, connection, done }, shutdown).await;
+    session.kept.forget_work();
+    match ended {
+        Err(status) if session.draining => {
+            info!("left without a goodbye: {}", status.message());
+            Ok(End::Stopped)
+        }
+        Ok(End::UseKernel(_)) if session.draining => Ok(End::Stopped),
+        ended => ended,
+    }
 }
 
-/// A message on the wire: the header, then its bulk data in chunks.
-fn expand(outgoing: Outgoing) -> impl futures_util::Stream<Item = v1::SessionRequest> {
-    let chunks = outgoing.bulk.into_iter().flat_map(wire::chunks).map(|data| Up::Chunk(v1::Chunk { data }));
-    let messages = std::iter::once(outgoing.message).chain(chunks);
-    stream::iter(messages.map(|message| v1::SessionRequest { message: Some(message) }))
-}
-
-async fn send(outbox: &mpsc::Sender<Outgoing>, message: Up) {
-    // If the stream is gone, its receiving half says so.
-    let _ = outbox.send(Outgoing { message, bulk: None }).await;
+/// What a session listens to, and what it writes to.
+struct Streams {
+    incoming: Streaming<v1::SessionResponse>,
+    connection: mpsc::Sender<Outgoing>,
+    done: mpsc::Receiver<Done>,
 }
 
 /// Parameters on their way, with the work that waits for them.
@@ -123,67 +142,104 @@ struct IncomingParameters {
     assembly: Assembly,
 }
 
-/// What ran beside the session's task has ended.
+/// What a side task has ended with.
 enum Side {
-    Fetched(Result<(Wanted, ShardSamples), Status>),
+    Fetched { job: u64, wanted: Wanted, fetched: Result<ShardSamples, Status> },
     Accepted { job: Arc<Job>, fingerprint: String },
     HeartbeatFailed(Status),
+    WelcomeDue,
+}
+
+/// The shard that is on its way.
+struct Fetching {
+    sha256: String,
+    task: AbortHandle,
 }
 
 struct Session<'a> {
     client: WorkerClient<Channel>,
-    outbox: mpsc::Sender<Outgoing>,
-    slots: Slots,
-    kept: &'a mut Kept,
     heartbeats: Channel,
+    kept: &'a mut Kept,
+    outbox: Outbox,
+    /// Where the slots put complete nodes.
+    done: mpsc::Sender<Done>,
+    /// 0 before the welcome.
     worker_id: u64,
     job: Option<Arc<Job>>,
     /// The newest parameters, with their tag.
     parameters: Option<(u64, Arc<Vec<f32>>)>,
     incoming_parameters: Option<IncomingParameters>,
     tasks: JoinSet<Side>,
-    fetching: Option<Shard>,
+    fetching: Option<Fetching>,
     /// The generation of the last `Hold`.
     holding: u64,
+    draining: bool,
 }
 
 impl Session<'_> {
     async fn run(
-        mut self,
-        mut incoming: tonic::Streaming<v1::SessionResponse>,
-        mut done: mpsc::Receiver<Done>,
-        mut shutdown: std::pin::Pin<&mut impl Shutdown>,
+        &mut self,
+        config: &Config,
+        streams: Streams,
+        mut shutdown: Pin<&mut impl Shutdown>,
     ) -> Result<End, Status> {
+        let Streams { mut incoming, connection, mut done } = streams;
+        let mut drained = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
+            let speaks = !self.outbox.is_empty();
             tokio::select! {
                 message = incoming.message() => match message? {
                     None => return Err(Status::unavailable("the coordinator closed the session")),
-                    Some(message) => if let Some(end) = self.received(message).await? { return Ok(end) },
+                    Some(message) => if let Some(end) = self.received(message)? { return Ok(end) },
                 },
-                Some(done) = done.recv() => self.send_result(done).await,
-                Some(side) = self.tasks.join_next() => {
-                    self.side(side.map_err(|error| Status::internal(error.to_string()))?).await?;
+                // If the stream is gone, its receiving half says so, and why.
+                Ok(permit) = connection.reserve(), if speaks => self.outbox.hand_over(permit),
+                Some(done) = done.recv(), if !speaks => self.finished(done),
+                Some(side) = self.tasks.join_next() => self.side(side)?,
+                () = &mut shutdown, if !self.draining => {
+                    self.drain(config.drain_timeout);
+                    drained.as_mut().reset(tokio::time::Instant::now() + config.drain_timeout);
                 }
-                () = &mut shutdown => {
-                    // Slots that wait to hand over a result are let go.
-                    drop(done);
-                    self.goodbye(incoming).await;
+                () = &mut drained, if self.draining => {
+                    warn!("what was asked is not finished within {} s", config.drain_timeout.as_secs_f64());
+                    self.goodbye(incoming, &connection).await;
                     return Ok(End::Stopped);
                 }
             }
         }
     }
 
-    /// Says goodbye, and gives the coordinator a moment to hear it.
-    async fn goodbye(&self, mut incoming: tonic::Streaming<v1::SessionResponse>) {
-        let heard = async {
-            send(&self.outbox, Up::Goodbye(v1::Goodbye { reason: "told to stop".into() })).await;
-            while let Ok(Some(_)) = incoming.message().await {}
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(1), heard).await;
+    fn drain(&mut self, limit: Duration) {
+        info!("told to stop: finishing what was asked, for {} s at most", limit.as_secs_f64());
+        self.draining = true;
+        self.outbox.say(Up::Drain(v1::Drain { reason: "told to stop".into() }));
     }
 
-    async fn received(&mut self, message: v1::SessionResponse) -> Result<Option<End>, Status> {
+    /// Says goodbye, and gives the coordinator a moment to hear it.
+    async fn goodbye(
+        &self,
+        mut incoming: Streaming<v1::SessionResponse>,
+        connection: &mpsc::Sender<Outgoing>,
+    ) {
+        let message = Up::Goodbye(v1::Goodbye { reason: "told to stop".into() });
+        let heard = async {
+            let _ = connection.send(Outgoing { message, bulk: None }).await;
+            while let Ok(Some(_)) = incoming.message().await {}
+        };
+        let _ = tokio::time::timeout(GOODBYE, heard).await;
+    }
+
+    /// Whoever takes up a session and says nothing is no coordinator.
+    fn expect_welcome(&mut self, limit: Duration) {
+        self.tasks.spawn(async move {
+            tokio::time::sleep(limit).await;
+            Side::WelcomeDue
+        });
+    }
+
+    // What the coordinator says.
+
+    fn received(&mut self, message: v1::SessionResponse) -> Result<Option<End>, Status> {
         match convert::required(message.message, "message")? {
             Down::Welcome(welcome) => self.welcomed(&welcome),
             Down::UseKernel(v1::UseKernel { kernel }) => return Ok(Some(End::UseKernel(kernel))),
@@ -191,7 +247,7 @@ impl Session<'_> {
             Down::PutOut(v1::PutOut { reason }) => return Ok(Some(End::PutOut(reason))),
             Down::JobStart(start) => self.start_job(start)?,
             Down::JobEnd(_) => self.end_job(),
-            Down::Hold(hold) => self.hold(hold).await?,
+            Down::Hold(hold) => self.hold(hold)?,
             Down::Work(work) => self.work(work)?,
             Down::Chunk(chunk) => self.chunk(&chunk.data)?,
         }
@@ -202,17 +258,19 @@ impl Session<'_> {
         self.worker_id = welcome.worker_id;
         self.kept.welcomed = true;
         info!("joined as worker {}", welcome.worker_id);
+        let beat = Beat::from(welcome);
         let client = WorkerClient::new(self.heartbeats.clone());
-        let interval = Duration::from_millis(welcome.heartbeat_interval_ms.max(10).into());
-        let request = v1::HeartbeatRequest { worker_id: welcome.worker_id, incarnation: welcome.incarnation };
-        self.tasks.spawn(async move { Side::HeartbeatFailed(heartbeat(client, interval, request).await) });
+        self.tasks.spawn(async move { Side::HeartbeatFailed(heartbeat::beat(client, beat).await) });
     }
 
     fn start_job(&mut self, start: v1::JobStart) -> Result<(), Status> {
+        self.end_job();
+        if self.draining {
+            return Ok(());
+        }
         let spec = Spec::try_from(convert::required(start.spec, "spec")?)?;
         info!("job {} begins", start.run_id);
         let job = Arc::new(Job::new(start.job, spec));
-        self.end_job();
         self.job = Some(Arc::clone(&job));
         self.tasks.spawn_blocking(move || {
             let fingerprint = blas::model_fingerprint(&job.spec);
@@ -222,80 +280,32 @@ impl Session<'_> {
     }
 
     fn end_job(&mut self) {
-        self.slots.clear();
+        self.kept.forget_work();
+        self.stop_fetching();
         self.job = None;
         self.parameters = None;
         self.incoming_parameters = None;
     }
 
-    async fn hold(&mut self, hold: v1::Hold) -> Result<(), Status> {
+    fn hold(&mut self, hold: v1::Hold) -> Result<(), Status> {
         if hold.spare {
             info!("standing by: there are more workers than shards");
         }
         self.holding = hold.generation;
         let held = self.kept.shards.want(hold.shards.into_iter().map(wanted).collect::<Result<_, _>>()?);
-        for shard in held {
-            self.report_held(shard).await;
+        held.into_iter().for_each(|shard| self.report_held(shard));
+        // What is on its way and not wanted any more would hold up what is.
+        if self.fetching.as_ref().is_some_and(|fetching| !self.kept.shards.wants(&fetching.sha256)) {
+            self.stop_fetching();
         }
         self.fetch_next();
         Ok(())
     }
 
-    async fn report_held(&self, shard: Shard) {
-        let job = self.job.as_ref().map_or(0, |job| job.number);
-        send(
-            &self.outbox,
-            Up::ShardHeld(v1::ShardHeld { job, id: Some(shard.into()), generation: self.holding }),
-        )
-        .await;
-    }
-
-    /// Fetches the next shard, one at a time: the most urgent is complete the soonest.
-    fn fetch_next(&mut self) {
-        let (Some(job), None) = (&self.job, self.fetching) else { return };
-        let Some(wanted) = self.kept.shards.next() else { return };
-        self.fetching = Some(wanted.shard);
-        let id = Some(wanted.shard.into());
-        let request = v1::FetchShardRequest { worker_id: self.worker_id, job: job.number, id };
-        let (client, width) = (self.client.clone(), job.spec.inputs as usize);
-        self.tasks.spawn(async move { Side::Fetched(fetch(client, request, wanted, width).await) });
-    }
-
-    async fn side(&mut self, side: Side) -> Result<(), Status> {
-        match side {
-            Side::HeartbeatFailed(status) => Err(status),
-            Side::Fetched(fetched) => {
-                self.fetching = None;
-                match fetched {
-                    Ok((wanted, samples)) => {
-                        self.kept.shards.keep(&wanted, samples);
-                        debug!("holds {} ({} in all)", wanted.shard, self.kept.shards.len());
-                        // What is wanted may have changed while this was on its way.
-                        if self.kept.shards.get(wanted.shard).is_some() {
-                            self.report_held(wanted.shard).await;
-                        }
-                    }
-                    // The job has ended in the meantime: what it needed is not needed any more.
-                    Err(status) if status.code() == tonic::Code::NotFound => {}
-                    Err(status) => return Err(status),
-                }
-                self.fetch_next();
-                Ok(())
-            }
-            Side::Accepted { job, fingerprint } => {
-                if self.job.as_ref().is_some_and(|current| current.number == job.number) {
-                    send(&self.outbox, Up::JobAccepted(v1::JobAccepted { job: job.number, fingerprint }))
-                        .await;
-                }
-                Ok(())
-            }
-        }
-    }
-
     fn work(&mut self, work: v1::Work) -> Result<(), Status> {
         let Some(job) = &self.job else { return Ok(()) };
         if work.parameter_bytes == 0 {
-            return self.begin(work);
+            return self.ask(work);
         }
         let count = job.model.parameter_count();
         if work.parameter_bytes != (count * size_of::<f32>()) as u64 {
@@ -327,10 +337,11 @@ impl Session<'_> {
         };
         let tag = work.id.as_ref().map_or(0, |id| id.parameter_tag);
         self.parameters = Some((tag, Arc::new(assembly.into_values())));
-        self.begin(work)
+        self.ask(work)
     }
 
-    fn begin(&mut self, work: v1::Work) -> Result<(), Status> {
+    /// Gives the slots what they need for some nodes.
+    fn ask(&mut self, work: v1::Work) -> Result<(), Status> {
         let Some(job) = &self.job else { return Ok(()) };
         let id = WorkId::try_from(convert::required(work.id, "id")?)?;
         let tree = Tree::new(job.spec.shards);
@@ -348,12 +359,20 @@ impl Session<'_> {
             None => Err(Status::data_loss(format!("no samples of shard {shard} here"))),
         });
         let samples = samples.collect::<Result<_, _>>()?;
-        self.slots.begin(Batch { work: id, job: Arc::clone(job), parameters, nodes, samples });
+        let (job, done) = (Arc::clone(job), self.done.clone());
+        self.kept.slots.ask(Batch { work: id, job, parameters, nodes, samples, done });
         Ok(())
     }
 
-    async fn send_result(&self, done: Done) {
+    // What has become of it.
+
+    /// Sends a complete node. Its job may be over; then the rest of the session has no use for it.
+    fn finished(&mut self, done: Done) {
         let Done { work, node, sum } = done;
+        self.kept.slots.answered(work, node);
+        if self.job.as_ref().is_none_or(|job| job.number != work.job.0) {
+            return self.kept.pool.give(sum.gradient);
+        }
         let result = v1::WorkResult {
             id: Some(work.into()),
             node: Some(node.into()),
@@ -362,31 +381,89 @@ impl Session<'_> {
             samples: sum.samples,
             sample_digests: sum.sample_digests.iter().map(|digest| Bytes::copy_from_slice(digest)).collect(),
             gradient_bytes: (sum.gradient.len() * size_of::<f32>()) as u64,
-            finite: sum.loss_sum.is_finite(),
             busy_ns: sum.busy.as_nanos() as u64,
         };
         let bulk = (!sum.gradient.is_empty()).then(|| self.kept.pool.lend(sum.gradient));
-        let _ = self.outbox.send(Outgoing { message: Up::Result(result), bulk }).await;
+        self.outbox.say_with(Up::Result(result), bulk);
+    }
+
+    fn side(&mut self, side: Result<Side, JoinError>) -> Result<(), Status> {
+        match side {
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => return Err(Status::internal(error.to_string())),
+            Ok(Side::HeartbeatFailed(status)) => return Err(status),
+            Ok(Side::WelcomeDue) if self.worker_id == 0 => {
+                return Err(Status::unavailable("it does not say whether this worker is welcome"));
+            }
+            Ok(Side::WelcomeDue) => {}
+            Ok(Side::Fetched { job, wanted, fetched }) => self.fetched(job, &wanted, fetched)?,
+            Ok(Side::Accepted { job, fingerprint }) => self.accepted(&job, fingerprint),
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, job: &Job, fingerprint: String) {
+        if self.is_current(job.number) && !self.draining {
+            self.outbox.say(Up::JobAccepted(v1::JobAccepted { job: job.number, fingerprint }));
+        }
+    }
+
+    fn is_current(&self, job: u64) -> bool {
+        self.job.as_ref().is_some_and(|current| current.number == job)
+    }
+
+    // Samples.
+
+    /// Fetches the next shard, one at a time: the most urgent is complete the soonest.
+    fn fetch_next(&mut self) {
+        let (Some(job), None, false) = (&self.job, &self.fetching, self.draining) else { return };
+        let Some(wanted) = self.kept.shards.next() else { return };
+        let id = Some(wanted.shard.into());
+        let request = v1::FetchShardRequest { worker_id: self.worker_id, job: job.number, id };
+        let (client, width) = (self.client.clone(), job.spec.inputs as usize);
+        let (job, sha256) = (job.number, wanted.sha256.clone());
+        let task = self.tasks.spawn(async move {
+            let fetched = fetch(client, request, wanted.clone(), width).await;
+            Side::Fetched { job, wanted, fetched }
+        });
+        self.fetching = Some(Fetching { sha256, task });
+    }
+
+    fn stop_fetching(&mut self) {
+        if let Some(fetching) = self.fetching.take() {
+            fetching.task.abort();
+        }
+    }
+
+    fn fetched(
+        &mut self,
+        job: u64,
+        wanted: &Wanted,
+        fetched: Result<ShardSamples, Status>,
+    ) -> Result<(), Status> {
+        self.fetching.take_if(|fetching| fetching.sha256 == wanted.sha256);
+        match fetched {
+            Ok(samples) => {
+                let shards = self.kept.shards.keep(&wanted.sha256, samples);
+                debug!("holds {} ({} in all)", wanted.shard, self.kept.shards.len());
+                shards.into_iter().for_each(|shard| self.report_held(shard));
+            }
+            // What a job needed that has ended in the meantime is not needed any more.
+            Err(status) if self.is_current(job) => return Err(status),
+            Err(_) => {}
+        }
+        self.fetch_next();
+        Ok(())
+    }
+
+    fn report_held(&mut self, shard: Shard) {
+        let job = self.job.as_ref().map_or(0, |job| job.number);
+        let held = v1::ShardHeld { job, id: Some(shard.into()), generation: self.holding };
+        self.outbox.say(Up::ShardHeld(held));
     }
 }
 
 fn wanted(shard: v1::Shard) -> Result<Wanted, Status> {
     let id = convert::required(shard.id, "id")?;
     Ok(Wanted { shard: Shard::try_from(id)?, samples: shard.samples, sha256: shard.sha256 })
-}
-
-/// Beats until that fails.
-async fn heartbeat(
-    mut client: WorkerClient<Channel>,
-    interval: Duration,
-    request: v1::HeartbeatRequest,
-) -> Status {
-    loop {
-        let mut call = tonic::Request::new(request);
-        call.set_timeout(interval * 10);
-        if let Err(status) = client.heartbeat(call).await {
-            return status;
-        }
-        tokio::time::sleep(interval).await;
-    }
 }

@@ -1,17 +1,27 @@
 //! The samples that a worker holds.
 //!
 //! The coordinator says which shards to hold, the most urgent first. They are fetched one after another, checked by
-//! their hash, and kept by it, so that a later job over the same data fetches nothing.
+//! their hash, and kept by it. What is not wanted any more stays for as long as there is room, so that a later job
+//! over the same data fetches nothing, and neither does a worker that finds its coordinator again.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::worker_client::WorkerClient;
-use tokio_stream::StreamExt as _;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+use tracing::warn;
+
+use crate::backoff::Backoff;
+use crate::failpoints;
+
+/// A transfer that does not move for so long has failed. One that moves may take as long as it takes.
+const STALL: Duration = Duration::from_secs(10);
+/// How often a shard is asked for before the session is given up.
+const ATTEMPTS: u32 = 4;
 
 /// A shard as the coordinator describes it.
 #[derive(Clone, Debug)]
@@ -22,19 +32,40 @@ pub(crate) struct Wanted {
 }
 
 /// What is held, and what is wanted.
-#[derive(Default)]
 pub(crate) struct Shards {
-    by_hash: BTreeMap<String, ShardSamples>,
+    by_hash: BTreeMap<String, Held>,
+    /// The most urgent first.
     wanted: Vec<Wanted>,
+    /// What is not wanted stays up to this, together with what is.
+    cache_bytes: u64,
+    /// How often was said what is wanted.
+    round: u64,
+}
+
+struct Held {
+    samples: ShardSamples,
+    /// The last round in which it was wanted.
+    wanted_in: u64,
 }
 
 impl Shards {
-    /// Replaces what is wanted, and forgets what is not. What was there before is reported as held at once.
+    /// Holds nothing yet.
+    pub(crate) fn new(cache_bytes: u64) -> Self {
+        Self { by_hash: BTreeMap::new(), wanted: Vec::new(), cache_bytes, round: 0 }
+    }
+
+    /// Replaces what is wanted; says which of it are held already.
     pub(crate) fn want(&mut self, wanted: Vec<Wanted>) -> Vec<Shard> {
-        self.by_hash.retain(|hash, _| wanted.iter().any(|shard| &shard.sha256 == hash));
-        let held = wanted.iter().filter(|shard| self.by_hash.contains_key(&shard.sha256));
-        let held = held.map(|wanted| wanted.shard).collect();
+        self.round += 1;
+        let mut held = Vec::new();
+        for Wanted { shard, sha256, .. } in &wanted {
+            if let Some(there) = self.by_hash.get_mut(sha256) {
+                there.wanted_in = self.round;
+                held.push(*shard);
+            }
+        }
         self.wanted = wanted;
+        self.make_room();
         held
     }
 
@@ -43,55 +74,244 @@ impl Shards {
         self.wanted.iter().find(|shard| !self.by_hash.contains_key(&shard.sha256)).cloned()
     }
 
-    /// Keeps a shard that was fetched.
-    pub(crate) fn keep(&mut self, wanted: &Wanted, samples: ShardSamples) {
-        self.by_hash.insert(wanted.sha256.clone(), samples);
+    /// Whether samples of this hash are wanted.
+    pub(crate) fn wants(&self, sha256: &str) -> bool {
+        self.wanted.iter().any(|wanted| wanted.sha256 == sha256)
     }
 
-    /// The samples of a shard, if they are held.
+    /// Keeps samples that were fetched; says which of the wanted shards they are. Several may have equal samples.
+    pub(crate) fn keep(&mut self, sha256: &str, samples: ShardSamples) -> Vec<Shard> {
+        let wanted = self.wanted.iter().filter(|wanted| wanted.sha256 == sha256);
+        let shards: Vec<_> = wanted.map(|wanted| wanted.shard).collect();
+        // What is wanted may have changed while they were on their way.
+        let wanted_in = if shards.is_empty() { self.round.saturating_sub(1) } else { self.round };
+        self.by_hash.insert(sha256.to_string(), Held { samples, wanted_in });
+        self.make_room();
+        shards
+    }
+
+    /// The samples of a wanted shard, if they are held.
     pub(crate) fn get(&self, shard: Shard) -> Option<&ShardSamples> {
         let wanted = self.wanted.iter().find(|wanted| wanted.shard == shard)?;
-        self.by_hash.get(&wanted.sha256)
+        self.by_hash.get(&wanted.sha256).map(|held| &held.samples)
     }
 
     /// How many shards are held.
     pub(crate) fn len(&self) -> usize {
         self.by_hash.len()
     }
+
+    /// Drops what was not wanted for the longest time, never what is wanted.
+    fn make_room(&mut self) {
+        while self.bytes() > self.cache_bytes {
+            let unwanted = self.by_hash.iter().filter(|(_, held)| held.wanted_in < self.round);
+            let Some((oldest, _)) = unwanted.min_by_key(|(_, held)| held.wanted_in) else { return };
+            let oldest = oldest.clone();
+            self.by_hash.remove(&oldest);
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.by_hash.values().map(|held| held.samples.bytes().len() as u64).sum()
+    }
 }
 
-/// Fetches a shard and checks it.
+/// Fetches a shard and checks it; tries again, with a back-off, what failed on the way.
 ///
 /// # Errors
-/// If the coordinator can't send it, or what it sent is not the shard that it described.
+/// `UNAVAILABLE` if the coordinator can't send it, or what it sent is not the shard that it described.
 pub(crate) async fn fetch(
-    mut client: WorkerClient<Channel>,
+    client: WorkerClient<Channel>,
     request: v1::FetchShardRequest,
     wanted: Wanted,
     width: usize,
-) -> Result<(Wanted, ShardSamples), Status> {
-    let mut stream = client.fetch_shard(request).await?.into_inner();
+) -> Result<ShardSamples, Status> {
+    let mut backoff = Backoff::new();
+    let mut attempt = 1;
+    loop {
+        let status = match fetch_once(client.clone(), request, &wanted, width).await {
+            Ok(samples) => return Ok(samples),
+            Err(status) => status,
+        };
+        let failed = format!("the samples of shard {} do not come: {}", wanted.shard, status.message());
+        if attempt == ATTEMPTS {
+            return Err(Status::unavailable(format!("{failed} (tried {ATTEMPTS} times)")));
+        }
+        warn!("{failed}; trying again");
+        attempt += 1;
+        tokio::time::sleep(backoff.next_wait()).await;
+    }
+}
+
+async fn fetch_once(
+    mut client: WorkerClient<Channel>,
+    request: v1::FetchShardRequest,
+    wanted: &Wanted,
+    width: usize,
+) -> Result<ShardSamples, Status> {
+    let mut stream = moves(client.fetch_shard(request), 0).await?.into_inner();
     let expected = wanted.samples as usize * (width + 1);
     let mut bytes = BytesMut::with_capacity(expected);
-    while let Some(part) = stream.next().await {
-        let part = part?.data;
-        if bytes.len() + part.len() > expected {
-            return Err(Status::data_loss(format!("shard {} has more than {expected} bytes", wanted.shard)));
+    while let Some(data) = next_part(&mut stream, bytes.len()).await? {
+        if bytes.len() + data.len() > expected {
+            return Err(Status::data_loss(format!("more than its {expected} bytes came")));
         }
-        bytes.extend_from_slice(&part);
+        bytes.extend_from_slice(&data);
+        failpoints::die_at(failpoints::MID_FETCH);
     }
     check(wanted, bytes.freeze(), width).await
 }
 
-async fn check(wanted: Wanted, bytes: Bytes, width: usize) -> Result<(Wanted, ShardSamples), Status> {
+async fn next_part(
+    stream: &mut Streaming<v1::FetchShardResponse>,
+    so_far: usize,
+) -> Result<Option<Bytes>, Status> {
+    let part = moves(stream.message(), so_far).await?;
+    Ok(part.map(|part| part.data))
+}
+
+/// What comes next of a transfer, unless it stalls.
+async fn moves<T>(next: impl Future<Output = Result<T, Status>>, bytes_so_far: usize) -> Result<T, Status> {
+    tokio::time::timeout(STALL, next).await.unwrap_or_else(|_| {
+        let seconds = STALL.as_secs();
+        Err(Status::deadline_exceeded(format!("nothing came for {seconds} s after {bytes_so_far} bytes")))
+    })
+}
+
+async fn check(wanted: &Wanted, bytes: Bytes, width: usize) -> Result<ShardSamples, Status> {
+    let Wanted { samples, sha256, .. } = wanted.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let samples = ShardSamples::decode(bytes, width, wanted.samples)
-            .map_err(|error| Status::data_loss(format!("shard {}: {error}", wanted.shard)))?;
-        if samples.sha256() == wanted.sha256 {
-            Ok((wanted, samples))
-        } else {
-            Err(Status::data_loss(format!("shard {} arrived damaged: its hash is another", wanted.shard)))
+        let samples = ShardSamples::decode(bytes, width, samples)
+            .map_err(|error| Status::data_loss(error.to_string()))?;
+        match samples.sha256() == sha256 {
+            true => Ok(samples),
+            false => Err(Status::data_loss("they arrived damaged: their hash is another")),
         }
     });
     task.await.map_err(|error| Status::internal(error.to_string()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use millefeuille_core::data::split::Split;
+
+    use super::*;
+
+    /// A shard of eight bytes, all of the same value.
+    fn shard(index: u32, value: u8) -> (Wanted, ShardSamples) {
+        let samples = ShardSamples::decode(vec![value; 8].into(), 7, 1).unwrap();
+        let shard = Shard { split: Split::Train, index };
+        (Wanted { shard, samples: 1, sha256: samples.sha256() }, samples)
+    }
+
+    fn wanted(shards: &[(Wanted, ShardSamples)]) -> Vec<Wanted> {
+        shards.iter().map(|(wanted, _)| wanted.clone()).collect()
+    }
+
+    fn indices(shards: &[Shard]) -> Vec<u32> {
+        shards.iter().map(|shard| shard.index).collect()
+    }
+
+    /// Fetches what is wanted and not held; says what that was.
+    fn fetch_all(held: &mut Shards, store: &[(Wanted, ShardSamples)]) -> Vec<u32> {
+        let mut fetched = Vec::new();
+        while let Some(next) = held.next() {
+            let (_, samples) = store.iter().find(|(wanted, _)| wanted.sha256 == next.sha256).unwrap();
+            fetched.extend(indices(&held.keep(&next.sha256, samples.clone())));
+        }
+        fetched
+    }
+
+    #[test]
+    fn what_is_wanted_is_fetched_in_its_order_and_reported_once_it_is_there() {
+        let store = [shard(4, 1), shard(0, 2), shard(2, 3)];
+        let mut held = Shards::new(1 << 20);
+
+        assert!(held.want(wanted(&store)).is_empty());
+        assert!(held.get(store[0].0.shard).is_none());
+        assert_eq!(fetch_all(&mut held, &store), [4, 0, 2]);
+
+        assert_eq!(held.get(store[2].0.shard), Some(&store[2].1));
+        assert_eq!(indices(&held.want(wanted(&store[..2]))), [4, 0]);
+    }
+
+    #[test]
+    fn a_later_job_over_the_same_samples_fetches_nothing() {
+        let store = [shard(0, 1), shard(1, 2)];
+        let mut held = Shards::new(1 << 20);
+        held.want(wanted(&store));
+        fetch_all(&mut held, &store);
+
+        // The job ends, and another deals the same samples to other shards.
+        held.want(Vec::new());
+        assert!(held.get(store[0].0.shard).is_none(), "what a shard is, only the job says");
+        let again = [shard(7, 2), shard(3, 1)];
+
+        assert_eq!(indices(&held.want(wanted(&again))), [7, 3]);
+        assert!(held.next().is_none());
+    }
+
+    #[test]
+    fn the_least_recently_wanted_goes_first_and_what_is_wanted_stays() {
+        // Given room for three shards of eight bytes.
+        let store: Vec<_> = (0..6).map(|index| shard(index, index as u8)).collect();
+        let mut held = Shards::new(24);
+        for round in [&store[..1], &store[1..2], &store[2..3]] {
+            held.want(wanted(round));
+            fetch_all(&mut held, round);
+        }
+        held.want(wanted(&store[..1]));
+
+        // When one more comes, then the one goes that was not wanted for the longest time.
+        held.want(wanted(&store[3..4]));
+        fetch_all(&mut held, &store[3..4]);
+        let asked = [store[0].clone(), store[1].clone(), store[2].clone()];
+        assert_eq!(indices(&held.want(wanted(&asked))), [0, 2]);
+        assert_eq!(fetch_all(&mut held, &asked), [1]);
+
+        // When more is wanted than there is room for, then all of it is held, and nothing else.
+        held.want(wanted(&store));
+        assert_eq!(fetch_all(&mut held, &store), [3, 4, 5]);
+        assert_eq!(held.len(), 6);
+        held.want(wanted(&store[5..]));
+        assert_eq!(held.len(), 3);
+        assert!(held.get(store[5].0.shard).is_some());
+    }
+
+    #[test]
+    fn equal_samples_are_held_once_and_reported_for_each_shard() {
+        let store = [shard(0, 9), shard(1, 9), shard(2, 8)];
+        let mut held = Shards::new(1 << 20);
+        held.want(wanted(&store));
+
+        assert_eq!(fetch_all(&mut held, &store), [0, 1, 2]);
+        assert_eq!(held.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_that_does_not_move_fails_and_says_where_it_stood() {
+        let status = moves(std::future::pending::<Result<(), Status>>(), 131_072).await.unwrap_err();
+        assert_eq!(status.message(), "nothing came for 10 s after 131072 bytes");
+
+        let slow = async {
+            tokio::time::sleep(STALL - Duration::from_millis(1)).await;
+            Ok(7)
+        };
+        assert_eq!(moves(slow, 0).await.unwrap(), 7, "it moves");
+    }
+
+    #[test]
+    fn what_comes_too_late_is_kept_for_later_if_there_is_room() {
+        let (late, now) = (shard(0, 1), shard(1, 2));
+        for (room, kept) in [(16, true), (8, false)] {
+            let mut held = Shards::new(room);
+            held.want(vec![late.0.clone()]);
+            held.want(vec![now.0.clone()]);
+            fetch_all(&mut held, std::slice::from_ref(&now));
+
+            assert!(held.keep(&late.0.sha256, late.1.clone()).is_empty(), "nobody wants it");
+
+            assert_eq!(held.want(vec![late.0.clone()]).len(), usize::from(kept), "room for {room}");
+        }
+    }
 }

@@ -20,6 +20,12 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result {
     runtime()?.block_on(async {
         let mut client = args.cluster.connect().await?;
+        let jobs = client.list_jobs(request(v1::ListJobsRequest {})).await?.into_inner().jobs;
+        let ended = jobs.iter().find(|job| job.id == args.job && jobs::has_ended(job));
+        if let Some(job) = ended {
+            print(&format!("job {} had ended already: {}\n", job.id, jobs::state(job)));
+            return Ok(());
+        }
         let cancelled =
             client.cancel_job(request(v1::CancelJobRequest { job_id: args.job })).await?.into_inner();
         let job = cancelled.job.unwrap_or_default();

@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use millefeuille_proto::v1::cluster_client::ClusterClient;
 use millefeuille_proto::{v1, wire};
+use millefeuille_worker::backoff::Backoff;
 use millefeuille_worker::process::{self, exit};
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -22,7 +24,8 @@ pub(super) struct ClusterArgs {
     pub(super) connect_timeout: Duration,
 }
 
-const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// One attempt to connect takes no longer: a host that comes back is found by the next.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A call that is not a stream takes no longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -38,17 +41,18 @@ impl ClusterArgs {
             )
         };
         let endpoint = Endpoint::from_shared(format!("http://{}", self.cluster)).map_err(unusable)?;
-        let endpoint = wire::endpoint(endpoint).connect_timeout(self.connect_timeout);
-        let deadline = tokio::time::Instant::now() + self.connect_timeout;
-        let mut wait = FIRST_WAIT;
+        let endpoint = wire::endpoint(endpoint).connect_timeout(ATTEMPT_TIMEOUT);
+        let deadline = Instant::now() + self.connect_timeout;
+        let mut backoff = Backoff::new();
         loop {
-            let attempt = tokio::time::timeout_at(deadline, attempt(&endpoint)).await;
-            let reason = match attempt {
+            let limit = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
+            let reason = match tokio::time::timeout_at(limit, attempt(&endpoint)).await {
                 Ok(Ok(client)) => return Ok(client),
                 Ok(Err(reason)) => reason,
                 Err(_) => "no answer".to_string(),
             };
-            if tokio::time::Instant::now() + wait >= deadline {
+            let wait = backoff.next_wait();
+            if Instant::now() + wait >= deadline {
                 let (address, seconds) = (&self.cluster, self.connect_timeout.as_secs_f64());
                 return Err(Failed::new(
                     exit::NOT_ALLOWED,
@@ -58,7 +62,6 @@ impl ClusterArgs {
                 ));
             }
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(1));
         }
     }
 }
@@ -78,6 +81,11 @@ pub(super) fn request<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
     request
+}
+
+/// Whether the coordinator is gone, and may come back. Any other answer is an answer.
+pub(super) fn is_gone(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
 }
 
 /// What a refusal means for the command.

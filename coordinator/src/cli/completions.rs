@@ -44,6 +44,7 @@ pub(super) fn man(args: ManArgs) -> Result {
     let failed = |error: std::io::Error| {
         Failed::new(exit::DATA, format!("{}: cannot be written: {error}", out.display()))
     };
+    crate::input::check_directory(out).map_err(|message| Failed::new(exit::DATA, message))?;
     std::fs::create_dir_all(out).map_err(failed)?;
     for program in ["coordinator", "worker"] {
         clap_mangen::generate_to(command(program), out).map_err(failed)?;

@@ -1,18 +1,25 @@
 //! Follows a job to its end: progress while it runs, the report when it is done.
+//!
+//! A cluster of others may lose its coordinator and get it back. Then the job is found again by its id; epochs come
+//! again from the first, and those that were printed are not printed twice.
 
 use std::io::IsTerminal as _;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use millefeuille_proto::v1;
-use millefeuille_worker::process::{LogFormat, exit};
-use tonic::{Code, Status};
+use millefeuille_worker::process::{self, LogFormat, exit};
+use tonic::Status;
 
-use super::client::{Client, ClusterArgs, request};
+use super::client::{Client, ClusterArgs, is_gone, request};
 use super::{Failed, Result, columns, ink, print};
 use crate::report::Shown;
 use crate::see::history::{self, Row};
 use crate::see::progress::{Progress, Style};
 use crate::see::{Ink, chart, digits};
+
+/// Who has just lost the coordinator lets it go first: one that ends still answers for a moment.
+const BREATH: Duration = Duration::from_millis(200);
 
 /// What is followed.
 pub(super) struct Following {
@@ -26,31 +33,17 @@ pub(super) struct Following {
 /// Follows to the end; the command's own end is the job's.
 pub(super) async fn follow(mut following: Following) -> Result {
     let mut view = View::new(following.log);
+    let mut stop = pin!(process::told_to_stop());
+    let mut cancelled = false;
     let outcome = loop {
         tokio::select! {
-            ended = watch(&mut following.client, &following.job_id, &mut view) => match ended {
-                Ok(outcome) => break outcome,
-                Err(status) => match &following.reconnect {
-                    None => return Err(status.into()),
-                    Some(_) if !is_gone(&status) => return Err(status.into()),
-                    Some(cluster) => {
-                        view.note(&format!("the coordinator is gone ({}); looking for it", status.message()));
-                        tokio::select! {
-                            client = reconnect(cluster) => following.client = client?,
-                            interrupted = interrupted() => {
-                                interrupted?;
-                                return Err(stopped_following(&following.job_id));
-                            }
-                        }
-                    }
-                },
-            },
-            interrupted = interrupted() => {
+            ended = attend(&mut following, &mut view) => break ended?,
+            () = &mut stop, if !cancelled => {
                 view.finish();
-                interrupted?;
                 if following.reconnect.is_some() {
                     return Err(stopped_following(&following.job_id));
                 }
+                cancelled = true;
                 cancel(&mut following.client, &following.job_id).await?;
             }
         }
@@ -74,25 +67,21 @@ pub(super) async fn follow(mut following: Following) -> Result {
     Err(Failed::new(code, message))
 }
 
-/// Whether the coordinator may come back. Any other answer is an answer.
-fn is_gone(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
-}
-
-/// Looks for the coordinator, a moment after it was lost.
-async fn reconnect(cluster: &ClusterArgs) -> Result<Client> {
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    cluster.connect().await
-}
-
-/// Ctrl-C or SIGTERM; a second one ends this process at once.
-async fn interrupted() -> Result {
-    millefeuille_worker::process::terminated().await;
-    tokio::spawn(async {
-        millefeuille_worker::process::terminated().await;
-        std::process::exit(exit::INTERRUPTED.into());
-    });
-    Ok(())
+/// Watches to the job's end, over any number of the coordinator's restarts: jobs keep their ids.
+async fn attend(following: &mut Following, view: &mut View) -> Result<v1::Outcome> {
+    loop {
+        let status = match watch(&mut following.client, &following.job_id, view).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(status) => status,
+        };
+        let Some(cluster) = following.reconnect.as_ref().filter(|_| is_gone(&status)) else {
+            return Err(status.into());
+        };
+        view.note(&format!("the coordinator is gone ({}); looking for it", status.message()));
+        tokio::time::sleep(BREATH).await;
+        following.client = cluster.connect().await?;
+        view.note("the coordinator is back");
+    }
 }
 
 fn stopped_following(id: &str) -> Failed {

@@ -39,6 +39,8 @@ fn json_line(job: &v1::Job) -> String {
         "run_dir": job.run_dir,
         "queue_place": job.queue_place,
         "detail": job.detail,
+        "waiting_seconds": job.waiting_seconds,
+        "next": job.next,
     });
     format!("{line}\n")
 }
@@ -47,6 +49,11 @@ fn json_line(job: &v1::Job) -> String {
 pub(super) fn state(job: &v1::Job) -> String {
     let name = job.state().as_str_name();
     name.trim_start_matches("JOB_STATE_").to_lowercase()
+}
+
+/// Whether nothing more will happen to the job.
+pub(super) fn has_ended(job: &v1::Job) -> bool {
+    matches!(job.state(), v1::JobState::Done | v1::JobState::Failed | v1::JobState::Cancelled)
 }
 
 fn table(jobs: &[v1::Job]) -> String {
@@ -63,7 +70,16 @@ fn table(jobs: &[v1::Job]) -> String {
     let mut table = Table::new(columns);
     for job in jobs {
         let place = if job.queue_place == 0 { String::new() } else { job.queue_place.to_string() };
-        table.row([job.id.clone(), state(job), place, job.run_dir.clone(), job.detail.clone()]);
+        table.row([job.id.clone(), state(job), place, job.run_dir.clone(), detail(job)]);
     }
     table.to_string()
+}
+
+/// What the job waits for or why it ended; of a wait that lasts also how long, and what happens next.
+pub(super) fn detail(job: &v1::Job) -> String {
+    if job.waiting_seconds < 1.0 {
+        return job.detail.clone();
+    }
+    let next = if job.next.is_empty() { String::new() } else { format!("; {}", job.next) };
+    format!("{}, for {:.1} s{next}", job.detail, job.waiting_seconds)
 }

@@ -67,7 +67,7 @@ fn as_text(metrics: v1::GetMetricsResponse) -> String {
     let mut text = match &metrics.job {
         None => "no jobs yet\n".to_string(),
         Some(job) if job.detail.is_empty() => format!("job {}: {}\n", job.id, jobs::state(job)),
-        Some(job) => format!("job {}: {} ({})\n", job.id, jobs::state(job), job.detail),
+        Some(job) => format!("job {}: {} ({})\n", job.id, jobs::state(job), jobs::detail(job)),
     };
     // Before an epoch's first step there is nothing to tell.
     let begun = metrics.progress.filter(|progress| progress.step > 0);

@@ -8,6 +8,7 @@ mod client;
 mod completions;
 mod evaluate;
 mod follow;
+mod given;
 mod health;
 mod jobs;
 mod metrics;
@@ -18,16 +19,20 @@ mod serve;
 mod settings;
 mod show;
 mod train;
+mod verify;
 mod watch;
 mod workers;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use millefeuille_core::job::JobError;
 use millefeuille_worker::process::{self, exit};
+use millefeuille_worker::usage;
 
+use self::given::Given;
 use crate::cluster::{load::PROBE, local::WORKER};
 use crate::runs::RunError;
 use crate::see::{Ink, WIDTH};
@@ -47,8 +52,17 @@ const EXAMPLES: &str = "Examples:
   coordinator train --cluster 127.0.0.1:7070            … a job for it
   coordinator show run runs/article-1                   look at a result
 
-Exit codes: 0 done · 1 unexpected · 2 usage or job file · 3 data or run directory · 4 cannot reach or not allowed ·
-5 not enough workers in time · 6 training diverged · 130 interrupted";
+Exit codes:
+    0  done
+    1  unexpected
+    2  usage or job file
+    3  data or run directory, or output that cannot be written
+    4  cannot reach, or not allowed
+    5  not enough workers in time
+    6  training diverged
+    7  verification differs
+    8  cannot verify here
+  130  interrupted";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -61,6 +75,7 @@ enum Command {
     Show(show::Args),
     Evaluate(evaluate::Args),
     Predict(predict::Args),
+    Verify(verify::Args),
     Health(health::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
@@ -94,52 +109,91 @@ impl From<JobError> for Failed {
 
 impl From<RunError> for Failed {
     fn from(error: RunError) -> Self {
-        Self::new(exit::DATA, error.to_string())
+        let remedy = if error.is_about_content() { "; restore the file, or train again" } else { "" };
+        Self::new(exit::DATA, format!("{error}{remedy}"))
     }
+}
+
+/// What to do about errors whose words come from elsewhere, by how they end: the operating system's, of files and run
+/// directories; the cluster's.
+const REMEDIES: &[(&str, &str)] = &[
+    ("(os error 13)", "change its permissions, or name another place"),
+    ("(os error 28)", "free space; a run then goes on with --resume"),
+    ("(os error 30)", "name a place that can be written"),
+    ("(os error 122)", "free space; a run then goes on with --resume"),
+    (" works in this run directory", "end that process, or name another directory"),
+    (" leaves no sample to train on", "lower it, or give more data"),
+];
+
+fn with_remedy(message: &str) -> String {
+    let message = without_temporary(message);
+    match REMEDIES.iter().find(|(end, _)| message.ends_with(end)) {
+        Some((_, remedy)) => format!("{message}; {remedy}"),
+        None => message.to_string(),
+    }
+}
+
+/// Leaves out the temporary file beside the one that could not be written: its user has never heard of it.
+fn without_temporary(message: &str) -> &str {
+    let before = message.rsplit_once(" at path \"").map(|(before, _)| before);
+    before.filter(|before| before.ends_with(')') && before.contains("(os error ")).unwrap_or(message)
 }
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
+    // First thing, so that Ctrl-C is never answered by anything but the documented exit code.
+    if let Err(error) = process::end_when_told(exit::INTERRUPTED) {
+        return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
+    }
     // What this program starts of itself is no part of the command line: completions would offer it.
     let mut arguments = std::env::args_os().skip(1).peekable();
     let hidden = arguments.peek().and_then(|name| name.to_str()).map(str::to_owned);
     let done = match hidden.as_deref() {
         Some(WORKER) => {
-            return millefeuille_worker::cli::main(millefeuille_worker::cli::Args::parse_from(arguments));
+            return millefeuille_worker::cli::main(arguments);
         }
         Some(PROBE) => probe::run(),
-        _ => run(Args::parse().command),
+        _ => {
+            millefeuille_worker::failpoints::set_up();
+            match usage::parse::<Args>(std::env::args_os()) {
+                Ok((args, matches)) => run(args.command, &Given::of(&Args::command(), &matches)),
+                Err(code) => return code,
+            }
+        }
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failed { code, message }) if message.is_empty() => ExitCode::from(code),
-        Err(Failed { code, message }) => process::fail(code, &message),
+        Ok(()) => process::leave(exit::DONE),
+        Err(Failed { code, message }) => {
+            if !message.is_empty() {
+                process::say(&format!("error: {}", with_remedy(&message)));
+            }
+            // Not an ordinary end: threads may still be reading, or in the middle of a product.
+            process::leave(code)
+        }
     }
 }
 
-fn run(command: Command) -> Result {
+fn run(command: Command, given: &Given) -> Result {
     match command {
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(args, given),
         Command::Serve(args) => serve::run(args),
         Command::Jobs(args) => jobs::run(args),
         Command::Workers(args) => workers::run(args),
         Command::Metrics(args) => metrics::run(args),
         Command::Cancel(args) => cancel::run(args),
-        Command::Show(args) => show::run(args),
+        Command::Show(args) => show::run(args, given),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Health(args) => health::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),
     }
 }
 
-/// Prints to standard output. A reader that has gone away (`| head`) is no error: the program just ends.
+/// Prints to standard output.
 fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(exit::DONE.into());
-    }
+    process::print(text);
 }
 
 /// Whether standard output takes colours, and how wide it is.
@@ -147,14 +201,33 @@ fn ink() -> Ink {
     Ink::of(&std::io::stdout())
 }
 
-/// The columns of the terminal, or what is usual.
+/// The columns that are asked for by `COLUMNS`, or those of the terminal, or what is usual.
 fn columns() -> usize {
     let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    asked.filter(|&columns| columns >= 20 && std::io::stdout().is_terminal()).unwrap_or(WIDTH)
+    let terminal = || terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into());
+    asked.or_else(terminal).filter(|&columns| columns >= NARROWEST).unwrap_or(WIDTH)
 }
 
+/// Where less is asked for, nobody means it.
+const NARROWEST: usize = 20;
+
 /// The runtime of commands that talk to a cluster.
-fn runtime() -> Result<tokio::runtime::Runtime> {
+fn runtime() -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(|error| Failed::new(exit::UNEXPECTED, format!("cannot start: {error}")))
+    let runtime = runtime.map_err(|error| Failed::new(exit::UNEXPECTED, format!("cannot start: {error}")))?;
+    Ok(Runtime(runtime))
+}
+
+/// A runtime that does not wait for what nobody needs any more.
+struct Runtime(tokio::runtime::Runtime);
+
+/// What a job's data is read by ends in time, or hangs in a disk that nobody can wait for.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+impl Runtime {
+    fn block_on<T>(self, future: impl Future<Output = T>) -> T {
+        let result = self.0.block_on(future);
+        self.0.shutdown_timeout(LAST_WAIT);
+        result
+    }
 }

@@ -4,19 +4,20 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use millefeuille_core::data::NamedFile;
-use millefeuille_core::data::idx::{Idx, Kind};
+use millefeuille_core::data::idx::{self, Idx, Kind};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{Learner, Scratch};
-use millefeuille_worker::process::exit;
+use millefeuille_worker::process::{self, exit};
 use serde::Serialize;
 
-use super::saved::own_kernel;
+use super::saved::{self, own_kernel};
 use super::{Failed, Result, columns, ink, print};
 use crate::cluster::load;
+use crate::input;
 use crate::report::class;
-use crate::runs::SavedRun;
 use crate::see::digits::{self, Tile};
-use crate::see::picture::{self, Grey};
+use crate::see::format::{self, Format};
+use crate::see::picture::{self, Grey, PictureError};
 
 /// Predict the class of images with a saved model, without training
 #[derive(Clone, Debug, ClapArgs)]
@@ -24,8 +25,10 @@ use crate::see::picture::{self, Grey};
   coordinator predict runs/article-1 seven.png
   coordinator predict runs/article-1 data/mnist/t10k-images-idx3-ubyte.gz --json
 
-A PNG may have any size and colour: it is made grey, inverted if its border is light, cropped to its ink, scaled to
-20 x 20 and centred by mass in 28 x 28, as MNIST's digits were.")]
+A PNG may have any size and colour: it is made grey, inverted if its border is
+light, cropped to its ink, scaled to 20 x 20 and centred by mass in 28 x 28, as
+MNIST's digits were. Files that cannot be used are named on standard error, the
+others predicted all the same; the exit code is then 3.")]
 pub(super) struct Args {
     /// The run directory
     #[arg(value_name = "RUN")]
@@ -58,32 +61,40 @@ struct Images {
 }
 
 impl Images {
-    /// Whether the model takes images of this size.
-    fn fit(&self, inputs: usize) -> Result {
-        let Self { file, rows, columns, .. } = self;
+    /// Themselves, if the model takes images of this size.
+    fn fitting(self, inputs: usize) -> Result<Self, String> {
+        let Self { file, rows, columns, .. } = &self;
         if rows * columns == inputs {
-            return Ok(());
+            return Ok(self);
         }
-        let message =
-            format!("{file}: images of {rows}×{columns} pixels, but the model takes {inputs} values");
-        Err(Failed::new(exit::DATA, message))
+        Err(format!(
+            "{file}: images of {rows}×{columns} pixels, but the model takes {inputs} values (give images of the size \
+             that it was trained with)"
+        ))
     }
 }
 
 pub(super) fn run(args: Args) -> Result {
-    let run = SavedRun::open(&args.run)?;
+    let run = saved::open(&args.run)?;
     let job = run.job()?;
     own_kernel(&job)?;
-    // Every file is checked before the first answer is given.
-    let files = args.files.iter().map(|path| read(path, args.raw)).collect::<Result<Vec<_>>>()?;
-    let inputs = run.inputs()?;
-    files.iter().try_for_each(|images| images.fit(inputs))?;
-    let spec = load::spec_for_inputs(&job, inputs as u32);
+    let inputs = run.inputs(&job)?;
+    let spec = load::spec_for_inputs(&job, inputs);
+    let inputs = inputs as usize;
     let model = Model::new(inputs, &spec.layers);
-    let parameters = run.parameters(&model)?;
+    let parameters = saved::parameters(&run, &model)?;
     let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
-    files.iter().for_each(|images| predict(images, &learner, args.json));
-    Ok(())
+    let mut refused = false;
+    for path in &args.files {
+        match read(path, args.raw).and_then(|images| images.fitting(inputs)) {
+            Ok(images) => predict(&images, &learner, args.json),
+            Err(message) => {
+                process::say(&format!("error: {message}"));
+                refused = true;
+            }
+        }
+    }
+    if refused { Err(Failed::silently(exit::DATA)) } else { Ok(()) }
 }
 
 fn predict(images: &Images, learner: &Learner<'_>, json: bool) {
@@ -124,21 +135,39 @@ fn line(images: &Images, index: usize, class: u8, probabilities: &[f32]) -> Stri
     format!("{} [{index}]: {class} ({share:.1} %)\n", images.file)
 }
 
-fn read(path: &Path, raw: bool) -> Result<Images> {
+fn read(path: &Path, raw: bool) -> Result<Images, String> {
     let file = path.display().to_string();
-    let failed = |what: &dyn std::fmt::Display| Failed::new(exit::DATA, format!("{file}: {what}"));
-    let bytes = std::fs::read(path).map_err(|error| failed(&format!("cannot be read: {error}")))?;
-    if bytes.starts_with(b"\x89PNG") {
-        let grey = picture::read_png(&bytes).map_err(|error| failed(&error))?;
-        let prepared = if raw { picture::raw(&grey) } else { picture::to_mnist(&grey) };
-        let pixels = prepared.map_err(|error| failed(&error))?;
-        return Ok(Images { file, rows: picture::SIDE, columns: picture::SIDE, pixels: pixels.to_vec() });
+    let bytes = input::read(path, worth_reading)?;
+    match format::of(&bytes) {
+        Format::Png => read_png(&file, &bytes, raw).map_err(|error| format!("{file}: {error}")),
+        Format::Idx => {
+            let idx = Idx::decode(NamedFile { name: file.clone(), bytes: bytes.into() }, Kind::Images);
+            let Idx { dims, values, .. } = idx.map_err(|error| error.to_string())?;
+            Ok(Images { file, rows: dims[1], columns: dims[2], pixels: values })
+        }
+        Format::Empty => Err(format!("{file}: the file is empty (give a PNG, or an IDX file of images)")),
+        Format::Other(what) => {
+            Err(format!("{file}: {what}, but only PNG and IDX files of images are read (save it as PNG)"))
+        }
     }
-    let looks_like_idx = bytes.starts_with(&[0, 0]) || bytes.starts_with(&[0x1f, 0x8b]);
-    if !looks_like_idx {
-        return Err(failed(&"neither a PNG nor an IDX file of images"));
+}
+
+fn read_png(file: &str, bytes: &[u8], raw: bool) -> Result<Images, PictureError> {
+    let grey = picture::read_png(bytes)?;
+    let pixels = if raw { picture::raw(&grey)? } else { picture::to_mnist(&grey)? };
+    Ok(Images {
+        file: file.to_string(),
+        rows: picture::SIDE,
+        columns: picture::SIDE,
+        pixels: pixels.to_vec(),
+    })
+}
+
+/// How much of a file is of use, by its first bytes.
+fn worth_reading(start: &[u8]) -> u64 {
+    match format::of(start) {
+        Format::Png => picture::MAX_FILE_BYTES,
+        Format::Idx => idx::worth_reading(start, Kind::Images),
+        Format::Empty | Format::Other(_) => start.len() as u64,
     }
-    let idx = Idx::decode(NamedFile { name: file.clone(), bytes: bytes.into() }, Kind::Images);
-    let Idx { dims, values, .. } = idx.map_err(|error| Failed::new(exit::DATA, error.to_string()))?;
-    Ok(Images { file, rows: dims[1], columns: dims[2], pixels: values })
 }

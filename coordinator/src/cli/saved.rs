@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use millefeuille_core::data::dataset::FILES;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
@@ -11,7 +12,9 @@ use millefeuille_worker::process::{self, exit};
 
 use super::{Failed, Result};
 use crate::cluster::load;
-use crate::runs::SavedRun;
+use crate::input;
+use crate::runs::receipt::Receipt;
+use crate::runs::{SavedRun, model, names};
 
 /// A run that is done, its data read again.
 pub(super) struct Trained {
@@ -21,10 +24,55 @@ pub(super) struct Trained {
     pub(super) parameters: Vec<f32>,
 }
 
+/// What is read of a run, and how many bytes of it are bearable.
+const READ: [(&str, u64); 5] = [
+    ("run.json", 1 << 20),
+    (names::JOB, 1 << 20),
+    (names::HISTORY, 1 << 28),
+    (names::RECEIPT, 1 << 28),
+    (names::MODEL, model::MAX_FILE_BYTES),
+];
+
+/// The run in this directory, once all that is read of it is known to be regular files of bearable size.
+pub(super) fn open(path: &Path) -> Result<SavedRun> {
+    let checked = READ.iter().try_for_each(|(name, limit)| check(&path.join(name), *limit));
+    checked.map_err(|message| Failed::new(exit::DATA, message))?;
+    Ok(SavedRun::open(path)?)
+}
+
+/// Checks a file that may be there.
+fn check(path: &Path, limit: u64) -> Result<(), String> {
+    if !input::exists(path)? {
+        return Ok(());
+    }
+    match input::check(path)? {
+        len if len > limit => Err(format!(
+            "{}: {len} bytes are too many, {limit} the most (is it another file?)",
+            path.display()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The parameters of a run that is done. Ones that nothing can be computed with are refused.
+pub(super) fn parameters(run: &SavedRun, shape: &Model) -> Result<Vec<f32>> {
+    let parameters = run.parameters(shape)?;
+    match model::not_finite(&parameters, shape) {
+        None => Ok(parameters),
+        Some(what) => {
+            let path = run.path().join(names::MODEL);
+            Err(Failed::new(
+                exit::DATA,
+                format!("{}: {what}; restore the file, or train again", path.display()),
+            ))
+        }
+    }
+}
+
 impl Trained {
     /// Reads a run and its data. `data` names the data's directory where it is not where it was.
     pub(super) fn open(path: &Path, data: Option<&str>) -> Result<Self> {
-        let run = SavedRun::open(path)?;
+        let run = open(path)?;
         let job = with_data(run.job()?, data)?;
         own_kernel(&job)?;
         let dataset =
@@ -32,12 +80,30 @@ impl Trained {
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
         let spec = load::spec(&job, &store);
         let model = Model::new(spec.inputs as usize, &spec.layers);
-        let parameters = run.parameters(&model)?;
+        let parameters = parameters(&run, &model)?;
+        if let Some(receipt) = run.receipt()? {
+            say_what_differs(&job, &store, &receipt);
+        }
         Ok(Self { store: Arc::new(store), spec, model, parameters })
     }
 }
 
-fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
+/// Figures over other data than the model was trained with may be just what is wanted, but nobody should take them for
+/// those of the run.
+fn say_what_differs(job: &Job, store: &ShardStore, receipt: &Receipt) {
+    let differs = |(name, hash): &(&&str, &String)| receipt.data_sha256.get(**name) != Some(hash);
+    let names: Vec<_> =
+        FILES.iter().zip(store.file_hashes()).filter(differs).map(|(&name, _)| name).collect();
+    if !names.is_empty() {
+        let (source, names) = (&job.data.source, names.join(", "));
+        process::say(&format!(
+            "warning: {source}: not the data that the model was trained with ({names} differ)"
+        ));
+    }
+}
+
+/// The job, its data in this directory if one is named.
+pub(super) fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
     if let Some(data) = data {
         job.data.source =
             data.parse().map_err(|error| Failed::new(exit::USAGE, format!("--data {data}: {error}")))?;
@@ -51,7 +117,9 @@ fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
 /// this machine's own kernel taken.
 pub(super) fn own_kernel(job: &Job) -> Result {
     if let Err(message) = process::decide(&job.blas_kernel) {
-        eprintln!("warning: {message} Computing with this machine's kernel: last digits may differ");
+        process::say(&format!(
+            "warning: {message} Computing with this machine's kernel: last digits may differ"
+        ));
         return Ok(());
     }
     process::own_kernel(&job.blas_kernel).map_err(|message| Failed::new(exit::USAGE, message))

@@ -1,10 +1,12 @@
 //! `coordinator serve`: a cluster that lives on.
 
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use millefeuille_worker::process::{self, LogFormat, exit};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -17,7 +19,7 @@ use crate::cluster::{Cluster, Config, Input};
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The address to listen on
-    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_LISTEN", default_value = "127.0.0.1:7070")]
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_LISTEN", default_value = "127.0.0.1:7070", value_parser = process::address)]
     listen: String,
     /// A job to begin with
     #[arg(long, value_name = "JOB.toml", env = "MILLEFEUILLE_JOB")]
@@ -28,7 +30,7 @@ pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
     /// How long a job waits for enough workers, in seconds [default: without limit]
-    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", value_parser = process::seconds)]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", value_parser = process::seconds, allow_negative_numbers = true)]
     wait_workers: Option<Duration>,
     /// Listen on an address that others can reach, without encryption
     #[arg(long, env = "MILLEFEUILLE_INSECURE")]
@@ -46,26 +48,41 @@ A port of 0 picks a free one; the log says which.";
 
 pub(super) fn run(args: Args) -> Result {
     args.settings.check()?;
+    process::open_many_files();
     process::own_kernel(&millefeuille_core::job::BlasKernel::Native)
         .map_err(|message| Failed::new(exit::USAGE, message))?;
     let job = args.job.as_deref().map(read_job).transpose()?;
     process::start_log(args.log_format, "info");
-    std::fs::create_dir_all(&args.runs_dir).map_err(|error| {
-        Failed::new(exit::DATA, format!("{}: cannot be made: {error}", args.runs_dir.display()))
-    })?;
+    make_runs_dir(&args.runs_dir).map_err(|message| Failed::new(exit::DATA, message))?;
     runtime()?.block_on(serve(args, job))
 }
 
-fn read_job(path: &std::path::Path) -> Result<String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failed::new(exit::USAGE, format!("{}: cannot be read: {error}", path.display())))?;
+fn make_runs_dir(path: &Path) -> Result<(), String> {
+    crate::input::check_directory(path)
+        .map_err(|message| format!("{message} (--runs-dir names where runs are made)"))?;
+    std::fs::create_dir_all(path).map_err(|error| format!("{}: cannot be made: {error}", path.display()))
+}
+
+fn read_job(path: &Path) -> Result<String> {
+    let text = super::train::read_job(path)?;
     Ok(millefeuille_core::job::Job::parse(&path.display().to_string(), &text)?.to_toml())
 }
 
-async fn serve(args: Args, job: Option<String>) -> Result {
-    let cannot = |error: std::io::Error| {
-        Failed::new(exit::NOT_ALLOWED, format!("--listen {}: cannot listen: {error}", args.listen))
+/// Why this address can't be listened on, and what to do about it.
+fn cannot_listen(address: &str, error: &io::Error) -> Failed {
+    let remedy = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "another process listens there: end it, or name another port; 0 takes a free one"
+        }
+        ErrorKind::AddrNotAvailable => "this machine does not have the address: name one that it has",
+        ErrorKind::PermissionDenied => "ports below 1024 are not for everybody: name a higher one",
+        _ => "expected host:port, such as 127.0.0.1:7070",
     };
+    Failed::new(exit::NOT_ALLOWED, format!("--listen {address}: cannot listen: {error} ({remedy})"))
+}
+
+async fn serve(args: Args, job: Option<String>) -> Result {
+    let cannot = |error: io::Error| cannot_listen(&args.listen, &error);
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     if !address.ip().is_loopback() {
@@ -85,19 +102,25 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     args.settings.apply(&mut config);
     config.control.expected_workers = config.control.min_workers;
     config.control.wait_workers = args.wait_workers;
+    config.resumes = true;
+    // The same job again is the one that is there: going on, or done.
+    let job =
+        job.map(|job_toml| (format!("serve --job {}", hex::encode(Sha256::digest(&job_toml))), job_toml));
+    config.job_key = job.as_ref().map(|(key, _)| key.clone());
     let cluster = Cluster::new(config);
     let handle = cluster.handle();
     info!("listening on {address}; workers join with: worker --coordinator {address}");
-    if let Some(job_toml) = job {
+    if let Some((client_key, job_toml)) = job {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let client_key = "serve --job".to_string();
         handle.send(Input::Submit { job_toml, client_key, reply }).await;
         tokio::spawn(async move {
-            if let Ok(Err(status)) = answer.await {
-                tracing::error!("--job: {}", status.message());
+            match answer.await {
+                Ok(Ok(id)) => info!("--job is job {id}"),
+                Ok(Err(status)) => tracing::error!("--job: {}", status.message()),
+                Err(_) => {}
             }
         });
     }
-    let served = cluster.run(listener, process::terminated()).await;
+    let served = cluster.run(listener, process::told_to_stop()).await;
     served.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))
 }

@@ -10,7 +10,8 @@ use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_worker::process::exit;
 
-use super::saved::Trained;
+use super::given::Given;
+use super::saved::{self, Trained};
 use super::train::JobFlags;
 use super::{Failed, Result, columns, follow, ink, print};
 use crate::report::{self, PICTURED};
@@ -62,16 +63,16 @@ struct JobArgs {
 }
 
 impl JobArgs {
-    fn resolve(&self) -> Result<Job> {
-        self.flags.resolve(self.job.as_deref())
+    fn resolve(&self, given: &Given) -> Result<Job> {
+        self.flags.resolve(self.job.as_deref(), given)
     }
 }
 
-pub(super) fn run(args: Args) -> Result {
+pub(super) fn run(args: Args, given: &Given) -> Result {
     match args.what {
-        What::Data { job, svg } => data(&job.resolve()?, svg),
-        What::Model { job } => model(&job.resolve()?),
-        What::Run { run } => report(&SavedRun::open(&run)?),
+        What::Data { job, svg } => data(&job.resolve(given)?, svg),
+        What::Model { job } => model(&job.resolve(given)?),
+        What::Run { run } => report(&saved::open(&run)?),
     }
 }
 
@@ -85,16 +86,19 @@ fn data(job: &Job, svg: Option<PathBuf>) -> Result {
     print(&digits::terminal(&tiles, columns(), ink()));
     print(
         &("\n".to_string()
-            + &overview(&Overview {
-                train: (sizes.train + sizes.validation) as usize,
-                test: sizes.test as usize,
-                image: store.image(),
-                classes: CLASSES.into(),
-                values: (0.0, 255.0 * job.data.scale),
-                validation_split: job.data.validation_split,
-                validation: sizes.validation as usize,
-                first: first.collect(),
-            })),
+            + &overview(
+                &Overview {
+                    train: (sizes.train + sizes.validation) as usize,
+                    test: sizes.test as usize,
+                    image: store.image(),
+                    classes: CLASSES.into(),
+                    values: (0.0, 255.0 * job.data.scale),
+                    validation_split: job.data.validation_split,
+                    validation: sizes.validation as usize,
+                    first: first.collect(),
+                },
+                columns(),
+            )),
     );
     if let Some(path) = svg {
         std::fs::write(&path, digits::svg(&tiles)).map_err(|error| {
@@ -122,7 +126,7 @@ fn model(job: &Job) -> Result {
         output: row.output_shape,
         params: row.parameters as u64,
     });
-    print(&summary::summary("sequential", &layers.collect::<Vec<_>>()));
+    print(&summary::summary("sequential", &layers.collect::<Vec<_>>(), columns()));
     Ok(())
 }
 

@@ -2,19 +2,24 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{ArgAction, Args as ClapArgs};
 use millefeuille_core::data::dataset::CLASSES;
-use millefeuille_core::job::{BlasKernel, Data, Job, Overrides};
+use millefeuille_core::job::{
+    BlasKernel, Data, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, SHARDS, parse_number, parse_scale,
+    parse_whole,
+};
 use millefeuille_proto::v1;
+use millefeuille_worker::backoff::Backoff;
 use millefeuille_worker::process::{self, LogFormat, exit};
 use tokio::net::TcpListener;
 
-use super::client::{Client, ClusterArgs, request};
+use super::client::{Client, ClusterArgs, is_gone, request};
 use super::follow::{Following, follow};
-use super::settings::Settings;
-use super::{Failed, Result, runtime};
+use super::given::Given;
+use super::settings::{HEADING, Settings};
+use super::{Failed, Result, runtime, saved};
 use crate::cluster::local::Local;
 use crate::cluster::{Cluster, Config};
 use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
@@ -29,16 +34,19 @@ pub(super) struct Args {
     #[command(flatten)]
     job_flags: JobFlags,
     /// Train on the cluster of this coordinator
-    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER", value_parser = process::address, conflicts_with_all = ["run_dir", "resume", "overwrite"])]
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER", value_parser = process::address)]
     cluster: Option<String>,
     /// How long to try to reach it, in seconds
-    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds)]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds, allow_negative_numbers = true)]
     connect_timeout: Duration,
-    /// Worker processes on this machine [default: one a core, at least 2, at most the shards]
-    #[arg(long, value_name = "N", env = "MILLEFEUILLE_WORKERS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// With --cluster: how long to look for a coordinator that was lost, in seconds, each time
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_RECONNECT_TIMEOUT", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
+    reconnect_timeout: Duration,
+    /// Worker processes on this machine [default: one a core, at least 2, at most the shards; never below --min-workers]
+    #[arg(long, value_name = "N", env = "MILLEFEUILLE_WORKERS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     workers: Option<u32>,
     /// Pieces that each worker computes at once [default: cores / workers, rounded up]
-    #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     slots: Option<u32>,
     /// Where the run goes [default: runs/JOB-NUMBER]
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_RUN_DIR")]
@@ -50,7 +58,7 @@ pub(super) struct Args {
     #[arg(long)]
     overwrite: bool,
     /// How long to wait for enough workers, in seconds
-    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", default_value = "60", value_parser = process::seconds)]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
     wait_workers: Duration,
     #[command(flatten)]
     settings: Settings,
@@ -76,28 +84,28 @@ pub(super) struct JobFlags {
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_DATA")]
     data: Option<String>,
     /// Multiplies every input value: a number, or a fraction such as 1/255
-    #[arg(long, env = "MILLEFEUILLE_SCALE", value_parser = millefeuille_core::job::parse_scale, allow_hyphen_values = true)]
+    #[arg(long, env = "MILLEFEUILLE_SCALE", value_parser = parse_scale, allow_hyphen_values = true)]
     scale: Option<f32>,
     /// The share of the training samples, at the end, that validates
-    #[arg(long, value_name = "SHARE", env = "MILLEFEUILLE_VALIDATION_SPLIT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "SHARE", env = "MILLEFEUILLE_VALIDATION_SPLIT", value_parser = parse_number::<f64>, allow_hyphen_values = true)]
     validation_split: Option<f64>,
     /// How often the training samples are gone through
-    #[arg(long, env = "MILLEFEUILLE_EPOCHS", allow_hyphen_values = true)]
+    #[arg(long, env = "MILLEFEUILLE_EPOCHS", value_parser = positive, allow_hyphen_values = true)]
     epochs: Option<u32>,
     /// Samples in a step, over the whole cluster
-    #[arg(long, env = "MILLEFEUILLE_BATCH_SIZE", allow_hyphen_values = true)]
+    #[arg(long, env = "MILLEFEUILLE_BATCH_SIZE", value_parser = positive, allow_hyphen_values = true)]
     batch_size: Option<u32>,
     /// Multiplies the batch size, whatever workers do the work
-    #[arg(long, env = "MILLEFEUILLE_REPLICAS", allow_hyphen_values = true)]
+    #[arg(long, env = "MILLEFEUILLE_REPLICAS", value_parser = positive, allow_hyphen_values = true)]
     replicas: Option<u32>,
     /// The optimizer's learning rate
-    #[arg(long, value_name = "RATE", env = "MILLEFEUILLE_LEARNING_RATE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "RATE", env = "MILLEFEUILLE_LEARNING_RATE", value_parser = parse_number::<f32>, allow_hyphen_values = true)]
     learning_rate: Option<f32>,
     /// Into how many shards each split is cut
-    #[arg(long, env = "MILLEFEUILLE_SHARDS", allow_hyphen_values = true)]
+    #[arg(long, env = "MILLEFEUILLE_SHARDS", value_parser = shards, allow_hyphen_values = true)]
     shards: Option<u32>,
     /// The seed of every random number
-    #[arg(long, env = "MILLEFEUILLE_SEED", allow_hyphen_values = true)]
+    #[arg(long, env = "MILLEFEUILLE_SEED", value_parser = seed, allow_hyphen_values = true)]
     seed: Option<u64>,
     /// Whether each epoch has an order of its own
     #[arg(long, value_name = "true|false", env = "MILLEFEUILLE_SHUFFLE", action = ArgAction::Set)]
@@ -107,8 +115,20 @@ pub(super) struct JobFlags {
     blas_kernel: Option<BlasKernel>,
 }
 
+fn positive(text: &str) -> Result<u32, ParseNameError> {
+    parse_whole(text, POSITIVE)
+}
+
+fn shards(text: &str) -> Result<u32, ParseNameError> {
+    parse_whole(text, SHARDS)
+}
+
+fn seed(text: &str) -> Result<u64, ParseNameError> {
+    parse_whole(text, 0..=u64::MAX)
+}
+
 impl JobFlags {
-    fn overrides(&self) -> Overrides {
+    fn overrides(&self, given: &Given) -> Overrides {
         let Self { name, data, scale, validation_split, epochs, batch_size, .. } = self.clone();
         let Self { replicas, learning_rate, shards, seed, shuffle, blas_kernel, .. } = self.clone();
         Overrides {
@@ -124,31 +144,61 @@ impl JobFlags {
             seed,
             shuffle,
             blas_kernel,
+            places: given.places(),
         }
     }
 
     /// The job of this file and these flags, checked.
-    pub(super) fn resolve(&self, file: Option<&Path>) -> Result<Job> {
-        let text = match file {
-            None => None,
-            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
-                Failed::new(exit::USAGE, format!("{}: cannot be read: {error}", path.display()))
-            })?),
-        };
+    pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
+        let text = file.map(read_job).transpose()?;
         let name = file.map(|path| path.display().to_string()).unwrap_or_default();
-        let job = Job::resolve(text.as_deref().map(|text| (name.as_str(), text)), &self.overrides())?;
+        let job = Job::resolve(text.as_deref().map(|text| (name.as_str(), text)), &self.overrides(given))?;
         job.check_output(CLASSES.into())?;
         Ok(job)
     }
 }
 
-pub(super) fn run(args: Args) -> Result {
+/// The text of a job file.
+pub(super) fn read_job(path: &Path) -> Result<String> {
+    // One byte more than it may have shows that it has too many.
+    let bytes = crate::input::read(path, |_| MAX_BYTES as u64 + 1);
+    let bytes = bytes.map_err(|message| Failed::new(exit::USAGE, message))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let (path, at) = (path.display(), error.utf8_error().valid_up_to());
+        Failed::new(exit::USAGE, format!("{path}: not text in UTF-8, from byte {at} on; is it another file?"))
+    })
+}
+
+pub(super) fn run(args: Args, given: &Given) -> Result {
     args.settings.check()?;
-    let job = args.job_flags.resolve(args.job.as_deref())?;
+    let job = args.job_flags.resolve(args.job.as_deref(), given)?;
     match args.cluster.clone() {
-        Some(cluster) => on_cluster(&args, cluster, &job),
+        Some(cluster) => {
+            check_flags_of_a_cluster(given)?;
+            on_cluster(&args, cluster, &job)
+        }
         None => alone(&args, job),
     }
+}
+
+/// What says how to train on this machine, besides the settings of a cluster.
+const ALONE: [&str; 5] = ["resume", "overwrite", "workers", "slots", "wait_workers"];
+
+/// Refuses what has no effect on a cluster of others. A variable may be meant for another command, and is set aside;
+/// not so one that says where the run goes.
+fn check_flags_of_a_cluster(given: &Given) -> Result {
+    let alone = || ALONE.iter().find_map(|id| given.typed(id)).or_else(|| given.typed_under(HEADING));
+    let Some(flag) = given.name("run_dir").or_else(alone) else { return Ok(()) };
+    let message = match given.name("cluster") {
+        Some("--cluster") | None => {
+            format!("{flag} with --cluster: the cluster decides this; leave out one of them")
+        }
+        Some(variable) => format!(
+            "{flag} with {variable}, which is set in the environment: the cluster decides this; \
+             leave {flag} out, or unset {variable} to train on this machine"
+        ),
+    };
+    Err(Failed::new(exit::USAGE, message))
 }
 
 fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {
@@ -156,17 +206,33 @@ fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {
     let cluster = ClusterArgs { cluster, connect_timeout: args.connect_timeout };
     runtime()?.block_on(async {
         let mut client = cluster.connect().await?;
-        let job_id = submit(&mut client, job).await?;
-        follow(Following { client, job_id, reconnect: Some(cluster), log: args.log_format }).await
+        let job_id = submit(&mut client, job, args.connect_timeout).await?;
+        let reconnect = Some(ClusterArgs { connect_timeout: args.reconnect_timeout, ..cluster });
+        follow(Following { client, job_id, reconnect, log: args.log_format }).await
     })
 }
 
-async fn submit(client: &mut Client, job: &Job) -> Result<String> {
+/// Submits a job, and gives its id. Where the coordinator is lost before it answers, this is done again with the same
+/// key, which submits it once.
+async fn submit(client: &mut Client, job: &Job, limit: Duration) -> Result<String> {
     let submission = v1::SubmitJobRequest { job_toml: job.to_toml(), client_key: process::random_hex() };
-    Ok(client.submit_job(request(submission)).await?.into_inner().job_id)
+    let deadline = Instant::now() + limit;
+    let mut backoff = Backoff::new();
+    loop {
+        let status = match client.submit_job(request(submission.clone())).await {
+            Ok(submitted) => return Ok(submitted.into_inner().job_id),
+            Err(status) => status,
+        };
+        let wait = backoff.next_wait();
+        if !is_gone(&status) || Instant::now() + wait >= deadline {
+            return Err(status.into());
+        }
+        tokio::time::sleep(wait).await;
+    }
 }
 
 fn alone(args: &Args, job: Job) -> Result {
+    let workers = workers(args, &job)?;
     let source =
         crate::data::absolute(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
     let job = Job { data: Data { source, ..job.data }, ..job };
@@ -179,7 +245,23 @@ fn alone(args: &Args, job: Job) -> Result {
         return super::show::report(&done);
     }
     process::start_log(args.log_format, "warn");
-    runtime()?.block_on(train(args, job, run))
+    runtime()?.block_on(train(args, workers, job, run))
+}
+
+/// How many workers are started, which must be as many as the job waits for: nobody else can come.
+fn workers(args: &Args, job: &Job) -> Result<u32> {
+    let least = u32::from(args.settings.min_workers);
+    match args.workers {
+        Some(workers) if workers < least => Err(Failed::new(
+            exit::USAGE,
+            format!(
+                "--workers {workers} --min-workers {least}: the job would wait for {least} workers, and {workers} \
+                 are started; raise --workers, or lower --min-workers"
+            ),
+        )),
+        Some(workers) => Ok(workers),
+        None => Ok(process::cores().max(2).min(job.shards).max(least)),
+    }
 }
 
 /// With `--resume`: the run that is there, if any.
@@ -187,7 +269,7 @@ fn run_to_resume(args: &Args) -> Result<Option<SavedRun>> {
     match &args.run_dir {
         _ if !args.resume => Ok(None),
         None => Err(Failed::new(exit::USAGE, "--resume needs --run-dir, which names the run to go on with")),
-        Some(path) if holds_a_run(path) => Ok(Some(SavedRun::open(path)?)),
+        Some(path) if holds_a_run(path) => Ok(Some(saved::open(path)?)),
         Some(_) => Ok(None),
     }
 }
@@ -218,20 +300,24 @@ fn claim(args: &Args, job: &Job) -> Result<RunDir> {
         _ => Existing::Refuse,
     };
     match &args.run_dir {
-        Some(path) => Ok(RunDir::claim(path, existing)?),
+        Some(path) => {
+            crate::input::check_directory(path).map_err(|message| {
+                Failed::new(exit::DATA, format!("{message} (--run-dir names where the run goes)"))
+            })?;
+            Ok(RunDir::claim(path, existing)?)
+        }
         None => Ok(RunDir::claim_next(Path::new("runs"), &job.name, |_| false)?),
     }
 }
 
 /// A cluster on loopback, with one job and workers of its own.
-async fn train(args: &Args, job: Job, run: RunDir) -> Result {
+async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
+    let path = run.path().to_path_buf();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener =
         listener.map_err(|error| Failed::new(exit::NOT_ALLOWED, format!("cannot listen: {error}")))?;
     let address = listener.local_addr().map_err(|error| Failed::new(exit::UNEXPECTED, error.to_string()))?;
-    let cores = process::cores();
-    let workers = args.workers.unwrap_or_else(|| cores.max(2).min(job.shards));
-    let slots = args.slots.unwrap_or_else(|| cores.div_ceil(workers));
+    let slots = args.slots.unwrap_or_else(|| process::cores().div_ceil(workers));
     let token = process::random_hex();
 
     let mut config = Config::new(PathBuf::from("runs"));
@@ -249,15 +335,35 @@ async fn train(args: &Args, job: Job, run: RunDir) -> Result {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let cluster = tokio::spawn(cluster.run(listener, async move { _ = stopped.await }));
     let own = ClusterArgs { cluster: address.to_string(), connect_timeout: args.connect_timeout };
-    let followed = async {
+    let begin = async {
         let mut client = own.connect().await?;
-        let job_id = submit(&mut client, &job).await?;
-        follow(Following { client, job_id, reconnect: None, log: args.log_format }).await
+        let job_id = submit(&mut client, &job, args.connect_timeout).await?;
+        Ok(Following { client, job_id, reconnect: None, log: args.log_format })
     };
-    let followed = followed.await;
+    let begun = tokio::select! {
+        begun = begin => begun,
+        () = process::told_to_stop() => Err(Failed::new(exit::INTERRUPTED, NOTHING_KEPT)),
+    };
+    let followed = match begun {
+        Ok(following) => follow(following).await,
+        Err(failed) => Err(failed),
+    };
     let _ = stop.send(());
     local.stop().await;
     let ended = cluster.await.map_err(anyhow::Error::from).and_then(|ended| ended);
     ended.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))?;
-    followed
+    followed.map_err(|failed| if failed.code == exit::INTERRUPTED { interrupted(&path) } else { failed })
 }
+
+/// What an interruption has left, by the run directory itself: who follows may not have seen the last epoch.
+fn interrupted(path: &Path) -> Failed {
+    if !holds_a_run(path) {
+        return Failed::new(exit::INTERRUPTED, NOTHING_KEPT);
+    }
+    let rows = SavedRun::open(path).and_then(|run| run.whole_history()).map_or(0, |rows| rows.len());
+    let path = path.display();
+    let message = format!("interrupted; epochs finished and kept in {path}: {rows} (--resume goes on)");
+    Failed::new(exit::INTERRUPTED, message)
+}
+
+const NOTHING_KEPT: &str = "interrupted before the run had begun; nothing is kept";

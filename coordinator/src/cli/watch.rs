@@ -4,10 +4,10 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
-use millefeuille_worker::process;
+use millefeuille_worker::process::{self, exit};
 
 use super::client::{Client, ClusterArgs};
-use super::{Result, print};
+use super::{Failed, Result, print};
 
 /// How often, and how it is printed.
 #[derive(Clone, Debug, Args)]
@@ -36,12 +36,27 @@ pub(super) async fn watch(
     }
     let asking = async {
         loop {
-            print(&format!("{clear}{}", ask(client.clone()).await?));
+            let answer = ask(client.clone()).await.map_err(|failed| lost(cluster, failed))?;
+            print(&format!("{clear}{answer}"));
             tokio::time::sleep(INTERVAL).await;
         }
     };
     tokio::select! {
         ended = asking => ended,
-        () = process::terminated() => Ok(()),
+        () = process::told_to_stop() => Ok(()),
+    }
+}
+
+/// A coordinator that answered before has gone, most likely with the cluster's end.
+fn lost(cluster: &ClusterArgs, failed: Failed) -> Failed {
+    match failed.code {
+        exit::NOT_ALLOWED => {
+            let message = format!(
+                "the coordinator at {} is gone: {} (has the cluster ended? start one with: coordinator serve)",
+                cluster.cluster, failed.message
+            );
+            Failed::new(failed.code, message)
+        }
+        _ => failed,
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn json(worker: &v1::WorkerInfo) -> serde_json::Value {
         "bytes_sent": worker.bytes_sent,
         "bytes_received": worker.bytes_received,
         "last_heard_seconds": worker.last_heard_seconds,
+        "detail": worker.detail,
     })
 }
 
@@ -73,6 +74,7 @@ pub(super) fn table(workers: &[v1::WorkerInfo]) -> String {
         Column::Right("sent MB"),
         Column::Right("received MB"),
         Column::Right("heard s ago"),
+        Column::Left("detail"),
     ]);
     for worker in workers {
         let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
@@ -88,6 +90,7 @@ pub(super) fn table(workers: &[v1::WorkerInfo]) -> String {
             megabytes(worker.bytes_sent),
             megabytes(worker.bytes_received),
             format!("{:.1}", worker.last_heard_seconds),
+            worker.detail.clone(),
         ]);
     }
     table.to_string()

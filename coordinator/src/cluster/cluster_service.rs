@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::Handle;
 use super::messages::Input;
 use super::status::Status as Snapshot;
-use super::{Handle, status::JobStatus};
+use super::status::{self, JobStatus};
 use crate::runs::names;
 
 /// Messages that a follower may lag behind.
@@ -169,7 +170,7 @@ fn metrics(snapshot: &Snapshot, id: &str) -> Result<v1::GetMetricsResponse, Stat
     }
     let status = find(snapshot, id)?;
     metrics.job = Some(status.job.clone());
-    metrics.history = status.history.clone();
+    metrics.history = status.history.iter().map(status::epoch).collect();
     metrics.progress = status.progress;
     Ok(metrics)
 }
@@ -186,7 +187,8 @@ async fn follow(
         let Some(job) = snapshot.job(&id) else { return };
         let message = v1::WatchJobResponse {
             job: Some(job.job.clone()),
-            new_epochs: job.history[epochs_sent..].to_vec(),
+            // A run that goes on from a checkpoint has fewer epochs than were shown before.
+            new_epochs: job.history.iter().skip(epochs_sent).map(status::epoch).collect(),
             progress: job.progress,
             outcome: job.outcome.clone(),
         };

@@ -2,72 +2,150 @@
 //!
 //! The driver hands over what is to be written, in order; what was written, or why not, comes back to its inbox.
 
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use millefeuille_core::blas::Arithmetic;
-use millefeuille_core::control::{Failure, JobId};
+use millefeuille_core::control::{Failure, JobId, Start};
 use millefeuille_core::data::dataset::FILES;
 use millefeuille_core::data::shard::ShardStore;
-use millefeuille_core::job::{BlasKernel, Job};
+use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::optimizer::OptimizerState;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_worker::process::exit;
-use serde_json::json;
+use tracing::warn;
 
 use super::Handle;
 use super::messages::Input;
 use crate::report::{self, Shown};
-use crate::runs::receipt::{FORMAT, Receipt, weights_sha256};
-use crate::runs::{RunDir, RunError, model, names};
+use crate::runs::checkpoint::Partial;
+use crate::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
+use crate::runs::{Checkpoint, Ending, RunDir, RunError, State, ledger, model, names};
 use crate::see::history::Row;
 
 /// Something to write.
 pub(super) enum Order {
-    /// The run begins.
-    Begin { job: JobId, run: RunDir, content: Arc<Content> },
+    /// Somebody submits a job: claim a run directory for it.
+    Claim(Box<Claim>),
+    /// A job that did not come to run gives its directory back. One that an earlier life has left stays in it.
+    GiveBack { job: JobId, run: RunDir, found: bool, ending: Ending },
+    /// The run goes on from here.
+    Begin { job: JobId, run: RunDir, content: Arc<Content>, history: Vec<Row> },
     /// An event, for `events.jsonl`.
     Event { kind: &'static str, text: String },
-    /// A line of history; its hash is made here.
-    Epoch { row: Row, parameters: Bytes },
+    /// The state between two steps.
+    Checkpoint(Box<Snapshot>),
+    /// A line of history, whose hash is made here, and the ledger's lines; the state after it, if it is to be written.
+    Epoch { row: Row, ledger: String, snapshot: Box<Snapshot>, checkpoint: bool },
     /// The result.
-    Save { parameters: Bytes },
+    Save { parameters: Bytes, suspects: Participation },
     /// The run has ended; its directory is given back.
-    End,
+    End { ending: Ending },
+}
+
+/// A submission.
+pub(super) struct Claim {
+    pub(super) number: JobId,
+    pub(super) job: Job,
+    pub(super) client_key: String,
+    pub(super) runs_dir: PathBuf,
+    /// Its run directory, if that is fixed.
+    pub(super) run: Option<RunDir>,
+    /// Names that other jobs have.
+    pub(super) taken: BTreeSet<String>,
+}
+
+/// A submission that is on disk, or can't be.
+#[derive(Debug)]
+pub struct Claimed {
+    pub(super) number: JobId,
+    pub(super) job: Job,
+    pub(super) client_key: String,
+    pub(super) run: Result<RunDir, RunError>,
+}
+
+impl Claim {
+    fn claim(self) -> Claimed {
+        let Self { number, job, client_key, runs_dir, run, taken } = self;
+        let run = run.map_or_else(|| RunDir::claim_next(&runs_dir, &job.name, |id| taken.contains(id)), Ok);
+        let run = run.and_then(|mut run| {
+            // A run that is gone on with was submitted in an earlier life.
+            if run.record().state == State::Queued {
+                run.submit(&job, number.0, &client_key)?;
+            }
+            Ok(run)
+        });
+        Claimed { number, job, client_key, run }
+    }
+}
+
+/// The state of a job between two steps, all but what the disk thread knows itself.
+pub(super) struct Snapshot {
+    pub(super) from: Start,
+    pub(super) parameters: Bytes,
+    pub(super) optimizer: OptimizerState,
+    pub(super) partial: Partial,
+    pub(super) ledger: ledger::State,
+    pub(super) participation: Participation,
+    pub(super) suspects: Participation,
 }
 
 /// What is known of a run when it begins.
 pub(super) struct Content {
     pub(super) job: Job,
+    pub(super) job_sha256: String,
     pub(super) spec: Spec,
     pub(super) model: Arc<Model>,
     pub(super) store: Arc<ShardStore>,
     pub(super) arithmetic: Arithmetic,
+    pub(super) shapes_fingerprint: String,
 }
 
 /// Something that was written.
 #[derive(Debug)]
 pub enum Written {
-    /// A line of history.
-    Epoch(Row),
-    /// The result: its hash, and the first test images with their predictions.
-    Result(String, Vec<Shown>),
+    /// A checkpoint in the middle of an epoch: the optimizer steps before it.
+    Checkpoint(u64),
+    /// A line of history; the optimizer steps before its checkpoint, if it has one.
+    Epoch(Row, Option<u64>),
+    /// The result; the first test images with their predictions.
+    Result(Vec<Shown>),
+    /// How the job ended, where that is noted at all.
+    Ended,
 }
+
+/// Events that may wait for the disk. What else may wait is bounded by whoever orders it: a few epochs, a checkpoint,
+/// the submissions that fit into the queue.
+const EVENTS: usize = 4096;
 
 /// The thread.
 pub(super) struct Disk {
     orders: Option<mpsc::Sender<Order>>,
+    events: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Disk {
     pub(super) fn start(inbox: Handle) -> Self {
         let (orders, queue) = mpsc::channel();
-        let thread = std::thread::spawn(move || Writer { inbox, run: None }.work(&queue));
-        Self { orders: Some(orders), thread: Some(thread) }
+        let events = Arc::new(AtomicUsize::new(0));
+        let writer = Writer { inbox, run: None, events: Arc::clone(&events) };
+        let thread = std::thread::spawn(move || writer.work(&queue));
+        Self { orders: Some(orders), events, thread: Some(thread) }
+    }
+
+    /// Notes an event, unless very many wait already: they are for people to read.
+    pub(super) fn event(&self, kind: &'static str, text: String) {
+        if self.events.fetch_add(1, Ordering::Relaxed) < EVENTS {
+            self.order(Order::Event { kind, text });
+        } else {
+            self.events.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn order(&self, order: Order) {
@@ -91,6 +169,8 @@ impl Drop for Disk {
 struct Writer {
     inbox: Handle,
     run: Option<Run>,
+    /// Events that wait.
+    events: Arc<AtomicUsize>,
 }
 
 struct Run {
@@ -105,14 +185,27 @@ struct Run {
 impl Writer {
     fn work(mut self, queue: &mpsc::Receiver<Order>) {
         while let Ok(order) = queue.recv() {
+            if matches!(order, Order::Event { .. }) {
+                self.events.fetch_sub(1, Ordering::Relaxed);
+            }
             match order {
-                Order::Begin { job, run, content } => {
-                    let mut run = Run { job, directory: run, content, history: Vec::new(), failed: false };
-                    let begun = run.directory.begin(&run.content.job);
-                    self.report(&mut run, begun.map(|()| None));
-                    self.run = Some(run);
+                Order::Claim(claim) => self.say(Input::Claimed(Box::new(claim.claim()))),
+                Order::GiveBack { job, run, found, ending } => {
+                    give_back(run, found, &ending);
+                    self.say(Input::Written { job, written: Ok(Written::Ended) });
                 }
-                Order::End => self.run = None,
+                Order::Begin { job, run, content, history } => {
+                    self.run = Some(Run { job, directory: run, content, history, failed: false });
+                }
+                Order::End { ending } => {
+                    if let Some(Run { job, directory, failed, .. }) = self.run.take() {
+                        // One whose disk failed is unfinished, and can be gone on with.
+                        if !failed {
+                            end(directory, &ending);
+                        }
+                        self.say(Input::Written { job, written: Ok(Written::Ended) });
+                    }
+                }
                 order => {
                     if let Some(mut run) = self.run.take() {
                         if !run.failed {
@@ -130,32 +223,86 @@ impl Writer {
         run.failed = written.is_err();
         let failure = |error: RunError| Failure { exit_code: exit::DATA, message: error.to_string() };
         if let Some(written) = written.map_err(failure).transpose() {
-            // The cluster may have ended already; then nobody asks.
-            let _ = self.inbox.0.blocking_send(Input::Written { job: run.job, written });
+            self.say(Input::Written { job: run.job, written });
         }
+    }
+
+    fn say(&self, input: Input) {
+        // The cluster may have ended already; then nobody asks.
+        let _ = self.inbox.0.blocking_send(input);
+    }
+}
+
+/// Notes how a run ended.
+fn end(mut run: RunDir, ending: &Ending) {
+    let noted = matches!(run.record().state, State::Ended { .. });
+    if noted {
+        return;
+    }
+    if let Err(error) = run.end(ending.exit_code, &ending.message) {
+        warn!("how the run ended is not noted: {error}");
+    }
+}
+
+/// A job that did not come to run. One that had run before and cannot be gone on with stays unfinished, as it was: its
+/// data may be put back, or a newer program take it up.
+fn give_back(run: RunDir, found: bool, ending: &Ending) {
+    let (cancelled, begun) = (ending.exit_code == exit::INTERRUPTED, run.record().state != State::Queued);
+    if begun || found && !cancelled {
+        return if cancelled {
+            end(run, ending)
+        };
+    }
+    if let Err(error) = run.withdraw() {
+        warn!("a job that never ran is left in the queue on disk: {error}");
     }
 }
 
 impl Run {
     fn write(&mut self, order: Order) -> Result<Option<Written>, RunError> {
         match order {
-            Order::Event { kind, text } => {
-                let line = json!({ "time": now(), "event": kind, "text": text }).to_string();
-                self.directory.append_event(&line).map(|()| None)
+            Order::Event { kind, text } => self.directory.event(kind, &text).map(|()| None),
+            Order::Checkpoint(snapshot) => {
+                let tag = snapshot.from.parameter_tag;
+                self.checkpoint(*snapshot).map(|()| Some(Written::Checkpoint(tag)))
             }
-            Order::Epoch { mut row, parameters } => {
-                row.weights_sha256 = weights_sha256(&parameters);
+            Order::Epoch { mut row, ledger, snapshot, checkpoint } => {
+                row.weights_sha256 = weights_sha256(&snapshot.parameters);
                 self.directory.append_history(&row)?;
+                self.directory.append_ledger(&ledger)?;
                 self.history.push(row.clone());
-                Ok(Some(Written::Epoch(row)))
+                let tag = checkpoint.then_some(snapshot.from.parameter_tag);
+                if checkpoint {
+                    self.checkpoint(*snapshot)?;
+                }
+                Ok(Some(Written::Epoch(row, tag)))
             }
-            Order::Save { parameters } => self.save(&parameters).map(Some),
-            Order::Begin { .. } | Order::End => Ok(None),
+            Order::Save { parameters, suspects } => self.save(&parameters, &suspects).map(Some),
+            Order::Claim(_) | Order::GiveBack { .. } | Order::Begin { .. } | Order::End { .. } => Ok(None),
         }
     }
 
+    fn checkpoint(&self, snapshot: Snapshot) -> Result<(), RunError> {
+        let Snapshot { from, parameters, optimizer, partial, ledger, participation, suspects } = snapshot;
+        let checkpoint = Checkpoint {
+            job_sha256: self.content.job_sha256.clone(),
+            arithmetic: self.content.arithmetic.clone(),
+            shapes_fingerprint: self.content.shapes_fingerprint.clone(),
+            position: from.position,
+            parameter_tag: from.parameter_tag,
+            parameters,
+            optimizer,
+            partial,
+            history: self.history.clone(),
+            ledger,
+            participation,
+            suspects,
+        };
+        self.directory.write_checkpoint(&checkpoint, &self.content.model)
+    }
+
     /// Writes the result; the receipt last, because it says that the rest is there.
-    fn save(&self, parameters: &Bytes) -> Result<Written, RunError> {
+    fn save(&mut self, parameters: &Bytes, suspects: &Participation) -> Result<Written, RunError> {
         let Content { job, spec, model: shape, store, .. } = &*self.content;
         let values: &[f32] = bytemuck::cast_slice(parameters);
         let encoded = model::encode(values, shape).unwrap_or_else(|error| unreachable!("{error}"));
@@ -165,36 +312,30 @@ impl Run {
             self.directory.write_plot(name, &svg)?;
         }
         self.directory.sync()?;
-        let hash = weights_sha256(parameters);
-        let receipt = self.receipt(job, hash.clone());
+        let receipt = self.receipt(job, weights_sha256(parameters), suspects);
         let text = serde_json::to_string_pretty(&receipt).unwrap_or_default() + "\n";
         self.directory.write(names::RECEIPT, text.as_bytes())?;
-        Ok(Written::Result(hash, shown))
+        // The receipt is there: the run is done, whether that can be noted or not.
+        if let Err(error) = self.directory.end(exit::DONE, "done") {
+            warn!("that the run is done is said by its receipt only: {error}");
+        }
+        Ok(Written::Result(shown))
     }
 
-    fn receipt(&self, job: &Job, weights_sha256: String) -> Receipt {
-        let Content { store, arithmetic, .. } = &*self.content;
-        let kernel = match &job.blas_kernel {
-            BlasKernel::Named(name) => name.clone(),
-            other => other.to_string(),
-        };
+    fn receipt(&self, job: &Job, weights_sha256: String, suspects: &Participation) -> Receipt {
+        let Content { store, arithmetic, job_sha256, .. } = &*self.content;
         let hashes = store.file_hashes();
         Receipt {
             format: FORMAT,
-            job_sha256: job.sha256(hashes, &kernel),
+            job_sha256: job_sha256.clone(),
             data_sha256: FILES.iter().map(|&name| name.to_string()).zip(hashes.iter().cloned()).collect(),
-            blas_kernel: kernel,
+            blas_kernel: job.blas_kernel.to_string(),
             blas_version: arithmetic.version.clone(),
             fingerprint: arithmetic.fingerprint.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             epoch_weights_sha256: self.history.iter().map(|row| row.weights_sha256.clone()).collect(),
             weights_sha256,
+            suspects: suspects.suspects(),
         }
     }
-}
-
-/// Seconds since 1970, to the millisecond.
-fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    (since.as_secs_f64() * 1e3).round() / 1e3
 }

@@ -1,4 +1,5 @@
-//! Makes a job ready: reads its data, deals it to shards, and finds out which arithmetic its workers need.
+//! Makes a job ready: reads its data, deals it to shards, finds out which arithmetic its workers need, and takes up its
+//! run where an earlier life of the coordinator left it.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -6,7 +7,7 @@ use std::sync::Arc;
 
 use millefeuille_core::blas::environment::Decision;
 use millefeuille_core::blas::{self, Arithmetic};
-use millefeuille_core::control::{Facts, Failure};
+use millefeuille_core::control::{Facts, Failure, Start};
 use millefeuille_core::data::dataset::CLASSES;
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::ShardStore;
@@ -17,6 +18,10 @@ use millefeuille_proto::v1;
 use millefeuille_worker::process::{self, exit};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
+
+use super::training::Training;
+use crate::runs::{Resumed, RunDir, RunError, State};
+use crate::see::history::Row;
 
 /// The hidden subcommand that [`probe`] runs.
 pub const PROBE: &str = "__probe";
@@ -32,6 +37,63 @@ pub struct Loaded {
     pub facts: Facts,
     /// Its samples.
     pub store: Arc<ShardStore>,
+}
+
+/// What became of [`make_ready`].
+#[derive(Debug)]
+pub struct Ready {
+    /// The run directory, back again.
+    pub run: Option<RunDir>,
+    /// The job, ready to be trained; or what is wrong.
+    pub(super) training: Result<Box<Beginning>, Failure>,
+}
+
+/// A job that is about to be trained.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub(super) training: Training,
+    pub(super) from: Start,
+    /// The lines of history that its run has.
+    pub(super) history: Vec<Row>,
+    /// What it goes on from, for people; nothing at the beginning.
+    pub(super) resumed: Option<String>,
+}
+
+/// Reads all that a job needs, and begins its run or goes on with it. Takes a while: not for the driver's task.
+pub fn make_ready(job: Job, mut run: RunDir) -> Ready {
+    let training = load(job).and_then(|loaded| {
+        let resumed = take_up(&mut run, &loaded);
+        let resumed =
+            resumed.map_err(|error| Failure { exit_code: exit::DATA, message: error.to_string() })?;
+        Ok(Box::new(Beginning::new(loaded, resumed)))
+    });
+    Ready { run: Some(run), training }
+}
+
+impl Beginning {
+    fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
+        let from = resumed.as_ref().map_or(Start::BEGINNING, Resumed::start);
+        let history = resumed.as_ref().map(Resumed::history).unwrap_or_default();
+        let text = resumed.as_ref().map(|resumed| resumed.text.clone());
+        Self { training: Training::new(loaded, resumed), from, history, resumed: text }
+    }
+}
+
+fn take_up(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, RunError> {
+    match run.record().state {
+        State::Queued => run.begin(&loaded.job).map(|()| None),
+        State::Running | State::Ended { .. } => {
+            let Facts { arithmetic, shapes_fingerprint, .. } = &loaded.facts;
+            run.resume(&loaded.job_sha256(), arithmetic, shapes_fingerprint).map(Some)
+        }
+    }
+}
+
+impl Loaded {
+    /// Hex SHA-256 of what determines the numbers.
+    pub fn job_sha256(&self) -> String {
+        self.job.sha256(self.store.file_hashes(), &self.job.blas_kernel.to_string())
+    }
 }
 
 /// How a process with the job's kernel computes.
@@ -61,6 +123,7 @@ pub fn load(mut job: Job) -> Result<Loaded, Failure> {
     let dataset = crate::data::read(&job.data.source).map_err(failure(exit::DATA))?;
     let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
     let spec = spec(&job, &store);
+    job.check_size(spec.inputs).map_err(failure(exit::USAGE))?;
     if spec.sizes.train == 0 {
         let message =
             format!("validation_split = {} leaves no sample to train on", job.data.validation_split);

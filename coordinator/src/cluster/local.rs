@@ -2,14 +2,15 @@
 //!
 //! A local worker is this very binary, started with a hidden subcommand, so that nothing need be found on a path.
 //! It knows the cluster's token, and ends when the pipe that is its standard input closes: however this process
-//! ends, none is left behind. One that dies is started again, with a back-off; five deaths within a minute are
-//! too many.
+//! ends, none is left behind. One that dies, or is put out because its answers were wrong, is started again with a
+//! back-off, as another instance; five deaths within a minute are too many. One that ends well was told to.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use millefeuille_core::job::BlasKernel;
+use millefeuille_worker::backoff::Backoff;
 use millefeuille_worker::process;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
@@ -23,8 +24,8 @@ pub const WORKER: &str = "__worker";
 
 const DEATHS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// One that lived so long was well: its death is the first again.
+const GOOD_LIFE: Duration = Duration::from_secs(10);
 
 /// How local workers are started.
 #[derive(Clone, Debug)]
@@ -65,6 +66,7 @@ impl Local {
         command.args(["--slots", &self.slots.to_string(), "--exit-with-parent"]);
         command.args(["--log-format", if self.json_log { "json" } else { "text" }]);
         command.env("MILLEFEUILLE_TOKEN", &self.token).env(process::STARTED_FOR, self.kernel.to_string());
+        command.env_remove(process::INSTANCE);
         if std::env::var_os("MILLEFEUILLE_LOG").is_none() {
             command.env("MILLEFEUILLE_LOG", "warn");
         }
@@ -83,20 +85,10 @@ impl Workers {
 /// Keeps one worker alive.
 async fn keep(local: Local, cluster: Handle) {
     let mut deaths: Vec<Instant> = Vec::new();
-    let mut wait = FIRST_WAIT;
+    let mut backoff = Backoff::new();
     loop {
-        let how = match local.spawn() {
-            Ok(mut child) => {
-                // Waiting for a child closes its input, and that would end it: the pipe is held beside it.
-                let _pipe = child.stdin.take();
-                match child.wait().await {
-                    Ok(status) if status.success() => return,
-                    Ok(status) => status.to_string(),
-                    Err(error) => error.to_string(),
-                }
-            }
-            Err(error) => format!("it cannot be started: {error}"),
-        };
+        let born = Instant::now();
+        let Some(how) = live(&local).await else { return };
         deaths.retain(|death| death.elapsed() < WITHIN);
         deaths.push(Instant::now());
         if deaths.len() >= DEATHS {
@@ -104,8 +96,26 @@ async fn keep(local: Local, cluster: Handle) {
                 format!("a worker process died {DEATHS} times within a minute ({how}); see its log above");
             return cluster.send(Input::NoLocalWorkers(message)).await;
         }
+        if born.elapsed() >= GOOD_LIFE {
+            backoff = Backoff::new();
+        }
+        let wait = backoff.next_wait();
         warn!("a worker process died ({how}); starting it again in {} ms", wait.as_millis());
         tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// One life of a worker, from its start to its end: how it died, unless it ended well.
+async fn live(local: &Local) -> Option<String> {
+    let mut child = match local.spawn() {
+        Ok(child) => child,
+        Err(error) => return Some(format!("it cannot be started: {error}")),
+    };
+    // Waiting for a child closes its input, and that would end it: the pipe is held beside it.
+    let _pipe = child.stdin.take();
+    match child.wait().await {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(status.to_string()),
+        Err(error) => Some(error.to_string()),
     }
 }

@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millefeuille_core::control::{Event, Failure, Hello, JobId, WorkId, WorkerId};
+use millefeuille_core::control::{Digest, Event, Failure, Hello, JobId, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::learn::elementwise;
 use millefeuille_core::learn::tree::{Node, Tree};
 use millefeuille_proto::v1::session_response::Message as Down;
 use millefeuille_proto::{v1, wire};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::Handle;
-use super::disk::Written;
-use super::load::Loaded;
+use super::disk::{Claimed, Written};
+use super::load::Ready;
 
 /// Messages that may wait for one worker. A worker that lets more pile up has stopped reading.
 pub(super) const SESSION_OUTBOX: usize = 64;
@@ -27,6 +29,8 @@ pub enum Input {
     Connected(Box<Connected>),
     /// A worker has sent a node's sum.
     Result(Box<NodeResult>),
+    /// The coordinator has computed a node itself.
+    Arbitrated(Box<Arbitrated>),
     /// What concerns the control machine alone.
     Event(Event),
     /// Somebody submits a job: a TOML job file, and a key of the client's choice.
@@ -45,12 +49,14 @@ pub enum Input {
         /// Takes the job as it is then.
         reply: oneshot::Sender<Result<v1::Job, Status>>,
     },
-    /// A job's data is read.
+    /// A submission is on disk, or can't be.
+    Claimed(Box<Claimed>),
+    /// A job's data is read, and its run directory ready.
     Loaded {
         /// Which job.
         job: JobId,
         /// What was read, or why not.
-        loaded: Result<Box<Loaded>, Failure>,
+        loaded: Box<Ready>,
     },
     /// The disk thread has written something.
     Written {
@@ -74,6 +80,16 @@ pub struct Connected {
     pub(super) cpu: String,
     pub(super) outbox: mpsc::Sender<Outgoing>,
     pub(super) traffic: Arc<Traffic>,
+    /// Dropped with the session: then its reader stops.
+    pub(super) reading: oneshot::Sender<()>,
+}
+
+/// A node that the coordinator has computed itself; no sum if it can't compute this job.
+#[derive(Debug)]
+pub struct Arbitrated {
+    pub(super) work: WorkId,
+    pub(super) node: Node,
+    pub(super) sum: Option<Sum>,
 }
 
 /// A node's sum, as a worker sent it.
@@ -83,6 +99,7 @@ pub struct NodeResult {
     pub(super) work: WorkId,
     pub(super) node: Node,
     pub(super) sum: Sum,
+    pub(super) finite: bool,
     pub(super) busy: Duration,
 }
 
@@ -94,6 +111,26 @@ pub(super) struct Sum {
     pub(super) loss_sum: f64,
     pub(super) correct: u64,
     pub(super) samples: u64,
+    /// Of the samples that each piece gathered, in shard order.
+    pub(super) sample_digests: Vec<[u8; 32]>,
+}
+
+impl Sum {
+    /// Whether every number in it is finite.
+    pub(super) fn is_finite(&self) -> bool {
+        self.loss_sum.is_finite() && elementwise::all_finite(&self.gradient)
+    }
+
+    /// SHA-256 of its bits, samples included.
+    pub(super) fn digest(&self) -> Digest {
+        let mut hash = Sha256::new();
+        hash.update(bytemuck::cast_slice::<f32, u8>(&self.gradient));
+        hash.update(self.loss_sum.to_bits().to_le_bytes());
+        hash.update(self.correct.to_le_bytes());
+        hash.update(self.samples.to_le_bytes());
+        self.sample_digests.iter().for_each(|digest| hash.update(digest));
+        hash.finalize().into()
+    }
 }
 
 /// A message to a worker, and the bulk data that follows it.
@@ -144,6 +181,11 @@ impl Traffic {
     /// Something was sent.
     pub(super) fn send(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes sent and received so far.
+    pub(super) fn moved(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
     }
 
     /// How long ago anything came.

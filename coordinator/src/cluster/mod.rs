@@ -9,6 +9,7 @@
 //! `coordinator train` without a cluster runs exactly this on a free loopback port, with worker processes of its
 //! own ([`local`]).
 
+mod arbiter;
 mod cluster_service;
 mod disk;
 mod driver;
@@ -17,6 +18,8 @@ pub mod local;
 mod messages;
 mod status;
 mod training;
+mod waiting;
+mod words;
 mod worker_service;
 
 use std::path::PathBuf;
@@ -51,6 +54,10 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// Where runs are made: a run is a directory in it.
     pub runs_dir: PathBuf,
+    /// Whether unfinished and queued runs that are there go on.
+    pub resumes: bool,
+    /// The client's key of the job that this cluster is to serve, if there is one.
+    pub job_key: Option<String>,
     /// The directory of the first job, if it is fixed.
     pub first_run: Option<RunDir>,
     /// What workers must know to be let in.
@@ -71,9 +78,21 @@ impl Config {
             wait_workers: None,
             max_workers: 1024,
             heartbeat_deadline: Duration::from_secs(5),
+            stall_deadline: Duration::from_secs(60),
+            checkpoint_interval: Some(Duration::from_secs(10)),
+            audit_rate: 0.0,
         };
         let heartbeat_interval = Duration::from_secs(1);
-        Self { control, heartbeat_interval, runs_dir, first_run: None, token: None, max_queued: 1024 }
+        Self {
+            control,
+            heartbeat_interval,
+            runs_dir,
+            resumes: false,
+            job_key: None,
+            first_run: None,
+            token: None,
+            max_queued: 1024,
+        }
     }
 }
 
@@ -139,7 +158,9 @@ impl Cluster {
     /// # Errors
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
-        let Self { driver, handle, services } = self;
+        let Self { mut driver, handle, services } = self;
+        // Before anybody can ask: a follower that comes back must find its job.
+        driver.find_runs();
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
         let mut server = tokio::spawn(serve(listener, services, handle.clone(), stopped));

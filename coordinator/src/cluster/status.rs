@@ -4,13 +4,16 @@
 //! nothing but steps happens, twenty times a second.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use millefeuille_core::control::{Arithmetic, JobId, JobState, Member, Outcome, Phase, Waiting, WorkerId};
+use millefeuille_core::control::{Arithmetic, JobId, JobState, Member, Outcome, Phase, WorkerId};
 use millefeuille_proto::v1;
 use millefeuille_worker::process::exit;
 
 use super::driver::{Driver, Record, Session};
+use super::waiting::{self, Wait};
 use crate::report::Shown;
+use crate::runs::{Ending, checkpoint};
 use crate::see::history::Row;
 
 /// A snapshot of the cluster.
@@ -26,7 +29,7 @@ pub(super) struct Status {
 #[derive(Clone, Debug)]
 pub(super) struct JobStatus {
     pub(super) job: v1::Job,
-    pub(super) history: Vec<v1::Epoch>,
+    pub(super) history: Arc<Vec<Row>>,
     pub(super) progress: Option<v1::Progress>,
     pub(super) outcome: Option<v1::Outcome>,
 }
@@ -42,7 +45,7 @@ impl Status {
 pub(super) fn of(driver: &Driver) -> Status {
     let jobs = driver.jobs.iter().rev().map(|(&number, record)| JobStatus {
         job: job(driver, number),
-        history: record.history.iter().map(epoch).collect(),
+        history: Arc::clone(&record.history),
         progress: progress(driver, number),
         outcome: outcome(driver, number, record),
     });
@@ -62,19 +65,30 @@ pub(super) fn of(driver: &Driver) -> Status {
 pub(super) fn job(driver: &Driver, number: JobId) -> v1::Job {
     let Some(record) = driver.jobs.get(&number) else { return v1::Job::default() };
     let state = driver.control.job_state(number);
+    let runs = driver.control.running() == Some(number);
+    let wait = if runs { Wait::of(&driver.control, driver.now()) } else { Wait::default() };
     v1::Job {
         id: record.id.clone(),
         name: record.job.name.clone(),
-        state: job_state(state).into(),
+        state: job_state(state, record).into(),
         run_dir: record.run_dir.clone(),
         queue_place: driver.control.queue_place(number).unwrap_or(0) as u32,
-        detail: detail(driver, number, state),
+        detail: if runs { wait.what } else { ending(driver, number, state) },
+        waiting_seconds: wait.lasts.as_secs_f64(),
+        next: wait.next,
         epochs: record.job.fit.epochs,
         steps_per_epoch: record.steps_per_epoch,
     }
 }
 
-fn job_state(state: Option<&JobState>) -> v1::JobState {
+fn job_state(state: Option<&JobState>, record: &Record) -> v1::JobState {
+    if let Some(ending) = &record.ended {
+        return match ending.exit_code {
+            exit::DONE => v1::JobState::Done,
+            exit::INTERRUPTED => v1::JobState::Cancelled,
+            _ => v1::JobState::Failed,
+        };
+    }
     match state {
         None => v1::JobState::Unspecified,
         Some(JobState::Queued) => v1::JobState::Queued,
@@ -86,44 +100,33 @@ fn job_state(state: Option<&JobState>) -> v1::JobState {
     }
 }
 
-/// What the job is waiting for, or why it ended.
-fn detail(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
+/// Why the job ended.
+fn ending(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
+    let ended = driver.jobs.get(&number).and_then(|record| record.ended.as_ref());
+    if let Some(ending) = ended.filter(|ending| !matches!(ending.exit_code, exit::DONE | exit::INTERRUPTED)) {
+        return ending.message.clone();
+    }
     match state {
         Some(JobState::Ended(Outcome::Done | Outcome::Cancelled)) => String::new(),
-        Some(JobState::Ended(outcome)) => describe(outcome),
-        _ if driver.control.running() == Some(number) => waiting(&driver.control.waiting()),
+        Some(JobState::Ended(outcome)) => {
+            driver.jobs.get(&number).map_or_else(String::new, |job| describe(job, outcome))
+        }
         _ => String::new(),
     }
 }
 
-fn waiting(waiting: &Waiting) -> String {
-    let names = |workers: &[WorkerId]| workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match waiting {
-        Waiting::Nothing => String::new(),
-        Waiting::Data => "reading the data".to_string(),
-        Waiting::Workers { present, needed, .. } => {
-            format!(
-                "waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator ADDR)"
-            )
-        }
-        Waiting::Samples(workers) => format!("waiting for samples to reach {}", names(workers)),
-        Waiting::Results { work, workers } if workers.is_empty() => format!("closing {work}"),
-        Waiting::Results { work, workers } => format!("waiting for {work} from {}", names(workers)),
-        Waiting::Disk => "writing the result".to_string(),
-    }
-}
-
 /// How a job ended, for people.
-pub(super) fn describe(outcome: &Outcome) -> String {
+pub(super) fn describe(record: &Record, outcome: &Outcome) -> String {
     match outcome {
         Outcome::Done => "done".to_string(),
         Outcome::Cancelled => "cancelled".to_string(),
-        Outcome::Diverged { work } => format!(
-            "training diverged: the loss is not finite after {work} (try a smaller --learning-rate, or scaled input)"
-        ),
-        Outcome::WorkerLost { worker, during, how } => {
+        Outcome::Diverged { work } => {
+            let before = record.checkpoint.map(|tag| checkpoint::data_file(record.run_dir.as_ref(), tag));
+            let before = before.map(|path| format!("; the state before is in {}", path.display()));
             format!(
-                "{worker} was lost during {during}: {how} (start the job again; its result will be the same)"
+                "training diverged: the loss is not finite after {work}{} (try a smaller --learning-rate, or scaled \
+                 input)",
+                before.unwrap_or_default()
             )
         }
         Outcome::TooFewWorkers { present, needed, waited } => format!(
@@ -135,22 +138,27 @@ pub(super) fn describe(outcome: &Outcome) -> String {
 }
 
 /// How the commands exit after it.
-fn exit_code(outcome: &Outcome) -> u8 {
+pub(super) fn exit_code(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Done => exit::DONE,
         Outcome::Cancelled => exit::INTERRUPTED,
         Outcome::Diverged { .. } => exit::DIVERGED,
-        Outcome::WorkerLost { .. } | Outcome::TooFewWorkers { .. } => exit::TOO_FEW_WORKERS,
+        Outcome::TooFewWorkers { .. } => exit::TOO_FEW_WORKERS,
         Outcome::Broken(failure) => failure.exit_code,
     }
 }
 
 fn outcome(driver: &Driver, number: JobId, record: &Record) -> Option<v1::Outcome> {
+    let weights_sha256 = record.history.last().map(|row| row.weights_sha256.clone()).unwrap_or_default();
+    if let Some(Ending { exit_code, message }) = record.ended.clone() {
+        let exit_code = exit_code.into();
+        return Some(v1::Outcome { exit_code, message, weights_sha256, predictions: Vec::new() });
+    }
     let Some(JobState::Ended(outcome)) = driver.control.job_state(number) else { return None };
     Some(v1::Outcome {
         exit_code: exit_code(outcome).into(),
-        message: describe(outcome),
-        weights_sha256: record.weights_sha256.clone(),
+        message: describe(record, outcome),
+        weights_sha256,
         predictions: record.shown.iter().map(prediction).collect(),
     })
 }
@@ -166,7 +174,8 @@ fn prediction(shown: &Shown) -> v1::Prediction {
     }
 }
 
-fn epoch(row: &Row) -> v1::Epoch {
+/// A line of history as it travels.
+pub(super) fn epoch(row: &Row) -> v1::Epoch {
     v1::Epoch {
         epoch: row.epoch as u32,
         loss: row.loss,
@@ -198,7 +207,7 @@ fn progress(driver: &Driver, number: JobId) -> Option<v1::Progress> {
 }
 
 fn step_time(driver: &Driver) -> v1::StepTime {
-    let Some(clock) = driver.training.as_ref().map(|training| training.clock) else {
+    let Some(clock) = driver.training.as_ref().map(|training| &training.clock) else {
         return v1::StepTime::default();
     };
     v1::StepTime {
@@ -240,5 +249,6 @@ fn worker(driver: &Driver, id: WorkerId, member: &Member, session: &Session, rat
         bytes_sent: load(&session.traffic.sent),
         bytes_received: load(&session.traffic.received),
         last_heard_seconds: session.traffic.silence().as_secs_f64(),
+        detail: waiting::of_worker(&driver.control, driver.now(), id),
     }
 }

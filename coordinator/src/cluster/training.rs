@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millefeuille_core::control::{Phase, WorkId, WorkerId};
+use millefeuille_core::control::{Author, Hello, Phase, Start, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::elementwise::add_assign;
@@ -17,11 +17,18 @@ use millefeuille_core::learn::optimizer::OptimizerState;
 use millefeuille_core::learn::tree::{Inserted, Node, Reduction, Tree};
 use millefeuille_proto::wire::Pool;
 
+use super::arbiter;
+use super::disk::Snapshot;
 use super::load::Loaded;
 use super::messages::Sum;
+use crate::runs::checkpoint::Partial;
+use crate::runs::ledger::Ledger;
+use crate::runs::receipt::Participation;
+use crate::runs::{Checkpoint, Resumed};
 use crate::see::history::Row;
 
 /// The state of the running job.
+#[derive(Debug)]
 pub(super) struct Training {
     pub(super) job: Job,
     pub(super) loaded: Loaded,
@@ -32,7 +39,18 @@ pub(super) struct Training {
     /// The tag of the parameters that each worker has.
     sent: BTreeMap<WorkerId, u64>,
     reduction: Option<Reduction<Sum>>,
+    /// Results that are compared with others before one of them is used.
+    aside: BTreeMap<(Node, Author), Sum>,
     figures: Figures,
+    ledger: Ledger,
+    /// Optimizer steps taken.
+    steps_taken: u64,
+    /// Who was asked for something: the instance and the name of each session.
+    asked: BTreeMap<WorkerId, (String, String)>,
+    /// Whose results were used in which steps; of those who were put out, apart.
+    participation: Participation,
+    suspects: Participation,
+    pub(super) job_sha256: String,
     pub(super) clock: Clock,
 }
 
@@ -71,23 +89,108 @@ struct Figures {
 }
 
 impl Training {
-    pub(super) fn new(loaded: Loaded) -> Self {
+    /// At the beginning of a job, or where its run goes on.
+    pub(super) fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
         let job = loaded.job.clone();
         let model = Arc::new(Model::new(loaded.spec.inputs as usize, &job.layers));
-        let pool = Pool::default();
-        let parameters = pool.lend(model.initial_parameters(job.seed));
-        Self {
+        let mut training = Self {
+            job_sha256: loaded.job_sha256(),
             optimizer: OptimizerState::new(&job.compile.optimizer, model.parameter_count()),
+            ledger: Ledger::default(),
+            steps_taken: 0,
+            asked: BTreeMap::new(),
+            participation: Participation::default(),
+            suspects: Participation::default(),
+            parameters: Bytes::new(),
+            pool: Pool::default(),
             job,
             loaded,
             model,
-            pool,
-            parameters,
             sent: BTreeMap::new(),
             reduction: None,
+            aside: BTreeMap::new(),
             figures: Figures::default(),
             clock: Clock::new(),
+        };
+        match resumed {
+            Some(Resumed { ledger, checkpoint, .. }) => training.go_on(ledger, checkpoint),
+            None => training.start_over(),
         }
+        training
+    }
+
+    fn start_over(&mut self) {
+        self.parameters = self.pool.lend(self.model.initial_parameters(self.job.seed));
+    }
+
+    fn go_on(&mut self, ledger: Ledger, checkpoint: Option<Checkpoint>) {
+        self.ledger = ledger;
+        let Some(checkpoint) = checkpoint else { return self.start_over() };
+        self.parameters = self.pool.lend(checkpoint.values());
+        let Partial { loss_sum, correct, samples, seconds } = checkpoint.partial;
+        self.figures.train = Means { loss_sum, correct, samples };
+        self.clock.go_on_after(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        self.optimizer = checkpoint.optimizer;
+        self.steps_taken = checkpoint.parameter_tag;
+        self.participation = checkpoint.participation;
+        self.suspects = checkpoint.suspects;
+    }
+
+    /// A copy of the state between two steps, from which the job can go on.
+    pub(super) fn snapshot(&self, from: Start) -> Snapshot {
+        let begun = from.position.step > 0;
+        let Means { loss_sum, correct, samples } = self.figures.train;
+        let partial = Partial { loss_sum, correct, samples, seconds: self.clock.epoch().as_secs_f64() };
+        Snapshot {
+            from,
+            parameters: self.parameters(),
+            optimizer: self.optimizer.clone(),
+            partial: if begun { partial } else { Partial::default() },
+            ledger: self.ledger.state(),
+            participation: self.participation.clone(),
+            suspects: self.suspects.clone(),
+        }
+    }
+
+    /// Optimizer steps taken.
+    pub(super) fn steps_taken(&self) -> u64 {
+        self.steps_taken
+    }
+
+    /// A worker is asked for something.
+    pub(super) fn asked(&mut self, worker: WorkerId, hello: &Hello) {
+        let who = || (hello.instance_id.clone(), hello.name.clone());
+        self.asked.entry(worker).or_insert_with(who);
+    }
+
+    /// A result of this worker is used, which may have gone in the meantime.
+    pub(super) fn took_part(&mut self, worker: WorkerId, work: WorkId) {
+        if let Some((instance_id, name)) = self.asked.get(&worker) {
+            self.participation.add(instance_id, name, work.parameter_tag);
+        }
+    }
+
+    /// Processes that were put out, with what is known of why.
+    pub(super) fn put_out(&self) -> BTreeMap<String, String> {
+        let why = |(instance_id, _)| {
+            (String::from(instance_id), "its answers were found to be wrong before".into())
+        };
+        self.suspects.iter().map(why).collect()
+    }
+
+    /// A worker was put out: what it had part in is not to be trusted.
+    pub(super) fn accuse(&mut self, instance_id: &str) {
+        self.participation.accuse(instance_id, &mut self.suspects);
+    }
+
+    /// Who was put out.
+    pub(super) fn suspects(&self) -> &Participation {
+        &self.suspects
+    }
+
+    /// Ends the epoch in the ledger; gives its lines.
+    pub(super) fn end_epoch(&mut self, epoch: u32) -> String {
+        self.ledger.end_epoch(epoch)
     }
 
     pub(super) fn store(&self) -> &Arc<ShardStore> {
@@ -115,6 +218,7 @@ impl Training {
         let facts = &self.loaded.facts;
         let present = facts.present(work.phase, work.step);
         self.reduction = Some(Reduction::new(Tree::new(facts.shards), &present));
+        self.aside.clear();
         if work.phase == Phase::Train && work.step == 0 {
             self.figures = Figures::default();
             self.clock.begin_epoch();
@@ -128,7 +232,33 @@ impl Training {
         let values = if work.phase == Phase::Train { self.model.parameter_count() } else { 0 };
         let of_shard = |shard| u64::from(facts.samples(work.phase, work.step, shard));
         let samples: u64 = (node.first..node.end).map(of_shard).sum();
-        sum.gradient.len() == values && sum.samples == samples && sum.correct <= samples
+        let pieces = (node.first..node.end).filter(|&shard| of_shard(shard) > 0).count();
+        let counts = sum.samples == samples && sum.correct <= samples;
+        sum.gradient.len() == values && counts && sum.sample_digests.len() == pieces
+    }
+
+    /// What the coordinator needs to compute a node itself.
+    pub(super) fn arbiter(&self, work: WorkId, node: Node) -> arbiter::Task {
+        arbiter::Task {
+            work,
+            node,
+            kernel: self.job.blas_kernel.clone(),
+            spec: self.loaded.spec.clone(),
+            plan: self.loaded.facts.plan,
+            model: Arc::clone(&self.model),
+            store: Arc::clone(self.store()),
+            parameters: self.parameters(),
+        }
+    }
+
+    /// Puts a result aside.
+    pub(super) fn keep(&mut self, node: Node, author: Author, sum: Sum) {
+        self.aside.insert((node, author), sum);
+    }
+
+    /// Takes back what was put aside.
+    pub(super) fn kept(&mut self, node: Node, author: Author) -> Option<Sum> {
+        self.aside.remove(&(node, author))
     }
 
     /// Puts a node's sum into the tree.
@@ -150,12 +280,16 @@ impl Training {
         let Some((mut left, right)) = pair else {
             unreachable!("the control machine closes complete trees only")
         };
+        let mut sample_digests = std::mem::take(&mut left.sample_digests);
+        sample_digests.extend(right.iter().flat_map(|right| &right.sample_digests));
         let total = Sum {
             gradient: Vec::new(),
+            sample_digests,
             loss_sum: left.loss_sum + right.as_ref().map_or(0.0, |right| right.loss_sum),
             correct: left.correct + right.as_ref().map_or(0, |right| right.correct),
             samples: left.samples + right.as_ref().map_or(0, |right| right.samples),
         };
+        self.enter_into_ledger(work, &total.sample_digests);
         let gradients = (std::mem::take(&mut left.gradient), right.map(|right| right.gradient));
         match work.phase {
             Phase::Train => {
@@ -171,6 +305,14 @@ impl Training {
         total.loss_sum.is_finite()
     }
 
+    fn enter_into_ledger(&mut self, work: WorkId, digests: &[[u8; 32]]) {
+        let facts = &self.loaded.facts;
+        for (&shard, digest) in facts.present(work.phase, work.step).iter().zip(digests) {
+            let samples = facts.samples(work.phase, work.step, shard);
+            self.ledger.piece(work.epoch, work.phase, shard, samples.into(), digest);
+        }
+    }
+
     fn step(&mut self, (left, right): (Vec<f32>, Option<Vec<f32>>), samples: u64) {
         let mut next = self.pool.take(self.model.parameter_count());
         let parameters = bytemuck::cast_slice(&self.parameters);
@@ -181,6 +323,7 @@ impl Training {
         self.pool.give(left);
         right.into_iter().for_each(|right| self.pool.give(right));
         self.parameters = self.pool.lend(next);
+        self.steps_taken += 1;
     }
 
     /// Loss and accuracy over the epoch so far.
@@ -208,19 +351,23 @@ impl Training {
 fn add(left: &mut Sum, right: Sum, pool: &Pool) {
     add_assign(&mut left.gradient, &right.gradient);
     pool.give(right.gradient);
+    left.sample_digests.extend(right.sample_digests);
     left.loss_sum += right.loss_sum;
     left.correct += right.correct;
     left.samples += right.samples;
 }
 
 /// How fast it goes: means over the last steps, in milliseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Clock {
     epoch: Instant,
+    /// What of the epoch an earlier life of the coordinator has taken.
+    before: Duration,
     step: Instant,
     first_result: Option<Instant>,
     reduce: Duration,
-    longest_busy: Duration,
+    /// How long each worker's slots were busy with this step.
+    busy: BTreeMap<WorkerId, Duration>,
     pub(super) step_ms: f64,
     pub(super) compute_ms: f64,
     pub(super) wait_ms: f64,
@@ -237,10 +384,11 @@ impl Clock {
         let now = Instant::now();
         Self {
             epoch: now,
+            before: Duration::ZERO,
             step: now,
             first_result: None,
             reduce: Duration::ZERO,
-            longest_busy: Duration::ZERO,
+            busy: BTreeMap::new(),
             step_ms: 0.0,
             compute_ms: 0.0,
             wait_ms: 0.0,
@@ -252,24 +400,31 @@ impl Clock {
 
     fn begin_epoch(&mut self) {
         self.epoch = Instant::now();
+        self.before = Duration::ZERO;
+    }
+
+    /// Goes on with an epoch that has taken so long before.
+    fn go_on_after(&mut self, before: Duration) {
+        self.epoch = Instant::now();
+        self.before = before;
     }
 
     /// Time since the epoch began.
     pub(super) fn epoch(&self) -> Duration {
-        self.epoch.elapsed()
+        self.before + self.epoch.elapsed()
     }
 
     fn begin_step(&mut self) {
         self.step = Instant::now();
         self.first_result = None;
         self.reduce = Duration::ZERO;
-        self.longest_busy = Duration::ZERO;
+        self.busy.clear();
     }
 
-    /// A result has come, of which this worker's slots were busy so long, each on its own part.
-    pub(super) fn result(&mut self, busy_a_slot: Duration) {
+    /// A result has come, with which this worker's slots were busy so long, each on its own part.
+    pub(super) fn result(&mut self, worker: WorkerId, busy_a_slot: Duration) {
         self.first_result.get_or_insert_with(Instant::now);
-        self.longest_busy = self.longest_busy.max(busy_a_slot);
+        *self.busy.entry(worker).or_default() += busy_a_slot;
     }
 
     fn reduced(&mut self, since: Instant) {
@@ -282,7 +437,7 @@ impl Clock {
         }
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         let step = ms(self.step.elapsed());
-        let compute = ms(self.longest_busy).min(step);
+        let compute = ms(self.busy.values().copied().max().unwrap_or_default()).min(step);
         let wait = self.first_result.map_or(0.0, |first| ms(first.elapsed()));
         let reduce = ms(self.reduce);
         let wire = (step - compute - reduce).max(0.0);

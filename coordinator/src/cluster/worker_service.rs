@@ -16,7 +16,7 @@ use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::worker_server::Worker;
 use millefeuille_proto::wire::{self, Assembly};
 use millefeuille_proto::{PROTOCOL_VERSION, convert, v1};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -25,6 +25,8 @@ use super::messages::{Connected, Input, NodeResult, Outbox, SESSION_OUTBOX, Serv
 
 /// How long a new session may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a session that the coordinator has ended is still read.
+const LINGER: Duration = Duration::from_secs(2);
 
 pub(super) struct WorkerService {
     shared: Arc<Shared>,
@@ -61,17 +63,19 @@ impl Worker for WorkerService {
         let worker = WorkerId(self.shared.next_worker.fetch_add(1, Ordering::Relaxed));
         let (outbox, outgoing) = mpsc::channel(SESSION_OUTBOX);
         let traffic = Arc::new(Traffic::new());
+        let (reading, over) = oneshot::channel();
         let connected = Connected {
             worker,
             hello: Hello::try_from(&hello)?,
-            build: hello.build,
-            cpu: hello.cpu,
+            build: convert::text(&hello.build),
+            cpu: convert::text(&hello.cpu),
             outbox,
             traffic: Arc::clone(&traffic),
+            reading,
         };
+        // From here on its reader looks after the session, whatever becomes of this call.
         self.shared.sessions().insert(worker.0, Arc::clone(&traffic));
-        self.shared.services.outbox.send(Input::Connected(Box::new(connected))).await;
-        tokio::spawn(Arc::clone(&self.shared).listen(worker, incoming, Arc::clone(&traffic)));
+        tokio::spawn(Arc::clone(&self.shared).listen(connected, incoming, over));
         let outgoing = ReceiverStream::new(outgoing).flat_map(|outgoing| stream::iter(outgoing.expand()));
         let counted =
             outgoing.inspect(move |message| traffic.send(message.as_ref().map_or(0, payload_bytes)));
@@ -150,15 +154,27 @@ impl Shared {
     /// Takes in what a worker sends, to the end of its session.
     async fn listen(
         self: Arc<Self>,
-        worker: WorkerId,
+        connected: Connected,
         mut incoming: Streaming<v1::SessionRequest>,
-        traffic: Arc<Traffic>,
+        over: oneshot::Receiver<()>,
     ) {
         let inbox = self.services.outbox.clone();
+        let (worker, traffic) = (connected.worker, Arc::clone(&connected.traffic));
+        inbox.send(Input::Connected(Box::new(connected))).await;
         let mut reader =
             Reader { worker, inbox: &inbox, serving: self.services.serving.clone(), result: None };
+        // The driver drops its end with the session. What it said last gets a moment to arrive.
+        let lingering = async {
+            let _ = over.await;
+            tokio::time::sleep(LINGER).await;
+        };
+        let mut lingering = std::pin::pin!(lingering);
         let departure = loop {
-            match incoming.message().await {
+            let message = tokio::select! {
+                message = incoming.message() => message,
+                () = &mut lingering => break Departure::Closed,
+            };
+            match message {
                 Ok(Some(v1::SessionRequest { message: Some(message) })) => {
                     if let Some(departure) = reader.read(message, &traffic).await {
                         break departure;
@@ -200,9 +216,12 @@ impl Reader<'_> {
     async fn read(&mut self, message: Up, traffic: &Traffic) -> Option<Departure> {
         traffic.hear(if let Up::Chunk(chunk) = &message { chunk.data.len() } else { 0 });
         let read = match message {
-            Up::Goodbye(v1::Goodbye { reason }) => return Some(Departure::Goodbye(reason)),
+            Up::Goodbye(v1::Goodbye { reason }) => {
+                return Some(Departure::Goodbye(convert::text(&reason)));
+            }
             Up::Chunk(chunk) => self.chunk(&chunk.data).await,
             Up::Drain(v1::Drain { reason }) => {
+                let reason = convert::text(&reason);
                 self.inbox.event(Event::Drain { worker: self.worker, reason }).await;
                 Ok(())
             }
@@ -266,19 +285,26 @@ impl Reader<'_> {
         else {
             return Ok(());
         };
+        let sum = Sum {
+            gradient: assembly.into_values(),
+            loss_sum: header.loss_sum,
+            correct: header.correct,
+            samples: header.samples,
+            sample_digests: header.sample_digests.iter().map(digest).collect::<Result<_, _>>()?,
+        };
         let result = NodeResult {
             worker: self.worker,
             work: convert::required(header.id, "id")?.try_into()?,
             node: convert::node(convert::required(header.node, "node")?, &serving.tree)?,
-            sum: Sum {
-                gradient: assembly.into_values(),
-                loss_sum: header.loss_sum,
-                correct: header.correct,
-                samples: header.samples,
-            },
+            finite: sum.is_finite(),
+            sum,
             busy: Duration::from_nanos(header.busy_ns),
         };
         self.inbox.send(Input::Result(Box::new(result))).await;
         Ok(())
     }
+}
+
+fn digest(bytes: &bytes::Bytes) -> Result<[u8; 32], Status> {
+    bytes.as_ref().try_into().map_err(|_| Status::invalid_argument("a sample digest is not 32 bytes"))
 }

@@ -1,8 +1,12 @@
 //! `model.safetensors`: the layers' `F32` tensors, named and shaped as Keras does.
 
-use millefeuille_core::learn::model::Model;
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::model::{Model, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+
+/// More bytes than any file of a model has: as many parameters as a job may have, and the header.
+pub const MAX_FILE_BYTES: u64 = (1 << 30) + (1 << 20);
 
 /// The file's content.
 ///
@@ -25,41 +29,57 @@ pub fn encode(parameters: &[f32], model: &Model) -> Result<Vec<u8>, String> {
 /// What does not fit the model.
 pub fn decode(bytes: &[u8], model: &Model) -> Result<Vec<f32>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
-    let mut parameters = vec![0.0; model.parameter_count()];
     let tensors = model.tensors();
-    for tensor in &tensors {
-        let view =
-            file.tensor(&tensor.name).map_err(|_| misfit(&format!("it has no tensor {}", tensor.name)))?;
-        if view.dtype() != Dtype::F32 || view.shape() != &tensor.shape[..] {
-            let (dtype, shape) = (view.dtype(), view.shape());
-            return Err(misfit(&format!(
-                "{} is {dtype:?} {shape:?}, not F32 {:?}",
-                tensor.name, tensor.shape
-            )));
-        }
+    let views = tensors.iter().map(|tensor| fitting(&file, tensor)).collect::<Result<Vec<_>, _>>()?;
+    if file.len() != tensors.len() {
+        return Err(misfit(&format!("it has {} tensors, the model {}", file.len(), tensors.len())));
+    }
+    // Only now is it known that the file has as many bytes as this takes.
+    let mut parameters = vec![0.0; model.parameter_count()];
+    for (tensor, view) in tensors.iter().zip(views) {
         let len: usize = tensor.shape.iter().product();
         let place: &mut [u8] = bytemuck::cast_slice_mut(&mut parameters[tensor.offset..tensor.offset + len]);
         place.copy_from_slice(view.data());
     }
-    if file.len() != tensors.len() {
-        return Err(misfit(&format!("it has {} tensors, the model {}", file.len(), tensors.len())));
-    }
     Ok(parameters)
 }
 
-/// How many values the model takes: the rows of its first kernel.
+/// The file's part for one of the model's.
+fn fitting<'a>(file: &SafeTensors<'a>, tensor: &Tensor) -> Result<TensorView<'a>, String> {
+    let view = file.tensor(&tensor.name).map_err(|_| misfit(&format!("it has no tensor {}", tensor.name)))?;
+    if view.dtype() == Dtype::F32 && view.shape() == &tensor.shape[..] {
+        return Ok(view);
+    }
+    let (dtype, shape) = (view.dtype(), view.shape());
+    Err(misfit(&format!("{} is {dtype:?} {shape:?}, not F32 {:?}", tensor.name, tensor.shape)))
+}
+
+/// The first parameter that is no finite number, in words, if there is one.
+pub fn not_finite(parameters: &[f32], model: &Model) -> Option<String> {
+    let place = parameters.iter().position(|value| !value.is_finite())?;
+    let tensors = model.tensors();
+    let tensor = tensors.iter().rev().find(|tensor| tensor.offset <= place)?;
+    let index = place - tensor.offset;
+    Some(format!(
+        "{} has {} at index {index}, which nothing can be computed with",
+        tensor.name, parameters[place]
+    ))
+}
+
+/// How many values the model takes: the rows of its first kernel. The job's model over so many has a size that a machine
+/// can hold.
 ///
 /// # Errors
-/// If there is none.
-pub fn inputs(bytes: &[u8]) -> Result<usize, String> {
+/// If there is none, or if no model of the job can be that large: a shape is what the file says, whatever it has in it.
+pub fn inputs(bytes: &[u8], job: &Job) -> Result<u32, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
     let kernel = file.tensor("dense/kernel").map_err(|_| misfit("it has no tensor dense/kernel"))?;
-    kernel
-        .shape()
-        .first()
-        .copied()
-        .filter(|&inputs| inputs > 0)
-        .ok_or_else(|| misfit("dense/kernel is empty"))
+    let rows = kernel.shape().first().copied().filter(|&rows| rows > 0);
+    let rows = rows.ok_or_else(|| misfit("dense/kernel is empty"))?;
+    let too_large = |what: String| misfit(&format!("dense/kernel is {:?}: {what}", kernel.shape()));
+    let inputs = u32::try_from(rows).map_err(|_| too_large(format!("{rows} rows are too many")))?;
+    job.check_size(inputs).map_err(too_large)?;
+    Ok(inputs)
 }
 
 fn misfit(what: &str) -> String {

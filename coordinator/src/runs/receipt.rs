@@ -1,6 +1,7 @@
-//! `receipt.json`: what went in, how it was computed, what came out.
+//! `receipt.json`: what went in, how it was computed, what came out, and who had part in it that is not to be trusted.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -26,6 +27,21 @@ pub struct Receipt {
     pub epoch_weights_sha256: Vec<String>,
     /// Hex SHA-256 of the trained parameters: little-endian f32 in layer order.
     pub weights_sha256: String,
+    /// Workers that were put out as faulty, with the steps that they had part in before. `coordinator verify` settles
+    /// whether these steps are right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<Suspect>,
+}
+
+/// A worker that was put out as faulty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// Its name, for people.
+    pub name: String,
+    /// The random id of its process.
+    pub instance_id: String,
+    /// The steps in which its results were used, counted from 0 over the whole run: `0–95, 100`.
+    pub steps: String,
 }
 
 /// The version of the format that this program writes.
@@ -34,4 +50,153 @@ pub const FORMAT: u32 = 1;
 /// Hex SHA-256 over parameters as they travel.
 pub fn weights_sha256(parameters: &[u8]) -> String {
     hex::encode(Sha256::digest(parameters))
+}
+
+/// Who had part in which steps, by the instance id of a worker's hello.
+///
+/// A step is named by its parameter tag: the number of optimizer steps before it, over the whole run. An evaluation
+/// counts with the step that comes next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Participation(BTreeMap<String, Part>);
+
+/// One worker's part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its name, for people.
+    pub name: String,
+    /// The steps in which its results were used.
+    pub steps: Steps,
+}
+
+/// A set of steps, as ascending ranges with gaps between them, both ends in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Steps(Vec<(u64, u64)>);
+
+impl Participation {
+    /// A result of this worker was used in this step. Cheap for steps that come in order.
+    pub fn add(&mut self, instance_id: &str, name: &str, parameter_tag: u64) {
+        if let Some(part) = self.0.get_mut(instance_id) {
+            return part.steps.insert(parameter_tag);
+        }
+        let mut part = Part { name: name.to_string(), steps: Steps::default() };
+        part.steps.insert(parameter_tag);
+        self.0.insert(instance_id.to_string(), part);
+    }
+
+    /// Moves a worker's part over to `suspects`: it was put out.
+    pub fn accuse(&mut self, instance_id: &str, suspects: &mut Self) {
+        let Some(part) = self.0.remove(instance_id) else { return };
+        let known = suspects.0.entry(instance_id.to_string()).or_default();
+        known.name = part.name;
+        part.steps.iter().for_each(|step| known.steps.insert(step));
+    }
+
+    /// Everybody, by instance id.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Part)> {
+        self.0.iter().map(|(instance_id, part)| (instance_id.as_str(), part))
+    }
+
+    /// Whether nobody had part in anything.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As the receipt lists them.
+    pub fn suspects(&self) -> Vec<Suspect> {
+        let suspect = |(instance_id, part): (&str, &Part)| Suspect {
+            name: part.name.clone(),
+            instance_id: instance_id.to_string(),
+            steps: part.steps.to_string(),
+        };
+        self.iter().map(suspect).collect()
+    }
+}
+
+impl Steps {
+    /// Adds a step.
+    pub fn insert(&mut self, step: u64) {
+        // Steps come in order, so the place is nearly always at the end.
+        let place = self.0.iter().rposition(|&(first, _)| first <= step).map_or(0, |before| before + 1);
+        match place.checked_sub(1).map(|before| &mut self.0[before]) {
+            Some((_, last)) if step <= *last => return,
+            Some((_, last)) if step == *last + 1 => *last = step,
+            _ => self.0.insert(place, (step, step)),
+        }
+        if place < self.0.len() {
+            self.join_neighbours();
+        }
+    }
+
+    fn join_neighbours(&mut self) {
+        self.0.dedup_by(|right, left| {
+            let meet = left.1 + 1 >= right.0;
+            if meet {
+                left.1 = left.1.max(right.1);
+            }
+            meet
+        });
+    }
+
+    /// Every step, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().flat_map(|&(first, last)| first..=last)
+    }
+}
+
+impl fmt::Display for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        for (index, &(first, last)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            match last - first {
+                0 => write!(f, "{comma}{first}")?,
+                _ => write!(f, "{comma}{first}–{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(of: &[u64]) -> Steps {
+        let mut steps = Steps::default();
+        of.iter().for_each(|&step| steps.insert(step));
+        steps
+    }
+
+    #[test]
+    fn steps_in_order_are_one_range() {
+        assert_eq!(steps(&[0, 0, 1, 2, 2, 3]).0, [(0, 3)]);
+        assert_eq!(steps(&[0, 1, 5, 6, 9]).to_string(), "0–1, 5–6, 9");
+        assert_eq!(steps(&[]).to_string(), "none");
+    }
+
+    #[test]
+    fn steps_in_any_order_make_the_same_ranges() {
+        assert_eq!(steps(&[7, 3, 5, 4, 8, 3, 0]), steps(&[0, 3, 4, 5, 7, 8]));
+        assert_eq!(steps(&[1, 3, 2]).0, [(1, 3)]);
+    }
+
+    #[test]
+    fn who_is_put_out_is_a_suspect_with_its_steps() {
+        let (mut participation, mut suspects) = (Participation::default(), Participation::default());
+        for step in 0..10 {
+            participation.add("a", "host:1", step);
+            participation.add("b", "host:2", step * 2);
+        }
+        participation.accuse("b", &mut suspects);
+        participation.accuse("nobody", &mut suspects);
+        assert_eq!(participation.iter().map(|(id, _)| id).collect::<Vec<_>>(), ["a"]);
+        let suspects = suspects.suspects();
+        assert_eq!(suspects.len(), 1);
+        assert_eq!((&*suspects[0].name, &*suspects[0].instance_id), ("host:2", "b"));
+        assert_eq!(suspects[0].steps, "0, 2, 4, 6, 8, 10, 12, 14, 16, 18");
+    }
 }

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use super::folded;
+
 /// What there is to tell. Counts and rows are those of the real arrays; nothing is computed here but text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overview {
@@ -24,8 +26,8 @@ pub struct Overview {
     pub first: Vec<(u8, Vec<f32>)>,
 }
 
-/// The text of `show data`, with a line feed after each line.
-pub fn overview(data: &Overview) -> String {
+/// The text of `show data` in lines of at most `columns`, with a line feed after each.
+pub fn overview(data: &Overview, columns: usize) -> String {
     let mut text = String::new();
     for (split, samples) in [("train", data.train), ("test", data.test)] {
         text += &inputs(data, split, samples);
@@ -33,8 +35,11 @@ pub fn overview(data: &Overview) -> String {
     }
     text += &split(data);
     text += &one_hot_rows(&data.first);
-    text
+    text.lines().map(|line| folded(line, columns, INDENT) + "\n").collect()
 }
+
+/// Where the text behind a name begins.
+const INDENT: usize = 9;
 
 fn inputs(data: &Overview, split: &str, samples: usize) -> String {
     let (height, width) = data.image;

@@ -13,6 +13,7 @@
 //! | [`progress`] | the progress bar of a fit, as Keras draws it |
 //! | [`history`] | a line, and a table, of the figures after each epoch |
 //! | [`figure`], [`chart`], [`plots`] | curves of accuracy and loss: what to draw, in the terminal, as SVG |
+//! | [`mod@format`] | what a file of images looks like, for those that are not read |
 //! | [`picture`] | the way in: a drawn or photographed digit made into an MNIST-like image |
 //! | [`table`] | aligned columns for all who print lists |
 //!
@@ -25,6 +26,7 @@ pub mod chart;
 pub mod data;
 pub mod digits;
 pub mod figure;
+pub mod format;
 pub mod history;
 pub mod picture;
 pub mod plots;
@@ -77,6 +79,22 @@ fn thousands(number: u64) -> String {
             text.push(',');
         }
         text.push(digit);
+    }
+    text
+}
+
+/// A line broken at its spaces so that it fits into `columns`, what follows the first break moved in by `indent`. A
+/// word is never broken.
+fn folded(line: &str, columns: usize, indent: usize) -> String {
+    let (mut text, mut last) = (String::new(), 0);
+    for word in line.split_inclusive(' ') {
+        if last + width(word.trim_end()) > columns && last > indent {
+            text.truncate(text.trim_end().len());
+            text += &format!("\n{:indent$}", "");
+            last = indent;
+        }
+        text += word;
+        last += width(word);
     }
     text
 }

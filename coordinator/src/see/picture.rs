@@ -25,6 +25,9 @@ const BOX: usize = 20;
 /// More pixels than any camera's picture; a bound on the memory that a few bytes of PNG can ask for.
 const MAX_PIXELS: u64 = 64_000_000;
 
+/// More bytes than a PNG of so many pixels has.
+pub const MAX_FILE_BYTES: u64 = 8 * MAX_PIXELS + (1 << 20);
+
 /// Ink must stand out from the paper by this much of 255 somewhere, or there is none.
 const FAINTEST_INK: f64 = 24.0;
 
@@ -111,8 +114,8 @@ impl Grey {
     }
 }
 
-/// Decodes a PNG of any colour type and depth. Colours become grey by their luma, what is transparent shows
-/// white, and of an animation only the first image counts.
+/// Decodes a PNG of any colour type and depth. Colours become grey by their luma, and of an animation only the first
+/// image counts. What is transparent shows white, or black under a drawing of light ink alone.
 ///
 /// # Errors
 /// [`PictureError`] for anything that is not a whole PNG of bearable size.
@@ -135,7 +138,7 @@ pub fn read_png(bytes: &[u8]) -> Result<Grey, PictureError> {
     let mut buffer = vec![0; reader.output_buffer_size().ok_or_else(damaged)?];
     let frame = reader.next_frame(&mut buffer).map_err(decoding)?;
     buffer.truncate(frame.buffer_size());
-    let pixels = grey_pixels(frame.color_type, buffer);
+    let pixels = grey_pixels(frame.color_type, buffer, width as usize);
     Grey::new(width as usize, height as usize, pixels).ok_or_else(damaged)
 }
 
@@ -148,16 +151,33 @@ fn decoding(error: png::DecodingError) -> PictureError {
     }
 }
 
-fn grey_pixels(colour: png::ColorType, samples: Vec<u8>) -> Vec<u8> {
-    match colour {
+fn grey_pixels(colour: png::ColorType, samples: Vec<u8>, width: usize) -> Vec<u8> {
+    let (grey, alpha): (Vec<u8>, Vec<u8>) = match colour {
         // Palettes were expanded by the decoder.
-        png::ColorType::Grayscale | png::ColorType::Indexed => samples,
-        png::ColorType::GrayscaleAlpha => samples.chunks_exact(2).map(|p| on_white(p[0], p[1])).collect(),
-        png::ColorType::Rgb => samples.chunks_exact(3).map(|p| luma(p[0], p[1], p[2])).collect(),
-        png::ColorType::Rgba => {
-            samples.chunks_exact(4).map(|p| on_white(luma(p[0], p[1], p[2]), p[3])).collect()
-        }
-    }
+        png::ColorType::Grayscale | png::ColorType::Indexed => return samples,
+        png::ColorType::Rgb => return samples.chunks_exact(3).map(|p| luma(p[0], p[1], p[2])).collect(),
+        png::ColorType::GrayscaleAlpha => samples.chunks_exact(2).map(|p| (p[0], p[1])).unzip(),
+        png::ColorType::Rgba => samples.chunks_exact(4).map(|p| (luma(p[0], p[1], p[2]), p[3])).unzip(),
+    };
+    let ground = if is_light_on_nothing(&grey, &alpha, width) { 0 } else { 255 };
+    grey.into_iter().zip(alpha).map(|(grey, alpha)| laid_on(ground, grey, alpha)).collect()
+}
+
+/// Whether this is light ink alone on a transparent ground, which would vanish on white.
+///
+/// The ground is transparent if most of the border is. Some dark ink means that the light is its paper, or part of the
+/// drawing; what little there is of it may be the fringe that a drawing program leaves.
+fn is_light_on_nothing(grey: &[u8], alpha: &[u8], width: usize) -> bool {
+    let border = Grey::new(width, alpha.len() / width.max(1), alpha.to_vec());
+    let (clear, all) = border
+        .iter()
+        .flat_map(Grey::border)
+        .fold((0, 0_usize), |(clear, all), alpha| (clear + usize::from(alpha < 128), all + 1));
+    let weight = |wanted: fn(u8) -> bool| -> u64 {
+        grey.iter().zip(alpha).filter(|&(&grey, _)| wanted(grey)).map(|(_, &alpha)| u64::from(alpha)).sum()
+    };
+    let (dark, ink) = (weight(|grey| grey < 128), weight(|_| true));
+    clear * 2 > all && ink > 0 && dark * 50 < ink
 }
 
 /// Rec. 601 luma in integers; the weights add up to 2¹⁶, so that white stays 255.
@@ -166,9 +186,9 @@ fn luma(red: u8, green: u8, blue: u8) -> u8 {
     ((sum + 0x8000) >> 16) as u8
 }
 
-fn on_white(grey: u8, alpha: u8) -> u8 {
-    let (grey, alpha) = (u32::from(grey), u32::from(alpha));
-    ((grey * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+fn laid_on(ground: u8, grey: u8, alpha: u8) -> u8 {
+    let (ground, grey, alpha) = (u32::from(ground), u32::from(grey), u32::from(alpha));
+    ((grey * alpha + ground * (255 - alpha) + 127) / 255) as u8
 }
 
 /// The image as it is.

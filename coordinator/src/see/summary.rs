@@ -1,6 +1,7 @@
 //! The layers of a model, printed as `model.summary()` of Keras 3 does at a width of 80 columns.
 //!
-//! Names longer than Keras' columns widen the table here, where Keras would break them.
+//! Names longer than Keras' columns widen the table here, where Keras would break them. Where there are fewer columns,
+//! those with room to spare give way, and nothing is cut.
 
 use super::{thousands, width};
 
@@ -25,10 +26,13 @@ const HEADERS: [&str; 3] = ["Layer (type)", "Output Shape", "Param #"];
 /// What stands in Keras' columns at 80, the spaces at their sides excluded.
 const KERAS_WIDTHS: [usize; 3] = [31, 22, 13];
 
-/// The summary, with a line feed after each line.
-pub fn summary(model: &str, layers: &[Layer]) -> String {
+/// What stands around the columns' text: four strokes, and a space at either side of each text.
+const FRAME: usize = 10;
+
+/// The summary in at most `columns`, if its words allow, with a line feed after each line.
+pub fn summary(model: &str, layers: &[Layer], columns: usize) -> String {
     let rows: Vec<[String; 3]> = layers.iter().map(cells).collect();
-    let widths = widths(&rows);
+    let widths = widths(&rows, columns);
     let mut lines = vec![
         format!("Model: \"{model}\""),
         rule(&widths, '━', ['┏', '┳', '┓']),
@@ -50,10 +54,17 @@ fn cells(layer: &Layer) -> [String; 3] {
     [format!("{} ({})", layer.name, layer.kind), layer.output.clone(), thousands(layer.params)]
 }
 
-fn widths(rows: &[[String; 3]]) -> [usize; 3] {
-    std::array::from_fn(|column| {
-        rows.iter().map(|row| width(&row[column])).fold(KERAS_WIDTHS[column], usize::max)
-    })
+fn widths(rows: &[[String; 3]], columns: usize) -> [usize; 3] {
+    let needed: [usize; 3] = std::array::from_fn(|column| {
+        rows.iter().map(|row| width(&row[column])).fold(width(HEADERS[column]), usize::max)
+    });
+    let mut widths: [usize; 3] = std::array::from_fn(|column| needed[column].max(KERAS_WIDTHS[column]));
+    let room = columns.saturating_sub(FRAME);
+    for column in 0..widths.len() {
+        let too_many = widths.iter().sum::<usize>().saturating_sub(room);
+        widths[column] -= too_many.min(widths[column] - needed[column]);
+    }
+    widths
 }
 
 fn line(widths: &[usize; 3], side: char, [name, output, params]: &[String; 3]) -> String {

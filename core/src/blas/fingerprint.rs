@@ -1,5 +1,7 @@
 //! The bits that this process computes, as one hash.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 
 use crate::learn::elementwise;
@@ -25,10 +27,6 @@ const TRAINED: [[usize; 3]; 9] = [
 /// The same of layers that only go forward: the default job's evaluation.
 const EVALUATED: [[usize; 3]; 3] =
     [[EVALUATION_ROWS, 784, 256], [EVALUATION_ROWS, 256, 128], [EVALUATION_ROWS, 128, 10]];
-
-/// Rows above which a piece of a job is cut off for its fingerprint, so that a large batch does not take
-/// long.
-const MOST_ROWS: usize = 256;
 
 pub(super) fn of_this_process() -> String {
     let mut hash = Sha256::new();
@@ -81,8 +79,8 @@ fn scattered(i: u32) -> u32 {
 
 /// Hex SHA-256 of what this process computes on the shapes of one job, with samples made up for the purpose.
 ///
-/// Covers the gradients of training pieces with ⌊b/S⌋ and ⌈b/S⌉ samples, at most 256, and the outputs of one
-/// chunk of an evaluation.
+/// Covers the gradients of training pieces of every size that the job has, those of the last, smaller step included,
+/// and the outputs of every size of chunk that its evaluations have.
 pub fn model_fingerprint(spec: &Spec) -> String {
     let model = Model::new(spec.inputs as usize, &spec.layers);
     let parameters = model.initial_parameters(spec.seed);
@@ -90,13 +88,12 @@ pub fn model_fingerprint(spec: &Spec) -> String {
     let mut scratch = Scratch::default();
     let mut hash = Sha256::new();
 
-    let (fewest, most) = (spec.batch_size / spec.shards, spec.batch_size.div_ceil(spec.shards));
-    let pixels: Vec<u8> = (0..(EVALUATION_ROWS.max(MOST_ROWS) * model.inputs()) as u32)
-        .map(|i| (scattered(i) >> 24) as u8)
-        .collect();
+    let (trained, evaluated) = (piece_sizes(spec), chunk_sizes(spec));
+    let most = trained.iter().chain(&evaluated).copied().max().unwrap_or(0) as usize;
+    let pixels: Vec<u8> = (0..(most * model.inputs()) as u32).map(|i| (scattered(i) >> 24) as u8).collect();
     let mut gradient = vec![0.0f32; model.parameter_count()];
-    for rows in if fewest == most { vec![most] } else { vec![fewest, most] } {
-        let rows = (rows as usize).min(MOST_ROWS);
+    for rows in trained {
+        let rows = rows as usize;
         let labels: Vec<u8> = (0..rows as u32).map(|row| (row % spec.classes) as u8).collect();
         let pixels = &pixels[..rows * model.inputs()];
         let samples = ShardSamples { shard: 0, shards: 1, width: model.inputs(), pixels, labels: &labels };
@@ -105,7 +102,29 @@ pub fn model_fingerprint(spec: &Spec) -> String {
         hash.update(bytemuck::cast_slice(&gradient));
         hash.update(outcome.loss_sum.to_le_bytes());
     }
-    let outputs = learner.outputs(&pixels[..EVALUATION_ROWS * model.inputs()], &mut scratch);
-    hash.update(bytemuck::cast_slice(&outputs));
+    for rows in evaluated {
+        let outputs = learner.outputs(&pixels[..rows as usize * model.inputs()], &mut scratch);
+        hash.update(bytemuck::cast_slice(&outputs));
+    }
     hex::encode(hash.finalize())
+}
+
+/// How many samples a training piece can have: those of a full step and of the last one, shared by the shards.
+fn piece_sizes(spec: &Spec) -> BTreeSet<u32> {
+    let steps = [spec.batch_size.min(spec.sizes.train), spec.sizes.train % spec.batch_size];
+    let shares = steps.into_iter().flat_map(|samples| shares(samples, spec.shards));
+    shares.filter(|&rows| rows > 0).collect()
+}
+
+/// How many samples a chunk of an evaluation can have: full ones, and what is left of a shard.
+fn chunk_sizes(spec: &Spec) -> BTreeSet<u32> {
+    let full = EVALUATION_ROWS as u32;
+    let shards = [spec.sizes.validation, spec.sizes.test].into_iter();
+    let shards = shards.flat_map(|samples| shares(samples, spec.shards));
+    shards.flat_map(|rows| [rows.min(full), rows % full]).filter(|&rows| rows > 0).collect()
+}
+
+/// Both sizes that the parts of so many samples have.
+fn shares(samples: u32, shards: u32) -> [u32; 2] {
+    [samples / shards, samples.div_ceil(shards)]
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use super::{JobId, WorkerId};
+use super::{JobId, Phase, WorkerId};
 use crate::data::shard::Shard;
 
 pub use crate::blas::Arithmetic;
@@ -35,6 +35,8 @@ pub enum Role {
     Fetching,
     /// It has shards to compute.
     Computing,
+    /// It was told to stop: it finishes what it was asked for.
+    Draining,
     /// It stands by: there are more workers than shards.
     Spare,
 }
@@ -45,6 +47,7 @@ impl fmt::Display for Role {
             Role::Idle => "idle",
             Role::Fetching => "fetching",
             Role::Computing => "computing",
+            Role::Draining => "draining",
             Role::Spare => "spare",
         })
     }
@@ -57,8 +60,18 @@ pub struct Member {
     pub hello: Hello,
     /// When anything last came from it.
     pub heard: Duration,
-    /// Seconds that one of its slots takes for a training sample, as measured lately.
-    pub pace: Option<f64>,
+    /// Bytes that went to it and came from it, and when there were last more of them.
+    pub moved: (u64, Duration),
+    /// Seconds that one of its slots takes for a training sample, as measured lately, and when.
+    pub pace: Option<(f64, Duration)>,
+    /// Seconds from a question to its answer for each sample of it: training and evaluation.
+    pub turnaround: [Option<f64>; 2],
+    /// It was told to stop, and gets nothing new.
+    pub draining: bool,
+    /// Work was over before its answer came, and it has not answered since.
+    pub behind: bool,
+    /// Answers of it that nobody asked for.
+    pub unasked: u32,
     /// Its part in the running job.
     pub job: Option<Part>,
 }
@@ -72,6 +85,8 @@ pub struct Part {
     pub accepted: bool,
     /// What it was last told to hold.
     pub told: Vec<Shard>,
+    /// When it was told, or last had another shard of it.
+    pub moved: Duration,
     /// Whether it was told that it is a spare.
     pub spare: bool,
     /// How often it was told.
@@ -83,7 +98,17 @@ pub struct Part {
 impl Member {
     /// A member that was just let in.
     pub fn new(now: Duration, hello: Hello) -> Self {
-        Self { hello, heard: now, pace: None, job: None }
+        Self {
+            hello,
+            heard: now,
+            moved: (0, now),
+            pace: None,
+            turnaround: [None; 2],
+            draining: false,
+            behind: false,
+            unasked: 0,
+            job: None,
+        }
     }
 
     /// Its part in this job, once it can compute it.
@@ -92,24 +117,53 @@ impl Member {
     }
 
     /// Takes in how long its slots were busy with `samples` training samples; recent results count more.
-    pub fn measure(&mut self, samples: u64, busy: Duration) {
+    pub fn measure(&mut self, now: Duration, samples: u64, busy: Duration) {
         if samples > 0 {
             let new = busy.as_secs_f64() / samples as f64;
-            self.pace = Some(self.pace.map_or(new, |old| old + (new - old) * 0.1));
+            self.pace = Some((self.pace.map_or(new, |(old, _)| old + (new - old) * NEWEST), now));
         }
     }
+
+    /// Takes in how long a sample took from question to answer.
+    pub fn answered(&mut self, phase: Phase, seconds_a_sample: f64) {
+        let mean = &mut self.turnaround[kind(phase)];
+        *mean = Some(mean.map_or(seconds_a_sample, |old| old + (seconds_a_sample - old) * NEWEST));
+    }
+
+    /// The pace, unless it was measured too long ago to say anything.
+    fn known_pace(&self, now: Duration) -> Option<f64> {
+        self.pace
+            .filter(|&(pace, at)| pace > 0.0 && now.saturating_sub(at) < PACE_HOLDS)
+            .map(|(pace, _)| pace)
+    }
+}
+
+/// What the newest measurement counts in a mean.
+const NEWEST: f64 = 0.1;
+/// A pace is forgotten after this: who was slow a while ago may have recovered.
+const PACE_HOLDS: Duration = Duration::from_secs(30);
+
+fn kind(phase: Phase) -> usize {
+    usize::from(phase != Phase::Train)
+}
+
+/// Seconds from question to answer for a sample, of the faster half of the members.
+pub(super) fn usual_turnaround(members: &Members, phase: Phase) -> Option<f64> {
+    let mut all: Vec<f64> = members.values().filter_map(|member| member.turnaround[kind(phase)]).collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len().saturating_sub(1) / 2).copied()
 }
 
 /// How much work each of these gets beside the others: slots by measured speed.
 ///
 /// Who was not measured yet counts as the median of those who were, and so does who differs from it by less than
 /// half: on a shared machine that much is noise, and a placement that follows noise moves samples for nothing.
-pub(super) fn weights(members: &[(WorkerId, &Member)]) -> Vec<(WorkerId, f64)> {
-    let mut paces: Vec<f64> = members.iter().filter_map(|(_, member)| member.pace).collect();
+pub(super) fn weights(now: Duration, members: &[(WorkerId, &Member)]) -> Vec<(WorkerId, f64)> {
+    let mut paces: Vec<f64> = members.iter().filter_map(|(_, member)| member.known_pace(now)).collect();
     paces.sort_by(f64::total_cmp);
-    let median = paces.get(paces.len() / 2).copied().filter(|&pace| pace > 0.0).unwrap_or(1.0);
-    let speed = |member: &Member| match member.pace {
-        Some(pace) if pace > 0.0 && !(2.0 / 3.0..=1.5).contains(&(pace / median)) => median / pace,
+    let median = paces.get(paces.len().saturating_sub(1) / 2).copied().unwrap_or(1.0);
+    let speed = |member: &Member| match member.known_pace(now) {
+        Some(pace) if !(2.0 / 3.0..=1.5).contains(&(pace / median)) => median / pace,
         _ => 1.0,
     };
     members.iter().map(|&(worker, member)| (worker, f64::from(member.hello.slots) * speed(member))).collect()

@@ -15,25 +15,42 @@
 //! 3. Each step: `Begin`, a `Send` to every worker with work, `Accept` for each result, `Close` when the tree is
 //!    complete. The driver answers `Closed` once the optimizer has made the next parameters. After the last step of
 //!    an epoch, the validation and test splits are evaluated in the same way, and `EndEpoch` writes the history.
+//!    `Checkpoint` orders a copy of the state from which the job can go on.
 //! 4. After the last epoch `Save` writes the model; `Saved` ends the job, and the next one is loaded.
 //!
-//! A worker that joins while a job runs is told what it would hold under a new placement; the placement changes
-//! between two steps, once everybody holds what it says.
+//! Nothing that happens to a worker changes what is computed, only who computes it:
 //!
-//! What is left out on purpose, for now: a worker that leaves while it has shards placed on it ends the job.
+//! - One that **joins** while a job runs is told what it would hold under a new placement; the placement changes
+//!   between two steps, once everybody holds what it says.
+//! - One that **leaves**, falls silent or hangs loses what it owes to others who hold the samples, within the step
+//!   (`open`). What nobody holds is fetched first. Fewer than `min_workers` make the job wait.
+//! - One that **drains** finishes what it owes, and is told `Farewell`.
+//! - What a **slow** one owes is asked of another, too; whichever answer comes first is used, since all have the
+//!   same bits. One that stays slow gets fewer shards, or none.
+//! - One whose answer **differs** from another's is put out, and what it had part in of the open step is computed
+//!   again (`trial`). Answers are compared where one is not finite, and for a share of the nodes with `audit_rate`.
+//!
+//! A coordinator that dies comes back with `Submit` and `Loaded { from, .. }`: where its checkpoint says.
 
 mod cluster;
 mod members;
+mod membership;
+mod open;
 mod place;
+mod progress;
 mod queue;
 mod run;
+mod trial;
 
 pub use cluster::{Cluster, Config, Waiting};
 pub use members::{Arithmetic, Hello, Member, Role};
+pub use open::Owing;
 pub use place::{Placement, place};
 pub use queue::{JobEntry, JobState};
-pub use run::{Facts, Position};
+pub use run::{Facts, Position, Start};
+pub use trial::{Author, Digest};
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -134,6 +151,8 @@ pub enum Event {
         worker: WorkerId,
         /// When.
         at: Duration,
+        /// Bytes that went to it and came from it so far: whether a transfer moves.
+        moved: u64,
     },
     /// A worker has computed the job's own shapes.
     JobAccepted {
@@ -167,6 +186,19 @@ pub enum Event {
         samples: u64,
         /// Time that the worker's slots spent on it.
         busy: Duration,
+        /// Whether every number in it is finite.
+        finite: bool,
+        /// Of its bits; there if it is not finite or [`Cluster::compares`] said so.
+        digest: Option<Digest>,
+    },
+    /// The coordinator has computed a node itself.
+    Arbitrated {
+        /// Of which work.
+        work: WorkId,
+        /// Which node.
+        node: Node,
+        /// Whether every number in it is finite, and the digest of its bits; none if it can't compute this job.
+        result: Option<(bool, Digest)>,
     },
     /// The driver has closed a tree: the sums are added and, in training, the next parameters made.
     Closed {
@@ -186,6 +218,20 @@ pub enum Event {
         job: JobId,
         /// What the machine must know of it.
         facts: Facts,
+        /// Where it begins, or goes on.
+        from: Start,
+        /// Processes that were put out of it in an earlier life of the coordinator, and why.
+        put_out: BTreeMap<String, String>,
+    },
+    /// A checkpoint is on disk.
+    CheckpointWritten {
+        /// Of which job.
+        job: JobId,
+    },
+    /// An epoch's line of history is on disk.
+    EpochWritten {
+        /// Of which job.
+        job: JobId,
     },
     /// The job's result is on disk.
     Saved {
@@ -222,6 +268,18 @@ pub enum Action {
         worker: WorkerId,
         /// Why.
         reason: Dismissal,
+    },
+    /// The worker has finished what it owed, and goes.
+    Farewell {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// The worker's answers are wrong: it has no part in the job any more.
+    PutOut {
+        /// Whom.
+        worker: WorkerId,
+        /// Why, for people.
+        reason: String,
     },
     /// Tell the worker to start again with this kernel (`environment`: with what its variables select).
     UseKernel {
@@ -269,8 +327,24 @@ pub enum Action {
         /// Which nodes.
         nodes: Vec<Node>,
     },
-    /// Put the result that just came into the tree.
+    /// Put the result that just came aside: another is needed to compare it with.
+    Keep {
+        /// Which node.
+        node: Node,
+        /// Whose.
+        author: Author,
+    },
+    /// Put a result into the tree: the one that just came, or one that was put aside.
     Accept {
+        /// Of which work.
+        work: WorkId,
+        /// Which node.
+        node: Node,
+        /// Whose.
+        author: Author,
+    },
+    /// Compute this node here, to settle who is right; answer with `Arbitrated`.
+    Arbitrate {
         /// Of which work.
         work: WorkId,
         /// Which node.
@@ -286,7 +360,14 @@ pub enum Action {
         /// Which work.
         work: WorkId,
     },
-    /// Write the epoch's line of history.
+    /// Copy the state between two units of work, and write it.
+    Checkpoint {
+        /// Of which job.
+        job: JobId,
+        /// What comes next.
+        from: Start,
+    },
+    /// Write the epoch's line of history, and a checkpoint; answer with `EpochWritten`.
     EndEpoch {
         /// Of which job.
         job: JobId,
@@ -347,6 +428,25 @@ pub enum Dismissal {
         /// How many.
         limit: usize,
     },
+    /// The same process has come again: its new session counts.
+    Superseded,
+    /// It is alive, and has not answered for far longer than answers take.
+    Hung {
+        /// What it was asked for.
+        work: WorkId,
+        /// How long ago.
+        asked: Duration,
+    },
+    /// It was told to fetch samples, and no byte has moved for so long.
+    Stalled {
+        /// For how long.
+        stalled: Duration,
+    },
+    /// It has sent answers that nobody asked for.
+    Unasked {
+        /// How many.
+        answers: u32,
+    },
 }
 
 /// Why a result is thrown away.
@@ -381,15 +481,6 @@ pub enum Outcome {
         /// The work after which that was found.
         work: WorkId,
     },
-    /// A worker that the job needs has left.
-    WorkerLost {
-        /// Who, as people know it.
-        worker: String,
-        /// What was under way.
-        during: String,
-        /// How it left.
-        how: String,
-    },
     /// There were not enough workers in time.
     TooFewWorkers {
         /// How many there were.
@@ -423,6 +514,51 @@ pub enum Note {
         name: String,
         /// How.
         how: String,
+    },
+    /// A worker was told to stop, and gets nothing new.
+    Draining {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// Why, as it says.
+        reason: String,
+    },
+    /// What workers owed is asked of others, too.
+    Reassigned {
+        /// Of which work.
+        work: WorkId,
+        /// Who owed it: one that left, or that is slow.
+        owed_by: WorkerId,
+        /// Whether it may still answer.
+        slow: bool,
+        /// Who is asked now.
+        to: Vec<(WorkerId, Vec<Node>)>,
+    },
+    /// A worker is put out of the job.
+    PutOut {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// Its process, whatever its session.
+        instance_id: String,
+        /// Why.
+        reason: String,
+    },
+    /// There are too few workers: the job waits.
+    Short {
+        /// Which job.
+        job: JobId,
+        /// How many can compute it.
+        present: usize,
+        /// How many are needed.
+        needed: usize,
+    },
+    /// There are enough workers again.
+    Recovered {
+        /// Which job.
+        job: JobId,
     },
     /// Shards are placed anew.
     Placed {

@@ -15,12 +15,36 @@ pub type Placement = BTreeMap<WorkerId, Range<u32>>;
 
 /// What sending a node costs, in pieces computed.
 const NODE_COST: f64 = 0.2;
+/// A worker is left out only where that shortens the step to this part.
+const WORTH_IT: f64 = 0.9;
 
 /// Places `shards` on `workers` (in order; each with its weight, which is positive).
 ///
-/// Of more workers than shards, the heaviest get one shard each, the earlier of equals first.
+/// Of more workers than shards, the heaviest get one shard each, the earlier of equals first. One that is so slow
+/// that a single shard of its would hold everybody up gets none.
 pub fn place(shards: u32, workers: &[(WorkerId, f64)]) -> Placement {
-    let workers = heaviest(workers, shards as usize);
+    let mut workers = heaviest(workers, shards as usize);
+    let mut placement = place_on(shards, &workers);
+    while workers.len() > 1 {
+        let fewer = heaviest(&workers, workers.len() - 1);
+        let placed = place_on(shards, &fewer);
+        if longest(&placed, &fewer) > WORTH_IT * longest(&placement, &workers) {
+            break;
+        }
+        (workers, placement) = (fewer, placed);
+    }
+    placement
+}
+
+/// The time of the worker that takes longest.
+fn longest(placement: &Placement, workers: &[(WorkerId, f64)]) -> f64 {
+    let time = |&(worker, weight): &(WorkerId, f64)| {
+        placement.get(&worker).map_or(0.0, |run| run.len() as f64 / weight)
+    };
+    workers.iter().map(time).fold(0.0, f64::max)
+}
+
+fn place_on(shards: u32, workers: &[(WorkerId, f64)]) -> Placement {
     let weights: Vec<f64> = workers.iter().map(|&(_, weight)| weight).collect();
     if weights.is_empty() {
         return Placement::new();
@@ -106,6 +130,13 @@ mod tests {
     #[test]
     fn weights_count() {
         assert_eq!(runs(8, &[3.0, 1.0]), [(1, 0..6), (2, 6..8)]);
+    }
+
+    #[test]
+    fn one_that_would_hold_everybody_up_has_nothing() {
+        assert_eq!(runs(8, &[1.0, 0.1]), [(1, 0..8)]);
+        assert_eq!(runs(8, &[1.0, 1.0, 0.1]), [(1, 0..4), (2, 4..8)]);
+        assert_eq!(runs(8, &[1.0, 0.5]).len(), 2);
     }
 
     #[test]

@@ -64,6 +64,13 @@ impl Queue {
         self.waiting.len() < before
     }
 
+    /// Forgets a job that has ended.
+    pub(super) fn forget(&mut self, job: JobId) {
+        if matches!(self.state(job), Some(JobState::Ended(_))) {
+            self.entries.remove(&job);
+        }
+    }
+
     /// Notes where a job is now.
     pub(super) fn set(&mut self, job: JobId, state: JobState) {
         if let Some(entry) = self.entries.get_mut(&job) {

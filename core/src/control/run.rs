@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::members::{Arithmetic, Member, Members, weights};
+use super::members::{Arithmetic, Hello, Member, Members, weights};
+use super::open::{Dispatch, Hand, Open, Terms};
 use super::place::{Placement, place};
-use super::{Discard, JobId, Phase, WorkId, WorkerId};
+use super::trial::is_audited;
+use super::{JobId, Phase, WorkId, WorkerId};
 use crate::data::plan::Plan;
 use crate::data::shard::{self, Shard};
 use crate::data::split::{Sizes, Split};
-
-use crate::learn::tree::{Inserted, Node, Reduction, Tree};
+use crate::learn::tree::Tree;
 
 /// What the control machine must know of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,9 +93,31 @@ impl Position {
             Phase::Train if facts.sizes.validation > 0 => {
                 Some(Self { phase: Phase::Validate, step: 0, ..self })
             }
-            Phase::Train | Phase::Validate => Some(Self { phase: Phase::Test, step: 0, ..self }),
-            Phase::Test => None,
+            Phase::Train | Phase::Validate if facts.sizes.test > 0 => {
+                Some(Self { phase: Phase::Test, step: 0, ..self })
+            }
+            Phase::Train | Phase::Validate | Phase::Test => None,
         }
+    }
+}
+
+/// Where a job begins, or goes on after the coordinator's death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The next step. Of an epoch that the job does not have: it is trained, and its result not written.
+    pub position: Position,
+    /// Optimizer steps taken before it.
+    pub parameter_tag: u64,
+}
+
+impl Start {
+    /// The beginning of a job.
+    pub const BEGINNING: Self =
+        Self { position: Position { epoch: 0, phase: Phase::Train, step: 0 }, parameter_tag: 0 };
+
+    /// The first step of an epoch.
+    pub fn of_epoch(epoch: u32, parameter_tag: u64) -> Self {
+        Self { position: Position::start_of(epoch), parameter_tag }
     }
 }
 
@@ -103,11 +126,18 @@ impl Position {
 pub(super) enum Stage {
     /// Its data is read.
     Loading,
-    /// It waits for workers, and for their samples.
+    /// It waits for its first workers, and for their samples.
     Gathering {
         /// Since when.
         since: Duration,
     },
+    /// It had begun, and has too few workers to go on. A tree may be open.
+    Short {
+        /// Since when.
+        since: Duration,
+    },
+    /// It waits for the disk, which is epochs behind.
+    Writing,
     /// A tree is open.
     Stepping,
     /// A tree is complete; the driver makes the next parameters.
@@ -128,22 +158,25 @@ pub(super) struct Run {
     pub(super) placement: Placement,
     /// Who shall compute what, once everybody holds it.
     pub(super) target: Option<Placement>,
-    open: Option<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    work: WorkId,
-    reduction: Reduction<()>,
-    asked: BTreeMap<WorkerId, BTreeSet<Node>>,
-}
-
-/// What a result did to the open tree.
-pub(super) enum Taken {
-    /// It is in; whether the tree is complete now.
-    Accepted { complete: bool },
-    /// It is of no use.
-    Discarded(Discard),
+    /// When shards were last placed.
+    pub(super) placed: Duration,
+    /// When the state was last copied.
+    pub(super) checkpointed: Duration,
+    /// Whether the next moment between two steps is one for a checkpoint, whatever the interval.
+    pub(super) checkpoint_due: bool,
+    /// Whether a checkpoint is being written.
+    pub(super) checkpointing: bool,
+    /// Epochs whose line of history is not yet on disk.
+    pub(super) unwritten: u32,
+    /// Since when there are too few workers.
+    pub(super) short_since: Option<Duration>,
+    /// How often a process has broken the protocol.
+    pub(super) offences: BTreeMap<String, u32>,
+    /// Processes that were put out.
+    pub(super) banned: BTreeMap<String, String>,
+    pub(super) open: Option<Open>,
+    /// Who has answered in the open tree and is gone: the answer may yet turn out to be wrong.
+    pub(super) departed: BTreeMap<WorkerId, Hello>,
 }
 
 impl Run {
@@ -156,8 +189,39 @@ impl Run {
             parameter_tag: 0,
             placement: Placement::new(),
             target: None,
+            placed: Duration::ZERO,
+            checkpointed: Duration::ZERO,
+            checkpoint_due: false,
+            checkpointing: false,
+            unwritten: 0,
+            short_since: None,
+            offences: BTreeMap::new(),
+            banned: BTreeMap::new(),
             open: None,
+            departed: BTreeMap::new(),
         }
+    }
+
+    /// Takes in what was read.
+    pub(super) fn load(&mut self, now: Duration, facts: Facts, from: Start) {
+        self.facts = Some(facts);
+        self.stage = Stage::Gathering { since: now };
+        self.position = from.position;
+        self.parameter_tag = from.parameter_tag;
+        self.checkpointed = now;
+    }
+
+    /// Where the job could go on from its present state; none before it has begun, and in the middle of an evaluation,
+    /// where the state is the same as at its epoch's last step but can't be named.
+    pub(super) fn resting_place(&self) -> Option<Start> {
+        let begun = !matches!(self.stage, Stage::Loading | Stage::Gathering { .. });
+        let named = self.position.phase == Phase::Train;
+        (begun && named).then_some(Start { position: self.position, parameter_tag: self.parameter_tag })
+    }
+
+    /// Whether every epoch is trained.
+    pub(super) fn is_trained(&self) -> bool {
+        self.position.epoch >= self.facts().epochs
     }
 
     /// The job's facts; the machine asks for them only after `Loaded`.
@@ -167,13 +231,20 @@ impl Run {
 
     /// Members that can compute this job.
     pub(super) fn candidates<'a>(&self, members: &'a Members) -> Vec<(WorkerId, &'a Member)> {
-        members.iter().filter(|(_, m)| m.part(self.job).is_some()).map(|(&w, m)| (w, m)).collect()
+        let can = |member: &Member| !member.draining && member.part(self.job).is_some();
+        members.iter().filter(|(_, member)| can(member)).map(|(&worker, member)| (worker, member)).collect()
     }
 
     /// Places the shards anew on everybody who can compute; the placement is used once all samples are there.
-    pub(super) fn replace(&mut self, members: &Members) {
-        let target = place(self.facts().shards, &weights(&self.candidates(members)));
+    ///
+    /// Who is behind has shown that it can't keep up: it gets shards again once it has answered.
+    pub(super) fn replace(&mut self, now: Duration, members: &Members) {
+        let candidates = self.candidates(members);
+        let prompt: Vec<_> = candidates.iter().copied().filter(|(_, member)| !member.behind).collect();
+        let chosen = if prompt.is_empty() { candidates } else { prompt };
+        let target = place(self.facts().shards, &weights(now, &chosen));
         self.target = (target != self.placement).then_some(target);
+        self.placed = now;
     }
 
     /// The shards a worker shall hold: what it is to compute, what it computes now, then others ahead of need.
@@ -214,54 +285,57 @@ impl Run {
         WorkId { job: self.job, incarnation, epoch, phase, step, parameter_tag: self.parameter_tag }
     }
 
-    /// Opens the tree at the present position; says whom to ask for which nodes.
-    pub(super) fn open(&mut self, work: WorkId) -> Vec<(WorkerId, Vec<Node>)> {
-        let tree = Tree::new(self.facts().shards);
+    /// Opens the tree at the present position.
+    pub(super) fn open(&mut self, work: WorkId) {
         let present = self.facts().present(work.phase, work.step);
-        let nodes = |run: std::ops::Range<u32>| tree.cover_present(&run.collect(), &present);
-        let asked: Vec<_> =
-            self.placement.iter().map(|(&worker, run)| (worker, nodes(run.clone()))).collect();
-        let asked: Vec<_> = asked.into_iter().filter(|(_, nodes)| !nodes.is_empty()).collect();
-        let by_worker =
-            asked.iter().map(|(worker, nodes)| (*worker, nodes.iter().copied().collect())).collect();
-        self.open = Some(Open { work, reduction: Reduction::new(tree, &present), asked: by_worker });
+        self.open = Some(Open::new(work, Tree::new(self.facts().shards), present));
         self.stage = Stage::Stepping;
-        asked
     }
 
-    /// Takes a result.
-    pub(super) fn take(&mut self, worker: WorkerId, work: WorkId, node: Node) -> Taken {
-        let Some(open) = self.open.as_mut().filter(|open| open.work == work) else {
-            return Taken::Discarded(Discard::Late);
+    /// Gives out what nobody owes of the open tree.
+    pub(super) fn dispatch(&mut self, now: Duration, members: &Members, audit_rate: f64) -> Dispatch {
+        let hands = self.hands(members);
+        let (Some(open), Some(facts)) = (&mut self.open, &self.facts) else { return Dispatch::default() };
+        let work = open.work;
+        let split = work.phase.split();
+        let job = self.job;
+        let holds = |worker: WorkerId, index: u32| {
+            let part = members.get(&worker).and_then(|member| member.part(job));
+            part.is_some_and(|part| part.held.contains(&Shard { split, index }))
         };
-        if !open.asked.get(&worker).is_some_and(|nodes| nodes.contains(&node)) {
-            return Taken::Discarded(Discard::Unasked);
-        }
-        if !matches!(open.reduction.insert(node, (), |(), ()| ()), Inserted::Kept { .. }) {
-            return Taken::Discarded(Discard::Duplicate);
-        }
-        let complete = open.reduction.is_closed();
-        if complete {
-            self.stage = Stage::Closing;
-        }
-        Taken::Accepted { complete }
+        let samples = |shard| u64::from(facts.samples(work.phase, work.step, shard));
+        let place = u64::from(work.epoch) << 40 | u64::from(work.step) << 2 | work.phase as u64;
+        let audited =
+            |node: crate::learn::tree::Node| is_audited(audit_rate, work.incarnation, place, node.first);
+        open.dispatch(&hands, &Terms { now, holds: &holds, samples: &samples, audited: &audited })
+    }
+
+    /// Shards that the open tree misses and that nobody holds who could compute them.
+    pub(super) fn unheld(&self, members: &Members) -> Vec<u32> {
+        let Some(open) = &self.open else { return Vec::new() };
+        let split = open.work.phase.split();
+        let candidates = self.candidates(members);
+        let held = |index| {
+            let holds = |part: &super::members::Part| part.held.contains(&Shard { split, index });
+            candidates.iter().any(|(_, member)| member.part(self.job).is_some_and(holds))
+        };
+        open.unassigned().into_iter().filter(|&index| !held(index)).collect()
+    }
+
+    fn hands(&self, members: &Members) -> Vec<Hand> {
+        let owns = |worker: &WorkerId| self.placement.get(worker).cloned().unwrap_or(0..0);
+        let hand = |(worker, member): (WorkerId, &Member)| Hand {
+            worker,
+            owns: owns(&worker),
+            weight: f64::from(member.hello.slots.max(1)),
+            behind: member.behind || self.open.as_ref().is_some_and(|open| open.is_late(worker)),
+        };
+        self.candidates(members).into_iter().map(hand).collect()
     }
 
     /// The work whose tree is open or was closed last.
     pub(super) fn current(&self) -> Option<WorkId> {
         self.open.as_ref().map(|open| open.work)
-    }
-
-    /// Who still owes nodes of the open tree.
-    pub(super) fn owing(&self) -> Vec<WorkerId> {
-        let Some(open) = self.open.as_ref().filter(|_| self.stage == Stage::Stepping) else {
-            return Vec::new();
-        };
-        let missing = open.reduction.missing();
-        let owes = |nodes: &BTreeSet<Node>| {
-            nodes.iter().any(|node| missing.iter().any(|gap| gap.first < node.end && node.first < gap.end))
-        };
-        open.asked.iter().filter(|(_, nodes)| owes(nodes)).map(|(&worker, _)| worker).collect()
     }
 
     /// Moves on within the epoch; whether there was something left in it.

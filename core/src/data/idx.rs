@@ -8,10 +8,11 @@
 //! values       row-major
 //! ```
 //!
-//! A file may be gzipped (it then starts with `1f 8b`). It is inflated straight into the buffer where its
-//! values stay, while a second thread hashes what is there already. That buffer has the size which the header
-//! promises, but never more than [`MAX_VALUES`] and never more than the compressed bytes could inflate to, so
-//! that a lying file cannot exhaust memory.
+//! A file may be gzipped (it then starts with `1f 8b`), also in several members, as `cat a.gz b.gz` makes them. It
+//! is inflated straight into the buffer where its values stay, while a second thread hashes what is there already.
+//! That buffer has the size which the header promises, but never more than [`MAX_VALUES`] and never more than the
+//! compressed bytes could inflate to, so that a lying file cannot exhaust memory. Nor can an endless one:
+//! [`worth_reading`] says from a file's first bytes how much of it is to be read at all.
 //!
 //! A file is right to the byte or it is refused: what is missing, too much or damaged is named with its place.
 //! Left out: the other value types and other numbers of dimensions, which no data set here needs.
@@ -29,6 +30,9 @@ use super::{NamedFile, grouped};
 
 /// The most values that a file may hold: 1 GiB.
 pub const MAX_VALUES: u64 = 1 << 30;
+
+/// As many first bytes of a file as [`worth_reading`] asks for: the longest header.
+pub const START: usize = 16;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const UNSIGNED_BYTE: u8 = 0x08;
@@ -168,6 +172,9 @@ pub enum Fault {
         /// How many bytes had been inflated when it was noticed, header included.
         at: u64,
     },
+    /// Its gzip data ends before anything could be inflated.
+    #[error("its gzip data ends before the first byte of what it holds")]
+    NothingInflated,
     /// All values are there, but gzip's checksum is cut off.
     #[error("all values are there, but the gzip checksum behind them is cut off")]
     NoChecksum,
@@ -192,6 +199,16 @@ impl Idx {
     }
 }
 
+/// How many bytes of a file are worth reading, by its first [`START`] bytes (or all, if there are fewer): enough to
+/// decode it, or else to say what is wrong with it.
+pub fn worth_reading(start: &[u8], kind: Kind) -> u64 {
+    if start.starts_with(&GZIP) {
+        return MAX_VALUES + MAX_EXTRA;
+    }
+    let whole = |header: Header| kind.header_len() as u64 + header.values + MAX_EXTRA;
+    Header::parse(start, kind).map_or(start.len() as u64, whole)
+}
+
 /// Decodes a raw file; an owned one keeps its buffer.
 fn take(bytes: Cow<'_, [u8]>, kind: Kind) -> Result<Idx, Fault> {
     let header = Header::parse(&bytes, kind)?;
@@ -213,6 +230,9 @@ fn inflate(bytes: &[u8], kind: Kind) -> Result<Idx, Fault> {
     let mut gzip = Gzip::new(bytes);
     let mut start = vec![0; kind.header_len()];
     let held = gzip.fill(&mut start)?;
+    if held == 0 && !gzip.ended {
+        return Err(Fault::NothingInflated);
+    }
     let header = Header::parse(&start[..held], kind)?;
 
     let room = header.values.min(bytes.len().saturating_mul(MAX_INFLATION) as u64);
@@ -287,30 +307,46 @@ fn check_magic(found: [u8; 4], expected: Kind) -> Result<(), Fault> {
 
 /// A gzip file, inflated piecewise.
 struct Gzip<'a> {
+    /// The member that is being inflated, and what follows it.
     input: &'a [u8],
     state: Decompress,
+    /// Whether the member has been inflated to its end.
     ended: bool,
+    /// What the members before it came to.
+    made_before: u64,
 }
 
 impl<'a> Gzip<'a> {
     fn new(input: &'a [u8]) -> Self {
-        Self { input, state: Decompress::new_gzip(15), ended: false }
+        Self { input, state: Decompress::new_gzip(15), ended: false, made_before: 0 }
     }
 
     /// Fills `output` as far as there is something; returns how far.
     fn fill(&mut self, output: &mut [u8]) -> Result<usize, Fault> {
         let mut filled = 0;
-        while filled < output.len() && !self.ended {
+        while filled < output.len() && (!self.ended || self.next_member()) {
             let (taken, made) = (self.state.total_in(), self.state.total_out());
             let status = self.state.decompress(self.rest(), &mut output[filled..], FlushDecompress::None);
             filled += (self.state.total_out() - made) as usize;
-            let status = status.map_err(|_| Fault::Damaged { at: self.state.total_out() })?;
+            let status =
+                status.map_err(|_| Fault::Damaged { at: self.made_before + self.state.total_out() })?;
             self.ended = status == Status::StreamEnd;
             if self.state.total_in() == taken && self.state.total_out() == made {
                 break;
             }
         }
         Ok(filled)
+    }
+
+    /// Goes on to the next member, if there is one.
+    fn next_member(&mut self) -> bool {
+        let rest = self.rest();
+        if !rest.starts_with(&GZIP) {
+            return false;
+        }
+        let made_before = self.made_before + self.state.total_out();
+        *self = Self { made_before, ..Self::new(rest) };
+        true
     }
 
     /// [`fill`](Self::fill), with the hash of `start` and all that was filled taken on the way.
@@ -366,10 +402,11 @@ fn advice(file: &str, fault: &Fault) -> String {
     match fault {
         Fault::Magic { found, expected } => match kind_of(*found) {
             Some(other) => format!("these are {other}: put a file of {expected} here"),
+            None if file.ends_with(".gz") => format!("this is neither gzip nor IDX; {again}"),
             None => format!("this is not IDX, or it is damaged; {again}"),
         },
         Fault::Type { .. } => "convert it to unsigned bytes".to_owned(),
-        Fault::Header { .. } | Fault::Missing { .. } | Fault::NoChecksum => {
+        Fault::Header { .. } | Fault::Missing { .. } | Fault::NothingInflated | Fault::NoChecksum => {
             format!("the file is truncated; {again}")
         }
         Fault::NoSamples { .. } | Fault::TooLarge { .. } => format!("if its header is damaged, {again}"),

@@ -10,9 +10,9 @@ use super::error::{Places, shown};
 use super::{Activation, CLASSES, INPUTS, Job, JobError, Layer, Loss, Optimizer};
 
 /// At most one shard a worker, and at most 1,024 workers, can be of use.
-pub(super) const SHARDS: RangeInclusive<u32> = 1..=1024;
+pub const SHARDS: RangeInclusive<u32> = 1..=1024;
 /// Anything that there must be at least one of.
-pub(super) const POSITIVE: RangeInclusive<u32> = 1..=u32::MAX;
+pub const POSITIVE: RangeInclusive<u32> = 1..=u32::MAX;
 /// Wide enough for anyone; narrow enough that sizes never overflow.
 pub(super) const UNITS: RangeInclusive<u32> = 1..=65_536;
 
@@ -86,13 +86,20 @@ impl Job {
         for (index, layer) in self.layers.iter().enumerate() {
             self.check_layer(index, layer, places)?;
         }
-        let parameters = self.parameters(INPUTS);
-        if parameters > MAX_PARAMETERS {
-            let rule =
-                format!("{parameters} parameters are too many, {MAX_PARAMETERS} the most; use fewer units");
-            return Err(places.error_of_whole("layers", rule));
+        self.check_size(INPUTS).map_err(|rule| places.error_of_whole("layers", rule))
+    }
+
+    /// Checks that the model has a size that a machine can hold, for so many input values.
+    ///
+    /// # Errors
+    /// If it has too many parameters.
+    pub fn check_size(&self, inputs: u32) -> Result<(), String> {
+        match self.parameters(inputs) {
+            0..=MAX_PARAMETERS => Ok(()),
+            parameters => Err(format!(
+                "{parameters} parameters are too many, {MAX_PARAMETERS} the most; use fewer units"
+            )),
         }
-        Ok(())
     }
 
     fn check_layer(&self, index: usize, layer: &Layer, places: &Places) -> Result<(), JobError> {
@@ -140,7 +147,8 @@ impl Job {
     fn check_compile(&self, places: &Places) -> Result<(), JobError> {
         let Optimizer::Sgd { learning_rate } = self.compile.optimizer;
         if !learning_rate.is_finite() || learning_rate <= 0.0 {
-            let rule = "nothing can be learned at this rate; give a finite number above 0, such as 0.1";
+            let rule = "nothing can be learned at this rate; give a finite number above 0, such as 0.1 (an f32 holds \
+                        about 1e-45 to 3e38)";
             return Err(places.error("compile.optimizer.learning_rate", learning_rate, rule));
         }
         for (index, metric) in self.compile.metrics.iter().enumerate() {

@@ -27,9 +27,11 @@ mod overrides;
 mod read;
 mod write;
 
+pub use check::{POSITIVE, SHARDS};
 pub use error::JobError;
-pub use names::{ParseNameError, parse_scale};
+pub use names::{ParseNameError, parse_number, parse_scale, parse_whole};
 pub use overrides::Overrides;
+pub use read::MAX_BYTES;
 
 use std::path::PathBuf;
 

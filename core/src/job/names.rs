@@ -4,9 +4,11 @@
 //! that a job has one spelling.
 
 use std::fmt::{self, Display, Formatter};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::check::problem_of_whole;
 use super::error::suggestion;
 use super::{Activation, BlasKernel, Layer, Loss, Metric, Optimizer, Source};
 
@@ -195,4 +197,35 @@ pub fn parse_scale(text: &str) -> Result<f32, ParseNameError> {
     scale.ok_or_else(|| {
         ParseNameError("not a number; give one such as 0.5, or a fraction such as 1/255".to_owned())
     })
+}
+
+/// Reads a whole number from a flag. One that its type can hold is taken, in `range` or not, since that is checked with
+/// the job.
+///
+/// # Errors
+///
+/// If it is none, or one that no number of this type can be; says what `range` asks for.
+pub fn parse_whole<T>(text: &str, range: RangeInclusive<T>) -> Result<T, ParseNameError>
+where
+    T: Copy + TryFrom<i128>,
+    i128: From<T>,
+{
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ParseNameError("not a whole number; give one without a fraction, such as 5".to_owned()));
+    }
+    // Digits beyond 128 bits are out of any range all the same.
+    let beyond = if text.starts_with('-') { i128::MIN } else { i128::MAX };
+    let value = text.parse().unwrap_or(beyond);
+    let (min, max) = (i128::from(*range.start()), i128::from(*range.end()));
+    T::try_from(value).map_err(|_| ParseNameError(problem_of_whole(value, min, max).unwrap_or_default()))
+}
+
+/// Reads a number from a flag. Whether it is one that a job can have is checked with the job.
+///
+/// # Errors
+///
+/// If it is none.
+pub fn parse_number<T: FromStr>(text: &str) -> Result<T, ParseNameError> {
+    text.parse().map_err(|_| ParseNameError("not a number; give one such as 0.5".to_owned()))
 }

@@ -1,5 +1,6 @@
 //! Flags over a file over the article's job.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::error::{Places, shown};
@@ -32,6 +33,9 @@ pub struct Overrides {
     pub epochs: Option<u32>,
     /// `--shuffle`
     pub shuffle: Option<bool>,
+    /// By flag, where its value was given and how it was written there: what errors name. Without an entry that is the
+    /// flag and its value.
+    pub places: BTreeMap<String, String>,
 }
 
 impl Job {
@@ -68,33 +72,43 @@ impl Overrides {
         let Optimizer::Sgd { learning_rate: job_learning_rate } = &mut job.compile.optimizer;
         let source =
             data.as_deref().map(str::parse).transpose().map_err(|error: super::ParseNameError| {
-                JobError::new(
-                    format!("--data {}", shown(data.as_deref().unwrap_or_default())),
-                    error.to_string(),
-                )
+                JobError::new(self.place("--data", data.as_deref().unwrap_or_default()), error.to_string())
             })?;
 
-        set(&mut job.name, name, "name", "--name", places);
-        set(&mut job.seed, seed, "seed", "--seed", places);
-        set(&mut job.shards, shards, "shards", "--shards", places);
-        set(&mut job.replicas, replicas, "replicas", "--replicas", places);
-        set(&mut job.blas_kernel, blas_kernel, "blas_kernel", "--blas-kernel", places);
-        set(&mut job.data.source, &source, "data.source", "--data", places);
-        set(&mut job.data.scale, scale, "data.scale", "--scale", places);
+        let mut overlay = Overlay { flags: self, places };
+        overlay.set(&mut job.name, name, "name", "--name");
+        overlay.set(&mut job.seed, seed, "seed", "--seed");
+        overlay.set(&mut job.shards, shards, "shards", "--shards");
+        overlay.set(&mut job.replicas, replicas, "replicas", "--replicas");
+        overlay.set(&mut job.blas_kernel, blas_kernel, "blas_kernel", "--blas-kernel");
+        overlay.set(&mut job.data.source, &source, "data.source", "--data");
+        overlay.set(&mut job.data.scale, scale, "data.scale", "--scale");
         let split = &mut job.data.validation_split;
-        set(split, validation_split, "data.validation_split", "--validation-split", places);
-        set(job_learning_rate, learning_rate, "compile.optimizer.learning_rate", "--learning-rate", places);
-        set(&mut job.fit.batch_size, batch_size, "fit.batch_size", "--batch-size", places);
-        set(&mut job.fit.epochs, epochs, "fit.epochs", "--epochs", places);
-        set(&mut job.fit.shuffle, shuffle, "fit.shuffle", "--shuffle", places);
+        overlay.set(split, validation_split, "data.validation_split", "--validation-split");
+        overlay.set(job_learning_rate, learning_rate, "compile.optimizer.learning_rate", "--learning-rate");
+        overlay.set(&mut job.fit.batch_size, batch_size, "fit.batch_size", "--batch-size");
+        overlay.set(&mut job.fit.epochs, epochs, "fit.epochs", "--epochs");
+        overlay.set(&mut job.fit.shuffle, shuffle, "fit.shuffle", "--shuffle");
         Ok(())
+    }
+
+    fn place(&self, flag: &str, value: impl Display) -> String {
+        self.places.get(flag).cloned().unwrap_or_else(|| format!("{flag} {}", shown(value)))
     }
 }
 
-/// Lets a flag win over `value`, and remembers it as the value's place.
-fn set<T: Clone + Display>(value: &mut T, flag: &Option<T>, key: &str, flag_name: &str, places: &mut Places) {
-    if let Some(given) = flag {
-        value.clone_from(given);
-        places.insert(key, format!("{flag_name} {}", shown(given)));
+/// Flags that are being laid over a job.
+struct Overlay<'a> {
+    flags: &'a Overrides,
+    places: &'a mut Places,
+}
+
+impl Overlay<'_> {
+    /// Lets a flag win over `value`, and remembers it as the value's place.
+    fn set<T: Clone + Display>(&mut self, value: &mut T, given: &Option<T>, key: &str, flag: &str) {
+        if let Some(given) = given {
+            value.clone_from(given);
+            self.places.insert(key, self.flags.place(flag, given));
+        }
     }
 }

@@ -32,14 +32,14 @@ const SECTIONS: &[(&str, &[&str])] = &[
 const DENSE: &[&str] = &["type", "units", "activation"];
 const DROPOUT: &[&str] = &["type", "rate"];
 
-/// Ample for a job; small enough that a hostile one from the wire costs little.
-const MAX_BYTES: usize = 64 * 1024;
+/// The most bytes that a job file may have: ample for a job; small enough that a hostile one from the wire costs little.
+pub const MAX_BYTES: usize = 64 * 1024;
 
 /// Overlays `job` with what the text of a job file says, and notes the place of each value.
 pub(super) fn read(file: &str, text: &str, job: &mut Job, places: &mut Places) -> Result<(), JobError> {
     if text.len() > MAX_BYTES {
-        let problem = format!("{} bytes are too many for a job file, {MAX_BYTES} the most", text.len());
-        return Err(JobError::new(file, format!("{problem}; is it another file?")));
+        let problem = format!("more than {MAX_BYTES} bytes, too many for a job file; is it another file?");
+        return Err(JobError::new(file, problem));
     }
     let document = DeTable::parse(text).map_err(|error| syntax_error(file, text, &error))?;
     let mut reader = Reader { file, text, places };

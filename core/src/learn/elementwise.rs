@@ -16,6 +16,13 @@
 /// The one NaN that computations here return: the one that x86 makes of `0 · ∞`.
 pub const NOT_A_NUMBER: f32 = f32::from_bits(0xffc0_0000);
 
+/// Whether no value is infinite or not a number.
+pub fn all_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    // Without an early exit, which would keep the compiler from taking several at once.
+    !values.iter().fold(false, |odd, value| odd | (value.to_bits() & EXPONENT == EXPONENT))
+}
+
 /// Instruction sets that the loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {

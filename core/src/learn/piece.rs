@@ -19,7 +19,7 @@ use super::gemm::{Matrix, gemm};
 use super::loss;
 use super::model::{Model, Operation, Step};
 use super::spec::Spec;
-use crate::data::plan;
+use crate::data::{plan, shard};
 use crate::job::{Activation, Loss};
 use crate::random::DropoutWords;
 
@@ -287,6 +287,11 @@ impl Learner<'_> {
 }
 
 impl<'a> ShardSamples<'a> {
+    /// Those of a stored shard, which is number `shard` of `shards`.
+    pub fn of(stored: &'a shard::ShardSamples, shard: u32, shards: u32) -> Self {
+        Self { shard, shards, width: stored.width(), pixels: stored.pixels(), labels: stored.labels() }
+    }
+
     fn row(&self, k: u32) -> &'a [u8] {
         &self.pixels[k as usize * self.width..][..self.width]
     }

@@ -1,218 +1,16 @@
-//! The control machine, fed by scripts of events.
-//!
-//! [`Script`] plays the driver: it keeps the clock, carries out what can be carried out at once (data is read at once,
-//! samples arrive at once, results come at once) unless a test holds that back, and records every action as a line.
+//! A job's life with workers that do nothing wrong, and who is let in.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millefeuille_core::blas::Arithmetic;
 use millefeuille_core::control::{
-    Action, Cluster, Config, Departure, Discard, Dismissal, Event, Facts, Failure, Hello, JobId, JobState,
-    Note, Outcome, Phase, Role, Waiting, WorkId, WorkerId,
+    Action, Config, Discard, Dismissal, Event, Failure, Hello, JobId, Note, Outcome, Phase, Role, Waiting,
+    WorkId, WorkerId,
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::{Sizes, Split};
-use millefeuille_core::learn::tree::Node;
 
-const SHARDS: u32 = 8;
-const JOB: JobId = JobId(1);
-
-fn arithmetic(kernel: &str) -> Arithmetic {
-    Arithmetic { kernel: kernel.into(), version: "0.3.21".into(), fingerprint: format!("bits of {kernel}") }
-}
-
-fn hello(kernel: &str, started_for: &str, slots: u32) -> Hello {
-    Hello {
-        instance_id: "00".into(),
-        name: "host:1".into(),
-        slots,
-        arithmetic: arithmetic(kernel),
-        cache_bytes: 0,
-        started_for: started_for.into(),
-    }
-}
-
-/// 80 training samples in steps of 40, 16 that validate, 16 that test, two epochs.
-fn facts() -> Facts {
-    Facts {
-        epochs: 2,
-        plan: Plan::new(80, 40, SHARDS),
-        shards: SHARDS,
-        sizes: Sizes { train: 80, validation: 16, test: 16 },
-        sample_bytes: 785,
-        kernel_request: "Zen".into(),
-        arithmetic: arithmetic("Zen"),
-        shapes_fingerprint: "shapes".into(),
-    }
-}
-
-fn config() -> Config {
-    Config {
-        incarnation: 7,
-        min_workers: 1,
-        expected_workers: 1,
-        settle: Duration::from_secs(2),
-        wait_workers: None,
-        max_workers: 16,
-        heartbeat_deadline: Duration::from_secs(5),
-    }
-}
-
-struct Script {
-    cluster: Cluster,
-    now: Duration,
-    facts: Facts,
-    /// Everything that was done, in order.
-    actions: Vec<Action>,
-    /// Nodes that workers were asked for and have not sent.
-    owed: Vec<(WorkerId, WorkId, Node)>,
-    /// What each worker was last told to hold.
-    told: BTreeMap<WorkerId, Vec<Shard>>,
-    /// Workers whose samples do not arrive by themselves.
-    slow: Vec<WorkerId>,
-    /// The work after which the loss is not finite.
-    diverges_at: Option<u64>,
-}
-
-impl Script {
-    fn new() -> Self {
-        Self::with(config(), facts())
-    }
-
-    fn with(config: Config, facts: Facts) -> Self {
-        Self {
-            cluster: Cluster::new(config),
-            now: Duration::ZERO,
-            facts,
-            actions: Vec::new(),
-            owed: Vec::new(),
-            told: BTreeMap::new(),
-            slow: Vec::new(),
-            diverges_at: None,
-        }
-    }
-
-    fn feed(&mut self, event: Event) {
-        let mut events = vec![event];
-        while !events.is_empty() {
-            let actions = self.cluster.handle(self.now, events.remove(0));
-            for action in actions {
-                events.extend(self.act(&action));
-                self.actions.push(action);
-            }
-        }
-    }
-
-    fn act(&mut self, action: &Action) -> Vec<Event> {
-        match action.clone() {
-            Action::Load { job } => vec![Event::Loaded { job, facts: self.facts.clone() }],
-            Action::StartJob { worker, job } => {
-                vec![Event::JobAccepted { worker, job, fingerprint: "shapes".into() }]
-            }
-            Action::Hold { worker, job, generation, shards, .. } => {
-                self.told.insert(worker, shards.clone());
-                let arrives = !self.slow.contains(&worker);
-                let held = shards.into_iter().filter(|_| arrives);
-                held.map(|shard| Event::ShardHeld { worker, job, generation, shard }).collect()
-            }
-            Action::Begin { .. } => {
-                self.owed.clear();
-                Vec::new()
-            }
-            Action::Send { worker, work, nodes } => {
-                self.owed.extend(nodes.into_iter().map(|node| (worker, work, node)));
-                Vec::new()
-            }
-            Action::Close { work } => {
-                let finite = self.diverges_at != Some(work.parameter_tag);
-                vec![Event::Closed { work, finite }]
-            }
-            Action::Save { job } => vec![Event::Saved { job }],
-            Action::End { .. } => {
-                self.owed.clear();
-                Vec::new()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn join(&mut self, worker: u64) {
-        self.join_as(worker, hello("Zen", "native", 1));
-    }
-
-    fn join_as(&mut self, worker: u64, hello: Hello) {
-        self.feed(Event::Join { worker: WorkerId(worker), hello });
-    }
-
-    fn leave(&mut self, worker: u64) {
-        self.feed(Event::Leave { worker: WorkerId(worker), departure: Departure::Closed });
-    }
-
-    fn submit(&mut self, job: u64) {
-        self.feed(Event::Submit { job: JobId(job) });
-    }
-
-    /// The next result that is owed comes.
-    fn answer(&mut self) {
-        let (worker, work, node) = self.owed.remove(0);
-        self.result(worker, work, node);
-    }
-
-    fn result(&mut self, worker: WorkerId, work: WorkId, node: Node) {
-        let busy = Duration::from_millis(1);
-        self.feed(Event::Result { worker, work, node, samples: 5, busy });
-    }
-
-    /// All results of the open tree come.
-    fn answer_step(&mut self) {
-        let work = self.owed[0].1;
-        while self.owed.first().is_some_and(|(_, of, _)| *of == work) {
-            self.answer();
-        }
-    }
-
-    fn answer_all(&mut self) {
-        while !self.owed.is_empty() {
-            self.answer();
-        }
-    }
-
-    fn wait(&mut self, seconds: f64) {
-        self.now += Duration::from_secs_f64(seconds);
-        self.feed(Event::Tick);
-    }
-
-    fn heard(&mut self, worker: u64) {
-        self.feed(Event::Heard { worker: WorkerId(worker), at: self.now });
-    }
-
-    fn state(&self, job: u64) -> String {
-        self.cluster.job_state(JobId(job)).map_or("unknown".into(), ToString::to_string)
-    }
-
-    fn outcome(&self, job: u64) -> &Outcome {
-        match self.cluster.job_state(JobId(job)) {
-            Some(JobState::Ended(outcome)) => outcome,
-            other => panic!("job {job} has not ended: {other:?}"),
-        }
-    }
-
-    /// Who was asked for what in the open tree.
-    fn asked(&self) -> Vec<(u64, String)> {
-        self.owed.iter().map(|(worker, _, node)| (worker.0, node.to_string())).collect()
-    }
-
-    fn closed(&self) -> Vec<WorkId> {
-        let close = |action: &Action| if let Action::Close { work } = action { Some(*work) } else { None };
-        self.actions.iter().filter_map(close).collect()
-    }
-
-    fn count(&self, of: impl Fn(&Action) -> bool) -> usize {
-        self.actions.iter().filter(|action| of(action)).count()
-    }
-}
+use crate::script::{JOB, SHARDS, Script, arithmetic, config, facts, hello};
 
 #[test]
 fn a_job_goes_through_its_steps_and_evaluations_in_order() {
@@ -485,23 +283,6 @@ fn a_full_cluster_lets_nobody_in() {
 }
 
 #[test]
-fn losing_a_worker_with_shards_ends_the_job() {
-    let mut script = Script::with(Config { expected_workers: 2, ..config() }, facts());
-    script.join(1);
-    script.join(2);
-    script.submit(1);
-    script.answer_step();
-    script.leave(2);
-    let Outcome::WorkerLost { worker, during, how } = script.outcome(1) else {
-        panic!("{:?}", script.outcome(1))
-    };
-    assert_eq!(
-        (&**worker, &**during, &**how),
-        ("worker 2 (host:1)", "step 2 of epoch 1", "its connection was closed")
-    );
-}
-
-#[test]
 fn losing_a_worker_before_the_first_step_costs_nothing() {
     let mut script = Script::with(Config { expected_workers: 2, ..config() }, facts());
     script.slow = vec![WorkerId(2)];
@@ -513,26 +294,6 @@ fn losing_a_worker_before_the_first_step_costs_nothing() {
     script.wait(2.0);
     script.answer_all();
     assert_eq!(script.outcome(1), &Outcome::Done);
-}
-
-#[test]
-fn a_silent_worker_is_given_up_at_the_deadline() {
-    let mut script = Script::with(Config { expected_workers: 2, ..config() }, facts());
-    script.join(1);
-    script.join(2);
-    script.submit(1);
-    script.wait(4.9);
-    assert_eq!(script.state(1), "running");
-    script.heard(1);
-    script.wait(0.2);
-    let silent = |action: &Action| {
-        matches!(action, Action::Dismiss { worker: WorkerId(2), reason: Dismissal::Silent { .. } })
-    };
-    assert_eq!(script.count(silent), 1);
-    assert!(
-        matches!(script.outcome(1), Outcome::WorkerLost { worker, .. } if worker.starts_with("worker 2"))
-    );
-    assert_eq!(script.cluster.members().keys().collect::<Vec<_>>(), [&WorkerId(1)]);
 }
 
 #[test]

@@ -1,0 +1,113 @@
+//! Processes that a measurement starts, and what they use of the processors.
+//!
+//! None outlives this program: a [`Process`] ends with its value, and the kernel ends what is left if this
+//! program is killed. Workers that `coordinator train` leaves to their fate become this program's children, so
+//! that what they have used is counted too.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+/// Time between two looks whether something has ended.
+const INTERVAL: Duration = Duration::from_millis(2);
+
+/// A process that ends with this value.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts it; to be called in the main thread ([`die_with_this_program`]).
+    pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command.spawn().with_context(|| format!("{name}: cannot be started"))?;
+        Ok(Self { child })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its standard error, if that is piped; once.
+    pub(crate) fn stderr(&mut self) -> Option<std::process::ChildStderr> {
+        self.child.stderr.take()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).context("sending a signal")
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child.try_wait().context("waiting for a process")
+    }
+
+    /// Waits for its end, but not for ever.
+    pub(crate) fn end_within(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            thread::sleep(INTERVAL);
+        }
+        bail!("process {} has not ended within {} s", self.id(), limit.as_secs())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Has the kernel kill the process when the thread that starts it ends, however that comes about.
+#[allow(unsafe_code)] // What runs between fork and exec.
+pub(crate) fn die_with_this_program(command: &mut Command) {
+    let ask =
+        || rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from);
+    // SAFETY: the closure makes one system call; it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(ask) };
+}
+
+/// From now on, processes whose parent has ended become children of this one.
+pub(crate) fn adopt_orphans() -> anyhow::Result<()> {
+    // Which process is named is of no account: any sets the attribute.
+    let this = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(this)).context("becoming the parent of orphans")
+}
+
+/// Waits until there is no child left. To be called only while no [`Process`] lives.
+pub(crate) fn bury_orphans(limit: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Err(rustix::io::Errno::CHILD) => return Ok(()),
+            Err(rustix::io::Errno::INTR) | Ok(Some(_)) => {}
+            Err(error) => return Err(error).context("waiting for orphans"),
+            Ok(None) => thread::sleep(INTERVAL),
+        }
+    }
+    bail!("a worker has outlived its coordinator by {} s", limit.as_secs())
+}
+
+/// Seconds of processors, user's and system's, that all children have used which have been waited for, with those
+/// that they have waited for themselves.
+#[allow(unsafe_code)] // One call of the C library: /proc has this in hundredths of a second only.
+pub(crate) fn children_cpu_seconds() -> f64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the call fills the structure it is given; all zeros are a valid one.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}

@@ -1,0 +1,174 @@
+//! `coordinator verify`: whether a run is what it says.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_worker::process::{self, exit};
+
+use super::{Failed, Result, print};
+use crate::cluster::load;
+use crate::replay::{Replay, State};
+use crate::runs::SavedRun;
+use crate::verify::{Evidence, Finding};
+
+/// Verify a run: compare its files, its data and its plan, and compute the training again
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The run directory
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Compare files, data and plan only, without training
+    #[arg(long, conflicts_with = "epoch")]
+    quick: bool,
+    /// Compute this epoch only (from 1), from the newest checkpoint before it
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    epoch: Option<u32>,
+    /// The data's directory, if it is not where it was
+    #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_DATA")]
+    data: Option<String>,
+}
+
+const EXAMPLES: &str = "Examples:
+  coordinator verify runs/article-1
+  coordinator verify runs/article-1 --quick
+  coordinator verify runs/article-1 --epoch 5
+
+Exit codes: 0 verified · 7 something differs: the first file, or the first epoch · 8 cannot be verified on this machine ·
+3 something cannot be read, or the run is not finished (what there is was verified)";
+
+impl From<Finding> for Failed {
+    fn from(finding: Finding) -> Self {
+        let code = match finding {
+            Finding::Differs(_) => exit::DIFFERS,
+            Finding::CannotVerify(_) => exit::CANNOT_VERIFY,
+            Finding::Unreadable(_) => exit::DATA,
+        };
+        Self::new(code, finding.to_string())
+    }
+}
+
+pub(super) fn run(args: Args) -> Result {
+    let run = SavedRun::open(&args.run)?;
+    let job = run.job()?;
+    // The files of a run that is done change no more, even if its owner is still about to leave.
+    if let Some(owner) = run.owner().filter(|_| !run.is_done()) {
+        let (finished, all) = (run.whole_history()?.len(), job.fit.epochs);
+        let what = format!("not finished: {finished} of {all} epochs; {owner} works in this run directory");
+        return Err(Failed::new(exit::DATA, format!("{}: {what}", args.run.display())));
+    }
+    // Before anything is said: this may start the process again. What cannot be had here is told last.
+    let kernel = if args.quick { Ok(()) } else { own_kernel(&run, &job) };
+    let evidence = Evidence::read(&run)?;
+    let epochs = asked_for(&args, &evidence)?;
+    evidence.agrees_with_itself()?.iter().for_each(|line| say(line));
+    let data = super::saved::with_data(job, args.data.as_deref())?.data.source;
+    let dataset = crate::data::read(&data).map_err(|message| Failed::new(exit::DATA, message))?;
+    let store = ShardStore::new(dataset, evidence.job.data.validation_split, evidence.job.shards);
+    say(&evidence.agrees_with_data(&store)?);
+    let spec = load::spec(&evidence.job, &store);
+    say(&evidence.ledger_agrees(&spec)?);
+    if !args.quick {
+        kernel?;
+        compute_again(&evidence, &store, &spec, epochs)?;
+    }
+    settle(&args, &evidence);
+    finish(&args.run, &evidence)
+}
+
+/// Which epochs are computed again, from 0, and whether from a checkpoint.
+#[derive(Clone, Copy)]
+enum Epochs {
+    All,
+    Only(u32),
+}
+
+fn asked_for(args: &Args, evidence: &Evidence) -> Result<Epochs> {
+    let (finished, all) = (evidence.epochs(), evidence.job.fit.epochs);
+    match args.epoch {
+        None => Ok(Epochs::All),
+        Some(epoch) if epoch > all => {
+            Err(Failed::new(exit::USAGE, format!("--epoch {epoch}: the job has {all} epochs")))
+        }
+        Some(epoch) if epoch > finished => {
+            let run = args.run.display();
+            Err(Failed::new(
+                exit::DATA,
+                format!("{run}: not finished: {finished} of {all} epochs; there is no epoch {epoch} yet"),
+            ))
+        }
+        Some(epoch) => Ok(Epochs::Only(epoch - 1)),
+    }
+}
+
+/// The kernel that the run was computed with, and no other.
+fn own_kernel(run: &SavedRun, job: &Job) -> Result {
+    process::own_kernel(&job.blas_kernel).map_err(|message| {
+        let what = format!("{}: cannot be verified here: {message}", run.path().display());
+        Failed::new(exit::CANNOT_VERIFY, what)
+    })
+}
+
+fn compute_again(evidence: &Evidence, store: &ShardStore, spec: &Spec, epochs: Epochs) -> Result {
+    let cores = process::cores();
+    let arithmetic = evidence.can_be_computed_here(spec)?;
+    let model = Model::new(spec.inputs as usize, &spec.layers);
+    let (mut state, from, end) = match epochs {
+        Epochs::All => (None, None, evidence.epochs()),
+        Epochs::Only(epoch) => {
+            let read = evidence.before(epoch);
+            (read.map(|read| State::of(&read.checkpoint)), read, epoch + 1)
+        }
+    };
+    let all = evidence.job.fit.epochs;
+    let place = from.map_or_else(
+        || "from its beginning".to_string(),
+        |read| format!("from {}, {}", read.path.display(), read.checkpoint.place(all)),
+    );
+    say(&format!("computing again {place}: {arithmetic}, on {cores} cores"));
+    let state = state.get_or_insert_with(|| State::beginning(&evidence.job, &model));
+    let mut replay = Replay::new(store, spec, &model, cores);
+    while state.epoch < end {
+        let row = evidence.epoch_agrees(&mut replay, state)?;
+        say(&format!(
+            "epoch {}/{all}: agrees, weights_sha256 {} ({:.1} s)",
+            row.epoch, row.weights_sha256, row.seconds
+        ));
+    }
+    Ok(())
+}
+
+/// What is to be said of workers that were put out as faulty.
+fn settle(args: &Args, evidence: &Evidence) {
+    for suspect in evidence.receipt.iter().flat_map(|receipt| &receipt.suspects) {
+        let (name, instance_id, steps) = (&suspect.name, &suspect.instance_id, &suspect.steps);
+        let verdict = match (args.quick, args.epoch) {
+            (false, None) => "right: all was computed again and agrees",
+            _ => "not settled: computing the whole run again would, without --quick and --epoch",
+        };
+        say(&format!(
+            "{name} ({instance_id}) was put out as faulty; the steps it had part in ({steps}) are {verdict}"
+        ));
+    }
+}
+
+fn finish(run: &Path, evidence: &Evidence) -> Result {
+    let run = run.display();
+    if evidence.is_done() {
+        say(&format!("verified: {run}"));
+        return Ok(());
+    }
+    let (finished, all) = (evidence.epochs(), evidence.job.fit.epochs);
+    Err(Failed::new(
+        exit::DATA,
+        format!("{run}: not finished: {finished} of {all} epochs; what there is agrees"),
+    ))
+}
+
+fn say(line: &str) {
+    print(&format!("{line}\n"));
+}

@@ -1,0 +1,88 @@
+//! The coordinator computes a node itself: where workers' answers differ, and where an audit has nobody else to ask.
+//!
+//! The samples are here anyway. The arithmetic may not be: a cluster that lives on has the kernel that its CPU
+//! selects, and a job may have pinned another. Then there is no answer, and trials do without it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millefeuille_core::blas::environment::Decision;
+use millefeuille_core::control::{Phase, WorkId};
+use millefeuille_core::data::plan::Plan;
+use millefeuille_core::data::shard::{Shard, ShardStore};
+use millefeuille_core::job::BlasKernel;
+use millefeuille_core::learn::elementwise::add_assign;
+use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::piece::{Learner, Scratch, ShardSamples};
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::tree::{Node, Reduction};
+use millefeuille_worker::process;
+
+use super::messages::Sum;
+
+/// A node to compute, with all that this needs.
+pub(super) struct Task {
+    pub(super) work: WorkId,
+    pub(super) node: Node,
+    pub(super) kernel: BlasKernel,
+    pub(super) spec: Spec,
+    pub(super) plan: Plan,
+    pub(super) model: Arc<Model>,
+    pub(super) store: Arc<ShardStore>,
+    pub(super) parameters: Bytes,
+}
+
+impl Task {
+    /// The node's sum; none if this process does not compute as the job needs it.
+    pub(super) fn compute(&self) -> Option<Sum> {
+        if process::decide(&self.kernel) != Ok(Decision::Satisfied) {
+            return None;
+        }
+        let mut scratch = Scratch::default();
+        let pieces: Vec<_> = (self.node.first..self.node.end)
+            .filter_map(|shard| Some((shard, self.piece(shard, &mut scratch)?)))
+            .collect();
+        let present = pieces.iter().map(|&(shard, _)| shard).collect();
+        let mut reduction = Reduction::over(self.node, &present);
+        for (shard, sum) in pieces {
+            reduction.insert(Node::leaf(shard), sum, add);
+        }
+        reduction.take_root(add)
+    }
+
+    /// One shard's piece; none if it has no samples in this work.
+    fn piece(&self, index: u32, scratch: &mut Scratch) -> Option<Sum> {
+        let Self { work, spec, plan, model, .. } = self;
+        let stored = self.store.get(Shard { split: work.phase.split(), index })?;
+        let samples = ShardSamples::of(&stored.samples, index, spec.shards);
+        let learner = Learner { model, spec, parameters: bytemuck::cast_slice(&self.parameters) };
+        let mut gradient = Vec::new();
+        let outcome = if work.phase == Phase::Train {
+            let order = plan.order(spec.seed, work.epoch, index, spec.shuffle);
+            let place = plan.piece(work.step, index);
+            if place.is_empty() {
+                return None;
+            }
+            let order = &order[place.start as usize..place.end as usize];
+            gradient = vec![0.0; model.parameter_count()];
+            learner.train_piece(&samples, order, work.epoch.into(), &mut gradient, scratch)
+        } else {
+            learner.evaluate_piece(&samples, scratch)
+        };
+        Some(Sum {
+            gradient,
+            loss_sum: outcome.loss_sum,
+            correct: outcome.correct,
+            samples: outcome.count,
+            sample_digests: vec![outcome.samples_sha256],
+        })
+    }
+}
+
+fn add(left: &mut Sum, right: Sum) {
+    add_assign(&mut left.gradient, &right.gradient);
+    left.loss_sum += right.loss_sum;
+    left.correct += right.correct;
+    left.samples += right.samples;
+    left.sample_digests.extend(right.sample_digests);
+}

@@ -1,0 +1,453 @@
+//! The driver's dealings with jobs: submissions, data that becomes ready, what is written, ends.
+//!
+//! A submission is acknowledged once its run directory is on disk: the disk thread claims it, and answers with
+//! `Claimed`. From then on the job is found again after a crash ([`Driver::find_runs`]), queued or running.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millefeuille_core::control::{Event, Failure, JobId, JobState, Outcome, Start};
+use millefeuille_core::data::dataset::CLASSES;
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::tree::Tree;
+use millefeuille_proto::v1;
+use millefeuille_proto::v1::session_response::Message as Down;
+use millefeuille_worker::process::exit;
+use tokio::sync::oneshot;
+use tonic::Status as Refusal;
+use tracing::{debug, info, warn};
+
+use super::Driver;
+use crate::cluster::disk::{Claim, Claimed, Content, Order, Written};
+use crate::cluster::load::{self, Beginning, Ready};
+use crate::cluster::messages::{Input, Serving};
+use crate::cluster::training::Training;
+use crate::cluster::{status, words};
+use crate::report::Shown;
+use crate::runs::{Ending, Existing, Found, RunDir, State, scan};
+use crate::see::history::Row;
+
+/// A job, from its submission to the cluster's end.
+pub(in crate::cluster) struct Record {
+    pub(in crate::cluster) id: String,
+    pub(in crate::cluster) job: Job,
+    client_key: String,
+    /// Whether an earlier life of the coordinator has left it.
+    found: bool,
+    /// The run directory, until the job has its turn; then the disk thread has it.
+    run: Option<RunDir>,
+    pub(in crate::cluster) run_dir: String,
+    /// Shared with those who look at it.
+    pub(in crate::cluster) history: Arc<Vec<Row>>,
+    pub(in crate::cluster) steps_per_epoch: u32,
+    pub(in crate::cluster) shown: Vec<Shown>,
+    /// The newest checkpoint of this life: the optimizer steps before it.
+    pub(in crate::cluster) checkpoint: Option<u64>,
+    /// How it ended in an earlier life of the coordinator.
+    pub(in crate::cluster) ended: Option<Ending>,
+}
+
+/// So many jobs that have ended are listed; of older ones only the run directories are left.
+const ENDED_JOBS: usize = 1000;
+
+/// Takes a cancelled job as it is then.
+pub(super) type Cancelled = oneshot::Sender<Result<v1::Job, Refusal>>;
+
+type Reply = oneshot::Sender<Result<String, Refusal>>;
+
+/// Submissions on their way to the disk.
+#[derive(Default)]
+pub(in crate::cluster) struct Submissions {
+    /// Who waits for which job's acknowledgement, with the client's key.
+    waiting: BTreeMap<JobId, (String, Vec<Reply>)>,
+    newest: u64,
+}
+
+impl Driver {
+    /// Takes up what an earlier life of the coordinator left: queued and unfinished runs go on, ended ones are shown.
+    pub(in crate::cluster) fn find_runs(&mut self) {
+        if !self.config.resumes {
+            return;
+        }
+        let scanned = match scan(&self.config.runs_dir) {
+            Ok(scanned) => scanned,
+            Err(error) => return warn!("runs of an earlier life cannot be looked for: {error}"),
+        };
+        scanned.left_alone.iter().for_each(|error| warn!("a run is left alone: {error}"));
+        for found in scanned.runs {
+            self.find_run(found);
+        }
+        self.publish();
+    }
+
+    fn find_run(&mut self, found: Found) {
+        let Found { id, path, job, record, history } = found;
+        let ended = match record.state {
+            State::Ended { outcome } if !self.is_to_be_served(&record.client_key, &outcome) => Some(outcome),
+            State::Ended { .. } | State::Queued | State::Running => None,
+        };
+        let run = match ended {
+            Some(_) => None,
+            None => match RunDir::claim(&path, Existing::Resume) {
+                Ok(run) => Some(run),
+                Err(error) => return warn!("an unfinished run is left alone: {error}"),
+            },
+        };
+        let number = self.submissions.at_least(record.number);
+        let resumes = run.is_some();
+        if resumes {
+            info!("job {id} goes on; its run directory is {}", path.display());
+        }
+        let run_dir = path.display().to_string();
+        let client_key = record.client_key;
+        let steps_per_epoch = 0;
+        let record = Record {
+            id,
+            job,
+            client_key,
+            found: true,
+            run,
+            run_dir,
+            history: history.into(),
+            steps_per_epoch,
+            shown: Vec::new(),
+            checkpoint: None,
+            ended,
+        };
+        self.jobs.insert(number, record);
+        if resumes {
+            self.handle(Event::Submit { job: number });
+        }
+    }
+
+    /// Whether a run that has ended is the job that this cluster is to serve, and only wants another chance.
+    fn is_to_be_served(&self, client_key: &str, ending: &Ending) -> bool {
+        let over = matches!(ending.exit_code, exit::DONE | exit::DIVERGED | exit::INTERRUPTED);
+        !over && self.config.job_key.as_deref() == Some(client_key)
+    }
+
+    pub(super) fn submit(&mut self, job_toml: &str, client_key: String, reply: Reply) {
+        match self.check_submission(job_toml, &client_key) {
+            // The caller may have hung up.
+            Err(refusal) => _ = reply.send(Err(refusal)),
+            Ok(Submission::Known(id)) => _ = reply.send(Ok(id)),
+            Ok(Submission::OnItsWay(number)) => {
+                self.submissions.waiting.entry(number).and_modify(|(_, replies)| replies.push(reply));
+            }
+            Ok(Submission::New(job)) => {
+                let number = self.submissions.next();
+                self.submissions.waiting.insert(number, (client_key.clone(), vec![reply]));
+                self.disk.order(Order::Claim(Box::new(Claim {
+                    number,
+                    job: *job,
+                    client_key,
+                    runs_dir: self.config.runs_dir.clone(),
+                    run: self.config.first_run.take(),
+                    taken: self.jobs.values().map(|record| record.id.clone()).collect(),
+                })));
+            }
+        }
+    }
+
+    fn check_submission(&self, job_toml: &str, client_key: &str) -> Result<Submission, Refusal> {
+        let same = |key: &str| !client_key.is_empty() && key == client_key;
+        if let Some(record) = self.jobs.values().find(|record| same(&record.client_key)) {
+            return Ok(Submission::Known(record.id.clone()));
+        }
+        if let Some((&number, _)) = self.submissions.waiting.iter().find(|(_, (key, _))| same(key)) {
+            return Ok(Submission::OnItsWay(number));
+        }
+        let queued = self.control.queued() + self.submissions.waiting.len();
+        if queued >= self.config.max_queued {
+            let limit = self.config.max_queued;
+            return Err(Refusal::resource_exhausted(format!("{limit} jobs are queued already")));
+        }
+        let invalid = |error: millefeuille_core::job::JobError| Refusal::invalid_argument(error.to_string());
+        let job = Job::parse("job", job_toml).map_err(invalid)?;
+        job.check_output(CLASSES.into()).map_err(invalid)?;
+        Ok(Submission::New(Box::new(job)))
+    }
+
+    /// A submission is on disk, or can't be.
+    pub(super) fn claimed(&mut self, claimed: Claimed) {
+        let Claimed { number, job, client_key, run } = claimed;
+        let replies =
+            self.submissions.waiting.remove(&number).map(|(_, replies)| replies).unwrap_or_default();
+        let answer = match run {
+            Err(error) => Err(Refusal::failed_precondition(error.to_string())),
+            Ok(run) => {
+                let (id, run_dir) = (run.id(), run.path().display().to_string());
+                info!("job {id} is queued; its run directory is {run_dir}");
+                let record = Record {
+                    id: id.clone(),
+                    job,
+                    client_key,
+                    found: false,
+                    run: Some(run),
+                    run_dir,
+                    history: Arc::default(),
+                    steps_per_epoch: 0,
+                    shown: Vec::new(),
+                    checkpoint: None,
+                    ended: None,
+                };
+                self.jobs.insert(number, record);
+                self.handle(Event::Submit { job: number });
+                Ok(id)
+            }
+        };
+        // Callers may have hung up.
+        replies.into_iter().for_each(|reply| _ = reply.send(answer.clone()));
+    }
+
+    /// Ends a job before its time; answers once that is on disk, so that no crash brings it back. One whose data is being
+    /// read, which may hang, is answered for at once.
+    pub(super) fn cancel(&mut self, job_id: &str, reply: Cancelled) {
+        let job = match self.find(job_id) {
+            Ok(job) => job,
+            Err(refusal) => {
+                // The caller may have hung up.
+                let _ = reply.send(Err(refusal));
+                return;
+            }
+        };
+        let ended = |driver: &Self| matches!(driver.control.job_state(job), Some(JobState::Ended(_)) | None);
+        let before = ended(self);
+        self.handle(Event::Cancel { job });
+        let noted_soon = self.jobs.contains_key(&job) && self.loading != Some(job);
+        if !before && ended(self) && noted_soon {
+            self.cancelled.entry(job).or_default().push(reply);
+        } else {
+            let _ = reply.send(Ok(status::job(self, job)));
+        }
+    }
+
+    /// The end of a job is on disk.
+    pub(super) fn end_noted(&mut self, job: JobId) {
+        let answer = status::job(self, job);
+        for reply in self.cancelled.remove(&job).unwrap_or_default() {
+            let _ = reply.send(Ok(answer.clone()));
+        }
+    }
+
+    fn find(&self, job_id: &str) -> Result<JobId, Refusal> {
+        let found = if job_id.is_empty() {
+            self.control.running()
+        } else {
+            self.jobs.iter().find(|(_, record)| record.id == job_id).map(|(&job, _)| job)
+        };
+        found.ok_or_else(|| match job_id {
+            "" => Refusal::not_found("no job runs"),
+            id => Refusal::not_found(format!("there is no job {id}")),
+        })
+    }
+
+    /// Makes a job ready. One data set is read at a time: one that is not needed any more is read to its end first.
+    pub(super) fn load(&mut self, job: JobId) {
+        if self.loading.is_some() {
+            return self.to_load = Some(job);
+        }
+        let Some(record) = self.jobs.get_mut(&job) else { return };
+        let Some(run) = record.run.take() else { return };
+        self.loading = Some(job);
+        let (config, handle) = (record.job.clone(), self.handle.clone());
+        let loading = tokio::task::spawn_blocking(move || load::make_ready(config, run));
+        tokio::spawn(async move {
+            let panicked = |error: tokio::task::JoinError| {
+                let message = format!("the data cannot be made ready: {error}");
+                Ready { run: None, training: Err(Failure { exit_code: exit::UNEXPECTED, message }) }
+            };
+            let loaded = Box::new(loading.await.unwrap_or_else(panicked));
+            handle.send(Input::Loaded { job, loaded }).await;
+        });
+    }
+
+    pub(super) fn loaded(&mut self, job: JobId, ready: Ready) {
+        self.loading = None;
+        self.take_up(job, ready);
+        if let Some(next) = self.to_load.take().filter(|&next| self.control.running() == Some(next)) {
+            self.load(next);
+        }
+    }
+
+    fn take_up(&mut self, job: JobId, ready: Ready) {
+        let Some(record) = self.jobs.get_mut(&job) else { return };
+        record.run = ready.run;
+        if self.control.running() != Some(job) {
+            return self.give_back(job);
+        }
+        let Beginning { training, from, history, resumed } = match ready.training {
+            Ok(beginning) => *beginning,
+            Err(failure) => return self.handle(Event::Broken { job, failure }),
+        };
+        let facts = training.loaded.facts.clone();
+        info!(
+            "data is ready: {} training, {} validation, {} test samples; kernel {}, OpenBLAS {}",
+            facts.sizes.train,
+            facts.sizes.validation,
+            facts.sizes.test,
+            facts.arithmetic.kernel,
+            facts.arithmetic.version
+        );
+        if let Some(text) = resumed {
+            info!("job {} goes on {text}", record.id);
+        }
+        self.serving.send_replace(Some(Arc::new(Serving {
+            job,
+            tree: Tree::new(facts.shards),
+            parameters: training.model.parameter_count(),
+            store: Arc::clone(training.store()),
+            pool: training.pool.clone(),
+        })));
+        record.job = training.job.clone();
+        record.steps_per_epoch = facts.plan.steps();
+        record.history = history.clone().into();
+        if let Some(run) = record.run.take() {
+            let content = Arc::new(Content {
+                job: training.job.clone(),
+                job_sha256: training.job_sha256.clone(),
+                spec: training.loaded.spec.clone(),
+                model: Arc::clone(&training.model),
+                store: Arc::clone(training.store()),
+                arithmetic: facts.arithmetic.clone(),
+                shapes_fingerprint: facts.shapes_fingerprint.clone(),
+            });
+            self.disk.order(Order::Begin { job, run, content, history });
+        }
+        self.training = Some(training);
+        for (worker, member) in self.control.members() {
+            let hello = &member.hello;
+            self.event("joined", words::joined(*worker, &hello.name, hello.slots));
+        }
+        let put_out = self.training.as_ref().map(Training::put_out).unwrap_or_default();
+        self.handle(Event::Loaded { job, facts, from, put_out });
+    }
+
+    /// Copies the state between two steps, for the disk thread.
+    pub(super) fn checkpoint(&mut self, from: Start) {
+        if let Some(training) = &self.training {
+            self.disk.order(Order::Checkpoint(Box::new(training.snapshot(from))));
+        }
+    }
+
+    /// A coordinator that is told to stop leaves its job where it is.
+    pub(super) fn last_checkpoint(&mut self) {
+        let on = self.config.control.checkpoint_interval.is_some();
+        if let Some(from) = self.control.resting_place().filter(|_| on) {
+            self.checkpoint(from);
+        }
+    }
+
+    pub(super) fn end_epoch(&mut self, job: JobId, epoch: u32) {
+        let on = self.config.control.checkpoint_interval.is_some();
+        let Some(training) = self.training.as_mut().filter(|_| self.control.running() == Some(job)) else {
+            return;
+        };
+        let row = training.row(epoch);
+        let ledger = training.end_epoch(epoch);
+        let snapshot = training.snapshot(Start::of_epoch(epoch + 1, training.steps_taken()));
+        self.disk.order(Order::Epoch { row, ledger, snapshot: Box::new(snapshot), checkpoint: on });
+    }
+
+    pub(super) fn written(&mut self, job: JobId, written: Result<Written, Failure>) {
+        let Some(record) = self.jobs.get_mut(&job) else { return };
+        match written {
+            Err(failure) => self.handle(Event::Broken { job, failure }),
+            Ok(Written::Epoch(row, tag)) => {
+                debug!("epoch {} is written", row.epoch);
+                record.checkpoint = tag.or(record.checkpoint);
+                Arc::make_mut(&mut record.history).push(row);
+                self.handle(Event::EpochWritten { job });
+            }
+            Ok(Written::Checkpoint(tag)) => {
+                record.checkpoint = Some(tag);
+                self.handle(Event::CheckpointWritten { job });
+            }
+            Ok(Written::Ended) => self.end_noted(job),
+            Ok(Written::Result(shown)) => {
+                record.shown = shown;
+                self.handle(Event::Saved { job });
+            }
+        }
+    }
+
+    pub(super) fn no_local_workers(&mut self, message: String) {
+        if let Some(job) = self.control.running() {
+            let failure = Failure { exit_code: exit::TOO_FEW_WORKERS, message };
+            self.handle(Event::Broken { job, failure });
+        }
+    }
+
+    pub(super) fn end(&mut self, job: JobId, outcome: &Outcome) {
+        let Some(record) = self.jobs.get(&job) else { return };
+        let (id, ending) = (record.id.clone(), ending(record, outcome));
+        let text = ending.message.clone();
+        match outcome {
+            Outcome::Done => info!("job {id} is done"),
+            _ => info!("job {id} has ended: {text}"),
+        }
+        let ran = self.serving.borrow().as_ref().is_some_and(|serving| serving.job == job);
+        if !ran {
+            self.give_back(job);
+            return self.forget_old_jobs();
+        }
+        self.serving.send_replace(None);
+        self.training = None;
+        self.event("end", text);
+        self.disk.order(Order::End { ending });
+        let workers: Vec<_> = self.sessions.keys().copied().collect();
+        workers.into_iter().for_each(|worker| self.say(worker, Down::JobEnd(v1::JobEnd { job: job.0 })));
+        self.forget_old_jobs();
+    }
+
+    /// Of jobs that have ended long ago only the run directories are left.
+    fn forget_old_jobs(&mut self) {
+        let over = |(job, record): (&JobId, &Record)| {
+            let state = self.control.job_state(*job);
+            (record.ended.is_some() || matches!(state, Some(JobState::Ended(_)))).then_some(*job)
+        };
+        let over: Vec<_> = self.jobs.iter().filter_map(over).collect();
+        for job in &over[..over.len().saturating_sub(ENDED_JOBS)] {
+            self.jobs.remove(job);
+            self.control.forget(*job);
+        }
+    }
+
+    /// A job that ends before it runs gives its directory back, once that is here again.
+    fn give_back(&mut self, job: JobId) {
+        let Some(record) = self.jobs.get_mut(&job) else { return };
+        let (found, run) = (record.found, record.run.take());
+        let Some(JobState::Ended(outcome)) = self.control.job_state(job) else { return };
+        let ending = ending(record, outcome);
+        match run {
+            Some(run) => self.disk.order(Order::GiveBack { job, run, found, ending }),
+            None if self.loading != Some(job) => self.end_noted(job),
+            None => {}
+        }
+    }
+}
+
+/// A submission that was looked at.
+enum Submission {
+    /// It came before, and is this job.
+    Known(String),
+    /// It came before, and is being written.
+    OnItsWay(JobId),
+    New(Box<Job>),
+}
+
+impl Submissions {
+    fn next(&mut self) -> JobId {
+        self.at_least(0)
+    }
+
+    /// The next number that is not below this one.
+    fn at_least(&mut self, number: u64) -> JobId {
+        self.newest = number.max(self.newest + 1);
+        JobId(self.newest)
+    }
+}
+
+fn ending(record: &Record, outcome: &Outcome) -> Ending {
+    Ending { exit_code: status::exit_code(outcome), message: status::describe(record, outcome) }
+}

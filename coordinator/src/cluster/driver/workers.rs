@@ -1,0 +1,165 @@
+//! The driver's dealings with workers: what they are told, what they answer.
+
+use millefeuille_core::control::{Author, Departure, Event, JobId, WorkId, WorkerId};
+use millefeuille_core::data::shard::Shard;
+use millefeuille_core::learn::tree::Node;
+use millefeuille_proto::v1;
+use millefeuille_proto::v1::session_response::Message as Down;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tonic::Status as Refusal;
+use tracing::warn;
+
+use super::{Driver, Session};
+use crate::cluster::messages::{Arbitrated, Connected, Input, NodeResult, Outgoing};
+
+impl Driver {
+    pub(super) fn connected(&mut self, connected: Connected) {
+        let Connected { worker, hello, build, cpu, outbox, traffic, reading } = connected;
+        self.sessions.insert(worker, Session { build, cpu, outbox, traffic, _reading: reading });
+        self.handle(Event::Join { worker, hello });
+    }
+
+    pub(super) fn welcome(&mut self, worker: WorkerId) {
+        let millis = |duration: Duration| duration.as_millis() as u32;
+        let welcome = v1::Welcome {
+            worker_id: worker.0,
+            incarnation: self.config.control.incarnation,
+            heartbeat_interval_ms: millis(self.config.heartbeat_interval),
+            heartbeat_deadline_ms: millis(self.config.control.heartbeat_deadline),
+        };
+        self.say(worker, Down::Welcome(welcome));
+    }
+
+    pub(super) fn say(&mut self, worker: WorkerId, message: Down) {
+        self.put(worker, Outgoing::Message(message));
+    }
+
+    fn put(&mut self, worker: WorkerId, outgoing: Outgoing) {
+        let Some(session) = self.sessions.get(&worker) else { return };
+        if let Err(mpsc::error::TrySendError::Full(_)) = session.outbox.try_send(outgoing) {
+            warn!("{worker} has stopped reading");
+            self.close(worker, None);
+            let departure = Departure::Misbehaved("it has stopped reading".to_string());
+            self.happened.push_back(Event::Leave { worker, departure });
+        }
+    }
+
+    /// Ends a session, with what the worker is told last.
+    pub(super) fn close(&mut self, worker: WorkerId, status: Option<Refusal>) {
+        if let Some(training) = &mut self.training {
+            training.forget(worker);
+        }
+        if let (Some(session), Some(status)) = (self.sessions.remove(&worker), status) {
+            warn!("{worker} is sent away: {}", status.message());
+            let _ = session.outbox.try_send(Outgoing::Close(status));
+        }
+    }
+
+    pub(super) fn keep(&mut self, node: Node, author: Author) {
+        if let (Some(training), Some((_, sum))) = (&mut self.training, self.pending.take()) {
+            training.keep(node, author, sum);
+        }
+    }
+
+    /// Puts a result into the tree: the one that just came, or one that was put aside.
+    pub(super) fn accept(&mut self, work: WorkId, node: Node, author: Author) {
+        let Some(training) = &mut self.training else { return };
+        // What came last counts: an author may have answered before, in a trial that came to nothing.
+        let came = self.pending.take_if(|(from, _)| *from == author).map(|(_, sum)| sum);
+        let kept = training.kept(node, author);
+        let Some(sum) = came.or(kept) else {
+            unreachable!("the control machine accepts what came or was kept only")
+        };
+        if let Author::Worker(worker) = author {
+            training.took_part(worker, work);
+        }
+        training.accept(node, sum);
+    }
+
+    /// Computes a node in a thread of its own, where this process can compute the job.
+    pub(super) fn arbitrate(&self, work: WorkId, node: Node) {
+        let Some(training) = &self.training else { return };
+        let (task, handle) = (training.arbiter(work, node), self.handle.clone());
+        tokio::spawn(async move {
+            let computed = tokio::task::spawn_blocking(move || task.compute()).await;
+            // A thread that panicked has said so; the trial goes on without it.
+            let sum = computed.unwrap_or_default();
+            handle.send(Input::Arbitrated(Box::new(Arbitrated { work, node, sum }))).await;
+        });
+    }
+
+    pub(super) fn arbitrated(&mut self, Arbitrated { work, node, sum }: Arbitrated) {
+        if self.control.running() != Some(work.job) {
+            return;
+        }
+        let result = sum.as_ref().map(|sum| (sum.is_finite(), sum.digest()));
+        self.pending = sum.map(|sum| (Author::Coordinator, sum));
+        self.handle(Event::Arbitrated { work, node, result });
+    }
+
+    pub(super) fn start_job(&mut self, worker: WorkerId, job: JobId) {
+        let (Some(training), Some(record)) = (&self.training, self.jobs.get(&job)) else { return };
+        let spec = Some(v1::Spec::from(&training.loaded.spec));
+        let start = v1::JobStart { job: job.0, run_id: record.id.clone(), spec };
+        self.say(worker, Down::JobStart(start));
+    }
+
+    pub(super) fn hold(
+        &mut self,
+        worker: WorkerId,
+        job: JobId,
+        generation: u64,
+        shards: &[Shard],
+        spare: bool,
+    ) {
+        let Some(training) = &self.training else { return };
+        let shards = shards.iter().filter_map(|&shard| {
+            let stored = training.store().get(shard)?;
+            let samples = &stored.samples;
+            Some(v1::Shard {
+                id: Some(shard.into()),
+                samples: samples.len(),
+                bytes: samples.bytes().len() as u64,
+                sha256: stored.sha256.clone(),
+            })
+        });
+        let hold = v1::Hold { job: job.0, shards: shards.collect(), spare, generation };
+        self.say(worker, Down::Hold(hold));
+    }
+
+    pub(super) fn send_work(&mut self, worker: WorkerId, work: WorkId, nodes: Vec<Node>) {
+        let Some(training) = &mut self.training else { return };
+        if let Some(member) = self.control.members().get(&worker) {
+            training.asked(worker, &member.hello);
+        }
+        let parameters = training.parameters_for(worker, work.parameter_tag);
+        let nodes = nodes.into_iter().map(v1::Node::from).collect();
+        let parameter_bytes = parameters.as_ref().map_or(0, |parameters| parameters.len() as u64);
+        let header = Down::Work(v1::Work { id: Some(work.into()), nodes, parameter_bytes });
+        self.put(
+            worker,
+            match parameters {
+                Some(parameters) => Outgoing::Bulk(header, parameters),
+                None => Outgoing::Message(header),
+            },
+        );
+    }
+
+    pub(super) fn result(&mut self, result: NodeResult) {
+        let NodeResult { worker, work, node, sum, finite, busy } = result;
+        let current = self.control.running() == Some(work.job);
+        let Some(training) = self.training.as_mut().filter(|_| current) else { return };
+        if !training.fits(work, node, &sum) {
+            let departure = Departure::Misbehaved(format!("a result of {work} has the wrong shape"));
+            self.close(worker, Some(Refusal::invalid_argument("a result has the wrong shape")));
+            return self.handle(Event::Leave { worker, departure });
+        }
+        let slots = self.control.members().get(&worker).map_or(1, |member| member.hello.slots);
+        training.clock.result(worker, busy / slots);
+        let samples = sum.samples;
+        let digest = (!finite || self.control.compares(work, node)).then(|| sum.digest());
+        self.pending = Some((Author::Worker(worker), sum));
+        self.handle(Event::Result { worker, work, node, samples, busy, finite, digest });
+    }
+}

@@ -1,0 +1,97 @@
+//! "Why are we waiting?": what for, how long already, and what happens next, in words.
+
+use std::time::Duration;
+
+use millefeuille_core::control::{Cluster, Owing, Waiting, WorkId, WorkerId};
+
+/// A worker that has owed something for less is just at work.
+const WORTH_SAYING: Duration = Duration::from_secs(1);
+
+/// What the running job waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// What for; the same words for as long as it is the same wait.
+    pub(super) what: String,
+    /// How long already.
+    pub(super) lasts: Duration,
+    /// What happens if it goes on; empty if nothing does.
+    pub(super) next: String,
+}
+
+impl Wait {
+    /// What the running job waits for now.
+    pub(super) fn of(control: &Cluster, now: Duration) -> Self {
+        let without_end = |what: String| Self { what, ..Self::default() };
+        match control.waiting() {
+            Waiting::Nothing => Self::default(),
+            Waiting::Data => without_end("reading the data".to_string()),
+            Waiting::Workers { present, needed, since } => Self {
+                what: format!(
+                    "waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator \
+                     ADDR)"
+                ),
+                lasts: now.saturating_sub(since),
+                next: gives_up(control.config().wait_workers, now.saturating_sub(since)),
+            },
+            Waiting::Samples(workers) => Self {
+                what: format!("waiting for samples to reach {}", listed(&workers)),
+                lasts: Duration::ZERO,
+                next: format!(
+                    "one that receives nothing for {:.0} s is given up",
+                    control.config().stall_deadline.as_secs_f64()
+                ),
+            },
+            Waiting::Results { work, owing, unheld } => Self::for_results(now, work, &owing, &unheld),
+            Waiting::Disk => without_end("waiting for the disk".to_string()),
+        }
+    }
+
+    fn for_results(now: Duration, work: WorkId, owing: &[Owing], unheld: &[u32]) -> Self {
+        if owing.is_empty() && unheld.is_empty() {
+            return Self { what: format!("closing {work}"), ..Self::default() };
+        }
+        let workers: Vec<_> = owing.iter().map(|owing| owing.worker).collect();
+        let fetched = if unheld.is_empty() {
+            String::new()
+        } else {
+            format!("{}samples of shards {unheld:?}", if workers.is_empty() { "" } else { " and for " })
+        };
+        let from = if workers.is_empty() { String::new() } else { format!("from {}", listed(&workers)) };
+        let since = owing.iter().map(|owing| owing.since).min().unwrap_or(now);
+        let next = match owing.iter().any(|owing| owing.overdue) {
+            _ if !unheld.is_empty() => "another worker fetches the samples",
+            true => "it takes long: others compute it, too",
+            false => "others compute it, too, if it takes too long",
+        };
+        Self {
+            what: format!("waiting for {work} {from}{fetched}"),
+            lasts: now.saturating_sub(since),
+            next: next.to_string(),
+        }
+    }
+}
+
+/// What a worker is waited for; empty if it is not.
+pub(super) fn of_worker(control: &Cluster, now: Duration, worker: WorkerId) -> String {
+    let Some(member) = control.members().get(&worker) else { return String::new() };
+    let Waiting::Results { work, owing, .. } = control.waiting() else { return String::new() };
+    let lasts = |owing: &&Owing| owing.overdue || now.saturating_sub(owing.since) >= WORTH_SAYING;
+    match owing.iter().find(|owing| owing.worker == worker).filter(lasts) {
+        Some(Owing { since, overdue, .. }) => {
+            let overdue = if *overdue { ", overdue" } else { "" };
+            format!("owes {work} for {:.1} s{overdue}", now.saturating_sub(*since).as_secs_f64())
+        }
+        None if member.behind => "behind: has yet to answer".to_string(),
+        None => String::new(),
+    }
+}
+
+fn listed(workers: &[WorkerId]) -> String {
+    workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn gives_up(limit: Option<Duration>, waited: Duration) -> String {
+    limit.map_or(String::new(), |limit| {
+        format!("gives up in {:.0} s", limit.saturating_sub(waited).as_secs_f64())
+    })
+}

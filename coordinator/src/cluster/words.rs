@@ -1,0 +1,93 @@
+//! What the driver says to people: to workers that go, to the log, to `events.jsonl`.
+
+use millefeuille_core::control::{Dismissal, Note, WorkId, WorkerId};
+use millefeuille_core::learn::tree::Node;
+use millefeuille_proto::v1;
+use millefeuille_proto::v1::session_response::Message as Down;
+use tonic::Status as Refusal;
+
+/// The kind of a note, and the note.
+pub(super) fn note(note: &Note) -> (&'static str, String) {
+    match note {
+        Note::Joined { worker, name, slots } => ("joined", joined(*worker, name, *slots)),
+        Note::Left { worker, name, how } => ("left", format!("{worker} ({name}) left: {how}")),
+        Note::Draining { worker, name, reason } => {
+            ("draining", format!("{worker} ({name}) finishes what it owes, and goes: {reason}"))
+        }
+        Note::Reassigned { work, owed_by, slow, to } => {
+            ("reassigned", reassigned(*work, *owed_by, *slow, to))
+        }
+        Note::PutOut { worker, name, reason, .. } => {
+            ("put_out", format!("{worker} ({name}) is put out of the job: {reason}"))
+        }
+        Note::Short { present, needed, .. } => {
+            ("waiting", format!("the job waits for workers: {present} of at least {needed} are there"))
+        }
+        Note::Recovered { .. } => {
+            ("recovered", "enough workers are there again: the job goes on".to_string())
+        }
+        Note::Placed { placement, from, .. } => {
+            let runs =
+                placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
+            ("placed", format!("from {from} on, shards are placed: {}", runs.collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+pub(super) fn goodbye(reason: &str) -> Down {
+    Down::Goodbye(v1::Goodbye { reason: reason.to_string() })
+}
+
+fn reassigned(work: WorkId, owed_by: WorkerId, slow: bool, to: &[(WorkerId, Vec<Node>)]) -> String {
+    let nodes = |nodes: &[Node]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let to: Vec<_> = to.iter().map(|(worker, of)| format!("{worker} computes {}", nodes(of))).collect();
+    let why = if slow { "is slow with" } else { "is gone from" };
+    format!("{owed_by} {why} {work}: {}", to.join(", "))
+}
+
+pub(super) fn joined(worker: WorkerId, name: &str, slots: u32) -> String {
+    format!("{worker} ({name}) joined with {slots} slots")
+}
+
+/// What a worker that is sent away is told.
+pub(super) fn dismissal(reason: &Dismissal) -> Refusal {
+    match reason {
+        Dismissal::Silent { silence } => {
+            Refusal::aborted(format!("nothing came from this worker for {:.1} s", silence.as_secs_f64()))
+        }
+        Dismissal::Superseded => Refusal::aborted("this process has joined again since"),
+        Dismissal::Hung { work, asked } => Refusal::aborted(format!(
+            "this worker has not answered to {work} for {:.0} s, though it is alive",
+            asked.as_secs_f64()
+        )),
+        Dismissal::Stalled { stalled } => Refusal::aborted(format!(
+            "this worker was told to fetch samples, and none has reached it for {:.0} s",
+            stalled.as_secs_f64()
+        )),
+        Dismissal::Unasked { answers } => {
+            Refusal::aborted(format!("this worker has sent {answers} answers that nobody asked for"))
+        }
+        Dismissal::Full { limit } => {
+            Refusal::resource_exhausted(format!("there are {limit} workers already"))
+        }
+        Dismissal::Arithmetic { theirs, needed } => Refusal::failed_precondition(format!(
+            "it computes other bits than the job needs: it has OpenBLAS {} with kernel {} (fingerprint {}), \
+             the job needs {} with {} ({}); use the same OpenBLAS version, and pin blas_kernel in the job",
+            theirs.version,
+            theirs.kernel,
+            short(&theirs.fingerprint),
+            needed.version,
+            needed.kernel,
+            short(&needed.fingerprint),
+        )),
+        Dismissal::Shapes { theirs, needed } => Refusal::failed_precondition(format!(
+            "it computes other bits than the job needs, on the job's own shapes (fingerprint {}, needed {})",
+            short(theirs),
+            short(needed),
+        )),
+    }
+}
+
+fn short(fingerprint: &str) -> &str {
+    fingerprint.get(..12).unwrap_or(fingerprint)
+}

@@ -1,0 +1,25 @@
+//! Named points at which tests make this program die, as a power cut or a SIGKILL would.
+//!
+//! They exist only with the feature `failpoints`; without it, [`at`] is nothing. The variable `FAILPOINTS` says where
+//! and when, as the crate [`fail`] reads it: `checkpoint-before-rename=return` aborts the process at the first
+//! checkpoint, `checkpoint-before-rename=2*off->return` at the third pass. Any other action of that crate works too
+//! (`sleep(100)`, `pause`).
+//!
+//! | point | when it is reached |
+//! | --- | --- |
+//! | `checkpoint-before-fsync` | a file of a checkpoint is written under its temporary name; twice a checkpoint: data, then manifest |
+//! | `checkpoint-after-fsync`, `checkpoint-before-rename` | it is on disk under its temporary name |
+//! | `checkpoint-after-rename` | it has its name, and the directory is not yet on disk |
+//! | `checkpoint-before-manifest` | the data file is durable, the manifest not begun |
+//! | `history-after-append` | a line of history is written, and not on disk |
+//! | `receipt-before-fsync` … `receipt-after-rename` | as for a checkpoint, of the receipt |
+//! | `submit-before-fsync` … `submit-after-rename` | as for a checkpoint, of the `run.json` that makes a submission durable |
+//! | `data-before-read` | a job's data is about to be read: `sleep` makes of it a disk that hangs |
+
+/// Reached a named point: the process ends here, at once, if a test has said so.
+pub fn at(name: &str) {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!(name, |_| std::process::abort());
+    #[cfg(not(feature = "failpoints"))]
+    let _ = name;
+}

@@ -1,0 +1,29 @@
+//! How a run is computed, as its checkpoints keep it and as people are told.
+
+use millefeuille_core::blas::Arithmetic;
+use serde::{Deserialize, Serialize};
+
+/// The form of an [`Arithmetic`] in a manifest.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Arithmetic")]
+pub(super) struct Form {
+    kernel: String,
+    version: String,
+    fingerprint: String,
+}
+
+/// An arithmetic in words.
+pub fn described(arithmetic: &Arithmetic) -> String {
+    let Arithmetic { kernel, version, fingerprint } = arithmetic;
+    format!("kernel {kernel}, OpenBLAS {version}, fingerprint {}", short(fingerprint))
+}
+
+/// An arithmetic's results over a job's own shapes, in words.
+pub fn described_shapes(fingerprint: &str) -> String {
+    format!("fingerprint {} over the job's shapes", short(fingerprint))
+}
+
+/// As much of a fingerprint as people compare.
+fn short(fingerprint: &str) -> &str {
+    fingerprint.get(..12).unwrap_or(fingerprint)
+}

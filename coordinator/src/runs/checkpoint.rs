@@ -1,0 +1,443 @@
+//! `checkpoints/`: where a run can go on from after a crash.
+//!
+//! A checkpoint is two files, named after the number of optimizer steps taken: `000000480.safetensors` has the
+//! parameters, named as in `model.safetensors`, and the optimizer's state; `000000480.json`, the manifest, says where the
+//! run is and all else that it knows, and is [sealed](super::seal). The manifest comes last: one that can be read is the
+//! only truth after a crash, and history, ledger and events are cut back to what it says.
+//!
+//! ```text
+//! data file: temporary name, fsync, rename, fsync of the directory
+//! manifest:  the same, and only now the checkpoint is there
+//! older ones than the last few: removed, the manifest first
+//! ```
+//!
+//! [`Checkpoints::newest`] goes from the newest manifest to the oldest. One that is torn, or whose data file is missing
+//! or changed, is named and the one before it taken. A manifest of a newer format is no damage but a refusal: going back
+//! behind it would throw away what a newer program has done.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::control::{Phase, Position};
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::optimizer::OptimizerState;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::arithmetic::Form;
+use super::ledger;
+use super::receipt::{Participation, weights_sha256};
+use super::seal::{self, Broken};
+use super::{CHECKPOINTS, RunError, files, model};
+use crate::failpoints;
+use crate::see::history::Row;
+
+const FORMAT: u32 = 1;
+
+/// How many checkpoints a run keeps.
+pub const KEPT: usize = 3;
+
+/// A run between two steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Hex SHA-256 of the job: configuration, seed, data.
+    pub job_sha256: String,
+    /// What has computed it so far, and is to compute the rest.
+    pub arithmetic: Arithmetic,
+    /// Hex SHA-256 of that arithmetic's results over the job's own shapes.
+    pub shapes_fingerprint: String,
+    /// The step that comes next. Step 0 of an epoch: everything of the epochs before is done, evaluation and history
+    /// included. Of the epoch after the last: training is done, and the model not yet saved.
+    pub position: Position,
+    /// The optimizer steps taken.
+    pub parameter_tag: u64,
+    /// Little-endian f32, in layer order.
+    pub parameters: Bytes,
+    /// The optimizer with what it remembers.
+    pub optimizer: OptimizerState,
+    /// The epoch so far.
+    pub partial: Partial,
+    /// The epochs before.
+    pub history: Vec<Row>,
+    /// The ledger so far.
+    pub ledger: ledger::State,
+    /// Who had part in which steps.
+    pub participation: Participation,
+    /// Who of them was put out as faulty.
+    pub suspects: Participation,
+}
+
+/// The sums of an epoch so far; zero at its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Partial {
+    /// The sum of the samples' losses.
+    #[serde(with = "bits")]
+    pub loss_sum: f64,
+    /// How many were classified correctly.
+    pub correct: u64,
+    /// How many there were.
+    pub samples: u64,
+    /// How long it has taken, pauses left out.
+    #[serde(with = "bits")]
+    pub seconds: f64,
+}
+
+impl Checkpoint {
+    /// Where the run is, for people, in a job of so many epochs.
+    pub fn place(&self, epochs: u32) -> String {
+        let Position { epoch, step, .. } = self.position;
+        if epoch >= epochs {
+            return format!("after the last of {epochs} epochs");
+        }
+        format!("before step {} of epoch {}", step + 1, epoch + 1)
+    }
+
+    /// The parameters as numbers, in a buffer of their own.
+    pub fn values(&self) -> Vec<f32> {
+        let (values, _) = self.parameters.as_chunks();
+        values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    }
+}
+
+/// A checkpoint that cannot be used, and why: one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The file that is damaged or missing.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.what)
+    }
+}
+
+/// A checkpoint as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    /// Its manifest.
+    pub path: PathBuf,
+    /// What is in it.
+    pub checkpoint: Checkpoint,
+    /// How much of `events.jsonl` belongs to it, in bytes.
+    pub events_bytes: u64,
+}
+
+/// The newest checkpoint that is whole, and what was wrong with newer ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Newest {
+    /// The checkpoint.
+    pub read: Read,
+    /// The newer ones, the newest first.
+    pub damaged: Vec<Damaged>,
+}
+
+/// Why a checkpoint is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It is damaged; an older one may be whole.
+    Damaged(Damaged),
+    /// It must not be passed over.
+    Refused(RunError),
+}
+
+/// The checkpoints of a run.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    directory: PathBuf,
+    kept: usize,
+}
+
+impl Checkpoints {
+    /// Those of the run in this directory, of which so many are to be kept, at least one.
+    pub fn of(run: &Path, kept: usize) -> Self {
+        Self { directory: run.join(CHECKPOINTS), kept: kept.max(1) }
+    }
+
+    /// Writes a checkpoint, on disk when this returns, and removes those that are too many.
+    ///
+    /// # Errors
+    /// If something can't be written; then those that were there still are.
+    pub fn write(&self, checkpoint: &Checkpoint, model: &Model, events_bytes: u64) -> Result<(), RunError> {
+        files::make_directory(&self.directory)?;
+        let tag = checkpoint.parameter_tag;
+        let data = encode(checkpoint, model);
+        let manifest = seal::seal(FORMAT, &Manifest::new(checkpoint, &data, events_bytes));
+        files::write_whole(&self.data(tag), &data, "checkpoint")?;
+        failpoints::at("checkpoint-before-manifest");
+        files::write_whole(&self.manifest(tag), manifest.as_bytes(), "checkpoint")?;
+        self.prune()
+    }
+
+    /// The names of those that have a manifest, damaged or not: their parameter tags, the newest first.
+    ///
+    /// # Errors
+    /// If the directory can't be read.
+    pub fn tags(&self) -> Result<Vec<u64>, RunError> {
+        self.tags_of(MANIFEST)
+    }
+
+    /// Reads one, all of it checked.
+    ///
+    /// # Errors
+    /// If it is damaged, or of a newer format, or if the machine does not let it be read.
+    pub fn read(&self, tag: u64, job: &Job) -> Result<Read, Unreadable> {
+        let path = self.manifest(tag);
+        let damaged = |what: String| Unreadable::Damaged(Damaged { path: path.clone(), what });
+        let text = read_of(&path)?.ok_or_else(|| damaged("missing".to_string()))?;
+        let manifest: Manifest = seal::open(&text, FORMAT).map_err(|broken| match broken {
+            Broken::Damaged(what) => damaged(what),
+            Broken::Newer { .. } => Unreadable::Refused(RunError::of(&path, broken)),
+        })?;
+        if manifest.parameter_tag != tag {
+            return Err(damaged(format!("it is the manifest of {}", name(manifest.parameter_tag, MANIFEST))));
+        }
+        let parameters = self.parameters(&manifest, job)?;
+        let events_bytes = manifest.events_bytes;
+        Ok(Read { path, checkpoint: manifest.checkpoint(parameters, job), events_bytes })
+    }
+
+    /// The newest one that is whole; none where there is no checkpoint at all.
+    ///
+    /// # Errors
+    /// If none of those that are there is whole, with all of them named; or if one is of a newer format, or the machine
+    /// does not let it be read.
+    pub fn newest(&self, job: &Job) -> Result<Option<Newest>, RunError> {
+        let mut damaged = Vec::new();
+        for tag in self.tags()? {
+            match self.read(tag, job) {
+                Ok(read) => {
+                    damaged.extend(self.unfinished(tag)?);
+                    return Ok(Some(Newest { read, damaged }));
+                }
+                Err(Unreadable::Damaged(one)) => damaged.push(one),
+                Err(Unreadable::Refused(error)) => return Err(error),
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(None);
+        }
+        let damaged: Vec<_> = damaged.iter().map(ToString::to_string).collect();
+        let what = format!("no checkpoint is whole: {} (--overwrite starts anew)", damaged.join("; "));
+        Err(RunError::of(&self.directory, what))
+    }
+
+    /// Removes what is newer than this one: it was damaged, or never finished.
+    ///
+    /// # Errors
+    /// If something can't be removed.
+    pub fn remove_newer_than(&self, tag: u64) -> Result<(), RunError> {
+        files::remove_temporary(&self.directory)?;
+        self.remove(|other| other > tag)
+    }
+
+    /// Removes the oldest manifests that are too many, and data files without one.
+    fn prune(&self) -> Result<(), RunError> {
+        let Some(oldest) = self.tags()?.into_iter().take(self.kept).next_back() else { return Ok(()) };
+        self.remove(|tag| tag < oldest)
+    }
+
+    fn remove(&self, which: impl Fn(u64) -> bool) -> Result<(), RunError> {
+        // The manifest first: one without its data file would be taken for damage.
+        for suffix in [MANIFEST, DATA] {
+            for tag in self.tags_of(suffix)?.into_iter().filter(|&tag| which(tag)) {
+                files::remove(&self.directory.join(name(tag, suffix)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn parameters(&self, manifest: &Manifest, job: &Job) -> Result<Vec<f32>, Unreadable> {
+        let path = self.data(manifest.parameter_tag);
+        let (name, expected) = (&manifest.data.file, &manifest.data.sha256);
+        let damaged = |what: String| Unreadable::Damaged(Damaged { path: self.directory.join(name), what });
+        if path != self.directory.join(name) {
+            return Err(damaged(format!(
+                "not the data file of {}",
+                self.manifest(manifest.parameter_tag).display()
+            )));
+        }
+        let missing = || format!("missing, and {} names it", self.manifest(manifest.parameter_tag).display());
+        let data = read_of(&path)?.ok_or_else(|| damaged(missing()))?;
+        if hex::encode(Sha256::digest(&data)) != *expected {
+            let what =
+                format!("damaged: its {} bytes are not those whose SHA-256 its manifest has", data.len());
+            return Err(damaged(what));
+        }
+        let parameters = decode(&data, job).map_err(damaged)?;
+        if weights_sha256(bytemuck::cast_slice(&parameters)) != manifest.weights_sha256 {
+            return Err(damaged("its parameters are not those whose SHA-256 its manifest has".to_string()));
+        }
+        Ok(parameters)
+    }
+
+    /// Data files without a manifest that are newer than this one: what a crash leaves, or somebody's deletion.
+    fn unfinished(&self, newer_than: u64) -> Result<Vec<Damaged>, RunError> {
+        let finished = self.tags()?;
+        let alone = |tag: &u64| *tag > newer_than && !finished.contains(tag);
+        let damaged = |tag| Damaged {
+            path: self.manifest(tag),
+            what: format!("missing, though {} is there: the checkpoint was not finished", name(tag, DATA)),
+        };
+        Ok(self.tags_of(DATA)?.into_iter().filter(alone).map(damaged).collect())
+    }
+
+    fn tags_of(&self, suffix: &str) -> Result<Vec<u64>, RunError> {
+        let mut tags: Vec<u64> =
+            files::names(&self.directory)?.iter().filter_map(|found| tag(found, suffix)).collect();
+        tags.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(tags)
+    }
+
+    fn manifest(&self, tag: u64) -> PathBuf {
+        self.directory.join(name(tag, MANIFEST))
+    }
+
+    fn data(&self, tag: u64) -> PathBuf {
+        self.directory.join(name(tag, DATA))
+    }
+}
+
+/// The content of a file of a checkpoint, if it is there. A machine that does not let it be read, because files are open
+/// in too great a number or a disk is ill, says nothing about the file: it may be whole, and is not to be passed over.
+fn read_of(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
+    let refused = |error| {
+        let remedy =
+            "it may be whole, so no older one is taken: make it readable and try again, or remove it";
+        Unreadable::Refused(RunError::of(path, format!("cannot be read: {error} ({remedy})")))
+    };
+    files::if_there(std::fs::read(path)).map_err(refused)
+}
+
+const MANIFEST: &str = ".json";
+const DATA: &str = ".safetensors";
+
+/// The file of parameters of the checkpoint after so many optimizer steps, in this run.
+pub fn data_file(run: &Path, tag: u64) -> PathBuf {
+    Checkpoints::of(run, KEPT).data(tag)
+}
+
+fn name(tag: u64, suffix: &str) -> String {
+    format!("{tag:09}{suffix}")
+}
+
+/// The tag in a file's name, if it is one that this program gives.
+fn tag(found: &str, suffix: &str) -> Option<u64> {
+    let tag = found.strip_suffix(suffix)?.parse().ok()?;
+    (name(tag, suffix) == found).then_some(tag)
+}
+
+/// The manifest: everything but the bulk of the numbers.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    job_sha256: String,
+    #[serde(with = "Form")]
+    arithmetic: Arithmetic,
+    shapes_fingerprint: String,
+    epoch: u32,
+    step: u32,
+    parameter_tag: u64,
+    partial: Partial,
+    optimizer: Optimizer,
+    history: Vec<Row>,
+    ledger: ledger::State,
+    events_bytes: u64,
+    participation: Participation,
+    suspects: Participation,
+    data: Data,
+    weights_sha256: String,
+}
+
+/// The data file.
+#[derive(Serialize, Deserialize)]
+struct Data {
+    file: String,
+    sha256: String,
+}
+
+/// What the optimizer remembers beside tensors.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Optimizer {
+    /// Nothing.
+    Sgd,
+}
+
+impl Manifest {
+    fn new(checkpoint: &Checkpoint, data: &[u8], events_bytes: u64) -> Self {
+        let checkpoint = checkpoint.clone();
+        Self {
+            job_sha256: checkpoint.job_sha256,
+            arithmetic: checkpoint.arithmetic,
+            shapes_fingerprint: checkpoint.shapes_fingerprint,
+            epoch: checkpoint.position.epoch,
+            step: checkpoint.position.step,
+            parameter_tag: checkpoint.parameter_tag,
+            partial: checkpoint.partial,
+            optimizer: match checkpoint.optimizer {
+                OptimizerState::Sgd { .. } => Optimizer::Sgd,
+            },
+            history: checkpoint.history,
+            ledger: checkpoint.ledger,
+            events_bytes,
+            participation: checkpoint.participation,
+            suspects: checkpoint.suspects,
+            data: Data {
+                file: name(checkpoint.parameter_tag, DATA),
+                sha256: hex::encode(Sha256::digest(data)),
+            },
+            weights_sha256: weights_sha256(&checkpoint.parameters),
+        }
+    }
+
+    fn checkpoint(self, parameters: Vec<f32>, job: &Job) -> Checkpoint {
+        let fresh = OptimizerState::new(&job.compile.optimizer, parameters.len());
+        Checkpoint {
+            job_sha256: self.job_sha256,
+            arithmetic: self.arithmetic,
+            shapes_fingerprint: self.shapes_fingerprint,
+            position: Position { epoch: self.epoch, phase: Phase::Train, step: self.step },
+            parameter_tag: self.parameter_tag,
+            parameters: Bytes::copy_from_slice(bytemuck::cast_slice(&parameters)),
+            optimizer: match self.optimizer {
+                Optimizer::Sgd => fresh,
+            },
+            partial: self.partial,
+            history: self.history,
+            ledger: self.ledger,
+            participation: self.participation,
+            suspects: self.suspects,
+        }
+    }
+}
+
+/// The data file's content: the parameters, and the optimizer's tensors if it has any.
+fn encode(checkpoint: &Checkpoint, shape: &Model) -> Vec<u8> {
+    let OptimizerState::Sgd { .. } = checkpoint.optimizer;
+    let encoded = model::encode(&checkpoint.values(), shape);
+    encoded.unwrap_or_else(|error| unreachable!("parameters of their own model: {error}"))
+}
+
+fn decode(data: &[u8], job: &Job) -> Result<Vec<f32>, String> {
+    let inputs = model::inputs(data, job)?;
+    model::decode(data, &Model::new(inputs as usize, &job.layers))
+}
+
+/// A float by its bits, in hex: what is computed with again must lose none.
+mod bits {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{:016x}", value.to_bits()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map(f64::from_bits).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,352 @@
+//! The run directory that this process owns: the only place that writes into one.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::model::Model;
+use serde_json::json;
+
+use super::checkpoint::{Checkpoint, Checkpoints, KEPT};
+use super::lock::{Unclaimed, own};
+use super::record::{Ending, Record, RecordError, State, now};
+use super::{
+    CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, RunError, TRACES, files,
+    holds_a_run, ledger,
+};
+use crate::failpoints;
+use crate::see::history::Row;
+
+/// What to do where a run is already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse.
+    Refuse,
+    /// Go on with it.
+    Resume,
+    /// Remove it first.
+    Overwrite,
+}
+
+/// A run directory that this process owns.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    /// Held for as long as this process owns the directory.
+    _lock: File,
+    /// The directories that were made for it, the innermost first.
+    made: Vec<PathBuf>,
+    record: Record,
+    /// Whether the record is the one in `run.json`: not before a submission, nor where another run is still there.
+    recorded: bool,
+}
+
+impl RunDir {
+    /// Takes this directory, and makes it if need be.
+    ///
+    /// # Errors
+    /// If it cannot be written, belongs to another process, holds a run that is not to be touched, or anything else
+    /// and no run.
+    pub fn claim(path: &Path, existing: Existing) -> Result<Self, RunError> {
+        Self::try_claim(path, existing).map_err(|(Unclaimed::Taken(error) | Unclaimed::Failed(error))| error)
+    }
+
+    fn try_claim(path: &Path, existing: Existing) -> Result<Self, Unclaimed> {
+        if let Some(foreign) = foreign(path)? {
+            let what =
+                format!("holds {foreign} and no run (name a directory that is empty, or not there yet)");
+            return Err(Unclaimed::Taken(RunError::of(path, what)));
+        }
+        let (lock, made) = own(path)?;
+        let record = Record::new(id(path), 1, String::new());
+        let run = Self { path: path.to_path_buf(), _lock: lock, made, record, recorded: false };
+        if existing == Existing::Refuse && run.holds_a_run() {
+            let what = "there is a run already (--resume finishes it, --overwrite starts anew, --run-dir names another)";
+            return Err(Unclaimed::Taken(RunError::of(path, what)));
+        }
+        Ok(run.with_record(existing)?)
+    }
+
+    /// Goes on with the record that is there, if the run that it is of is to be gone on with.
+    fn with_record(mut self, existing: Existing) -> Result<Self, RunError> {
+        match (Record::read(&self.path), existing) {
+            (Ok(Some(record)), Existing::Resume) => {
+                self.record = self.as_own(record);
+                self.recorded = true;
+            }
+            // Its record is lost, and no reason to lose what can be gone on with, or to lose it without a word.
+            (Ok(None), Existing::Resume) if self.has_begun() => self.record.state = State::Running,
+            // What is there stays until the new run begins: it may not come to that.
+            (Ok(_), _) | (Err(RecordError::Damaged(_)), Existing::Overwrite) => {}
+            (Err(error), _) => return Err(error.into()),
+        }
+        Ok(self)
+    }
+
+    /// The record that is there. Where it is that of another directory, this one is a copy: a run of its own from now on,
+    /// which nobody has submitted.
+    fn as_own(&self, record: Record) -> Record {
+        if record.id == self.record.id {
+            return record;
+        }
+        Record { id: self.record.id.clone(), client_key: String::new(), ..record }
+    }
+
+    /// Whether a run without a record has more than a job.
+    fn has_begun(&self) -> bool {
+        [CHECKPOINTS, HISTORY, LEDGER].iter().any(|name| self.file(name).exists())
+    }
+
+    /// Takes the first free directory `<name>-<number>` in `runs` whose name is not `taken`.
+    ///
+    /// # Errors
+    /// If none can be made.
+    pub fn claim_next(runs: &Path, name: &str, taken: impl Fn(&str) -> bool) -> Result<Self, RunError> {
+        for number in 1..u32::MAX {
+            let id = format!("{name}-{number}");
+            let path = runs.join(&id);
+            if !path.exists() && !taken(&id) {
+                match Self::try_claim(&path, Existing::Refuse) {
+                    Ok(run) => return Ok(run),
+                    // Another process was faster: the number is not free any more.
+                    Err(Unclaimed::Taken(_)) => {}
+                    Err(Unclaimed::Failed(error)) => return Err(error),
+                }
+            }
+        }
+        Err(RunError::of(runs, "no number is free"))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its last component: the run's id.
+    pub fn id(&self) -> String {
+        id(&self.path)
+    }
+
+    /// What is known of it beside its job.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    fn holds_a_run(&self) -> bool {
+        holds_a_run(&self.path)
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    // The life of a run.
+
+    /// Puts a job into the queue, on disk when this returns. Where another run is in the directory, that one stays
+    /// until this one begins.
+    ///
+    /// # Errors
+    /// If something can't be written; then nothing of the submission is left.
+    pub fn submit(&mut self, job: &Job, number: u64, client_key: &str) -> Result<(), RunError> {
+        self.record.number = number;
+        self.record.client_key = client_key.to_string();
+        if self.holds_a_run() {
+            return Ok(());
+        }
+        let submitted = self.write(JOB, job.to_toml().as_bytes()).and_then(|()| self.announce());
+        if submitted.is_err() {
+            let _ = self.forget();
+        }
+        submitted
+    }
+
+    fn announce(&mut self) -> Result<(), RunError> {
+        self.record.write(&self.path, "submit")?;
+        for made in &self.made {
+            files::sync_directory(files::parent(made))
+                .map_err(|error| RunError::of(made, format!("cannot be written: {error}")))?;
+        }
+        self.recorded = true;
+        Ok(())
+    }
+
+    /// Takes a submission back that has not begun: its directory is given back as it was.
+    ///
+    /// # Errors
+    /// If something can't be removed.
+    pub fn withdraw(mut self) -> Result<(), RunError> {
+        let waits = self.recorded && self.record.state == State::Queued;
+        if waits { self.forget() } else { Ok(()) }
+    }
+
+    fn forget(&mut self) -> Result<(), RunError> {
+        self.recorded = false;
+        [RECORD, JOB].iter().try_for_each(|name| files::remove(&self.file(name)))
+    }
+
+    /// Begins the run from its beginning: what was there of an earlier one is removed.
+    ///
+    /// # Errors
+    /// If something can't be written.
+    pub fn begin(&mut self, job: &Job) -> Result<(), RunError> {
+        self.clear()?;
+        self.write(JOB, job.to_toml().as_bytes())?;
+        self.start_over()
+    }
+
+    /// An empty ledger, and a record that says that the run has begun.
+    pub(super) fn start_over(&mut self) -> Result<(), RunError> {
+        self.write(LEDGER, ledger::header().as_bytes())?;
+        self.enter(State::Running)
+    }
+
+    /// The run has ended; for a job that is done, after its receipt: where that is there, the job is done, whatever came
+    /// after it. One that never began and left another run where it was leaves that one's record too.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn end(&mut self, exit_code: u8, message: &str) -> Result<(), RunError> {
+        if !self.recorded {
+            return Ok(());
+        }
+        let done = self.file(RECEIPT).exists();
+        let ending = Ending { exit_code, message: message.to_string() };
+        self.enter(State::Ended { outcome: if done { Ending::done() } else { ending } })
+    }
+
+    pub(super) fn enter(&mut self, state: State) -> Result<(), RunError> {
+        let record = Record { state, ..self.record.clone() };
+        record.write(&self.path, "record")?;
+        self.record = record;
+        self.recorded = true;
+        Ok(())
+    }
+
+    /// Removes what a run left, nothing that is not a run's; of a run that waits for its turn all but its submission.
+    pub(super) fn clear(&self) -> Result<(), RunError> {
+        let submission: &[&str] = if self.recorded { &[RECORD, JOB] } else { &[] };
+        for name in TRACES.iter().filter(|name| !submission.contains(name)) {
+            let path = self.file(name);
+            if *name == CHECKPOINTS { files::remove_directory(&path)? } else { files::remove(&path)? }
+        }
+        files::remove_directory(&self.file(PLOTS))?;
+        files::remove_temporary(&self.path)
+    }
+
+    /// Removes the result of a run that is to be trained further.
+    pub(super) fn clear_result(&self) -> Result<(), RunError> {
+        files::remove(&self.file(RECEIPT))?;
+        files::remove(&self.file(MODEL))?;
+        files::remove_directory(&self.file(PLOTS))?;
+        files::remove_temporary(&self.path)
+    }
+
+    // What it writes while it runs.
+
+    /// Adds a line of history.
+    ///
+    /// # Errors
+    /// If it can't be written; then the file is as it was.
+    pub fn append_history(&self, row: &Row) -> Result<(), RunError> {
+        files::append(&self.file(HISTORY), &format!("{}\n", row.to_line()))?;
+        failpoints::at("history-after-append");
+        Ok(())
+    }
+
+    /// Adds an epoch's lines to the ledger.
+    ///
+    /// # Errors
+    /// If they can't be written; then the file is as it was.
+    pub fn append_ledger(&self, lines: &str) -> Result<(), RunError> {
+        files::append(&self.file(LEDGER), lines)
+    }
+
+    /// Adds a line to the events, with the time.
+    ///
+    /// # Errors
+    /// If it can't be written; then the file is as it was.
+    pub fn event(&self, kind: &str, text: &str) -> Result<(), RunError> {
+        self.append_event(&json!({ "time": now(), "event": kind, "text": text }).to_string())
+    }
+
+    /// Adds a line to the events.
+    ///
+    /// # Errors
+    /// If it can't be written; then the file is as it was.
+    pub fn append_event(&self, line: &str) -> Result<(), RunError> {
+        files::append(&self.file(EVENTS), &format!("{}\n", line.trim_end()))
+    }
+
+    /// Writes a checkpoint, on disk when this returns, with all that was appended before; the oldest one goes.
+    ///
+    /// # Errors
+    /// If something can't be written; then the checkpoints that were there still are.
+    pub fn write_checkpoint(&self, checkpoint: &Checkpoint, model: &Model) -> Result<(), RunError> {
+        self.sync()?;
+        let events = fs::metadata(self.file(EVENTS)).map_or(0, |metadata| metadata.len());
+        self.checkpoints().write(checkpoint, model, events)
+    }
+
+    /// Its checkpoints.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of(&self.path, KEPT)
+    }
+
+    /// Writes a file whole: under another name first, then renamed, all of it on disk when this returns.
+    ///
+    /// # Errors
+    /// If it can't be written; then what was there still is.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), RunError> {
+        let kind = if name == RECEIPT { "receipt" } else { "file" };
+        files::write_whole(&self.file(name), content, kind)
+    }
+
+    /// Writes a picture.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn write_plot(&self, name: &str, svg: &str) -> Result<(), RunError> {
+        files::make_directory(&self.file(PLOTS))?;
+        self.write(&format!("{PLOTS}/{name}"), svg.as_bytes())
+    }
+
+    /// Brings what was appended onto the disk.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn sync(&self) -> Result<(), RunError> {
+        [LEDGER, HISTORY, EVENTS].iter().try_for_each(|name| files::sync(&self.file(name)))
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // A job that never began leaves no trace. The lock file goes while it is locked: later it may be another's.
+        if !self.holds_a_run() {
+            let _ = fs::remove_file(self.path.join(LOCK));
+            for directory in &self.made {
+                // One that others use by now is not empty, and stays.
+                let _ = fs::remove_dir(directory);
+            }
+        }
+    }
+}
+
+/// What is in a directory that is neither a run's nor left by the making of one, if there is no run. Where a run is, the
+/// rest is its owner's.
+fn foreign(path: &Path) -> Result<Option<String>, RunError> {
+    // A file in the way is named where the directory is made. A new file system has a place for what it finds.
+    if !path.is_dir() || holds_a_run(path) {
+        return Ok(None);
+    }
+    let known = |name: &str| [LOCK, PLOTS, "lost+found"].contains(&name) || files::is_temporary(name);
+    Ok(files::names(path)?.into_iter().find(|name| !known(name)))
+}
+
+/// The last component of a path.
+pub(super) fn id(path: &Path) -> String {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // A path that ends in `..` does not say how the directory is called.
+    let elsewhere = || fs::canonicalize(path).ok().as_deref().and_then(name);
+    name(path).or_else(elsewhere).unwrap_or_else(|| "run".to_string())
+}

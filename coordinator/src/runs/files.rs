@@ -1,0 +1,149 @@
+//! How a file gets onto the disk so that a crash leaves the old one or the new one, and never half of one.
+//!
+//! A file that is written whole appears in four steps: written under a temporary name beside its place, brought onto
+//! the disk, renamed, and the rename brought onto the disk by an fsync of the directory. Lines are appended to the
+//! other files; what a crash leaves of them is cut back when the run is resumed. A write that fails leaves what was
+//! there, and no temporary file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::Path;
+
+use super::RunError;
+use crate::failpoints;
+
+const TEMPORARY: (&str, &str) = (".", ".tmp");
+
+/// Writes a file whole; all of it is on disk when this returns. `kind` names it in failure points.
+pub(super) fn write_whole(path: &Path, content: &[u8], kind: &str) -> Result<(), RunError> {
+    written(path, staged(path, content, kind))
+}
+
+fn staged(path: &Path, content: &[u8], kind: &str) -> io::Result<()> {
+    let reached = |stage| failpoints::at(&format!("{kind}-{stage}"));
+    let directory = parent(path);
+    let (prefix, suffix) = TEMPORARY;
+    let mut file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(directory)?;
+    file.write_all(content)?;
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(readable)?;
+    reached("before-fsync");
+    file.as_file().sync_all()?;
+    reached("after-fsync");
+    reached("before-rename");
+    file.persist(path).map_err(|error| error.error)?;
+    reached("after-rename");
+    sync_directory(directory)
+}
+
+/// Adds text to the end of a file. A write that fails leaves the file as it was.
+pub(super) fn append(path: &Path, text: &str) -> Result<(), RunError> {
+    let appended = || {
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        let before = file.metadata()?.len();
+        file.write_all(text.as_bytes()).inspect_err(|_| _ = file.set_len(before))
+    };
+    written(path, appended())
+}
+
+/// Cuts a file back to its first `len` bytes, on disk when this returns.
+pub(super) fn cut(path: &Path, len: u64) -> Result<(), RunError> {
+    let cut = || {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(len)?;
+        file.sync_all()
+    };
+    written(path, cut())
+}
+
+/// Brings what was appended to a file onto the disk. One that is not there has nothing to bring.
+pub(super) fn sync(path: &Path) -> Result<(), RunError> {
+    written(path, if_there(File::open(path).and_then(|file| file.sync_all())).map(|_| ()))
+}
+
+/// Brings the names in a directory onto the disk.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The directory that a file is in.
+pub(super) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The content of a file, if it is there.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, RunError> {
+    if_there(fs::read(path)).map_err(|error| RunError::of(path, format!("cannot be read: {error}")))
+}
+
+/// The content of a file of text, if it is there.
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, RunError> {
+    read(path)?.map(|bytes| text(path, bytes)).transpose()
+}
+
+/// The content of a file as text.
+pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, RunError> {
+    String::from_utf8(bytes).map_err(|error| RunError::content(path, format!("not text: {error}")))
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), RunError> {
+    removed(path, fs::remove_file(path))
+}
+
+/// Removes a directory with all that is in it, if it is there.
+pub(super) fn remove_directory(path: &Path) -> Result<(), RunError> {
+    removed(path, fs::remove_dir_all(path))
+}
+
+/// Removes what writes that were cut short have left in a directory, if it is there.
+pub(super) fn remove_temporary(directory: &Path) -> Result<(), RunError> {
+    let mut left = names(directory)?.into_iter().filter(|name| is_temporary(name));
+    left.try_for_each(|name| remove(&directory.join(name)))
+}
+
+/// Whether a file of this name was left by a write that was cut short.
+pub(super) fn is_temporary(name: &str) -> bool {
+    let (prefix, suffix) = TEMPORARY;
+    name.starts_with(prefix) && name.ends_with(suffix)
+}
+
+/// The names in a directory, in order; none if it is not there.
+pub(super) fn names(directory: &Path) -> Result<Vec<String>, RunError> {
+    let unreadable = |error| RunError::of(directory, format!("cannot be read: {error}"));
+    let Some(entries) = if_there(fs::read_dir(directory)).map_err(unreadable)? else { return Ok(Vec::new()) };
+    let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    let mut names = entries.map(name).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
+    names.sort();
+    Ok(names)
+}
+
+/// Makes a directory, if it is not there.
+pub(super) fn make_directory(path: &Path) -> Result<(), RunError> {
+    let made = || {
+        if !path.is_dir() {
+            fs::create_dir_all(path)?;
+            sync_directory(parent(path))?;
+        }
+        Ok(())
+    };
+    made().map_err(|error: io::Error| RunError::of(path, format!("cannot be made: {error}")))
+}
+
+fn written(path: &Path, written: io::Result<()>) -> Result<(), RunError> {
+    written.map_err(|error| RunError::of(path, format!("cannot be written: {error}")))
+}
+
+fn removed(path: &Path, removed: io::Result<()>) -> Result<(), RunError> {
+    let removed =
+        if_there(removed).map_err(|error| RunError::of(path, format!("cannot be removed: {error}")));
+    removed.map(|_| ())
+}
+
+/// What could be read or removed, if it is there.
+pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}

@@ -1,0 +1,100 @@
+//! The lock that makes a run directory one process' own: `.lock`, which says who it is.
+//!
+//! A directory in which no run began is left without a trace, its lock file too. So whoever has got a lock looks whether
+//! the file still is the one that others will find.
+
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{LOCK, RunError, files};
+
+/// Why a directory is not claimed.
+pub(super) enum Unclaimed {
+    /// It belongs to somebody else, or something is in it.
+    Taken(RunError),
+    /// Nobody can have it.
+    Failed(RunError),
+}
+
+impl From<RunError> for Unclaimed {
+    fn from(error: RunError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// How often a lock is tried for that vanishes under the hand. Each time, another process has just left the directory.
+const ATTEMPTS: usize = 100;
+
+/// Makes a directory if need be, and locks it: gives the lock, and the directories that were made, the innermost first.
+pub(super) fn own(path: &Path) -> Result<(File, Vec<PathBuf>), Unclaimed> {
+    let mut made = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let absent = absent(path);
+        fs::create_dir_all(path).map_err(|error| RunError::of(path, format!("cannot be made: {error}")))?;
+        if made.is_empty() {
+            made = absent;
+        }
+        if let Some(lock) = lock(path)? {
+            return Ok((lock, made));
+        }
+    }
+    let what = format!("{LOCK} is replaced again and again by others (try again, or name another directory)");
+    Err(Unclaimed::Taken(RunError::of(path, what)))
+}
+
+/// What is not there of a path, the innermost first.
+fn absent(path: &Path) -> Vec<PathBuf> {
+    let absent = |ancestor: &&Path| !ancestor.as_os_str().is_empty() && !ancestor.exists();
+    path.ancestors().take_while(absent).map(Path::to_path_buf).collect()
+}
+
+/// Locks a directory; nothing if its lock file, or the directory itself, was removed meanwhile.
+fn lock(path: &Path) -> Result<Option<File>, Unclaimed> {
+    let file = path.join(LOCK);
+    let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&file);
+    let open = files::if_there(open);
+    let open = open.map_err(|error| RunError::of(&file, format!("cannot be written: {error}")))?;
+    let Some(lock) = open else { return Ok(None) };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let what = format!("{} works in this run directory", holder(&lock));
+            return Err(Unclaimed::Taken(RunError::of(path, what)));
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(RunError::of(&file, format!("cannot be locked: {error}")).into());
+        }
+    }
+    // Who leaves a directory removes the file while the lock on it is held. A lock on a file that has no name any more
+    // keeps nobody out.
+    let named = is_named(&file, &lock);
+    if !named.map_err(|error| RunError::of(&file, format!("cannot be read: {error}")))? {
+        return Ok(None);
+    }
+    sign(&file, lock).map(Some)
+}
+
+/// Whether this open file is still the one at this path.
+fn is_named(path: &Path, open: &File) -> io::Result<bool> {
+    let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+    let Some(there) = files::if_there(fs::metadata(path))? else { return Ok(false) };
+    Ok(identity(&there) == identity(&open.metadata()?))
+}
+
+/// Writes into a lock who holds it.
+fn sign(file: &Path, mut lock: File) -> Result<File, Unclaimed> {
+    let holder = format!("process {}\n", millefeuille_worker::process::name());
+    let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
+    written.map_err(|error| RunError::of(file, format!("cannot be written: {error}")))?;
+    Ok(lock)
+}
+
+/// Who holds a lock, as its file says.
+pub(super) fn holder(mut lock: &File) -> String {
+    let mut holder = String::new();
+    let _ = lock.read_to_string(&mut holder);
+    let holder = holder.trim();
+    if holder.is_empty() { "another process".to_string() } else { holder.to_string() }
+}

@@ -1,0 +1,215 @@
+//! Going on after a crash: the newest whole checkpoint is believed, and the other files are cut back to it.
+//!
+//! Every step of this can be cut short and done again: nothing is removed that the checkpoint in use needs, and the
+//! checkpoint itself is not touched.
+
+use std::path::Path;
+
+use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::control::Start;
+use millefeuille_core::job::Job;
+
+use super::arithmetic::{described, described_shapes};
+use super::checkpoint::{Checkpoint, Damaged, Newest, Read};
+use super::directory::RunDir;
+use super::ledger::{self, Ledger};
+use super::record::State;
+use super::saved::{SavedRun, without_a_job};
+use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, RunError, files};
+use crate::see::history::Row;
+
+/// What a run goes on from.
+#[derive(Clone, Debug)]
+pub struct Resumed {
+    /// Where it is; none for a run that starts over, because it never came to a checkpoint.
+    pub checkpoint: Option<Checkpoint>,
+    /// The ledger, to be gone on with.
+    pub ledger: Ledger,
+    /// What `events.jsonl` says of it: which checkpoint, what was damaged, what was cut.
+    pub text: String,
+}
+
+impl RunDir {
+    /// Goes on with the run that is here. `job_sha256` is that of its job with the data as it is now; `arithmetic` and
+    /// `shapes_fingerprint` are what its job is computed with from now on.
+    ///
+    /// # Errors
+    /// If the run has no job, or another one, or was computed otherwise so far; if checkpoints are there and none is
+    /// whole, or one can't be read; if the ledger does not go with the checkpoint; if something can't be written.
+    pub fn resume(
+        &mut self,
+        job_sha256: &str,
+        arithmetic: &Arithmetic,
+        shapes_fingerprint: &str,
+    ) -> Result<Resumed, RunError> {
+        if !self.file(JOB).is_file() {
+            return Err(without_a_job(self.path()));
+        }
+        let job = SavedRun::open(self.path())?.job()?;
+        let resumed = match self.checkpoints().newest(&job)? {
+            None => self.over_again()?,
+            Some(newest) => {
+                let Read { path, checkpoint, .. } = &newest.read;
+                // Where the arithmetic is another, so may be the kernel's name in the job's hash: it is named first. The
+                // shapes are the job's, and can only be compared for the same job.
+                same_arithmetic(path, checkpoint, arithmetic)?;
+                same_job(path, checkpoint, job_sha256)?;
+                same_shapes(path, checkpoint, shapes_fingerprint)?;
+                self.back_to(newest, &job)?
+            }
+        };
+        self.event("resumed", &resumed.text)?;
+        files::sync(&self.file(EVENTS))?;
+        Ok(resumed)
+    }
+
+    fn over_again(&mut self) -> Result<Resumed, RunError> {
+        let text = format!("from the beginning: there is no checkpoint{}", self.thrown_away()?);
+        self.clear_result()?;
+        for name in [HISTORY, LEDGER, EVENTS] {
+            files::remove(&self.file(name))?;
+        }
+        files::remove_directory(&self.file(CHECKPOINTS))?;
+        self.start_over()?;
+        Ok(Resumed { checkpoint: None, ledger: Ledger::default(), text })
+    }
+
+    /// What a run that starts over loses, for people: where checkpoints are far apart, little; where somebody has removed
+    /// them, all of it.
+    fn thrown_away(&self) -> Result<String, RunError> {
+        let header = ledger::header().len();
+        let lost = |name, kept: usize| -> Result<Option<String>, RunError> {
+            let there = files::read(&self.file(name))?.unwrap_or_default();
+            Ok((there.len() > kept).then(|| difference(name, &there, kept)))
+        };
+        let cuts = [lost(HISTORY, 0)?, lost(LEDGER, header)?, lost(EVENTS, 0)?];
+        let worth = cuts[..2].iter().any(Option::is_some);
+        let cause = if worth { "; none was written yet, or they were removed" } else { "" };
+        Ok(format!("{cause}{}", listed_cuts(cuts)))
+    }
+
+    fn back_to(&mut self, newest: Newest, job: &Job) -> Result<Resumed, RunError> {
+        let Newest { read: Read { path, checkpoint, events_bytes }, damaged } = newest;
+        let (ledger, of_ledger) = self.cut_ledger(&checkpoint)?;
+        let cut = [self.cut_history(&checkpoint)?, of_ledger, self.cut_events(events_bytes)?];
+        self.clear_result()?;
+        self.checkpoints().remove_newer_than(checkpoint.parameter_tag)?;
+        self.enter(State::Running)?;
+        let place = checkpoint.place(job.fit.epochs);
+        let text = format!("from {}, {place}{}{}", path.display(), listed(&damaged), listed_cuts(cut));
+        Ok(Resumed { checkpoint: Some(checkpoint), ledger, text })
+    }
+
+    fn cut_history(&self, checkpoint: &Checkpoint) -> Result<Option<String>, RunError> {
+        let path = self.file(HISTORY);
+        let lines: String = checkpoint.history.iter().map(|row| row.to_line() + "\n").collect();
+        let there = files::read(&path)?.unwrap_or_default();
+        if there == lines.as_bytes() {
+            return Ok(None);
+        }
+        self.write(HISTORY, lines.as_bytes())?;
+        Ok(Some(difference(HISTORY, &there, lines.len())))
+    }
+
+    fn cut_ledger(&self, checkpoint: &Checkpoint) -> Result<(Ledger, Option<String>), RunError> {
+        let path = self.file(LEDGER);
+        let there = files::read(&path)?;
+        let there = there.ok_or_else(|| wrong_ledger(&path, "missing"))?;
+        let state = &checkpoint.ledger;
+        let ledger = Ledger::restore(state, &there).map_err(|what| wrong_ledger(&path, &what))?;
+        if there.len() as u64 == state.bytes {
+            return Ok((ledger, None));
+        }
+        files::cut(&path, state.bytes)?;
+        Ok((ledger, Some(difference(LEDGER, &there, state.bytes as usize))))
+    }
+
+    fn cut_events(&self, bytes: u64) -> Result<Option<String>, RunError> {
+        let there = files::read(&self.file(EVENTS))?.unwrap_or_default();
+        let belongs = &there[..there.len().min(bytes as usize)];
+        // Events are told, not counted: where some are lost, the whole lines that are there stay.
+        let whole = belongs.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        if whole == there.len() {
+            return Ok(None);
+        }
+        files::cut(&self.file(EVENTS), whole as u64)?;
+        Ok(Some(difference(EVENTS, &there, whole)))
+    }
+}
+
+fn same_job(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), RunError> {
+    let then = &checkpoint.job_sha256;
+    if then == now {
+        return Ok(());
+    }
+    let what = format!(
+        "a checkpoint of another job: job_sha256 was {then} and is now {now}; the data or {JOB} has changed since (put \
+         it back, or start anew with --overwrite)"
+    );
+    Err(RunError::of(path, what))
+}
+
+fn same_arithmetic(path: &Path, checkpoint: &Checkpoint, now: &Arithmetic) -> Result<(), RunError> {
+    let then = &checkpoint.arithmetic;
+    if (&then.version, &then.fingerprint) == (&now.version, &now.fingerprint) {
+        return Ok(());
+    }
+    Err(computed_otherwise(path, then, &described(then), &described(now)))
+}
+
+fn same_shapes(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), RunError> {
+    let then = &checkpoint.shapes_fingerprint;
+    if then == now {
+        return Ok(());
+    }
+    Err(computed_otherwise(path, &checkpoint.arithmetic, &described_shapes(then), &described_shapes(now)))
+}
+
+/// The rest would get other bits than it has to.
+fn computed_otherwise(path: &Path, needed: &Arithmetic, then: &str, now: &str) -> RunError {
+    let Arithmetic { kernel, version, .. } = needed;
+    let what = format!(
+        "computed with another arithmetic: it was {then}, and here it is {now} (go on on a machine with OpenBLAS \
+         {version} and its kernel {kernel}, with the same variables of OpenBLAS in the environment if the job began \
+         with --blas-kernel environment; or start anew with --overwrite)"
+    );
+    RunError::of(path, what)
+}
+
+fn wrong_ledger(path: &Path, what: &str) -> RunError {
+    RunError::of(path, format!("{what} (put the file back, or start anew with --overwrite)"))
+}
+
+/// What becomes of a file that is cut, for people.
+fn difference(name: &str, there: &[u8], kept: usize) -> String {
+    let Some(cut) = there.get(kept..).filter(|cut| !cut.is_empty()) else {
+        return format!("{name} written anew");
+    };
+    let lines = cut.split_inclusive(|&byte| byte == b'\n').count();
+    format!("{lines} {} of {name} cut", if lines == 1 { "line" } else { "lines" })
+}
+
+fn listed(damaged: &[Damaged]) -> String {
+    let one = |damaged: &Damaged| format!("; not from {damaged}");
+    damaged.iter().map(one).collect()
+}
+
+fn listed_cuts(cuts: [Option<String>; 3]) -> String {
+    cuts.iter().flatten().map(|cut| format!("; {cut}")).collect()
+}
+
+impl Resumed {
+    /// The lines of history that count.
+    pub fn history(&self) -> Vec<Row> {
+        self.checkpoint.as_ref().map(|checkpoint| checkpoint.history.clone()).unwrap_or_default()
+    }
+
+    /// Where the job goes on.
+    pub fn start(&self) -> Start {
+        let start = |checkpoint: &Checkpoint| Start {
+            position: checkpoint.position,
+            parameter_tag: checkpoint.parameter_tag,
+        };
+        self.checkpoint.as_ref().map_or(Start::BEGINNING, start)
+    }
+}

@@ -1,0 +1,182 @@
+//! A run that is read, not written.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::model::Model;
+use serde::Deserialize;
+
+use super::checkpoint::{Checkpoints, KEPT};
+use super::lock::holder;
+use super::receipt::{self, Receipt};
+use super::record::{Record, RecordError};
+use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, RunError, files, model};
+use crate::see::history::Row;
+
+/// The run in a directory.
+#[derive(Clone, Debug)]
+pub struct SavedRun {
+    path: PathBuf,
+}
+
+impl SavedRun {
+    /// The run in this directory.
+    ///
+    /// # Errors
+    /// If there is none, or if a newer version of this program has made it.
+    pub fn open(path: &Path) -> Result<Self, RunError> {
+        if !path.is_dir() {
+            return Err(RunError::of(path, "there is no such run directory"));
+        }
+        if let Err(RecordError::Newer(error)) = Record::read(path) {
+            return Err(error);
+        }
+        if !path.join(JOB).is_file() {
+            return Err(without_a_job(path));
+        }
+        Ok(Self { path: path.to_path_buf() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who writes into it at present, if anybody does.
+    pub fn owner(&self) -> Option<String> {
+        let lock = File::open(self.path.join(LOCK)).ok()?;
+        let held = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+        held.then(|| holder(&lock))
+    }
+
+    /// The job.
+    ///
+    /// # Errors
+    /// If `job.toml` can't be read.
+    pub fn job(&self) -> Result<Job, RunError> {
+        let path = self.path.join(JOB);
+        let text = files::read_text(&path)?.ok_or_else(|| without_a_job(&self.path))?;
+        Job::parse(&path.display().to_string(), &text)
+            .map_err(|error| RunError { message: error.to_string(), content: false })
+    }
+
+    /// What is known of it beside its job; nothing of a run that has no `run.json`.
+    ///
+    /// # Errors
+    /// If `run.json` is damaged.
+    pub fn record(&self) -> Result<Option<Record>, RunError> {
+        Ok(Record::read(&self.path)?)
+    }
+
+    /// The lines of history; none for a run that has not finished an epoch.
+    ///
+    /// # Errors
+    /// If `history.jsonl` can't be read.
+    pub fn history(&self) -> Result<Vec<Row>, RunError> {
+        self.rows(&files::read_text(&self.path.join(HISTORY))?.unwrap_or_default())
+    }
+
+    /// The lines of history of a run that is not done: without the last one if a crash has torn it.
+    ///
+    /// # Errors
+    /// If `history.jsonl` can't be read.
+    pub fn whole_history(&self) -> Result<Vec<Row>, RunError> {
+        let path = self.path.join(HISTORY);
+        let mut bytes = files::read(&path)?.unwrap_or_default();
+        // Before anything else: what is torn need not even be text.
+        bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+        self.rows(&files::text(&path, bytes)?)
+    }
+
+    fn rows(&self, text: &str) -> Result<Vec<Row>, RunError> {
+        let path = self.path.join(HISTORY);
+        let row = |(number, line): (usize, &str)| {
+            Row::from_line(line)
+                .map_err(|error| RunError::content(&path, format!("line {}: {error}", number + 1)))
+        };
+        text.lines().enumerate().map(row).collect()
+    }
+
+    /// The text of the ledger; none for a run that has not begun.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn ledger(&self) -> Result<Option<String>, RunError> {
+        files::read_text(&self.path.join(LEDGER))
+    }
+
+    /// The checkpoints.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of(&self.path, KEPT)
+    }
+
+    /// The trained parameters, checked against the job's model.
+    ///
+    /// # Errors
+    /// If the job is not done, or its model does not fit the job.
+    pub fn parameters(&self, model: &Model) -> Result<Vec<f32>, RunError> {
+        let (path, bytes) = self.model()?;
+        model::decode(&bytes, model).map_err(|what| RunError::content(&path, what))
+    }
+
+    /// How many values the trained model of this job, the run's, takes.
+    ///
+    /// # Errors
+    /// If the job is not done, or its model can't be read, or none of the job can be that large.
+    pub fn inputs(&self, job: &Job) -> Result<u32, RunError> {
+        let (path, bytes) = self.model()?;
+        model::inputs(&bytes, job).map_err(|what| RunError::content(&path, what))
+    }
+
+    fn model(&self) -> Result<(PathBuf, Vec<u8>), RunError> {
+        let path = self.path.join(MODEL);
+        let bytes = files::read(&path)?.ok_or_else(|| {
+            let what =
+                format!("there is no {MODEL}: the job is not done (coordinator train --resume finishes it)");
+            RunError::of(&self.path, what)
+        })?;
+        Ok((path, bytes))
+    }
+
+    /// Whether its job is done.
+    pub fn is_done(&self) -> bool {
+        self.path.join(RECEIPT).exists()
+    }
+
+    /// The receipt of a job that is done.
+    ///
+    /// # Errors
+    /// If it can't be read, or is of a newer format.
+    pub fn receipt(&self) -> Result<Option<Receipt>, RunError> {
+        let path = self.path.join(RECEIPT);
+        let Some(text) = files::read_text(&path)? else { return Ok(None) };
+        let invalid = |error: serde_json::Error| RunError::content(&path, error);
+        let Format { format } = serde_json::from_str(&text).map_err(invalid)?;
+        if format > receipt::FORMAT {
+            let known = receipt::FORMAT;
+            let what = format!(
+                "format {format} is newer than this program knows ({known}): use a newer version of Millefeuille"
+            );
+            return Err(RunError::of(&path, what));
+        }
+        serde_json::from_str(&text).map(Some).map_err(invalid)
+    }
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// What is said of a directory without `job.toml`.
+pub(super) fn without_a_job(path: &Path) -> RunError {
+    let what = if super::holds_a_run(path) {
+        format!(
+            "a run directory without a job: {JOB} is missing (put it back, or start anew with --overwrite)"
+        )
+    } else {
+        format!("not a run directory: it has no {JOB}")
+    };
+    RunError::of(path, what)
+}

@@ -1,0 +1,51 @@
+//! What a file of images looks like, by its first bytes: enough to read it, or to say why it is not read.
+
+/// As far as a file can be told by its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A PNG image.
+    Png,
+    /// An IDX file, perhaps gzipped.
+    Idx,
+    /// There is nothing in it.
+    Empty,
+    /// Something else, in words: "a JPEG image".
+    Other(&'static str),
+}
+
+/// How files of other kinds start, where they do so at their first byte.
+const OTHERS: &[(&[u8], &str)] = &[
+    (b"GIF8", "a GIF image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"BM", "a BMP image"),
+    (b"II*\0", "a TIFF image"),
+    (b"MM\0*", "a TIFF image"),
+    (b"%PDF", "a PDF document"),
+    (b"<svg", "an SVG picture"),
+    (b"<?xml", "XML, an SVG picture perhaps"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"PK\x03\x04", "a ZIP archive"),
+];
+
+/// The format of what starts like this; a dozen bytes are enough.
+pub fn of(start: &[u8]) -> Format {
+    let begins = |with: &[u8]| start.starts_with(with);
+    if start.is_empty() {
+        return Format::Empty;
+    }
+    if begins(b"\x89PNG") {
+        return Format::Png;
+    }
+    if begins(&[0, 0]) || begins(&[0x1f, 0x8b]) {
+        return Format::Idx;
+    }
+    if begins(b"RIFF") && start.get(8..12) == Some(b"WEBP") {
+        return Format::Other("a WebP image");
+    }
+    if start.get(4..8) == Some(b"ftyp") {
+        return Format::Other("a HEIC or AVIF image, or a film");
+    }
+    let known = OTHERS.iter().find(|(with, _)| begins(with)).map(|&(_, name)| name);
+    let text = || start.iter().all(|&byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    Format::Other(known.unwrap_or_else(|| if text() { "text" } else { "of an unknown kind" }))
+}

@@ -1,0 +1,381 @@
+//! Whether a run is what it says: its files compared with each other, with the data, with the plan, and with the same
+//! training computed again.
+//!
+//! The first comparisons are cheap and find what was changed carelessly. They cannot find a run whose model, receipt and
+//! history were all rewritten to agree with each other; computing it again from its beginning does.
+//!
+//! A file that cannot be read is one thing, a file that is not what it must be another: see [`Finding`]. The functions
+//! stop at the first thing that differs, and otherwise say in a line each what agrees.
+
+use std::path::PathBuf;
+
+use millefeuille_core::blas::{self, Arithmetic};
+use millefeuille_core::data::dataset::FILES;
+use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::job::{BlasKernel, Job};
+use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::spec::Spec;
+
+use crate::replay::{Replay, State};
+use crate::runs::checkpoint::{Checkpoint, Read, Unreadable};
+use crate::runs::ledger::{self, Entries};
+use crate::runs::receipt::{Receipt, weights_sha256};
+use crate::runs::{RunError, SavedRun, described, described_shapes, names};
+use crate::see::history::Row;
+
+/// Why a run is not verified: one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Finding {
+    /// The first thing that is not as it must be.
+    #[error("{0}")]
+    Differs(String),
+    /// It cannot be found out with this program on this machine.
+    #[error("{0}")]
+    CannotVerify(String),
+    /// Something that is needed cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+type Result<T, E = Finding> = std::result::Result<T, E>;
+
+impl From<RunError> for Finding {
+    fn from(error: RunError) -> Self {
+        let said = error.to_string();
+        if error.is_about_content() { Self::Differs(said) } else { Self::Unreadable(said) }
+    }
+}
+
+/// What a run says of itself.
+#[derive(Debug)]
+pub struct Evidence {
+    run: PathBuf,
+    /// The job.
+    pub job: Job,
+    /// The epochs that are finished.
+    pub history: Vec<Row>,
+    /// The receipt; none of a run that is not done.
+    pub receipt: Option<Receipt>,
+    /// The checkpoints that are there, the newest first.
+    pub checkpoints: Vec<Read>,
+    ledger: Entries,
+    model: Option<Vec<f32>>,
+}
+
+impl Evidence {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// What is missing, or damaged.
+    pub fn read(run: &SavedRun) -> Result<Self> {
+        run.record()?;
+        let job = run.job()?;
+        let receipt = run.receipt()?;
+        let done = receipt.is_some();
+        let history = if done { run.history()? } else { run.whole_history()? };
+        let checkpoints = checkpoints(run, &job)?;
+        let ledger = match run.ledger()? {
+            Some(ledger) if done => ledger,
+            Some(ledger) => whole_lines(&ledger).to_string(),
+            None if done => return Err(missing(run, names::LEDGER)),
+            None => ledger::header(),
+        };
+        let ledger = ledger::read(&ledger).map_err(|what| Finding::Differs(at(run, names::LEDGER, &what)))?;
+        let model = done.then(|| model(run, &job)).transpose()?;
+        Ok(Self { run: run.path().to_path_buf(), job, history, receipt, checkpoints, ledger, model })
+    }
+
+    /// How many epochs are finished.
+    pub fn epochs(&self) -> u32 {
+        self.history.len() as u32
+    }
+
+    /// Whether the job is done.
+    pub fn is_done(&self) -> bool {
+        self.receipt.is_some()
+    }
+
+    fn differs<T>(&self, name: &str, what: &str) -> Result<T> {
+        Err(Finding::Differs(format!("{}: {what}", self.run.join(name).display())))
+    }
+
+    /// Compares the run's files with each other.
+    ///
+    /// # Errors
+    /// The first one that does not agree with the others.
+    pub fn agrees_with_itself(&self) -> Result<Vec<String>> {
+        let mut agreed = vec![self.history_agrees()?];
+        if let Some(receipt) = &self.receipt {
+            agreed.push(self.model_agrees(receipt)?);
+        }
+        agreed.extend(self.checkpoints_agree()?);
+        Ok(agreed)
+    }
+
+    fn history_agrees(&self) -> Result<String> {
+        for (row, epoch) in self.history.iter().zip(1..) {
+            if row.epoch != epoch {
+                return self.differs(names::HISTORY, &format!("line {epoch} is of epoch {}", row.epoch));
+            }
+        }
+        let finished = self.epochs();
+        let Some(receipt) = &self.receipt else {
+            return Ok(format!("{}: {finished} epochs", names::HISTORY));
+        };
+        if finished != self.job.fit.epochs {
+            let what = format!("{finished} epochs, the job has {}", self.job.fit.epochs);
+            return self.differs(names::HISTORY, &what);
+        }
+        if receipt.epoch_weights_sha256.len() != self.history.len() {
+            let what = format!("hashes of {} epochs for {finished}", receipt.epoch_weights_sha256.len());
+            return self.differs(names::RECEIPT, &what);
+        }
+        for (row, hash) in self.history.iter().zip(&receipt.epoch_weights_sha256) {
+            if row.weights_sha256 != *hash {
+                let what = format!(
+                    "epoch {}: weights_sha256 is {}, in receipt.json {hash}",
+                    row.epoch, row.weights_sha256
+                );
+                return self.differs(names::HISTORY, &what);
+            }
+        }
+        Ok(format!("{}: {finished} epochs, with the receipt's hashes", names::HISTORY))
+    }
+
+    fn model_agrees(&self, receipt: &Receipt) -> Result<String> {
+        let last = self.history.last().map_or("", |row| &row.weights_sha256);
+        if receipt.weights_sha256 != last {
+            let what = format!(
+                "weights_sha256 is {}, after the last epoch of history.jsonl {last}",
+                receipt.weights_sha256
+            );
+            return self.differs(names::RECEIPT, &what);
+        }
+        let hash = weights_sha256(bytemuck::cast_slice(self.model.as_deref().unwrap_or_default()));
+        if hash != receipt.weights_sha256 {
+            let what = format!("weights_sha256 is {hash}, in receipt.json {}", receipt.weights_sha256);
+            return self.differs(names::MODEL, &what);
+        }
+        Ok(format!("{}: weights_sha256 {hash}, as the receipt and the history say", names::MODEL))
+    }
+
+    fn checkpoints_agree(&self) -> Result<Option<String>> {
+        for Read { path, checkpoint, .. } in &self.checkpoints {
+            let differs = |what: String| Err(Finding::Differs(format!("{}: {what}", path.display())));
+            if let Some(receipt) = &self.receipt
+                && checkpoint.job_sha256 != receipt.job_sha256
+            {
+                return differs(format!(
+                    "of job_sha256 {}, the receipt's is {}",
+                    checkpoint.job_sha256, receipt.job_sha256
+                ));
+            }
+            if let Some(epoch) = first_difference(&checkpoint.history, &self.history) {
+                return self
+                    .differs(names::HISTORY, &format!("epoch {epoch} is not as in {}", path.display()));
+            }
+            if let Some(row) = at_an_epochs_end(checkpoint)
+                && row.weights_sha256 != weights_sha256(&checkpoint.parameters)
+            {
+                return differs(format!(
+                    "its weights are not those after epoch {} of its history",
+                    row.epoch
+                ));
+            }
+        }
+        let count = self.checkpoints.len();
+        Ok((count > 0).then(|| format!("checkpoints: {count}, all whole")))
+    }
+
+    /// Compares the run with the data.
+    ///
+    /// # Errors
+    /// The first file, or the job, if they are not those of the run.
+    pub fn agrees_with_data(&self, store: &ShardStore) -> Result<String> {
+        let hashes = store.file_hashes();
+        let job_sha256 = self.job.sha256(hashes, &self.kernel());
+        if let Some(receipt) = &self.receipt {
+            for (name, hash) in FILES.iter().zip(hashes) {
+                let theirs = receipt.data_sha256.get(*name).map_or("", |hash| hash);
+                if theirs != hash {
+                    let what = format!("data file {name}: SHA-256 is {hash}, in receipt.json {theirs}");
+                    return Err(Finding::Differs(format!("{}: {what}", self.run.display())));
+                }
+            }
+            if receipt.blas_kernel != self.kernel() {
+                let what =
+                    format!("blas_kernel is {}, in receipt.json {}", self.kernel(), receipt.blas_kernel);
+                return self.differs(names::JOB, &what);
+            }
+        }
+        let of_receipt = self.receipt.as_ref().map(|receipt| (names::RECEIPT, &receipt.job_sha256));
+        let of_checkpoint =
+            self.checkpoints.first().map(|read| ("the newest checkpoint", &read.checkpoint.job_sha256));
+        let Some((whose, theirs)) = of_receipt.or(of_checkpoint) else {
+            return Ok("data: can be read".to_string());
+        };
+        if *theirs != job_sha256 {
+            let what = format!("with the data, job_sha256 is {job_sha256}, in {whose} {theirs}");
+            return self.differs(names::JOB, &what);
+        }
+        Ok(format!("{} and data: job_sha256 {job_sha256}, as in {whose}", names::JOB))
+    }
+
+    fn kernel(&self) -> String {
+        match &self.job.blas_kernel {
+            BlasKernel::Named(name) => name.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Compares the ledger with the plan.
+    ///
+    /// # Errors
+    /// The first epoch, phase and shard at which they differ.
+    pub fn ledger_agrees(&self, spec: &Spec) -> Result<String> {
+        let found = &self.ledger.chains;
+        // A crash may have come between an epoch's lines here and its line of history; what a checkpoint knows of must be
+        // there, and so must all of a run that is done.
+        let certain = self.checkpoints.first().map_or(0, |read| read.checkpoint.history.len() as u32);
+        let whole = (found.len() / ledger::expected(spec, 1).len()) as u32;
+        let epochs = if self.is_done() { self.epochs() } else { self.epochs().min(whole).max(certain) };
+        let of_epochs = found.iter().take_while(|(place, _)| self.is_done() || place.epoch < epochs);
+        let expected = ledger::expected(spec, epochs);
+        match ledger::first_difference(&of_epochs.copied().collect::<Vec<_>>(), &expected) {
+            Some(what) => self.differs(names::LEDGER, &what),
+            None => Ok(format!(
+                "{}: in {epochs} epochs each sample was used exactly once, as planned",
+                names::LEDGER
+            )),
+        }
+    }
+
+    /// Compares the arithmetic that computed the run with that of this process.
+    ///
+    /// # Errors
+    /// Both, if they differ.
+    pub fn can_be_computed_here(&self, spec: &Spec) -> Result<String> {
+        let here = blas::arithmetic();
+        if let Some(there) = self.arithmetic().filter(|there| *there != here) {
+            return self.cannot_verify(&described(&there), &described(&here));
+        }
+        // The receipt does not have it, so it is compared where a checkpoint is there.
+        if let Some(read) = self.checkpoints.first() {
+            let (there, here) = (&read.checkpoint.shapes_fingerprint, blas::model_fingerprint(spec));
+            if *there != here {
+                return self.cannot_verify(&described_shapes(there), &described_shapes(&here));
+            }
+        }
+        Ok(described(&here))
+    }
+
+    /// What the run was computed with: its receipt says so, or where it is not done its newest checkpoint; nothing does
+    /// of a run that has neither.
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        let of_receipt = self.receipt.as_ref().map(|receipt| Arithmetic {
+            kernel: receipt.blas_kernel.clone(),
+            version: receipt.blas_version.clone(),
+            fingerprint: receipt.fingerprint.clone(),
+        });
+        of_receipt.or_else(|| self.checkpoints.first().map(|read| read.checkpoint.arithmetic.clone()))
+    }
+
+    fn cannot_verify<T>(&self, there: &str, here: &str) -> Result<T> {
+        Err(Finding::CannotVerify(format!(
+            "{}: cannot be verified here: it was computed with {there}, and this process computes with {here}",
+            self.run.display()
+        )))
+    }
+
+    /// The newest checkpoint at or before the start of an epoch, from 0; none where training itself begins.
+    pub fn before(&self, epoch: u32) -> Option<&Read> {
+        let place = |read: &Read| (read.checkpoint.position.epoch, read.checkpoint.position.step);
+        self.checkpoints.iter().find(|read| place(read) <= (epoch, 0))
+    }
+
+    /// Computes the next epoch of `state` again and compares it with the history: gives its line.
+    ///
+    /// # Errors
+    /// The first figure that differs.
+    pub fn epoch_agrees(&self, replay: &mut Replay<'_>, state: &mut State) -> Result<Row> {
+        let again = replay.finish_epoch(state);
+        let Some(told) = self.history.get(again.epoch as usize - 1) else {
+            return self.differs(names::HISTORY, &format!("epoch {} is missing", again.epoch));
+        };
+        match difference(told, &again) {
+            None => Ok(again),
+            Some(what) => self.differs(names::HISTORY, &format!("epoch {}: {what}", again.epoch)),
+        }
+    }
+}
+
+/// What two lines of history have differently, the time left out.
+fn difference(told: &Row, again: &Row) -> Option<String> {
+    let figures = |row: &Row| {
+        [
+            ("loss", Some(row.loss)),
+            ("accuracy", Some(row.accuracy)),
+            ("val_loss", row.val_loss),
+            ("val_accuracy", row.val_accuracy),
+            ("test_loss", Some(row.test_loss)),
+            ("test_accuracy", Some(row.test_accuracy)),
+        ]
+    };
+    if told.weights_sha256 != again.weights_sha256 {
+        let (told, again) = (&told.weights_sha256, &again.weights_sha256);
+        return Some(format!("weights_sha256 is {told}, computed again {again}"));
+    }
+    let bits = |figure: Option<f64>| figure.map(f64::to_bits);
+    let pairs = figures(told).into_iter().zip(figures(again));
+    let mut differing = pairs.filter(|((_, told), (_, again))| bits(*told) != bits(*again));
+    differing.next().map(|((name, told), (_, again))| {
+        format!("{name} is {}, computed again {}", shown(told), shown(again))
+    })
+}
+
+fn shown(figure: Option<f64>) -> String {
+    figure.map_or_else(|| "not there".to_string(), |figure| figure.to_string())
+}
+
+/// The first epoch at which the beginning of a history is not the other, to the bit.
+fn first_difference(beginning: &[Row], all: &[Row]) -> Option<usize> {
+    let same =
+        |(index, row): &(usize, &Row)| all.get(*index).is_some_and(|other| other.to_line() == row.to_line());
+    beginning.iter().enumerate().find(|row| !same(row)).map(|(index, _)| index + 1)
+}
+
+/// The last row of a checkpoint's history, if the checkpoint is right behind it.
+fn at_an_epochs_end(checkpoint: &Checkpoint) -> Option<&Row> {
+    (checkpoint.position.step == 0).then(|| checkpoint.history.last()).flatten()
+}
+
+fn checkpoints(run: &SavedRun, job: &Job) -> Result<Vec<Read>> {
+    let checkpoints = run.checkpoints();
+    let read = |tag| {
+        checkpoints.read(tag, job).map_err(|unreadable| match unreadable {
+            Unreadable::Damaged(damaged) => Finding::Differs(damaged.to_string()),
+            Unreadable::Refused(error) => Finding::Unreadable(error.to_string()),
+        })
+    };
+    checkpoints.tags()?.into_iter().map(read).collect()
+}
+
+fn model(run: &SavedRun, job: &Job) -> Result<Vec<f32>> {
+    if !run.path().join(names::MODEL).exists() {
+        return Err(missing(run, names::MODEL));
+    }
+    let shape = Model::new(run.inputs(job)? as usize, &job.layers);
+    Ok(run.parameters(&shape)?)
+}
+
+fn whole_lines(text: &str) -> &str {
+    &text[..text.rfind('\n').map_or(0, |end| end + 1)]
+}
+
+fn missing(run: &SavedRun, name: &str) -> Finding {
+    Finding::Unreadable(at(run, name, "missing"))
+}
+
+fn at(run: &SavedRun, name: &str, what: &str) -> String {
+    format!("{}: {what}", run.path().join(name).display())
+}

@@ -1,0 +1,434 @@
+//! What becomes of a run when its coordinator dies, and of a cluster's runs when it starts again.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{JOB_SHA256, SHAPES, Training, arithmetic, copy, job, names, row};
+use millefeuille_coordinator::runs::record::{Ending, State};
+use millefeuille_coordinator::runs::{
+    Existing, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
+};
+use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::job::Job;
+use tempfile::TempDir;
+
+fn resume(path: &Path) -> Resumed {
+    RunDir::claim(path, Existing::Resume).unwrap().resume(JOB_SHA256, &arithmetic(), SHAPES).unwrap()
+}
+
+fn refused(path: &Path) -> String {
+    refused_to(path, JOB_SHA256, &arithmetic(), SHAPES)
+}
+
+fn refused_to(path: &Path, job_sha256: &str, arithmetic: &Arithmetic, shapes: &str) -> String {
+    let error = RunDir::claim(path, Existing::Resume)
+        .and_then(|mut run| run.resume(job_sha256, arithmetic, shapes))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
+}
+
+fn text(run: &Path, name: &str) -> String {
+    fs::read_to_string(run.join(name)).unwrap()
+}
+
+fn without_times(events: &str) -> String {
+    let kind = |line: &str| {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        format!("{} {}\n", event["event"].as_str().unwrap(), event["text"].as_str().unwrap())
+    };
+    events.lines().map(kind).collect()
+}
+
+/// A run with checkpoints after 5 and 9 of its steps, of 4 an epoch, that died after 14.
+fn died() -> (TempDir, PathBuf) {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let mut training = Training::begin(&path);
+    training.steps(5).save().steps(4).save().steps(5);
+    (place, path)
+}
+
+#[test]
+fn everything_is_cut_back_to_the_newest_checkpoint() {
+    let (place, path) = died();
+    let [history, ledger] = ["history.jsonl", "ledger"].map(|name| text(&path, name));
+    for torn in ["history.jsonl", "events.jsonl", "ledger"] {
+        let mut content = fs::read(path.join(torn)).unwrap();
+        content.extend(b"{\"epoch\":4,\"lo");
+        fs::write(path.join(torn), content).unwrap();
+    }
+    fs::write(path.join("checkpoints/.x.tmp"), "torn").unwrap();
+    fs::write(path.join(".y.tmp"), "torn").unwrap();
+    fs::write(path.join(files::MODEL), "of a later time").unwrap();
+
+    let resumed = resume(&path);
+
+    let checkpoint = resumed.checkpoint.unwrap();
+    assert_eq!((checkpoint.position.epoch, checkpoint.position.step, checkpoint.parameter_tag), (2, 1, 9));
+    let twin = place.path().join("twin");
+    let mut undisturbed = Training::begin(&twin);
+    undisturbed.steps(9);
+    assert_eq!(checkpoint, undisturbed.checkpoint());
+    assert_eq!(resumed.ledger.state(), undisturbed.ledger.state());
+    for name in ["history.jsonl", "ledger"] {
+        assert_eq!(text(&path, name), text(&twin, name), "{name}");
+    }
+    assert!(history.starts_with(&text(&path, "history.jsonl")) && ledger.starts_with(&text(&path, "ledger")));
+    let events = without_times(&text(&path, "events.jsonl"));
+    let said = events.strip_prefix(&without_times(&text(&twin, "events.jsonl"))).unwrap();
+    assert_eq!(said, format!("resumed {}\n", resumed.text));
+    for part in [
+        "000000009.json, before step 2 of epoch 3",
+        "2 lines of history.jsonl cut",
+        "4 lines of ledger cut",
+        "6 lines of events.jsonl cut",
+    ] {
+        assert!(resumed.text.contains(part), "{part}: {}", resumed.text);
+    }
+    assert!(!path.join(files::MODEL).exists());
+    for directory in [&path, &path.join("checkpoints")] {
+        assert!(names(directory).iter().all(|name| !name.ends_with(".tmp")));
+    }
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, State::Running);
+}
+
+#[test]
+fn resuming_twice_is_resuming_once() {
+    let (_place, path) = died();
+    let first = resume(&path);
+    let second = resume(&path);
+    assert_eq!(first.checkpoint, second.checkpoint);
+    assert!(second.text.contains("1 line of events.jsonl cut"), "{}", second.text);
+    assert!(!second.text.contains("history") && !second.text.contains("ledger"), "{}", second.text);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_removed_and_the_one_before_it_used() {
+    let (_place, path) = died();
+    let damaged = path.join("checkpoints/000000009.json");
+    let whole = fs::read(&damaged).unwrap();
+    fs::write(&damaged, &whole[..whole.len() / 2]).unwrap();
+
+    let resumed = resume(&path);
+
+    assert_eq!(resumed.checkpoint.unwrap().parameter_tag, 5);
+    assert!(resumed.text.contains("000000005.json, before step 2 of epoch 2; not from "), "{}", resumed.text);
+    assert!(resumed.text.contains("000000009.json: damaged"), "{}", resumed.text);
+    assert_eq!(names(&path.join("checkpoints")), ["000000005.json", "000000005.safetensors"]);
+    assert_eq!(text(&path, "history.jsonl"), row(1).to_line() + "\n");
+}
+
+#[test]
+fn lost_history_comes_back_from_the_manifest() {
+    let (_place, path) = died();
+    fs::remove_file(path.join("history.jsonl")).unwrap();
+    assert!(resume(&path).text.contains("history.jsonl written anew"));
+    assert_eq!(SavedRun::open(&path).unwrap().history().unwrap(), [row(1), row(2)]);
+}
+
+#[test]
+fn a_run_whose_record_is_lost_is_gone_on_with() {
+    let (_place, path) = died();
+    fs::remove_file(path.join("run.json")).unwrap();
+    let run = RunDir::claim(&path, Existing::Resume).unwrap();
+    assert_eq!(run.record().state, State::Running, "not to be begun anew");
+    drop(run);
+    assert_eq!(resume(&path).checkpoint.unwrap().parameter_tag, 9);
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, State::Running);
+}
+
+#[test]
+fn without_a_checkpoint_the_run_starts_over() {
+    let place = TempDir::new().unwrap();
+    let mut training = Training::begin(place.path());
+    training.steps(6);
+    drop(training);
+    fs::create_dir(place.path().join("checkpoints")).unwrap();
+    fs::write(place.path().join("checkpoints/000000005.safetensors"), "not finished").unwrap();
+
+    let resumed = resume(place.path());
+
+    assert!(resumed.checkpoint.is_none() && resumed.text.contains("from the beginning"), "{}", resumed.text);
+    assert_eq!(text(place.path(), "ledger"), "millefeuille ledger 1\n");
+    assert!(SavedRun::open(place.path()).unwrap().history().unwrap().is_empty());
+    assert!(!place.path().join("checkpoints").exists());
+    assert_eq!(text(place.path(), "events.jsonl").lines().count(), 1);
+}
+
+#[test]
+fn a_run_that_starts_over_says_what_is_thrown_away() {
+    let (_place, path) = died();
+    fs::remove_dir_all(path.join("checkpoints")).unwrap();
+    let said = "from the beginning: there is no checkpoint; none was written yet, or they were removed; 3 lines of \
+                history.jsonl cut; 9 lines of ledger cut; 14 lines of events.jsonl cut";
+    // The record makes no difference.
+    fs::remove_file(path.join("run.json")).unwrap();
+    assert_eq!(resume(&path).text, said);
+    assert_eq!(without_times(&text(&path, "events.jsonl")), format!("resumed {said}\n"));
+    let again = resume(&path);
+    assert_eq!(
+        again.text, "from the beginning: there is no checkpoint; 1 line of events.jsonl cut",
+        "nothing was computed"
+    );
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_still_there_afterwards() {
+    let (_place, path) = died();
+    let newest = path.join("checkpoints/000000009.safetensors");
+    fs::rename(&newest, path.join("aside")).unwrap();
+    std::os::unix::fs::symlink(&newest, &newest).unwrap();
+    assert!(refused(&path).contains("000000009.safetensors: cannot be read: "), "{}", refused(&path));
+    fs::rename(path.join("aside"), &newest).unwrap();
+    assert_eq!(resume(&path).checkpoint.unwrap().parameter_tag, 9);
+}
+
+#[test]
+fn a_ledger_that_does_not_go_with_the_checkpoint_is_named() {
+    let (_place, path) = died();
+    let ledger = path.join("ledger");
+    let whole = text(&path, "ledger");
+    fs::write(&ledger, &whole[..50]).unwrap();
+    assert!(refused(&path).contains("ledger: 50 bytes, but "), "{}", refused(&path));
+    fs::write(&ledger, whole.replacen("train 0 20", "train 0 21", 1)).unwrap();
+    assert!(refused(&path).contains("ledger: its beginning is not what belongs to the checkpoint"));
+    fs::remove_file(&ledger).unwrap();
+    assert!(refused(&path).contains("ledger: missing (put the file back, or start anew with --overwrite)"));
+}
+
+#[test]
+fn another_job_or_other_data_is_refused() {
+    let (_place, path) = died();
+    let error = refused_to(&path, "another", &arithmetic(), SHAPES);
+    assert!(error.contains("000000009.json: a checkpoint of another job"), "{error}");
+}
+
+#[test]
+fn another_arithmetic_is_refused_with_both_named_and_nothing_touched() {
+    let (place, path) = died();
+    let before = place.path().join("before");
+    copy(&path, &before);
+    let newer = Arithmetic { version: "0.3.99".into(), ..arithmetic() };
+    let other = Arithmetic { fingerprint: "cd".repeat(32), ..arithmetic() };
+    for (now, shapes, named) in [
+        (&newer, SHAPES, ["OpenBLAS 0.3.21, fingerprint abab", "OpenBLAS 0.3.99"]),
+        (&other, SHAPES, ["fingerprint abababababab", "fingerprint cdcdcdcdcdcd"]),
+        (&arithmetic(), "others", ["fingerprint shapes over the job's shapes", "fingerprint others over"]),
+    ] {
+        let error = refused_to(&path, JOB_SHA256, now, shapes);
+        assert!(named.iter().all(|named| error.contains(named)), "{error}");
+        for part in ["000000009.json: ", "OpenBLAS 0.3.21 and its kernel Haswell", "--overwrite"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    for name in ["run.json", "history.jsonl", "ledger", "events.jsonl"] {
+        assert_eq!(text(&path, name), text(&before, name), "{name}");
+    }
+    assert_eq!(names(&path.join("checkpoints")), names(&before.join("checkpoints")));
+}
+
+#[test]
+fn a_run_directory_without_a_job_is_named() {
+    let (_place, path) = died();
+    fs::remove_file(path.join("job.toml")).unwrap();
+    let said = "run: a run directory without a job: job.toml is missing";
+    assert!(refused(&path).contains(said), "{}", refused(&path));
+    assert!(SavedRun::open(&path).unwrap_err().to_string().contains(said));
+    let scanned = scan(path.parent().unwrap()).unwrap();
+    assert!(scanned.runs.is_empty());
+    assert!(scanned.left_alone[0].to_string().contains(said), "{:?}", scanned.left_alone);
+}
+
+#[test]
+fn while_one_process_works_in_a_run_directory_a_second_is_told_who() {
+    let place = TempDir::new().unwrap();
+    let _training = Training::begin(place.path());
+    for existing in [Existing::Refuse, Existing::Resume, Existing::Overwrite] {
+        let error = RunDir::claim(place.path(), existing).unwrap_err().to_string();
+        assert!(error.contains(&format!(":{} works in this run directory", std::process::id())), "{error}");
+    }
+}
+
+/// Submits a job, of which nothing more happens.
+fn submitted(runs: &Path, name: &str, number: u64) -> RunDir {
+    let mut run = RunDir::claim(&runs.join(name), Existing::Refuse).unwrap();
+    run.submit(&job(), number, &format!("key {number}")).unwrap();
+    run
+}
+
+#[test]
+fn a_cluster_that_starts_again_finds_its_runs_in_order() {
+    let place = TempDir::new().unwrap();
+    let runs = place.path();
+    drop(submitted(runs, "waits", 12));
+    let mut done = submitted(runs, "done", 3);
+    done.begin(&job()).unwrap();
+    done.append_history(&row(1)).unwrap();
+    done.write(files::RECEIPT, b"{}").unwrap();
+    done.end(0, "done").unwrap();
+    let mut works = submitted(runs, "works", 9);
+    works.begin(&job()).unwrap();
+    let mut failed = submitted(runs, "failed", 10);
+    failed.end(3, "data: there is no such directory").unwrap();
+    // Killed between the receipt and the record.
+    let mut nearly = submitted(runs, "nearly", 4);
+    nearly.begin(&job()).unwrap();
+    nearly.write(files::RECEIPT, b"{}").unwrap();
+    fs::create_dir(runs.join("notes")).unwrap();
+    fs::write(runs.join("a file"), "").unwrap();
+
+    let scanned = scan(runs).unwrap();
+
+    assert!(scanned.left_alone.is_empty(), "{:?}", scanned.left_alone);
+    let found: Vec<_> =
+        scanned.runs.iter().map(|run| (&*run.id, run.record.number, run.record.state.clone())).collect();
+    let ended =
+        |exit_code, message: &str| State::Ended { outcome: Ending { exit_code, message: message.into() } };
+    assert_eq!(
+        found,
+        [
+            ("done", 3, ended(0, "done")),
+            ("nearly", 4, ended(0, "done")),
+            ("works", 9, State::Running),
+            ("failed", 10, ended(3, "data: there is no such directory")),
+            ("waits", 12, State::Queued),
+        ]
+    );
+    assert_eq!(scanned.runs[0].history, [row(1)]);
+    assert_eq!((&scanned.runs[4].job, &*scanned.runs[4].record.client_key), (&job(), "key 12"));
+    assert_eq!(scan(&runs.join("absent")).unwrap(), Default::default());
+}
+
+#[test]
+fn a_receipt_counts_more_than_the_record() {
+    let place = TempDir::new().unwrap();
+    let mut run = submitted(place.path(), "stopped", 1);
+    run.begin(&job()).unwrap();
+    run.end(130, "cancelled").unwrap();
+    let state = |runs: &Path| scan(runs).unwrap().runs.remove(0).record.state;
+    let ended =
+        |exit_code, message: &str| State::Ended { outcome: Ending { exit_code, message: message.into() } };
+    assert_eq!(state(place.path()), ended(130, "cancelled"));
+    run.write(files::RECEIPT, b"{}").unwrap();
+    assert_eq!(state(place.path()), ended(0, "done"));
+}
+
+#[test]
+fn a_torn_line_does_not_hide_the_epochs_before_it() {
+    let (place, path) = died();
+    let history = path.join("history.jsonl");
+    let whole = fs::read(&history).unwrap();
+    for torn in [&b"{\"epoch\":4,\"lo"[..], b"\xff\xfe\0"] {
+        fs::write(&history, [&whole, torn].concat()).unwrap();
+        assert_eq!(scan(place.path()).unwrap().runs[0].history, [row(1), row(2), row(3)]);
+    }
+}
+
+#[test]
+fn a_copy_of_a_run_is_named_and_left_alone_until_it_is_gone_on_with_by_hand() {
+    let (place, path) = died();
+    let copied = place.path().join("copied");
+    copy(&path, &copied);
+    let scanned = scan(place.path()).unwrap();
+    assert_eq!(scanned.runs.iter().map(|run| &*run.id).collect::<Vec<_>>(), ["run"]);
+    let said = scanned.left_alone[0].to_string();
+    for part in ["copied: its run.json is that of run: ", "rename it back", "copied --resume"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(said.lines().count(), 1);
+
+    assert_eq!(resume(&copied).checkpoint.unwrap().parameter_tag, 9);
+    let scanned = scan(place.path()).unwrap();
+    assert!(scanned.left_alone.is_empty(), "{:?}", scanned.left_alone);
+    let mut keys: Vec<_> = scanned.runs.iter().map(|run| (&*run.id, &*run.record.client_key)).collect();
+    keys.sort();
+    assert_eq!(keys, [("copied", ""), ("run", "a key")], "a submission is one run's");
+}
+
+#[test]
+fn a_run_found_waiting_begins_and_keeps_its_place() {
+    let place = TempDir::new().unwrap();
+    drop(submitted(place.path(), "waits", 12));
+    let mut run = RunDir::claim(&place.path().join("waits"), Existing::Resume).unwrap();
+    assert_eq!((run.record().number, &run.record().state), (12, &State::Queued));
+    run.begin(&Job { seed: 1, ..job() }).unwrap();
+    drop(run);
+    let found = scan(place.path()).unwrap().runs.remove(0);
+    assert_eq!((found.record.number, found.record.state, found.job.seed), (12, State::Running, 1));
+}
+
+#[test]
+fn a_damaged_or_newer_record_is_named_and_left_alone() {
+    let place = TempDir::new().unwrap();
+    drop(submitted(place.path(), "one", 1));
+    let path = place.path().join("one/run.json");
+    let whole = fs::read(&path).unwrap();
+    for len in 0..whole.len() {
+        fs::write(&path, &whole[..len]).unwrap();
+        let scanned = scan(place.path()).unwrap();
+        assert!(scanned.runs.is_empty() && scanned.left_alone.len() == 1, "{len} bytes");
+        assert!(scanned.left_alone[0].to_string().contains("one/run.json: "), "{:?}", scanned.left_alone);
+    }
+    let error = RunDir::claim(&place.path().join("one"), Existing::Resume).unwrap_err().to_string();
+    assert!(error.contains("one/run.json: damaged"), "{error}");
+    RunDir::claim(&place.path().join("one"), Existing::Overwrite).unwrap().begin(&job()).unwrap();
+    assert_eq!(scan(place.path()).unwrap().runs[0].record.state, State::Running);
+}
+
+#[test]
+fn a_submission_that_is_taken_back_leaves_no_trace() {
+    let place = TempDir::new().unwrap();
+    submitted(place.path(), "one", 1).withdraw().unwrap();
+    assert!(names(place.path()).is_empty());
+    let mut begun = submitted(place.path(), "two", 2);
+    begun.begin(&job()).unwrap();
+    begun.withdraw().unwrap();
+    assert!(holds_a_run(&place.path().join("two")), "what has begun stays");
+}
+
+#[test]
+fn a_submission_over_another_run_leaves_that_one_until_it_begins() {
+    let (place, path) = died();
+    let before = place.path().join("before");
+    copy(&path, &before);
+    for end in [|run: RunDir| run.withdraw().unwrap(), |mut run: RunDir| run.end(3, "no data").unwrap()] {
+        let mut run = RunDir::claim(&path, Existing::Overwrite).unwrap();
+        run.submit(&Job { seed: 9, ..job() }, 8, "another").unwrap();
+        end(run);
+        for name in ["run.json", "job.toml", "history.jsonl", "ledger"] {
+            assert_eq!(text(&path, name), text(&before, name), "{name}");
+        }
+    }
+    let mut run = RunDir::claim(&path, Existing::Overwrite).unwrap();
+    run.submit(&job(), 8, "another").unwrap();
+    run.begin(&job()).unwrap();
+    assert_eq!(names(&path), [".lock", "job.toml", "ledger", "run.json"]);
+    assert_eq!((run.record().number, &*run.record().client_key), (8, "another"));
+}
+
+#[test]
+fn a_submission_that_cannot_be_written_is_named_and_leaves_nothing() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let mut run = RunDir::claim(&path, Existing::Refuse).unwrap();
+    // Somebody has removed the directory in between.
+    fs::remove_dir_all(&path).unwrap();
+    let error = run.submit(&job(), 1, "").unwrap_err().to_string();
+    assert!(error.contains("run/job.toml: cannot be written: "), "{error}");
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_cannot_be_appended_leaves_the_file_as_it_was() {
+    let place = TempDir::new().unwrap();
+    let training = Training::begin(place.path());
+    fs::create_dir(place.path().join("history.jsonl")).unwrap();
+    let error = training.run.append_history(&row(1)).unwrap_err().to_string();
+    assert!(error.contains("history.jsonl: cannot be written: "), "{error}");
+}

@@ -1,0 +1,412 @@
+//! The unit of work under way: who was asked for which nodes, what has come, what is still to be asked for.
+//!
+//! [`Open::dispatch`] is the only place where work is given out, at the start of a step as after any loss: it looks
+//! which shards of the tree nobody owes, and asks for each one somebody who holds its samples. Whoever the placement
+//! names comes first, then whoever has least to do. So a step begins, a lost worker's part is taken over, and a slow
+//! one's is copied by one and the same rule, and asking again when nothing is missing asks for nothing.
+//!
+//! An *ask* is one node asked of one worker. It is open until the worker answers or leaves. It becomes *overdue* when
+//! the worker has had far more time than the others' pace says; then it no longer counts, and others are asked too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use super::trial::{Author, Digest, Trial, Verdict};
+use super::{Discard, WorkId, WorkerId};
+use crate::learn::tree::{Inserted, Node, Reduction, Tree};
+
+/// A worker that may be asked.
+#[derive(Clone, Debug)]
+pub(super) struct Hand {
+    pub(super) worker: WorkerId,
+    /// What the placement gives it.
+    pub(super) owns: Range<u32>,
+    /// How much it does beside the others.
+    pub(super) weight: f64,
+    /// It has not yet answered to work that is over: only if there is nobody else.
+    pub(super) behind: bool,
+}
+
+/// What a worker owes, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owing {
+    /// Who.
+    pub worker: WorkerId,
+    /// When it was asked.
+    pub since: Duration,
+    /// Whether others were asked for the same, because it takes too long.
+    pub overdue: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Ask {
+    worker: WorkerId,
+    node: Node,
+    overdue: bool,
+}
+
+/// What a worker was asked for in this unit of work, all in all.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    since: Duration,
+    samples: u64,
+}
+
+/// The tree of one unit of work, and what is under way for it.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) work: WorkId,
+    tree: Tree,
+    present: BTreeSet<u32>,
+    reduction: Reduction<()>,
+    asks: Vec<Ask>,
+    answered: BTreeSet<(WorkerId, Node)>,
+    loads: BTreeMap<WorkerId, Load>,
+    trials: BTreeMap<Node, Trial>,
+    /// Whose answers are in the tree.
+    used: BTreeSet<WorkerId>,
+}
+
+/// What an answer did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is of no use.
+    Discarded(Discard),
+    /// It waits for another to be compared with.
+    Kept,
+    /// This author's answer is in the tree.
+    Accepted(Author),
+    /// Answers were compared.
+    Tried(Verdict),
+}
+
+/// What is to be asked.
+#[derive(Debug, Default)]
+pub(super) struct Dispatch {
+    pub(super) asks: BTreeMap<WorkerId, Vec<Node>>,
+    /// What the coordinator shall compute itself.
+    pub(super) arbitrate: Vec<Node>,
+    /// Trials that nobody is left to settle.
+    pub(super) settled: Vec<(Node, Verdict)>,
+}
+
+/// Which nodes are audited, and how large they are.
+pub(super) struct Terms<'a> {
+    pub(super) now: Duration,
+    /// Whether a worker holds a shard of the split.
+    pub(super) holds: &'a dyn Fn(WorkerId, u32) -> bool,
+    /// Samples of a shard in this work.
+    pub(super) samples: &'a dyn Fn(u32) -> u64,
+    /// Whether a node is compared whoever answers.
+    pub(super) audited: &'a dyn Fn(Node) -> bool,
+}
+
+impl Open {
+    pub(super) fn new(work: WorkId, tree: Tree, present: BTreeSet<u32>) -> Self {
+        Self {
+            work,
+            tree,
+            reduction: Reduction::new(tree, &present),
+            present,
+            asks: Vec::new(),
+            answered: BTreeSet::new(),
+            loads: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            used: BTreeSet::new(),
+        }
+    }
+
+    /// The same work, begun anew. What was asked before and comes now is no surprise.
+    pub(super) fn again(&self) -> Self {
+        let asked = self.asks.iter().map(|ask| (ask.worker, ask.node));
+        let answered = self.answered.iter().copied().chain(asked).collect();
+        Self { answered, ..Self::new(self.work, self.tree, self.present.clone()) }
+    }
+
+    /// Whether nothing is missing.
+    pub(super) fn is_complete(&self) -> bool {
+        self.reduction.is_closed()
+    }
+
+    /// Whether answers to this node are compared, so that their digest is needed.
+    pub(super) fn compares(&self, node: Node) -> bool {
+        self.trials.contains_key(&node)
+    }
+
+    /// Whether an answer of this worker is in the tree.
+    pub(super) fn has_used(&self, worker: WorkerId) -> bool {
+        self.used.contains(&worker)
+    }
+
+    /// Whether it has an answer of this worker, used or on trial.
+    pub(super) fn has_heard(&self, worker: WorkerId) -> bool {
+        self.has_used(worker) || self.trials.values().any(|trial| trial.has_heard(worker))
+    }
+
+    /// Whether this worker was asked for something and has not answered.
+    pub(super) fn is_owed_by(&self, worker: WorkerId) -> bool {
+        self.asks.iter().any(|ask| ask.worker == worker)
+    }
+
+    /// Who owes something that is still missing.
+    pub(super) fn owing(&self) -> Vec<Owing> {
+        let missing = self.reduction.missing();
+        let owes =
+            |ask: &&Ask| missing.iter().any(|gap| gap.first < ask.node.end && ask.node.first < gap.end);
+        let mut owing: BTreeMap<WorkerId, bool> = BTreeMap::new();
+        for ask in self.asks.iter().filter(owes) {
+            *owing.entry(ask.worker).or_default() |= ask.overdue;
+        }
+        let of = |(worker, overdue)| Owing { worker, since: self.loads[&worker].since, overdue };
+        owing.into_iter().map(of).collect()
+    }
+
+    /// Workers that owe something for which nobody else was asked yet: since when, and for how many samples.
+    pub(super) fn pending(&self) -> Vec<(WorkerId, Duration, u64)> {
+        let on_time: BTreeSet<_> =
+            self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
+        on_time
+            .into_iter()
+            .map(|worker| (worker, self.loads[&worker].since, self.loads[&worker].samples))
+            .collect()
+    }
+
+    /// For how many samples this worker was asked lately.
+    pub(super) fn samples_asked(&self, worker: WorkerId) -> u64 {
+        self.loads.get(&worker).map_or(0, |load| load.samples)
+    }
+
+    /// What this worker owes does not count any more; it may still answer.
+    pub(super) fn set_overdue(&mut self, worker: WorkerId) {
+        self.asks.iter_mut().filter(|ask| ask.worker == worker).for_each(|ask| ask.overdue = true);
+    }
+
+    /// Whether others were asked for what this worker owes.
+    pub(super) fn is_late(&self, worker: WorkerId) -> bool {
+        self.asks.iter().any(|ask| ask.worker == worker && ask.overdue)
+    }
+
+    /// Workers whose answers others gave, because they took too long.
+    pub(super) fn late(&self) -> BTreeSet<WorkerId> {
+        self.asks.iter().filter(|ask| ask.overdue).map(|ask| ask.worker).collect()
+    }
+
+    /// A worker is gone: what it owes is owed by nobody. Says whether it owed anything.
+    pub(super) fn forget(&mut self, worker: WorkerId) -> bool {
+        let before = self.asks.len();
+        self.asks.retain(|ask| ask.worker != worker);
+        let asks = &self.asks;
+        // An audit that nobody works on begins with whoever takes the node over.
+        self.trials.retain(|&node, trial| {
+            trial.is_open() || trial.arbitrating || asks.iter().any(|ask| ask.node == node)
+        });
+        self.asks.len() < before
+    }
+
+    /// The coordinator can't compute this job.
+    pub(super) fn no_arbiter(&mut self, node: Node) {
+        if let Some(trial) = self.trials.get_mut(&node) {
+            trial.arbitrating = false;
+            trial.no_arbiter = true;
+        }
+    }
+
+    /// Takes an answer of a worker; also how long a sample took it, once it owes nothing more.
+    pub(super) fn take(
+        &mut self,
+        now: Duration,
+        worker: WorkerId,
+        node: Node,
+        finite: bool,
+        digest: Option<Digest>,
+    ) -> (Taken, Option<f64>) {
+        let before = self.asks.len();
+        self.asks.retain(|ask| (ask.worker, ask.node) != (worker, node));
+        if self.asks.len() == before {
+            let known = self.answered.contains(&(worker, node));
+            return (Taken::Discarded(if known { Discard::Duplicate } else { Discard::Unasked }), None);
+        }
+        self.answered.insert((worker, node));
+        let pace = self.loads.get(&worker).filter(|load| load.samples > 0 && !self.is_owed_by(worker));
+        let pace = pace.map(|load| now.saturating_sub(load.since).as_secs_f64() / load.samples as f64);
+        (self.judge(node, Author::Worker(worker), finite, digest), pace)
+    }
+
+    /// Takes the coordinator's own answer.
+    pub(super) fn arbitrated(&mut self, node: Node, finite: bool, digest: Digest) -> Taken {
+        if self.trials.get(&node).is_some_and(|trial| trial.arbitrating) {
+            self.judge(node, Author::Coordinator, finite, Some(digest))
+        } else {
+            Taken::Discarded(Discard::Late)
+        }
+    }
+
+    fn judge(&mut self, node: Node, author: Author, finite: bool, digest: Option<Digest>) -> Taken {
+        let Some(digest) = digest.filter(|_| !finite || self.compares(node)) else {
+            return self.accept(node, author);
+        };
+        if self.is_superfluous(node) {
+            return Taken::Discarded(Discard::Duplicate);
+        }
+        let trial = self.trials.entry(node).or_default();
+        trial.hear(author, finite, digest);
+        match trial.verdict() {
+            None => Taken::Kept,
+            Some(verdict) => Taken::Tried(verdict),
+        }
+    }
+
+    /// Ends a node's trial; whether the right answer is in the tree now.
+    pub(super) fn settle(&mut self, node: Node, verdict: &Verdict) -> bool {
+        self.trials.remove(&node);
+        match verdict.right.filter(|_| verdict.finite) {
+            Some(author) => matches!(self.accept(node, author), Taken::Accepted(_)),
+            None => false,
+        }
+    }
+
+    fn accept(&mut self, node: Node, author: Author) -> Taken {
+        match self.reduction.insert(node, (), |(), ()| ()) {
+            Inserted::Kept { .. } => {
+                if let Author::Worker(worker) = author {
+                    self.used.insert(worker);
+                }
+                Taken::Accepted(author)
+            }
+            Inserted::Superfluous(()) | Inserted::Unexpected(()) => Taken::Discarded(Discard::Duplicate),
+        }
+    }
+
+    fn is_superfluous(&self, node: Node) -> bool {
+        let missing = self.missing();
+        !(node.first..node.end).any(|shard| missing.contains(&shard))
+    }
+
+    /// The shards that have samples in this work and are not in the tree.
+    fn missing(&self) -> BTreeSet<u32> {
+        let gaps = self.reduction.missing();
+        gaps.iter().flat_map(|gap| self.present.range(gap.first..gap.end)).copied().collect()
+    }
+
+    /// The shards that are missing and that nobody is about to deliver.
+    pub(super) fn unassigned(&self) -> BTreeSet<u32> {
+        let mut missing = self.missing();
+        let owed = self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
+        let tried = self.trials.iter().filter(|(_, trial)| trial.is_open() || trial.arbitrating);
+        for node in owed.chain(tried.map(|(&node, _)| node)) {
+            missing.retain(|&shard| !(node.first..node.end).contains(&shard));
+        }
+        missing
+    }
+
+    /// Gives out what nobody owes.
+    pub(super) fn dispatch(&mut self, hands: &[Hand], terms: &Terms<'_>) -> Dispatch {
+        let mut dispatch = Dispatch::default();
+        let mut given: BTreeMap<WorkerId, BTreeSet<u32>> = BTreeMap::new();
+        let mut loads = self.shards_owed();
+        for shard in self.unassigned() {
+            let able =
+                |hand: &Hand| (terms.holds)(hand.worker, shard) && !self.is_asked_for(hand.worker, shard);
+            if let Some(worker) = choose(hands, &loads, Some(shard), able) {
+                *loads.entry(worker).or_default() += 1;
+                given.entry(worker).or_default().insert(shard);
+            }
+        }
+        for (worker, shards) in given {
+            for node in self.tree.cover_present(&shards, &self.present) {
+                self.ask(worker, node, terms);
+                dispatch.asks.entry(worker).or_default().push(node);
+                if (terms.audited)(node) && !self.compares(node) {
+                    self.trials.insert(node, Trial::default());
+                }
+            }
+        }
+        self.dispatch_trials(hands, terms, &mut loads, &mut dispatch);
+        dispatch
+    }
+
+    /// Asks for the further answers that trials need.
+    fn dispatch_trials(
+        &mut self,
+        hands: &[Hand],
+        terms: &Terms<'_>,
+        loads: &mut BTreeMap<WorkerId, u32>,
+        dispatch: &mut Dispatch,
+    ) {
+        for node in self.trials.keys().copied().collect::<Vec<_>>() {
+            if self.is_superfluous(node) {
+                self.trials.remove(&node);
+                continue;
+            }
+            let on_time = self.asks.iter().filter(|ask| ask.node == node && !ask.overdue).count();
+            let trial = &self.trials[&node];
+            let needed = trial.needs().saturating_sub(on_time + usize::from(trial.arbitrating));
+            if needed == 0 {
+                continue;
+            }
+            let shards: Vec<u32> = self.present.range(node.first..node.end).copied().collect();
+            let holds = |hand: &Hand| shards.iter().all(|&shard| (terms.holds)(hand.worker, shard));
+            let asked =
+                |hand: &Hand| self.asks.iter().any(|ask| (ask.worker, ask.node) == (hand.worker, node));
+            let new = |hand: &Hand| holds(hand) && !trial.has_heard(hand.worker) && !asked(hand);
+            let again = |hand: &Hand| trial.no_arbiter && trial.is_of_one() && holds(hand) && !asked(hand);
+            let chosen = choose(hands, loads, None, new);
+            if let Some(worker) = chosen.or_else(|| choose(hands, loads, None, again)) {
+                *loads.entry(worker).or_default() += shards.len() as u32;
+                self.ask(worker, node, terms);
+                dispatch.asks.entry(worker).or_default().push(node);
+            } else if !trial.no_arbiter && !trial.arbitrating {
+                self.trials.entry(node).and_modify(|trial| trial.arbitrating = true);
+                dispatch.arbitrate.push(node);
+            } else if trial.is_open() && self.asks.iter().all(|ask| ask.node != node) {
+                dispatch.settled.push((node, trial.last_word()));
+            }
+        }
+    }
+
+    fn ask(&mut self, worker: WorkerId, node: Node, terms: &Terms<'_>) {
+        let samples =
+            self.present.range(node.first..node.end).map(|&shard| (terms.samples)(shard)).sum::<u64>();
+        let load = self.loads.entry(worker).or_insert(Load { since: terms.now, samples: 0 });
+        if !self.asks.iter().any(|ask| ask.worker == worker) {
+            // It has answered all it was asked for before: its time starts anew.
+            *load = Load { since: terms.now, samples: 0 };
+        }
+        load.samples += samples;
+        self.asks.push(Ask { worker, node, overdue: false });
+    }
+
+    /// Whether this worker owes this shard, on time or not.
+    fn is_asked_for(&self, worker: WorkerId, shard: u32) -> bool {
+        let owes = |ask: &Ask| ask.worker == worker && (ask.node.first..ask.node.end).contains(&shard);
+        self.asks.iter().any(owes)
+    }
+
+    fn shards_owed(&self) -> BTreeMap<WorkerId, u32> {
+        let mut loads = BTreeMap::new();
+        for ask in &self.asks {
+            *loads.entry(ask.worker).or_default() += ask.node.len();
+        }
+        loads
+    }
+}
+
+/// Of those who are able: whoever owns the shard, or whoever has least to do.
+fn choose(
+    hands: &[Hand],
+    loads: &BTreeMap<WorkerId, u32>,
+    shard: Option<u32>,
+    able: impl Fn(&Hand) -> bool,
+) -> Option<WorkerId> {
+    let owner = hands.iter().find(|hand| shard.is_some_and(|shard| hand.owns.contains(&shard)));
+    if let Some(owner) = owner.filter(|owner| !owner.behind && able(owner)) {
+        return Some(owner.worker);
+    }
+    let cost = |hand: &Hand| {
+        let load = loads.get(&hand.worker).copied().unwrap_or(0);
+        f64::from(load + 1) / hand.weight
+    };
+    let order = |a: &&Hand, b: &&Hand| a.behind.cmp(&b.behind).then(cost(a).total_cmp(&cost(b)));
+    hands.iter().filter(|hand| able(hand)).min_by(order).map(|hand| hand.worker)
+}

@@ -1,0 +1,374 @@
+//! [`Script`] plays the driver: it keeps the clock, carries out what can be carried out at once (data is read at once,
+//! samples arrive at once, results come at once) unless a test holds that back, and records every action as a line.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::control::{
+    Action, Author, Cluster, Config, Departure, Digest, Dismissal, Event, Facts, Hello, JobId, JobState,
+    Outcome, Phase, Start, WorkId, WorkerId,
+};
+use millefeuille_core::data::plan::Plan;
+use millefeuille_core::data::shard::Shard;
+use millefeuille_core::data::split::Sizes;
+use millefeuille_core::learn::tree::Node;
+
+pub(crate) const SHARDS: u32 = 8;
+pub(crate) const JOB: JobId = JobId(1);
+
+pub(crate) fn arithmetic(kernel: &str) -> Arithmetic {
+    Arithmetic { kernel: kernel.into(), version: "0.3.21".into(), fingerprint: format!("bits of {kernel}") }
+}
+
+pub(crate) fn hello(kernel: &str, started_for: &str, slots: u32) -> Hello {
+    Hello {
+        instance_id: String::new(),
+        name: "host:1".into(),
+        slots,
+        arithmetic: arithmetic(kernel),
+        cache_bytes: 0,
+        started_for: started_for.into(),
+    }
+}
+
+/// One that may hold every shard.
+fn roomy() -> Hello {
+    Hello { cache_bytes: 1 << 30, ..hello("Zen", "native", 1) }
+}
+
+/// 80 training samples in steps of 40, 16 that validate, 16 that test, two epochs.
+pub(crate) fn facts() -> Facts {
+    Facts {
+        epochs: 2,
+        plan: Plan::new(80, 40, SHARDS),
+        shards: SHARDS,
+        sizes: Sizes { train: 80, validation: 16, test: 16 },
+        sample_bytes: 785,
+        kernel_request: "Zen".into(),
+        arithmetic: arithmetic("Zen"),
+        shapes_fingerprint: "shapes".into(),
+    }
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        incarnation: 7,
+        min_workers: 1,
+        expected_workers: 1,
+        settle: Duration::from_secs(2),
+        wait_workers: None,
+        max_workers: 16,
+        heartbeat_deadline: Duration::from_secs(5),
+        stall_deadline: Duration::from_secs(30),
+        checkpoint_interval: None,
+        audit_rate: 0.0,
+    }
+}
+
+pub(crate) struct Script {
+    pub(crate) cluster: Cluster,
+    pub(crate) now: Duration,
+    pub(crate) facts: Facts,
+    /// Everything that was done, in order.
+    pub(crate) actions: Vec<Action>,
+    /// Nodes that workers were asked for and have not sent.
+    pub(crate) owed: Vec<(WorkerId, WorkId, Node)>,
+    /// What each worker was last told to hold.
+    pub(crate) told: BTreeMap<WorkerId, Vec<Shard>>,
+    /// Workers whose samples do not arrive by themselves.
+    pub(crate) slow: Vec<WorkerId>,
+    /// The work after which the loss is not finite.
+    pub(crate) diverges_at: Option<u64>,
+    /// Where the job begins.
+    pub(crate) from: Start,
+    /// Whether the disk is prompt.
+    pub(crate) writes: bool,
+    /// What the coordinator itself computes, if it can: bits, finite or not.
+    pub(crate) own: Option<(bool, Digest)>,
+}
+
+/// The bits of every right answer.
+pub(crate) const RIGHT: Digest = [1; 32];
+
+impl Script {
+    pub(crate) fn new() -> Self {
+        Self::with(config(), facts())
+    }
+
+    pub(crate) fn with(config: Config, facts: Facts) -> Self {
+        Self {
+            cluster: Cluster::new(config),
+            now: Duration::ZERO,
+            facts,
+            actions: Vec::new(),
+            owed: Vec::new(),
+            told: BTreeMap::new(),
+            slow: Vec::new(),
+            diverges_at: None,
+            from: Start::BEGINNING,
+            writes: true,
+            own: Some((true, RIGHT)),
+        }
+    }
+
+    /// A cluster of so many workers that runs a job; each holds what it computes, and nothing else.
+    pub(crate) fn running(workers: u64, config: Config) -> Self {
+        let mut script = Self::with(Config { expected_workers: workers as usize, ..config }, facts());
+        (1..=workers).for_each(|worker| script.join(worker));
+        script.submit(1);
+        script
+    }
+
+    /// The same, and each may hold every shard.
+    pub(crate) fn roomy(workers: u64, config: Config) -> Self {
+        Self::roomy_and(workers, config, Some((true, RIGHT)))
+    }
+
+    /// The same, where the coordinator computes this.
+    pub(crate) fn roomy_and(workers: u64, config: Config, own: Option<(bool, Digest)>) -> Self {
+        let config = Config { expected_workers: workers as usize, ..config };
+        let mut script = Self { own, ..Self::with(config, facts()) };
+        (1..=workers).for_each(|worker| script.join_roomy(worker));
+        script.submit(1);
+        script
+    }
+
+    /// A cluster in which every node is audited, in its second step: everybody holds every sample.
+    pub(crate) fn audited(workers: u64) -> Self {
+        let mut script = Self::roomy(workers, Config { audit_rate: 1.0, ..config() });
+        script.answer_step();
+        script
+    }
+
+    pub(crate) fn feed(&mut self, event: Event) {
+        let mut events = vec![event];
+        while !events.is_empty() {
+            let actions = self.cluster.handle(self.now, events.remove(0));
+            for action in actions {
+                events.extend(self.act(&action));
+                self.actions.push(action);
+            }
+        }
+    }
+
+    pub(crate) fn act(&mut self, action: &Action) -> Vec<Event> {
+        match action.clone() {
+            Action::Load { job } => vec![Event::Loaded {
+                job,
+                facts: self.facts.clone(),
+                from: self.from,
+                put_out: Default::default(),
+            }],
+            Action::StartJob { worker, job } => {
+                vec![Event::JobAccepted { worker, job, fingerprint: "shapes".into() }]
+            }
+            Action::Hold { worker, job, generation, shards, .. } => {
+                self.told.insert(worker, shards.clone());
+                let arrives = !self.slow.contains(&worker);
+                let held = shards.into_iter().filter(|_| arrives);
+                held.map(|shard| Event::ShardHeld { worker, job, generation, shard }).collect()
+            }
+            Action::Begin { .. } => {
+                self.owed.clear();
+                Vec::new()
+            }
+            Action::Send { worker, work, nodes } => {
+                self.owed.extend(nodes.into_iter().map(|node| (worker, work, node)));
+                Vec::new()
+            }
+            Action::Close { work } => {
+                let finite = self.diverges_at != Some(work.parameter_tag);
+                vec![Event::Closed { work, finite }]
+            }
+            Action::Arbitrate { work, node } => vec![Event::Arbitrated { work, node, result: self.own }],
+            Action::EndEpoch { job, .. } if self.writes => vec![Event::EpochWritten { job }],
+            Action::Checkpoint { job, .. } => vec![Event::CheckpointWritten { job }],
+            Action::Save { job } => vec![Event::Saved { job }],
+            Action::Dismiss { worker, .. } | Action::PutOut { worker, .. } | Action::Farewell { worker } => {
+                self.owed.retain(|owed| owed.0 != worker);
+                Vec::new()
+            }
+            Action::End { .. } => {
+                self.owed.clear();
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn join(&mut self, worker: u64) {
+        self.join_as(worker, hello("Zen", "native", 1));
+    }
+
+    pub(crate) fn join_roomy(&mut self, worker: u64) {
+        self.join_as(worker, roomy());
+    }
+
+    pub(crate) fn join_as(&mut self, worker: u64, hello: Hello) {
+        let hello = Hello { instance_id: worker.to_string(), ..hello };
+        self.feed(Event::Join { worker: WorkerId(worker), hello });
+    }
+
+    /// The worker's process connects again, as this one.
+    pub(crate) fn join_again(&mut self, before: u64, worker: u64) {
+        let hello = Hello { instance_id: before.to_string(), ..roomy() };
+        self.feed(Event::Join { worker: WorkerId(worker), hello });
+    }
+
+    pub(crate) fn leave(&mut self, worker: u64) {
+        self.owed.retain(|owed| owed.0 != WorkerId(worker));
+        self.feed(Event::Leave { worker: WorkerId(worker), departure: Departure::Closed });
+    }
+
+    pub(crate) fn submit(&mut self, job: u64) {
+        self.feed(Event::Submit { job: JobId(job) });
+    }
+
+    /// The next result that is owed comes.
+    pub(crate) fn answer(&mut self) {
+        let (worker, work, node) = self.owed.remove(0);
+        self.result(worker, work, node);
+    }
+
+    pub(crate) fn result(&mut self, worker: WorkerId, work: WorkId, node: Node) {
+        self.result_of(worker, work, node, true, RIGHT);
+    }
+
+    pub(crate) fn result_of(
+        &mut self,
+        worker: WorkerId,
+        work: WorkId,
+        node: Node,
+        finite: bool,
+        bits: Digest,
+    ) {
+        let (busy, samples) = (Duration::from_millis(1), 5);
+        let digest = (!finite || self.cluster.compares(work, node)).then_some(bits);
+        self.feed(Event::Result { worker, work, node, samples, busy, finite, digest });
+    }
+
+    /// The first thing that this worker owes comes.
+    pub(crate) fn answer_of(&mut self, worker: u64) {
+        self.answer_with(worker, true, RIGHT);
+    }
+
+    /// The same, with other bits.
+    pub(crate) fn answer_with(&mut self, worker: u64, finite: bool, bits: Digest) {
+        let index = self.owed.iter().position(|owed| owed.0.0 == worker).expect("it owes something");
+        let (worker, work, node) = self.owed.remove(index);
+        self.result_of(worker, work, node, finite, bits);
+    }
+
+    /// All results of the open tree come.
+    pub(crate) fn answer_step(&mut self) {
+        let work = self.owed[0].1;
+        while self.owed.first().is_some_and(|(_, of, _)| *of == work) {
+            self.answer();
+        }
+    }
+
+    pub(crate) fn answer_all(&mut self) {
+        while !self.owed.is_empty() {
+            self.answer();
+        }
+    }
+
+    pub(crate) fn wait(&mut self, seconds: f64) {
+        self.now += Duration::from_secs_f64(seconds);
+        self.feed(Event::Tick);
+    }
+
+    pub(crate) fn heard(&mut self, worker: u64) {
+        self.feed(Event::Heard { worker: WorkerId(worker), at: self.now, moved: 0 });
+    }
+
+    /// So much time passes in which everybody is alive.
+    pub(crate) fn pass(&mut self, seconds: f64) {
+        for _ in 0..(seconds * 10.0).round() as u64 {
+            self.now += Duration::from_millis(100);
+            for worker in self.cluster.members().keys().copied().collect::<Vec<_>>() {
+                self.feed(Event::Heard { worker, at: self.now, moved: 0 });
+            }
+            self.feed(Event::Tick);
+        }
+    }
+
+    /// The samples that this worker was told of last arrive.
+    pub(crate) fn samples_arrive(&mut self, worker: u64) {
+        let holds = |action: &Action| match action {
+            Action::Hold { worker: of, job, generation, shards, .. } if of.0 == worker => {
+                Some((*job, *generation, shards.clone()))
+            }
+            _ => None,
+        };
+        let (job, generation, shards) = self.actions.iter().rev().find_map(holds).expect("it was told");
+        for shard in shards {
+            self.feed(Event::ShardHeld { worker: WorkerId(worker), job, generation, shard });
+        }
+    }
+
+    /// How often each node was asked for in this step of the first epoch.
+    pub(crate) fn asked_in_step(&self, step: u32) -> Vec<(u64, String)> {
+        let sends = self.actions.iter().filter_map(|action| match action {
+            Action::Send { worker, work, nodes }
+                if (work.epoch, work.phase, work.step) == (0, Phase::Train, step) =>
+            {
+                Some(nodes.iter().map(|node| (worker.0, node.to_string())))
+            }
+            _ => None,
+        });
+        sends.flatten().collect()
+    }
+
+    pub(crate) fn accepted(&self) -> Vec<(WorkId, Node, Author)> {
+        let accept = |action: &Action| match *action {
+            Action::Accept { work, node, author } => Some((work, node, author)),
+            _ => None,
+        };
+        self.actions.iter().filter_map(accept).collect()
+    }
+
+    /// How often the coordinator was asked to compute something.
+    pub(crate) fn arbitrated(&self) -> usize {
+        self.count(|action| matches!(action, Action::Arbitrate { .. }))
+    }
+
+    pub(crate) fn put_out(&self) -> Vec<u64> {
+        let out =
+            |action: &Action| if let Action::PutOut { worker, .. } = action { Some(worker.0) } else { None };
+        self.actions.iter().filter_map(out).collect()
+    }
+
+    pub(crate) fn dismissed(&self, worker: u64) -> Option<&Dismissal> {
+        self.actions.iter().find_map(|action| match action {
+            Action::Dismiss { worker: of, reason } if of.0 == worker => Some(reason),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn state(&self, job: u64) -> String {
+        self.cluster.job_state(JobId(job)).map_or("unknown".into(), ToString::to_string)
+    }
+
+    pub(crate) fn outcome(&self, job: u64) -> &Outcome {
+        match self.cluster.job_state(JobId(job)) {
+            Some(JobState::Ended(outcome)) => outcome,
+            other => panic!("job {job} has not ended: {other:?}"),
+        }
+    }
+
+    /// Who was asked for what in the open tree.
+    pub(crate) fn asked(&self) -> Vec<(u64, String)> {
+        self.owed.iter().map(|(worker, _, node)| (worker.0, node.to_string())).collect()
+    }
+
+    pub(crate) fn closed(&self) -> Vec<WorkId> {
+        let close = |action: &Action| if let Action::Close { work } = action { Some(*work) } else { None };
+        self.actions.iter().filter_map(close).collect()
+    }
+
+    pub(crate) fn count(&self, of: impl Fn(&Action) -> bool) -> usize {
+        self.actions.iter().filter(|action| of(action)).count()
+    }
+}

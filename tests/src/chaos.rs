@@ -1,0 +1,264 @@
+//! Whatever can happen, at random moments, from a seed.
+//!
+//! A cluster trains one job after another. Meanwhile workers are killed, stopped, woken up, added and told to drain, and
+//! the coordinator is killed, by signals at any moment and at named points in their code. A supervisor starts the
+//! coordinator again when it is gone, at the same address, over the same runs. After each job its run is compared with
+//! that of one undisturbed worker.
+//!
+//! The seed decides which faults come, in which order, and after which pauses. What a process has come to at that
+//! moment is the machine's affair: a seed that fails is one to repeat, and may need several goes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
+
+use crate::cluster::Cluster;
+use crate::data::random;
+use crate::home::Home;
+use crate::process::{PATIENCE, Process, Signal};
+use crate::undisturbed::Undisturbed;
+
+/// Jobs that take turns: what differs is how many shards there are, and how often all is gone through.
+const JOBS: [&str; 3] = ["--epochs 12", "--epochs 6 --shards 3", "--epochs 20 --shards 16 --seed 5"];
+/// Silence is noticed soon, and checkpoints come often.
+const SETTINGS: &str =
+    "--heartbeat-interval 0.2 --heartbeat-deadline 1.5 --checkpoint-interval 0.1 --audit 0.05";
+/// No more workers than this.
+const MOST_WORKERS: usize = 5;
+/// A job is disturbed for so long, and then left in peace to end.
+const DISTURBED: Duration = Duration::from_secs(8);
+/// The longest pause between two faults, in milliseconds.
+const LONGEST_PAUSE: u64 = 300;
+
+/// Where workers die, or go wrong, by themselves.
+const WORKER_POINTS: [&str; 8] = [
+    "worker-before-piece=90*off->return",
+    "worker-before-send=40*off->return",
+    "worker-mid-message=20*off->return",
+    "worker-after-send=60*off->return",
+    "worker-mid-fetch=9*off->return",
+    "worker-before-evaluation=7*off->return",
+    "worker-slow=sleep(5)",
+    "worker-nan=70*off->1*return",
+];
+/// Where coordinators die by themselves.
+const COORDINATOR_POINTS: [&str; 9] = [
+    "checkpoint-before-fsync=4*off->return",
+    "checkpoint-after-fsync=7*off->return",
+    "checkpoint-before-rename=5*off->return",
+    "checkpoint-after-rename=6*off->return",
+    "checkpoint-before-manifest=3*off->return",
+    "history-after-append=2*off->return",
+    "record-after-rename=1*off->return",
+    "receipt-after-fsync=return",
+    "receipt-after-rename=return",
+];
+
+/// What chaos came to.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Jobs that were trained.
+    pub rounds: usize,
+    /// How often which fault came.
+    pub faults: BTreeMap<&'static str, usize>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: Vec<_> = self.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
+        let all: usize = self.faults.values().sum();
+        write!(f, "{} rounds, {all} faults survived: {}", self.rounds, faults.join(", "))
+    }
+}
+
+/// Disturbs a cluster for about so long.
+///
+/// # Panics
+/// If a job does not end well, or comes to something else; says how to repeat that.
+pub fn run(seed: u64, seconds: u64) -> Report {
+    let home = Home::new();
+    home.small_job();
+    let name = |number: usize| format!("undisturbed-{number}");
+    let alone: Vec<_> = (0..JOBS.len())
+        .map(|number| home.undisturbed_as(&name(number), &format!("small.toml {}", JOBS[number])))
+        .collect();
+    let mut chaos = Chaos::new(&home, seed);
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < deadline {
+        let round = chaos.report.rounds;
+        let disturbed = catch_unwind(AssertUnwindSafe(|| chaos.round(&alone[round % JOBS.len()])));
+        if let Err(panic) = disturbed {
+            eprintln!(
+                "chaos: round {} failed; again with: make chaos SECONDS={seconds} SEED={seed}",
+                round + 1
+            );
+            eprintln!("chaos: what was done: {}", chaos.done.join("; "));
+            eprintln!("chaos: the coordinator said last:\n{}", tail(&chaos.cluster.serve.stderr()));
+            resume_unwind(panic);
+        }
+        chaos.report.rounds += 1;
+    }
+    chaos.report
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// A worker, and whether it stands still.
+struct Worker {
+    process: Process,
+    stopped: bool,
+}
+
+struct Chaos<'h> {
+    home: &'h Home,
+    cluster: Cluster<'h>,
+    workers: Vec<Worker>,
+    seed: u64,
+    drawn: u64,
+    report: Report,
+    /// What was done in this round.
+    done: Vec<String>,
+}
+
+impl<'h> Chaos<'h> {
+    fn new(home: &'h Home, seed: u64) -> Self {
+        let cluster = home.lasting_cluster(SETTINGS);
+        let (report, done) = (Report::default(), Vec::new());
+        Self { home, cluster, workers: Vec::new(), seed, drawn: 0, report, done }
+    }
+
+    /// The next random number below this one.
+    fn draw(&mut self, below: u64) -> u64 {
+        self.drawn += 1;
+        random(self.drawn, self.seed) % below
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.draw(from.len() as u64) as usize]
+    }
+
+    fn note(&mut self, fault: &'static str, what: impl fmt::Display) {
+        *self.report.faults.entry(fault).or_default() += 1;
+        self.done.push(format!("{fault} {what}"));
+    }
+
+    /// Trains one job, come what may.
+    fn round(&mut self, alone: &Undisturbed) {
+        self.done.clear();
+        let round = self.report.rounds;
+        let job = format!("small.toml --name round-{round} {}", JOBS[round % JOBS.len()]);
+        let begun = Instant::now();
+        let mut following = self.cluster.coordinator(&format!("train {job}")).start();
+        while following.is_running() {
+            self.supervise();
+            if begun.elapsed() < DISTURBED {
+                self.disturb();
+            } else {
+                self.calm();
+            }
+            let limit = DISTURBED + PATIENCE;
+            assert!(begun.elapsed() < limit, "round {} hangs:\n{}", round + 1, following.stderr());
+            let pause = self.draw(LONGEST_PAUSE);
+            std::thread::sleep(Duration::from_millis(pause));
+        }
+        following.wait().with_code(0);
+        let run_dir = self.run_dir(&format!("round-{round}"));
+        alone.is_equalled_by(&self.home.run(&run_dir));
+    }
+
+    /// Where the run of this round is: a submission that was cut short may have taken the first name.
+    fn run_dir(&self, name: &str) -> String {
+        let runs = std::fs::read_dir(self.home.path("runs")).expect("there are runs");
+        let names = runs.flatten().map(|run| run.file_name().to_string_lossy().into_owned());
+        let mut names = names.filter(|run| run.rsplit_once('-').is_some_and(|(of, _)| of == name));
+        let done = names.find(|run| self.home.run(&format!("runs/{run}")).has("receipt.json"));
+        format!("runs/{}", done.unwrap_or_else(|| panic!("no run of {name} is done")))
+    }
+
+    /// What a good operator sees to: a coordinator that is gone is started again, and there is a worker.
+    fn supervise(&mut self) {
+        if !self.cluster.serve.is_running() {
+            let serve = self.home.serve(&self.cluster.address, SETTINGS);
+            let dies_again = self.draw(3) == 0;
+            let serve = if dies_again {
+                let point = self.pick(&COORDINATOR_POINTS);
+                self.note("coordinator set to die", point);
+                serve.env("FAILPOINTS", point)
+            } else {
+                serve
+            };
+            self.cluster.comes_back_as(serve);
+        }
+        self.workers.retain_mut(|worker| worker.process.is_running());
+        if self.workers.iter().all(|worker| worker.stopped) {
+            self.add("");
+        }
+    }
+
+    fn add(&mut self, failpoints: &'static str) {
+        let process = self.cluster.worker("--slots 1").env("FAILPOINTS", failpoints).start();
+        self.workers.push(Worker { process, stopped: false });
+    }
+
+    /// One fault.
+    fn disturb(&mut self) {
+        let worker = (!self.workers.is_empty()).then(|| self.draw(self.workers.len() as u64) as usize);
+        match (self.draw(12), worker) {
+            (0..=3, _) if self.workers.len() < MOST_WORKERS => {
+                let well = self.draw(2) == 0;
+                let point = if well { "" } else { self.pick(&WORKER_POINTS) };
+                self.note(if well { "worker added" } else { "worker set to fail" }, point);
+                self.add(point);
+            }
+            (4..=5, Some(worker)) => self.signal("worker killed", worker, Signal::KILL),
+            (6, Some(worker)) if !self.workers[worker].stopped => {
+                self.workers[worker].stopped = true;
+                self.signal("worker stopped", worker, Signal::STOP);
+            }
+            (7, Some(worker)) if self.workers[worker].stopped => {
+                self.workers[worker].stopped = false;
+                self.signal("worker woken", worker, Signal::CONT);
+            }
+            (8, Some(worker)) => self.signal("worker drained", worker, Signal::TERM),
+            (9, _) => {
+                self.note("coordinator killed", "");
+                self.cluster.serve.signal(Signal::KILL);
+                self.cluster.serve.wait();
+            }
+            (10, _) => self.coordinator_stands_still(),
+            _ => {}
+        }
+    }
+
+    fn signal(&mut self, fault: &'static str, worker: usize, signal: Signal) {
+        let process = &mut self.workers[worker].process;
+        if process.is_running() {
+            process.signal(signal);
+            let pid = process.pid();
+            self.note(fault, pid);
+        }
+    }
+
+    /// For a moment only: nobody wakes a coordinator up but this.
+    fn coordinator_stands_still(&mut self) {
+        let pause = self.draw(400);
+        self.note("coordinator stopped", format_args!("for {pause} ms"));
+        self.cluster.serve.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(pause));
+        self.cluster.serve.signal(Signal::CONT);
+    }
+
+    /// Whoever stands still goes on, and nothing new happens.
+    fn calm(&mut self) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.stopped) {
+            worker.stopped = false;
+            if worker.process.is_running() {
+                worker.process.signal(Signal::CONT);
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! A coordinator that says what a test makes it say, for real workers.
+//!
+//! It lets everybody in, hands out the samples that it was given, and answers heartbeats while it feels like it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use millefeuille_core::control::WorkId;
+use millefeuille_core::data::shard::{Shard, ShardSamples};
+use millefeuille_core::data::split::{Sizes, Split};
+use millefeuille_core::job::{Activation, Layer, Loss};
+use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_proto::v1::session_request::Message as Up;
+use millefeuille_proto::v1::session_response::Message as Down;
+use millefeuille_proto::v1::worker_server::{Worker, WorkerServer};
+use millefeuille_proto::{v1, wire};
+use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::process::PATIENCE;
+
+/// Shards of the job that it has.
+pub const SHARDS: u32 = 4;
+const SAMPLES: u32 = 25;
+const WIDTH: u32 = 64;
+
+/// The coordinator. It is gone, with all its connections, when this value is.
+#[derive(Debug)]
+pub struct RawCoordinator {
+    runtime: Runtime,
+    address: SocketAddr,
+    state: Arc<State>,
+    visits: mpsc::Receiver<Visit>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    shards: Mutex<BTreeMap<Shard, ShardSamples>>,
+    fetches: AtomicUsize,
+    /// Fetches that break off before one is answered.
+    broken: AtomicUsize,
+    forgetful: AtomicBool,
+}
+
+/// A worker's session.
+#[derive(Debug)]
+pub struct Visit {
+    runtime: Handle,
+    /// What it said first.
+    pub hello: v1::Hello,
+    incoming: Streaming<v1::SessionRequest>,
+    outgoing: mpsc::Sender<Result<v1::SessionResponse, Status>>,
+}
+
+impl Default for RawCoordinator {
+    fn default() -> Self {
+        Self::at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+}
+
+impl RawCoordinator {
+    /// Begins at an address.
+    ///
+    /// # Panics
+    /// If somebody is there.
+    pub fn at(address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime can be made");
+        let listener = runtime.block_on(TcpListener::bind(address)).expect("the address is free");
+        let address = listener.local_addr().expect("a listener has an address");
+        let state = Arc::new(State::default());
+        let (sender, visits) = mpsc::channel(64);
+        let service = Service { state: Arc::clone(&state), visits: sender };
+        let service = wire::server().add_service(WorkerServer::new(service));
+        runtime.spawn(async move {
+            let served = service.serve_with_incoming(TcpListenerStream::new(listener)).await;
+            served.expect("the server serves");
+        });
+        Self { runtime, address, state, visits }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next worker that comes. It is welcome.
+    pub fn visit(&mut self) -> Visit {
+        let visit = wait(self.runtime.handle(), self.visits.recv()).expect("the server runs");
+        visit.say(Down::Welcome(v1::Welcome {
+            worker_id: 1,
+            incarnation: 1,
+            heartbeat_interval_ms: 50,
+            heartbeat_deadline_ms: 5_000,
+        }));
+        visit
+    }
+
+    /// Has training samples for each of its shards.
+    pub fn has_samples(&self) {
+        for index in 0..SHARDS {
+            lock(&self.state.shards).insert(Shard { split: Split::Train, index }, samples(index));
+        }
+    }
+
+    /// Breaks off the next so many transfers.
+    pub fn breaks_off(&self, transfers: usize) {
+        self.state.broken.store(transfers, Ordering::Relaxed);
+    }
+
+    /// How often it was asked for samples.
+    pub fn fetches(&self) -> usize {
+        self.state.fetches.load(Ordering::Relaxed)
+    }
+
+    /// Knows no worker any more, as one that was started again.
+    pub fn forgets_everybody(&self) {
+        self.state.forgetful.store(true, Ordering::Relaxed);
+    }
+
+    /// Knows those again who come.
+    pub fn remembers(&self) {
+        self.state.forgetful.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Visit {
+    /// Says something.
+    pub fn say(&self, message: Down) {
+        let message = Ok(v1::SessionResponse { message: Some(message) });
+        // The worker may be gone.
+        let _ = wait(&self.runtime, self.outgoing.send(message));
+    }
+
+    /// Begins the job, and has the worker hold all of its shards.
+    pub fn start_job(&self) {
+        let spec = Some(v1::Spec::from(&spec()));
+        self.say(Down::JobStart(v1::JobStart { job: 1, run_id: "raw-1".into(), spec }));
+        let shards = (0..SHARDS).map(|index| {
+            let samples = samples(index);
+            v1::Shard {
+                id: Some(Shard { split: Split::Train, index }.into()),
+                samples: samples.len(),
+                bytes: samples.bytes().len() as u64,
+                sha256: samples.sha256(),
+            }
+        });
+        let hold = v1::Hold { job: 1, shards: shards.collect(), spare: false, generation: 1 };
+        self.say(Down::Hold(hold));
+    }
+
+    /// Begins the job, and waits until the worker holds all of its shards.
+    pub fn has_ready_worker(&mut self) {
+        self.start_job();
+        for _ in 0..SHARDS {
+            self.hears("shard held", |message| matches!(message, Up::ShardHeld(_)).then_some(()));
+        }
+    }
+
+    /// Asks for nodes of a step, with its parameters.
+    pub fn ask(&self, step: u32, nodes: &[(u32, u32)]) {
+        let parameters = vec![0; 4 * parameters()];
+        self.say(Down::Work(work(step, nodes, parameters.len())));
+        self.say(Down::Chunk(v1::Chunk { data: parameters.into() }));
+    }
+
+    /// Asks for more nodes of a step whose parameters the worker has.
+    pub fn ask_more(&self, step: u32, nodes: &[(u32, u32)]) {
+        self.say(Down::Work(work(step, nodes, 0)));
+    }
+
+    /// The next result: its step and node.
+    pub fn result(&mut self) -> (u32, (u32, u32)) {
+        self.hears("result", |message| match message {
+            Up::Result(v1::WorkResult { id: Some(id), node: Some(node), .. }) => {
+                Some((id.step, (node.first, node.end)))
+            }
+            _ => None,
+        })
+    }
+
+    /// Reads on until this finds what it looks for.
+    ///
+    /// # Panics
+    /// If the session ends first.
+    pub fn hears<T>(&mut self, what: &str, wanted: impl Fn(&Up) -> Option<T>) -> T {
+        loop {
+            let message = self.receive().unwrap_or_else(|| panic!("no {what} before the session's end"));
+            if let Some(found) = wanted(&message) {
+                return found;
+            }
+        }
+    }
+
+    /// All that is still to come, to the session's end.
+    pub fn rest(mut self) -> Vec<Up> {
+        std::iter::from_fn(|| self.receive()).collect()
+    }
+
+    fn receive(&mut self) -> Option<Up> {
+        wait(&self.runtime, self.incoming.message()).ok().flatten()?.message
+    }
+}
+
+fn work(step: u32, nodes: &[(u32, u32)], parameter_bytes: usize) -> v1::Work {
+    let id = WorkId {
+        job: millefeuille_core::control::JobId(1),
+        incarnation: 1,
+        epoch: 0,
+        phase: millefeuille_core::control::Phase::Train,
+        step,
+        parameter_tag: step.into(),
+    };
+    let nodes = nodes.iter().map(|&(first, end)| v1::Node { first, end }).collect();
+    v1::Work { id: Some(id.into()), nodes, parameter_bytes: parameter_bytes as u64 }
+}
+
+fn spec() -> Spec {
+    Spec {
+        seed: 1,
+        shards: SHARDS,
+        batch_size: SHARDS * 5,
+        shuffle: true,
+        scale: 1.0,
+        inputs: WIDTH,
+        classes: 10,
+        layers: vec![Layer::Dense { units: 10, activation: Activation::Softmax }],
+        loss: Loss::CategoricalCrossentropy,
+        sizes: Sizes { train: SHARDS * SAMPLES, validation: 1, test: 1 },
+    }
+}
+
+fn parameters() -> usize {
+    let Spec { inputs, layers, .. } = spec();
+    Model::new(inputs as usize, &layers).parameter_count()
+}
+
+fn samples(shard: u32) -> ShardSamples {
+    let pixels = (0..SAMPLES * WIDTH).map(|place| (place * 31 + shard * 7) as u8);
+    let labels = (0..SAMPLES).map(|sample| ((sample + shard) % 10) as u8);
+    let bytes: Vec<u8> = pixels.chain(labels).collect();
+    ShardSamples::decode(bytes.into(), WIDTH as usize, SAMPLES).expect("they are samples")
+}
+
+struct Service {
+    state: Arc<State>,
+    visits: mpsc::Sender<Visit>,
+}
+
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Worker for Service {
+    type SessionStream = ResponseStream<v1::SessionResponse>;
+    type FetchShardStream = ResponseStream<v1::FetchShardResponse>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut incoming = request.into_inner();
+        let hello = incoming.message().await?.and_then(|message| message.message);
+        let Some(Up::Hello(hello)) = hello else { return Err(Status::invalid_argument("no hello")) };
+        let (outgoing, responses) = mpsc::channel(64);
+        let runtime = Handle::current();
+        // The test may be over.
+        let _ = self.visits.send(Visit { runtime, hello, incoming, outgoing }).await;
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+    }
+
+    async fn fetch_shard(
+        &self,
+        request: Request<v1::FetchShardRequest>,
+    ) -> Result<Response<Self::FetchShardStream>, Status> {
+        self.state.fetches.fetch_add(1, Ordering::Relaxed);
+        let id = request.into_inner().id.ok_or_else(|| Status::invalid_argument("no shard is named"))?;
+        let samples = lock(&self.state.shards).get(&Shard::try_from(id)?).cloned();
+        let samples = samples.ok_or_else(|| Status::not_found("there are no such samples"))?;
+        let less = |broken: usize| broken.checked_sub(1);
+        let breaks_off = self.state.broken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        let bytes = samples.bytes();
+        let part = |data: Bytes| Ok(v1::FetchShardResponse { data });
+        let parts = match breaks_off {
+            true => vec![part(bytes.slice(..10)), Err(Status::unavailable("it breaks off"))],
+            false => vec![part(bytes.clone())],
+        };
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+
+    async fn heartbeat(
+        &self,
+        _: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        match self.state.forgetful.load(Ordering::Relaxed) {
+            true => Err(Status::not_found("there is no such worker")),
+            false => Ok(Response::new(v1::HeartbeatResponse {})),
+        }
+    }
+}
+
+fn wait<T>(runtime: &Handle, answer: impl Future<Output = T>) -> T {
+    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, answer).await });
+    answer.expect("an answer within a minute")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,685 @@
+//! The simulated coordinator: the product's control machine, and a driver that does what the product's driver does.
+//!
+//! Actions are carried out in the order in which they come, results are put aside and used as the machine says, and
+//! the disk has a thread of its own. The coordinator may die after any action. What it knew is then gone, but for its
+//! files.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use millefeuille_core::control::{
+    Action, Author, Cluster, Config, Departure, Event, JobId, Outcome, Phase, Start, WorkId, WorkerId,
+};
+use millefeuille_core::learn::tree::{Inserted, Node, Reduction, Tree};
+
+use super::disk::{Operation, Order, Queue, Record, Snapshot, Written};
+use super::mutation::Mutation;
+use super::random::mix;
+use super::scenario::SAMPLE_BYTES;
+use super::toy::{Job, Ledger, Sum};
+use super::world::{Answer, CoordinatorDue, Down, Due, OUTBOX, Up, Wire, World, trace};
+
+const TICK: Duration = Duration::from_millis(100);
+/// Parts in which a shard travels.
+const PARTS: u32 = 4;
+
+/// A session, as the driver holds it.
+struct Session {
+    wire: Wire,
+    heard: Duration,
+    sent: u64,
+}
+
+/// The arithmetic of the running job.
+pub(crate) struct Training {
+    id: JobId,
+    job: Arc<Job>,
+    pub(crate) parameters: u64,
+    tag: u64,
+    figures: u64,
+    rows: Vec<u64>,
+    ledger: Ledger,
+    sent: BTreeMap<WorkerId, u64>,
+    open: Option<WorkId>,
+    reduction: Option<Reduction<Sum>>,
+    aside: BTreeMap<(Node, Author), Sum>,
+    /// What a mutation adds once more.
+    twice: Vec<Sum>,
+}
+
+/// One life of the coordinator.
+pub(crate) struct Coordinator {
+    pub(crate) life: u64,
+    born: Duration,
+    pub(crate) control: Cluster,
+    sessions: BTreeMap<WorkerId, Session>,
+    next_worker: u64,
+    pub(crate) training: Option<Training>,
+    pending: Option<(Author, Sum)>,
+    happened: VecDeque<Event>,
+    ticked: Duration,
+    /// Whether it was asleep before that.
+    slept: bool,
+    pub(crate) stopped_until: Duration,
+    disk: Queue,
+    /// After so many more actions, for so long.
+    pub(crate) dies_after: Option<(u64, Duration)>,
+    /// What a mutation is about to forget.
+    forgets: bool,
+}
+
+impl Training {
+    fn new(id: JobId, job: Arc<Job>, checkpoint: Option<&Snapshot>) -> Self {
+        let mut training = Self {
+            id,
+            parameters: job.beginning(),
+            job,
+            tag: 0,
+            figures: BEGUN,
+            rows: Vec::new(),
+            ledger: Ledger::default(),
+            sent: BTreeMap::new(),
+            open: None,
+            reduction: None,
+            aside: BTreeMap::new(),
+            twice: Vec::new(),
+        };
+        if let Some(checkpoint) = checkpoint {
+            training.parameters = checkpoint.parameters;
+            training.tag = checkpoint.from.parameter_tag;
+            training.figures = checkpoint.figures;
+            training.ledger = checkpoint.ledger.clone();
+            training.rows.clone_from(&checkpoint.rows);
+        }
+        training
+    }
+
+    fn snapshot(&self, from: Start) -> Box<Snapshot> {
+        Box::new(Snapshot {
+            from,
+            parameters: self.parameters,
+            figures: if from.position.step > 0 { self.figures } else { BEGUN },
+            ledger: self.ledger.clone(),
+            rows: self.rows.clone(),
+        })
+    }
+
+    fn begin(&mut self, work: WorkId) {
+        let present = self.job.facts.present(work.phase, work.step);
+        self.reduction = Some(Reduction::new(Tree::new(self.job.facts.shards), &present));
+        self.open = Some(work);
+        self.aside.clear();
+        self.twice.clear();
+        if work.phase == Phase::Train && work.step == 0 {
+            self.figures = BEGUN;
+        }
+    }
+
+    /// Closes the tree; whether the sum is finite, none if it is not complete.
+    fn close(&mut self, work: WorkId) -> Option<bool> {
+        let mut sum = self.reduction.take()?.take_root(Sum::add)?;
+        self.twice.drain(..).for_each(|twice| sum.add(twice));
+        self.ledger.enter(&sum.gathered);
+        self.figures = mix(self.figures, sum.value);
+        if work.phase == Phase::Train {
+            self.parameters = self.job.step(self.parameters, &sum);
+            self.tag += 1;
+        }
+        Some(sum.finite)
+    }
+}
+
+/// The figures of an epoch without steps, as [`Job::expected`] begins them.
+const BEGUN: u64 = super::toy::ROW;
+
+impl World {
+    pub(crate) fn start_coordinator(&mut self) {
+        self.lives += 1;
+        let config = Config { incarnation: mix(self.lives, 7), ..self.scenario.control.clone() };
+        let coordinator = Coordinator {
+            life: self.lives,
+            born: self.now,
+            control: Cluster::new(config),
+            sessions: BTreeMap::new(),
+            next_worker: 1,
+            training: None,
+            pending: None,
+            happened: VecDeque::new(),
+            ticked: Duration::ZERO,
+            slept: false,
+            stopped_until: Duration::ZERO,
+            disk: Queue::default(),
+            dies_after: None,
+            forgets: false,
+        };
+        self.coordinator = Some(Box::new(coordinator));
+        trace!(self, "the coordinator starts, life {}", self.lives);
+        for job in self.job_ids() {
+            match self.files.record(job) {
+                Some(Record::Unfinished) => self.handle(Event::Submit { job }),
+                Some(Record::Ended(_)) => self.ended(job),
+                None => {}
+            }
+        }
+        self.coordinator_soon(TICK, CoordinatorDue::Tick);
+    }
+
+    fn job_ids(&self) -> Vec<JobId> {
+        (1..=self.scenario.jobs.len() as u64).map(JobId).collect()
+    }
+
+    fn coordinator_soon(&mut self, after: Duration, due: CoordinatorDue) {
+        self.due(after, Due::Coordinator(self.lives, due));
+    }
+
+    fn crash_coordinator(&mut self, down: Duration) {
+        trace!(self, "FAULT the coordinator dies");
+        let lost = self.coordinator.take().and_then(|coordinator| coordinator.training);
+        if let Some(training) = lost {
+            self.oracle.ledgers.insert(training.id, training.ledger);
+        }
+        self.files.crash(&mut self.random);
+        if let Some(torn) = self.files.torn() {
+            self.fail(format!("after a crash a file is torn that has its name: {torn:?}"));
+        }
+        for job in self.job_ids() {
+            let damage = self.scenario.disk.damage;
+            if self.random.chance(damage) && !self.healed() && self.files.damage(job, &mut self.random) {
+                trace!(self, "FAULT the newest checkpoint of {job:?} is damaged");
+                self.oracle.written.remove(&job);
+            }
+        }
+        for wire in 0..self.connections.len() {
+            let connection = &mut self.connections[wire];
+            if std::mem::take(&mut connection.open_at_coordinator) && connection.open_at_worker {
+                let delay = self.delay();
+                self.due(delay, Due::ClosedAtWorker(wire));
+            }
+        }
+        self.due(down, Due::StartCoordinator);
+    }
+
+    /// A client submits a job, again and again until that is acknowledged.
+    pub(crate) fn submit(&mut self, index: usize) {
+        let job = JobId(index as u64 + 1);
+        if self.files.is_durable_record(job) {
+            return;
+        }
+        if self.coordinator.as_ref().is_some_and(|coordinator| !coordinator.disk.claims(job)) {
+            self.order(Order::Claim(job));
+        }
+        self.due(Duration::from_secs(1), Due::Submit(index));
+    }
+
+    pub(crate) fn cancel(&mut self, index: usize) {
+        let job = JobId(index as u64 + 1);
+        if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.control.job_state(job).is_some()) {
+            self.oracle.cancelled.insert(job);
+            self.handle(Event::Cancel { job });
+        }
+    }
+
+    pub(crate) fn coordinator_due(&mut self, life: u64, due: CoordinatorDue) {
+        if self.coordinator.is_none() || self.lives != life {
+            return;
+        }
+        match due {
+            CoordinatorDue::Tick => self.tick(),
+            CoordinatorDue::Loaded(job) => self.loaded(job),
+            CoordinatorDue::Disk => self.disk(),
+            CoordinatorDue::Arbitrated(work, node, sum) => self.arbitrated(work, node, sum),
+        }
+    }
+
+    // Events.
+
+    /// Feeds the control machine, and carries out what it says; what that leads to is fed in turn.
+    fn handle(&mut self, event: Event) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        coordinator.happened.push_back(event);
+        while let Some(coordinator) = &mut self.coordinator
+            && let Some(event) = coordinator.happened.pop_front()
+        {
+            if !matches!(event, Event::Tick | Event::Heard { .. }) {
+                trace!(self, "{}", super::words::event(&event));
+            }
+            let now = self.now - coordinator.born;
+            let actions = coordinator.control.handle(now, event);
+            self.judge_size(actions.len());
+            for action in actions {
+                trace!(self, "  {}", super::words::action(&action));
+                if self.dies_now() {
+                    return;
+                }
+                self.judge_action(&action);
+                self.act(action);
+            }
+        }
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.pending = None;
+        }
+    }
+
+    fn dies_now(&mut self) -> bool {
+        let Some(coordinator) = &mut self.coordinator else { return true };
+        let Some((actions, down)) = &mut coordinator.dies_after else { return false };
+        *actions = actions.saturating_sub(1);
+        let down = *down;
+        if *actions == 0 {
+            self.crash_coordinator(down);
+        }
+        self.coordinator.is_none()
+    }
+
+    fn tick(&mut self) {
+        self.coordinator_soon(TICK, CoordinatorDue::Tick);
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let now = self.now - coordinator.born;
+        let heard = |(&worker, session): (&WorkerId, &Session)| Event::Heard {
+            worker,
+            at: session.heard.saturating_sub(coordinator.born),
+            moved: session.sent,
+        };
+        let heard: Vec<_> = coordinator.sessions.iter().map(heard).collect();
+        // A coordinator that was stopped itself gives its workers a moment, once: what they sent waits to be read.
+        let long = (self.scenario.control.heartbeat_deadline / 2).max(5 * TICK);
+        let slept = !coordinator.slept && now.saturating_sub(coordinator.ticked) > long;
+        (coordinator.ticked, coordinator.slept) = (now, slept);
+        heard.into_iter().for_each(|event| self.handle(event));
+        if !slept {
+            self.handle(Event::Tick);
+        }
+        self.excuse_slow();
+    }
+
+    /// Anything came from a worker.
+    pub(crate) fn hear(&mut self, wire: Wire) {
+        let worker = self.connections[wire].worker;
+        let now = self.now;
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if let Some(session) = worker.and_then(|worker| coordinator.sessions.get_mut(&worker)) {
+            session.heard = now;
+        }
+    }
+
+    /// Takes in what a worker says.
+    pub(crate) fn said(&mut self, wire: Wire, up: Up) {
+        if let Up::Hello(hello) = up {
+            let Some(coordinator) = &mut self.coordinator else { return };
+            let worker = WorkerId(coordinator.next_worker);
+            coordinator.next_worker += 1;
+            coordinator.sessions.insert(worker, Session { wire, heard: self.now, sent: 0 });
+            self.connections[wire].worker = Some(worker);
+            return self.handle(Event::Join { worker, hello });
+        }
+        let Some(worker) = self.connections[wire].worker else { return };
+        match up {
+            Up::Accepted(job) => {
+                self.handle(Event::JobAccepted { worker, job, fingerprint: "shapes".into() });
+            }
+            Up::Held(job, generation, shard) => {
+                self.handle(Event::ShardHeld { worker, job, generation, shard });
+            }
+            Up::Result(answer) => self.result(worker, *answer),
+            Up::Drain => self.handle(Event::Drain { worker, reason: "SIGTERM".into() }),
+            Up::Goodbye => {
+                self.close(worker, None);
+                self.handle(Event::Leave { worker, departure: Departure::Goodbye("told to stop".into()) });
+            }
+            Up::Fetch(job, shard) => {
+                let serves = self.training_of(job).is_some();
+                let delay = self.delay();
+                self.due(delay, Due::Samples(wire, job, shard, if serves { PARTS } else { 0 }));
+            }
+            Up::Hello(_) => {}
+        }
+    }
+
+    fn training_of(&mut self, job: JobId) -> Option<&mut Training> {
+        let training = self.coordinator.as_mut()?.training.as_mut()?;
+        (training.id == job).then_some(training)
+    }
+
+    /// A part of a shard is on its way; the last one has arrived when none is left.
+    pub(crate) fn samples(
+        &mut self,
+        wire: Wire,
+        job: JobId,
+        shard: millefeuille_core::data::shard::Shard,
+        left: u32,
+    ) {
+        if !self.is_open(wire) || !self.reaches_worker(wire) {
+            return;
+        }
+        if left == 0 {
+            let there = self.training_of(job).is_some();
+            return self.fetched(wire, job, shard, there);
+        }
+        let worker = self.connections[wire].worker;
+        if let Some(coordinator) = &mut self.coordinator
+            && let Some(session) = worker.and_then(|worker| coordinator.sessions.get_mut(&worker))
+        {
+            session.sent += SAMPLE_BYTES;
+        }
+        let delay = self.delay() + Duration::from_millis(2);
+        self.due(delay, Due::Samples(wire, job, shard, left - 1));
+    }
+
+    pub(crate) fn closed_at_coordinator(&mut self, wire: Wire) {
+        let open = self.is_open(wire);
+        self.connections[wire].open_at_coordinator = false;
+        let Some(worker) = self.connections[wire].worker.filter(|_| open) else { return };
+        self.close(worker, None);
+        self.handle(Event::Leave { worker, departure: Departure::Closed });
+    }
+
+    pub(crate) fn result(&mut self, worker: WorkerId, answer: Answer) {
+        let Answer { mut work, node, sum, samples, busy } = answer;
+        let mutation = self.mutation;
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if coordinator.control.running() != Some(work.job) {
+            return;
+        }
+        let open = coordinator.training.as_ref().and_then(|training| training.open);
+        if let Some(open) = open.filter(|_| mutation == Some(Mutation::StaleResultAccepted)) {
+            work = open;
+        }
+        let compares = coordinator.control.compares(work, node);
+        let mut digest = (!sum.finite || compares).then(|| sum.digest());
+        if mutation == Some(Mutation::NothingCompared) {
+            digest = digest.map(|_| [0; 32]);
+        }
+        let finite = sum.finite;
+        coordinator.pending = Some((Author::Worker(worker), sum));
+        self.judge_answer(worker, work, node);
+        self.handle(Event::Result { worker, work, node, samples, busy, finite, digest });
+    }
+
+    fn arbitrated(&mut self, work: WorkId, node: Node, sum: Option<Box<Sum>>) {
+        let nothing_compared = self.mutation == Some(Mutation::NothingCompared);
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if coordinator.control.running() != Some(work.job) {
+            return;
+        }
+        let digest = |sum: &Sum| if nothing_compared { [0; 32] } else { sum.digest() };
+        let result = sum.as_ref().map(|sum| (sum.finite, digest(sum)));
+        coordinator.pending = sum.map(|sum| (Author::Coordinator, *sum));
+        self.handle(Event::Arbitrated { work, node, result });
+    }
+
+    // Actions.
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Welcome { worker } => self.tell_worker(worker, Down::Welcome),
+            Action::Dismiss { worker, .. } => self.close(worker, Some(Down::Close)),
+            Action::Farewell { worker } => self.close(worker, Some(Down::Goodbye)),
+            Action::PutOut { worker, .. } => self.close(worker, Some(Down::PutOut)),
+            Action::UseKernel { worker, .. } => self.fail(format!("{worker} is asked for another kernel")),
+            Action::Load { job } => {
+                let time = self.random.millis(1..=300);
+                self.coordinator_soon(time, CoordinatorDue::Loaded(job));
+            }
+            Action::StartJob { worker, job } => self.tell_worker(worker, Down::StartJob(job)),
+            Action::Hold { worker, job, generation, shards, .. } => {
+                self.tell_worker(worker, Down::Hold(job, generation, shards));
+            }
+            Action::Begin { work } => {
+                if let Some(training) = self.training_of(work.job) {
+                    training.begin(work);
+                }
+            }
+            Action::Send { worker, work, nodes } => self.send_work(worker, work, nodes),
+            Action::Keep { node, author } => self.keep(node, author),
+            Action::Accept { node, author, .. } => self.accept(node, author),
+            Action::Discard { reason } => self.discard(reason),
+            Action::Arbitrate { work, node } => self.arbitrate(work, node),
+            Action::Close { work } => self.close_tree(work),
+            Action::Checkpoint { job, from } => {
+                if let Some(training) = self.training_of(job) {
+                    let snapshot = training.snapshot(from);
+                    self.order(Order::Checkpoint(job, snapshot));
+                }
+            }
+            Action::EndEpoch { job, epoch } => self.end_epoch(job, epoch),
+            Action::Save { job } => {
+                if let Some(training) = self.training_of(job) {
+                    let parameters = training.parameters;
+                    self.order(Order::Save(job, parameters));
+                }
+            }
+            Action::End { job, outcome } => self.end(job, outcome),
+            Action::Note(note) => self.noted(&note),
+        }
+    }
+
+    fn noted(&mut self, note: &millefeuille_core::control::Note) {
+        use millefeuille_core::control::Note;
+        if let (Note::Reassigned { slow: false, .. }, Some(coordinator)) = (note, &mut self.coordinator) {
+            coordinator.forgets = self.mutation == Some(Mutation::LostReassignment);
+        }
+    }
+
+    fn tell_worker(&mut self, worker: WorkerId, down: Down) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let Some(wire) = coordinator.sessions.get(&worker).map(|session| session.wire) else { return };
+        if self.connections[wire].downs < OUTBOX {
+            return self.tell(wire, down);
+        }
+        self.close(worker, None);
+        let departure = Departure::Misbehaved("it has stopped reading".into());
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.happened.push_back(Event::Leave { worker, departure });
+        }
+    }
+
+    /// Ends a session, with what the worker is told last.
+    fn close(&mut self, worker: WorkerId, last: Option<Down>) {
+        let remembers = self.mutation == Some(Mutation::SessionRemembered);
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if let Some(training) = coordinator.training.as_mut().filter(|_| !remembers) {
+            training.sent.remove(&worker);
+        }
+        let Some(Session { wire, .. }) = coordinator.sessions.remove(&worker) else { return };
+        if let Some(last) = last {
+            self.tell(wire, last);
+            // What was said last gets a moment to arrive.
+            self.due(Duration::from_secs(2), Due::ClosedAtCoordinator(wire));
+            self.due(Duration::from_secs(3), Due::ClosedAtWorker(wire));
+        } else {
+            self.connections[wire].open_at_coordinator = false;
+            let delay = self.delay();
+            self.due(delay, Due::ClosedAtWorker(wire));
+        }
+    }
+
+    fn send_work(&mut self, worker: WorkerId, work: WorkId, nodes: Vec<Node>) {
+        let remembers = self.mutation == Some(Mutation::SessionRemembered);
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if std::mem::take(&mut coordinator.forgets) {
+            return;
+        }
+        let Some(training) = coordinator.training.as_mut().filter(|training| training.id == work.job) else {
+            return;
+        };
+        let wire = coordinator.sessions.get(&worker).map_or(0, |session| session.wire);
+        // The mistake: to know the process, and not its session.
+        let key = if remembers { WorkerId(self.connections[wire].process as u64) } else { worker };
+        let had = training.sent.insert(key, work.parameter_tag);
+        let parameters = (had != Some(work.parameter_tag)).then_some(training.parameters);
+        if training.tag != work.parameter_tag {
+            let tag = training.tag;
+            return self.fail(format!("{work} asks for parameters {}, there are {tag}", work.parameter_tag));
+        }
+        self.tell_worker(worker, Down::Work(work, nodes, parameters));
+    }
+
+    fn keep(&mut self, node: Node, author: Author) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if let (Some(training), Some((_, sum))) = (&mut coordinator.training, coordinator.pending.take()) {
+            training.aside.insert((node, author), sum);
+        }
+    }
+
+    fn accept(&mut self, node: Node, author: Author) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let Some(training) = &mut coordinator.training else { return };
+        // What came last counts: an author may have answered before, in a trial that came to nothing.
+        let came = coordinator.pending.take_if(|(from, _)| *from == author).map(|(_, sum)| sum);
+        let kept = training.aside.remove(&(node, author));
+        let Some(sum) = came.or(kept) else {
+            return self
+                .fail(format!("{node} of {author:?} is accepted, and is neither there nor has it come"));
+        };
+        let inserted = training.reduction.as_mut().map(|reduction| reduction.insert(node, sum, Sum::add));
+        if !matches!(inserted, Some(Inserted::Kept { .. })) {
+            self.fail(format!("{node} of {author:?} is accepted, and the tree does not take it"));
+        }
+    }
+
+    fn discard(&mut self, reason: millefeuille_core::control::Discard) {
+        use millefeuille_core::control::Discard;
+        let mutated = self.mutation == Some(Mutation::DuplicateAccepted) && reason == Discard::Duplicate;
+        let Some(coordinator) = self.coordinator.as_mut().filter(|_| mutated) else { return };
+        if let (Some(training), Some((_, sum))) = (&mut coordinator.training, coordinator.pending.take()) {
+            training.twice.push(sum);
+        }
+    }
+
+    fn arbitrate(&mut self, work: WorkId, node: Node) {
+        let time = self.random.millis(1..=200);
+        let arbiter = self.scenario.arbiter;
+        let Some(training) = self.training_of(work.job) else { return };
+        let sum = training.job.node(training.parameters, work, node).filter(|_| arbiter).map(Box::new);
+        self.coordinator_soon(time, CoordinatorDue::Arbitrated(work, node, sum));
+    }
+
+    fn close_tree(&mut self, work: WorkId) {
+        let Some(training) = self.training_of(work.job) else { return };
+        let Some(finite) = training.close(work) else {
+            return self.fail(format!("{work} is closed, and its tree is not complete"));
+        };
+        let (tag, parameters) = (training.tag, training.parameters);
+        self.judge_close(work, tag, parameters);
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.happened.push_back(Event::Closed { work, finite });
+        }
+    }
+
+    // The disk.
+
+    fn loaded(&mut self, job: JobId) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if coordinator.control.running() != Some(job) || coordinator.training.is_some() {
+            return;
+        }
+        self.files.cut_back(job);
+        let checkpoint = self.files.newest_checkpoint(job);
+        let mut from = checkpoint.map_or(Start::BEGINNING, |checkpoint| checkpoint.from);
+        let toy = self.scenario.jobs[job.0 as usize - 1].clone();
+        let mut training = Training::new(job, toy.clone(), checkpoint);
+        self.judge_start(job, from);
+        match self.mutation {
+            Some(Mutation::ResumedLate) if from != Start::BEGINNING => {
+                from.position = toy.after(from.position);
+            }
+            Some(Mutation::ResumedEarly) if from.position.step > 0 => from.position.step -= 1,
+            Some(Mutation::LedgerNotCutBack) => {
+                if let Some(ledger) = self.oracle.ledgers.remove(&job) {
+                    training.ledger = ledger;
+                }
+            }
+            _ => {}
+        }
+        let facts = toy.facts.clone();
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.training = Some(training);
+        }
+        // Faulty workers of this simulation stay away for good.
+        let put_out = BTreeMap::new();
+        self.handle(Event::Loaded { job, facts, from, put_out });
+    }
+
+    fn end_epoch(&mut self, job: JobId, epoch: u32) {
+        let on = self.scenario.control.checkpoint_interval.is_some();
+        let harmed = self.scenario.may_be_harmed();
+        let Some(training) = self.training_of(job) else { return };
+        let row = mix(training.figures, training.parameters);
+        training.rows.push(row);
+        let facts = training.job.facts.clone();
+        let ledger = training.ledger.end_epoch(epoch, &facts);
+        let snapshot = training.snapshot(Start::of_epoch(epoch + 1, training.tag));
+        if let Err(wrong) = ledger {
+            self.fail(format!("the ledger is wrong: {wrong}"));
+        }
+        if !harmed {
+            self.judge_row(job, epoch, row);
+        }
+        self.order(Order::Epoch(job, snapshot, on));
+    }
+
+    fn end(&mut self, job: JobId, outcome: Outcome) {
+        self.judge_end(job, &outcome);
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if coordinator.training.as_ref().is_some_and(|training| training.id == job) {
+            coordinator.training = None;
+            let sessions: Vec<_> = coordinator.sessions.keys().copied().collect();
+            sessions.into_iter().for_each(|worker| self.tell_worker(worker, Down::EndJob(job)));
+        }
+        self.order(Order::End(job, outcome));
+    }
+
+    fn order(&mut self, order: Order) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let idle = coordinator.disk.is_empty();
+        coordinator.disk.orders.push_back(order);
+        let length = coordinator.disk.orders.len();
+        if length > 8 + 2 * self.scenario.jobs.len() {
+            self.fail(format!("{length} orders wait for the disk"));
+        }
+        if idle {
+            self.coordinator_soon(Duration::ZERO, CoordinatorDue::Disk);
+        }
+    }
+
+    /// Carries out the next operation.
+    fn disk(&mut self) {
+        let early = self.mutation == Some(Mutation::RenamedBeforeSync);
+        let Some(coordinator) = &mut self.coordinator else { return };
+        if coordinator.disk.operations.is_empty()
+            && let Some(order) = coordinator.disk.orders.pop_front()
+        {
+            coordinator.disk.operations = self.files.operations(&order, early);
+            if let (Order::Save(..), Some(Mutation::DoneBeforeSync)) = (&order, self.mutation) {
+                coordinator.disk.operations.rotate_right(1);
+            }
+        }
+        let Some(operation) = coordinator.disk.operations.pop_front() else { return };
+        self.files.carry_out(&operation);
+        if let Operation::Tell(written) = operation {
+            trace!(self, "disk: {written:?}");
+            self.written(written);
+        }
+        let delay = self.random.millis(0..=self.scenario.disk.delay);
+        if self.coordinator.as_ref().is_some_and(|coordinator| !coordinator.disk.is_empty()) {
+            self.coordinator_soon(delay, CoordinatorDue::Disk);
+        }
+    }
+
+    fn written(&mut self, written: Written) {
+        match written {
+            Written::Claimed(job) => self.handle(Event::Submit { job }),
+            Written::Checkpoint(job, from) => {
+                self.oracle.written.insert(job, from);
+                self.handle(Event::CheckpointWritten { job });
+            }
+            Written::Epoch(job) => self.handle(Event::EpochWritten { job }),
+            Written::Result(job) => {
+                self.judge_result(job);
+                self.handle(Event::Saved { job });
+            }
+            Written::Ended(job) => self.ended(job),
+        }
+    }
+}

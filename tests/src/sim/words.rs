@@ -1,0 +1,104 @@
+//! Events and actions as a person reads them in a trace.
+
+use millefeuille_core::control::{Action, Author, Event, Note, WorkId};
+use millefeuille_core::data::shard::Shard;
+use millefeuille_core::data::split::Split;
+use millefeuille_core::learn::tree::Node;
+
+pub(crate) fn event(event: &Event) -> String {
+    match event {
+        Event::Join { worker, hello } => {
+            format!("{worker} joins: process {}, {} slots", hello.name, hello.slots)
+        }
+        Event::Leave { worker, departure } => format!("{worker} leaves: {departure:?}"),
+        Event::Drain { worker, .. } => format!("{worker} drains"),
+        Event::ShardHeld { worker, generation, shard, .. } => {
+            format!("{worker} holds {shard} (hold {generation})")
+        }
+        Event::JobAccepted { worker, job, .. } => format!("{worker} accepts job {}", job.0),
+        Event::Result { worker, work, node, finite, digest, .. } => {
+            let finite = if *finite { "" } else { ", not finite" };
+            let digest = digest
+                .map_or(String::new(), |digest| format!(", digest {:02x}{:02x}…", digest[0], digest[1]));
+            format!("{worker} answers {node} of {}{finite}{digest}", unit(work))
+        }
+        Event::Closed { work, finite } => {
+            format!("closed {}{}", unit(work), if *finite { "" } else { ", not finite" })
+        }
+        Event::Arbitrated { work, node, result } => {
+            format!(
+                "arbitrated {node} of {}: {}",
+                unit(work),
+                if result.is_some() { "computed" } else { "cannot" }
+            )
+        }
+        Event::Loaded { job, from, facts, .. } => {
+            let (position, tag) = (from.position, from.parameter_tag);
+            let (epochs, plan, shards) = (facts.epochs, facts.plan, facts.shards);
+            format!(
+                "loaded job {}: {epochs} epochs of {} steps, {shards} shards; from epoch {} step {}, parameters {tag}",
+                job.0,
+                plan.steps(),
+                position.epoch + 1,
+                position.step + 1
+            )
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+pub(crate) fn action(action: &Action) -> String {
+    match action {
+        Action::Hold { worker, generation, shards, spare, .. } => {
+            let spare = if *spare { ", a spare" } else { "" };
+            format!("tell {worker} to hold {}{spare} (hold {generation})", indices(shards))
+        }
+        Action::Begin { work } => format!("begin {}", unit(work)),
+        Action::Send { worker, work, nodes } => format!("ask {worker} for {} of {}", list(nodes), unit(work)),
+        Action::Keep { node, author } => format!("keep {node} of {}", who(author)),
+        Action::Accept { node, author, .. } => format!("accept {node} of {}", who(author)),
+        Action::Arbitrate { work, node } => format!("compute {node} of {} here", unit(work)),
+        Action::Close { work } => format!("close {}", unit(work)),
+        Action::Dismiss { worker, reason } => format!("dismiss {worker}: {reason:?}"),
+        Action::Note(note) => format!("note: {}", noted(note)),
+        other => format!("{other:?}"),
+    }
+}
+
+fn noted(note: &Note) -> String {
+    match note {
+        Note::Reassigned { work, owed_by, slow, to } => {
+            let to: Vec<_> = to.iter().map(|(worker, nodes)| format!("{worker} {}", list(nodes))).collect();
+            let why = if *slow { "slow" } else { "gone" };
+            format!("what {owed_by} owes of {} goes to {}: it is {why}", unit(work), to.join(", "))
+        }
+        Note::Placed { placement, from, .. } => {
+            let runs: Vec<_> = placement.iter().map(|(worker, run)| format!("{worker} {run:?}")).collect();
+            format!("placed from {} on: {}", unit(from), runs.join(", "))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn unit(work: &WorkId) -> String {
+    format!("{work} (job {}, parameters {})", work.job.0, work.parameter_tag)
+}
+
+fn who(author: &Author) -> String {
+    match author {
+        Author::Worker(worker) => worker.to_string(),
+        Author::Coordinator => "the coordinator".into(),
+    }
+}
+
+fn list(nodes: &[Node]) -> String {
+    nodes.iter().map(Node::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn indices(shards: &[Shard]) -> String {
+    let of = |split: Split| {
+        let indices = shards.iter().filter(|shard| shard.split == split).map(|shard| shard.index.to_string());
+        format!("{split} {}", indices.collect::<Vec<_>>().join(","))
+    };
+    Split::ALL.map(of).join(" · ")
+}

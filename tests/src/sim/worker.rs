@@ -1,0 +1,473 @@
+//! A simulated worker: what `worker/src` does, as a small state machine.
+//!
+//! It says hello, is told of a job, fetches what it shall hold, computes what it is asked for on its slots, and sends
+//! node sums. Asked for more of the same work it adds it; other work takes the place of what was not begun. It keeps
+//! samples from one session to the next, and comes back by itself with a back-off that doubles.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use millefeuille_core::control::{Hello, JobId, WorkId};
+use millefeuille_core::data::shard::Shard;
+use millefeuille_core::learn::tree::{Node, Reduction};
+
+use super::mutation::Mutation;
+use super::random::mix;
+use super::scenario::{Flaw, Nature, arithmetic};
+use super::toy::Sum;
+use super::world::{Answer, Down, Due, Partition, ProcessDue, Up, Wire, World, trace};
+
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// So many heartbeats unanswered end a session.
+const BEATS: u32 = 10;
+
+/// A worker's place in the world; who is there may be one process after another.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) nature: Nature,
+    /// Counts its processes.
+    pub(crate) life: u64,
+    pub(crate) alive: bool,
+    pub(crate) stopped_until: Duration,
+    pub(crate) partition: Partition,
+    /// So many times as slow as its nature.
+    pub(crate) slow: f64,
+    /// After a drain, how long until another process comes.
+    down: Option<Duration>,
+    wait: Duration,
+    held: BTreeSet<(u64, Shard)>,
+    pub(crate) session: Option<Session>,
+}
+
+/// A session with the coordinator.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) wire: Wire,
+    welcome: bool,
+    job: Option<JobId>,
+    parameters: Option<(u64, u64)>,
+    wanted: Vec<Shard>,
+    generation: u64,
+    fetching: Option<Shard>,
+    work: Option<WorkId>,
+    tasks: VecDeque<(Node, u32)>,
+    nodes: BTreeMap<(WorkId, Node), OpenNode>,
+    computing: u32,
+    unanswered: u32,
+}
+
+/// A node that pieces are added up to.
+#[derive(Debug)]
+struct OpenNode {
+    parameters: u64,
+    reduction: Reduction<Sum>,
+    computing: u32,
+    samples: u64,
+    busy: Duration,
+}
+
+impl Session {
+    fn new(wire: Wire) -> Self {
+        Self {
+            wire,
+            welcome: false,
+            job: None,
+            parameters: None,
+            wanted: Vec::new(),
+            generation: 0,
+            fetching: None,
+            work: None,
+            tasks: VecDeque::new(),
+            nodes: BTreeMap::new(),
+            computing: 0,
+            unanswered: 0,
+        }
+    }
+
+    /// Whether it has nothing to compute.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.tasks.is_empty() && self.computing == 0
+    }
+
+    /// What was not begun is dropped.
+    fn drop_tasks(&mut self) {
+        self.tasks.clear();
+        self.nodes.retain(|_, node| node.computing > 0);
+    }
+}
+
+impl Process {
+    /// Random, made when the process starts; the simulation's names are easier to read.
+    fn instance_id(index: usize, life: u64) -> String {
+        format!("{index}.{life}")
+    }
+}
+
+impl World {
+    pub(crate) fn add_process(&mut self, nature: Nature, after: Duration) {
+        self.processes.push(Process {
+            nature,
+            life: 0,
+            alive: false,
+            stopped_until: Duration::ZERO,
+            partition: Partition::default(),
+            slow: 1.0,
+            down: None,
+            wait: FIRST_WAIT,
+            held: BTreeSet::new(),
+            session: None,
+        });
+        self.due(after, Due::Start(self.processes.len() - 1));
+    }
+
+    pub(crate) fn start(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        if process.alive {
+            return;
+        }
+        process.life += 1;
+        (process.alive, process.down, process.wait) = (true, None, FIRST_WAIT);
+        process.held.clear();
+        let life = process.life;
+        if process.nature.flaw != Flaw::None {
+            self.faulty.insert(Process::instance_id(index, life));
+        }
+        trace!(self, "process {index}.{life} starts: {:?}", self.processes[index].nature);
+        self.process_soon(index, Duration::ZERO, ProcessDue::Connect);
+    }
+
+    fn process_soon(&mut self, index: usize, after: Duration, due: ProcessDue) {
+        let life = self.processes[index].life;
+        self.due(after, Due::Process(index, life, due));
+    }
+
+    /// Ends a process; another comes in its place, if so, after a while.
+    pub(crate) fn crash_process(&mut self, index: usize, down: Option<Duration>) {
+        let Some(process) = self.processes.get_mut(index).filter(|process| process.alive) else { return };
+        process.alive = false;
+        process.stopped_until = Duration::ZERO;
+        if let Some(session) = process.session.take() {
+            self.hang_up(session.wire);
+        }
+        if let Some(down) = down {
+            self.due(down, Due::Start(index));
+        }
+    }
+
+    /// The worker's end of a connection closes; the other end hears of it, or not.
+    fn hang_up(&mut self, wire: Wire) {
+        self.connections[wire].open_at_worker = false;
+        if self.healed() || self.random.chance(0.8) {
+            let delay = self.delay();
+            self.due(delay, Due::ClosedAtCoordinator(wire));
+        }
+    }
+
+    pub(crate) fn drain(&mut self, index: usize, down: Duration) {
+        let Some(process) = self.processes.get_mut(index).filter(|process| process.alive) else { return };
+        process.down = Some(down);
+        match &process.session {
+            Some(session) if session.welcome => {
+                let wire = session.wire;
+                self.say(wire, Up::Drain);
+                self.process_soon(index, DRAIN_TIMEOUT, ProcessDue::DrainOver);
+            }
+            _ => self.crash_process(index, Some(down)),
+        }
+    }
+
+    pub(crate) fn process_due(&mut self, index: usize, life: u64, due: ProcessDue) {
+        if self.processes[index].life != life || !self.processes[index].alive {
+            return;
+        }
+        let wire = self.processes[index].session.as_ref().map(|session| session.wire);
+        match due {
+            ProcessDue::Connect => self.say_hello(index),
+            ProcessDue::Quick => self.processes[index].slow = 1.0,
+            ProcessDue::DrainOver => {
+                if let Some(wire) = wire {
+                    self.say(wire, Up::Goodbye);
+                }
+                let down = self.processes[index].down;
+                self.crash_process(index, down);
+            }
+            ProcessDue::WelcomeDue(of) if wire == Some(of) => {
+                let welcome = self.processes[index].session.as_ref().is_some_and(|session| session.welcome);
+                if !welcome {
+                    self.end_session(index);
+                }
+            }
+            ProcessDue::Beat(of) if wire == Some(of) => self.send_beat(index, of),
+            ProcessDue::Shapes(of, job) if wire == Some(of) => self.say(of, Up::Accepted(job)),
+            ProcessDue::Piece(of, work, node, shard, busy) if wire == Some(of) => {
+                self.piece(index, (work, node, shard), busy);
+            }
+            ProcessDue::WelcomeDue(_)
+            | ProcessDue::Beat(_)
+            | ProcessDue::Shapes(..)
+            | ProcessDue::Piece(..) => {}
+        }
+    }
+
+    fn say_hello(&mut self, index: usize) {
+        if self.processes[index].session.is_some() {
+            return;
+        }
+        let Some(wire) = self.connect(index) else { return self.wait_and_connect(index) };
+        let process = &mut self.processes[index];
+        process.session = Some(Session::new(wire));
+        let instance_id = Process::instance_id(index, process.life);
+        let hello = Hello {
+            name: instance_id.clone(),
+            instance_id,
+            slots: process.nature.slots,
+            arithmetic: arithmetic(),
+            cache_bytes: process.nature.cache_bytes,
+            started_for: "native".into(),
+        };
+        self.say(wire, Up::Hello(hello));
+        self.process_soon(index, CONNECT_TIMEOUT, ProcessDue::WelcomeDue(wire));
+    }
+
+    fn wait_and_connect(&mut self, index: usize) {
+        let share = 0.5 + 0.5 * self.random.share();
+        let process = &mut self.processes[index];
+        let wait = process.wait.mul_f64(share);
+        process.wait = (process.wait * 2).min(LONGEST_WAIT);
+        self.process_soon(index, wait, ProcessDue::Connect);
+    }
+
+    fn end_session(&mut self, index: usize) {
+        let Some(session) = self.processes[index].session.take() else { return };
+        self.hang_up(session.wire);
+        if let Some(down) = self.processes[index].down {
+            return self.crash_process(index, Some(down));
+        }
+        self.wait_and_connect(index);
+    }
+
+    pub(crate) fn closed_at_worker(&mut self, wire: Wire) {
+        let index = self.connections[wire].process;
+        let current = self.processes[index].session.as_ref().is_some_and(|session| session.wire == wire);
+        if current && self.processes[index].alive {
+            self.end_session(index);
+        }
+    }
+
+    fn send_beat(&mut self, index: usize, wire: Wire) {
+        let Some(session) = &mut self.processes[index].session else { return };
+        session.unanswered += 1;
+        if session.unanswered > BEATS {
+            return self.end_session(index);
+        }
+        self.beat(wire);
+        self.process_soon(index, self.scenario.heartbeat_interval, ProcessDue::Beat(wire));
+    }
+
+    pub(crate) fn beat_answered(&mut self, wire: Wire, known: bool) {
+        let index = self.connections[wire].process;
+        let session = self.processes[index].session.as_mut().filter(|session| session.wire == wire);
+        let Some(session) = session else { return };
+        if known {
+            session.unanswered = 0;
+        } else {
+            self.end_session(index);
+        }
+    }
+
+    /// Takes in what the coordinator says.
+    pub(crate) fn told(&mut self, wire: Wire, down: Down) {
+        let index = self.connections[wire].process;
+        let process = &mut self.processes[index];
+        let Some(session) = process.session.as_mut().filter(|session| session.wire == wire) else { return };
+        trace!(self, "    process {index} is told {down:?}");
+        match down {
+            Down::Welcome => {
+                session.welcome = true;
+                process.wait = FIRST_WAIT;
+                self.process_soon(index, Duration::ZERO, ProcessDue::Beat(wire));
+            }
+            Down::StartJob(job) => {
+                session.drop_tasks();
+                (session.job, session.parameters, session.wanted) = (Some(job), None, Vec::new());
+                let time = self.random.millis(1..=50);
+                if self.processes[index].down.is_none() {
+                    self.process_soon(index, time, ProcessDue::Shapes(wire, job));
+                }
+            }
+            Down::EndJob(job) => {
+                if session.job == Some(job) {
+                    session.drop_tasks();
+                    (session.job, session.parameters) = (None, None);
+                }
+            }
+            Down::Hold(job, generation, shards) => self.hold(index, job, generation, shards),
+            Down::Work(work, nodes, parameters) => self.ask(index, work, &nodes, parameters),
+            Down::Goodbye => {
+                let down = self.processes[index].down;
+                if down.is_some() {
+                    return self.crash_process(index, down);
+                }
+                self.end_session(index);
+            }
+            Down::PutOut => {
+                // Somebody looks after machines that were put out: what comes in its place is sound.
+                self.processes[index].nature.flaw = Flaw::None;
+                self.crash_process(index, Some(Duration::from_secs(1)));
+            }
+            Down::Close => self.end_session(index),
+        }
+    }
+
+    fn data(&self, job: JobId) -> u64 {
+        self.scenario.jobs[job.0 as usize - 1].data
+    }
+
+    fn hold(&mut self, index: usize, job: JobId, generation: u64, shards: Vec<Shard>) {
+        let data = self.data(job);
+        let process = &mut self.processes[index];
+        let Some(session) = &mut process.session else { return };
+        session.generation = generation;
+        process.held.retain(|(of, shard)| *of == data && shards.contains(shard));
+        session.wanted = shards;
+        let wire = session.wire;
+        let held: Vec<_> = process.held.iter().map(|&(_, shard)| shard).collect();
+        held.into_iter().for_each(|shard| self.say(wire, Up::Held(job, generation, shard)));
+        self.fetch_next(index);
+    }
+
+    fn fetch_next(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        let Some(session) = process.session.as_mut().filter(|session| session.fetching.is_none()) else {
+            return;
+        };
+        let (Some(job), wire) = (session.job, session.wire) else { return };
+        let data = self.scenario.jobs[job.0 as usize - 1].data;
+        let next = session.wanted.iter().find(|&&shard| !process.held.contains(&(data, shard))).copied();
+        if let Some(shard) = next.filter(|_| process.down.is_none()) {
+            session.fetching = Some(shard);
+            self.say(wire, Up::Fetch(job, shard));
+        }
+    }
+
+    /// A shard's samples have arrived; without them, its job runs no more.
+    pub(crate) fn fetched(&mut self, wire: Wire, job: JobId, shard: Shard, there: bool) {
+        let index = self.connections[wire].process;
+        let data = self.data(job);
+        let process = &mut self.processes[index];
+        let Some(session) = process.session.as_mut().filter(|session| session.wire == wire) else { return };
+        session.fetching = None;
+        if there && session.job == Some(job) && session.wanted.contains(&shard) {
+            process.held.insert((data, shard));
+            let generation = session.generation;
+            self.say(wire, Up::Held(job, generation, shard));
+        }
+        self.fetch_next(index);
+    }
+
+    /// Takes in what it is asked for.
+    fn ask(&mut self, index: usize, work: WorkId, nodes: &[Node], parameters: Option<u64>) {
+        let job = self.scenario.jobs[work.job.0 as usize - 1].clone();
+        let process = &mut self.processes[index];
+        let Some(session) = process.session.as_mut().filter(|session| session.job == Some(work.job)) else {
+            return;
+        };
+        if let Some(parameters) = parameters {
+            session.parameters = Some((work.parameter_tag, parameters));
+        }
+        let Some((_, parameters)) = session.parameters.filter(|&(tag, _)| tag == work.parameter_tag) else {
+            return self.fail(format!("process {index} was asked for {work} and has no such parameters"));
+        };
+        if session.work != Some(work) {
+            session.drop_tasks();
+            session.work = Some(work);
+        }
+        let present = job.facts.present(work.phase, work.step);
+        for &node in nodes {
+            let shards: BTreeSet<u32> = present.range(node.first..node.end).copied().collect();
+            let split = work.phase.split();
+            let lacks = |&&index: &&u32| !process.held.contains(&(job.data, Shard { split, index }));
+            if let Some(shard) = shards.iter().find(lacks) {
+                return self.fail(format!(
+                    "process {index} was asked for {node} of {work} and does not hold {shard}"
+                ));
+            }
+            if session.nodes.contains_key(&(work, node)) {
+                continue;
+            }
+            let reduction = Reduction::over(node, &shards);
+            let open = OpenNode { parameters, reduction, computing: 0, samples: 0, busy: Duration::ZERO };
+            session.nodes.insert((work, node), open);
+            session.tasks.extend(shards.into_iter().map(|shard| (node, shard)));
+        }
+        self.fill_slots(index);
+    }
+
+    fn fill_slots(&mut self, index: usize) {
+        loop {
+            let process = &mut self.processes[index];
+            let Some(session) = process.session.as_mut().filter(|it| it.computing < process.nature.slots)
+            else {
+                return;
+            };
+            let (Some(work), Some((node, shard))) = (session.work, session.tasks.pop_front()) else { return };
+            session.computing += 1;
+            session.nodes.entry((work, node)).and_modify(|node| node.computing += 1);
+            let facts = &self.scenario.jobs[work.job.0 as usize - 1].facts;
+            let samples = facts.samples(work.phase, work.step, shard);
+            let wire = session.wire;
+            let time = process
+                .nature
+                .pace
+                .mul_f64(f64::from(samples) * process.slow * (0.8 + 0.4 * self.random.share()));
+            self.process_soon(index, time, ProcessDue::Piece(wire, work, node, shard, time));
+        }
+    }
+
+    /// A slot has computed a piece.
+    fn piece(&mut self, index: usize, (work, node, shard): (WorkId, Node, u32), busy: Duration) {
+        let job = self.scenario.jobs[work.job.0 as usize - 1].clone();
+        let swaps = self.mutation == Some(Mutation::AddedInAnotherOrder);
+        let Some(session) = &mut self.processes[index].session else { return };
+        session.computing -= 1;
+        let add = |left: &mut Sum, mut right: Sum| {
+            if swaps {
+                std::mem::swap(left, &mut right);
+            }
+            left.add(right);
+        };
+        if let Some(open) = session.nodes.get_mut(&(work, node)) {
+            open.computing -= 1;
+            open.busy += busy;
+            open.samples += u64::from(job.facts.samples(work.phase, work.step, shard));
+            open.reduction.insert(Node::leaf(shard), job.piece(open.parameters, work, shard), add);
+            if let Some(sum) = open.reduction.take_root(add) {
+                let answer = Answer { work, node, sum, samples: open.samples, busy: open.busy };
+                session.nodes.remove(&(work, node));
+                let wire = session.wire;
+                self.answer(index, wire, answer);
+            }
+        }
+        self.fill_slots(index);
+    }
+
+    fn answer(&mut self, index: usize, wire: Wire, mut answer: Answer) {
+        match self.processes[index].nature.flaw {
+            Flaw::Flips(share) if self.random.chance(share) => {
+                // Any bits: two that flip the same one would agree, and be believed.
+                answer.sum.value ^= self.random.next();
+                trace!(self, "    process {index} flips bits");
+            }
+            Flaw::Infinities(share) if self.random.chance(share) => {
+                answer.sum.value = mix(answer.sum.value, self.random.next());
+                answer.sum.finite = false;
+                trace!(self, "    process {index} computes an infinity");
+            }
+            _ => {}
+        }
+        self.say(wire, Up::Result(Box::new(answer)));
+    }
+}

@@ -1,0 +1,279 @@
+//! Wrong answers do no harm: they are found, their sender is put out, and the model is what it would have been.
+
+use millefeuille_core::data::plan::Plan;
+use millefeuille_proto::v1;
+use millefeuille_proto::v1::session_request::Message as Up;
+use millefeuille_proto::v1::session_response::Message as Down;
+use millefeuille_tests::cluster::Cluster;
+use millefeuille_tests::home::{Home, binary};
+use millefeuille_tests::process::{Process, until};
+use millefeuille_tests::rpc::{RawWorker, hello_like};
+use millefeuille_tests::run::Run;
+use prost::Message as _;
+use serde_json::Value;
+use tonic::Code;
+
+const JOB: &str = "small.toml --epochs 6";
+
+fn small() -> Home {
+    let home = Home::new();
+    home.small_job();
+    home
+}
+
+fn joined_with(cluster: &Cluster<'_>, failpoints: &str) -> Process {
+    let mut worker = cluster.worker("--slots 1").env("FAILPOINTS", failpoints).start();
+    worker.says("joined as worker");
+    worker
+}
+
+/// The worker of this process was found out: it was told so, and the run's files name it.
+fn is_put_out(worker: &mut Process, run: &Run) {
+    let name = format!(":{}", worker.pid());
+    let error = worker.wait().error(9);
+    assert!(error.contains("differs from another's"), "{error}");
+    let told = run.told("put_out");
+    assert!(told.len() == 1 && told[0].contains(&name), "{told:?}");
+    // Whose answers were never used, because another's came first each time, had part in nothing.
+    let suspects = suspects(run);
+    assert!(
+        suspects.len() <= 1 && suspects.iter().all(|(suspect, _)| suspect.ends_with(&name)),
+        "{suspects:?}"
+    );
+}
+
+/// Whom the receipt suspects, and in which steps they had part.
+fn suspects(run: &Run) -> Vec<(String, String)> {
+    let receipt = run.receipt();
+    let text = |suspect: &Value, key: &str| suspect[key].as_str().expect("it is a text").to_string();
+    let suspects = receipt["suspects"].as_array().into_iter().flatten();
+    suspects.map(|suspect| (text(suspect, "name"), text(suspect, "steps"))).collect()
+}
+
+#[test]
+fn a_bit_that_flips_is_found_by_an_audit_and_the_coordinator_says_whose_it_is() {
+    let home = small();
+    let alone = home.undisturbed(JOB);
+    let cluster = home.cluster("--audit 1 --min-workers 1");
+    let _good = cluster.joined_by("--slots 1");
+    let mut bad = joined_with(&cluster, "worker-flip-bit=40*off->return");
+
+    cluster.coordinator(&format!("train {JOB}")).succeeds();
+
+    let run = home.run("runs/small-1");
+    is_put_out(&mut bad, &run);
+    alone.is_equalled_by(&run);
+}
+
+#[test]
+fn among_three_the_one_that_differs_is_put_out() {
+    let home = small();
+    let alone = home.undisturbed(JOB);
+    let cluster = home.cluster("--audit 1 --min-workers 2");
+    let mut good = cluster.joined_by_many(2, "--slots 1");
+    let mut bad = joined_with(&cluster, "worker-flip-bit=40*off->return");
+
+    cluster.coordinator(&format!("train {JOB}")).succeeds();
+
+    let run = home.run("runs/small-1");
+    is_put_out(&mut bad, &run);
+    assert!(good.iter_mut().all(Process::is_running));
+    alone.is_equalled_by(&run);
+}
+
+#[test]
+fn the_only_worker_is_compared_with_the_coordinator() {
+    let home = small();
+    let alone = home.undisturbed(JOB);
+    let cluster = home.cluster("--audit 1");
+    let client = cluster.client();
+    let mut bad = joined_with(&cluster, "worker-flip-bit=40*off->1*return");
+    let mut following = cluster.coordinator(&format!("train {JOB}")).start();
+
+    cluster.job_is(&client, "small-1", "waiting");
+    bad.says("put out of the cluster");
+    let _good = cluster.joined_by("--slots 1");
+
+    following.wait().with_code(0);
+    let run = home.run("runs/small-1");
+    is_put_out(&mut bad, &run);
+    alone.is_equalled_by(&run);
+}
+
+#[test]
+fn a_number_that_is_none_is_computed_again_elsewhere_without_any_audit() {
+    let home = small();
+    let alone = home.undisturbed(JOB);
+    let cluster = home.cluster("--min-workers 1");
+    let _good = cluster.joined_by("--slots 1");
+    let mut bad = joined_with(&cluster, "worker-nan=40*off->1*return");
+
+    cluster.coordinator(&format!("train {JOB}")).succeeds();
+
+    let run = home.run("runs/small-1");
+    is_put_out(&mut bad, &run);
+    let suspects = suspects(&run);
+    assert!(suspects.len() == 1 && suspects[0].1.starts_with("0–"), "from the first step on: {suspects:?}");
+    alone.is_equalled_by(&run);
+}
+
+#[test]
+fn training_that_diverges_is_nobodys_fault() {
+    let home = small();
+    for workers in [1, 3] {
+        let cluster = home.cluster(&format!("--min-workers {workers}"));
+        let mut good = cluster.joined_by_many(workers, "--slots 1");
+        let name = format!("of-{workers}");
+
+        let train = cluster.coordinator(&format!("train small.toml --learning-rate 1e37 --name {name}"));
+        let error = train.run().error(6);
+
+        assert!(error.contains("diverged"), "{error}");
+        let run = home.run(&format!("runs/{name}-1"));
+        assert!(run.told("put_out").is_empty(), "{:?}", run.told("put_out"));
+        assert!(!run.has("receipt.json") && good.iter_mut().all(Process::is_running));
+    }
+}
+
+/// A worker that says it can compute the job and holds every sample, and computes nothing.
+struct Pretender {
+    raw: RawWorker,
+}
+
+impl Pretender {
+    fn joins(home: &Home, cluster: &Cluster<'_>) -> Self {
+        let client = cluster.client();
+        let mut raw = client.hello(hello_like(&client.workers()[0])).expect("it is let in");
+        raw.welcome();
+        let start = raw.hears("job", |message| match message {
+            Down::JobStart(start) => Some(start.clone()),
+            _ => None,
+        });
+        let fingerprint = shapes_fingerprint(home, &start.spec.expect("a job has a spec"));
+        raw.send(Up::JobAccepted(v1::JobAccepted { job: start.job, fingerprint }));
+        Self { raw }
+    }
+
+    /// Claims to hold whatever it is told to, until it is asked for work.
+    fn is_asked(&mut self) -> v1::Work {
+        loop {
+            let message = self.raw.receive().expect("the session lasts").expect("it is asked for something");
+            match message {
+                Down::Hold(hold) => {
+                    for shard in hold.shards {
+                        let held = v1::ShardHeld { job: hold.job, id: shard.id, generation: hold.generation };
+                        self.raw.send(Up::ShardHeld(held));
+                    }
+                }
+                Down::Work(work) => return work,
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends a result of so many gradient bytes for a node.
+    fn sends(&self, work: &v1::Work, node: v1::Node, samples: u64, bytes: usize) {
+        self.raw.send(Up::Result(v1::WorkResult {
+            id: work.id,
+            node: Some(node),
+            loss_sum: 1.0,
+            correct: 0,
+            samples,
+            sample_digests: vec![vec![7; 32].into(); (node.end - node.first) as usize],
+            gradient_bytes: bytes as u64,
+            busy_ns: 1,
+        }));
+        self.raw.send_bulk(bytes);
+    }
+}
+
+/// How a process with the right kernel computes the job's own shapes: this one may have been started with another.
+fn shapes_fingerprint(home: &Home, spec: &v1::Spec) -> String {
+    let input = std::fs::File::open(home.write("spec", spec.encode_to_vec())).expect("it was just written");
+    let probe = home.command(&binary("coordinator")).arg("__probe").stdin(input).output();
+    let probe = probe.expect("the coordinator starts");
+    let probed: Value = serde_json::from_slice(&probe.stdout).expect("it says how it computes");
+    probed["shapes_fingerprint"].as_str().expect("there is a fingerprint").to_string()
+}
+
+/// Parameters of the small job's model, in bytes.
+const BYTES: usize = (784 * 24 + 24 + 24 * 10 + 10) * 4;
+
+/// A good worker, slow enough to be joined while it trains; what a pretender then does; the good end.
+fn in_spite_of(pretend: impl FnOnce(&Home, Pretender)) {
+    let home = small();
+    let job = "small.toml --epochs 12";
+    let alone = home.undisturbed(job);
+    let cluster = home.cluster("");
+    let _good = joined_with(&cluster, "worker-slow=sleep(2)");
+    let mut following = cluster.coordinator(&format!("train {job}")).start();
+    following.says("Epoch 1/");
+
+    pretend(&home, Pretender::joins(&home, &cluster));
+
+    following.wait().with_code(0);
+    assert!(!cluster.serve.stderr().contains("panicked"), "{}", cluster.serve.stderr());
+    alone.is_equalled_by(&home.run("runs/small-1"));
+}
+
+#[test]
+fn an_answer_of_another_shape_ends_its_senders_session() {
+    in_spite_of(|home, mut pretender| {
+        let work = pretender.is_asked();
+        // As many bytes as the model has, over a number of samples that the node does not have.
+        pretender.sends(&work, work.nodes[0], 1_000_000, BYTES);
+        let status = pretender.raw.end().expect("it is told why");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        home.run("runs/small-1").tells("left", "wrong shape");
+    });
+}
+
+#[test]
+fn an_answer_that_comes_too_late_changes_nothing() {
+    in_spite_of(|home, mut pretender| {
+        let work = pretender.is_asked();
+        // Others have been asked for what it owes, and have answered: its work is over.
+        home.run("runs/small-1").tells("reassigned", "is slow with");
+        let progress = home.run("runs/small-1").history().len();
+        until("the job goes on without it", || {
+            (home.run("runs/small-1").history().len() > progress).then_some(())
+        });
+        let samples = samples_of(&work);
+        pretender.sends(&work, work.nodes[0], samples, BYTES);
+        pretender.sends(&work, work.nodes[0], samples, BYTES);
+        pretender.raw.send(Up::Goodbye(v1::Goodbye { reason: "enough".into() }));
+        pretender.raw.end();
+        home.run("runs/small-1").tells("left", "it said goodbye: enough");
+    });
+}
+
+#[test]
+fn answers_that_nobody_asked_for_count_against_their_sender() {
+    in_spite_of(|home, mut pretender| {
+        let work = pretender.is_asked();
+        // The same work, and a node that others were asked for.
+        let asked = |shard: u32| work.nodes.iter().any(|node| (node.first..node.end).contains(&shard));
+        let shard = (0..8).find(|&shard| !asked(shard)).expect("it was not asked for everything");
+        let id = work.id.expect("work has a name");
+        let samples = u64::from(samples_of_shard(id.step, shard));
+        for _ in 0..8 {
+            pretender.sends(&work, v1::Node { first: shard, end: shard + 1 }, samples, BYTES);
+        }
+        let status = pretender.raw.end().expect("it is told why");
+        assert_eq!(status.code(), Code::Aborted, "{status}");
+        assert!(status.message().contains("answers that nobody asked for"), "{status}");
+        home.run("runs/small-1").tells("left", "answers that nobody asked for");
+    });
+}
+
+/// Samples of the first node that is asked for.
+fn samples_of(work: &v1::Work) -> u64 {
+    let step = work.id.expect("work has a name").step;
+    (work.nodes[0].first..work.nodes[0].end).map(|shard| u64::from(samples_of_shard(step, shard))).sum()
+}
+
+/// Samples of a shard in a step of the small job: 1,602 train, in steps of 100, dealt to 8 shards.
+fn samples_of_shard(step: u32, shard: u32) -> u32 {
+    let plan = Plan::new(1602, 100, 8);
+    plan.piece(step, shard).len() as u32
+}

@@ -1,0 +1,55 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+use crate::process;
+
+/// The first wait is at most this.
+pub const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// No wait is longer.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Waits that double from [`FIRST_WAIT`] to [`LONGEST_WAIT`].
+///
+/// Each is shortened at random, down to its half, so that those who lost the same peer do not come back at once.
+#[derive(Debug)]
+pub struct Backoff {
+    wait: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Backoff {
+    /// Begins with the first wait.
+    pub fn new() -> Self {
+        Self { wait: FIRST_WAIT }
+    }
+
+    /// The next wait.
+    pub fn next_wait(&mut self) -> Duration {
+        let wait = self.wait;
+        self.wait = (wait * 2).min(LONGEST_WAIT);
+        wait.mul_f64(0.5 + 0.5 * process::random_share())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_are_shortened_to_half_at_most() {
+        let mut backoff = Backoff::new();
+        let mut whole = FIRST_WAIT;
+        for _ in 0..10 {
+            let wait = backoff.next_wait();
+            assert!(wait >= whole / 2 && wait <= whole, "{wait:?} of {whole:?}");
+            whole = (whole * 2).min(LONGEST_WAIT);
+        }
+        assert_eq!(whole, LONGEST_WAIT);
+    }
+}

@@ -1,0 +1,97 @@
+//! Named points at which tests make a worker fail.
+//!
+//! They exist in builds with the feature `failpoints` only, which no release has; elsewhere they are nothing. The
+//! variable `FAILPOINTS` says what happens at them, in the words of the crate `fail`: `name=actions`, several of
+//! them with `;` in between. `worker-before-send=3*off->return` lets three results go and strikes at the fourth.
+//!
+//! | point | where it is passed | what `return` does |
+//! | --- | --- | --- |
+//! | `worker-before-piece` | a slot takes a piece | the process dies |
+//! | `worker-before-evaluation` | a slot takes a piece of a validation or test | the process dies |
+//! | `worker-mid-fetch` | a part of a shard's samples has come | the process dies |
+//! | `worker-before-send` | a result is about to be sent | the process dies |
+//! | `worker-mid-message` | half of a gradient's chunks have left | the process dies |
+//! | `worker-after-send` | a result has left | the process dies |
+//! | `worker-flip-bit` | a gradient of one piece is computed | one bit of it flips |
+//! | `worker-nan` | a gradient of one piece is computed | it and its loss turn NaN |
+//! | `worker-slow` | within the time that a piece takes | nothing; meant for `sleep(milliseconds)` |
+//! | `worker-hang` | before a piece begins | nothing; meant for `pause`, which holds the slot for good |
+//!
+//! Death is an abort: nothing is sent, flushed or said any more, as with SIGKILL. A process counts for itself: a
+//! worker that is started again with the same variable counts anew.
+
+use std::time::Duration;
+
+use fail::fail_point;
+
+pub(crate) const BEFORE_PIECE: &str = "worker-before-piece";
+pub(crate) const BEFORE_EVALUATION: &str = "worker-before-evaluation";
+pub(crate) const MID_FETCH: &str = "worker-mid-fetch";
+pub(crate) const BEFORE_SEND: &str = "worker-before-send";
+pub(crate) const MID_MESSAGE: &str = "worker-mid-message";
+pub(crate) const AFTER_SEND: &str = "worker-after-send";
+pub(crate) const FLIP_BIT: &str = "worker-flip-bit";
+pub(crate) const NAN: &str = "worker-nan";
+pub(crate) const SLOW: &str = "worker-slow";
+pub(crate) const HANG: &str = "worker-hang";
+
+/// Long enough for what was handed to the connection to leave.
+const LEAVES: Duration = Duration::from_millis(50);
+
+/// Arms the points that the variable `FAILPOINTS` names. Another call arms them anew.
+///
+/// # Panics
+/// If an action is none that `fail` knows.
+#[cfg(feature = "failpoints")]
+pub fn set_up() {
+    // Not by a `FailScenario`: that holds a lock for as long as it lives, and a second one would wait for it.
+    let points = std::env::var("FAILPOINTS").unwrap_or_default();
+    for point in points.split(';').map(str::trim).filter(|point| !point.is_empty()) {
+        let (name, actions) = point.split_once('=').unwrap_or((point, ""));
+        fail::cfg(name, actions).unwrap_or_else(|error| panic!("FAILPOINTS: {point}: {error}"));
+    }
+}
+
+/// Nothing: this build has no points.
+#[cfg(not(feature = "failpoints"))]
+pub fn set_up() {}
+
+/// Whether the point says `return`.
+#[cfg_attr(not(feature = "failpoints"), allow(unused_variables))]
+pub(crate) fn strikes(point: &str) -> bool {
+    fail_point!(point, |_| true);
+    false
+}
+
+/// Dies if the point says so.
+pub(crate) fn die_at(point: &str) {
+    if strikes(point) {
+        std::process::abort();
+    }
+}
+
+/// Dies if the point says so, when what was sent before has left.
+pub(crate) async fn die_after_sending(point: &str) {
+    if strikes(point) {
+        tokio::time::sleep(LEAVES).await;
+        std::process::abort();
+    }
+}
+
+/// Sleeps or hangs if the point says so.
+pub(crate) fn dawdle_at(point: &str) {
+    let _ = strikes(point);
+}
+
+/// Makes a piece's gradient and loss wrong if the points say so.
+pub(crate) fn spoil(gradient: &mut [f32], loss_sum: &mut f64) {
+    // The bias of the last unit: it is never zero by itself, and its high bits reach every parameter within steps.
+    let Some(last) = gradient.last_mut() else { return };
+    if strikes(FLIP_BIT) {
+        *last = f32::from_bits(last.to_bits() ^ 1 << 20);
+    }
+    if strikes(NAN) {
+        *last = f32::NAN;
+        *loss_sum = f64::NAN;
+    }
+}

@@ -1,0 +1,81 @@
+//! Saying that the worker is alive, and hearing that the coordinator is.
+//!
+//! Heartbeats have a connection of their own, so that bulk data cannot delay them. They serve both sides: the
+//! coordinator gives up a worker that is silent for longer than its deadline, and a worker whose beat is not
+//! answered gives up the session. It waits a little longer than the coordinator does, and two deadlines at most: a
+//! coordinator that was only slow still has its workers, while one that cannot be reached is soon looked for.
+
+use std::time::Duration;
+
+use millefeuille_proto::v1;
+use millefeuille_proto::v1::worker_client::WorkerClient;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// However short the deadline: a machine under load may take so long to answer.
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Whose heart beats, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beat {
+    request: v1::HeartbeatRequest,
+    interval: Duration,
+    timeout: Duration,
+}
+
+impl From<&v1::Welcome> for Beat {
+    fn from(welcome: &v1::Welcome) -> Self {
+        let millis = |millis: u32| Duration::from_millis(millis.into());
+        let interval = millis(welcome.heartbeat_interval_ms).max(SHORTEST_INTERVAL);
+        let deadline = millis(welcome.heartbeat_deadline_ms);
+        let v1::Welcome { worker_id, incarnation, .. } = *welcome;
+        Self {
+            request: v1::HeartbeatRequest { worker_id, incarnation },
+            interval,
+            timeout: (deadline * 2).saturating_sub(interval).max(SHORTEST_TIMEOUT),
+        }
+    }
+}
+
+/// Beats until that fails.
+pub(crate) async fn beat(mut client: WorkerClient<Channel>, beat: Beat) -> Status {
+    let Beat { request, interval, timeout } = beat;
+    loop {
+        // The channel connects again where it must, and a vanished host takes that without an answer.
+        match tokio::time::timeout(timeout, client.heartbeat(request)).await {
+            Ok(Ok(_)) => tokio::time::sleep(interval).await,
+            Ok(Err(status)) => return status,
+            Err(_) => {
+                let seconds = timeout.as_secs_f64();
+                return Status::unavailable(format!("a heartbeat was not answered for {seconds} s"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn welcome(interval_ms: u32, deadline_ms: u32) -> v1::Welcome {
+        v1::Welcome {
+            worker_id: 3,
+            incarnation: 7,
+            heartbeat_interval_ms: interval_ms,
+            heartbeat_deadline_ms: deadline_ms,
+        }
+    }
+
+    #[test]
+    fn a_beat_without_answer_is_noticed_within_two_deadlines() {
+        let beat = Beat::from(&welcome(1_000, 5_000));
+        assert_eq!(beat.interval + beat.timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn odd_settings_neither_spin_nor_give_up_at_once() {
+        let beat = Beat::from(&welcome(0, 0));
+        assert_eq!((beat.interval, beat.timeout), (SHORTEST_INTERVAL, SHORTEST_TIMEOUT));
+    }
+}

@@ -1,0 +1,83 @@
+//! What a session has to say, and its way onto the wire.
+//!
+//! The session's task never waits for the coordinator to read: what it has to say is queued here, and handed to the
+//! connection as that takes it. The queue is bounded by what the coordinator asks for, an answer each; sums, which
+//! are large, are taken from the slots only while nothing else waits.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use millefeuille_proto::v1::session_request::Message as Up;
+use millefeuille_proto::{v1, wire};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::failpoints;
+
+/// Messages that the connection has taken and not sent. A slot that has more to say waits itself.
+pub(crate) const CONNECTION: usize = 16;
+
+/// A message, and the bulk data that follows it.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) message: Up,
+    pub(crate) bulk: Option<Bytes>,
+}
+
+/// Messages in the order in which they go.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    waiting: VecDeque<Outgoing>,
+}
+
+impl Outbox {
+    pub(crate) fn say(&mut self, message: Up) {
+        self.waiting.push_back(Outgoing { message, bulk: None });
+    }
+
+    pub(crate) fn say_with(&mut self, message: Up, bulk: Option<Bytes>) {
+        self.waiting.push_back(Outgoing { message, bulk });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Hands the first message to the connection.
+    pub(crate) fn hand_over(&mut self, permit: mpsc::Permit<'_, Outgoing>) {
+        let Some(outgoing) = self.waiting.pop_front() else { return };
+        if matches!(outgoing.message, Up::Result(_)) {
+            failpoints::die_at(failpoints::BEFORE_SEND);
+        }
+        permit.send(outgoing);
+    }
+}
+
+/// The way of messages from a session's task to the wire.
+pub(crate) fn channel() -> (mpsc::Sender<Outgoing>, impl Stream<Item = v1::SessionRequest>) {
+    let (sender, outgoing) = mpsc::channel(CONNECTION);
+    (sender, ReceiverStream::new(outgoing).flat_map(expand))
+}
+
+/// A message on the wire: the header, then its bulk data in chunks.
+fn expand(outgoing: Outgoing) -> impl Stream<Item = v1::SessionRequest> {
+    let is_result = matches!(outgoing.message, Up::Result(_));
+    let chunks = outgoing.bulk.as_ref().map_or(0, |bulk| bulk.len().div_ceil(wire::CHUNK_BYTES));
+    let middle = is_result.then_some(1 + chunks / 2);
+    let bulk = outgoing.bulk.into_iter().flat_map(wire::chunks).map(|data| Up::Chunk(v1::Chunk { data }));
+    let messages = std::iter::once(outgoing.message).chain(bulk).enumerate();
+    let message = move |(place, message)| async move {
+        if Some(place) == middle {
+            failpoints::die_after_sending(failpoints::MID_MESSAGE).await;
+        }
+        v1::SessionRequest { message: Some(message) }
+    };
+    let after = async move {
+        if is_result {
+            failpoints::die_after_sending(failpoints::AFTER_SEND).await;
+        }
+        None
+    };
+    stream::iter(messages).then(message).chain(stream::once(after).filter_map(std::future::ready))
+}

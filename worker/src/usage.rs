@@ -1,0 +1,101 @@
+//! Command lines, read. What is wrong with one is said in one line, as all errors are: with the value as it was typed,
+//! and with the variable's name where it came from the environment.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgMatches, Command, Error, Parser};
+
+use crate::process::{self, exit};
+
+/// Reads the arguments of a program, its own name first.
+///
+/// # Errors
+/// What the process is to exit with. Everything has been said then: what is wrong, or the help that was asked for.
+pub fn parse<T: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<(T, ArgMatches), ExitCode> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut command = T::command();
+    let parsed = command
+        .try_get_matches_from_mut(&arguments)
+        .and_then(|matches| Ok((T::from_arg_matches(&matches)?, matches)));
+    parsed.map_err(|error| answer(&command, &arguments, &error))
+}
+
+fn answer(command: &Command, arguments: &[OsString], error: &Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            process::printed(error.print());
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // Whoever has closed standard error does not want to read it.
+            let _ = error.print();
+            ExitCode::from(exit::USAGE)
+        }
+        _ => process::fail(exit::USAGE, &line(command, arguments, error)),
+    }
+}
+
+fn line(command: &Command, arguments: &[OsString], error: &Error) -> String {
+    let argument = text(error, ContextKind::InvalidArg);
+    let value = text(error, ContextKind::InvalidValue).filter(|value| !value.is_empty());
+    let (Some(argument), Some(value)) = (argument, value) else { return in_one_line(error) };
+    let problem = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(source), _) => source.to_string(),
+        (None, Some(ContextValue::Strings(known))) => format!("expected one of {}", known.join(", ")),
+        _ => return in_one_line(error),
+    };
+    format!("{}: {problem}", place(command, arguments, argument, value))
+}
+
+fn text(error: &Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// A flag with its value as typed, or the variable that it came from. `argument` is a flag with its value's name.
+fn place(command: &Command, arguments: &[OsString], argument: &str, value: &str) -> String {
+    let flag = argument.split([' ', '=']).next().unwrap_or(argument);
+    let typed = |argument: &OsString| {
+        argument
+            .to_str()
+            .and_then(|argument| argument.strip_prefix(flag))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let variable = flag.strip_prefix("--").and_then(|long| variable(command, long));
+    match variable {
+        Some(variable) if !arguments.iter().any(typed) => format!("{variable}={}", shown(value)),
+        _ => format!("{flag} {}", shown(value)),
+    }
+}
+
+/// The variable that a flag of this command, or of one below it, can come from.
+fn variable(command: &Command, long: &str) -> Option<String> {
+    let own = command.get_arguments().find(|argument| argument.get_long() == Some(long));
+    let own = own.and_then(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()));
+    own.or_else(|| command.get_subcommands().find_map(|below| variable(below, long)))
+}
+
+/// A value as it is shown in an error: quoted where it would be invisible, or break the line.
+pub fn shown(value: &str) -> String {
+    let plain = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c.is_control());
+    if plain { value.to_string() } else { format!("{value:?}") }
+}
+
+/// What clap says, without what it says beyond the error and one tip.
+fn in_one_line(error: &Error) -> String {
+    let said = error.render().to_string();
+    let joined = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut parts = said.split("\n\n").map(joined);
+    let what = parts.next().unwrap_or_default();
+    let what = what.trim_start_matches("error: ").to_string();
+    let wanted = if error.kind() == ErrorKind::MissingRequiredArgument { "Usage: " } else { "tip: " };
+    match parts.find(|part| part.starts_with(wanted)) {
+        Some(part) => format!("{what} ({})", part.replacen("Usage: ", "usage: ", 1)),
+        None => what,
+    }
+}
