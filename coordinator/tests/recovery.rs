@@ -320,6 +320,25 @@ fn a_receipt_counts_more_than_the_record() {
 }
 
 #[test]
+fn a_job_that_changed_in_the_queue_is_named_and_not_trained() {
+    let place = tempfile::tempdir().unwrap();
+    drop(submitted(place.path(), "waits", 1));
+    let file = place.path().join("waits/job.toml");
+    let was = fs::read_to_string(&file).unwrap();
+
+    for changed in [String::new(), was.replace("seed = ", "seed = 1")] {
+        fs::write(&file, &changed).unwrap();
+        let scanned = scan(place.path()).unwrap();
+        assert!(scanned.runs.is_empty(), "{changed}");
+        let said = scanned.left_alone[0].to_string();
+        assert!(said.contains("waits/job.toml: not the job that was submitted"), "{said}");
+    }
+
+    fs::write(&file, was).unwrap();
+    assert_eq!(scan(place.path()).unwrap().runs.len(), 1);
+}
+
+#[test]
 fn a_torn_line_does_not_hide_the_epochs_before_it() {
     let (place, path) = died();
     let history = path.join("history.jsonl");

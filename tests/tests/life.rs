@@ -164,6 +164,22 @@ fn a_killed_training_is_begun_again_with_resume() {
 }
 
 #[test]
+fn a_run_is_gone_on_with_by_its_name_alone_and_no_other_job() {
+    let home = small();
+    let alone = home.undisturbed("small.toml --epochs 30");
+    let mut train = home.coordinator("train small.toml --epochs 30 --workers 2 --run-dir run").start();
+    train.says("Epoch 2/");
+    train.signal(Signal::KILL);
+    train.wait();
+
+    let error = home.coordinator("train --workers 2 --run-dir run --resume --epochs 31").fails(2);
+    home.coordinator("train --workers 2 --run-dir run --resume").succeeds();
+
+    assert!(error.contains("epochs"), "{error}");
+    alone.is_equalled_by(&home.run("run"));
+}
+
+#[test]
 fn each_worker_of_a_training_is_an_instance_of_its_own() {
     let home = small();
     let call = home.coordinator(&format!("{LONG} --workers 2 --run-dir run"));

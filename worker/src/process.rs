@@ -217,8 +217,10 @@ static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 /// # Errors
 /// If the system takes no handlers.
 pub fn end_when_told(code: u8) -> io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
     use signal_hook::flag::{register, register_conditional_shutdown};
+    // A file that is too large for its limit is a write that fails, and no end without a word.
+    register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     for signal in [SIGINT, SIGTERM] {
         register_conditional_shutdown(signal, code.into(), Arc::clone(&NOBODY_WAITS))?;
         register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&TOLD))?;

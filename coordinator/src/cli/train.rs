@@ -172,6 +172,7 @@ pub(super) fn read_job(path: &Path) -> Result<String> {
 pub(super) fn run(args: Args, given: &Given) -> Result {
     args.settings.check()?;
     let job = args.job_flags.resolve(args.job.as_deref(), given)?;
+    let job = of_the_run(&args, given).unwrap_or(Ok(job))?;
     match args.cluster.clone() {
         Some(cluster) => {
             check_flags_of_a_cluster(given)?;
@@ -199,6 +200,14 @@ fn check_flags_of_a_cluster(given: &Given) -> Result {
         ),
     };
     Err(Failed::new(exit::USAGE, message))
+}
+
+/// Without a job file, `--resume` goes on with the job of the run that is there.
+fn of_the_run(args: &Args, given: &Given) -> Option<Result<Job>> {
+    let run = args.run_dir.as_deref().filter(|_| args.resume && args.job.is_none())?;
+    let file = SavedRun::open(run).ok()?.job_file();
+    let job = args.job_flags.resolve(Some(&file), given);
+    Some(job.map_err(|failed| Failed { code: exit::DATA, ..failed }))
 }
 
 fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {

@@ -311,7 +311,7 @@ fn read_of(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
             "it may be whole, so no older one is taken: make it readable and try again, or remove it";
         Unreadable::Refused(RunError::of(path, format!("cannot be read: {error} ({remedy})")))
     };
-    files::if_there(std::fs::read(path)).map_err(refused)
+    files::if_there(files::regular(path).and_then(|()| std::fs::read(path))).map_err(refused)
 }
 
 const MANIFEST: &str = ".json";

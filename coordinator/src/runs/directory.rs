@@ -150,6 +150,7 @@ impl RunDir {
     pub fn submit(&mut self, job: &Job, number: u64, client_key: &str) -> Result<(), RunError> {
         self.record.number = number;
         self.record.client_key = client_key.to_string();
+        self.record.note(job);
         if self.holds_a_run() {
             return Ok(());
         }
@@ -190,6 +191,7 @@ impl RunDir {
     /// If something can't be written.
     pub fn begin(&mut self, job: &Job) -> Result<(), RunError> {
         self.clear()?;
+        self.record.note(job);
         self.write(JOB, job.to_toml().as_bytes())?;
         self.start_over()
     }

@@ -39,6 +39,9 @@ fn staged(path: &Path, content: &[u8], kind: &str) -> io::Result<()> {
 /// Adds text to the end of a file. A write that fails leaves the file as it was.
 pub(super) fn append(path: &Path, text: &str) -> Result<(), RunError> {
     let appended = || {
+        if path.exists() {
+            regular(path)?;
+        }
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
         let before = file.metadata()?.len();
         file.write_all(text.as_bytes()).inspect_err(|_| _ = file.set_len(before))
@@ -49,6 +52,7 @@ pub(super) fn append(path: &Path, text: &str) -> Result<(), RunError> {
 /// Cuts a file back to its first `len` bytes, on disk when this returns.
 pub(super) fn cut(path: &Path, len: u64) -> Result<(), RunError> {
     let cut = || {
+        regular(path)?;
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(len)?;
         file.sync_all()
@@ -58,7 +62,10 @@ pub(super) fn cut(path: &Path, len: u64) -> Result<(), RunError> {
 
 /// Brings what was appended to a file onto the disk. One that is not there has nothing to bring.
 pub(super) fn sync(path: &Path) -> Result<(), RunError> {
-    written(path, if_there(File::open(path).and_then(|file| file.sync_all())).map(|_| ()))
+    written(
+        path,
+        if_there(regular(path).and_then(|()| File::open(path)).and_then(|file| file.sync_all())).map(|_| ()),
+    )
 }
 
 /// Brings the names in a directory onto the disk.
@@ -71,9 +78,16 @@ pub(super) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Whether it is a file as others are: a pipe in its place would never be read to its end.
+pub(super) fn regular(path: &Path) -> io::Result<()> {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_file() || kind.is_dir() { Ok(()) } else { Err(io::Error::other("not a regular file")) }
+}
+
 /// The content of a file, if it is there.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, RunError> {
-    if_there(fs::read(path)).map_err(|error| RunError::of(path, format!("cannot be read: {error}")))
+    if_there(regular(path).and_then(|()| fs::read(path)))
+        .map_err(|error| RunError::of(path, format!("cannot be read: {error}")))
 }
 
 /// The content of a file of text, if it is there.

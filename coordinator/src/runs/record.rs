@@ -5,11 +5,13 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use millefeuille_core::job::{BlasKernel, Data, Job};
 use millefeuille_worker::process::exit;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::seal::{self, Broken};
-use super::{RECORD, RunError, files};
+use super::{JOB, RECORD, RunError, files};
 
 const FORMAT: u32 = 1;
 
@@ -24,6 +26,10 @@ pub struct Record {
     pub client_key: String,
     /// When it was submitted, in seconds since 1970.
     pub submitted: f64,
+    /// Hex SHA-256 of the job that was submitted, whatever kernel and place of the data it was resolved to later; empty
+    /// before that.
+    #[serde(default)]
+    pub job: String,
     /// How far it came.
     #[serde(flatten)]
     pub state: State,
@@ -63,7 +69,28 @@ impl Ending {
 impl Record {
     /// A run that was submitted now.
     pub(super) fn new(id: String, number: u64, client_key: String) -> Self {
-        Self { id, number, client_key, submitted: now(), state: State::Queued }
+        Self { id, number, client_key, submitted: now(), job: String::new(), state: State::Queued }
+    }
+
+    /// Notes which job it is.
+    pub(super) fn note(&mut self, job: &Job) {
+        self.job = identity(job);
+    }
+
+    /// Checks that the job that is there is the one that was submitted: nothing else would notice a change before the
+    /// first checkpoint.
+    ///
+    /// # Errors
+    /// If it is another.
+    pub(super) fn check(&self, run: &Path, job: &Job) -> Result<(), RunError> {
+        if self.job.is_empty() || self.job == identity(job) {
+            return Ok(());
+        }
+        let what = format!(
+            "not the job that was submitted (restore the file, or remove {} and submit again)",
+            run.display()
+        );
+        Err(RunError::of(&run.join(JOB), what))
     }
 
     /// The one in a run directory; none where there is no `run.json`.
@@ -82,6 +109,13 @@ impl Record {
     pub(super) fn write(&self, run: &Path, kind: &str) -> Result<(), RunError> {
         files::write_whole(&run.join(RECORD), seal::seal(FORMAT, self).as_bytes(), kind)
     }
+}
+
+fn identity(job: &Job) -> String {
+    let source = Job::default().data.source;
+    let data = Data { source, ..job.data.clone() };
+    let job = Job { blas_kernel: BlasKernel::Native, data, ..job.clone() };
+    hex::encode(Sha256::digest(job.to_toml()))
 }
 
 /// Why a `run.json` is not read.

@@ -47,7 +47,10 @@ impl RunDir {
         }
         let job = SavedRun::open(self.path())?.job()?;
         let resumed = match self.checkpoints().newest(&job)? {
-            None => self.over_again()?,
+            None => {
+                self.record().check(self.path(), &job)?;
+                self.over_again()?
+            }
             Some(newest) => {
                 let Read { path, checkpoint, .. } = &newest.read;
                 // Where the arithmetic is another, so may be the kernel's name in the job's hash: it is named first. The

@@ -111,6 +111,11 @@ impl SavedRun {
         Checkpoints::of(&self.path, KEPT)
     }
 
+    /// Where its job is.
+    pub fn job_file(&self) -> PathBuf {
+        self.path.join(JOB)
+    }
+
     /// The trained parameters, checked against the job's model.
     ///
     /// # Errors
@@ -132,8 +137,11 @@ impl SavedRun {
     fn model(&self) -> Result<(PathBuf, Vec<u8>), RunError> {
         let path = self.path.join(MODEL);
         let bytes = files::read(&path)?.ok_or_else(|| {
-            let what =
-                format!("there is no {MODEL}: the job is not done (coordinator train --resume finishes it)");
+            let what = if self.is_done() {
+                format!("{MODEL} is missing, though the job is done (restore the file, or train again with --overwrite)")
+            } else {
+                format!("there is no {MODEL}: the job is not done (coordinator train --resume finishes it)")
+            };
             RunError::of(&self.path, what)
         })?;
         Ok((path, bytes))

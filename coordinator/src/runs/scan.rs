@@ -68,7 +68,11 @@ fn look(path: &Path) -> Result<Option<Found>, RunError> {
     if done {
         record.state = State::Ended { outcome: Ending::done() };
     }
-    Ok(Some(Found { id, path: path.to_path_buf(), job: run.job()?, record, history }))
+    let job = run.job()?;
+    if !matches!(record.state, State::Ended { .. }) {
+        record.check(path, &job)?;
+    }
+    Ok(Some(Found { id, path: path.to_path_buf(), job, record, history }))
 }
 
 /// Two directories with one run would both be trained, for one submission; and which of them is the copy is not written

@@ -8,6 +8,8 @@ use super::run::Stage;
 use super::{Action, Dismissal, JobId, JobState, Note, Outcome, Placement, WorkerId};
 use crate::data::shard::Shard;
 
+/// A wait for workers that lasts so long is told of.
+const WORTH_SAYING: Duration = Duration::from_secs(1);
 /// So many answers that nobody asked for end a session.
 const UNASKED_ANSWERS: u32 = 8;
 /// A process whose sessions ended so often because it broke the protocol is put out.
@@ -319,6 +321,7 @@ impl Cluster {
         } else if run.target_is_held(&self.members) {
             run.stage = Stage::Stepping;
             self.queue.set(run.job, JobState::Running);
+            self.recovered(out);
             self.open_next(now, out);
         }
     }
@@ -332,11 +335,18 @@ impl Cluster {
             return self.recovered(out);
         }
         // A step that was open may have been closed in the meantime: it is still the same wait.
-        let known = run.short_since.is_some();
-        run.stage = Stage::Short { since: *run.short_since.get_or_insert(now) };
+        let since = run.short_since.unwrap_or(now);
+        run.stage = Stage::Short { since };
         self.queue.set(job, JobState::Waiting);
-        if !known {
-            out.push(Action::Note(Note::Short { job, present, needed }));
+        self.note_short(since, present, out);
+    }
+
+    /// There are too few workers; says so once.
+    fn note_short(&mut self, since: Duration, present: usize, out: &mut Vec<Action>) {
+        let needed = self.config.min_workers;
+        let Some(run) = &mut self.run else { return };
+        if run.short_since.replace(since).is_none() {
+            out.push(Action::Note(Note::Short { job: run.job, present, needed }));
         }
     }
 
@@ -412,6 +422,9 @@ impl Cluster {
         let waited = now.saturating_sub(since);
         let present = run.candidates(&self.members).len();
         let needed = self.config.min_workers;
+        if present < needed && waited >= WORTH_SAYING {
+            self.note_short(since, present, out);
+        }
         if gathering && present >= needed && waited >= self.config.settle {
             self.place_again(now, out);
         } else if present < needed && self.config.wait_workers.is_some_and(|limit| waited >= limit) {
