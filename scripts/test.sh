@@ -83,6 +83,8 @@ all_tests() {
     # The tests of whole processes start these, and cargo does not know that they do.
     stage "binaries for the tests"
     cargo build --locked --workspace --bins
+    stage "clients of others"
+    scripts/peers.sh
     stage "tests"
     run_tests --tests
 }
@@ -96,10 +98,6 @@ run_tests() {
 }
 
 stage() { printf '\n== %s\n' "$*"; }
-
-in_ci() { [ "${CI:-}" = true ]; }
-
-skip() { say "skipped: $1 is not installed ($2)"; }
 
 # component NAME SUBCOMMAND: whether this part of the Rust toolchain is there.
 component() {

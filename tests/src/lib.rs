@@ -12,6 +12,7 @@
 //! - [`run`]: what a run directory holds.
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
 //! - [`chaos`]: whatever can happen, from a seed.
+//! - [`peers`]: programs of other people.
 //! - [`siege`]: whoever wants to harm a coordinator.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
 //!
@@ -24,6 +25,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod data;
 pub mod home;
+pub mod peers;
 pub mod process;
 pub mod proxy;
 pub mod raw_cluster;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use millefeuille_coordinator::certs::directory::{self, Found, Held};
 use millefeuille_coordinator::certs::{Authority, Certificate, Leaf, Name, Role, Validity};
 use millefeuille_tests::home::Home;
+use millefeuille_tests::peers::openssl;
 use millefeuille_tests::process::Ended;
 use time::{Duration, OffsetDateTime};
 
@@ -73,21 +74,6 @@ fn place_authority(home: &Home, authority: &Authority) {
 fn place(home: &Home, directory: &str, authority: &Authority, leaf: &Leaf) {
     let issued = authority.issue(leaf).unwrap();
     directory::write(&home.path(directory), authority.trusted(), &issued).unwrap();
-}
-
-/// What OpenSSL says, as its exit code and its words; nothing if it is not there and need not be.
-fn openssl(home: &Home, arguments: &str) -> Option<(bool, String)> {
-    let output = home.command("openssl".as_ref()).args(arguments.split_whitespace()).output();
-    match output {
-        Ok(output) => {
-            let said = [output.stdout, output.stderr].concat();
-            Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
-        }
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none(), "openssl is needed here: {error}");
-            None
-        }
-    }
 }
 
 #[test]
