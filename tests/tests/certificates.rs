@@ -31,11 +31,11 @@ fn files(home: &Home) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn mode(path: &Path) -> u32 {
-    path.metadata().unwrap().permissions().mode() & 0o7777
+    path.metadata().expect("it is there").permissions().mode() & 0o7777
 }
 
 fn held(home: &Home, directory: &str) -> Held {
-    match Held::read(&home.path(directory)).unwrap() {
+    match Held::read(&home.path(directory)).expect("files can be read") {
         Found::Held(held) => *held,
         other => panic!("{directory}: {other:?}"),
     }
@@ -61,7 +61,7 @@ fn days(from: i64, until: i64) -> Validity {
 /// A CA in `tls/ca` that has this validity.
 fn with_authority(validity: Validity) -> (Home, Authority) {
     let home = Home::new();
-    let authority = Authority::new(validity).unwrap();
+    let authority = Authority::new(validity).expect("there is such a CA");
     place_authority(&home, &authority);
     (home, authority)
 }
@@ -69,12 +69,12 @@ fn with_authority(validity: Validity) -> (Home, Authority) {
 fn place_authority(home: &Home, authority: &Authority) {
     home.write("tls/ca/ca.crt", authority.trusted());
     let key = home.write("tls/ca/ca.key", authority.key());
-    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("modes can be set");
 }
 
 fn place(home: &Home, directory: &str, authority: &Authority, leaf: &Leaf) {
-    let issued = authority.issue(leaf).unwrap();
-    directory::write(&home.path(directory), authority.trusted(), &issued).unwrap();
+    let issued = authority.issue(leaf).expect("there is such a certificate");
+    directory::write(&home.path(directory), authority.trusted(), &issued).expect("files can be written");
 }
 
 /// What OpenSSL says, as its exit code and its words; nothing if it is not there and need not be.
