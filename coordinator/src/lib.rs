@@ -4,6 +4,7 @@
 //! - [`cluster`]: the services and the driver of a running cluster.
 //! - [`runs`]: run directories.
 //! - [`see`]: progress, tables, charts, pictures.
+//! - [`ops`]: probes and metrics of a running cluster.
 //! - [`replay`] and [`verify`]: a run computed again, and compared with what it says.
 //! - [`failpoints`]: where tests make this program die.
 //! - [`report`] and [`data`]: what is left to look at after a job, and reading the files of a data set;
@@ -14,6 +15,7 @@ pub mod cluster;
 pub mod data;
 pub mod failpoints;
 pub mod input;
+pub mod ops;
 pub mod replay;
 pub mod report;
 pub mod runs;

@@ -1,10 +1,11 @@
 //! `coordinator serve`: a cluster that lives on.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use millefeuille_worker::ops::Listen;
 use millefeuille_worker::process::{self, LogFormat, exit};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
@@ -13,6 +14,7 @@ use tracing::info;
 use super::settings::Settings;
 use super::{Failed, Result, runtime};
 use crate::cluster::{Cluster, Config, Input};
+use crate::ops;
 
 /// Serve a cluster: workers join and leave, jobs queue, results stay queryable
 #[derive(Clone, Debug, ClapArgs)]
@@ -21,6 +23,14 @@ pub(super) struct Args {
     /// The address to listen on
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_LISTEN", default_value = "127.0.0.1:7070", value_parser = process::address)]
     listen: String,
+    /// The address of the ops port, for probes and metrics (/livez, /readyz, /metrics), or `off`
+    #[arg(
+        long,
+        value_name = "HOST:PORT|off",
+        env = "MILLEFEUILLE_OPS_LISTEN",
+        default_value = "127.0.0.1:7071"
+    )]
+    ops_listen: Listen,
     /// A job to begin with
     #[arg(long, value_name = "JOB.toml", env = "MILLEFEUILLE_JOB")]
     job: Option<PathBuf>,
@@ -68,21 +78,11 @@ fn read_job(path: &Path) -> Result<String> {
     Ok(millefeuille_core::job::Job::parse(&path.display().to_string(), &text)?.to_toml())
 }
 
-/// Why this address can't be listened on, and what to do about it.
-fn cannot_listen(address: &str, error: &io::Error) -> Failed {
-    let remedy = match error.kind() {
-        ErrorKind::AddrInUse => {
-            "another process listens there: end it, or name another port; 0 takes a free one"
-        }
-        ErrorKind::AddrNotAvailable => "this machine does not have the address: name one that it has",
-        ErrorKind::PermissionDenied => "ports below 1024 are not for everybody: name a higher one",
-        _ => "expected host:port, such as 127.0.0.1:7070",
-    };
-    Failed::new(exit::NOT_ALLOWED, format!("--listen {address}: cannot listen: {error} ({remedy})"))
-}
-
 async fn serve(args: Args, job: Option<String>) -> Result {
-    let cannot = |error: io::Error| cannot_listen(&args.listen, &error);
+    let cannot = |error: io::Error| {
+        let message = process::cannot_listen("--listen", &args.listen, &error, "name another port");
+        Failed::new(exit::NOT_ALLOWED, message)
+    };
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     if !address.ip().is_loopback() {
@@ -98,6 +98,7 @@ async fn serve(args: Args, job: Option<String>) -> Result {
             "--insecure: whoever reaches {address} can use this cluster, and nothing is encrypted"
         );
     }
+    let ops_port = args.ops_listen.bind().map_err(|message| Failed::new(exit::NOT_ALLOWED, message))?;
     let mut config = Config::new(args.runs_dir);
     args.settings.apply(&mut config);
     config.control.expected_workers = config.control.min_workers;
@@ -109,6 +110,12 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     config.job_key = job.as_ref().map(|(key, _)| key.clone());
     let cluster = Cluster::new(config);
     let handle = cluster.handle();
+    // Whatever else counts something registers it here.
+    let registry = ops::registry(cluster.view());
+    let router = ops::router(cluster.view(), registry);
+    let ops_server = ops_port.map(|port| port.serve(router)).transpose();
+    let ops_server = ops_server
+        .map_err(|error| Failed::new(exit::UNEXPECTED, format!("cannot serve the ops port: {error}")))?;
     info!("listening on {address}; workers join with: worker --coordinator {address}");
     if let Some((client_key, job_toml)) = job {
         let (reply, answer) = tokio::sync::oneshot::channel();
@@ -122,5 +129,9 @@ async fn serve(args: Args, job: Option<String>) -> Result {
         });
     }
     let served = cluster.run(listener, process::told_to_stop()).await;
+    // Open to the end, so that whoever asks meanwhile hears that it stops.
+    if let Some(server) = ops_server {
+        server.end();
+    }
     served.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))
 }
