@@ -1,6 +1,7 @@
 //! The ops port, as those use it who keep processes running: probes, metrics, and clients that mean no good.
 
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use millefeuille_proto::v1;
@@ -27,7 +28,7 @@ fn small() -> Home {
 
 fn long() -> Home {
     let home = small();
-    let job = std::fs::read_to_string(home.path("small.toml")).unwrap();
+    let job = std::fs::read_to_string(home.path("small.toml")).expect("the job is there");
     home.write("small.toml", job.replace("epochs = 3", "epochs = 100000"));
     home
 }
@@ -156,6 +157,27 @@ fn a_worker_is_ready_while_it_is_in_a_session() {
     assert_eq!(port.probe("/livez").0, 200);
     visit.say(Down::Goodbye(v1::Goodbye { reason: "nothing is owed".into() }));
     worker.wait().with_code(0);
+}
+
+#[test]
+fn a_worker_that_starts_itself_again_keeps_its_port() {
+    let home = Home::new();
+    let mut coordinator = RawCoordinator::default();
+    let settings = format!("--coordinator {} --ops-listen {}", coordinator.address(), closed_port());
+    let mut worker = home.worker(&settings).start();
+    let port = Port::of(&mut worker);
+    let visit = coordinator.visit();
+    port.answers("/readyz", 200);
+    let native = visit.hello.arithmetic.clone().unwrap().kernel;
+    let other = if native == "Haswell" { "Sandybridge" } else { "Haswell" };
+
+    visit.say(Down::UseKernel(v1::UseKernel { kernel: other.into() }));
+
+    let visit = coordinator.visit();
+    assert_eq!(visit.hello.started_for, other);
+    until("the same port is open again", || TcpStream::connect(&port.0).ok());
+    port.answers("/readyz", 200);
+    assert!(metrics(&port).series().any(|series| series.contains(&format!("blas_kernel=\"{other}\""))));
 }
 
 #[test]

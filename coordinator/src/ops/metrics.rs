@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use millefeuille_core::control::Role;
 use millefeuille_proto::v1;
 use millefeuille_worker::ops::{Page, table};
 use prometheus_client::registry::Registry;
@@ -29,12 +30,13 @@ pub fn registry(view: View) -> Registry {
     })
 }
 
-const WORKER_STATES: [&str; 5] = ["idle", "fetching", "computing", "draining", "spare"];
+const ROLES: [Role; 5] = [Role::Idle, Role::Fetching, Role::Computing, Role::Draining, Role::Spare];
 
 fn workers(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let workers = &status.workers;
     let in_state = |state: &str| workers.iter().filter(|worker| worker.state == state).count();
-    let by_state = WORKER_STATES.map(|state| (state, in_state(state)));
+    let roles = ROLES.map(|role| role.to_string());
+    let by_state = roles.iter().map(|role| (role.as_str(), in_state(role)));
     page.gauges("workers", "Workers in the cluster, by what they do", "state", by_state)?;
     let slots: u64 = workers.iter().map(|worker| u64::from(worker.slots)).sum();
     page.gauge("slots", "Pieces that all workers together compute at once", slots)
