@@ -110,7 +110,7 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     config.job_key = job.as_ref().map(|(key, _)| key.clone());
     let cluster = Cluster::new(config);
     let handle = cluster.handle();
-    // Whatever else counts something registers it here.
+    // Who else counts something registers it here, before anybody asks.
     let registry = ops::registry(cluster.view());
     let router = ops::router(cluster.view(), registry);
     let ops_server = ops_port.map(|port| port.serve(router)).transpose();
