@@ -1,7 +1,7 @@
 //! The ops port: plain HTTP/1.1 for those who keep a process running.
 //!
 //! `/livez` says whether the process is worth keeping, `/readyz` whether it can be of use now, `/metrics` what it has
-//! counted. Whoever has a [`Health`] gets all three by [`probes`]; [`Listener::serve`] serves any router, so that
+//! counted. Whoever has a [`Health`] gets all three by [`probes()`]; [`Listener::serve`] serves any router, so that
 //! there is room for more on the same port.
 //!
 //! The port is served by a thread of its own, with a runtime of its own. A probe is answered while the process
@@ -159,6 +159,8 @@ async fn serve(listener: &TcpListener, router: &Router, mut stopped: oneshot::Re
             },
         };
         connections.add(tokio::spawn(connection(stream, router.clone(), &graceful)).abort_handle());
+        // Its turn comes before that of those who may push it out: most have asked by now, and are answered at once.
+        tokio::task::yield_now().await;
     }
     // Who has not asked by now is not waited for.
     let _ = tokio::time::timeout(LAST_ANSWERS, graceful.shutdown()).await;
