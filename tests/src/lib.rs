@@ -13,6 +13,7 @@
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
 //! - [`chaos`]: whatever can happen, from a seed.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
+//! - [`engine`]: clusters of containers, on a real engine.
 //!
 //! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
 //!
@@ -22,6 +23,7 @@
 pub mod chaos;
 pub mod cluster;
 pub mod data;
+pub mod engine;
 pub mod home;
 pub mod process;
 pub mod proxy;
