@@ -57,6 +57,11 @@ impl Home {
         self.program("worker", arguments)
     }
 
+    /// Makes certificates for every role, in `certs`.
+    pub fn certificates(&self) {
+        self.coordinator("certs init certs").succeeds();
+    }
+
     fn program(&self, program: &str, arguments: &str) -> Call {
         let call = self.call(&binary(program), arguments);
         Call { line: format!("{program} {arguments}"), ..call }
