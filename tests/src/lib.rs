@@ -16,6 +16,7 @@
 //! - [`peers`]: programs of other people.
 //! - [`siege`]: whoever wants to harm a coordinator.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
+//! - [`engine`]: clusters of containers, on a real engine.
 //!
 //! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
 //!
@@ -26,6 +27,7 @@
 pub mod chaos;
 pub mod cluster;
 pub mod data;
+pub mod engine;
 pub mod exposition;
 pub mod home;
 pub mod http;
