@@ -2,6 +2,7 @@
 //!
 //! - [`cli`]: the commands, one file a subcommand.
 //! - [`cluster`]: the services and the driver of a running cluster.
+//! - [`door`]: who gets in, and what they may ask for.
 //! - [`runs`]: run directories.
 //! - [`see`]: progress, tables, charts, pictures.
 //! - [`replay`] and [`verify`]: a run computed again, and compared with what it says.
@@ -12,6 +13,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod data;
+pub mod door;
 pub mod failpoints;
 pub mod input;
 pub mod replay;

@@ -5,6 +5,7 @@
 //! a peer sent is checked.
 
 pub mod convert;
+pub mod tls;
 pub mod wire;
 
 /// The generated messages, clients and servers of package `millefeuille.v1`.

@@ -38,7 +38,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// The same where bulk data may be in the way.
 const BULK_PONG_WITHIN: Duration = Duration::from_secs(60);
 /// For what is below HTTP/2, and for routers that forget idle connections.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+pub(crate) const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A server with the project's HTTP/2 settings.
 pub fn server() -> Server {

@@ -13,6 +13,7 @@
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
 //! - [`chaos`]: whatever can happen, from a seed.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
+//! - [`manifests`]: what Kubernetes is told, typed and held against the programs.
 //!
 //! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
 //!
@@ -23,6 +24,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod data;
 pub mod home;
+pub mod manifests;
 pub mod process;
 pub mod proxy;
 pub mod raw_cluster;

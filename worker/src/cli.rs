@@ -1,6 +1,7 @@
 //! The command line of `worker`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ pub struct Args {
     /// The coordinator's address
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR", value_parser = process::address)]
     pub coordinator: String,
+    /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: nothing is encrypted]
+    #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_TLS")]
+    pub tls: Option<PathBuf>,
     /// Pieces computed at once [default: the number of cores]
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     pub slots: Option<u32>,
@@ -45,7 +49,7 @@ pub struct Args {
 
 const EXAMPLES: &str = "Examples:
   worker --coordinator 127.0.0.1:7070
-  worker --coordinator coordinator:7070 --slots 2
+  worker --coordinator coordinator:7070 --tls certs/worker --slots 2
 
 Told to stop (SIGTERM, Ctrl-C), it finishes what it was asked for and leaves; told
 again, it ends at once.
@@ -81,6 +85,7 @@ fn work(args: Args) -> ExitCode {
     }
     let config = Config {
         coordinator: args.coordinator,
+        tls: args.tls,
         slots: args.slots.unwrap_or_else(process::cores),
         token: args.token,
         connect_timeout: args.connect_timeout,

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use millefeuille_core::blas;
+use millefeuille_proto::tls::{self, Dialer};
 use millefeuille_proto::{PROTOCOL_VERSION, v1, wire};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -29,12 +30,13 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
         Ok(kept) => kept,
         Err(error) => return End::Failed(format!("cannot start {} threads: {error}", config.slots)),
     };
+    let dialer = Dialer::new(config.tls.clone());
     let mut spell = Spell::new();
     loop {
         let begun = Instant::now();
         let attempt = async {
             let opened = tokio::select! {
-                opened = open(&config) => opened?,
+                opened = open(&config, &dialer) => opened?,
                 () = &mut shutdown => return Ok(End::Stopped),
             };
             session(&config, opened, &mut kept, shutdown.as_mut()).await
@@ -43,11 +45,14 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
             Ok(end) => return end,
             Err(status) => status,
         };
+        if let Some(reason) = dialer.refusal() {
+            return End::Refused(reason);
+        }
         if is_refusal(&status) {
             return End::Refused(format!(
                 "{} does not let this worker in: {}",
                 config.coordinator,
-                status.message()
+                reason(&status)
             ));
         }
         let was_in = std::mem::take(&mut kept.welcomed);
@@ -72,21 +77,21 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
 }
 
 /// Connects and says hello. Whoever listens and never answers is no coordinator.
-async fn open(config: &Config) -> Result<Opened, Status> {
-    let (channel, heartbeats) = connect(config).await?;
+async fn open(config: &Config, dialer: &Dialer) -> Result<Opened, Status> {
+    let (channel, heartbeats) = connect(config, dialer).await?;
     let opened = Opened::new(hello(config), channel, heartbeats);
     let opened = tokio::time::timeout(config.connect_timeout, opened);
     opened.await.map_err(|_| Status::unavailable("it does not answer"))?
 }
 
 /// Two connections: bulk data must not delay heartbeats.
-async fn connect(config: &Config) -> Result<(Channel, Channel), Status> {
-    let address = format!("http://{}", config.coordinator);
-    let endpoint =
-        Endpoint::from_shared(address).map_err(|error| Status::invalid_argument(error.to_string()))?;
+async fn connect(config: &Config, dialer: &Dialer) -> Result<(Channel, Channel), Status> {
+    let endpoint = dialer.endpoint(&config.coordinator);
+    let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
     let endpoint = endpoint.connect_timeout(config.connect_timeout);
     let connect = async |endpoint: Endpoint| {
-        endpoint.connect().await.map_err(|error| Status::unavailable(process::root_cause(&error)))
+        let connected = dialer.connect(endpoint).await;
+        connected.map_err(|error| Status::unavailable(process::root_cause(&error)))
     };
     Ok((connect(wire::bulk_endpoint(endpoint.clone())).await?, connect(wire::endpoint(endpoint)).await?))
 }
@@ -114,6 +119,9 @@ fn is_refusal(status: &Status) -> bool {
 }
 
 fn reason(status: &Status) -> String {
+    if tls::asks_for_tls(status) {
+        return "it asks for TLS: name the directory of a certificate with --tls".into();
+    }
     if status.message().is_empty() { status.code().to_string() } else { status.message().to_string() }
 }
 

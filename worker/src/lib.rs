@@ -22,6 +22,7 @@ mod shards;
 pub mod usage;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use connect::run;
@@ -31,6 +32,8 @@ pub use connect::run;
 pub struct Config {
     /// The coordinator's address, `host:port`.
     pub coordinator: String,
+    /// The directory of its certificate; without one, nothing is encrypted.
+    pub tls: Option<PathBuf>,
     /// Pieces computed at once.
     pub slots: u32,
     /// The token of a cluster that asks for one.

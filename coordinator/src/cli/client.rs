@@ -1,8 +1,10 @@
 //! The way to a running cluster, for the commands that ask it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use millefeuille_proto::tls::{self, Dialer};
 use millefeuille_proto::v1::cluster_client::ClusterClient;
 use millefeuille_proto::{v1, wire};
 use millefeuille_worker::backoff::Backoff;
@@ -19,6 +21,9 @@ pub(super) struct ClusterArgs {
     /// The coordinator's address
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER", value_parser = process::address)]
     pub(super) cluster: String,
+    /// The directory of a certificate to ask it with: ca.crt, tls.crt, tls.key
+    #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_CLUSTER_TLS")]
+    pub(super) tls: Option<PathBuf>,
     /// How long to try to reach it, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds)]
     pub(super) connect_timeout: Duration,
@@ -40,15 +45,21 @@ impl ClusterArgs {
                 format!("--cluster {}: {} (expected host:port)", self.cluster, process::root_cause(&error)),
             )
         };
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.cluster)).map_err(unusable)?;
+        let dialer = Dialer::new(self.tls.clone());
+        let endpoint = dialer.endpoint(&self.cluster).map_err(unusable)?;
         let endpoint = wire::endpoint(endpoint).connect_timeout(ATTEMPT_TIMEOUT);
         let deadline = Instant::now() + self.connect_timeout;
         let mut backoff = Backoff::new();
         loop {
             let limit = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
-            let reason = match tokio::time::timeout_at(limit, attempt(&endpoint)).await {
+            let attempt = tokio::time::timeout_at(limit, attempt(&dialer, &endpoint)).await;
+            if let Some(reason) = dialer.refusal() {
+                return Err(Failed::new(exit::NOT_ALLOWED, reason));
+            }
+            let reason = match attempt {
                 Ok(Ok(client)) => return Ok(client),
-                Ok(Err(reason)) => reason,
+                Ok(Err(Fault::Refused(failed))) => return Err(failed),
+                Ok(Err(Fault::Absent(reason))) => reason,
                 Err(_) => "no answer".to_string(),
             };
             let wait = backoff.next_wait();
@@ -66,13 +77,27 @@ impl ClusterArgs {
     }
 }
 
+/// Why an attempt gave no client.
+enum Fault {
+    /// Nobody is there who can be asked; the next attempt may find one.
+    Absent(String),
+    /// It is there, and does not answer this client.
+    Refused(Failed),
+}
+
 /// Connects once. Whoever only listens is no coordinator: it has to answer too.
-async fn attempt(endpoint: &Endpoint) -> Result<Client, String> {
-    let channel = endpoint.connect().await.map_err(|error| process::root_cause(&error))?;
+async fn attempt(dialer: &Dialer, endpoint: &Endpoint) -> Result<Client, Fault> {
+    let connected = dialer.connect(endpoint.clone()).await;
+    let channel = connected.map_err(|error| Fault::Absent(process::root_cause(&error)))?;
     let mut client = ClusterClient::new(channel);
     match client.list_jobs(v1::ListJobsRequest {}).await {
         Ok(_) => Ok(client),
-        Err(status) => Err(status.message().to_string()),
+        Err(status) if tls::asks_for_tls(&status) => {
+            let message = "the coordinator asks for TLS: name the directory of a certificate with --tls";
+            Err(Fault::Refused(Failed::new(exit::NOT_ALLOWED, message)))
+        }
+        Err(status) if status.code() == Code::PermissionDenied => Err(Fault::Refused(status.into())),
+        Err(status) => Err(Fault::Absent(status.message().to_string())),
     }
 }
 

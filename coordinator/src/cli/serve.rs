@@ -1,10 +1,13 @@
 //! `coordinator serve`: a cluster that lives on.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use millefeuille_proto::tls::date;
 use millefeuille_worker::process::{self, LogFormat, exit};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
@@ -13,6 +16,7 @@ use tracing::info;
 use super::settings::Settings;
 use super::{Failed, Result, runtime};
 use crate::cluster::{Cluster, Config, Input};
+use crate::door::Certificate;
 
 /// Serve a cluster: workers join and leave, jobs queue, results stay queryable
 #[derive(Clone, Debug, ClapArgs)]
@@ -32,6 +36,9 @@ pub(super) struct Args {
     /// How long a job waits for enough workers, in seconds [default: without limit]
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", value_parser = process::seconds, allow_negative_numbers = true)]
     wait_workers: Option<Duration>,
+    /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: nothing is encrypted]
+    #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_TLS")]
+    tls: Option<PathBuf>,
     /// Listen on an address that others can reach, without encryption
     #[arg(long, env = "MILLEFEUILLE_INSECURE")]
     insecure: bool,
@@ -43,6 +50,7 @@ pub(super) struct Args {
 const EXAMPLES: &str = "Examples:
   coordinator serve --listen 127.0.0.1:7070
   coordinator serve --job jobs/article.toml --min-workers 2
+  coordinator serve --listen 0.0.0.0:7070 --tls certs/coordinator
 
 A port of 0 picks a free one; the log says which.";
 
@@ -81,24 +89,38 @@ fn cannot_listen(address: &str, error: &io::Error) -> Failed {
     Failed::new(exit::NOT_ALLOWED, format!("--listen {address}: cannot listen: {error} ({remedy})"))
 }
 
+/// The certificate in this directory.
+fn certificate(directory: Option<&Path>) -> Result<Option<Arc<Certificate>>> {
+    let Some(directory) = directory else { return Ok(None) };
+    let read = Certificate::read(directory);
+    let certificate = read.map_err(|message| Failed::new(exit::NOT_ALLOWED, format!("--tls: {message}")))?;
+    info!("TLS 1.3 for peers with a certificate; its own is valid until {}", date(certificate.not_after()));
+    Ok(Some(Arc::new(certificate)))
+}
+
+/// An address that others can reach, in plain text: only for those who say so.
+fn in_the_open(listen: &str, address: SocketAddr, insecure: bool) -> Result {
+    if !insecure {
+        let message = format!(
+            "--listen {listen}: others can reach this address, and nothing is encrypted: name a certificate's \
+             directory with --tls (coordinator certs init makes one), listen on 127.0.0.1, or say --insecure if the \
+             network is yours alone"
+        );
+        return Err(Failed::new(exit::NOT_ALLOWED, message));
+    }
+    tracing::warn!("--insecure: whoever reaches {address} can use this cluster, and nothing is encrypted");
+    Ok(())
+}
+
 async fn serve(args: Args, job: Option<String>) -> Result {
     let cannot = |error: io::Error| cannot_listen(&args.listen, &error);
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
-    if !address.ip().is_loopback() {
-        if !args.insecure {
-            let message = format!(
-                "--listen {}: others can reach this address, and nothing is encrypted yet: \
-                 listen on 127.0.0.1, or say --insecure if the network is yours alone",
-                args.listen
-            );
-            return Err(Failed::new(exit::NOT_ALLOWED, message));
-        }
-        tracing::warn!(
-            "--insecure: whoever reaches {address} can use this cluster, and nothing is encrypted"
-        );
-    }
     let mut config = Config::new(args.runs_dir);
+    config.door.certificate = certificate(args.tls.as_deref())?;
+    if config.door.certificate.is_none() && !address.ip().is_loopback() {
+        in_the_open(&args.listen, address, args.insecure)?;
+    }
     args.settings.apply(&mut config);
     config.control.expected_workers = config.control.min_workers;
     config.control.wait_workers = args.wait_workers;
@@ -109,7 +131,8 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     config.job_key = job.as_ref().map(|(key, _)| key.clone());
     let cluster = Cluster::new(config);
     let handle = cluster.handle();
-    info!("listening on {address}; workers join with: worker --coordinator {address}");
+    let tls = if args.tls.is_some() { " --tls DIR" } else { "" };
+    info!("listening on {address}; workers join with: worker --coordinator {address}{tls}");
     if let Some((client_key, job_toml)) = job {
         let (reply, answer) = tokio::sync::oneshot::channel();
         handle.send(Input::Submit { job_toml, client_key, reply }).await;

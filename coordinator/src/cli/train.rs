@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// Train on the cluster of this coordinator
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER", value_parser = process::address)]
     cluster: Option<String>,
+    /// With --cluster: the directory of a certificate to ask it with: ca.crt, tls.crt, tls.key
+    #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_CLUSTER_TLS")]
+    tls: Option<PathBuf>,
     /// How long to try to reach it, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds, allow_negative_numbers = true)]
     connect_timeout: Duration,
@@ -212,7 +215,7 @@ fn of_the_run(args: &Args, given: &Given) -> Option<Result<Job>> {
 
 fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {
     process::start_log(args.log_format, "warn");
-    let cluster = ClusterArgs { cluster, connect_timeout: args.connect_timeout };
+    let cluster = ClusterArgs { cluster, tls: args.tls.clone(), connect_timeout: args.connect_timeout };
     runtime()?.block_on(async {
         let mut client = cluster.connect().await?;
         let job_id = submit(&mut client, job, args.connect_timeout).await?;
@@ -343,7 +346,7 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let cluster = tokio::spawn(cluster.run(listener, async move { _ = stopped.await }));
-    let own = ClusterArgs { cluster: address.to_string(), connect_timeout: args.connect_timeout };
+    let own = ClusterArgs { cluster: address.to_string(), tls: None, connect_timeout: args.connect_timeout };
     let begin = async {
         let mut client = own.connect().await?;
         let job_id = submit(&mut client, &job, args.connect_timeout).await?;

@@ -66,7 +66,8 @@ impl Local {
         command.args(["--slots", &self.slots.to_string(), "--exit-with-parent"]);
         command.args(["--log-format", if self.json_log { "json" } else { "text" }]);
         command.env("MILLEFEUILLE_TOKEN", &self.token).env(process::STARTED_FOR, self.kernel.to_string());
-        command.env_remove(process::INSTANCE);
+        // Between the two, on this machine, nothing is encrypted, whatever this process was started with.
+        command.env_remove(process::INSTANCE).env_remove("MILLEFEUILLE_TLS");
         if std::env::var_os("MILLEFEUILLE_LOG").is_none() {
             command.env("MILLEFEUILLE_LOG", "warn");
         }

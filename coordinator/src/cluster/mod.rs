@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use messages::Input;
 use millefeuille_core::control;
 use millefeuille_proto::v1::cluster_server::ClusterServer;
 use millefeuille_proto::v1::worker_server::WorkerServer;
@@ -33,10 +34,8 @@ use millefeuille_proto::{DESCRIPTORS, wire};
 use millefeuille_worker::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::TcpListenerStream;
 
-pub use messages::Input;
-
+use crate::door::Door;
 use crate::runs::RunDir;
 use driver::Driver;
 use messages::{Outbox, Serving};
@@ -62,6 +61,8 @@ pub struct Config {
     pub first_run: Option<RunDir>,
     /// What workers must know to be let in.
     pub token: Option<String>,
+    /// Who gets in at all.
+    pub door: Door,
     /// Jobs that may wait in the queue.
     pub max_queued: usize,
 }
@@ -91,6 +92,7 @@ impl Config {
             job_key: None,
             first_run: None,
             token: None,
+            door: Door::default(),
             max_queued: 1024,
         }
     }
@@ -120,6 +122,7 @@ pub struct Cluster {
     driver: Driver,
     handle: Handle,
     services: Services,
+    door: Door,
 }
 
 struct Services {
@@ -144,8 +147,9 @@ impl Cluster {
             token: config.token.clone(),
             incarnation: config.control.incarnation,
         };
+        let door = config.door.clone();
         let driver = Driver::new(config, handle.clone(), inbox, status_sender, serving_sender);
-        Self { driver, handle, services }
+        Self { driver, handle, services, door }
     }
 
     /// The way into the driver.
@@ -158,12 +162,12 @@ impl Cluster {
     /// # Errors
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
-        let Self { mut driver, handle, services } = self;
+        let Self { mut driver, handle, services, door } = self;
         // Before anybody can ask: a follower that comes back must find its job.
         driver.find_runs();
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
-        let mut server = tokio::spawn(serve(listener, services, handle.clone(), stopped));
+        let mut server = tokio::spawn(serve(listener, door, services, handle.clone(), stopped));
         tokio::select! {
             () = shutdown => {}
             ended = &mut server => return ended?,
@@ -189,6 +193,7 @@ impl Cluster {
 
 async fn serve(
     listener: TcpListener,
+    door: Door,
     services: Services,
     handle: Handle,
     mut stopped: watch::Receiver<bool>,
@@ -203,17 +208,16 @@ async fn serve(
     };
     let cluster = cluster_service::ClusterService::new(handle, services.status.clone());
     let worker = worker_service::WorkerService::new(services);
-    let incoming = TcpListenerStream::new(listener);
-    let incoming = tokio_stream::StreamExt::map(incoming, |stream| {
-        stream.inspect(|stream| _ = stream.set_nodelay(true))
-    });
     wire::server()
+        .layer(door.roles())
         .add_service(health_service)
         .add_service(reflect().build_v1()?)
         .add_service(reflect().build_v1alpha()?)
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(wire::MESSAGE_BYTES))
         .add_service(WorkerServer::new(worker).max_decoding_message_size(wire::MESSAGE_BYTES))
-        .serve_with_incoming_shutdown(incoming, async move { _ = stopped.wait_for(|&stopped| stopped).await })
+        .serve_with_incoming_shutdown(door.open(listener), async move {
+            _ = stopped.wait_for(|&stopped| stopped).await
+        })
         .await?;
     Ok(())
 }

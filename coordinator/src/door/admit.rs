@@ -1,0 +1,287 @@
+//! From a socket to a connection on which HTTP/2 has begun.
+
+use std::io::{self, Cursor};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use millefeuille_proto::tls::{self, Role};
+use rustls::{CertificateError, Error as TlsError};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::roles::Peer;
+use super::{Certificate, Reason};
+
+/// What HTTP/2 begins with ([RFC 9113, 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What TLS begins with: a record of the handshake.
+const TLS_HANDSHAKE: u8 = 22;
+/// The answer in TLS where there is none: the fatal alert `handshake_failure`.
+const TLS_ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
+/// How long somebody who was turned away may take to read why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why somebody is turned away, for the counts and for the log.
+type Refusal = (Reason, String);
+
+/// Finds out who connects. None if it has left again without a word, as probes of a port do.
+pub(super) async fn admit(
+    stream: TcpStream,
+    address: SocketAddr,
+    certificate: Option<&Certificate>,
+    place: OwnedSemaphorePermit,
+) -> Result<Option<Connection>, Refusal> {
+    let _ = stream.set_nodelay(true);
+    let mut first = [0; 3];
+    let Ok(seen @ 1..) = stream.peek(&mut first).await else { return Ok(None) };
+    let speaks_tls = first[0] == TLS_HANDSHAKE;
+    let (mut stream, role) = match certificate {
+        Some(certificate) if speaks_tls => {
+            let acceptor = TlsAcceptor::from(certificate.current());
+            let stream = acceptor.accept(stream).await.map_err(|error| in_words(&error))?;
+            let role = role(&stream);
+            (Transport::Tls(Box::new(stream)), role)
+        }
+        Some(_) => {
+            let http2 = PREFACE.starts_with(&first[..seen]);
+            last_words(stream, if http2 { http2_asks_for_tls() } else { http1(ASKS_FOR_TLS) }).await;
+            return Err((Reason::Plaintext, "it speaks plain text, and this port asks for TLS".into()));
+        }
+        None if speaks_tls => {
+            last_words(stream, TLS_ALERT.to_vec()).await;
+            return Err((Reason::Tls, "it speaks TLS, and this coordinator serves without --tls".into()));
+        }
+        None => (Transport::Plain(stream), None),
+    };
+    match preface(&mut stream).await {
+        Ok(Some(_)) => {}
+        Ok(None) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            last_words(stream, http1(SPEAKS_GRPC)).await;
+            return Err((Reason::NotHttp2, "it does not speak HTTP/2, as gRPC does".into()));
+        }
+        Err(error) => return Err(in_words(&error)),
+    }
+    let peer = Peer { address, encrypted: certificate.is_some(), role };
+    Ok(Some(Connection { begun: Cursor::new(PREFACE), stream, peer, _place: place }))
+}
+
+/// Reads what HTTP/2 begins with. None at the end of the stream.
+async fn preface(stream: &mut Transport) -> io::Result<Option<()>> {
+    let mut begun = [0; PREFACE.len()];
+    let mut read = 0;
+    while read < begun.len() {
+        match stream.read(&mut begun[read..]).await? {
+            0 => return Ok(None),
+            more => read += more,
+        }
+        if begun[..read] != PREFACE[..read] {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+    }
+    Ok(Some(()))
+}
+
+fn role(stream: &TlsStream<TcpStream>) -> Option<Role> {
+    stream.get_ref().1.peer_certificates()?.first().and_then(Role::of_certificate)
+}
+
+const ASKS_FOR_TLS: &str = "this coordinator asks for TLS 1.3 and a certificate";
+const SPEAKS_GRPC: &str = "this port speaks gRPC; probes and metrics have a port of their own (--ops-listen)";
+
+/// An empty SETTINGS frame, and a GOAWAY frame with the code `INADEQUATE_SECURITY`.
+fn http2_asks_for_tls() -> Vec<u8> {
+    let length = u8::try_from(8 + ASKS_FOR_TLS.len()).expect("a short text");
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let goaway =
+        [0, 0, length, 7, 0, 0, 0, 0, 0, /* last stream */ 0, 0, 0, 0, /* code */ 0, 0, 0, 12];
+    [&settings[..], &goaway, ASKS_FOR_TLS.as_bytes()].concat()
+}
+
+fn http1(reason: &str) -> Vec<u8> {
+    let length = reason.len() + 1;
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{reason}\n"
+    )
+    .into_bytes()
+}
+
+/// Says why, and waits until the other side has closed: a socket that is closed with something unread takes back
+/// what was said.
+async fn last_words(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: Vec<u8>) {
+    let said = async {
+        stream.write_all(&words).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 1024];
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, said).await;
+}
+
+/// Why a handshake failed.
+fn in_words(error: &io::Error) -> Refusal {
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) else {
+        return (Reason::Handshake, format!("it left in the middle of the handshake ({error})"));
+    };
+    match tls {
+        TlsError::NoCertificatesPresented => (Reason::NoCertificate, "it shows no certificate".into()),
+        TlsError::InvalidCertificate(trouble) => {
+            (reason(trouble), format!("its certificate {}", tls::certificate_trouble(trouble)))
+        }
+        TlsError::PeerIncompatible(_) => (Reason::OldTls, "it does not offer TLS 1.3".into()),
+        TlsError::AlertReceived(alert) => match tls::refused_for(*alert) {
+            Some(words) => {
+                (Reason::Distrusted, format!("it does not accept this coordinator's certificate: {words}"))
+            }
+            None => (Reason::Handshake, format!("it broke the handshake off: {alert:?}")),
+        },
+        TlsError::InvalidMessage(_) => (Reason::Handshake, "it does not speak TLS".into()),
+        other => (Reason::Handshake, format!("the handshake failed: {other}")),
+    }
+}
+
+fn reason(trouble: &CertificateError) -> Reason {
+    match trouble {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Reason::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Reason::NotYetValid,
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Reason::UnknownIssuer,
+        _ => Reason::BadCertificate,
+    }
+}
+
+/// A connection of somebody who got in; its place is free again when it is dropped.
+#[derive(Debug)]
+pub struct Connection {
+    /// What was read already to see that it is HTTP/2.
+    begun: Cursor<&'static [u8; 24]>,
+    stream: Transport,
+    peer: Peer,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+#[derive(Debug)]
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Does the same with either kind of stream.
+macro_rules! either {
+    ($stream:expr, $inner:ident => $do:expr) => {
+        match $stream {
+            Transport::Plain($inner) => $do,
+            Transport::Tls($inner) => $do,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(&mut *self, stream => Pin::new(stream).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(&mut *self, stream => Pin::new(stream).poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(&mut *self, stream => Pin::new(stream).poll_write_vectored(context, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        either!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(&mut *self, stream => Pin::new(stream).poll_flush(context))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(&mut *self, stream => Pin::new(stream).poll_shutdown(context))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.begun.position() < PREFACE.len() as u64 {
+            return Pin::new(&mut self.begun).poll_read(context, buffer);
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frames_have_the_lengths_that_they_announce() {
+        let frames = http2_asks_for_tls();
+        assert_eq!(frames[..9], [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let announced = usize::from(frames[11]);
+        assert_eq!(frames.len(), 9 + 9 + announced);
+    }
+}

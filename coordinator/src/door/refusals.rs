@@ -1,0 +1,165 @@
+//! Whom the door has turned away: a line in the log, and counts.
+//!
+//! A flood must not fill the disk. The first of a kind is a line at once; those like it within [`QUIET`] are
+//! counted, and become one line at its end.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tracing::warn;
+
+/// Between two lines about the same kind.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Why somebody is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Shows no certificate.
+    NoCertificate,
+    /// Shows one that has expired.
+    Expired,
+    /// Shows one that is not valid yet.
+    NotYetValid,
+    /// Shows one of another CA.
+    UnknownIssuer,
+    /// Shows one that can't be used for another reason.
+    BadCertificate,
+    /// Does not accept the coordinator's certificate.
+    Distrusted,
+    /// Its role does not allow what it asks for.
+    Role,
+    /// Speaks plain text where TLS is spoken.
+    Plaintext,
+    /// Speaks TLS where plain text is spoken.
+    Tls,
+    /// Offers no TLS 1.3.
+    OldTls,
+    /// The handshake failed for another reason.
+    Handshake,
+    /// Does not speak HTTP/2.
+    NotHttp2,
+    /// Says too little in too long a time.
+    Slow,
+    /// Waits among too many others.
+    Crowded,
+    /// All places inside are taken.
+    Full,
+}
+
+impl Reason {
+    /// A word for it, for metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::BadCertificate => "bad_certificate",
+            Self::Distrusted => "distrusted",
+            Self::Role => "role",
+            Self::Plaintext => "plaintext",
+            Self::Tls => "tls",
+            Self::OldTls => "old_tls",
+            Self::Handshake => "handshake",
+            Self::NotHttp2 => "not_http2",
+            Self::Slow => "slow",
+            Self::Crowded => "crowded",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// The counts, by reason.
+#[derive(Debug, Default)]
+pub struct Refusals(Mutex<BTreeMap<Reason, Count>>);
+
+#[derive(Debug, Default)]
+struct Count {
+    total: u64,
+    /// Since the last line; none while no line was written lately.
+    unsaid: Option<u64>,
+}
+
+impl Refusals {
+    /// How many were turned away, for each reason that there was.
+    pub fn totals(&self) -> Vec<(Reason, u64)> {
+        self.lock().iter().map(|(&reason, count)| (reason, count.total)).collect()
+    }
+
+    /// Somebody at this address is turned away.
+    pub fn turn_away(self: &Arc<Self>, reason: Reason, address: impl Display, message: &str) {
+        if self.count(reason) {
+            warn!("turned {address} away: {message}");
+        }
+    }
+
+    /// The oldest of those who wait is turned away.
+    pub(super) fn crowded(self: &Arc<Self>) {
+        if self.count(Reason::Crowded) {
+            warn!("turned somebody away: more than {} wait without saying who they are", super::MOST_WAITING);
+        }
+    }
+
+    /// Nobody can be let in at the moment.
+    pub(super) fn cannot_accept(self: &Arc<Self>, error: &std::io::Error) {
+        if self.count(Reason::Full) {
+            warn!("cannot accept a connection: {error}");
+        }
+    }
+
+    /// Whether there should be a line.
+    fn count(self: &Arc<Self>, reason: Reason) -> bool {
+        let mut counts = self.lock();
+        let count = counts.entry(reason).or_default();
+        count.total += 1;
+        if let Some(unsaid) = &mut count.unsaid {
+            *unsaid += 1;
+            return false;
+        }
+        count.unsaid = Some(0);
+        tokio::spawn(sum_up(Arc::downgrade(self), reason));
+        true
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Reason, Count>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says how many more there were, until there are no more.
+async fn sum_up(refusals: Weak<Refusals>, reason: Reason) {
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let Some(refusals) = refusals.upgrade() else { return };
+        let mut counts = refusals.lock();
+        let unsaid = &mut counts.entry(reason).or_default().unsaid;
+        match unsaid.take() {
+            None | Some(0) => return,
+            Some(more) => {
+                *unsaid = Some(0);
+                let seconds = QUIET.as_secs();
+                warn!("turned {more} more away like that within {seconds} s ({})", reason.name());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_is_a_line_and_a_flood_is_a_count() {
+        let refusals = Arc::new(Refusals::default());
+        assert!(refusals.count(Reason::Slow));
+        let more = (0..1000).filter(|_| refusals.count(Reason::Slow)).count();
+        assert_eq!(more, 0);
+        assert!(refusals.count(Reason::Role), "another kind has a line of its own");
+        assert_eq!(refusals.totals(), [(Reason::Role, 1), (Reason::Slow, 1001)]);
+        // One quiet time sums up, the next finds nothing to say.
+        tokio::time::sleep(QUIET * 2 + Duration::from_millis(1)).await;
+        assert!(refusals.count(Reason::Slow), "after a quiet time it is news again");
+    }
+}

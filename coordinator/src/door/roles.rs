@@ -1,0 +1,185 @@
+//! What a peer may ask for, by the role in its certificate.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::{Either, Ready, ready};
+use http::{Request, Response};
+use millefeuille_proto::tls::Role;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::{Reason, Refusals};
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// Whether it had to show a certificate.
+    pub encrypted: bool,
+    /// The role in it.
+    pub role: Option<Role>,
+}
+
+/// Whom a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// For whoever has a role.
+    Everybody,
+    /// What reads a cluster.
+    Reading,
+    /// What changes it.
+    Operating,
+    /// What workers call.
+    Working,
+}
+
+/// Methods that only read begin with one of these words. Any other is for operators, until it says otherwise here.
+const READING: [&str; 4] = ["Get", "List", "Watch", "Predict"];
+
+impl Access {
+    /// What a path such as `/millefeuille.v1.Cluster/ListJobs` takes.
+    fn to(path: &str) -> Self {
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+        match service {
+            "millefeuille.v1.Worker" => Self::Working,
+            "millefeuille.v1.Cluster" if READING.iter().any(|word| method.starts_with(word)) => Self::Reading,
+            "millefeuille.v1.Cluster" => Self::Operating,
+            // Health, reflection, and what does not exist.
+            _ => Self::Everybody,
+        }
+    }
+
+    fn allows(self, role: Role) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Reading => matches!(role, Role::Operator | Role::Reader),
+            Self::Operating => role == Role::Operator,
+            Self::Working => role == Role::Worker,
+        }
+    }
+
+    const fn whose(self) -> &'static str {
+        match self {
+            Self::Everybody => "one with a role",
+            Self::Reading => "an operator's or a reader's",
+            Self::Operating => "an operator's",
+            Self::Working => "a worker's",
+        }
+    }
+}
+
+/// Why this peer may not call this, if it may not.
+fn refused(peer: Option<&Peer>, path: &str) -> Option<String> {
+    let peer = peer.filter(|peer| peer.encrypted)?;
+    let access = Access::to(path);
+    let method = path.rsplit('/').next().unwrap_or_default();
+    match peer.role {
+        Some(role) if access.allows(role) => None,
+        Some(role) => Some(format!(
+            "a certificate with the role {role} does not allow {method}: it takes {}",
+            access.whose()
+        )),
+        None => Some(format!(
+            "the certificate has no role, and {method} takes {} (a URI such as {})",
+            access.whose(),
+            Role::Operator.uri()
+        )),
+    }
+}
+
+/// Puts [`Roles`] before a service.
+#[derive(Clone, Debug)]
+pub struct RolesLayer(Arc<Refusals>);
+
+impl RolesLayer {
+    pub(super) fn new(refusals: Arc<Refusals>) -> Self {
+        Self(refusals)
+    }
+}
+
+impl<S> Layer<S> for RolesLayer {
+    type Service = Roles<S>;
+
+    fn layer(&self, inner: S) -> Roles<S> {
+        Roles { inner, refusals: Arc::clone(&self.0) }
+    }
+}
+
+/// Lets calls through that the peer's role allows, and answers the others with `PERMISSION_DENIED`.
+#[derive(Clone, Debug)]
+pub struct Roles<S> {
+    inner: S,
+    refusals: Arc<Refusals>,
+}
+
+impl<S> Service<Request<Body>> for Roles<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<Ready<Result<Response<Body>, S::Error>>, S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>();
+        match refused(peer, request.uri().path()) {
+            None => Either::Right(self.inner.call(request)),
+            Some(message) => {
+                let address = peer.map_or_else(String::new, |peer| peer.address.to_string());
+                self.refusals.turn_away(Reason::Role, address, &message);
+                Either::Left(ready(Ok(Status::permission_denied(message).into_http())))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(role: Role) -> Vec<&'static str> {
+        let paths = [
+            "/millefeuille.v1.Worker/Session",
+            "/millefeuille.v1.Worker/FetchShard",
+            "/millefeuille.v1.Worker/Heartbeat",
+            "/millefeuille.v1.Cluster/SubmitJob",
+            "/millefeuille.v1.Cluster/CancelJob",
+            "/millefeuille.v1.Cluster/WatchJob",
+            "/millefeuille.v1.Cluster/ListJobs",
+            "/millefeuille.v1.Cluster/GetModel",
+            "/millefeuille.v1.Cluster/SomethingNew",
+            "/grpc.health.v1.Health/Check",
+        ];
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), encrypted: true, role: Some(role) };
+        let allowed = paths.into_iter().filter(|path| refused(Some(&peer), path).is_none());
+        allowed.map(|path| path.rsplit('/').next().expect("a method")).collect()
+    }
+
+    #[test]
+    fn a_role_allows_its_half_and_nothing_else() {
+        let reading = ["WatchJob", "ListJobs", "GetModel"];
+        assert_eq!(allowed(Role::Worker), ["Session", "FetchShard", "Heartbeat", "Check"]);
+        assert_eq!(
+            allowed(Role::Operator),
+            [&["SubmitJob", "CancelJob"][..], &reading, &["SomethingNew", "Check"]].concat()
+        );
+        assert_eq!(allowed(Role::Reader), [&reading[..], &["Check"]].concat());
+        assert_eq!(allowed(Role::Coordinator), ["Check"]);
+    }
+
+    #[test]
+    fn without_a_role_nothing_is_allowed_and_without_tls_everything() {
+        let mut peer = Peer { address: ([127, 0, 0, 1], 1).into(), encrypted: true, role: None };
+        assert!(refused(Some(&peer), "/grpc.health.v1.Health/Check").is_some());
+        peer.encrypted = false;
+        assert!(refused(Some(&peer), "/millefeuille.v1.Cluster/SubmitJob").is_none());
+    }
+}

@@ -1,0 +1,205 @@
+//! What a process shows to its peers, and whom it trusts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
+
+use super::{ALPN, Role, date};
+
+/// The CAs that are trusted.
+pub const CA_FILE: &str = "ca.crt";
+/// The certificate, and what leads from it to a CA.
+pub const CERTIFICATE_FILE: &str = "tls.crt";
+/// The certificate's key.
+pub const KEY_FILE: &str = "tls.key";
+
+/// A certificate with its key, and the CAs that its holder trusts.
+#[derive(Debug)]
+pub struct Identity {
+    directory: PathBuf,
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    /// Seconds since 1970.
+    validity: (i64, i64),
+}
+
+impl Identity {
+    /// Reads the three files of a directory.
+    ///
+    /// # Errors
+    /// One line that names the file, what is wrong with it, and what to do. Dates are not looked at: they are for the
+    /// peer to judge.
+    pub fn read(directory: &Path) -> Result<Self, String> {
+        let file = |name| directory.join(name);
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&file(CA_FILE))? {
+            let unusable = |error| format!("{}: not a CA's certificate: {error}", file(CA_FILE).display());
+            roots.add(certificate).map_err(unusable)?;
+        }
+        let chain = certificates(&file(CERTIFICATE_FILE))?;
+        let validity = validity(&chain[0]).ok_or_else(|| {
+            format!(
+                "{}: not a certificate (issue another: coordinator certs issue)",
+                file(CERTIFICATE_FILE).display()
+            )
+        })?;
+        let key = PrivateKeyDer::from_pem_slice(&read(&file(KEY_FILE))?)
+            .map_err(|_| format!("{}: no private key in it (expected PEM)", file(KEY_FILE).display()))?;
+        Ok(Self { directory: directory.to_path_buf(), roots: Arc::new(roots), chain, key, validity })
+    }
+
+    /// The role in its certificate.
+    pub fn role(&self) -> Option<Role> {
+        Role::of_certificate(&self.chain[0])
+    }
+
+    /// When the certificate ends to be valid, in seconds since 1970.
+    pub fn not_after(&self) -> i64 {
+        self.validity.1
+    }
+
+    /// Where its certificate is, whose it is and how long it is valid, for messages.
+    pub fn description(&self) -> String {
+        let path = self.directory.join(CERTIFICATE_FILE);
+        let role = self.role().map_or("no role".to_string(), |role| format!("role {role}"));
+        let (from, to) = self.validity;
+        format!("{} ({role}, valid from {} to {})", path.display(), date(from), date(to))
+    }
+
+    /// The settings of a side that listens: TLS 1.3, and no peer without a certificate.
+    ///
+    /// # Errors
+    /// If certificate and key do not belong together.
+    pub fn server_config(&self) -> Result<ServerConfig, String> {
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider()).build();
+        let verifier = verifier.map_err(|error| self.unusable(&error))?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .expect("ring speaks TLS 1.3")
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(|error| self.unusable(&error))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+
+    /// The settings of a side that connects: TLS 1.3, and to nobody but a coordinator.
+    ///
+    /// # Errors
+    /// If certificate and key do not belong together.
+    pub fn client_config(&self) -> Result<ClientConfig, String> {
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), provider()).build();
+        let inner = inner.map_err(|error| self.unusable(&error))?;
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .expect("ring speaks TLS 1.3")
+            .dangerous() // The word is rustls': what follows checks more than it would, not less.
+            .with_custom_certificate_verifier(Arc::new(CoordinatorsOnly { inner }))
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(|error| self.unusable(&error))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+
+    fn unusable(&self, error: &dyn std::fmt::Display) -> String {
+        format!(
+            "{}: {CERTIFICATE_FILE} and {KEY_FILE} cannot be used: {error} (issue another: coordinator certs issue)",
+            self.directory.display()
+        )
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| {
+        format!(
+            "{}: {error} (a TLS directory has {CA_FILE}, {CERTIFICATE_FILE} and {KEY_FILE}; make one with: \
+             coordinator certs init)",
+            path.display()
+        )
+    })
+}
+
+/// The certificates in a file, of which there is at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = read(path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let unusable = |error| format!("{}: not a certificate in PEM: {error}", path.display());
+    let certificates = certificates.map_err(unusable)?;
+    if certificates.is_empty() {
+        return Err(format!("{}: no certificate in it (expected PEM)", path.display()));
+    }
+    Ok(certificates)
+}
+
+fn validity(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
+/// Accepts what WebPKI accepts, if it is a coordinator's.
+#[derive(Debug)]
+struct CoordinatorsOnly {
+    inner: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for CoordinatorsOnly {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        match Role::of_certificate(end_entity) {
+            Some(Role::Coordinator) => Ok(verified),
+            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
