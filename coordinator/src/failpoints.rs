@@ -14,6 +14,7 @@
 //! | `history-after-append` | a line of history is written, and not on disk |
 //! | `receipt-before-fsync` … `receipt-after-rename` | as for a checkpoint, of the receipt |
 //! | `submit-before-fsync` … `submit-after-rename` | as for a checkpoint, of the `run.json` that makes a submission durable |
+//! | `ca-key-…`, `ca-crt-…`, `tls-ca-…`, `tls-key-…`, `tls-crt-…` | the same four stages of the files that `coordinator certs` writes |
 //! | `data-before-read` | a job's data is about to be read: `sleep` makes of it a disk that hangs |
 
 /// Reached a named point: the process ends here, at once, if a test has said so.

@@ -5,11 +5,13 @@
 //! - [`door`]: who gets in, and what they may ask for.
 //! - [`runs`]: run directories.
 //! - [`see`]: progress, tables, charts, pictures.
+//! - [`certs`]: the certificates by which the processes of a cluster know each other.
 //! - [`replay`] and [`verify`]: a run computed again, and compared with what it says.
 //! - [`failpoints`]: where tests make this program die.
 //! - [`report`] and [`data`]: what is left to look at after a job, and reading the files of a data set;
 //!   [`input`] reads any file that others have made.
 
+pub mod certs;
 pub mod cli;
 pub mod cluster;
 pub mod data;

@@ -21,6 +21,14 @@ pub const CHUNK_BYTES: usize = 128 * 1024;
 /// The largest message that either side accepts. Bulk data is chunked; nothing else is large.
 pub const MESSAGE_BYTES: usize = 1024 * 1024;
 
+/// The largest request of the service `Cluster`: a job file, with room to spare.
+pub const REQUEST_BYTES: usize = 128 * 1024;
+
+/// Calls at once on a connection: a worker's session, its shards, its heartbeats, and what a person watches.
+const CALLS: u32 = 128;
+/// Bytes of metadata of a call. Ours have next to none; others bring tokens and traces.
+const METADATA_BYTES: u32 = 16 * 1024;
+
 /// More spare buffers than this are freed.
 const POOLED_BUFFERS: usize = 64;
 
@@ -46,6 +54,8 @@ pub fn server() -> Server {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
+        .max_concurrent_streams(CALLS)
+        .http2_max_header_list_size(Some(METADATA_BYTES))
         .http2_adaptive_window(Some(false))
         .http2_keepalive_interval(Some(PING_AFTER))
         .http2_keepalive_timeout(Some(BULK_PONG_WITHIN))

@@ -56,6 +56,11 @@ impl Home {
         self.program("worker", arguments)
     }
 
+    /// Makes certificates for every role, in `certs`.
+    pub fn certificates(&self) {
+        self.coordinator("certs init certs").succeeds();
+    }
+
     fn program(&self, program: &str, arguments: &str) -> Call {
         let mut command = self.command(&binary(program));
         command.args(arguments.split_whitespace());

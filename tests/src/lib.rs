@@ -12,6 +12,7 @@
 //! - [`run`]: what a run directory holds.
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
 //! - [`chaos`]: whatever can happen, from a seed.
+//! - [`siege`]: whoever wants to harm a coordinator.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
 //! - [`manifests`]: what Kubernetes is told, typed and held against the programs.
 //!
@@ -31,5 +32,6 @@ pub mod raw_cluster;
 pub mod raw_coordinator;
 pub mod rpc;
 pub mod run;
+pub mod siege;
 pub mod sim;
 pub mod undisturbed;

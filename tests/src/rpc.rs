@@ -1,9 +1,11 @@
 //! Clients that speak gRPC themselves: as any program may, and as no worker should.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use millefeuille_proto::tls::Dialer;
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::cluster_client::ClusterClient;
 use millefeuille_proto::v1::session_request::Message as Up;
@@ -12,7 +14,7 @@ use millefeuille_proto::v1::worker_client::WorkerClient;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 use crate::process::PATIENCE;
@@ -30,10 +32,19 @@ impl Client {
     /// # Panics
     /// If nobody is there.
     pub fn connect(address: &str) -> Self {
+        Self::connect_with(address, None)
+    }
+
+    /// Connects, with the certificate in a directory if one is named.
+    ///
+    /// # Panics
+    /// If nobody is there, or the two sides do not agree.
+    pub fn connect_with(address: &str, tls: Option<PathBuf>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = Arc::new(runtime.expect("a runtime can be made"));
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-        let channel = wait(&runtime, endpoint.connect());
+        let dialer = Dialer::new(tls);
+        let endpoint = dialer.endpoint(address).expect("an address");
+        let channel = wait(&runtime, dialer.connect(endpoint));
         let channel = channel.unwrap_or_else(|error| panic!("{address}: {error}"));
         Self { runtime, channel }
     }

@@ -4,6 +4,7 @@
 //! and an exit code, for whatever its user can do something about.
 
 mod cancel;
+mod certs;
 mod client;
 mod completions;
 mod evaluate;
@@ -77,6 +78,7 @@ enum Command {
     Predict(predict::Args),
     Verify(verify::Args),
     Health(health::Args),
+    Certs(certs::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
 }
@@ -191,6 +193,7 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Predict(args) => predict::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Health(args) => health::run(args),
+        Command::Certs(args) => certs::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),
     }

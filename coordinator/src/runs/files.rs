@@ -7,7 +7,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use tempfile::NamedTempFile;
 
 use super::RunError;
 use crate::failpoints;
@@ -20,20 +23,50 @@ pub(super) fn write_whole(path: &Path, content: &[u8], kind: &str) -> Result<(),
 }
 
 fn staged(path: &Path, content: &[u8], kind: &str) -> io::Result<()> {
-    let reached = |stage| failpoints::at(&format!("{kind}-{stage}"));
-    let directory = parent(path);
-    let (prefix, suffix) = TEMPORARY;
-    let mut file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(directory)?;
-    file.write_all(content)?;
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(readable)?;
-    reached("before-fsync");
-    file.as_file().sync_all()?;
-    reached("after-fsync");
-    reached("before-rename");
-    file.persist(path).map_err(|error| error.error)?;
-    reached("after-rename");
-    sync_directory(directory)
+    Staged::new(path, content, kind, READABLE)?.rename()?;
+    sync_directory(parent(path))
+}
+
+/// The mode of a file that everybody may read.
+pub(crate) const READABLE: u32 = 0o644;
+
+/// A file that is whole and on disk, under a temporary name beside its place. Dropped, it is gone.
+pub(crate) struct Staged<'a> {
+    file: NamedTempFile,
+    path: &'a Path,
+    kind: &'a str,
+}
+
+impl<'a> Staged<'a> {
+    /// Writes it. It has its mode before its name, and until then nobody else may read it.
+    pub(crate) fn new(path: &'a Path, content: &[u8], kind: &'a str, mode: u32) -> io::Result<Self> {
+        let (prefix, suffix) = TEMPORARY;
+        let file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(parent(path))?;
+        let mut staged = Self { file, path, kind };
+        staged.file.write_all(content)?;
+        staged.file.as_file().set_permissions(PermissionsExt::from_mode(mode))?;
+        staged.reached("before-fsync");
+        staged.file.as_file().sync_all()?;
+        staged.reached("after-fsync");
+        Ok(staged)
+    }
+
+    /// Gives it its name. That is on disk after an fsync of the directory.
+    pub(crate) fn rename(self) -> io::Result<()> {
+        self.reached("before-rename");
+        let (path, kind) = (self.path, self.kind);
+        self.file.persist(path).map_err(|error| error.error)?;
+        reached(kind, "after-rename");
+        Ok(())
+    }
+
+    fn reached(&self, stage: &str) {
+        reached(self.kind, stage);
+    }
+}
+
+fn reached(kind: &str, stage: &str) {
+    failpoints::at(&format!("{kind}-{stage}"));
 }
 
 /// Adds text to the end of a file. A write that fails leaves the file as it was.
@@ -69,12 +102,12 @@ pub(super) fn sync(path: &Path) -> Result<(), RunError> {
 }
 
 /// Brings the names in a directory onto the disk.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 /// The directory that a file is in.
-pub(super) fn parent(path: &Path) -> &Path {
+pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -111,7 +144,7 @@ pub(super) fn remove_directory(path: &Path) -> Result<(), RunError> {
 }
 
 /// Removes what writes that were cut short have left in a directory, if it is there.
-pub(super) fn remove_temporary(directory: &Path) -> Result<(), RunError> {
+pub(crate) fn remove_temporary(directory: &Path) -> Result<(), RunError> {
     let mut left = names(directory)?.into_iter().filter(|name| is_temporary(name));
     left.try_for_each(|name| remove(&directory.join(name)))
 }

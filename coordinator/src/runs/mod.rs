@@ -24,7 +24,7 @@
 mod arithmetic;
 pub mod checkpoint;
 mod directory;
-mod files;
+pub(crate) mod files;
 pub mod ledger;
 mod lock;
 pub mod model;

@@ -42,7 +42,11 @@ impl Role {
 
     /// The role that this URI stands for.
     pub fn of_uri(uri: &str) -> Option<Self> {
-        let name = uri.strip_prefix(PREFIX)?;
+        Self::of_name(uri.strip_prefix(PREFIX)?)
+    }
+
+    /// The role of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
 

@@ -1,0 +1,224 @@
+//! Makes keys, and signs certificates. Nothing here touches a file or a clock.
+
+use std::fmt;
+
+use millefeuille_worker::process::random_hex;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
+};
+
+use super::certificate::{self, Certificate};
+use super::{CertsError, Name, Role, Validity};
+
+/// What a CA is called. Always the same: a certificate that is made anew for its key then stands for the same CA.
+pub const CA: &str = "Millefeuille CA";
+
+/// A certificate authority: a key, and the certificates that others trust.
+pub struct Authority {
+    key: KeyPair,
+    /// The certificate of the key.
+    certificate: Certificate,
+    /// What others are told to trust: that certificate, and perhaps those of other authorities, as while one CA takes
+    /// over from another.
+    trusted: String,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// A certificate that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its name for people.
+    pub common_name: String,
+    /// The URIs in it: that of its role.
+    pub uris: Vec<String>,
+    /// Under which names its holder is reached.
+    pub names: Vec<Name>,
+    /// On which side of a connection it is shown.
+    pub usage: Usage,
+    /// How long it is good.
+    pub validity: Validity,
+}
+
+/// On which side of a connection a certificate is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// By who accepts it.
+    Server,
+    /// By who makes it.
+    Client,
+}
+
+impl Leaf {
+    /// That of a role. Nobody looks at the names of one who connects.
+    pub fn of(role: Role, names: Vec<Name>, validity: Validity) -> Self {
+        Self {
+            common_name: format!("Millefeuille {role}"),
+            uris: vec![role.uri()],
+            names,
+            usage: Usage::of(role),
+            validity,
+        }
+    }
+}
+
+impl Usage {
+    /// That of a role.
+    pub fn of(role: Role) -> Self {
+        if role == Role::Coordinator { Self::Server } else { Self::Client }
+    }
+
+    fn purpose(self) -> ExtendedKeyUsagePurpose {
+        match self {
+            Self::Server => ExtendedKeyUsagePurpose::ServerAuth,
+            Self::Client => ExtendedKeyUsagePurpose::ClientAuth,
+        }
+    }
+}
+
+/// A certificate with its key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The certificate, as PEM.
+    pub certificate: String,
+    /// Its private key, as PEM of PKCS #8.
+    pub key: String,
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Makes a CA with a new key.
+    ///
+    /// # Errors
+    /// If there is no such certificate, as one that ends in a year beyond 9999.
+    pub fn new(validity: Validity) -> Result<Self, CertsError> {
+        Self::of_key(new_key()?, validity)
+    }
+
+    /// Makes the certificate of a CA whose key is there already.
+    ///
+    /// # Errors
+    /// What is wrong with the key.
+    pub fn for_key(key: &str, validity: Validity) -> Result<Self, String> {
+        Self::of_key(certificate::key(key)?, validity).map_err(|error| error.to_string())
+    }
+
+    fn of_key(key: KeyPair, validity: Validity) -> Result<Self, CertsError> {
+        let mut params = params(CA, validity);
+        // It signs certificates of processes and no other authorities.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let made = params.self_signed(&key).map_err(impossible)?;
+        let certificate = Certificate::of_der(made.der()).map_err(CertsError::Unusable)?;
+        Ok(Self { key, certificate, trusted: made.pem() })
+    }
+
+    /// The CA that this key belongs to. `certificates` may hold others too: all of them are trusted.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_pem(certificates: &str, key: &str) -> Result<Self, AuthorityError> {
+        let held = certificate::all(certificates).map_err(AuthorityError::Certificate)?;
+        let key = certificate::key(key).map_err(AuthorityError::Key)?;
+        let public = key.subject_public_key_info();
+        let own = held.into_iter().filter(|certificate| certificate.public_key() == public);
+        let certificate = own.max_by_key(|certificate| certificate.validity().not_after);
+        let certificate = certificate
+            .ok_or_else(|| AuthorityError::Key("does not belong to the certificate beside it".to_string()))?;
+        if !certificate.is_authority() {
+            return Err(AuthorityError::Certificate(
+                "is not a CA's: what it signs, nobody accepts".to_string(),
+            ));
+        }
+        Ok(Self { key, certificate, trusted: certificates.to_string() })
+    }
+
+    /// Signs a certificate for a new key. What is asked for is given, however long: see [`Validity::within`].
+    ///
+    /// # Errors
+    /// If there is no such certificate, as one with a URI that is not ASCII.
+    pub fn issue(&self, leaf: &Leaf) -> Result<Issued, CertsError> {
+        let mut params = params(&leaf.common_name, leaf.validity);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![leaf.usage.purpose()];
+        params.use_authority_key_identifier_extension = true;
+        params.subject_alt_names = subject_alt_names(leaf).map_err(impossible)?;
+        let issuer =
+            Issuer::from_ca_cert_der(&self.certificate.der().into(), &self.key).map_err(impossible)?;
+        let key = new_key()?;
+        let certificate = params.signed_by(&key, &issuer).map_err(impossible)?;
+        Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    /// Its certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// The certificates to trust, as PEM: what others get as `ca.crt`.
+    pub fn trusted(&self) -> &str {
+        &self.trusted
+    }
+
+    /// Its private key, as PEM of PKCS #8.
+    pub fn key(&self) -> String {
+        self.key.serialize_pem()
+    }
+}
+
+/// What is wrong with the files of a CA, and with which of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthorityError {
+    /// With the certificates.
+    Certificate(String),
+    /// With the key.
+    Key(String),
+}
+
+fn new_key() -> Result<KeyPair, CertsError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(impossible)
+}
+
+fn params(common_name: &str, validity: Validity) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.serial_number = Some(serial_number());
+    (params.not_before, params.not_after) = (validity.not_before, validity.not_after);
+    params
+}
+
+/// 126 random bits, positive and always of the same length.
+fn serial_number() -> SerialNumber {
+    let mut bytes = hex::decode(random_hex()).unwrap_or_default();
+    if let Some(first) = bytes.first_mut() {
+        *first = *first & 0x3f | 0x40;
+    }
+    bytes.into()
+}
+
+fn subject_alt_names(leaf: &Leaf) -> Result<Vec<SanType>, rcgen::Error> {
+    let uris = leaf.uris.iter().map(|uri| Ok(SanType::URI(uri.as_str().try_into()?)));
+    let names = leaf.names.iter().map(|name| {
+        Ok(match name {
+            Name::Dns(name) => SanType::DnsName(name.as_str().try_into()?),
+            Name::Ip(address) => SanType::IpAddress(*address),
+        })
+    });
+    names.chain(uris).collect()
+}
+
+fn impossible(error: rcgen::Error) -> CertsError {
+    CertsError::Unusable(format!("the certificate cannot be made: {error}"))
+}

@@ -1,0 +1,305 @@
+//! The files: where they are, who may read them, and how they change.
+//!
+//! Whoever writes into a directory has a lock on the directory itself, which leaves no trace. It is held for
+//! milliseconds, so others wait for it. Who reads needs none.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rcgen::PublicKeyData as _;
+
+use super::authority::AuthorityError;
+use super::{Authority, Certificate, CertsError, Issued, certificate};
+use crate::input;
+use crate::runs::files::{self, READABLE, Staged};
+
+/// The certificates to trust, of a TLS directory and of a CA's.
+pub const TRUSTED: &str = "ca.crt";
+/// A CA's private key.
+pub const CA_KEY: &str = "ca.key";
+/// A process' certificate.
+pub const CERTIFICATE: &str = "tls.crt";
+/// Its private key.
+pub const KEY: &str = "tls.key";
+
+/// For its owner alone.
+const SECRET: u32 = 0o600;
+const PRIVATE: u32 = 0o700;
+/// Nobody has more certificates than fit.
+const LARGEST: u64 = 1 << 20;
+
+/// How long to wait for another process that writes into the same directory.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The right to write into a directory, as long as it lives.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Claim {
+    /// Makes the directory if need be, and takes it. What an interrupted process left half written is removed.
+    ///
+    /// # Errors
+    /// If it cannot be made or written, or another process does not let go of it.
+    pub fn take(path: &Path) -> Result<Self, CertsError> {
+        input::check_directory(path).map_err(CertsError::Unwritable)?;
+        fs::create_dir_all(path).map_err(|error| unwritable(path, "cannot be made", &error))?;
+        Self::of(path)
+    }
+
+    /// The same, of a directory that nobody else may enter. One that is open to others and can't be closed, as it is
+    /// somebody else's, stays as it is.
+    ///
+    /// # Errors
+    /// As [`Claim::take`].
+    pub fn take_private(path: &Path) -> Result<Self, CertsError> {
+        input::check_directory(path).map_err(CertsError::Unwritable)?;
+        let made = || match path.metadata() {
+            Ok(there) if there.mode() & !PRIVATE & 0o777 == 0 => Ok(()),
+            Ok(_) => fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)).or(Ok(())),
+            Err(_) => {
+                fs::create_dir_all(files::parent(path))?;
+                // Another process may be making it right now.
+                DirBuilder::new().recursive(true).mode(PRIVATE).create(path)
+            }
+        };
+        made().map_err(|error| unwritable(path, "cannot be made", &error))?;
+        Self::of(path)
+    }
+
+    fn of(path: &Path) -> Result<Self, CertsError> {
+        let lock = File::open(path).map_err(|error| unwritable(path, "cannot be opened", &error))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let what = "another process has been making certificates here for a while (end it, and try again)";
+                    return Err(CertsError::Unwritable(format!("{}: {what}", path.display())));
+                }
+                Err(TryLockError::Error(error)) => return Err(unwritable(path, "cannot be locked", &error)),
+            }
+        }
+        files::remove_temporary(path).map_err(|error| CertsError::Unwritable(error.to_string()))?;
+        Ok(Self { path: path.to_path_buf(), _lock: lock })
+    }
+
+    /// Writes a CA: its key first, which is what must not be lost.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write_authority(&self, authority: &Authority) -> Result<(), CertsError> {
+        self.write(CA_KEY, &authority.key(), "ca-key", SECRET)?;
+        self.write(TRUSTED, authority.trusted(), "ca-crt", READABLE)
+    }
+
+    /// Writes a CA's certificate beside the key that is there.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_authority_certificate(&self, authority: &Authority) -> Result<(), CertsError> {
+        self.write(TRUSTED, authority.trusted(), "ca-crt", READABLE)
+    }
+
+    /// Writes what its process shall trust.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_trusted(&self, trusted: &str) -> Result<(), CertsError> {
+        self.write(TRUSTED, trusted, "tls-ca", READABLE)
+    }
+
+    /// Writes all of a TLS directory; certificate and key change as close together as can be.
+    ///
+    /// # Errors
+    /// If a file cannot be written. Then certificate and key are the old ones, unless it was the very last step that failed.
+    pub fn write_issued(&self, trusted: &str, issued: &Issued) -> Result<(), CertsError> {
+        self.write_trusted(trusted)?;
+        let (key, certificate) = (self.path.join(KEY), self.path.join(CERTIFICATE));
+        let staged_key = stage(&key, &issued.key, "tls-key", SECRET)?;
+        let staged_certificate = stage(&certificate, &issued.certificate, "tls-crt", READABLE)?;
+        staged_key.rename().map_err(|error| unwritable(&key, UNWRITABLE, &error))?;
+        staged_certificate.rename().map_err(|error| unwritable(&certificate, UNWRITABLE, &error))?;
+        self.sync()
+    }
+
+    fn write(&self, name: &str, content: &str, kind: &str, mode: u32) -> Result<(), CertsError> {
+        let path = self.path.join(name);
+        let staged = stage(&path, content, kind, mode)?;
+        staged.rename().map_err(|error| unwritable(&path, UNWRITABLE, &error))?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), CertsError> {
+        files::sync_directory(&self.path).map_err(|error| unwritable(&self.path, UNWRITABLE, &error))
+    }
+}
+
+/// Makes a TLS directory of a certificate, and of the CAs to trust.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(path: &Path, trusted: &str, issued: &Issued) -> Result<(), CertsError> {
+    Claim::take(path)?.write_issued(trusted, issued)
+}
+
+const UNWRITABLE: &str = "cannot be written";
+
+fn stage<'a>(path: &'a Path, content: &str, kind: &'a str, mode: u32) -> Result<Staged<'a>, CertsError> {
+    Staged::new(path, content.as_bytes(), kind, mode).map_err(|error| unwritable(path, UNWRITABLE, &error))
+}
+
+fn unwritable(path: &Path, what: &str, error: &io::Error) -> CertsError {
+    CertsError::Unwritable(format!("{}: {what}: {error}", path.display()))
+}
+
+fn unusable(path: &Path, what: &str) -> CertsError {
+    CertsError::Unusable(format!("{}: {what}", path.display()))
+}
+
+/// What is in a file, if it is there.
+fn read(path: &Path) -> Result<Option<String>, CertsError> {
+    if !input::exists(path).map_err(CertsError::Unusable)? {
+        return Ok(None);
+    }
+    let bytes = input::read(path, |_| LARGEST).map_err(CertsError::Unusable)?;
+    // What is no text is no PEM, which who parses it will say.
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Whether others than its owner may read a file.
+pub fn is_open_to_others(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+}
+
+/// What there is of a CA.
+#[derive(Debug)]
+pub enum FoundAuthority {
+    /// Nothing.
+    Nothing,
+    /// A key without a certificate, as an interrupted `init` leaves it; the key.
+    KeyOnly(String),
+    /// All of it.
+    Whole(Box<Authority>),
+}
+
+/// Looks for a CA.
+///
+/// # Errors
+/// If there is something that is none, or that can't be read. With the remedy.
+pub fn authority(path: &Path) -> Result<FoundAuthority, CertsError> {
+    let (certificates_path, key_path) = (path.join(TRUSTED), path.join(CA_KEY));
+    match (read(&certificates_path)?, read(&key_path)?) {
+        (None, None) => Ok(FoundAuthority::Nothing),
+        (None, Some(key)) => Ok(FoundAuthority::KeyOnly(key)),
+        (Some(_), None) => Err(unusable(
+            &key_path,
+            "is not there, and only it can sign (put it back; or move the directory away, and a new CA is made)",
+        )),
+        (Some(certificates), Some(key)) => match Authority::from_pem(&certificates, &key) {
+            Ok(authority) => Ok(FoundAuthority::Whole(Box::new(authority))),
+            Err(AuthorityError::Certificate(what)) => Err(unusable(
+                &certificates_path,
+                &format!("{what} (restore it; or remove it, and init makes one for {CA_KEY})"),
+            )),
+            Err(AuthorityError::Key(what)) => Err(unusable_key(&key_path, &what)),
+        },
+    }
+}
+
+/// A CA's key that does not serve.
+pub fn unusable_key(path: &Path, what: &str) -> CertsError {
+    unusable(path, &format!("{what} (restore it; or move the directory away, and a new CA is made)"))
+}
+
+/// The CA in this directory, which has to be there.
+///
+/// # Errors
+/// If it is not, with the remedy.
+pub fn existing_authority(path: &Path) -> Result<Authority, CertsError> {
+    match authority(path)? {
+        FoundAuthority::Whole(authority) => Ok(*authority),
+        FoundAuthority::Nothing => {
+            Err(unusable(path, "holds no CA (make one with: coordinator certs init DIR; it is in DIR/ca)"))
+        }
+        FoundAuthority::KeyOnly(_) => Err(unusable(
+            &path.join(TRUSTED),
+            "is not there (restore it; or run coordinator certs init, which makes one for the key)",
+        )),
+    }
+}
+
+/// What there is in a TLS directory.
+#[derive(Debug)]
+pub enum Found {
+    /// No certificate.
+    Nothing,
+    /// Something that is none: what is wrong with it.
+    Damaged(String),
+    /// A certificate.
+    Held(Box<Held>),
+}
+
+/// A certificate with all that belongs to it.
+#[derive(Debug)]
+pub struct Held {
+    /// The process' own certificate.
+    pub certificate: Certificate,
+    /// The certificates to trust.
+    pub trusted: Vec<Certificate>,
+    /// The same, as they are written.
+    pub trusted_text: Option<String>,
+    /// Whether the key is that of the certificate, or what is wrong with it.
+    pub key: Result<(), String>,
+}
+
+impl Held {
+    /// Reads a directory.
+    ///
+    /// # Errors
+    /// If a file is there and cannot be read.
+    pub fn read(path: &Path) -> Result<Found, CertsError> {
+        let Some(chain) = read(&path.join(CERTIFICATE))? else { return Ok(Found::Nothing) };
+        let certificate = match certificate::all(&chain).map(|chain| chain.into_iter().next()) {
+            Ok(Some(certificate)) => certificate,
+            Ok(None) => return Ok(Found::Nothing),
+            Err(what) => return Ok(Found::Damaged(format!("{CERTIFICATE} {what}"))),
+        };
+        let key = match read(&path.join(KEY))? {
+            None => Err(format!("{KEY} is not there")),
+            Some(text) => fits(&text, &certificate),
+        };
+        let trusted_text = read(&path.join(TRUSTED))?;
+        let trusted =
+            trusted_text.as_deref().and_then(|text| certificate::all(text).ok()).unwrap_or_default();
+        Ok(Found::Held(Box::new(Self { certificate, trusted, trusted_text, key })))
+    }
+
+    /// The certificate to trust whose owner has signed this one.
+    pub fn signer(&self) -> Option<&Certificate> {
+        self.trusted.iter().find(|signer| self.certificate.is_signed_by(signer))
+    }
+}
+
+fn fits(key: &str, certificate: &Certificate) -> Result<(), String> {
+    let key = certificate::key(key).map_err(|what| format!("{KEY} {what}"))?;
+    let fits = key.subject_public_key_info() == certificate.public_key();
+    if fits { Ok(()) } else { Err(format!("{KEY} belongs to another certificate")) }
+}
+
+/// The certificate of a CA's directory, with or without its key.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn authority_certificates(path: &Path) -> Result<Vec<Certificate>, CertsError> {
+    let path = path.join(TRUSTED);
+    let text = read(&path)?;
+    text.map_or(Ok(Vec::new()), |text| certificate::all(&text).map_err(|what| unusable(&path, &what)))
+}

@@ -1,0 +1,227 @@
+//! What `coordinator certs init` does: all that a cluster needs, as often as one likes.
+//!
+//! A directory for the CA and one for each role are made below one place. What is there and good is kept. All of it
+//! happens while the CA's directory is claimed, so two that run at once come one after the other, and the second finds
+//! everything there. One that is cut short leaves whole files, of which the next keeps what is good.
+
+use std::path::Path;
+
+use time::OffsetDateTime;
+
+use super::directory::{self, CA_KEY, Claim, Found, FoundAuthority, Held, KEY, TRUSTED};
+use super::validity::shown;
+use super::{Authority, CertsError, Leaf, Name, Role, Usage, Validity};
+
+/// What is asked of [`init`].
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Under which names the coordinator is reached. Without, those that its certificate has, or the usual ones.
+    pub names: Option<Vec<Name>>,
+    /// How many days a new certificate is good.
+    pub days: u32,
+    /// How many days a new CA is good.
+    pub ca_days: u32,
+    /// Whether good certificates are made anew too.
+    pub renew: bool,
+    /// What time it is.
+    pub now: OffsetDateTime,
+}
+
+/// What [`init`] has to tell, as it happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// What was done with the directory of this name.
+    Done(&'static str, String),
+    /// What should be looked after.
+    Warning(String),
+}
+
+/// The name of the CA's directory.
+pub const CA: &str = "ca";
+
+/// Makes what is missing of a CA and of the certificates of all roles.
+///
+/// # Errors
+/// If the CA is not usable, or something cannot be read or written. What was made until then stays.
+pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(Told)) -> Result<(), CertsError> {
+    let ca = path.join(CA);
+    let claim = Claim::take_private(&ca)?;
+    let authority = authority(&claim, &ca, asked, tell)?;
+    check_validity(&ca, &authority, asked.now)?;
+    look_after(&ca, &authority, asked.now, tell);
+    for role in Role::ALL {
+        let done = leaf(&path.join(role.name()), role, &authority, asked, tell)?;
+        tell(Told::Done(role.name(), done));
+    }
+    Ok(())
+}
+
+fn authority(
+    claim: &Claim,
+    path: &Path,
+    asked: &Asked,
+    tell: &mut dyn FnMut(Told),
+) -> Result<Authority, CertsError> {
+    let validity = Validity::days(asked.now, asked.ca_days);
+    let (authority, what) = match directory::authority(path)? {
+        FoundAuthority::Whole(authority) => (*authority, "kept"),
+        FoundAuthority::Nothing => {
+            let authority = Authority::new(validity)?;
+            claim.write_authority(&authority)?;
+            (authority, "made")
+        }
+        FoundAuthority::KeyOnly(key) => {
+            let unusable = |what: String| directory::unusable_key(&path.join(CA_KEY), &what);
+            let authority = Authority::for_key(&key, validity).map_err(unusable)?;
+            claim.write_authority_certificate(&authority)?;
+            (authority, "made for the key that was there")
+        }
+    };
+    tell(Told::Done(CA, format!("{what}, {}", until(authority.certificate().validity(), asked.now))));
+    Ok(authority)
+}
+
+/// Refuses a CA that has ended, or has not begun: nothing that it signs would be good.
+///
+/// # Errors
+/// With the remedy.
+pub fn check_validity(path: &Path, authority: &Authority, now: OffsetDateTime) -> Result<(), CertsError> {
+    let validity = authority.certificate().validity();
+    let file = path.join(TRUSTED);
+    let file = file.display();
+    if validity.is_over(now) {
+        let ended = shown(validity.not_after);
+        return Err(CertsError::Unusable(format!(
+            "{file}: the CA ended on {ended} (move its directory away and run coordinator certs init: every certificate is made anew)"
+        )));
+    }
+    if validity.is_to_come(now) {
+        let begins = shown(validity.not_before);
+        return Err(CertsError::Unusable(format!(
+            "{file}: the CA is good from {begins} on (set this machine's clock)"
+        )));
+    }
+    Ok(())
+}
+
+fn look_after(path: &Path, authority: &Authority, now: OffsetDateTime, tell: &mut dyn FnMut(Told)) {
+    let validity = authority.certificate().validity();
+    if validity.is_nearly_over(now) {
+        tell(Told::Warning(format!(
+            "{}: the CA {}; before it ends, move its directory away and run this again: every certificate is made anew",
+            path.join(TRUSTED).display(),
+            ends(validity, now),
+        )));
+    }
+    warn_of_open_key(&path.join(CA_KEY), tell);
+}
+
+fn warn_of_open_key(path: &Path, tell: &mut dyn FnMut(Told)) {
+    if directory::is_open_to_others(path) {
+        let path = path.display();
+        tell(Told::Warning(format!("{path}: others can read this key; chmod 600 {path}")));
+    }
+}
+
+/// Keeps the certificate of a role, or makes one; says which.
+fn leaf(
+    path: &Path,
+    role: Role,
+    authority: &Authority,
+    asked: &Asked,
+    tell: &mut dyn FnMut(Told),
+) -> Result<String, CertsError> {
+    let claim = Claim::take(path)?;
+    let held = match Held::read(path)? {
+        Found::Held(held) => held,
+        Found::Nothing => return make(&claim, role, authority, asked, &[], ""),
+        Found::Damaged(what) => return make(&claim, role, authority, asked, &[], &what),
+    };
+    if let Some(reason) = reason_to_renew(&held, role, authority, asked) {
+        return make(&claim, role, authority, asked, held.certificate.names(), &reason);
+    }
+    warn_of_open_key(&path.join(KEY), tell);
+    let still = until(held.certificate.validity(), asked.now);
+    if held.trusted_text.as_deref() == Some(authority.trusted()) {
+        return Ok(format!("kept, {still}"));
+    }
+    claim.write_trusted(authority.trusted())?;
+    Ok(format!("kept, {still}; {TRUSTED} written anew"))
+}
+
+/// Why a certificate is not kept.
+fn reason_to_renew(held: &Held, role: Role, authority: &Authority, asked: &Asked) -> Option<String> {
+    let Held { certificate, key, .. } = held;
+    let validity = certificate.validity();
+    let missing: Vec<Name> = match &asked.names {
+        Some(names) if role == Role::Coordinator => {
+            names.iter().filter(|name| !certificate.names().contains(name)).cloned().collect()
+        }
+        _ => Vec::new(),
+    };
+    let reason = match () {
+        () if asked.renew => "asked for".to_string(),
+        () if !certificate.is_signed_by(authority.certificate()) => "it was not from this CA".to_string(),
+        () if key.is_err() => key.clone().err()?,
+        () if certificate.roles() != [role] || !certificate.is_for(Usage::of(role)) => {
+            format!("it was not a {role}'s")
+        }
+        () if validity.is_over(asked.now) => format!("it ended on {}", shown(validity.not_after)),
+        () if validity.is_to_come(asked.now) => format!("it was good from {} on", shown(validity.not_before)),
+        () if validity.is_nearly_over(asked.now) => "less than a third of its time was left".to_string(),
+        () if !missing.is_empty() => format!("it lacked {}", Name::list(&missing)),
+        () => return None,
+    };
+    Some(reason)
+}
+
+/// Makes a certificate, anew if there is a reason.
+fn make(
+    claim: &Claim,
+    role: Role,
+    authority: &Authority,
+    asked: &Asked,
+    had: &[Name],
+    reason: &str,
+) -> Result<String, CertsError> {
+    let names = match (role, &asked.names) {
+        (Role::Coordinator, Some(names)) => names.clone(),
+        (Role::Coordinator, None) if had.is_empty() => Name::usual(),
+        (Role::Coordinator, None) => had.to_vec(),
+        _ => Vec::new(),
+    };
+    let made = issue(claim, authority, role, names, asked.days, asked.now)?;
+    Ok(if reason.is_empty() { format!("made, {made}") } else { format!("made anew ({reason}), {made}") })
+}
+
+/// Makes a certificate that ends no later than its CA, and writes it with all that belongs to it. Says until when it is
+/// good.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn issue(
+    claim: &Claim,
+    authority: &Authority,
+    role: Role,
+    names: Vec<Name>,
+    days: u32,
+    now: OffsetDateTime,
+) -> Result<String, CertsError> {
+    let wanted = Validity::days(now, days);
+    let validity = wanted.within(authority.certificate().validity());
+    claim.write_issued(authority.trusted(), &authority.issue(&Leaf::of(role, names, validity))?)?;
+    let why = if validity == wanted { "" } else { ": the CA ends then" };
+    Ok(format!("{}{why}", until(validity, now)))
+}
+
+fn until(validity: Validity, now: OffsetDateTime) -> String {
+    format!("good until {} ({})", shown(validity.not_after), days(validity.days_left(now)))
+}
+
+fn ends(validity: Validity, now: OffsetDateTime) -> String {
+    format!("ends on {} ({})", shown(validity.not_after), days(validity.days_left(now)))
+}
+
+fn days(days: i64) -> String {
+    if days == 1 { "1 day".to_string() } else { format!("{days} days") }
+}

@@ -1,0 +1,144 @@
+//! Whoever wants to harm a coordinator: raw connections, and what is sent over them.
+//!
+//! Frames are written by hand ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113)), since no client sends what is
+//! wanted here.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millefeuille_proto::tls::Identity;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// A coordinator, and how it is reached.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its address.
+    pub address: String,
+    /// The directory of a certificate that it lets in; none where it speaks plain text.
+    pub tls: Option<PathBuf>,
+}
+
+/// A connection, encrypted or not.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// How the other side takes what is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has closed the connection.
+    Closed,
+    /// It has stopped to read: the sender has to keep what it wanted to send.
+    Stalled,
+    /// It has taken everything.
+    Taken,
+}
+
+/// What no peer takes longer for.
+const STALL: Duration = Duration::from_secs(3);
+
+impl Target {
+    /// Opens a socket.
+    ///
+    /// # Errors
+    /// If nobody takes it.
+    pub async fn socket(&self) -> io::Result<TcpStream> {
+        TcpStream::connect(&self.address).await
+    }
+
+    /// Opens a connection on which HTTP/2 can begin.
+    ///
+    /// # Errors
+    /// If the other side refuses.
+    ///
+    /// # Panics
+    /// If the certificate can't be used.
+    pub async fn connection(&self) -> io::Result<Box<dyn Stream>> {
+        let socket = self.socket().await?;
+        let Some(directory) = &self.tls else { return Ok(Box::new(socket)) };
+        let config = Identity::read(directory).and_then(|identity| identity.client_config());
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+        Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, socket).await?))
+    }
+
+    /// Opens a connection, begins HTTP/2, and sends this again and again, as often as is said.
+    ///
+    /// # Errors
+    /// If there is no connection.
+    pub async fn flood(&self, times: usize, bytes: impl Fn(u32) -> Vec<u8>) -> io::Result<Outcome> {
+        let stream = self.connection().await?;
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        writer.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
+        // Reads what comes, so that only the other side's own limits stop it.
+        let reading = async move {
+            let mut sink = vec![0; 1 << 16];
+            while matches!(reader.read(&mut sink).await, Ok(1..)) {}
+        };
+        let writing = async move {
+            for index in 0..times {
+                let stream = u32::try_from(index).expect("not so many") * 2 + 1;
+                match tokio::time::timeout(STALL, writer.write_all(&bytes(stream))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Outcome::Closed,
+                    Err(_) => return Outcome::Stalled,
+                }
+            }
+            Outcome::Taken
+        };
+        let reading = tokio::spawn(reading);
+        let outcome = writing.await;
+        // What was written last may be what it closes for.
+        let closed = tokio::time::timeout(STALL, reading).await.is_ok();
+        Ok(if closed { Outcome::Closed } else { outcome })
+    }
+}
+
+/// What a connection begins with.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The frame that carries a message.
+pub const DATA: u8 = 0;
+/// The frame that begins a call.
+pub const HEADERS: u8 = 1;
+/// The frame that ends one early.
+pub const RST_STREAM: u8 = 3;
+/// The frame that changes settings.
+pub const SETTINGS: u8 = 4;
+/// The frame that asks whether somebody is there.
+pub const PING: u8 = 6;
+/// The frame that goes on with headers.
+pub const CONTINUATION: u8 = 9;
+/// The flag of headers that are complete.
+pub const END_HEADERS: u8 = 4;
+
+/// A frame of HTTP/2.
+///
+/// # Panics
+/// If the payload is longer than a frame can be.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame is short").to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The headers of a gRPC call, in HPACK without its tables
+/// ([RFC 7541, 6.2.2](https://www.rfc-editor.org/rfc/rfc7541#section-6.2.2)).
+pub fn call(path: &str) -> Vec<u8> {
+    let mut headers = vec![/* :method POST */ 0x83, /* :scheme http */ 0x86];
+    let mut literal = |name: &[u8], value: &str| {
+        headers.extend(name);
+        headers.push(u8::try_from(value.len()).expect("a short value"));
+        headers.extend(value.as_bytes());
+    };
+    literal(&[0x04], path);
+    literal(&[0x01], "localhost");
+    literal(&[0x0f, 0x10], "application/grpc");
+    literal(b"\x00\x02te", "trailers");
+    headers
+}

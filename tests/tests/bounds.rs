@@ -1,0 +1,400 @@
+//! What a coordinator bears: each siege is laid while a job runs, which ends with the bits that it would have had
+//! without. The coordinator stays small, and its log readable.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millefeuille_proto::v1;
+use millefeuille_proto::v1::session_request::Message as Up;
+use millefeuille_proto::v1::session_response::Message as Down;
+use millefeuille_tests::cluster::Cluster;
+use millefeuille_tests::data::SMALL_JOB;
+use millefeuille_tests::home::Home;
+use millefeuille_tests::process::{Process, until};
+use millefeuille_tests::rpc::{Client, hello_like};
+use millefeuille_tests::run::Run;
+use millefeuille_tests::siege::{
+    CONTINUATION, DATA, END_HEADERS, HEADERS, Outcome, PING, RST_STREAM, SETTINGS, Target, call, frame,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::runtime::Runtime;
+
+/// The most that the coordinator may ever have resident.
+const PEAK_KIB: u64 = 300 * 1024;
+/// The most lines that a siege may be worth.
+const LINES: usize = 20;
+/// Of the small job's model.
+const GRADIENT_BYTES: usize = 4 * (784 * 24 + 24 + 24 * 10 + 10);
+/// Of the jobs that go on meanwhile.
+const EPOCHS: usize = 40;
+const SESSION: &str = "/millefeuille.v1.Worker/Session";
+
+/// A cluster that trains one job after the other, and whoever is outside.
+struct Siege<'h> {
+    cluster: Cluster<'h>,
+    _worker: Process,
+    target: Target,
+    operator: Option<PathBuf>,
+    jobs: Jobs,
+    runtime: Runtime,
+}
+
+/// Jobs that follow each other for as long as the siege lasts.
+struct Jobs {
+    over: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Jobs {
+    /// Each has to come to what it comes to undisturbed.
+    fn begin(home: &Home, client: Client) -> Self {
+        let undisturbed = home.undisturbed(&format!("small.toml --epochs {EPOCHS}"));
+        let runs = home.path("runs");
+        let job = SMALL_JOB.replace("epochs = 3", &format!("epochs = {EPOCHS}"));
+        let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (is_over, counted) = (Arc::clone(&over), Arc::clone(&done));
+        let thread = std::thread::spawn(move || {
+            while !is_over.load(Ordering::SeqCst) {
+                let id = client.submit(&job, "").expect("the job is taken");
+                client.watch_job(&id);
+                undisturbed.is_equalled_by(&Run::new(runs.join(id)));
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self { over, done, thread }
+    }
+
+    /// Waits until the job that is running now has ended well.
+    fn go_on(&self, what: &str) {
+        let now = self.done.load(Ordering::SeqCst);
+        until(format!("the job that ran during {what} is done"), || {
+            assert!(!self.thread.is_finished(), "{what}: a job has not ended well");
+            (self.done.load(Ordering::SeqCst) > now).then_some(())
+        });
+    }
+
+    fn end(self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.thread.join().expect("every job has ended well");
+    }
+}
+
+impl<'h> Siege<'h> {
+    /// In plain text.
+    fn plain(home: &'h Home) -> Self {
+        home.small_job();
+        let cluster = home.cluster("");
+        let worker = cluster.joined_by("--slots 1");
+        Self::of(home, cluster, worker, None, None)
+    }
+
+    /// With TLS. The attacker holds a worker's certificate.
+    fn encrypted(home: &'h Home) -> Self {
+        home.small_job();
+        home.certificates();
+        let cluster = home.cluster("--tls certs/coordinator");
+        let worker = cluster.joined_by("--slots 1 --tls certs/worker");
+        let directory = |role: &str| Some(home.path("certs").join(role));
+        Self::of(home, cluster, worker, directory("worker"), directory("operator"))
+    }
+
+    fn of(
+        home: &'h Home,
+        cluster: Cluster<'h>,
+        worker: Process,
+        tls: Option<PathBuf>,
+        operator: Option<PathBuf>,
+    ) -> Self {
+        let target = Target { address: cluster.address.clone(), tls };
+        let runtime = Runtime::new().expect("a runtime can be made");
+        let jobs = Jobs::begin(home, Client::connect_with(&cluster.address, operator.clone()));
+        Self { cluster, _worker: worker, target, operator, jobs, runtime }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect_with(&self.cluster.address, self.operator.clone())
+    }
+
+    /// A client with the attacker's certificate.
+    fn insider(&self) -> Client {
+        Client::connect_with(&self.cluster.address, self.target.tls.clone())
+    }
+
+    /// Does this while a job runs, and sees that the job ends well and the log stays short.
+    fn lay<T>(&self, what: &str, attack: impl FnOnce() -> T) -> T {
+        let before = self.cluster.serve.stderr().len();
+        let outcome = attack();
+        self.jobs.go_on(what);
+        let log = self.cluster.serve.stderr();
+        let warnings: Vec<_> = log[before..].lines().filter(|line| line.contains("WARN")).collect();
+        assert!(warnings.len() <= LINES, "{what}: {} lines, such as {:#?}", warnings.len(), &warnings[..5]);
+        assert!(!log.contains("panicked"), "{what}: {log}");
+        outcome
+    }
+
+    /// Floods one connection.
+    fn flood(&self, what: &str, times: usize, bytes: impl Fn(u32) -> Vec<u8>) -> Outcome {
+        self.lay(what, || self.wait(self.target.flood(times, bytes)).expect("a connection is let in"))
+    }
+
+    fn wait<T>(&self, what: impl Future<Output = T>) -> T {
+        let limited = async { tokio::time::timeout(Duration::from_secs(60), what).await };
+        self.runtime.block_on(limited).expect("it is over within a minute")
+    }
+
+    fn is_small(&self) {
+        let peak = peak_kib(&self.cluster.serve);
+        println!("peak of the coordinator: {} MB", peak / 1024);
+        assert!(peak < PEAK_KIB, "the coordinator came to {peak} KiB");
+    }
+}
+
+fn peak_kib(process: &Process) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a process has a peak");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+fn sieges(siege: Siege<'_>) {
+    four_gigabytes_are_announced(&siege);
+    metadata_is_huge(&siege);
+    connections_are_opened_and_left(&siege);
+    hellos_are_slow(&siege);
+    garbage_is_sent(&siege);
+    calls_are_half_made(&siege);
+    frames_flood(&siege);
+    results_come_unasked(&siege);
+    siege.is_small();
+    siege.jobs.end();
+}
+
+#[test]
+fn a_coordinator_in_plain_text_bears_every_siege() {
+    let home = Home::new();
+    sieges(Siege::plain(&home));
+}
+
+#[test]
+fn a_coordinator_with_tls_bears_every_siege_of_a_worker_gone_bad() {
+    let home = Home::new();
+    sieges(Siege::encrypted(&home));
+}
+
+/// How the other side answers a call with this metadata and this beginning of a body: HTTP's status and gRPC's.
+async fn answer(
+    target: &Target,
+    path: &str,
+    metadata: usize,
+    body: Vec<u8>,
+) -> Result<(u16, String), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let stream = target.connection().await.map_err(|error| text(&error))?;
+    let (send, connection) = h2::client::handshake(stream).await.map_err(|error| text(&error))?;
+    tokio::spawn(connection);
+    let request = http::Request::post(format!("http://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("x-long", "a".repeat(metadata))
+        .body(())
+        .expect("a request");
+    let mut send = send.ready().await.map_err(|error| text(&error))?;
+    let (response, mut stream) = send.send_request(request, false).map_err(|error| text(&error))?;
+    // It may be answered before any of this arrives.
+    let _ = stream.send_data(Bytes::from(body), false);
+    let response = response.await.map_err(|error| text(&error))?;
+    let http = response.status().as_u16();
+    let said = |headers: &http::HeaderMap| Some(headers.get("grpc-status")?.to_str().ok()?.to_string());
+    let at_once = said(response.headers());
+    let mut body = response.into_body();
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    let trailers = body.trailers().await.ok().flatten();
+    Ok((http, at_once.or(trailers.as_ref().and_then(said)).unwrap_or_default()))
+}
+
+fn four_gigabytes_are_announced(siege: &Siege<'_>) {
+    const OUT_OF_RANGE: &str = "11";
+    let path = if siege.target.tls.is_some() { SESSION } else { "/millefeuille.v1.Cluster/SubmitJob" };
+    let announced = [&[0, 0xff, 0xff, 0xff, 0xff][..], &[b'x'; 100]].concat();
+    let statuses = siege.lay("4 GB", || {
+        let ask = |_| siege.wait(answer(&siege.target, path, 0, announced.clone()));
+        (0..20).map(ask).collect::<Vec<_>>()
+    });
+    for status in statuses {
+        assert_eq!(status, Ok((200, OUT_OF_RANGE.to_string())));
+    }
+}
+
+fn metadata_is_huge(siege: &Siege<'_>) {
+    const TOO_LARGE: u16 = 431;
+    let answers = siege.lay("metadata", || {
+        let ask = |bytes| siege.wait(answer(&siege.target, SESSION, bytes, Vec::new()));
+        [17 << 10, 60 << 10, 1 << 20, 16 << 20].map(ask)
+    });
+    println!("huge metadata: {answers:?}");
+    for answer in answers {
+        assert!(answer.is_err() || answer.is_ok_and(|(status, _)| status == TOO_LARGE));
+    }
+}
+
+fn connections_are_opened_and_left(siege: &Siege<'_>) {
+    const CONNECTIONS: usize = 10_000;
+    millefeuille_worker::process::open_many_files();
+    let late = siege.lay("10,000 connections", || {
+        let opened = siege.wait(async {
+            let mut opened = Vec::with_capacity(CONNECTIONS);
+            for _ in 0..CONNECTIONS {
+                opened.extend(siege.target.socket().await.ok());
+            }
+            opened
+        });
+        assert!(opened.len() > CONNECTIONS / 2, "{} connections were taken", opened.len());
+        // Somebody honest still gets in.
+        let late = siege.client();
+        assert_eq!(late.workers().len(), 1);
+        drop(opened);
+        late
+    });
+    assert_eq!(late.workers().len(), 1, "and stays in");
+    let log = siege.cluster.serve.stderr();
+    assert!(log.contains("wait without saying who they are"), "{log}");
+}
+
+/// Words that stop in the middle: of what a connection begins with, and of what a session begins with.
+fn hellos_are_slow(siege: &Siege<'_>) {
+    let statuses = siege.lay("slow hellos", || {
+        siege.wait(async {
+            let mut half = Vec::new();
+            for _ in 0..200 {
+                let mut socket = siege.target.socket().await.expect("the socket is taken");
+                let begin: &[u8] = if siege.target.tls.is_some() { &[22, 3, 1] } else { b"PRI * HT" };
+                socket.write_all(begin).await.expect("it is heard");
+                half.push(socket);
+            }
+            let sessions = (0..50).map(|_| answer(&siege.target, SESSION, 0, Vec::new()));
+            let statuses = futures_util::future::join_all(sessions).await;
+            for mut socket in half {
+                let end = socket.read(&mut [0; 64]).await;
+                assert!(matches!(end, Ok(0) | Err(_)), "it is turned away: {end:?}");
+            }
+            statuses
+        })
+    });
+    const DEADLINE_EXCEEDED: &str = "4";
+    for status in statuses {
+        assert_eq!(status, Ok((200, DEADLINE_EXCEEDED.to_string())));
+    }
+}
+
+fn garbage_is_sent(siege: &Siege<'_>) {
+    let sent = siege.lay("garbage", || {
+        siege.wait(async {
+            let mut turned_away = 0;
+            for seed in 0..2_000_u64 {
+                let mut socket = siege.target.socket().await.expect("the socket is taken");
+                let garbage: Vec<_> = (0..64)
+                    .map(|index| (seed.wrapping_mul(6_364_136_223_846_793_005) >> (index % 57)) as u8)
+                    .collect();
+                // A few begin as TLS does, or as HTTP/2 does.
+                let begin: &[u8] =
+                    [&[][..], &[22, 3, 1, 0, 60], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n"]
+                        [seed as usize % 4];
+                let _ = socket.write_all(&[begin, &garbage].concat()).await;
+                let _ = socket.shutdown().await;
+                let mut answer = Vec::new();
+                let read =
+                    tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut answer)).await;
+                turned_away += usize::from(read.is_ok());
+            }
+            turned_away
+        })
+    });
+    assert_eq!(sent, 2_000, "each is closed");
+}
+
+/// As many calls as a connection may have, each with as much of a message as may be announced, on many connections.
+fn calls_are_half_made(siege: &Siege<'_>) {
+    let path = if siege.target.tls.is_some() { SESSION } else { "/millefeuille.v1.Cluster/SubmitJob" };
+    siege.lay("half calls", || {
+        let announced = u32::try_from(millefeuille_proto::wire::REQUEST_BYTES - 1).unwrap().to_be_bytes();
+        let body = [&[0][..], &announced, &vec![b'x'; 100_000]].concat();
+        let held = siege.wait(async {
+            let mut held = Vec::new();
+            for _ in 0..4 {
+                let stream = siege.target.connection().await.expect("it is let in");
+                let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2 begins");
+                tokio::spawn(connection);
+                let mut send = send.ready().await.expect("it takes calls");
+                for _ in 0..128 {
+                    let request = http::Request::post(format!("http://localhost{path}"))
+                        .header("content-type", "application/grpc")
+                        .header("te", "trailers")
+                        .body(())
+                        .expect("a request");
+                    let (response, mut stream) = send.send_request(request, false).expect("a call can begin");
+                    stream.send_data(Bytes::from(body.clone()), false).expect("it can go on");
+                    held.push((response, stream));
+                    send = send.ready().await.expect("it takes calls");
+                }
+            }
+            held
+        });
+        siege.jobs.go_on("half calls that are held");
+        drop(held);
+    });
+}
+
+fn frames_flood(siege: &Siege<'_>) {
+    let headers = call(SESSION);
+    let reset = 8_u32.to_be_bytes();
+    let rapid = siege.flood("rapid reset", 100_000, |stream| {
+        [frame(HEADERS, END_HEADERS, stream, &headers), frame(RST_STREAM, 0, stream, &reset)].concat()
+    });
+    assert_eq!(rapid, Outcome::Closed, "rapid reset");
+    let settings = siege.flood("settings", 300_000, |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]));
+    let pings = siege.flood("pings", 300_000, |_| frame(PING, 0, 0, &[0; 8]));
+    let empty = siege.flood("empty data", 100_000, |_| frame(DATA, 0, 1, &[]));
+    assert_eq!(empty, Outcome::Closed, "data of a call that there is not");
+    let endless = siege.flood("endless headers", 10_000, |stream| {
+        let kind = if stream == 1 { HEADERS } else { CONTINUATION };
+        frame(kind, 0, 1, &[&[0x00, 0x01, b'x', 0x7f, 0x81, 0x7e][..], &[b'y'; 16_000]].concat())
+    });
+    assert_eq!(endless, Outcome::Closed, "endless headers");
+    let garbage = siege.flood("unknown frames", 100_000, |_| frame(0xee, 0xff, 0, &[7; 64]));
+    println!("floods: settings {settings:?}, pings {pings:?}, unknown frames {garbage:?}");
+}
+
+/// Somebody with a good hello and a good name sends sums that nobody asked for.
+fn results_come_unasked(siege: &Siege<'_>) {
+    siege.lay("unasked results", || {
+        let workers = siege.client().workers();
+        for _ in 0..5 {
+            let mut guest = siege.insider().hello(hello_like(&workers[0])).expect("it is let in");
+            let welcome = guest.welcome();
+            let job = guest.hears("job", |message| match message {
+                Down::JobStart(start) => Some(start.job),
+                _ => None,
+            });
+            let unasked = |job, gradient_bytes| {
+                let id = v1::WorkId { job, incarnation: welcome.incarnation, epoch: 9, ..Default::default() };
+                v1::WorkResult { id: Some(id), gradient_bytes, samples: 1, ..Default::default() }
+            };
+            // Of a job that is long gone: a terabyte each, of which nothing comes.
+            (0..2_000).for_each(|_| guest.send(Up::Result(unasked(job + 1000, 1 << 40))));
+            // Of this job: whole sums.
+            let bytes = GRADIENT_BYTES as u64;
+            for _ in 0..200 {
+                guest.send(Up::Result(unasked(job, bytes)));
+                guest.send_bulk(GRADIENT_BYTES);
+            }
+            let _ = guest.end();
+        }
+    });
+}
