@@ -109,20 +109,6 @@ install_with_dnf() { as_root dnf install -y -q "$@"; }
 
 install_with_brew() { HOMEBREW_NO_AUTO_UPDATE=1 brew install --quiet "$@"; }
 
-# sudo may ask for a password where somebody is there to type it, and never waits for one elsewhere.
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then
-        "$@"
-    elif ! have sudo; then
-        say "this needs root, and there is no sudo"
-        return 1
-    elif [ -t 0 ]; then
-        sudo "$@" # asks on the terminal
-    else
-        sudo -n "$@"
-    fi
-}
-
 # By rustup, as rust-lang.org advises. A Rust of the distribution that is too old stays where it is, unused.
 install_rust() {
     if have rustup; then

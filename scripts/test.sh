@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests, cheapest first, the test runner last.
 #   test.sh quick   formatting, clippy, unit tests
-#   test.sh all     those, and licences, shell scripts, manifests, links, documentation, vectors, real processes
+#   test.sh all     those, and licences, shell scripts, manifests, links, documentation, vectors, real processes, containers
 # A tool that is absent is named and its part skipped; with CI=true it is installed, or the run fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -89,8 +89,41 @@ all_tests() {
     # The tests of whole processes start these, and cargo does not know that they do.
     stage "binaries for the tests"
     cargo build --locked --workspace --bins
+    images
     stage "tests"
     run_tests --tests
+}
+
+# What the tests of containers start from. Without an engine they skip themselves.
+images() {
+    stage "images for the tests of containers"
+    if ! docker version >/dev/null 2>&1; then
+        in_ci && die "no Docker engine answers, and the tests of containers need one"
+        say "skipped: no Docker engine answers (https://docs.docker.com/engine/install)"
+        return 0
+    fi
+    if ! docker compose version >/dev/null 2>&1 && ! have docker-compose; then
+        in_ci || { skip "docker compose" "https://docs.docker.com/compose/install" && return 0; }
+        scripts/install.sh docker-compose
+    fi
+    stages_before=$(stage_images)
+    trap leave_the_engine_as_it_was EXIT
+    scripts/containers.sh sweep
+    images_made=$(scripts/containers.sh prepare "mftest-$$-prebuilt")
+}
+
+# Images that a build leaves behind without a name, of which the next build finds its steps done.
+stage_images() { docker image ls --quiet --filter dangling=true --filter label=millefeuille.stage | sort -u; }
+
+# The machine of a developer keeps the base images and what later builds can go on from.
+leave_the_engine_as_it_was() {
+    local stages
+    docker image rm "mftest-$$-prebuilt" >/dev/null 2>&1 || true
+    scripts/containers.sh sweep >/dev/null
+    in_ci || return 0
+    stages=$(stage_images | grep -vxF "${stages_before:-none}" || true)
+    # shellcheck disable=SC2086  # lists of words
+    docker image rm --force $stages ${images_made:-} >/dev/null 2>&1 || true
 }
 
 run_tests() {

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -62,9 +63,15 @@ impl Home {
     }
 
     fn program(&self, program: &str, arguments: &str) -> Call {
-        let mut command = self.command(&binary(program));
+        let call = self.call(&binary(program), arguments);
+        Call { line: format!("{program} {arguments}"), ..call }
+    }
+
+    /// Any command, with arguments as in a shell without quotes.
+    pub fn call(&self, program: &Path, arguments: &str) -> Call {
+        let mut command = self.command(program);
         command.args(arguments.split_whitespace());
-        Call { line: format!("{program} {arguments}"), command }
+        Call { line: format!("{} {arguments}", program.display()), command }
     }
 
     /// Any program, with nothing of ours in its environment.
@@ -114,6 +121,12 @@ impl Call {
         self
     }
 
+    /// Lets it run in another directory than the home.
+    pub fn directory(mut self, path: &Path) -> Self {
+        self.command.current_dir(path);
+        self
+    }
+
     /// Starts it.
     pub fn start(self) -> Process {
         Process::start(self.line, self.command)
@@ -122,6 +135,11 @@ impl Call {
     /// Runs it to its end.
     pub fn run(self) -> Ended {
         self.start().wait()
+    }
+
+    /// The same, for what may take longer than anything else.
+    pub fn run_within(self, patience: Duration) -> Ended {
+        self.start().wait_within(patience)
     }
 
     /// Runs it to its end, which has to be a good one.

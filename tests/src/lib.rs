@@ -14,7 +14,9 @@
 //! - [`chaos`]: whatever can happen, from a seed.
 //! - [`siege`]: whoever wants to harm a coordinator.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
+//! - [`engine`]: clusters of containers, on a real engine.
 //! - [`manifests`]: what Kubernetes is told, typed and held against the programs.
+//! - [`kubelet`]: what Kubernetes is told, done on that engine.
 //!
 //! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
 //!
@@ -24,7 +26,9 @@
 pub mod chaos;
 pub mod cluster;
 pub mod data;
+pub mod engine;
 pub mod home;
+pub mod kubelet;
 pub mod manifests;
 pub mod process;
 pub mod proxy;

@@ -110,8 +110,13 @@ impl Process {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> Ended {
+        self.wait_within(PATIENCE)
+    }
+
+    /// The same, for what may take longer than anything else.
+    pub fn wait_within(&mut self, patience: Duration) -> Ended {
         let line = self.line.clone();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         let status = loop {
             if let Some(status) = self.try_wait() {
                 break status;

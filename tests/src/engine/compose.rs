@@ -1,0 +1,147 @@
+//! A cluster of containers: the project's `compose.yaml`, as it is, under a name of the test's own.
+//!
+//! The image is made from binaries that are built already (`Dockerfile.prebuilt`), and ports are free ones, both by
+//! the variables that everybody has.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::container::Container;
+use super::{Engine, PATIENCE_TO_BUILD, fresh_name, remove};
+use crate::home::{Call, project};
+use crate::process::{Ended, Process, until};
+use crate::run::Run;
+
+/// A cluster of containers. All of it goes with this value: containers, network, volumes, images.
+#[derive(Debug)]
+pub struct Compose<'e> {
+    engine: &'e Engine,
+    name: String,
+}
+
+impl Engine {
+    /// A cluster that has nothing yet, as after a clone.
+    ///
+    /// # Panics
+    /// If the release binaries are not built.
+    pub fn cluster(&self) -> Compose<'_> {
+        for program in ["coordinator", "worker"] {
+            let path = project().join("target/release").join(program);
+            assert!(path.is_file(), "{} is not built; build it with: make build", path.display());
+        }
+        Compose { engine: self, name: fresh_name("cluster") }
+    }
+}
+
+impl<'e> Compose<'e> {
+    /// A command of compose on this cluster, with arguments as in a shell without quotes.
+    pub fn call(&self, arguments: &str) -> Call {
+        self.engine
+            .compose(&format!("--project-name {} {arguments}", self.name))
+            .env("MILLEFEUILLE_DOCKERFILE", "Dockerfile.prebuilt")
+    }
+
+    /// `up` with as many workers, in the background; comes back when all have been started.
+    pub fn up(&self, workers: usize) -> Ended {
+        self.call(&format!("up --detach --scale worker={workers}")).run_within(PATIENCE_TO_BUILD).with_code(0)
+    }
+
+    /// The containers of a service that are there, running or not.
+    pub fn containers(&self, service: &str) -> Vec<Container<'e>> {
+        let labels = [("project", self.name.as_str()), ("service", service), ("oneoff", "False")]
+            .map(|(label, value)| format!("--filter label=com.docker.compose.{label}={value}"));
+        let ids = self.engine.docker_says(&format!("ps --all --quiet --no-trunc {}", labels.join(" ")));
+        ids.lines().map(|id| Container::new(self.engine, id)).collect()
+    }
+
+    /// The workers' containers.
+    pub fn workers(&self) -> Vec<Container<'e>> {
+        self.containers("worker")
+    }
+
+    /// The coordinator's container.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn coordinator(&self) -> Container<'e> {
+        self.containers("coordinator").pop().expect("there is a coordinator")
+    }
+
+    /// The command `coordinator` in the coordinator's container, as `exec` gives it.
+    pub fn ask(&self, arguments: &str) -> Call {
+        self.call(&format!("exec -T coordinator coordinator {arguments}"))
+    }
+
+    /// What such a command says in JSON, an object a line.
+    pub fn ask_json(&self, command: &str) -> Vec<Value> {
+        self.ask(&format!("{command} --json")).succeeds().json()
+    }
+
+    /// The state of each job, newest first.
+    pub fn jobs(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        self.ask_json("jobs").iter().map(|job| (text(&job["id"]), text(&job["state"]))).collect()
+    }
+
+    /// The state of a job; nothing while the coordinator does not answer.
+    pub fn state(&self, job: &str) -> String {
+        let ended = self.ask("jobs --json").run();
+        if ended.code() != Some(0) {
+            return String::new();
+        }
+        let found = ended.json().into_iter().find(|line| line["id"] == job);
+        found.and_then(|line| line["state"].as_str().map(str::to_string)).unwrap_or_default()
+    }
+
+    /// Waits until a job is done.
+    pub fn is_done(&self, job: &str) {
+        until(format!("job {job} is done"), || (self.state(job) == "done").then_some(()));
+    }
+
+    /// Waits until so many workers are there.
+    pub fn has_workers(&self, count: usize) {
+        until(format!("{count} workers are there"), || {
+            (self.ask_json("workers").len() == count).then_some(())
+        });
+    }
+
+    /// Submits a job and waits until its second epoch is under way. It is followed as long as the value lives.
+    pub fn begins(&self, job: &str) -> Process {
+        let mut following = self.coordinator().exec(&format!("coordinator train {job}")).start();
+        following.says("Epoch 1/");
+        following
+    }
+
+    /// What a run has left behind so far, copied.
+    pub fn run(&self, job: &str) -> Run {
+        let place = self.place(&format!("{job}-{}", fresh_name("")));
+        let from = format!("{}:/millefeuille/runs/{job}", self.coordinator().id);
+        self.engine.docker(&format!("cp {from}")).arg(&place).succeeds();
+        Run::new(place)
+    }
+
+    /// A place on this machine for something of this cluster.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.engine.home().path(name)
+    }
+
+    /// The network of the cluster.
+    pub fn network(&self) -> String {
+        format!("{}_default", self.name)
+    }
+
+    /// The address on this machine at which a port of the coordinator's is published.
+    pub fn published(&self, port: u16) -> String {
+        self.call(&format!("port coordinator {port}")).succeeds().stdout.trim().to_string()
+    }
+}
+
+impl Drop for Compose<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.call("logs --no-color --tail 40").run_within(PATIENCE_TO_BUILD));
+        }
+        remove(self.call("down --volumes --rmi local --remove-orphans --timeout 0"));
+    }
+}

@@ -1,0 +1,225 @@
+//! A cluster of containers on a real engine, from the project's own `compose.yaml`.
+//!
+//! The hash that everything is compared with is that of one undisturbed worker on this machine, outside any container: the
+//! same kernel, and the same version of OpenBLAS. What happens to a cluster happens in the midst of a job, and the run's own
+//! `events.jsonl` has to tell of it.
+
+use millefeuille_tests::engine::Engine;
+use millefeuille_tests::engine::compose::Compose;
+use millefeuille_tests::engine::container::Container;
+use millefeuille_tests::run::Run;
+use serde_json::Value;
+
+/// A job that is long enough for something to happen to it.
+const JOB: &str = "--epochs 15";
+
+/// A cluster of so many workers that has nothing to do.
+fn idle(engine: &Engine, workers: usize) -> Compose<'_> {
+    let cluster = engine.cluster();
+    cluster.up(workers);
+    cluster.has_workers(workers);
+    // The job that compose.yaml begins with is the subject of another test.
+    cluster.ask("cancel article-1").run();
+    cluster
+}
+
+/// Lets something happen in the midst of a job; gives the job's run, once it is done.
+fn disturbed(cluster: &Compose<'_>, name: &str, happen: impl FnOnce()) -> Run {
+    let following = cluster.begins(&format!("--name {name} {JOB}"));
+    happen();
+    drop(following);
+    let job = format!("{name}-1");
+    cluster.is_done(&job);
+    cluster.run(&job)
+}
+
+#[test]
+fn four_containers_train_the_articles_job_from_a_cold_start_and_not_again() {
+    let Some(engine) = Engine::find() else { return };
+    let alone = engine.home().undisturbed("");
+    let cluster = engine.cluster();
+
+    cluster.up(4);
+    cluster.is_done("article-1");
+
+    let run = cluster.run("article-1");
+    alone.is_equalled_by(&run);
+    assert_eq!(run.told("joined").len(), 4, "{:?}", run.told("joined"));
+
+    // On what it has left behind, another cluster begins nothing, and takes another job.
+    cluster.call("down").succeeds();
+    cluster.up(2);
+    cluster.has_workers(2);
+    assert_eq!(cluster.jobs(), [("article-1".to_string(), "done".to_string())]);
+    assert_eq!(cluster.run("article-1").snapshot(), run.snapshot());
+    let second = engine.home().undisturbed_as("second", "--epochs 2");
+    let report = cluster.ask("train --epochs 2").succeeds();
+    assert!(report.stdout.contains(&format!("weights_sha256 {}", second.hash())), "{report}");
+    second.is_equalled_by(&cluster.run("article-2"));
+    let metrics = cluster.ask("metrics").succeeds();
+    assert!(metrics.stdout.contains("val_accuracy"), "{metrics}");
+}
+
+#[test]
+fn workers_are_killed_paused_cut_off_and_scaled_in_the_midst_of_jobs() {
+    let Some(engine) = Engine::find() else { return };
+    let alone = engine.home().undisturbed(JOB);
+    let cluster = idle(&engine, 4);
+    let worker = || cluster.workers().remove(0);
+
+    let killed = disturbed(&cluster, "killed", || {
+        let (worker, before) = (worker(), worker().restarts());
+        worker.is_killed();
+        worker.is_restarted(before);
+        cluster.has_workers(4);
+    });
+    let paused = disturbed(&cluster, "paused", || {
+        let worker = worker();
+        worker.is_paused();
+        cluster.has_workers(3);
+        worker.is_unpaused();
+        cluster.has_workers(4);
+    });
+    let cut = disturbed(&cluster, "cut", || {
+        let worker = worker();
+        worker.is_cut_from(&cluster.network());
+        cluster.has_workers(3);
+        worker.is_connected_to(&cluster.network());
+        cluster.has_workers(4);
+    });
+    for run in [killed, paused, cut] {
+        alone.is_equalled_by(&run);
+        assert_eq!((run.told("left").len(), run.told("joined").len()), (1, 5), "{:?}", run.events());
+    }
+
+    let fewer = disturbed(&cluster, "fewer", || {
+        cluster.up(2);
+        cluster.has_workers(2);
+    });
+    alone.is_equalled_by(&fewer);
+    assert_eq!(fewer.told("left").len(), 2, "{:?}", fewer.events());
+
+    let more = disturbed(&cluster, "more", || {
+        cluster.up(6);
+        cluster.has_workers(6);
+    });
+    alone.is_equalled_by(&more);
+    assert_eq!(more.told("joined").len(), 6, "{:?}", more.events());
+}
+
+#[test]
+fn a_killed_coordinator_and_a_restart_of_everything_cost_time_only() {
+    let Some(engine) = Engine::find() else { return };
+    let alone = engine.home().undisturbed(JOB);
+    let cluster = idle(&engine, 3);
+
+    let killed = disturbed(&cluster, "killed", || {
+        let (coordinator, before) = (cluster.coordinator(), cluster.coordinator().restarts());
+        coordinator.is_killed();
+        coordinator.is_restarted(before);
+    });
+    alone.is_equalled_by(&killed);
+    assert_eq!(killed.told("resumed").len(), 1, "{:?}", killed.events());
+
+    let restarted = disturbed(&cluster, "restarted", || {
+        cluster.call("restart").succeeds();
+    });
+    alone.is_equalled_by(&restarted);
+    assert_eq!(restarted.told("resumed").len(), 1, "{:?}", restarted.events());
+
+    // Taken down with SIGTERM in the midst, and up again another day.
+    let away = disturbed(&cluster, "away", || {
+        cluster.call("down").succeeds();
+        cluster.up(4);
+    });
+    alone.is_equalled_by(&away);
+    assert_eq!(away.told("resumed").len(), 1, "{:?}", away.events());
+}
+
+#[test]
+fn two_clusters_live_side_by_side() {
+    let Some(engine) = Engine::find() else { return };
+    let clusters = [engine.cluster(), engine.cluster()];
+
+    clusters.iter().for_each(|cluster| _ = cluster.up(1));
+
+    clusters.iter().for_each(|cluster| cluster.is_done("article-1"));
+    let hashes = clusters.each_ref().map(|cluster| cluster.run("article-1").hash());
+    assert_eq!(hashes[0], hashes[1]);
+    let ports = clusters.each_ref().map(|cluster| cluster.published(7070));
+    assert_ne!(ports[0], ports[1]);
+}
+
+/// Where something is mounted in a container, and whether it may be written.
+fn mounts(container: &Value) -> Vec<(&str, bool)> {
+    let list = container["Mounts"].as_array().expect("a container has a list of mounts");
+    let mut mounts: Vec<_> = list
+        .iter()
+        .map(|mount| (mount["Destination"].as_str().unwrap_or_default(), mount["RW"] == true))
+        .collect();
+    mounts.sort_unstable();
+    mounts
+}
+
+/// Asserts what holds of every container, as the engine says and as it is inside.
+fn is_hardened(container: &Container<'_>) {
+    let facts = container.inspect();
+    let host = &facts["HostConfig"];
+    assert_eq!(facts["Config"]["User"], "65532:65532");
+    assert_eq!(host["ReadonlyRootfs"], true);
+    assert_eq!(host["CapDrop"], serde_json::json!(["ALL"]));
+    assert!(host["CapAdd"].is_null(), "{}", host["CapAdd"]);
+    assert_eq!(host["Privileged"], false);
+    assert_eq!(host["SecurityOpt"], serde_json::json!(["no-new-privileges:true"]));
+    for limit in ["Memory", "NanoCpus", "PidsLimit"] {
+        assert!(host[limit].as_u64().is_some_and(|limit| limit > 0), "{limit}: {}", host[limit]);
+    }
+    if facts["State"]["Running"] == true {
+        let status = container.shell("cat /proc/1/status");
+        let says =
+            |line: &str| status.lines().any(|found| found.split_whitespace().eq(line.split_whitespace()));
+        for line in [
+            "Uid: 65532 65532 65532 65532",
+            "CapEff: 0000000000000000",
+            "CapBnd: 0000000000000000",
+            "NoNewPrivs: 1",
+        ] {
+            assert!(says(line), "{line}: {status}");
+        }
+        let written = container.shell("touch /usr/local/bin/x /tmp/x /millefeuille/x 2>&1; true");
+        assert_eq!(written.matches("Read-only file system").count(), 3, "{written}");
+        assert!(!container.shell("tr '\\0' '\\n' </proc/1/environ").contains("OPENBLAS_"));
+    }
+}
+
+#[test]
+fn containers_have_no_right_that_they_do_not_need() {
+    let Some(engine) = Engine::find() else { return };
+    let cluster = idle(&engine, 2);
+    let certs = cluster.containers("certs").remove(0);
+    let (coordinator, workers) = (cluster.coordinator(), cluster.workers());
+
+    [&certs, &coordinator].into_iter().chain(&workers).for_each(is_hardened);
+
+    assert_eq!(certs.inspect()["HostConfig"]["NetworkMode"], "none");
+    let tls = ["ca", "coordinator", "operator", "reader", "worker"].map(|role| format!("/tls/{role}"));
+    assert_eq!(mounts(&certs.inspect()), tls.each_ref().map(|path| (path.as_str(), true)));
+    assert_eq!(
+        mounts(&coordinator.inspect()),
+        [("/millefeuille/runs", true), ("/tls/coordinator", false), ("/tls/operator", false)]
+    );
+    let ports = coordinator.inspect()["NetworkSettings"]["Ports"].clone();
+    for port in ["7070/tcp", "7071/tcp"] {
+        let places = ports[port].as_array().unwrap_or_else(|| panic!("{port} is published: {ports}"));
+        assert!(places.iter().all(|place| place["HostIp"] == "127.0.0.1"), "{ports}");
+    }
+    for worker in &workers {
+        let facts = worker.inspect();
+        assert_eq!(mounts(&facts), [("/tls/worker", false)]);
+        let published = facts["NetworkSettings"]["Ports"].as_object().expect("a list of ports");
+        assert!(published.values().all(Value::is_null), "{published:?}");
+        assert_eq!(worker.shell("find /tls -type f | sort").lines().count(), 3, "its own three files");
+        worker.health_is("healthy");
+    }
+    coordinator.health_is("healthy");
+}
