@@ -90,6 +90,8 @@ all_tests() {
     stage "binaries for the tests"
     cargo build --locked --workspace --bins
     images
+    stage "clients of others"
+    scripts/peers.sh
     stage "tests"
     run_tests --tests
 }
@@ -135,10 +137,6 @@ run_tests() {
 }
 
 stage() { printf '\n== %s\n' "$*"; }
-
-in_ci() { [ "${CI:-}" = true ]; }
-
-skip() { say "skipped: $1 is not installed ($2)"; }
 
 # component NAME SUBCOMMAND: whether this part of the Rust toolchain is there.
 component() {

@@ -12,6 +12,7 @@
 //! - [`run`]: what a run directory holds.
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
 //! - [`chaos`]: whatever can happen, from a seed.
+//! - [`peers`]: programs of other people.
 //! - [`siege`]: whoever wants to harm a coordinator.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
 //! - [`engine`]: clusters of containers, on a real engine.
@@ -30,6 +31,7 @@ pub mod engine;
 pub mod home;
 pub mod kubelet;
 pub mod manifests;
+pub mod peers;
 pub mod process;
 pub mod proxy;
 pub mod raw_cluster;

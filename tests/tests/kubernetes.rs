@@ -42,8 +42,6 @@ struct Slip {
 /// In the overlay `local` with its `train`.
 fn slips() -> Vec<Slip> {
     let slip = |what, kind, name, at, to, said| Slip { what, kind, name, at, to, said };
-    let worker = "/spec/template/spec/containers/0";
-    let _ = worker;
     vec![
         slip("a selector of a Service", "Service", "coordinator", "/spec/selector/app.kubernetes.io~1component", json!("coordinatr"), "Service coordinator: its selector picks no pods"),
         slip("a selector of a Deployment", "Deployment", "worker", "/spec/selector/matchLabels/app.kubernetes.io~1component", json!("workers"), "its selector does not pick its own pods"),
@@ -54,7 +52,7 @@ fn slips() -> Vec<Slip> {
         slip("a port that nobody listens on", "StatefulSet", "coordinator", "/spec/template/spec/containers/0/ports/0/containerPort", json!(7700), "nothing listens on its port 7700"),
         slip("a service that is not headless", "StatefulSet", "coordinator", "/spec/serviceName", json!("coordinator"), "serviceName coordinator is no headless Service"),
         slip("a missing claim", "Deployment", "worker", "/spec/template/spec/volumes/0/persistentVolumeClaim/claimName", json!("worker"), "there is no PersistentVolumeClaim worker"),
-        slip("a missing ConfigMap", "Job", "train", "/spec/template/spec/volumes/0/configMap/name", json!("jobs"), "there is no ConfigMap jobs"),
+        slip("a missing ConfigMap", "Job", "train", "/spec/template/spec/volumes/1/configMap/name", json!("jobs"), "there is no ConfigMap jobs"),
         slip("a missing account", "Deployment", "worker", "/spec/template/spec/serviceAccountName", json!("workers"), "there is no ServiceAccount workers"),
         slip("a mount of nothing", "Deployment", "worker", "/spec/template/spec/containers/0/volumeMounts/0/name", json!("tls"), "there is no volume tls to mount"),
         slip("another namespace", "Deployment", "worker", "/metadata/namespace", json!("default"), "is in no namespace made here"),
@@ -63,7 +61,7 @@ fn slips() -> Vec<Slip> {
         slip("a variable that nobody reads", "Deployment", "worker", "/spec/template/spec/containers/0/env/0/name", json!("MILLEFEUILLE_SLOT"), "MILLEFEUILLE_SLOT is read by no command"),
         slip("a limit of nobody", "Deployment", "worker", "/spec/template/spec/containers/0/env/0/valueFrom/resourceFieldRef/containerName", json!("coordinator"), "is about another container"),
         slip("a job file that there is not", "StatefulSet", "coordinator", "/spec/template/spec/containers/0/args/4", json!("--job=/millefeuille/jobs/articles.toml"), "has no articles.toml"),
-        slip("a job file with a slip", "ConfigMap", "train", "/data/scaled.toml", json!("epochs = 3"), "unknown key `epochs`"),
+        slip("a job file with a slip", "ConfigMap", "train", "/data/scaled.toml", json!("epochs = 3"), "unknown key"),
         slip("runs that are not kept", "StatefulSet", "coordinator", "/spec/template/spec/containers/0/args/3", json!("--runs-dir=/millefeuille/jobs"), "what is written there is not kept"),
         slip("a probe of a path that is not served", "StatefulSet", "coordinator", "/spec/template/spec/containers/0/readinessProbe/httpGet/path", json!("/ready"), "it asks for /ready instead of /readyz"),
         slip("a probe of another port", "StatefulSet", "coordinator", "/spec/template/spec/containers/0/livenessProbe/httpGet/port", json!("grpc"), "its port is not that of --ops-listen"),

@@ -57,8 +57,11 @@ fn ours(container: &Container) -> impl Iterator<Item = &EnvVar> {
     container.env.iter().flatten().filter(|variable| variable.name.starts_with("MILLEFEUILLE_"))
 }
 
-/// What the kubelet would set the variable to.
-fn value(variable: &EnvVar, container: &Container) -> Result<String, String> {
+/// What a kubelet sets a variable to.
+///
+/// # Errors
+/// If that is not to be known from the container.
+pub fn value(variable: &EnvVar, container: &Container) -> Result<String, String> {
     if let Some(value) = &variable.value {
         return Ok(value.clone());
     }

@@ -62,7 +62,7 @@ fn role_of(all: &All, volume: &Volume) -> Option<String> {
 /// `coordinator certs init DIR` writes the certificate of a role into the directory of that name in it.
 fn made_in_place(all: &All, claim: &str) -> Option<String> {
     let maker = all.containers().find(|started| started.is("coordinator certs init"))?;
-    let directory = maker.value("dir")?.to_string();
+    let directory = maker.value("directory")?.to_string();
     let is = |mount: &&VolumeMount| {
         let volume = maker.volume(&mount.name).and_then(|volume| volume.persistent_volume_claim.as_ref());
         volume.is_some_and(|volume| volume.claim_name == claim)

@@ -81,7 +81,7 @@ fn probe_problem(started: &Started, probe: &Probe, path: &str) -> Option<String>
 /// Files on the command line are in a volume; what is written into can be written into, and is kept.
 fn paths(all: &All, started: &Started) -> Vec<String> {
     let Some(line) = &started.line else { return Vec::new() };
-    let given = line.values.iter().chain(&line.elsewhere).filter(|(flag, _)| *flag != "dir");
+    let given = line.values.iter().chain(&line.elsewhere).filter(|(flag, _)| *flag != "directory");
     let paths = given.filter(|(_, value)| value.starts_with('/'));
     let wrong = |(flag, path): (&String, &String)| {
         let problem = path_problem(all, started, flag, path)?;
