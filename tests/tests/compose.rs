@@ -7,6 +7,7 @@
 use millefeuille_tests::engine::Engine;
 use millefeuille_tests::engine::compose::Compose;
 use millefeuille_tests::engine::container::Container;
+use millefeuille_tests::process::until;
 use millefeuille_tests::run::Run;
 use serde_json::Value;
 
@@ -134,6 +135,53 @@ fn a_killed_coordinator_and_a_restart_of_everything_cost_time_only() {
     });
     alone.is_equalled_by(&away);
     assert_eq!(away.told("resumed").len(), 1, "{:?}", away.events());
+}
+
+/// The coordinator's certificate.
+fn certificate(cluster: &Compose<'_>) -> String {
+    cluster.coordinator().shell("cat /tls/coordinator/tls.crt")
+}
+
+#[test]
+fn renewed_certificates_reach_a_cluster_in_the_midst_of_a_job() {
+    let Some(engine) = Engine::find() else { return };
+    let alone = engine.home().undisturbed(JOB);
+    let cluster = idle(&engine, 2);
+    let first = certificate(&cluster);
+    cluster.up(2);
+    assert_eq!(certificate(&cluster), first, "what is good is kept");
+
+    let renewed = disturbed(&cluster, "renewed", || {
+        cluster.call("run --rm certs coordinator certs init /tls --renew").succeeds();
+        let coordinator = cluster.coordinator();
+        until("the coordinator notices", || {
+            coordinator.log().contains("the certificate was renewed: valid until").then_some(())
+        });
+        // Who comes now shows a new certificate to one who has a new one too.
+        cluster.up(3);
+        cluster.has_workers(3);
+    });
+
+    alone.is_equalled_by(&renewed);
+    assert_ne!(certificate(&cluster), first);
+    assert_eq!((renewed.told("left").len(), renewed.told("joined").len()), (0, 3), "{:?}", renewed.events());
+}
+
+#[test]
+fn a_worker_s_container_is_no_operator() {
+    let Some(engine) = Engine::find() else { return };
+    let cluster = idle(&engine, 1);
+    let worker = cluster.workers().remove(0);
+
+    cluster.ask("metrics").succeeds();
+
+    let ask =
+        |flags: &str| worker.exec(&format!("coordinator metrics --cluster coordinator:7070 {flags}")).run();
+    let refused = ask("--tls /tls/worker").error(4);
+    assert!(refused.contains("worker"), "{refused}");
+    ask("").error(4);
+    ask("--tls /tls/operator").error(4);
+    cluster.has_workers(1);
 }
 
 #[test]

@@ -40,6 +40,8 @@ impl<'e> Compose<'e> {
         self.engine
             .compose(&format!("--project-name {} {arguments}", self.name))
             .env("MILLEFEUILLE_DOCKERFILE", "Dockerfile.prebuilt")
+            .env("MILLEFEUILLE_PORT", "0")
+            .env("MILLEFEUILLE_OPS_PORT", "0")
     }
 
     /// `up` with as many workers, in the background; comes back when all have been started.
@@ -106,7 +108,7 @@ impl<'e> Compose<'e> {
         });
     }
 
-    /// Submits a job and waits until its second epoch is under way. It is followed as long as the value lives.
+    /// Submits a job and waits until its first epoch is done. It is followed as long as the value lives.
     pub fn begins(&self, job: &str) -> Process {
         let mut following = self.coordinator().exec(&format!("coordinator train {job}")).start();
         following.says("Epoch 1/");
@@ -115,7 +117,7 @@ impl<'e> Compose<'e> {
 
     /// What a run has left behind so far, copied.
     pub fn run(&self, job: &str) -> Run {
-        let place = self.place(&format!("{job}-{}", fresh_name("")));
+        let place = self.place(&fresh_name(job));
         let from = format!("{}:/millefeuille/runs/{job}", self.coordinator().id);
         self.engine.docker(&format!("cp {from}")).arg(&place).succeeds();
         Run::new(place)

@@ -1,0 +1,152 @@
+//! The images, built by a real engine from the project's Dockerfiles.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use millefeuille_tests::engine::Engine;
+use millefeuille_tests::engine::image::Image;
+use millefeuille_tests::home::project;
+use serde_json::json;
+
+/// What the programs, the job and the licences may add to the slim base and OpenBLAS.
+const OUR_SHARE: u64 = 40 << 20;
+
+fn text(file: &str) -> String {
+    fs::read_to_string(project().join(file)).unwrap()
+}
+
+#[test]
+fn both_dockerfiles_end_in_the_same_image() {
+    const FROM_HERE_ON: &str = "# From here on Dockerfile and Dockerfile.prebuilt say the same";
+    let [full, prebuilt] = ["Dockerfile", "Dockerfile.prebuilt"].map(|file| {
+        let text = text(file);
+        text[text.find(FROM_HERE_ON).unwrap_or_else(|| panic!("{file}: {FROM_HERE_ON}"))..].to_string()
+    });
+    assert_eq!(full, prebuilt);
+}
+
+#[test]
+fn dockerfiles_build_with_every_builder() {
+    for file in ["Dockerfile", "Dockerfile.prebuilt"] {
+        let text = text(file);
+        assert!(!text.contains("RUN --mount") && !text.contains("syntax="), "{file}");
+        assert!(!text.contains("--chmod") && !text.contains("<<"), "{file}");
+    }
+}
+
+/// Asserts what everybody counts on who runs the image.
+fn is_as_promised(image: &Image<'_>) {
+    let config = image.inspect()["Config"].clone();
+    assert_eq!(config["User"], "65532:65532");
+    assert_eq!(config["WorkingDir"], "/millefeuille");
+    assert_eq!(config["StopSignal"], "SIGTERM");
+    let environment = config["Env"].as_array().unwrap();
+    assert!(environment.iter().all(|set| set.as_str().unwrap().starts_with("PATH=")), "{environment:?}");
+    let version = concat!("coordinator ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(image.run("coordinator --version").with_code(0).stdout.trim(), version);
+    assert_eq!(config["Labels"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(config["Labels"]["org.opencontainers.image.revision"], json!("unknown"));
+
+    assert!(image.run("worker --version").with_code(0).stdout.starts_with("worker "));
+    assert!(image.run("").with_code(0).stdout.contains("Usage: coordinator"), "without a command it helps");
+    let error = image.run("bash").error(2);
+    assert!(error.starts_with("bash is no program of this image: say coordinator … or worker …"), "{error}");
+    let usage = image.run("coordinator train --epochs none").with_code(2);
+    assert!(usage.stderr.contains("--epochs"), "{usage}");
+
+    let listed = |places: &str| {
+        let script = format!("find {places} -printf '%M %U %p\\n' | sort -k 3");
+        let ended = image.call("--entrypoint sh", "-c").arg(script).succeeds();
+        ended.stdout.lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        listed("/usr/local/bin /millefeuille /tls"),
+        [
+            "drwxr-xr-x 0 /millefeuille",
+            "drwxr-xr-x 0 /millefeuille/jobs",
+            "-rw-r--r-- 0 /millefeuille/jobs/article.toml",
+            "drwxr-xr-x 65532 /millefeuille/runs",
+            "drwxr-xr-x 0 /tls",
+            "drwxr-xr-x 65532 /tls/ca",
+            "drwxr-xr-x 65532 /tls/coordinator",
+            "drwxr-xr-x 65532 /tls/operator",
+            "drwxr-xr-x 65532 /tls/reader",
+            "drwxr-xr-x 65532 /tls/worker",
+            "drwxr-xr-x 0 /usr/local/bin",
+            "-rwxr-xr-x 0 /usr/local/bin/coordinator",
+            "-rwxr-xr-x 0 /usr/local/bin/entrypoint",
+            "-rwxr-xr-x 0 /usr/local/bin/worker",
+        ]
+    );
+    // Neither what a build needs nor what apt has fetched.
+    let found = image
+        .call("--entrypoint sh", "-c")
+        .arg("command -v gcc cargo curl; ls -A /var/lib/apt/lists /var/cache/apt");
+    let found = found.run().stdout;
+    assert_eq!(found.split_whitespace().collect::<Vec<_>>(), ["/var/cache/apt:", "/var/lib/apt/lists:"]);
+}
+
+/// How many bytes the layer adds that has our files.
+fn our_share(engine: &Engine, image: &Image<'_>) -> u64 {
+    let layers = engine.docker(&format!(
+        "history --human=false --no-trunc --format {{{{.Size}}}}\t{{{{.CreatedBy}}}} {}",
+        image.name
+    ));
+    let layers = layers.succeeds().stdout;
+    let ours = layers.lines().find(|layer| layer.contains("COPY")).unwrap_or_else(|| panic!("{layers}"));
+    ours.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_image_of_built_programs_has_what_is_needed_and_no_more() {
+    let Some(engine) = Engine::find() else { return };
+
+    let image = engine.build("Dockerfile.prebuilt");
+
+    is_as_promised(&image);
+    let share = our_share(&engine, &image);
+    assert!(share < OUR_SHARE, "{share} bytes");
+}
+
+/// A copy of what a build of the image starts from, with a change of its sources.
+fn changed_copy(directory: &Path) {
+    let script = format!(
+        "tar -C {} --exclude ./target --exclude ./.git --exclude ./runs -c . | tar -x && echo '// A change.' >>core/src/lib.rs",
+        project().display()
+    );
+    let copied = Command::new("sh").arg("-c").arg(script).current_dir(directory).status().unwrap();
+    assert!(copied.success());
+}
+
+/// Compiles everything, once.
+#[test]
+fn the_image_builds_from_sources_and_trains() {
+    let Some(engine) = Engine::find() else { return };
+
+    let image = engine.build("Dockerfile");
+
+    is_as_promised(&image);
+    let trained =
+        image.run_with("--read-only --tmpfs /millefeuille/runs:uid=65532", "coordinator train --epochs 1");
+    let alone = engine.home().undisturbed("--epochs 1");
+    assert!(trained.with_code(0).stdout.contains(&format!("weights_sha256 {}", alone.hash())));
+
+    // Scanners find in the programs what they are made of.
+    for program in ["coordinator", "worker"] {
+        let found =
+            image.call("--entrypoint grep", &format!("--count --text .dep-v0 /usr/local/bin/{program}"));
+        found.succeeds();
+    }
+
+    // A change of source alone finds all dependencies compiled.
+    let dependencies = engine.build_of(&project(), "--target dependencies");
+    let changed = engine.home().path("changed");
+    fs::create_dir(&changed).unwrap();
+    changed_copy(&changed);
+    assert_eq!(engine.build_of(&changed, "--target dependencies").id(), dependencies.id());
+    assert_ne!(
+        engine.build_of(&changed, "--target sources").id(),
+        engine.build_of(&project(), "--target sources").id()
+    );
+}
