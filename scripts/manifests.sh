@@ -19,16 +19,12 @@ VENV=$TARGET/manifests-venv
 main() {
     kubectl_found || lacking "kubectl with kustomize 5 is needed (kubectl 1.27 or newer; here: $(kubectl_version))"
     render
-    if ! have python3 || ! python3 -c "import venv, ensurepip" 2>/dev/null; then
-        [ "${CI:-}" = true ] || lacking "Python with venv is needed (python3, python3-venv)"
-        scripts/install.sh python3 python3-venv
-    fi
-    tools
+    python_environment "$VENV" "$REQUIREMENTS" || lacking "Python with venv is needed (python3, python3-venv)"
     "$VENV/bin/python" scripts/manifests.py "$RENDERED" "$ROOT/accepted-findings.txt" tests/schemas
 }
 
 lacking() {
-    [ "${CI:-}" = true ] && die "$*"
+    in_ci && die "$*"
     say "skipped: $*"
     exit 0
 }
@@ -53,16 +49,6 @@ render() {
         kubectl kustomize "$ROOT/$directory" >"$RENDERED/${directory//\//-}.yaml" || die "$file does not render"
     done < <(find "$ROOT" -name kustomization.yaml -exec grep -l '^kind: Kustomization$' {} + | sort)
     say "rendered: $(find "$RENDERED" -type f | wc -l) kustomizations"
-}
-
-# Installed once, and anew when another version is asked for.
-tools() {
-    cmp -s "$REQUIREMENTS" "$VENV/installed" && return 0
-    say "Installing with pip, into $VENV: $(grep -v '^#' "$REQUIREMENTS" | tr '\n' ' ')"
-    rm -rf "$VENV"
-    python3 -m venv "$VENV"
-    "$VENV/bin/pip" install --quiet --disable-pip-version-check --requirement "$REQUIREMENTS"
-    cp "$REQUIREMENTS" "$VENV/installed"
 }
 
 main

@@ -48,7 +48,10 @@ fn the_local_overlay_trains_the_articles_job_on_a_node_of_its_own() {
     assert!(node.restarts("worker-2") >= 1, "{:?}", run.told("left"));
 
     // An operator's Job submits another one, follows it, and reports.
-    let second = engine.home().undisturbed_as("second", &format!("{} --epochs 1", project().join("deploy/kubernetes/train/jobs/scaled.toml").display()));
+    let second = engine.home().undisturbed_as(
+        "second",
+        &format!("{} --epochs 1", project().join("deploy/kubernetes/train/jobs/scaled.toml").display()),
+    );
     node.apply(&shortened(Manifests::render(&["overlays/local/train"])));
     node.until("the Job has succeeded", |node| node.has_succeeded("train"));
     let report = node.logs("train");
@@ -84,7 +87,9 @@ fn no_pod_sees_a_key_that_is_not_its_own() {
     };
     assert_eq!(keys("worker-0"), ["/tls/worker/tls.key"]);
     assert_eq!(keys("coordinator-0"), ["/tls/coordinator/tls.key", "/tls/operator/tls.key"]);
-    for (pod, path) in [("worker-0", "/tls/worker/tls.key"), ("coordinator-0", "/usr/local/bin/x"), ("worker-0", "/tmp/x")] {
+    for (pod, path) in
+        [("worker-0", "/tls/worker/tls.key"), ("coordinator-0", "/usr/local/bin/x"), ("worker-0", "/tmp/x")]
+    {
         let written = node.exec(pod, &format!("cp /etc/hostname {path}")).run();
         assert!(written.stderr.contains("Read-only file system"), "{written}");
     }

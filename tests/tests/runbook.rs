@@ -38,7 +38,8 @@ fn commands(kind: &str) -> Vec<String> {
 
 /// A program of the test's own on the PATH, before all others.
 fn stand_in(home: &Home, program: &str, script: &str) -> PathBuf {
-    let path = home.write(&format!("bin/{program}"), format!("#!/usr/bin/env bash\nset -euo pipefail\n{script}"));
+    let path =
+        home.write(&format!("bin/{program}"), format!("#!/usr/bin/env bash\nset -euo pipefail\n{script}"));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("modes can be changed");
     path.parent().expect("it is in a directory").to_path_buf()
 }
@@ -99,7 +100,10 @@ fn what_the_runbook_says_of_kubernetes_is_understood() {
         run(&home, &programs, &command, &[]).with_code(0);
     }
     // This test can fail.
-    for wrong in ["kubectl -n millefeuille rollout statsu deployment/worker", "kubectl apply -k deploy/kubernetes/overlays/lokal"] {
+    for wrong in [
+        "kubectl -n millefeuille rollout statsu deployment/worker",
+        "kubectl apply -k deploy/kubernetes/overlays/lokal",
+    ] {
         let ended = run(&home, &programs, wrong, &[]);
         assert_ne!(ended.code(), Some(0), "{ended}");
     }
@@ -122,7 +126,8 @@ fn objects() -> Vec<String> {
 fn named(command: &str) -> Vec<String> {
     let command = command.split(" -- ").next().unwrap_or_default();
     let words: Vec<_> = command.split_whitespace().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let slashed = words.iter().filter(|word| word.contains('/') && !word.contains("deploy/") && !word.contains("tls/"));
+    let slashed =
+        words.iter().filter(|word| word.contains('/') && !word.contains("deploy/") && !word.contains("tls/"));
     let mut named: Vec<_> = slashed.map(|word| word.to_string()).collect();
     named.extend(words.iter().filter(|word| **word == "coordinator-0").map(|pod| format!("pod/{pod}")));
     for kind in ["secret", "persistentvolumeclaim"] {
@@ -156,7 +161,8 @@ fn the_runbook_explains_every_alert() {
     }
     let runbook = runbook();
     let manifests = Manifests::render(&["overlays/monitoring"]);
-    let rules = manifests.of_kind("PrometheusRule").flat_map(|rule| rule["spec"]["groups"][0]["rules"].as_array());
+    let rules =
+        manifests.of_kind("PrometheusRule").flat_map(|rule| rule["spec"]["groups"][0]["rules"].as_array());
     let alerts: Vec<_> = rules.flatten().filter_map(|rule| rule["alert"].as_str()).collect();
     assert!(alerts.len() > 3, "{alerts:?}");
     for alert in alerts {

@@ -191,7 +191,13 @@ impl Drop for Pod<'_> {
 }
 
 /// What the engine is told to start a container.
-fn start(node: &mut Node<'_>, manifests: &Manifests, workload: &Workload, pod: &str, container: &Container) -> Vec<String> {
+fn start(
+    node: &mut Node<'_>,
+    manifests: &Manifests,
+    workload: &Workload,
+    pod: &str,
+    container: &Container,
+) -> Vec<String> {
     let command = container.command.clone().unwrap_or_default();
     let (program, rest) = command.split_first().expect("every container has a command");
     let mut words = vec![format!("--network={}", node.network), format!("--hostname={pod}")];
@@ -257,9 +263,11 @@ fn rights(workload: &Workload, container: &Container) -> Vec<String> {
 }
 
 fn limits(container: &Container) -> Vec<String> {
-    let limits = container.resources.as_ref().and_then(|resources| resources.limits.clone()).unwrap_or_default();
+    let limits =
+        container.resources.as_ref().and_then(|resources| resources.limits.clone()).unwrap_or_default();
     let limit = |what: &str| limits.get(what).map(amount);
-    let memory = limit("memory").map(|bytes| [format!("--memory={bytes}b"), format!("--memory-swap={bytes}b")]);
+    let memory =
+        limit("memory").map(|bytes| [format!("--memory={bytes}b"), format!("--memory-swap={bytes}b")]);
     let cpus = limit("cpu").map(|cpus| format!("--cpus={cpus}"));
     memory.into_iter().flatten().chain(cpus).collect()
 }

@@ -31,7 +31,8 @@ impl Asked {
             IntOrString::Int(number) => Some(*number),
             IntOrString::String(name) => workload.port(name),
         };
-        let number = |value: Option<i32>, default: u64| value.map_or(default, |value| value.unsigned_abs().into());
+        let number =
+            |value: Option<i32>, default: u64| value.map_or(default, |value| value.unsigned_abs().into());
         Self {
             path: get.path.clone().unwrap_or_else(|| "/".into()),
             port: port.and_then(|port| port.try_into().ok()).expect("a probe names a port of its pod"),
@@ -50,7 +51,8 @@ impl Asked {
             return;
         }
         self.due = Instant::now() + self.period;
-        self.is_good = get(SocketAddr::new(address, self.port), &self.path, self.timeout).is_some_and(|status| (200..400).contains(&status));
+        let answer = get(SocketAddr::new(address, self.port), &self.path, self.timeout);
+        self.is_good = answer.is_some_and(|(status, _)| (200..400).contains(&status));
         self.failures = if self.is_good { 0 } else { self.failures + 1 };
     }
 
@@ -60,12 +62,15 @@ impl Asked {
     }
 }
 
-/// The status of a GET, if there is an answer in time.
-fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<u16> {
+/// Asks as a kubelet does: the status and the body of the answer, if there is one in time.
+pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, timeout).ok()?;
     stream.set_read_timeout(Some(timeout)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/1.33\r\nAccept: */*\r\nConnection: close\r\n\r\n").ok()?;
+    let headers =
+        format!("Host: {address}\r\nUser-Agent: kube-probe/1.33\r\nAccept: */*\r\nConnection: close");
+    write!(stream, "GET {path} HTTP/1.1\r\n{headers}\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+    let status = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_string()))
 }

@@ -41,7 +41,10 @@ impl<'e> Volumes<'e> {
         let source = format!("type=volume,source={name},volume-nocopy");
         if self.engine.docker(&format!("volume inspect {name}")).run().code() != Some(0) {
             self.engine.docker(&format!("volume create {name}")).succeeds();
-            let flags = format!("--rm --name {} --user 0 --network none --entrypoint chmod", fresh_name("provisioner"));
+            let flags = format!(
+                "--rm --name {} --user 0 --network none --entrypoint chmod",
+                fresh_name("provisioner")
+            );
             let mount = format!("--mount {source},target=/claim");
             self.engine.docker(&format!("run {flags} {mount} {} 0777 /claim", self.image)).succeeds();
         }

@@ -24,8 +24,10 @@ impl CommandLine {
     /// # Errors
     /// What the program would say to this command line, or to its environment.
     pub fn read(container: &Container) -> Result<Option<Self>, String> {
-        let mut words: Vec<String> = container.command.iter().chain(&container.args).flatten().cloned().collect();
-        let program = words.first().map(|word| Path::new(word).file_name().unwrap_or_default().display().to_string());
+        let mut words: Vec<String> =
+            container.command.iter().chain(&container.args).flatten().cloned().collect();
+        let program =
+            words.first().map(|word| Path::new(word).file_name().unwrap_or_default().display().to_string());
         let command = match program.as_deref() {
             Some("coordinator") => millefeuille_coordinator::cli::command(),
             Some("worker") => millefeuille_worker::cli::Args::command(),

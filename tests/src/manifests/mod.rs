@@ -67,7 +67,10 @@ impl Manifests {
     /// # Panics
     /// If there is none.
     pub fn document(&mut self, kind: &str, name: &str) -> &mut Value {
-        let found = self.documents.iter_mut().find(|document| document["kind"] == kind && self::name(document) == name);
+        let found = self
+            .documents
+            .iter_mut()
+            .find(|document| document["kind"] == kind && self::name(document) == name);
         found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
     }
 }
@@ -92,8 +95,10 @@ pub fn typed<T: DeserializeOwned>(part: &Value) -> T {
 pub fn can_render() -> bool {
     let version = Command::new("kubectl").args(["version", "--client", "--output=json"]).output();
     let version: Option<Value> = version.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
-    let kustomize = version.as_ref().and_then(|version| version["kustomizeVersion"].as_str()).unwrap_or("none");
-    let major = kustomize.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let kustomize =
+        version.as_ref().and_then(|version| version["kustomizeVersion"].as_str()).unwrap_or("none");
+    let major =
+        kustomize.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
     let found = major.is_some_and(|major| major >= 5);
     let needed = format!("kubectl with kustomize 5 is needed to render the manifests (here: {kustomize})");
     assert!(found || std::env::var("CI").as_deref() != Ok("true"), "{needed}");

@@ -84,7 +84,8 @@ impl Policies {
 
     fn let_out(&self, from: &End, to: &End, port: Port) -> bool {
         let picked = self.picking(from, Direction::Egress);
-        let rules = |policy: &NetworkPolicy| policy.spec.clone().and_then(|spec| spec.egress).unwrap_or_default();
+        let rules =
+            |policy: &NetworkPolicy| policy.spec.clone().and_then(|spec| spec.egress).unwrap_or_default();
         picked.is_empty()
             || picked.iter().any(|policy| {
                 let allows = |peers: &Option<Vec<_>>, ports: &Option<Vec<_>>| {
@@ -96,7 +97,8 @@ impl Policies {
 
     fn let_in(&self, from: &End, to: &End, port: Port) -> bool {
         let picked = self.picking(to, Direction::Ingress);
-        let rules = |policy: &NetworkPolicy| policy.spec.clone().and_then(|spec| spec.ingress).unwrap_or_default();
+        let rules =
+            |policy: &NetworkPolicy| policy.spec.clone().and_then(|spec| spec.ingress).unwrap_or_default();
         picked.is_empty()
             || picked.iter().any(|policy| {
                 let allows = |peers: &Option<Vec<_>>, ports: &Option<Vec<_>>| {
@@ -183,7 +185,9 @@ fn opens(ports: &Option<Vec<NetworkPolicyPort>>, port: Port) -> bool {
         let protocol = open.protocol.as_deref().unwrap_or("TCP") == port.protocol;
         let number = match &open.port {
             None => true,
-            Some(IntOrString::Int(first)) => (*first..=open.end_port.unwrap_or(*first)).contains(&port.number),
+            Some(IntOrString::Int(first)) => {
+                (*first..=open.end_port.unwrap_or(*first)).contains(&port.number)
+            }
             Some(IntOrString::String(name)) => panic!("{name}: policies name ports by number here"),
         };
         protocol && number

@@ -46,9 +46,7 @@ mod tests {
         assert!(picks_it(json!({})));
         assert!(picks_it(json!({ "matchLabels": { "app": "m" } })));
         assert!(!picks_it(json!({ "matchLabels": { "app": "m", "component": "coordinator" } })));
-        let expression = |operator: &str, values: &[&str]| {
-            json!({ "matchExpressions": [{ "key": "component", "operator": operator, "values": values }] })
-        };
+        let expression = |operator: &str, values: &[&str]| json!({ "matchExpressions": [{ "key": "component", "operator": operator, "values": values }] });
         assert!(picks_it(expression("In", &["worker", "operator"])));
         assert!(!picks_it(expression("In", &["operator"])));
         assert!(picks_it(expression("NotIn", &["operator"])));

@@ -102,7 +102,9 @@ fn unnamed(all: &All, started: &Started) -> Option<String> {
 /// The names of the coordinator's certificate, if anybody here makes it.
 fn known_names(all: &All) -> Option<Vec<String>> {
     let mut certificates = all.manifests.of_kind("Certificate");
-    if let Some(certificate) = certificates.find(|certificate| certificate["spec"]["secretName"] == "coordinator-tls") {
+    if let Some(certificate) =
+        certificates.find(|certificate| certificate["spec"]["secretName"] == "coordinator-tls")
+    {
         let names = certificate["spec"]["dnsNames"].as_array()?;
         return Some(names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect());
     }

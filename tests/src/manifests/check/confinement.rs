@@ -20,7 +20,11 @@ pub(super) fn problems(all: &All) -> Vec<String> {
 fn accounts(all: &All) -> Vec<String> {
     let accounts = all.manifests.typed::<ServiceAccount>("ServiceAccount").into_iter();
     let with_token = accounts.filter(|account| account.automount_service_account_token != Some(false));
-    with_token.map(|account| format!("ServiceAccount {}: it gives a token", account.metadata.name.unwrap_or_default())).collect()
+    with_token
+        .map(|account| {
+            format!("ServiceAccount {}: it gives a token", account.metadata.name.unwrap_or_default())
+        })
+        .collect()
 }
 
 /// What is not as it must be, of conditions with what to say where one does not hold.
@@ -65,7 +69,10 @@ fn of_container(container: &Container) -> Vec<&'static str> {
         (security.privileged != Some(true), "it is privileged"),
         (has(&resources.requests, "cpu") && has(&resources.limits, "cpu"), "its CPU is not said"),
         (has(&resources.requests, "memory"), "its memory is not said"),
-        (memory(&resources.requests) == memory(&resources.limits), "it may be given memory that is not there"),
+        (
+            memory(&resources.requests) == memory(&resources.limits),
+            "it may be given memory that is not there",
+        ),
         (tag.is_some_and(|(_, tag)| tag != "latest"), "its image may change under its name"),
     ])
 }

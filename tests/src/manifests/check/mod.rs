@@ -94,7 +94,9 @@ impl Started<'_> {
 
     /// The mount under which a path is, and its volume.
     fn mount(&self, path: &str) -> Option<(&VolumeMount, &Volume)> {
-        let below = |mount: &&VolumeMount| path.strip_prefix(&mount.mount_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let below = |mount: &&VolumeMount| {
+            path.strip_prefix(&mount.mount_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         let mount = self.mounts().find(below)?;
         Some((mount, self.volume(&mount.name)?))
     }

@@ -20,7 +20,8 @@ pub(super) fn problems(all: &All) -> Vec<String> {
             problems.extend(probes(&started));
         }
         if started.is("coordinator serve") && started.workload.replicas != 1 {
-            problems.push(format!("{}: a second coordinator would be another cluster", started.workload.name));
+            problems
+                .push(format!("{}: a second coordinator would be another cluster", started.workload.name));
         }
         problems.extend(dials(all, &started));
     }
@@ -41,7 +42,8 @@ fn listening(started: &Started) -> Vec<String> {
     let addresses = ["listen", "ops-listen"].map(|flag| started.value(flag).unwrap_or("off"));
     let reachable = addresses.iter().filter(|address| address.starts_with("0.0.0.0:"));
     let listened: Vec<i32> = reachable.filter_map(|address| port(address)).collect();
-    let declared: Vec<i32> = started.container.ports.iter().flatten().map(|port| port.container_port).collect();
+    let declared: Vec<i32> =
+        started.container.ports.iter().flatten().map(|port| port.container_port).collect();
     for port in declared.iter().filter(|port| !listened.contains(port)) {
         problems.push(format!("{}: nothing listens on its port {port}", started.name()));
     }
@@ -59,7 +61,8 @@ fn probes(started: &Started) -> Vec<String> {
         ("readiness", &container.readiness_probe, SERVED[1]),
     ];
     let wrong = |(kind, probe, path): (&str, &Option<Probe>, &str)| {
-        let problem = probe.as_ref().map_or(Some("it has none".into()), |probe| probe_problem(started, probe, path))?;
+        let problem =
+            probe.as_ref().map_or(Some("it has none".into()), |probe| probe_problem(started, probe, path))?;
         Some(format!("{}: {kind} probe: {problem}", started.name()))
     };
     probes.into_iter().filter_map(wrong).collect()
@@ -96,7 +99,8 @@ fn path_problem(all: &All, started: &Started, flag: &str, path: &str) -> Option<
     if flag == "runs-dir" {
         let claimed = started.workload.claims.contains(&mount.name)
             || started.volume(&mount.name).is_some_and(|volume| volume.persistent_volume_claim.is_some());
-        return (!claimed || mount.read_only == Some(true)).then(|| "what is written there is not kept".into());
+        return (!claimed || mount.read_only == Some(true))
+            .then(|| "what is written there is not kept".into());
     }
     if mount.read_only != Some(true) {
         return Some("it could be written into".into());
@@ -113,7 +117,8 @@ fn limits(started: &Started) -> Vec<String> {
     let seconds = |flag| started.value(flag).and_then(|value| value.parse::<f64>().ok());
     let grace = started.workload.pod.termination_grace_period_seconds.unwrap_or(30) as f64;
     if started.is("worker") && seconds("drain-timeout").is_none_or(|drain| drain >= grace) {
-        problems.push(format!("{}: it is killed after {grace} s, before its --drain-timeout", started.name()));
+        problems
+            .push(format!("{}: it is killed after {grace} s, before its --drain-timeout", started.name()));
     }
     let limits = started.container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     let memory = limits.and_then(|limits| limits.get("memory")).map(amount).unwrap_or_default();
@@ -129,7 +134,9 @@ fn dials(all: &All, started: &Started) -> Vec<String> {
     let addresses = ["coordinator", "cluster"].into_iter().filter_map(|flag| started.value(flag));
     let unknown = addresses.filter(|address| {
         let found = all.service(address);
-        let ports = found.iter().flat_map(|(service, _)| service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()));
+        let ports = found
+            .iter()
+            .flat_map(|(service, _)| service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()));
         !found.is_some_and(|(_, port)| ports.into_iter().any(|served| served.port == port))
     });
     unknown.map(|address| format!("{}: {address} is no port of a Service", started.name())).collect()

@@ -33,7 +33,9 @@ fn namespaces(manifests: &Manifests) -> Vec<String> {
         document["kind"] != "Namespace" && !own.iter().any(|own| document["metadata"]["namespace"] == *own)
     };
     let elsewhere = manifests.documents.iter().filter(elsewhere);
-    elsewhere.map(|document| format!("{} {} is in no namespace made here", document["kind"], name(document))).collect()
+    elsewhere
+        .map(|document| format!("{} {} is in no namespace made here", document["kind"], name(document)))
+        .collect()
 }
 
 fn of_workload(all: &All, workload: &Workload) -> Vec<String> {
@@ -99,11 +101,13 @@ fn made(all: &All, volume: &Volume) -> Result<(), String> {
         return there("PersistentVolumeClaim", &claim.claim_name);
     }
     let secret = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref());
-    let secret = secret.ok_or_else(|| format!("volume {} is of a kind that is not used here", volume.name))?;
+    let secret =
+        secret.ok_or_else(|| format!("volume {} is of a kind that is not used here", volume.name))?;
     let mut certificates = all.manifests.of_kind("Certificate").peekable();
     let made = certificates.peek().is_none() && BROUGHT.contains(&secret)
         || certificates.any(|certificate| certificate["spec"]["secretName"] == secret);
-    made.then_some(()).ok_or_else(|| format!("no Certificate makes the secret {secret} of volume {}", volume.name))
+    made.then_some(())
+        .ok_or_else(|| format!("no Certificate makes the secret {secret} of volume {}", volume.name))
 }
 
 fn of_service(all: &All, service: &k8s_openapi::api::core::v1::Service) -> Vec<String> {
@@ -114,7 +118,10 @@ fn of_service(all: &All, service: &k8s_openapi::api::core::v1::Service) -> Vec<S
     }
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let unserved = |port: &ServicePort| pods.iter().any(|pods| target(port, pods).is_none());
-    ports.filter(|port| unserved(port)).map(|port| format!("Service {name}: nobody has its port {}", port.port)).collect()
+    ports
+        .filter(|port| unserved(port))
+        .map(|port| format!("Service {name}: nobody has its port {}", port.port))
+        .collect()
 }
 
 /// The number of the container's port behind a Service's.
@@ -143,7 +150,11 @@ fn pickers(all: &All) -> Vec<String> {
     let idle = |(_, selector): &(String, LabelSelector)| {
         !all.workloads.iter().any(|workload| picks(selector, &workload.labels))
     };
-    budgets.chain(policies).filter(idle).map(|(name, _)| format!("{name}: its selector picks no pods")).collect()
+    budgets
+        .chain(policies)
+        .filter(idle)
+        .map(|(name, _)| format!("{name}: its selector picks no pods"))
+        .collect()
 }
 
 /// Mounts are of volumes that there are, and paths on the command line are under mounts, as files where they are files.

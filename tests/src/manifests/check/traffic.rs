@@ -52,7 +52,11 @@ fn wanted(all: &All, policies: &Policies) -> Vec<Connection> {
         if started.is("coordinator serve") {
             let to = (started.workload.name.as_str(), &pod(policies, started.workload));
             let ops = started.value("ops-listen").and_then(port).unwrap_or_default();
-            wanted.push(Connection::new(("Prometheus", &prometheus(policies, "monitoring")), to, Port::tcp(ops)));
+            wanted.push(Connection::new(
+                ("Prometheus", &prometheus(policies, "monitoring")),
+                to,
+                Port::tcp(ops),
+            ));
         }
     }
     wanted
@@ -62,7 +66,8 @@ fn wanted(all: &All, policies: &Policies) -> Vec<Connection> {
 fn unwanted(all: &All, policies: &Policies) -> Vec<Connection> {
     let wanted = wanted(all, policies);
     let known = |candidate: &Connection| wanted.iter().any(|wanted| wanted.what == candidate.what);
-    let pods: Vec<_> = all.workloads.iter().map(|workload| (workload.name.clone(), pod(policies, workload))).collect();
+    let pods: Vec<_> =
+        all.workloads.iter().map(|workload| (workload.name.clone(), pod(policies, workload))).collect();
     let strangers = strangers(all, policies);
     let outside = [("the internet".to_string(), End::Outside([203, 0, 113, 7].into()))];
     let ports = [Port::tcp(7070), Port::tcp(7071), Port::tcp(443), Port::udp(53), Port::tcp(22)];
@@ -125,9 +130,15 @@ fn strangers(all: &All, policies: &Policies) -> Vec<(String, End)> {
     let own = all.workloads.first().map(|workload| workload.namespace.clone()).unwrap_or_default();
     let mut strangers = vec![
         ("a pod without labels".to_string(), policies.pod(&own, &labels(&[]))),
-        ("another program's worker".to_string(), policies.pod(&own, &labels(&[("app.kubernetes.io/component", "worker")]))),
+        (
+            "another program's worker".to_string(),
+            policies.pod(&own, &labels(&[("app.kubernetes.io/component", "worker")])),
+        ),
         ("somebody else's Prometheus".to_string(), prometheus(policies, "default")),
-        ("another pod of the monitoring".to_string(), policies.pod("monitoring", &labels(&[("app.kubernetes.io/name", "grafana")]))),
+        (
+            "another pod of the monitoring".to_string(),
+            policies.pod("monitoring", &labels(&[("app.kubernetes.io/name", "grafana")])),
+        ),
     ];
     let elsewhere = all.workloads.iter();
     strangers.extend(elsewhere.map(|workload| {
