@@ -2,6 +2,7 @@
 //! there.
 
 use std::path::Path;
+use std::process::{Output, Stdio};
 
 use crate::home::{Home, project};
 
@@ -10,7 +11,9 @@ use crate::home::{Home, project};
 /// # Panics
 /// If it has to be here.
 pub fn openssl(home: &Home, arguments: &str) -> Option<(bool, String)> {
-    said(home, Path::new("openssl"), arguments.split_whitespace())
+    let output = output(home, Path::new("openssl"), arguments.split_whitespace())?;
+    let said = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// How a coordinator answers Python's gRPC client: the name of the status, and its text.
@@ -21,20 +24,16 @@ pub fn grpcio(home: &Home, address: &str, method: &str, credentials: &str) -> Op
     let python = project().join("target/peers/bin/python");
     let script = project().join("tests/peers/call.py");
     let arguments = [script.to_str().expect("a path in UTF-8"), address, method, credentials];
-    said(home, &python, arguments.into_iter()).map(|(_, said)| said)
+    let output = output(home, &python, arguments.into_iter())?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn said<'a>(home: &Home, program: &Path, arguments: impl Iterator<Item = &'a str>) -> Option<(bool, String)> {
-    match home.command(program).args(arguments).stdin(std::process::Stdio::null()).output() {
-        Ok(output) => {
-            let said = [output.stdout, output.stderr].concat();
-            Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
-        }
-        Err(error) => {
-            let program = program.display();
-            assert!(std::env::var_os("CI").is_none(), "{program} is needed here: {error}");
-            eprintln!("not checked: {program} is not here (scripts/peers.sh installs it)");
-            None
-        }
+fn output<'a>(home: &Home, program: &Path, arguments: impl Iterator<Item = &'a str>) -> Option<Output> {
+    let output = home.command(program).args(arguments).stdin(Stdio::null()).output();
+    if let Err(error) = &output {
+        let program = program.display();
+        assert!(std::env::var_os("CI").is_none(), "{program} is needed here: {error}");
+        eprintln!("not checked: {program} is not here (scripts/peers.sh installs it)");
     }
+    output.ok()
 }

@@ -262,7 +262,8 @@ fn plain_and_encrypted_find_out_that_they_differ() {
     busy.cluster.serve.says("it speaks plain text, and this port asks for TLS");
     busy.is_undisturbed();
 
-    let plain = home.cluster("--runs-dir other");
+    let elsewhere = Home::new();
+    let plain = elsewhere.cluster("");
     let port = plain.address.rsplit(':').next().expect("a port");
     let line = home.coordinator(&format!("jobs --cluster localhost:{port} --tls certs/operator")).fails(4);
     assert!(line.contains("does it serve with --tls?"), "{line}");
