@@ -2,16 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Container;
-use millefeuille_tests::cluster::closed_port;
 use millefeuille_tests::home::{Home, project};
-use millefeuille_tests::kubelet::get;
+use millefeuille_tests::http::Port;
 use millefeuille_tests::manifests::check::problems;
 use millefeuille_tests::manifests::workload::Workload;
 use millefeuille_tests::manifests::{Manifests, can_render};
-use millefeuille_tests::process::until;
 use serde_json::{Value, json};
 
 /// What is applied together.
@@ -492,21 +489,14 @@ fn container(name: &str) -> Container {
     found.unwrap_or_else(|| panic!("there is no {name}")).main().clone()
 }
 
-/// What a port answers, once it does.
-fn ask(address: &str, path: &str) -> (u16, String) {
-    let address = address.parse().expect("an address");
-    until(format!("{address} answers {path}"), || get(address, path, Duration::from_secs(5)))
-}
-
-/// Asks all that the kubelet would ask a container of this overlay, at the port where its program serves it.
-fn answers_its_probes(name: &str, ops: &str) {
+/// Asks all that a kubelet would ask a container of this overlay, at the port where its program serves it.
+fn answers_its_probes(name: &str, ops: &Port) {
     let container = container(name);
     for probe in [&container.startup_probe, &container.liveness_probe, &container.readiness_probe] {
         let path = probe.as_ref().and_then(|probe| probe.http_get.as_ref()?.path.clone());
-        let path = path.expect("every probe has a path");
-        until(format!("{name} answers {path} with 200"), || (ask(ops, &path).0 == 200).then_some(()));
+        ops.answers(&path.expect("every probe has a path"), 200);
     }
-    assert_eq!(ask(ops, "/nothing").0, 404);
+    assert_eq!(ops.request("GET", "/nothing").status, 404);
 }
 
 /// Everything in a text that is called like a metric.
@@ -522,16 +512,16 @@ fn what_is_probed_and_watched_is_served() {
     }
     let home = Home::new();
     home.small_job();
-    let (coordinator, worker) = (closed_port(), closed_port());
-    let cluster = home.cluster(&format!("--ops-listen {coordinator}"));
+    let mut cluster = home.cluster("--ops-listen 127.0.0.1:0");
+    let coordinator = Port::of(&mut cluster.serve);
     answers_its_probes("StatefulSet coordinator", &coordinator);
-    let _worker = cluster.joined_by(&format!("--ops-listen {worker}"));
-    answers_its_probes("Deployment worker", &worker);
+    let mut worker = cluster.joined_by("--ops-listen 127.0.0.1:0");
+    answers_its_probes("Deployment worker", &Port::of(&mut worker));
     cluster.coordinator("train small.toml").succeeds();
 
-    let (status, page) = ask(&coordinator, "/metrics");
-    assert_eq!(status, 200);
-    let served = metrics_in(&page);
+    let page = coordinator.request("GET", "/metrics");
+    assert_eq!(page.status, 200);
+    let served = metrics_in(&page.body);
     let manifests = Manifests::render(&["overlays/monitoring"]);
     let watching = manifests.documents.iter().filter(|document| {
         document["kind"] == "PrometheusRule" || document["metadata"]["labels"]["grafana_dashboard"] == "1"

@@ -25,7 +25,6 @@ use crate::manifests::workload::Workload;
 use crate::run::Run;
 
 use pod::Pod;
-pub use probe::get;
 use volumes::Volumes;
 
 /// How long anything may take: images are there, but four workers and a coordinator share two cores.

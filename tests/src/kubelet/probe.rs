@@ -52,7 +52,7 @@ impl Asked {
         }
         self.due = Instant::now() + self.period;
         let answer = get(SocketAddr::new(address, self.port), &self.path, self.timeout);
-        self.is_good = answer.is_some_and(|(status, _)| (200..400).contains(&status));
+        self.is_good = answer.is_some_and(|status| (200..400).contains(&status));
         self.failures = if self.is_good { 0 } else { self.failures + 1 };
     }
 
@@ -62,8 +62,8 @@ impl Asked {
     }
 }
 
-/// Asks as a kubelet does: the status and the body of the answer, if there is one in time.
-pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<(u16, String)> {
+/// Asks as a kubelet does: the status of the answer, if there is one in time.
+fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<u16> {
     let mut stream = TcpStream::connect_timeout(&address, timeout).ok()?;
     stream.set_read_timeout(Some(timeout)).ok()?;
     let headers =
@@ -71,6 +71,5 @@ pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<(u16, S
     write!(stream, "GET {path} HTTP/1.1\r\n{headers}\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    let status = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some((status, answer.split_once("\r\n\r\n")?.1.to_string()))
+    answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
 }

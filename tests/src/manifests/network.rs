@@ -95,7 +95,8 @@ impl Policies {
             })
     }
 
-    fn let_in(&self, from: &End, to: &End, port: Port) -> bool {
+    /// Whether its second end may receive it.
+    pub fn let_in(&self, from: &End, to: &End, port: Port) -> bool {
         let picked = self.picking(to, Direction::Ingress);
         let rules =
             |policy: &NetworkPolicy| policy.spec.clone().and_then(|spec| spec.ingress).unwrap_or_default();

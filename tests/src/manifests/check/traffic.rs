@@ -15,15 +15,22 @@ pub(super) fn problems(all: &All) -> Vec<String> {
         }
     }
     for connection in unwanted(all, &policies) {
-        if policies.allow(&connection.from, &connection.to, connection.port) {
+        if is_let_through(&policies, &connection) {
             problems.push(format!("the network lets {}", connection.what));
         }
     }
     problems
 }
 
+/// Somebody else's pod may be let out by somebody else's policy: only the receiving end counts.
+fn is_let_through(policies: &Policies, connection: &Connection) -> bool {
+    let Connection { from, to, port, .. } = connection;
+    if connection.from_stranger { policies.let_in(from, to, *port) } else { policies.allow(from, to, *port) }
+}
+
 struct Connection {
     what: String,
+    from_stranger: bool,
     from: End,
     to: End,
     port: Port,
@@ -32,7 +39,7 @@ struct Connection {
 impl Connection {
     fn new(from: (&str, &End), to: (&str, &End), port: Port) -> Self {
         let what = format!("{} from {} port {} of {}", from.0, port.protocol, port.number, to.0);
-        Self { what, from: from.1.clone(), to: to.1.clone(), port }
+        Self { what, from_stranger: false, from: from.1.clone(), to: to.1.clone(), port }
     }
 }
 
@@ -78,7 +85,11 @@ fn unwanted(all: &All, policies: &Policies) -> Vec<Connection> {
             if !inside(from) && !inside(to) {
                 continue;
             }
-            unwanted.extend(ports.map(|port| Connection::new((from, from_end), (to, to_end), port)));
+            let connection = |port| Connection {
+                from_stranger: !inside(from),
+                ..Connection::new((from, from_end), (to, to_end), port)
+            };
+            unwanted.extend(ports.map(connection));
         }
     }
     for (name, end) in &pods {
