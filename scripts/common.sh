@@ -13,6 +13,20 @@ die() {
     exit 1
 }
 
+# sudo may ask for a password where somebody is there to type it, and never waits for one elsewhere.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif ! have sudo; then
+        say "this needs root, and there is no sudo"
+        return 1
+    elif [ -t 0 ]; then
+        sudo "$@" # asks on the terminal
+    else
+        sudo -n "$@"
+    fi
+}
+
 in_ci() { [ "${CI:-}" = true ]; }
 
 skip() { say "skipped: $1 is not installed ($2)"; }
@@ -30,20 +44,6 @@ python_environment() {
     python3 -m venv "$1"
     "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
     cp "$2" "$1/installed"
-}
-
-# sudo may ask for a password where somebody is there to type it, and never waits for one elsewhere.
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then
-        "$@"
-    elif ! have sudo; then
-        say "this needs root, and there is no sudo"
-        return 1
-    elif [ -t 0 ]; then
-        sudo "$@" # asks on the terminal
-    else
-        sudo -n "$@"
-    fi
 }
 
 # The project's files that find's conditions pick, without what was built, trained or fetched.

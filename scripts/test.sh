@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests, cheapest first, the test runner last.
 #   test.sh quick   formatting, clippy, unit tests
-#   test.sh all     those, and licences, shell scripts, links, documentation, vectors, real processes, containers
+#   test.sh all     those, and licences, shell scripts, manifests, links, documentation, vectors, real processes, containers
 # A tool that is absent is named and its part skipped; with CI=true it is installed, or the run fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,6 +21,7 @@ main() {
         formatting
         links
         shell_scripts
+        manifests
         clippy
         dependencies
         documentation
@@ -48,6 +49,11 @@ shell_scripts() {
         scripts/install.sh shellcheck
     fi
     own_files \( -name '*.sh' -o -path ./.ci/run \) | xargs shellcheck --external-sources
+}
+
+manifests() {
+    stage "Kubernetes manifests"
+    scripts/manifests.sh
 }
 
 clippy() {
@@ -90,10 +96,10 @@ all_tests() {
     # The tests of whole processes start these, and cargo does not know that they do.
     stage "binaries for the tests"
     cargo build --locked --workspace --bins
+    images
     stage "clients of others"
     scripts/peers.sh
     metrics_checker
-    images
     stage "tests"
     run_tests --tests
 }

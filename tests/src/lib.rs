@@ -17,6 +17,8 @@
 //! - [`siege`]: whoever wants to harm a coordinator.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
 //! - [`engine`]: clusters of containers, on a real engine.
+//! - [`manifests`]: what Kubernetes is told, typed and held against the programs.
+//! - [`kubelet`]: what Kubernetes is told, done on that engine.
 //!
 //! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
 //!
@@ -31,6 +33,8 @@ pub mod engine;
 pub mod exposition;
 pub mod home;
 pub mod http;
+pub mod kubelet;
+pub mod manifests;
 pub mod peers;
 pub mod process;
 pub mod proxy;

@@ -141,6 +141,11 @@ fn without_temporary(message: &str) -> &str {
     before.filter(|before| before.ends_with(')') && before.contains("(os error ")).unwrap_or(message)
 }
 
+/// The command line, for those who read one without running it.
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     // First thing, so that Ctrl-C is never answered by anything but the documented exit code.
