@@ -41,10 +41,9 @@ pub(super) async fn admit(
     let mut first = [0; 3];
     let Ok(seen @ 1..) = stream.peek(&mut first).await else { return Ok(None) };
     let speaks_tls = first[0] == TLS_HANDSHAKE;
-    let (mut stream, role) = match certificate {
+    let (stream, role) = match certificate {
         Some(certificate) if speaks_tls => {
-            let acceptor = TlsAcceptor::from(certificate.current());
-            let stream = acceptor.accept(stream).await.map_err(|error| in_words(&error))?;
+            let stream = handshake(stream, certificate).await?;
             let role = role(&stream);
             (Transport::Tls(Box::new(stream)), role)
         }
@@ -59,33 +58,50 @@ pub(super) async fn admit(
         }
         None => (Transport::Plain(stream), None),
     };
-    match preface(&mut stream).await {
-        Ok(Some(_)) => {}
-        Ok(None) => return Ok(None),
+    let peer = Peer { address, encrypted: certificate.is_some(), role };
+    // At its end while what comes is really read.
+    let mut begun = Cursor::new(PREFACE);
+    begun.set_position(PREFACE.len() as u64);
+    let mut connection = Connection { begun, stream, peer, _place: place };
+    match preface(&mut connection).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            last_words(stream, http1(SPEAKS_GRPC)).await;
+            last_words(connection, http1(SPEAKS_GRPC)).await;
             return Err((Reason::NotHttp2, "it does not speak HTTP/2, as gRPC does".into()));
         }
         Err(error) => return Err(in_words(&error)),
     }
-    let peer = Peer { address, encrypted: certificate.is_some(), role };
-    Ok(Some(Connection { begun: Cursor::new(PREFACE), stream, peer, _place: place }))
+    connection.begun.set_position(0);
+    Ok(Some(connection))
 }
 
-/// Reads what HTTP/2 begins with. None at the end of the stream.
-async fn preface(stream: &mut Transport) -> io::Result<Option<()>> {
+async fn handshake(stream: TcpStream, certificate: &Certificate) -> Result<TlsStream<TcpStream>, Refusal> {
+    let accepted = TlsAcceptor::from(certificate.current()).accept(stream).into_fallible().await;
+    match accepted {
+        Ok(stream) => Ok(stream),
+        Err((error, stream)) => {
+            // The alert that says why is on its way.
+            last_words(stream, Vec::new()).await;
+            Err(in_words(&error))
+        }
+    }
+}
+
+/// Reads what HTTP/2 begins with; false if the other side ends before.
+async fn preface(stream: &mut Connection) -> io::Result<bool> {
     let mut begun = [0; PREFACE.len()];
     let mut read = 0;
     while read < begun.len() {
         match stream.read(&mut begun[read..]).await? {
-            0 => return Ok(None),
+            0 => return Ok(false),
             more => read += more,
         }
         if begun[..read] != PREFACE[..read] {
             return Err(io::ErrorKind::InvalidInput.into());
         }
     }
-    Ok(Some(()))
+    Ok(true)
 }
 
 fn role(stream: &TlsStream<TcpStream>) -> Option<Role> {
@@ -159,11 +175,17 @@ fn reason(trouble: &CertificateError) -> Reason {
 /// A connection of somebody who got in; its place is free again when it is dropped.
 #[derive(Debug)]
 pub struct Connection {
-    /// What was read already to see that it is HTTP/2.
+    /// What HTTP/2 begins with, to be read once more: it was read already, to see that it is that.
     begun: Cursor<&'static [u8; 24]>,
     stream: Transport,
     peer: Peer,
     _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Connected for Connection {
@@ -174,60 +196,14 @@ impl Connected for Connection {
     }
 }
 
-#[derive(Debug)]
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 /// Does the same with either kind of stream.
 macro_rules! either {
-    ($stream:expr, $inner:ident => $do:expr) => {
-        match $stream {
-            Transport::Plain($inner) => $do,
-            Transport::Tls($inner) => $do,
+    ($transport:expr, $stream:ident => $do:expr) => {
+        match $transport {
+            Transport::Plain($stream) => $do,
+            Transport::Tls($stream) => $do,
         }
     };
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        either!(&mut *self, stream => Pin::new(stream).poll_read(context, buffer))
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        either!(&mut *self, stream => Pin::new(stream).poll_write(context, bytes))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(&mut *self, stream => Pin::new(stream).poll_write_vectored(context, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        either!(self, stream => stream.is_write_vectored())
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(&mut *self, stream => Pin::new(stream).poll_flush(context))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(&mut *self, stream => Pin::new(stream).poll_shutdown(context))
-    }
 }
 
 impl AsyncRead for Connection {
@@ -239,7 +215,7 @@ impl AsyncRead for Connection {
         if self.begun.position() < PREFACE.len() as u64 {
             return Pin::new(&mut self.begun).poll_read(context, buffer);
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        either!(&mut self.stream, stream => Pin::new(stream).poll_read(context, buffer))
     }
 }
 
@@ -249,7 +225,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        either!(&mut self.stream, stream => Pin::new(stream).poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -257,19 +233,19 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        either!(&mut self.stream, stream => Pin::new(stream).poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        either!(&self.stream, stream => stream.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        either!(&mut self.stream, stream => Pin::new(stream).poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        either!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(context))
     }
 }
 
