@@ -27,6 +27,25 @@ as_root() {
     fi
 }
 
+in_ci() { [ "${CI:-}" = true ]; }
+
+skip() { say "skipped: $1 is not installed ($2)"; }
+
+# python_environment DIRECTORY REQUIREMENTS: a Python environment with what a file lists; anew when the file changes.
+python_environment() {
+    cmp -s "$2" "$1/installed" && return 0
+    if ! have python3 || ! python3 -c "import venv, ensurepip" 2>/dev/null; then
+        in_ci || return 1
+        scripts/install.sh python3 python3-venv
+    fi
+    say "Installing with pip, into $1: $(grep -v '^#' "$2" | tr '\n' ' ')"
+    rm -rf "$1"
+    mkdir -p "$(dirname "$1")"
+    python3 -m venv "$1"
+    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
+    cp "$2" "$1/installed"
+}
+
 # The project's files that find's conditions pick, without what was built, trained or fetched.
 own_files() {
     find . \( -name .git -o -name target -o -name runs -o -name .venv \) -prune -o -type f "$@" -print

@@ -65,6 +65,7 @@ package_names() {
         dnf:cc) echo gcc glibc-devel ;;
         dnf:openblas) echo openblas-devel pkgconf-pkg-config ;;
         dnf:shellcheck) echo ShellCheck ;;
+        *:promtool) echo prometheus ;;
         brew:cc) die "the developer tools are missing: run xcode-select --install" ;;
         brew:openblas) echo openblas libomp pkgconf ;;
         *) echo "$thing" ;;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests, cheapest first, the test runner last.
 #   test.sh quick   formatting, clippy, unit tests
-#   test.sh all     those, and licences, shell scripts, links, documentation, vectors, real processes, containers
+#   test.sh all     those, and licences, shell scripts, manifests, links, documentation, vectors, real processes, containers
 # A tool that is absent is named and its part skipped; with CI=true it is installed, or the run fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,6 +21,7 @@ main() {
         formatting
         links
         shell_scripts
+        manifests
         clippy
         dependencies
         documentation
@@ -50,6 +51,11 @@ shell_scripts() {
     own_files \( -name '*.sh' -o -path ./.ci/run \) | xargs shellcheck --external-sources
 }
 
+manifests() {
+    stage "Kubernetes manifests"
+    scripts/manifests.sh
+}
+
 clippy() {
     stage "clippy"
     component clippy clippy || return 0
@@ -74,6 +80,13 @@ documentation() {
     cargo test --locked --workspace --doc
 }
 
+# One of the tests asks Prometheus' own checker about our metrics.
+metrics_checker() {
+    have promtool && return 0
+    in_ci || { skip promtool "a part of the package prometheus" && return 0; }
+    scripts/install.sh promtool
+}
+
 unit_tests() {
     stage "unit tests"
     run_tests --lib --bins
@@ -84,6 +97,9 @@ all_tests() {
     stage "binaries for the tests"
     cargo build --locked --workspace --bins
     images
+    stage "clients of others"
+    scripts/peers.sh
+    metrics_checker
     stage "tests"
     run_tests --tests
 }
@@ -129,10 +145,6 @@ run_tests() {
 }
 
 stage() { printf '\n== %s\n' "$*"; }
-
-in_ci() { [ "${CI:-}" = true ]; }
-
-skip() { say "skipped: $1 is not installed ($2)"; }
 
 # component NAME SUBCOMMAND: whether this part of the Rust toolchain is there.
 component() {

@@ -15,6 +15,8 @@
 //! | `receipt-before-fsync` … `receipt-after-rename` | as for a checkpoint, of the receipt |
 //! | `submit-before-fsync` … `submit-after-rename` | as for a checkpoint, of the `run.json` that makes a submission durable |
 //! | `ca-key-…`, `ca-crt-…`, `tls-ca-…`, `tls-key-…`, `tls-crt-…` | the same four stages of the files that `coordinator certs` writes |
+//! | `runs-before-scan` | a cluster is about to look through the runs that are there |
+//! | `driver-turn` | the driver has done what came last, and looks for what is next: `sleep` makes of it one that is stuck |
 //! | `data-before-read` | a job's data is about to be read: `sleep` makes of it a disk that hangs |
 
 /// Reached a named point: the process ends here, at once, if a test has said so.

@@ -6,6 +6,7 @@
 //! - [`runs`]: run directories.
 //! - [`see`]: progress, tables, charts, pictures.
 //! - [`certs`]: the certificates by which the processes of a cluster know each other.
+//! - [`ops`]: probes and metrics of a running cluster.
 //! - [`replay`] and [`verify`]: a run computed again, and compared with what it says.
 //! - [`failpoints`]: where tests make this program die.
 //! - [`report`] and [`data`]: what is left to look at after a job, and reading the files of a data set;
@@ -18,6 +19,7 @@ pub mod data;
 pub mod door;
 pub mod failpoints;
 pub mod input;
+pub mod ops;
 pub mod replay;
 pub mod report;
 pub mod runs;

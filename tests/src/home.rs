@@ -82,6 +82,8 @@ impl Home {
         std::env::vars_os()
             .filter(|(name, _)| name.to_str().is_some_and(ours))
             .for_each(|(name, _)| _ = command.env_remove(name));
+        // The port that is usual can be had once, and clusters are many.
+        command.env("MILLEFEUILLE_OPS_LISTEN", "off");
         command
     }
 }

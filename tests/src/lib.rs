@@ -8,24 +8,34 @@
 //! - [`cluster`]: `coordinator serve`, with its workers.
 //! - [`rpc`]: clients that speak gRPC themselves, well or badly.
 //! - [`raw_coordinator`], [`raw_cluster`]: a coordinator that does, for real workers and for real followers.
+//! - [`http`] and [`exposition`]: clients of an ops port, and what they read there.
 //! - [`data`]: small data sets, and MNIST's own files.
 //! - [`run`]: what a run directory holds.
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
 //! - [`chaos`]: whatever can happen, from a seed.
+//! - [`peers`]: programs of other people.
 //! - [`siege`]: whoever wants to harm a coordinator.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
 //! - [`engine`]: clusters of containers, on a real engine.
+//! - [`manifests`]: what Kubernetes is told, typed and held against the programs.
+//! - [`kubelet`]: what Kubernetes is told, done on that engine.
 //!
 //! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
 //!
 //! No test waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
-//! of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`.
+//! of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`. The ops
+//! port is off unless a test asks for it.
 
 pub mod chaos;
 pub mod cluster;
 pub mod data;
 pub mod engine;
+pub mod exposition;
 pub mod home;
+pub mod http;
+pub mod kubelet;
+pub mod manifests;
+pub mod peers;
 pub mod process;
 pub mod proxy;
 pub mod raw_cluster;

@@ -321,7 +321,7 @@ fn loss_that_is_not_finite_ends_the_job() {
     let home = Home::new();
     home.small_job();
 
-    let ended = home.coordinator("train small.toml --workers 2 --learning-rate 1e37 --run-dir run").run();
+    let ended = home.coordinator("train small.toml --workers 2 --learning-rate 3e38 --run-dir run").run();
 
     let error = ended.error(6);
     assert!(error.contains("not finite") && error.contains("--learning-rate"), "{error}");

@@ -323,7 +323,8 @@ fn garbage_is_sent(siege: &Siege<'_>) {
 fn calls_are_half_made(siege: &Siege<'_>) {
     let path = if siege.target.tls.is_some() { SESSION } else { "/millefeuille.v1.Cluster/SubmitJob" };
     siege.lay("half calls", || {
-        let announced = u32::try_from(millefeuille_proto::wire::REQUEST_BYTES - 1).unwrap().to_be_bytes();
+        let announced =
+            u32::try_from(millefeuille_proto::wire::REQUEST_BYTES - 1).expect("not so many").to_be_bytes();
         let body = [&[0][..], &announced, &vec![b'x'; 100_000]].concat();
         let held = siege.wait(async {
             let mut held = Vec::new();

@@ -2,7 +2,7 @@
 
 use millefeuille_tests::home::Home;
 
-const SUBCOMMANDS: [&str; 12] = [
+const SUBCOMMANDS: [&str; 13] = [
     "train",
     "serve",
     "jobs",
@@ -13,6 +13,7 @@ const SUBCOMMANDS: [&str; 12] = [
     "evaluate",
     "predict",
     "health",
+    "certs",
     "completions",
     "man",
 ];

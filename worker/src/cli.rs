@@ -1,6 +1,7 @@
 //! The command line of `worker`.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,8 +9,10 @@ use std::time::Duration;
 use clap::Parser;
 use millefeuille_core::job::BlasKernel;
 
+use crate::condition::Watched;
+use crate::ops::{self, Listen};
 use crate::process::{self, LogFormat, exit};
-use crate::{Config, End, failpoints, run, usage};
+use crate::{Condition, Config, End, failpoints, run, usage};
 
 /// Joins a Millefeuille cluster and computes until it is told to stop.
 #[derive(Clone, Debug, Parser)]
@@ -36,6 +39,9 @@ pub struct Args {
     /// How long to finish what was asked for, once it is told to stop, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_DRAIN_TIMEOUT", default_value = "30", value_parser = process::seconds, allow_negative_numbers = true)]
     pub drain_timeout: Duration,
+    /// The address of the ops port (/livez, /readyz, /metrics), or `off`
+    #[arg(long, value_name = "HOST:PORT|off", env = "MILLEFEUILLE_OPS_LISTEN", default_value = "off")]
+    pub ops_listen: Listen,
     /// How the log is written
     #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -58,7 +64,7 @@ Exit codes:
     0  told to stop, or the cluster has ended
     1  unexpected
     2  usage
-    4  no coordinator in time, or not let in
+    4  no coordinator in time, or not let in, or the ops port is in use
     9  put out of the cluster, because of wrong answers
   130  told to stop twice";
 
@@ -83,6 +89,10 @@ fn work(args: Args) -> ExitCode {
     if args.exit_with_parent {
         process::exit_with_parent();
     }
+    let ops = match args.ops_listen.bind() {
+        Ok(ops) => ops,
+        Err(message) => return process::fail(exit::NOT_ALLOWED, &message),
+    };
     let config = Config {
         coordinator: args.coordinator,
         tls: args.tls,
@@ -97,8 +107,23 @@ fn work(args: Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return process::fail(exit::UNEXPECTED, &format!("cannot start: {error}")),
     };
-    let end = runtime.block_on(run(config, process::told_to_stop()));
-    process::leave(finish(end))
+    let end = runtime.block_on(watched(config, ops));
+    process::leave(match end {
+        Ok(end) => finish(end),
+        Err(error) => finish(End::Failed(format!("cannot serve the ops port: {error}"))),
+    })
+}
+
+/// Works, with the ops port open all the while.
+async fn watched(config: Config, ops: Option<ops::Listener>) -> io::Result<End> {
+    let condition = Condition::default();
+    let watched = || Watched::new(condition.clone(), config.slots);
+    let ops = ops.map(|ops| ops.serve(ops::probes(watched()))).transpose()?;
+    let end = run(config, &condition, process::told_to_stop()).await;
+    if let Some(ops) = ops {
+        ops.end();
+    }
+    Ok(end)
 }
 
 /// The exit code, after a word on why.

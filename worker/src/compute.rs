@@ -22,6 +22,7 @@ use millefeuille_core::learn::elementwise;
 use millefeuille_core::learn::piece::{self, Learner, PieceOutcome, Scratch};
 use millefeuille_core::learn::tree::{Node, Reduction};
 use millefeuille_proto::wire::Pool;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 
 use crate::failpoints;
@@ -87,6 +88,8 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     pool: Pool,
+    /// Pieces computed so far.
+    computed: Counter,
 }
 
 /// What is to be computed.
@@ -115,12 +118,12 @@ struct OpenNode {
 }
 
 impl Slots {
-    /// Starts `count` threads.
+    /// Starts `count` threads, which count the pieces that they compute.
     ///
     /// # Errors
     /// If the operating system gives no more threads.
-    pub(crate) fn start(count: u32, pool: Pool) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), pool });
+    pub(crate) fn start(count: u32, pool: Pool, computed: Counter) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), pool, computed });
         let slots = Self { shared };
         for slot in 0..count {
             let shared = Arc::clone(&slots.shared);
@@ -220,6 +223,7 @@ impl Shared {
         let started = Instant::now();
         failpoints::dawdle_at(failpoints::SLOW);
         let (mut gradient, mut outcome) = compute(task, &self.pool, scratch);
+        self.computed.inc();
         failpoints::spoil(&mut gradient, &mut outcome.loss_sum);
         self.add(task, Sum::new(gradient, outcome, started.elapsed()));
     }
@@ -286,7 +290,7 @@ mod tests {
             let parameters = job.model.initial_parameters(7);
             let (sender, done) = mpsc::channel(16);
             Self {
-                slots: Slots::start(0, Pool::default()).unwrap(),
+                slots: Slots::start(0, Pool::default(), Counter::default()).unwrap(),
                 job: Arc::new(job),
                 parameters: Arc::new(parameters),
                 sender,
@@ -487,7 +491,7 @@ mod tests {
     #[test]
     fn threads_compute_what_is_asked_for() {
         let mut desk = Desk::new();
-        desk.slots = Slots::start(3, Pool::default()).unwrap();
+        desk.slots = Slots::start(3, Pool::default(), Counter::default()).unwrap();
         desk.ask(step(0), &[(0, 4)]);
 
         let done = desk.done.blocking_recv().unwrap();

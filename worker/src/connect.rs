@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use tracing::{info, warn};
 
 use crate::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT};
+use crate::condition::{Condition, Standing};
 use crate::session::{Kept, Opened, session};
 use crate::{Config, End, Shutdown, process};
 
@@ -24,9 +25,11 @@ const GOOD_SESSION: Duration = Duration::from_secs(5);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// Works for the coordinator until told to stop, refused, or without a coordinator for too long.
-pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
+///
+/// How it stands meanwhile is shown by `condition`.
+pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown) -> End {
     let mut shutdown = pin!(shutdown);
-    let mut kept = match Kept::new(&config) {
+    let mut kept = match Kept::new(&config, condition) {
         Ok(kept) => kept,
         Err(error) => return End::Failed(format!("cannot start {} threads: {error}", config.slots)),
     };
@@ -45,6 +48,7 @@ pub async fn run(config: Config, shutdown: impl Shutdown) -> End {
             Ok(end) => return end,
             Err(status) => status,
         };
+        condition.is(Standing::Looking);
         if let Some(reason) = dialer.refusal() {
             return End::Refused(reason);
         }

@@ -6,15 +6,17 @@
 //! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
 //!
 //! Both binaries share what a process of this project needs: [`process`] (log, kernel, exit codes), [`usage`] (command
-//! lines) and [`backoff`].
+//! lines), [`ops`] (probes and metrics) and [`backoff`].
 
 pub mod backoff;
 pub mod cli;
 mod compute;
+mod condition;
 mod connect;
 pub mod failpoints;
 mod heartbeat;
 mod job;
+pub mod ops;
 mod outbox;
 pub mod process;
 mod session;
@@ -25,6 +27,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use condition::Condition;
 pub use connect::run;
 
 /// The settings of a worker.

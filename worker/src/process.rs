@@ -280,6 +280,20 @@ pub fn address(text: &str) -> Result<String, String> {
     }
 }
 
+/// Why this address, which a flag names, can't be listened on, and what to do about it. Where another process has it,
+/// `otherwise` says what else there is to do but to end that process.
+pub fn cannot_listen(flag: &str, address: &str, error: &io::Error, otherwise: &str) -> String {
+    let remedy = match error.kind() {
+        ErrorKind::AddrInUse => {
+            &format!("another process listens there: end it, or {otherwise}; 0 takes a free one")
+        }
+        ErrorKind::AddrNotAvailable => "this machine does not have the address: name one that it has",
+        ErrorKind::PermissionDenied => "ports below 1024 are not for everybody: name a higher one",
+        _ => "expected host:port, such as 127.0.0.1:7070",
+    };
+    format!("{flag} {address}: cannot listen: {error} ({remedy})")
+}
+
 /// A duration in seconds, from the command line: positive, with or without a fraction.
 ///
 /// # Errors

@@ -29,6 +29,7 @@ use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::compute::{Batch, Done, Slots};
+use crate::condition::{Condition, Standing};
 use crate::heartbeat::{self, Beat};
 use crate::job::Job;
 use crate::outbox::{self, Outbox, Outgoing};
@@ -43,6 +44,7 @@ pub(crate) struct Kept {
     shards: Shards,
     pool: Pool,
     slots: Slots,
+    condition: Condition,
     /// Whether the last session came as far as the coordinator's welcome.
     pub(crate) welcomed: bool,
 }
@@ -52,10 +54,11 @@ impl Kept {
     ///
     /// # Errors
     /// If the operating system gives no more threads.
-    pub(crate) fn new(config: &Config) -> std::io::Result<Self> {
+    pub(crate) fn new(config: &Config, condition: &Condition) -> std::io::Result<Self> {
         let pool = Pool::default();
-        let slots = Slots::start(config.slots, pool.clone())?;
-        Ok(Self { shards: Shards::new(config.cache_bytes), pool, slots, welcomed: false })
+        let slots = Slots::start(config.slots, pool.clone(), condition.pieces.clone())?;
+        let (shards, condition) = (Shards::new(config.cache_bytes), condition.clone());
+        Ok(Self { shards, pool, slots, condition, welcomed: false })
     }
 
     /// Forgets what was asked for, and nothing that may be of use again.
@@ -212,6 +215,7 @@ impl Session<'_> {
     fn drain(&mut self, limit: Duration) {
         info!("told to stop: finishing what was asked, for {} s at most", limit.as_secs_f64());
         self.draining = true;
+        self.kept.condition.is(Standing::Draining);
         self.outbox.say(Up::Drain(v1::Drain { reason: "told to stop".into() }));
     }
 
@@ -257,6 +261,9 @@ impl Session<'_> {
     fn welcomed(&mut self, welcome: &v1::Welcome) {
         self.worker_id = welcome.worker_id;
         self.kept.welcomed = true;
+        if !self.draining {
+            self.kept.condition.is(Standing::InSession);
+        }
         info!("joined as worker {}", welcome.worker_id);
         let beat = Beat::from(welcome);
         let client = WorkerClient::new(self.heartbeats.clone());
@@ -327,6 +334,7 @@ impl Session<'_> {
 
     fn chunk(&mut self, data: &[u8]) -> Result<(), Status> {
         // After the end of a job the rest of its last broadcast may still be on its way.
+        self.kept.condition.received.inc_by(data.len() as u64);
         let Some(incoming) = &mut self.incoming_parameters else { return Ok(()) };
         incoming.assembly.push(data)?;
         if !incoming.assembly.is_complete() {
@@ -383,6 +391,7 @@ impl Session<'_> {
             gradient_bytes: (sum.gradient.len() * size_of::<f32>()) as u64,
             busy_ns: sum.busy.as_nanos() as u64,
         };
+        self.kept.condition.sent.inc_by(result.gradient_bytes);
         let bulk = (!sum.gradient.is_empty()).then(|| self.kept.pool.lend(sum.gradient));
         self.outbox.say_with(Up::Result(result), bulk);
     }
@@ -444,6 +453,7 @@ impl Session<'_> {
         self.fetching.take_if(|fetching| fetching.sha256 == wanted.sha256);
         match fetched {
             Ok(samples) => {
+                self.kept.condition.received.inc_by(samples.bytes().len() as u64);
                 let shards = self.kept.shards.keep(&wanted.sha256, samples);
                 debug!("holds {} ({} in all)", wanted.shard, self.kept.shards.len());
                 shards.into_iter().for_each(|shard| self.report_held(shard));

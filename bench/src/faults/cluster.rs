@@ -59,7 +59,11 @@ impl Cluster {
         fs::write(place.path().join("job.toml"), JOB).context("the job")?;
         let mut command = coordinator::undisturbed(binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--job", "job.toml", "--log-format", "json"]);
-        command.args(settings).env("MILLEFEUILLE_LOG", FILTER).current_dir(place.path());
+        command
+            .args(settings)
+            .env("MILLEFEUILLE_LOG", FILTER)
+            .env("MILLEFEUILLE_OPS_LISTEN", "off")
+            .current_dir(place.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut serve = Process::start(&mut command)?;
         let mut log = Log::of(serve.stderr().context("its standard error is piped")?);

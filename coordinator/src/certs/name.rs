@@ -101,16 +101,4 @@ mod tests {
             assert!(text.parse::<Name>().is_err(), "{text}");
         }
     }
-
-    #[test]
-    fn a_role_is_found_in_its_uri_and_nowhere_else() {
-        for role in Role::ALL {
-            assert_eq!(Role::of_uri(&role.uri()), Some(role));
-        }
-        for uri in
-            ["spiffe://millefeuille/role/", "spiffe://millefeuille/role/Worker", "spiffe://other/role/worker"]
-        {
-            assert_eq!(Role::of_uri(uri), None, "{uri}");
-        }
-    }
 }

@@ -141,6 +141,11 @@ fn without_temporary(message: &str) -> &str {
     before.filter(|before| before.ends_with(')') && before.contains("(os error ")).unwrap_or(message)
 }
 
+/// The command line, for those who read one without running it.
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     // First thing, so that Ctrl-C is never answered by anything but the documented exit code.
@@ -187,7 +192,7 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Verify(args) => verify::run(args),
-        Command::Health(args) => health::run(args),
+        Command::Health(args) => health::run(args, given),
         Command::Certs(args) => certs::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),

@@ -1,6 +1,6 @@
 //! `coordinator serve`: a cluster that lives on.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use millefeuille_proto::tls::date;
+use millefeuille_worker::ops::Listen;
 use millefeuille_worker::process::{self, LogFormat, exit};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
@@ -17,6 +18,7 @@ use super::settings::Settings;
 use super::{Failed, Result, runtime};
 use crate::cluster::{Cluster, Config, Input};
 use crate::door::Certificate;
+use crate::ops;
 
 /// Serve a cluster: workers join and leave, jobs queue, results stay queryable
 #[derive(Clone, Debug, ClapArgs)]
@@ -25,6 +27,14 @@ pub(super) struct Args {
     /// The address to listen on
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_LISTEN", default_value = "127.0.0.1:7070", value_parser = process::address)]
     listen: String,
+    /// The address of the ops port, for probes and metrics (/livez, /readyz, /metrics), or `off`
+    #[arg(
+        long,
+        value_name = "HOST:PORT|off",
+        env = "MILLEFEUILLE_OPS_LISTEN",
+        default_value = "127.0.0.1:7071"
+    )]
+    ops_listen: Listen,
     /// A job to begin with
     #[arg(long, value_name = "JOB.toml", env = "MILLEFEUILLE_JOB")]
     job: Option<PathBuf>,
@@ -76,19 +86,6 @@ fn read_job(path: &Path) -> Result<String> {
     Ok(millefeuille_core::job::Job::parse(&path.display().to_string(), &text)?.to_toml())
 }
 
-/// Why this address can't be listened on, and what to do about it.
-fn cannot_listen(address: &str, error: &io::Error) -> Failed {
-    let remedy = match error.kind() {
-        ErrorKind::AddrInUse => {
-            "another process listens there: end it, or name another port; 0 takes a free one"
-        }
-        ErrorKind::AddrNotAvailable => "this machine does not have the address: name one that it has",
-        ErrorKind::PermissionDenied => "ports below 1024 are not for everybody: name a higher one",
-        _ => "expected host:port, such as 127.0.0.1:7070",
-    };
-    Failed::new(exit::NOT_ALLOWED, format!("--listen {address}: cannot listen: {error} ({remedy})"))
-}
-
 /// The certificate in this directory.
 fn certificate(directory: Option<&Path>) -> Result<Option<Arc<Certificate>>> {
     let Some(directory) = directory else { return Ok(None) };
@@ -113,9 +110,13 @@ fn in_the_open(listen: &str, address: SocketAddr, insecure: bool) -> Result {
 }
 
 async fn serve(args: Args, job: Option<String>) -> Result {
-    let cannot = |error: io::Error| cannot_listen(&args.listen, &error);
+    let cannot = |error: io::Error| {
+        let message = process::cannot_listen("--listen", &args.listen, &error, "name another port");
+        Failed::new(exit::NOT_ALLOWED, message)
+    };
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
+    let ops_port = args.ops_listen.bind().map_err(|message| Failed::new(exit::NOT_ALLOWED, message))?;
     let mut config = Config::new(args.runs_dir);
     config.door.certificate = certificate(args.tls.as_deref())?;
     if config.door.certificate.is_none() && !address.ip().is_loopback() {
@@ -129,8 +130,14 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     let job =
         job.map(|job_toml| (format!("serve --job {}", hex::encode(Sha256::digest(&job_toml))), job_toml));
     config.job_key = job.as_ref().map(|(key, _)| key.clone());
+    let door = config.door.clone();
     let cluster = Cluster::new(config);
     let handle = cluster.handle();
+    let registry = ops::registry(cluster.view(), door);
+    let router = ops::router(cluster.view(), registry);
+    let ops_server = ops_port.map(|port| port.serve(router)).transpose();
+    let ops_server = ops_server
+        .map_err(|error| Failed::new(exit::UNEXPECTED, format!("cannot serve the ops port: {error}")))?;
     let tls = if args.tls.is_some() { " --tls DIR" } else { "" };
     info!("listening on {address}; workers join with: worker --coordinator {address}{tls}");
     if let Some((client_key, job_toml)) = job {
@@ -145,5 +152,9 @@ async fn serve(args: Args, job: Option<String>) -> Result {
         });
     }
     let served = cluster.run(listener, process::told_to_stop()).await;
+    // Open to the end, so that whoever asks meanwhile hears that it stops.
+    if let Some(server) = ops_server {
+        server.end();
+    }
     served.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))
 }

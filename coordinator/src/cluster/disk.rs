@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millefeuille_core::blas::Arithmetic;
@@ -109,14 +110,23 @@ pub(super) struct Content {
 /// Something that was written.
 #[derive(Debug)]
 pub enum Written {
-    /// A checkpoint in the middle of an epoch: the optimizer steps before it.
-    Checkpoint(u64),
-    /// A line of history; the optimizer steps before its checkpoint, if it has one.
-    Epoch(Row, Option<u64>),
+    /// A checkpoint in the middle of an epoch.
+    Checkpoint(Checkpointed),
+    /// A line of history, and its checkpoint, if it has one.
+    Epoch(Row, Option<Checkpointed>),
     /// The result; the first test images with their predictions.
     Result(Vec<Shown>),
     /// How the job ended, where that is noted at all.
     Ended,
+}
+
+/// A checkpoint that was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpointed {
+    /// The optimizer steps before it.
+    pub tag: u64,
+    /// How long that took.
+    pub took: Duration,
 }
 
 /// Events that may wait for the disk. What else may wait is bounded by whoever orders it: a few epochs, a checkpoint,
@@ -263,26 +273,23 @@ impl Run {
         match order {
             Order::Event { kind, text } => self.directory.event(kind, &text).map(|()| None),
             Order::Checkpoint(snapshot) => {
-                let tag = snapshot.from.parameter_tag;
-                self.checkpoint(*snapshot).map(|()| Some(Written::Checkpoint(tag)))
+                self.checkpoint(*snapshot).map(|written| Some(Written::Checkpoint(written)))
             }
             Order::Epoch { mut row, ledger, snapshot, checkpoint } => {
                 row.weights_sha256 = weights_sha256(&snapshot.parameters);
                 self.directory.append_history(&row)?;
                 self.directory.append_ledger(&ledger)?;
                 self.history.push(row.clone());
-                let tag = checkpoint.then_some(snapshot.from.parameter_tag);
-                if checkpoint {
-                    self.checkpoint(*snapshot)?;
-                }
-                Ok(Some(Written::Epoch(row, tag)))
+                let checkpoint = checkpoint.then(|| self.checkpoint(*snapshot)).transpose()?;
+                Ok(Some(Written::Epoch(row, checkpoint)))
             }
             Order::Save { parameters, suspects } => self.save(&parameters, &suspects).map(Some),
             Order::Claim(_) | Order::GiveBack { .. } | Order::Begin { .. } | Order::End { .. } => Ok(None),
         }
     }
 
-    fn checkpoint(&self, snapshot: Snapshot) -> Result<(), RunError> {
+    fn checkpoint(&self, snapshot: Snapshot) -> Result<Checkpointed, RunError> {
+        let begun = Instant::now();
         let Snapshot { from, parameters, optimizer, partial, ledger, participation, suspects } = snapshot;
         let checkpoint = Checkpoint {
             job_sha256: self.content.job_sha256.clone(),
@@ -298,7 +305,8 @@ impl Run {
             participation,
             suspects,
         };
-        self.directory.write_checkpoint(&checkpoint, &self.content.model)
+        self.directory.write_checkpoint(&checkpoint, &self.content.model)?;
+        Ok(Checkpointed { tag: from.parameter_tag, took: begun.elapsed() })
     }
 
     /// Writes the result; the receipt last, because it says that the rest is there.

@@ -17,15 +17,18 @@ use std::time::{Duration, Instant};
 use millefeuille_core::control::{Action, Author, Cluster, Event, JobId, Note, WorkerId};
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_response::Message as Down;
+use millefeuille_worker::ops::Pulse;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, trace};
 
 use super::disk::{Disk, Order};
 use super::messages::{Input, Outgoing, Serving, Sum, Traffic};
 use super::status::{self, Status};
+use super::tally::Tally;
 use super::training::Training;
 use super::words::{self, dismissal, goodbye};
 use super::{Config, Handle};
+use crate::failpoints;
 pub(super) use jobs::Record;
 
 /// How often the control machine is told that time has passed.
@@ -71,6 +74,10 @@ pub(super) struct Driver {
     /// Whether this process was asleep before that.
     slept: bool,
     serving: watch::Sender<Option<Arc<Serving>>>,
+    /// What has happened so far, counted.
+    pub(super) tally: Tally,
+    /// Beats with each turn of the loop.
+    pulse: Pulse,
 }
 
 impl Driver {
@@ -80,6 +87,7 @@ impl Driver {
         inbox: mpsc::Receiver<Input>,
         status: watch::Sender<Arc<Status>>,
         serving: watch::Sender<Option<Arc<Serving>>>,
+        pulse: Pulse,
     ) -> Self {
         Self {
             control: Cluster::new(config.control.clone()),
@@ -102,6 +110,8 @@ impl Driver {
             ticked: Duration::ZERO,
             slept: false,
             serving,
+            tally: Tally::default(),
+            pulse,
         }
     }
 
@@ -110,6 +120,8 @@ impl Driver {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.pulse.beat();
+            failpoints::at("driver-turn");
             tokio::select! {
                 input = self.inbox.recv() => match input {
                     None | Some(Input::Stop) => break,
@@ -140,8 +152,9 @@ impl Driver {
             Input::Result(result) => self.result(*result),
             Input::Arbitrated(arbitrated) => self.arbitrated(*arbitrated),
             Input::Event(event) => {
-                if let Event::Leave { worker, .. } = event {
-                    self.close(worker, None);
+                if let Event::Leave { worker, departure } = &event {
+                    self.tally.leaves(*worker, departure);
+                    self.close(*worker, None);
                 }
                 self.handle(event);
             }
@@ -204,6 +217,7 @@ impl Driver {
             Action::Welcome { worker } => self.welcome(worker),
             Action::Dismiss { worker, reason } => self.close(worker, Some(dismissal(&reason))),
             Action::Farewell { worker } => {
+                self.tally.parts_well(worker);
                 self.say(worker, goodbye("nothing is left to do for you"));
                 self.close(worker, None);
             }
@@ -212,6 +226,7 @@ impl Driver {
                 self.close(worker, None);
             }
             Action::UseKernel { worker, kernel } => {
+                self.tally.parts_well(worker);
                 self.say(worker, Down::UseKernel(v1::UseKernel { kernel }));
                 self.close(worker, None);
             }
@@ -228,6 +243,7 @@ impl Driver {
             Action::Arbitrate { work, node } => self.arbitrate(work, node),
             Action::Close { work } => {
                 let finite = self.training.as_mut().is_some_and(|training| training.close(work));
+                self.tally.closed(work, self.training.as_ref().map_or(0, |training| training.samples(work)));
                 trace!("{work} is closed");
                 self.happened.push_back(Event::Closed { work, finite });
             }
@@ -248,6 +264,7 @@ impl Driver {
         if let (Some(training), Note::PutOut { instance_id, .. }) = (&mut self.training, note) {
             training.accuse(instance_id);
         }
+        self.tally.note(note);
         let (kind, text) = words::note(note);
         info!("{text}");
         self.event(kind, text);

@@ -64,6 +64,8 @@ impl Local {
         let mut command = Command::new(process::program());
         command.arg(WORKER).args(["--coordinator", &self.coordinator.to_string()]);
         command.args(["--slots", &self.slots.to_string(), "--exit-with-parent"]);
+        // A port that the environment names is its parent's.
+        command.args(["--ops-listen", "off"]);
         command.args(["--log-format", if self.json_log { "json" } else { "text" }]);
         command.env("MILLEFEUILLE_TOKEN", &self.token).env(process::STARTED_FOR, self.kernel.to_string());
         // Between the two, on this machine, nothing is encrypted, whatever this process was started with.

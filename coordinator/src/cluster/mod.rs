@@ -17,7 +17,9 @@ pub mod load;
 pub mod local;
 mod messages;
 mod status;
+mod tally;
 mod training;
+mod view;
 mod waiting;
 mod words;
 mod worker_service;
@@ -32,14 +34,17 @@ use millefeuille_proto::v1::cluster_server::ClusterServer;
 use millefeuille_proto::v1::worker_server::WorkerServer;
 use millefeuille_proto::{DESCRIPTORS, wire};
 use millefeuille_worker::Shutdown;
+use millefeuille_worker::ops::Pulse;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+pub use view::{Phase, View};
 
 use crate::door::Door;
 use crate::runs::RunDir;
 use driver::Driver;
 use messages::{Outbox, Serving};
-use status::Status;
+pub(crate) use status::{JobStatus, Status};
+pub(crate) use tally::Tally;
 
 /// What waits for the driver at most; senders wait beyond that.
 const INBOX: usize = 256;
@@ -123,6 +128,8 @@ pub struct Cluster {
     handle: Handle,
     services: Services,
     door: Door,
+    phase: watch::Sender<Phase>,
+    view: View,
 }
 
 struct Services {
@@ -148,8 +155,15 @@ impl Cluster {
             incarnation: config.control.incarnation,
         };
         let door = config.door.clone();
-        let driver = Driver::new(config, handle.clone(), inbox, status_sender, serving_sender);
-        Self { driver, handle, services, door }
+        let (phase, pulse) = (watch::Sender::new(Phase::Starting), Pulse::default());
+        let view = View::new(services.status.clone(), phase.subscribe(), pulse.clone());
+        let driver = Driver::new(config, handle.clone(), inbox, status_sender, serving_sender, pulse);
+        Self { driver, handle, services, door, phase, view }
+    }
+
+    /// What can be seen of it from outside, also once it runs.
+    pub fn view(&self) -> View {
+        self.view.clone()
     }
 
     /// The way into the driver.
@@ -162,12 +176,13 @@ impl Cluster {
     /// # Errors
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
-        let Self { mut driver, handle, services, door } = self;
+        let Self { mut driver, handle, services, door, phase, .. } = self;
         // Before anybody can ask: a follower that comes back must find its job.
         driver.find_runs();
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
         let mut server = tokio::spawn(serve(listener, door, services, handle.clone(), stopped));
+        phase.send_replace(Phase::Serving);
         tokio::select! {
             () = shutdown => {}
             ended = &mut server => return ended?,
@@ -177,6 +192,7 @@ impl Cluster {
             }
         }
         tracing::info!("stopping");
+        phase.send_replace(Phase::Stopping);
         handle.send(Input::Stop).await;
         driver.await?;
         stop.send_replace(true);

@@ -11,6 +11,7 @@ use millefeuille_proto::v1;
 use millefeuille_worker::process::exit;
 
 use super::driver::{Driver, Record, Session};
+use super::tally::Tally;
 use super::waiting::{self, Wait};
 use crate::report::Shown;
 use crate::runs::{Ending, checkpoint};
@@ -18,20 +19,22 @@ use crate::see::history::Row;
 
 /// A snapshot of the cluster.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Status {
+pub(crate) struct Status {
     /// Jobs, the newest first.
-    pub(super) jobs: Vec<JobStatus>,
-    pub(super) workers: Vec<v1::WorkerInfo>,
-    pub(super) step_time: v1::StepTime,
+    pub(crate) jobs: Vec<JobStatus>,
+    pub(crate) workers: Vec<v1::WorkerInfo>,
+    pub(crate) step_time: v1::StepTime,
+    /// What has happened so far, counted.
+    pub(crate) tally: Tally,
 }
 
 /// A job in the snapshot.
 #[derive(Clone, Debug)]
-pub(super) struct JobStatus {
-    pub(super) job: v1::Job,
-    pub(super) history: Arc<Vec<Row>>,
-    pub(super) progress: Option<v1::Progress>,
-    pub(super) outcome: Option<v1::Outcome>,
+pub(crate) struct JobStatus {
+    pub(crate) job: v1::Job,
+    pub(crate) history: Arc<Vec<Row>>,
+    pub(crate) progress: Option<v1::Progress>,
+    pub(crate) outcome: Option<v1::Outcome>,
 }
 
 impl Status {
@@ -58,6 +61,7 @@ pub(super) fn of(driver: &Driver) -> Status {
         jobs: jobs.collect(),
         workers: driver.control.members().iter().filter_map(worker).collect(),
         step_time: step_time(driver),
+        tally: driver.tally.with_sessions(driver.sessions.values().map(|session| &*session.traffic)),
     }
 }
 

@@ -273,6 +273,11 @@ impl Training {
         self.clock.reduced(started);
     }
 
+    /// Training samples in a unit of work.
+    pub(super) fn samples(&self, work: WorkId) -> u64 {
+        if work.phase == Phase::Train { self.loaded.facts.plan.step_len(work.step).into() } else { 0 }
+    }
+
     /// Closes the tree: adds the last pair and, in training, makes the next parameters. Says if the loss is finite.
     pub(super) fn close(&mut self, work: WorkId) -> bool {
         let started = Instant::now();

@@ -76,6 +76,8 @@ impl Door {
                         self.make_room(&mut waiting);
                         let task = self.clone().take_in(stream, address, place, inside.clone());
                         waiting.push_back(tokio::spawn(task).abort_handle());
+                        // Or connections that come in a flood would be sent away before their first turn.
+                        tokio::task::yield_now().await;
                     }
                     Err(_) => self.refusals.turn_away(Reason::Full, address, "all places are taken"),
                 },

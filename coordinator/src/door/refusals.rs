@@ -49,6 +49,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::NoCertificate,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::UnknownIssuer,
+        Self::BadCertificate,
+        Self::Distrusted,
+        Self::Role,
+        Self::Plaintext,
+        Self::Tls,
+        Self::OldTls,
+        Self::Handshake,
+        Self::NotHttp2,
+        Self::Slow,
+        Self::Crowded,
+        Self::Full,
+    ];
+
     /// A word for it, for metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -83,9 +102,10 @@ struct Count {
 }
 
 impl Refusals {
-    /// How many were turned away, for each reason that there was.
-    pub fn totals(&self) -> Vec<(Reason, u64)> {
-        self.lock().iter().map(|(&reason, count)| (reason, count.total)).collect()
+    /// How many were turned away, for each reason.
+    pub fn totals(&self) -> [(Reason, u64); Reason::ALL.len()] {
+        let counts = self.lock();
+        Reason::ALL.map(|reason| (reason, counts.get(&reason).map_or(0, |count| count.total)))
     }
 
     /// Somebody at this address is turned away.
@@ -157,7 +177,8 @@ mod tests {
         let more = (0..1000).filter(|_| refusals.count(Reason::Slow)).count();
         assert_eq!(more, 0);
         assert!(refusals.count(Reason::Role), "another kind has a line of its own");
-        assert_eq!(refusals.totals(), [(Reason::Role, 1), (Reason::Slow, 1001)]);
+        let some: Vec<_> = refusals.totals().into_iter().filter(|&(_, total)| total > 0).collect();
+        assert_eq!(some, [(Reason::Role, 1), (Reason::Slow, 1001)]);
         // One quiet time sums up, the next finds nothing to say.
         tokio::time::sleep(QUIET * 2 + Duration::from_millis(1)).await;
         assert!(refusals.count(Reason::Slow), "after a quiet time it is news again");

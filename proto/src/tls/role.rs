@@ -23,7 +23,7 @@ const PREFIX: &str = "spiffe://millefeuille/role/";
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Coordinator, Self::Worker, Self::Operator, Self::Reader];
+    pub const ALL: [Self; 4] = [Self::Coordinator, Self::Operator, Self::Reader, Self::Worker];
 
     /// Its name, in lower case.
     pub const fn name(self) -> &'static str {

@@ -20,7 +20,8 @@ pub fn certificate_trouble(error: &CertificateError) -> String {
         Trouble::NotValidYet => "is not valid yet".into(),
         Trouble::UnknownIssuer | Trouble::BadSignature => "is from another CA".into(),
         Trouble::NotValidForNameContext { expected, presented } => {
-            let presented: Vec<_> = presented.iter().map(|name| plain_name(name)).collect();
+            let names = presented.iter().map(|name| plain_name(name)).filter(|name| !name.contains("://"));
+            let presented: Vec<_> = names.collect();
             format!("is for {}, not for {}", presented.join(", "), expected.to_str())
         }
         Trouble::NotValidForName => "is for another name".into(),

@@ -35,6 +35,11 @@ impl Engine {
 }
 
 impl<'e> Compose<'e> {
+    /// The name that compose knows it by.
+    pub fn project_name(&self) -> &str {
+        &self.name
+    }
+
     /// A command of compose on this cluster, with arguments as in a shell without quotes.
     pub fn call(&self, arguments: &str) -> Call {
         self.engine

@@ -91,13 +91,13 @@ fn answers(program: &str, arguments: &[&str]) -> bool {
 }
 
 /// A name that nothing else on the engine has.
-fn fresh_name(what: &str) -> String {
+pub(crate) fn fresh_name(what: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     format!("{PREFIX}{}-{what}{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Removes something; a test that panics already has other things to say than that this failed.
-fn remove(call: Call) {
+pub(crate) fn remove(call: Call) {
     let ended = call.run_within(PATIENCE_TO_BUILD);
     if ended.code() != Some(0) && !std::thread::panicking() {
         panic!("left on the engine: {ended}");
@@ -105,7 +105,7 @@ fn remove(call: Call) {
 }
 
 /// What `docker inspect` says, of one thing.
-fn inspected(ended: &Ended) -> serde_json::Value {
+pub(crate) fn inspected(ended: &Ended) -> serde_json::Value {
     let list: serde_json::Value =
         serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended}"));
     list[0].clone()

@@ -23,6 +23,7 @@ use crate::cluster::load::{self, Beginning, Ready};
 use crate::cluster::messages::{Input, Serving};
 use crate::cluster::training::Training;
 use crate::cluster::{status, words};
+use crate::failpoints;
 use crate::report::Shown;
 use crate::runs::{Ending, Existing, Found, RunDir, State, scan};
 use crate::see::history::Row;
@@ -69,6 +70,7 @@ impl Driver {
         if !self.config.resumes {
             return;
         }
+        failpoints::at("runs-before-scan");
         let scanned = match scan(&self.config.runs_dir) {
             Ok(scanned) => scanned,
             Err(error) => return warn!("runs of an earlier life cannot be looked for: {error}"),
@@ -291,6 +293,7 @@ impl Driver {
         );
         if let Some(text) = resumed {
             info!("job {} goes on {text}", record.id);
+            self.tally.resumes += 1;
         }
         self.serving.send_replace(Some(Arc::new(Serving {
             job,
@@ -353,14 +356,18 @@ impl Driver {
         let Some(record) = self.jobs.get_mut(&job) else { return };
         match written {
             Err(failure) => self.handle(Event::Broken { job, failure }),
-            Ok(Written::Epoch(row, tag)) => {
+            Ok(Written::Epoch(row, checkpoint)) => {
                 debug!("epoch {} is written", row.epoch);
-                record.checkpoint = tag.or(record.checkpoint);
+                if let Some(checkpoint) = checkpoint {
+                    record.checkpoint = Some(checkpoint.tag);
+                    self.tally.wrote(&checkpoint);
+                }
                 Arc::make_mut(&mut record.history).push(row);
                 self.handle(Event::EpochWritten { job });
             }
-            Ok(Written::Checkpoint(tag)) => {
-                record.checkpoint = Some(tag);
+            Ok(Written::Checkpoint(checkpoint)) => {
+                record.checkpoint = Some(checkpoint.tag);
+                self.tally.wrote(&checkpoint);
                 self.handle(Event::CheckpointWritten { job });
             }
             Ok(Written::Ended) => self.end_noted(job),
@@ -382,6 +389,7 @@ impl Driver {
         let Some(record) = self.jobs.get(&job) else { return };
         let (id, ending) = (record.id.clone(), ending(record, outcome));
         let text = ending.message.clone();
+        self.tally.ended(outcome);
         match outcome {
             Outcome::Done => info!("job {id} is done"),
             _ => info!("job {id} has ended: {text}"),

@@ -50,7 +50,9 @@ impl Driver {
         if let Some(training) = &mut self.training {
             training.forget(worker);
         }
-        if let (Some(session), Some(status)) = (self.sessions.remove(&worker), status) {
+        let session = self.sessions.remove(&worker);
+        session.iter().for_each(|session| self.tally.moved(&session.traffic));
+        if let (Some(session), Some(status)) = (session, status) {
             warn!("{worker} is sent away: {}", status.message());
             let _ = session.outbox.try_send(Outgoing::Close(status));
         }

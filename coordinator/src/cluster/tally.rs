@@ -1,0 +1,157 @@
+//! What has happened since this coordinator began, counted where the driver learns of it.
+//!
+//! These are numbers of the driver's own, and readers see them with the snapshot: nothing is counted twice, and a step
+//! pays for an addition or two.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use millefeuille_core::control::{Departure, Note, Outcome, Phase, WorkId, WorkerId};
+
+use super::disk::Checkpointed;
+use super::messages::Traffic;
+
+/// The counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    /// Optimizer steps taken.
+    pub(crate) steps: u64,
+    /// Training samples in them.
+    pub(crate) samples: u64,
+    /// Workers that were let in.
+    pub(crate) joined: u64,
+    /// Workers that left in good order: told to stop, or to start again with another kernel.
+    pub(crate) left: u64,
+    /// Workers that were lost.
+    pub(crate) lost: u64,
+    /// Workers that were put out for wrong answers.
+    pub(crate) put_out: u64,
+    /// Times that what a worker owed which is gone was asked of others.
+    pub(crate) reassigned: u64,
+    /// Times that what a slow worker owes was asked of others too.
+    pub(crate) copied: u64,
+    /// Checkpoints written.
+    pub(crate) checkpoints: u64,
+    /// How long writing them took.
+    pub(crate) checkpoint_time: Duration,
+    /// Jobs that were gone on with from a checkpoint.
+    pub(crate) resumes: u64,
+    /// Jobs that were done.
+    pub(crate) done: u64,
+    /// Jobs that failed.
+    pub(crate) failed: u64,
+    /// Jobs that were cancelled.
+    pub(crate) cancelled: u64,
+    /// Payload bytes to workers.
+    pub(crate) sent: u64,
+    /// Payload bytes from workers.
+    pub(crate) received: u64,
+    /// Who is about to leave in good order.
+    parting: Option<WorkerId>,
+}
+
+impl Tally {
+    /// Takes in what people are told, too.
+    pub(super) fn note(&mut self, note: &Note) {
+        match note {
+            Note::Joined { .. } => self.joined += 1,
+            Note::Left { worker, .. } if self.parting.take() == Some(*worker) => self.left += 1,
+            Note::Left { .. } => self.lost += 1,
+            Note::PutOut { .. } => self.put_out += 1,
+            Note::Reassigned { slow: true, .. } => self.copied += 1,
+            Note::Reassigned { slow: false, .. } => self.reassigned += 1,
+            Note::Draining { .. } | Note::Short { .. } | Note::Recovered { .. } | Note::Placed { .. } => {}
+        }
+    }
+
+    /// A worker's session has ended.
+    pub(super) fn leaves(&mut self, worker: WorkerId, departure: &Departure) {
+        if matches!(departure, Departure::Goodbye(_)) {
+            self.parts_well(worker);
+        }
+    }
+
+    /// A worker goes in good order; if it was in, a note follows that it left.
+    pub(super) fn parts_well(&mut self, worker: WorkerId) {
+        self.parting = Some(worker);
+    }
+
+    /// A unit of work is closed, with so many training samples.
+    pub(super) fn closed(&mut self, work: WorkId, samples: u64) {
+        self.steps += u64::from(work.phase == Phase::Train);
+        self.samples += samples;
+    }
+
+    pub(super) fn wrote(&mut self, checkpoint: &Checkpointed) {
+        self.checkpoints += 1;
+        self.checkpoint_time += checkpoint.took;
+    }
+
+    pub(super) fn ended(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done => self.done += 1,
+            Outcome::Cancelled => self.cancelled += 1,
+            Outcome::Diverged { .. } | Outcome::TooFewWorkers { .. } | Outcome::Broken(_) => self.failed += 1,
+        }
+    }
+
+    /// What a session that has ended has moved.
+    pub(super) fn moved(&mut self, traffic: &Traffic) {
+        self.sent += traffic.sent.load(Ordering::Relaxed);
+        self.received += traffic.received.load(Ordering::Relaxed);
+    }
+
+    /// The counts, with what the present sessions have moved.
+    pub(super) fn with_sessions<'t>(&self, sessions: impl Iterator<Item = &'t Traffic>) -> Self {
+        let mut all = self.clone();
+        sessions.for_each(|traffic| all.moved(traffic));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(worker: u64) -> Note {
+        Note::Left { worker: WorkerId(worker), name: "worker".into(), how: "somehow".into() }
+    }
+
+    #[test]
+    fn who_says_goodbye_is_not_lost() {
+        let mut tally = Tally::default();
+        tally.parts_well(WorkerId(1));
+        tally.note(&left(1));
+        tally.leaves(WorkerId(2), &Departure::Goodbye("told to stop".into()));
+        tally.note(&left(2));
+        tally.leaves(WorkerId(3), &Departure::Closed);
+        tally.note(&left(3));
+
+        assert_eq!((tally.left, tally.lost), (2, 1));
+    }
+
+    #[test]
+    fn who_parted_before_it_was_in_says_nothing_of_others() {
+        let mut tally = Tally::default();
+        tally.parts_well(WorkerId(1));
+        tally.note(&left(2));
+        tally.note(&left(1));
+
+        assert_eq!((tally.left, tally.lost), (0, 2));
+    }
+
+    #[test]
+    fn bytes_of_a_session_count_once() {
+        let (gone, there) = (Traffic::new(), Traffic::new());
+        gone.send(10);
+        there.send(5);
+        there.hear(3);
+        let mut tally = Tally::default();
+        tally.moved(&gone);
+
+        for _ in 0..2 {
+            let all = tally.with_sessions([&there].into_iter());
+            assert_eq!((all.sent, all.received), (15, 3));
+        }
+    }
+}

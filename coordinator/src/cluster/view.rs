@@ -1,0 +1,76 @@
+//! What can be seen of a cluster from outside, without asking its driver: the newest snapshot, how far its life has
+//! come, and whether the driver still takes its turns.
+
+use std::sync::Arc;
+
+use millefeuille_worker::ops::{Pulse, Verdict};
+use tokio::sync::watch;
+
+use super::status::Status;
+
+/// How far a cluster's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It looks through the runs that are there.
+    Starting,
+    /// It takes jobs and workers.
+    Serving,
+    /// It was told to stop.
+    Stopping,
+}
+
+/// A window onto a cluster.
+#[derive(Clone, Debug)]
+pub struct View {
+    status: watch::Receiver<Arc<Status>>,
+    phase: watch::Receiver<Phase>,
+    pulse: Pulse,
+}
+
+impl View {
+    pub(super) fn new(
+        status: watch::Receiver<Arc<Status>>,
+        phase: watch::Receiver<Phase>,
+        pulse: Pulse,
+    ) -> Self {
+        Self { status, phase, pulse }
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status.borrow())
+    }
+
+    /// Whether it is worth keeping: its driver takes its turns.
+    ///
+    /// # Errors
+    /// Why not. What comes before and after the driver's loop depends on the disk, and starting again would make it no
+    /// faster: a cluster that begins or ends is alive.
+    pub fn live(&self) -> Verdict {
+        match *self.phase.borrow() {
+            Phase::Starting => Ok("alive: looking through the runs that are there".into()),
+            Phase::Serving => self.turns().map(|()| "alive".into()),
+            Phase::Stopping => Ok("alive: stopping".into()),
+        }
+    }
+
+    /// Whether workers and clients should come to it: it has found the runs that are there, and takes calls.
+    ///
+    /// # Errors
+    /// Why not. It is not asked whether there are workers: where a service sends nobody to a coordinator that is not
+    /// ready, workers would never find it.
+    pub fn ready(&self) -> Verdict {
+        match *self.phase.borrow() {
+            Phase::Starting => Err("not ready: looking through the runs that are there".into()),
+            Phase::Serving => self.turns().map(|()| "ready".into()),
+            Phase::Stopping => Err("not ready: told to stop".into()),
+        }
+    }
+
+    fn turns(&self) -> Result<(), String> {
+        let stuck = |silence: std::time::Duration| {
+            format!("stuck: the driver has taken no turn for {} s", silence.as_secs())
+        };
+        self.pulse.stuck().map_or(Ok(()), |silence| Err(stuck(silence)))
+    }
+}

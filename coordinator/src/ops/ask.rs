@@ -1,0 +1,39 @@
+//! Asks an ops port: what `curl` would do, for containers that have none.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::header::HOST;
+use axum::http::{Request, StatusCode};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use millefeuille_worker::process::root_cause;
+use tokio::net::TcpStream;
+
+/// A line is expected. Whoever says more than this is not one of ours.
+const ANSWER_BYTES: usize = 64 << 10;
+
+/// The answer to `GET` on a path of this port, within a time limit: the status, and the body's first line.
+///
+/// # Errors
+/// Why there is none.
+pub async fn ask(address: &str, path: &str, limit: Duration) -> Result<(StatusCode, String), String> {
+    let answer = tokio::time::timeout(limit, get(address, path)).await;
+    answer.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs_f64())))
+}
+
+async fn get(address: &str, path: &str) -> Result<(StatusCode, String), String> {
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let odd = |error: hyper::Error| format!("no answer in HTTP: {}", root_cause(&error));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(odd)?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get(path).header(HOST, address).body(Body::empty());
+    let request = request.map_err(|error| error.to_string())?;
+    let answer = sender.send_request(request).await.map_err(odd)?;
+    let (status, body) = (answer.status(), Body::new(answer.into_body()));
+    let body = to_bytes(body, ANSWER_BYTES).await.map_err(|error| root_cause(&error))?;
+    connection.abort();
+    let text = String::from_utf8_lossy(&body);
+    let printable = |c: &char| !c.is_control();
+    Ok((status, text.lines().next().unwrap_or_default().chars().filter(printable).collect()))
+}

@@ -1,0 +1,184 @@
+//! What a coordinator has at `/metrics`: one table, written from the newest snapshot.
+//!
+//! Names follow Prometheus' conventions: base units, `_total` for what only grows, every name below `millefeuille_`.
+//! Counters begin at zero with each life of the process, as Prometheus expects.
+//!
+//! Labels have few values. Workers are counted by state and never named, since they come and go; `coordinator workers`
+//! names them. Of jobs only one is named at a time: the one that runs, or else the one that ran last.
+
+use std::fmt;
+
+use millefeuille_core::control::Role;
+use millefeuille_proto::v1;
+use millefeuille_worker::ops::{Page, table};
+use prometheus_client::registry::Registry;
+
+use crate::cluster::{JobStatus, Status, Tally, View};
+use crate::door::Door;
+
+/// A registry with the table in it.
+pub fn registry(view: View, at_the_door: Door) -> Registry {
+    table("millefeuille", move |page| {
+        page.process(view.ready().is_ok())?;
+        let status = view.status();
+        workers(page, &status)?;
+        jobs(page, &status)?;
+        if let Some(job) = current(&status) {
+            training(page, job)?;
+        }
+        speed(page, &status)?;
+        counts(page, &status.tally)?;
+        door(page, &at_the_door)
+    })
+}
+
+const ROLES: [Role; 5] = [Role::Idle, Role::Fetching, Role::Computing, Role::Draining, Role::Spare];
+
+fn workers(page: &mut Page<'_>, status: &Status) -> fmt::Result {
+    let workers = &status.workers;
+    let in_state = |state: &str| workers.iter().filter(|worker| worker.state == state).count();
+    let roles = ROLES.map(|role| role.to_string());
+    let by_state = roles.iter().map(|role| (role.as_str(), in_state(role)));
+    page.gauges("workers", "Workers in the cluster, by what they do", "state", by_state)?;
+    let slots: u64 = workers.iter().map(|worker| u64::from(worker.slots)).sum();
+    page.gauge("slots", "Pieces that all workers together compute at once", slots)
+}
+
+const JOB_STATES: [(&str, v1::JobState); 6] = [
+    ("queued", v1::JobState::Queued),
+    ("waiting", v1::JobState::Waiting),
+    ("running", v1::JobState::Running),
+    ("done", v1::JobState::Done),
+    ("failed", v1::JobState::Failed),
+    ("cancelled", v1::JobState::Cancelled),
+];
+
+fn jobs(page: &mut Page<'_>, status: &Status) -> fmt::Result {
+    let in_state = |state| status.jobs.iter().filter(|status| status.job.state() == state).count();
+    let by_state = JOB_STATES.map(|(name, state)| (name, in_state(state)));
+    page.gauges(
+        "jobs",
+        "Jobs that are known, also of earlier lives of the coordinator, by state",
+        "state",
+        by_state,
+    )?;
+    page.gauge("queue_length", "Jobs that wait for the one that runs", in_state(v1::JobState::Queued))
+}
+
+/// The job that runs or waits, or else the one that ran last.
+fn current(status: &Status) -> Option<&JobStatus> {
+    let has_turn =
+        |job: &&JobStatus| matches!(job.job.state(), v1::JobState::Waiting | v1::JobState::Running);
+    let has_run = |job: &&JobStatus| !job.history.is_empty();
+    status.jobs.iter().find(has_turn).or_else(|| status.jobs.iter().find(has_run))
+}
+
+/// Where the current job is, and how well it does.
+fn training(page: &mut Page<'_>, current: &JobStatus) -> fmt::Result {
+    let JobStatus { job, history, progress, .. } = current;
+    let (last, now) = (history.last(), progress.as_ref().filter(|progress| progress.step > 0));
+    let epoch = progress.as_ref().map(|progress| u64::from(progress.epoch));
+    let epoch = epoch.or(last.map(|row| row.epoch));
+    let step = progress.as_ref().map(|progress| progress.step).or(last.map(|_| job.steps_per_epoch));
+    let loss = now.map(|now| now.loss).or(last.map(|row| row.loss));
+    let accuracy = now.map(|now| now.accuracy).or(last.map(|row| row.accuracy));
+    let of_job = |value: Option<f64>| value.map(|value| (job.id.as_str(), value));
+    let whole = |value: u32| Some((job.id.as_str(), value));
+
+    page.gauges(
+        "epoch",
+        "The epoch that the current job is in, from 1",
+        "job",
+        epoch.map(|epoch| (job.id.as_str(), epoch)),
+    )?;
+    page.gauges("epochs", "Epochs that the current job has in all", "job", whole(job.epochs))?;
+    page.gauges("step", "Steps of the epoch that are done", "job", step.map(|step| (job.id.as_str(), step)))?;
+    page.gauges(
+        "steps_per_epoch",
+        "Steps that an epoch has; 0 until the data is read",
+        "job",
+        whole(job.steps_per_epoch),
+    )?;
+    page.gauges("loss", "Mean training loss over the epoch so far", "job", of_job(loss))?;
+    page.gauges("accuracy", "Training accuracy over the epoch so far", "job", of_job(accuracy))?;
+    let val_loss = last.and_then(|row| row.val_loss);
+    page.gauges("val_loss", "Validation loss of the last epoch that has ended", "job", of_job(val_loss))?;
+    let val_accuracy = last.and_then(|row| row.val_accuracy);
+    page.gauges(
+        "val_accuracy",
+        "Validation accuracy of the last epoch that has ended",
+        "job",
+        of_job(val_accuracy),
+    )?;
+    page.gauges(
+        "test_loss",
+        "Test loss of the last epoch that has ended",
+        "job",
+        of_job(last.map(|row| row.test_loss)),
+    )?;
+    page.gauges(
+        "test_accuracy",
+        "Test accuracy of the last epoch that has ended",
+        "job",
+        of_job(last.map(|row| row.test_accuracy)),
+    )
+}
+
+/// How fast it goes: means over the last steps, zero while nothing runs.
+fn speed(page: &mut Page<'_>, status: &Status) -> fmt::Result {
+    let progress = status.jobs.iter().find_map(|job| job.progress).unwrap_or_default();
+    page.gauge("samples_per_second", "Training samples a second", progress.samples_per_second)?;
+    page.gauge("step_seconds", "Seconds that a step takes", progress.step_ms / 1e3)?;
+    let v1::StepTime { compute_ms, wait_ms, wire_ms, reduce_ms } = status.step_time;
+    let parts = [("compute", compute_ms), ("wait", wait_ms), ("wire", wire_ms), ("reduce", reduce_ms)];
+    page.gauges(
+        "step_part_seconds",
+        "Seconds of a step: the longest that slots compute, from the first result to the last, sending, adding up",
+        "part",
+        parts.map(|(part, ms)| (part, ms / 1e3)),
+    )
+}
+
+/// What has happened since the process began.
+fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
+    page.counter("steps", "Optimizer steps taken", tally.steps)?;
+    page.counter("samples", "Training samples in these steps", tally.samples)?;
+    page.counter("sent_bytes", "Payload bytes sent to workers", tally.sent)?;
+    page.counter("received_bytes", "Payload bytes that came from workers", tally.received)?;
+    page.counter("workers_joined", "Workers that were let in", tally.joined)?;
+    page.counter("workers_left", "Workers that left in good order", tally.left)?;
+    page.counter("workers_lost", "Workers that died, fell silent, hung or misbehaved", tally.lost)?;
+    page.counter(
+        "workers_put_out",
+        "Workers that were put out because their answers were wrong",
+        tally.put_out,
+    )?;
+    page.counter(
+        "reassignments",
+        "Times that what a lost worker owed was asked of others",
+        tally.reassigned,
+    )?;
+    page.counter("copies", "Times that what a slow worker owes was asked of others too", tally.copied)?;
+    page.counter("checkpoints", "Checkpoints written", tally.checkpoints)?;
+    page.counter(
+        "checkpoint_seconds",
+        "Seconds that writing checkpoints took",
+        tally.checkpoint_time.as_secs_f64(),
+    )?;
+    page.counter("resumes", "Jobs that were gone on with from a checkpoint", tally.resumes)?;
+    let ended = [("done", tally.done), ("failed", tally.failed), ("cancelled", tally.cancelled)];
+    page.counters("jobs_ended", "Jobs that have ended, by how", "state", ended)
+}
+
+/// Who was turned away, and until when others can trust this coordinator.
+fn door(page: &mut Page<'_>, door: &Door) -> fmt::Result {
+    let refusals = door.refusals.totals();
+    let by_reason = refusals.iter().map(|&(reason, total)| (reason.name(), total));
+    page.counters("refused", "Connections and calls that were turned away, by reason", "reason", by_reason)?;
+    let Some(certificate) = &door.certificate else { return Ok(()) };
+    page.gauge(
+        "certificate_expiry_timestamp_seconds",
+        "When the coordinator's certificate ends to be valid, in seconds since 1970",
+        certificate.not_after(),
+    )
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Installs what other people's clients are made of, for the tests that call a coordinator with them: Python's grpcio into
+# target/peers, and OpenSSL. Where one can't be had it says so and ends well; with CI=true that is an error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/common.sh
+. scripts/common.sh
+
+main() {
+    have openssl || ! in_ci || scripts/install.sh openssl
+    have openssl || skip openssl "a package of that name"
+    python_environment target/peers tests/peers/requirements.txt ||
+        skip "Python's grpcio" "it needs python3 and python3-venv"
+}
+
+main

@@ -1,0 +1,99 @@
+//! The overlay `local` on a real engine: what `kubectl apply -k` would begin, trains the article's job to the right hash.
+
+use millefeuille_tests::engine::Engine;
+use millefeuille_tests::home::project;
+use millefeuille_tests::kubelet::Node;
+use millefeuille_tests::manifests::{Manifests, can_render};
+
+/// The job that the overlay begins with.
+const JOB: &str = "article-1";
+
+fn state(node: &Node, job: &str) -> String {
+    let asked = node.exec("coordinator-0", "coordinator jobs --json").run();
+    let jobs = if asked.code() == Some(0) { asked.json() } else { Vec::new() };
+    let found = jobs.into_iter().find(|found| found["id"] == job);
+    found.and_then(|found| found["state"].as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn is_done(node: &mut Node, job: &str) {
+    node.until(&format!("job {job} is done"), |node| state(node, job) == "done");
+}
+
+fn epoch_is_under_way(node: &mut Node, job: &str, epoch: u32) {
+    let history = format!("cat /millefeuille/runs/{job}/history.jsonl");
+    node.until(&format!("epoch {epoch} of {job} is over"), |node| {
+        node.exec("coordinator-0", &history).run().stdout.lines().count() >= epoch as usize
+    });
+}
+
+#[test]
+fn the_local_overlay_trains_the_articles_job_on_a_node_of_its_own() {
+    let Some(engine) = Engine::find().filter(|_| can_render()) else { return };
+    let alone = engine.home().undisturbed(&project().join("jobs/article.toml").display().to_string());
+    let image = engine.build("Dockerfile.prebuilt");
+    let mut node = Node::new(&engine, &image.name);
+
+    node.apply(&Manifests::render(&["overlays/local"]));
+    node.until("every pod is ready", Node::is_ready);
+
+    // In the midst of the job, a worker and then the coordinator are killed; the node starts them again.
+    epoch_is_under_way(&mut node, JOB, 1);
+    node.kill("worker-2");
+    epoch_is_under_way(&mut node, JOB, 2);
+    node.kill("coordinator-0");
+    node.until("the coordinator is started again", |node| node.restarts("coordinator-0") == 1);
+    is_done(&mut node, JOB);
+    let run = node.run("coordinator-0", JOB);
+    alone.is_equalled_by(&run);
+    assert!(node.restarts("worker-2") >= 1, "{:?}", run.told("left"));
+
+    // An operator's Job submits another one, follows it, and reports.
+    let second = engine.home().undisturbed_as(
+        "second",
+        &format!("{} --epochs 1", project().join("deploy/kubernetes/train/jobs/scaled.toml").display()),
+    );
+    node.apply(&shortened(Manifests::render(&["overlays/local/train"])));
+    node.until("the Job has succeeded", |node| node.has_succeeded("train"));
+    let report = node.logs("train");
+    assert!(report.contains(&format!("weights_sha256 {}", second.hash())), "{report}");
+
+    // Everybody ends by itself, within the time that it is given.
+    node.until("every pod is ready", Node::is_ready);
+    let ended = node.delete_pods();
+    assert_eq!(ended.len(), 5, "{ended:?}");
+    assert!(ended.iter().all(|(_, code)| *code == 0), "{ended:?}");
+}
+
+/// The Job for one epoch: the flag comes last, as whoever edits the manifest would write it.
+fn shortened(mut manifests: Manifests) -> Manifests {
+    let args = manifests.document("Job", "train").pointer_mut("/spec/template/spec/containers/0/args");
+    args.and_then(|args| args.as_array_mut()).expect("there are arguments").push("--epochs=1".into());
+    manifests
+}
+
+#[test]
+fn no_pod_sees_a_key_that_is_not_its_own() {
+    let Some(engine) = Engine::find().filter(|_| can_render()) else { return };
+    let image = engine.build("Dockerfile.prebuilt");
+    let mut node = Node::new(&engine, &image.name);
+    node.apply(&Manifests::render(&["overlays/local"]));
+    node.until("every pod is ready", Node::is_ready);
+
+    let keys = |pod: &str| {
+        let found = node.exec(pod, "find /tls -name *.key").succeeds().stdout;
+        let mut found: Vec<_> = found.lines().map(str::to_owned).collect();
+        found.sort();
+        found
+    };
+    assert_eq!(keys("worker-0"), ["/tls/worker/tls.key"]);
+    assert_eq!(keys("coordinator-0"), ["/tls/coordinator/tls.key", "/tls/operator/tls.key"]);
+    for (pod, path) in
+        [("worker-0", "/tls/worker/tls.key"), ("coordinator-0", "/usr/local/bin/x"), ("worker-0", "/tmp/x")]
+    {
+        let written = node.exec(pod, &format!("cp /etc/hostname {path}")).run();
+        assert!(written.stderr.contains("Read-only file system"), "{written}");
+    }
+    assert_eq!(node.exec("worker-0", "id -u").succeeds().stdout.trim(), "65532");
+    let effective = node.exec("worker-0", "grep CapEff /proc/1/status").succeeds().stdout;
+    assert!(effective.trim().ends_with("0000000000000000"), "{effective}");
+}

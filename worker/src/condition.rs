@@ -1,0 +1,114 @@
+//! How a worker is, for its ops port: whether it is in a session, and what it has counted.
+//!
+//! It is alive as long as its one runtime turns, on which the session runs. It is ready while a coordinator has let
+//! it in, and not any more once it was told to stop.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::ops::{self, Health, Page, Pulse, Verdict};
+
+/// How often a runtime shows that it turns.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Where a worker stands with its coordinator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has none, and looks for it.
+    #[default]
+    Looking,
+    /// It was let in.
+    InSession,
+    /// It was told to stop, and finishes what it was asked for.
+    Draining,
+}
+
+/// How a worker is. Clones are of the same worker.
+#[derive(Clone, Debug, Default)]
+pub struct Condition {
+    standing: watch::Sender<Standing>,
+    /// Sessions begun.
+    sessions: Counter,
+    /// Pieces computed.
+    pub(crate) pieces: Counter,
+    /// Bytes of sums sent.
+    pub(crate) sent: Counter,
+    /// Bytes of parameters and samples received.
+    pub(crate) received: Counter,
+}
+
+impl Condition {
+    /// It stands otherwise with its coordinator.
+    pub(crate) fn is(&self, standing: Standing) {
+        if standing == Standing::InSession {
+            self.sessions.inc();
+        }
+        self.standing.send_replace(standing);
+    }
+
+    fn ready(&self) -> Verdict {
+        match *self.standing.borrow() {
+            Standing::Looking => Err("not ready: no coordinator has let this worker in".into()),
+            Standing::InSession => Ok("ready: in a session".into()),
+            Standing::Draining => Err("not ready: told to stop, and finishing what was asked".into()),
+        }
+    }
+
+    fn table(&self, page: &mut Page<'_>, slots: u32) -> fmt::Result {
+        page.process(self.ready().is_ok())?;
+        page.gauge("slots", "Pieces computed at once", slots)?;
+        page.counter("sessions", "Sessions with a coordinator that were begun", self.sessions.get())?;
+        page.counter(
+            "pieces",
+            "Pieces computed: a shard's part of a step or of an evaluation",
+            self.pieces.get(),
+        )?;
+        page.counter("sent_bytes", "Bytes of sums sent to the coordinator", self.sent.get())?;
+        page.counter("received_bytes", "Bytes of parameters and samples that came", self.received.get())
+    }
+}
+
+/// What the ops port of a worker asks.
+pub(crate) struct Watched {
+    condition: Condition,
+    pulse: Pulse,
+    registry: Registry,
+}
+
+impl Watched {
+    /// Watches this worker and the runtime that this is called on.
+    pub(crate) fn new(condition: Condition, slots: u32) -> Self {
+        let pulse = Pulse::default();
+        let beating = pulse.clone();
+        tokio::spawn(async move {
+            loop {
+                beating.beat();
+                tokio::time::sleep(BEAT).await;
+            }
+        });
+        let shown = condition.clone();
+        let registry = ops::table("millefeuille_worker", move |page| shown.table(page, slots));
+        Self { condition, pulse, registry }
+    }
+}
+
+impl Health for Watched {
+    fn live(&self) -> Verdict {
+        match self.pulse.stuck() {
+            None => Ok("alive".into()),
+            Some(silence) => Err(format!("stuck: the session has not moved for {} s", silence.as_secs())),
+        }
+    }
+
+    fn ready(&self) -> Verdict {
+        self.condition.ready()
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}

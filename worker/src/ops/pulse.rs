@@ -1,0 +1,64 @@
+//! Whether the task that everything depends on still takes its turns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A task that takes no turn for so long is stuck.
+///
+/// It beats many times in that time even when there is nothing to do. What one turn does at most is to go over the
+/// parameters of a model a few times, which for the largest that fits into memory takes seconds; whatever may take
+/// longer (reading data, computing pieces, writing files) is done by other threads. So this is no measure of speed.
+pub const STUCK: Duration = Duration::from_secs(20);
+
+/// The pulse of a task: it beats, others look how long ago.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Beats>);
+
+#[derive(Debug)]
+struct Beats {
+    start: Instant,
+    /// Milliseconds from the start to the last beat.
+    last: AtomicU64,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(Arc::new(Beats { start: Instant::now(), last: AtomicU64::new(0) }))
+    }
+}
+
+impl Pulse {
+    /// The task takes a turn.
+    pub fn beat(&self) {
+        self.0.last.store(self.0.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long ago that was.
+    pub fn silence(&self) -> Duration {
+        let last = Duration::from_millis(self.0.last.load(Ordering::Relaxed));
+        self.0.start.elapsed().saturating_sub(last)
+    }
+
+    /// Whether the task is stuck, and for how long already.
+    pub fn stuck(&self) -> Option<Duration> {
+        Some(self.silence()).filter(|&silence| silence > STUCK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pulse_is_as_old_as_its_last_beat() {
+        let start = Instant::now() - Duration::from_secs(60);
+        let pulse = Pulse(Arc::new(Beats { start, last: AtomicU64::new(0) }));
+        assert!(pulse.stuck().is_some_and(|silence| silence >= Duration::from_secs(60)));
+
+        pulse.clone().beat();
+
+        assert!(pulse.silence() < Duration::from_secs(10), "{:?}", pulse.silence());
+        assert_eq!(pulse.stuck(), None);
+    }
+}
