@@ -4,6 +4,8 @@
 //! same kernel, and the same version of OpenBLAS. What happens to a cluster happens in the midst of a job, and the run's own
 //! `events.jsonl` has to tell of it.
 
+use std::path::{Path, PathBuf};
+
 use millefeuille_tests::engine::Engine;
 use millefeuille_tests::engine::compose::Compose;
 use millefeuille_tests::engine::container::Container;
@@ -12,7 +14,7 @@ use millefeuille_tests::run::Run;
 use serde_json::Value;
 
 /// A job that is long enough for something to happen to it.
-const JOB: &str = "--epochs 15";
+const JOB: &str = "--epochs 12";
 
 /// A cluster of so many workers that has nothing to do.
 fn idle(engine: &Engine, workers: usize) -> Compose<'_> {
@@ -34,6 +36,12 @@ fn disturbed(cluster: &Compose<'_>, name: &str, happen: impl FnOnce()) -> Run {
     cluster.run(&job)
 }
 
+/// The files of a run, wherever it was copied to.
+fn files(run: &Run) -> Vec<(PathBuf, Vec<u8>)> {
+    let relative = |path: PathBuf| path.strip_prefix(run.path()).map(Path::to_path_buf).unwrap_or(path);
+    run.snapshot().into_iter().map(|(path, content)| (relative(path), content)).collect()
+}
+
 #[test]
 fn four_containers_train_the_articles_job_from_a_cold_start_and_not_again() {
     let Some(engine) = Engine::find() else { return };
@@ -52,7 +60,7 @@ fn four_containers_train_the_articles_job_from_a_cold_start_and_not_again() {
     cluster.up(2);
     cluster.has_workers(2);
     assert_eq!(cluster.jobs(), [("article-1".to_string(), "done".to_string())]);
-    assert_eq!(cluster.run("article-1").snapshot(), run.snapshot());
+    assert!(files(&cluster.run("article-1")) == files(&run), "nothing of the run has changed");
     let second = engine.home().undisturbed_as("second", "--epochs 2");
     let report = cluster.ask("train --epochs 2").succeeds();
     assert!(report.stdout.contains(&format!("weights_sha256 {}", second.hash())), "{report}");

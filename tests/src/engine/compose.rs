@@ -91,19 +91,23 @@ impl<'e> Compose<'e> {
         self.ask_json("jobs").iter().map(|job| (text(&job["id"]), text(&job["state"]))).collect()
     }
 
-    /// The state of a job; nothing while the coordinator does not answer.
-    pub fn state(&self, job: &str) -> String {
+    /// The state of a job, and what it waits for; nothing while the coordinator does not answer.
+    fn state(&self, job: &str) -> (String, String) {
         let ended = self.ask("jobs --json").run();
-        if ended.code() != Some(0) {
-            return String::new();
-        }
-        let found = ended.json().into_iter().find(|line| line["id"] == job);
-        found.and_then(|line| line["state"].as_str().map(str::to_string)).unwrap_or_default()
+        let jobs = if ended.code() == Some(0) { ended.json() } else { Vec::new() };
+        let line = jobs.into_iter().find(|line| line["id"] == job).unwrap_or_default();
+        let text = |key: &str| line[key].as_str().unwrap_or_default().to_string();
+        (text("state"), text("detail"))
     }
 
-    /// Waits until a job is done.
+    /// Waits until a job is done, for as long as it gets on: how long that takes is the machine's affair.
     pub fn is_done(&self, job: &str) {
-        until(format!("job {job} is done"), || (self.state(job) == "done").then_some(()));
+        let mut seen = self.state(job);
+        while seen.0 != "done" {
+            seen = until(format!("job {job}, which is {seen:?}, gets on"), || {
+                Some(self.state(job)).filter(|now| *now != seen)
+            });
+        }
     }
 
     /// Waits until so many workers are there.
