@@ -19,6 +19,7 @@
 //! - [`engine`]: clusters of containers, on a real engine.
 //! - [`manifests`]: what Kubernetes is told, typed and held against the programs.
 //! - [`kubelet`]: what Kubernetes is told, done on that engine.
+//! - [`runbook`]: what people are told to type.
 //!
 //! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
 //!
@@ -42,6 +43,7 @@ pub mod raw_cluster;
 pub mod raw_coordinator;
 pub mod rpc;
 pub mod run;
+pub mod runbook;
 pub mod siege;
 pub mod sim;
 pub mod undisturbed;

@@ -4,9 +4,12 @@ use millefeuille_tests::engine::Engine;
 use millefeuille_tests::home::project;
 use millefeuille_tests::kubelet::Node;
 use millefeuille_tests::manifests::{Manifests, can_render};
+use millefeuille_tests::runbook::in_pods;
 
 /// The job that the overlay begins with.
 const JOB: &str = "article-1";
+/// Long enough for something to happen in the midst of it.
+const EPOCHS: u32 = 12;
 
 fn state(node: &Node, job: &str) -> String {
     let asked = node.exec("coordinator-0", "coordinator jobs --json").run();
@@ -29,11 +32,12 @@ fn epoch_is_under_way(node: &mut Node, job: &str, epoch: u32) {
 #[test]
 fn the_local_overlay_trains_the_articles_job_on_a_node_of_its_own() {
     let Some(engine) = Engine::find().filter(|_| can_render()) else { return };
-    let alone = engine.home().undisturbed(&project().join("jobs/article.toml").display().to_string());
+    let article = project().join("jobs/article.toml");
+    let alone = engine.home().undisturbed(&format!("{} --epochs {EPOCHS}", article.display()));
     let image = engine.build("Dockerfile.prebuilt");
     let mut node = Node::new(&engine, &image.name);
 
-    node.apply(&Manifests::render(&["overlays/local"]));
+    node.apply(&lengthened(Manifests::render(&["overlays/local"])));
     node.until("every pod is ready", Node::is_ready);
 
     // In the midst of the job, a worker and then the coordinator are killed; the node starts them again.
@@ -45,7 +49,9 @@ fn the_local_overlay_trains_the_articles_job_on_a_node_of_its_own() {
     is_done(&mut node, JOB);
     let run = node.run("coordinator-0", JOB);
     alone.is_equalled_by(&run);
-    assert!(node.restarts("worker-2") >= 1, "{:?}", run.told("left"));
+    assert!(node.restarts("worker-2") >= 1);
+    assert!(!run.told("left").is_empty(), "{:?}", run.events());
+    assert_eq!(run.told("resumed").len(), 1, "{:?}", run.events());
 
     // An operator's Job submits another one, follows it, and reports.
     let second = engine.home().undisturbed_as(
@@ -57,11 +63,28 @@ fn the_local_overlay_trains_the_articles_job_on_a_node_of_its_own() {
     let report = node.logs("train");
     assert!(report.contains(&format!("weights_sha256 {}", second.hash())), "{report}");
 
+    // What the runbook has people run in the coordinator's pod.
+    let commands = in_pods();
+    assert!(commands.len() > 5, "{commands:?}");
+    for command in commands {
+        node.exec("coordinator-0", &command).succeeds();
+    }
+
     // Everybody ends by itself, within the time that it is given.
     node.until("every pod is ready", Node::is_ready);
     let ended = node.delete_pods();
     assert_eq!(ended.len(), 5, "{ended:?}");
     assert!(ended.iter().all(|(_, code)| *code == 0), "{ended:?}");
+}
+
+/// The overlay with another number of epochs in its job file, as whoever edits that would write it.
+fn lengthened(mut manifests: Manifests) -> Manifests {
+    let map = manifests.documents.iter_mut().find(|document| document["kind"] == "ConfigMap");
+    let file = &mut map.expect("there is a ConfigMap")["data"]["article.toml"];
+    let text = file.as_str().unwrap_or_default();
+    assert!(text.contains("\nepochs = 5\n"), "{text}");
+    *file = text.replace("\nepochs = 5\n", &format!("\nepochs = {EPOCHS}\n")).into();
+    manifests
 }
 
 /// The Job for one epoch: the flag comes last, as whoever edits the manifest would write it.

@@ -14,27 +14,10 @@ use millefeuille_tests::engine::Engine;
 use millefeuille_tests::home::{Home, binary, project};
 use millefeuille_tests::manifests::{Manifests, can_render, name};
 use millefeuille_tests::process::Ended;
+use millefeuille_tests::runbook::{commands, runbook};
 
 /// How long a command of the runbook may take: some build, some train.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-fn runbook() -> String {
-    fs::read_to_string(project().join("deploy/README.md")).expect("the runbook is there")
-}
-
-/// The commands of the blocks of a kind, in their order.
-fn commands(kind: &str) -> Vec<String> {
-    let (mut commands, mut inside) = (Vec::new(), false);
-    for line in runbook().lines() {
-        match line.strip_prefix("```") {
-            Some(language) => inside = language == format!("sh {kind}"),
-            None if inside => commands.push(line.to_string()),
-            None => {}
-        }
-    }
-    assert!(commands.len() > 10, "there are commands for {kind}");
-    commands
-}
 
 /// A program of the test's own on the PATH, before all others.
 fn stand_in(home: &Home, program: &str, script: &str) -> PathBuf {
