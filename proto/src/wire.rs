@@ -18,14 +18,17 @@ use tonic::transport::{Endpoint, Server};
 /// Bytes of bulk data in one message.
 pub const CHUNK_BYTES: usize = 128 * 1024;
 
-/// The largest message that either side accepts. Bulk data is chunked; nothing else is large.
+/// The largest message that a coordinator may send. Bulk data is chunked; nothing else is large.
 pub const MESSAGE_BYTES: usize = 1024 * 1024;
 
-/// The largest request of the service `Cluster`: a job file, with room to spare.
-pub const REQUEST_BYTES: usize = 128 * 1024;
+/// The largest message that a coordinator accepts: a chunk, or a job file, with room to spare. As long as one is only half
+/// there, its half is held in memory.
+pub const REQUEST_BYTES: usize = CHUNK_BYTES + 32 * 1024;
 
 /// Calls at once on a connection: a worker's session, its shards, its heartbeats, and what a person watches.
-const CALLS: u32 = 128;
+const CALLS: u32 = 32;
+/// From a call's begin to the begin of its answer. Streams may last.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of metadata of a call. Ours have next to none; others bring tokens and traces.
 const METADATA_BYTES: u32 = 16 * 1024;
 
@@ -37,7 +40,8 @@ compile_error!("parameters and gradients travel as little-endian f32, straight f
 
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
-const FRAME_BYTES: u32 = 1 << 20;
+/// A frame is held until it is whole. Chunks fit.
+const FRAME_BYTES: u32 = 256 << 10;
 
 /// A peer that was silent for so long is pinged.
 const PING_AFTER: Duration = Duration::from_secs(5);
@@ -55,6 +59,7 @@ pub fn server() -> Server {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(CALLS)
+        .timeout(CALL_TIMEOUT)
         .http2_max_header_list_size(Some(METADATA_BYTES))
         .http2_adaptive_window(Some(false))
         .http2_keepalive_interval(Some(PING_AFTER))

@@ -35,6 +35,7 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
     };
     let dialer = Dialer::new(config.tls.clone());
     let mut spell = Spell::new();
+    let mut known = false;
     loop {
         let begun = Instant::now();
         let attempt = async {
@@ -49,9 +50,12 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
             Err(status) => status,
         };
         condition.is(Standing::Looking);
-        if let Some(reason) = dialer.refusal() {
-            return End::Refused(reason);
-        }
+        // Where it was let in before, certificates are just being changed, or will be soon.
+        let status = match dialer.refusal() {
+            Some(reason) if !known => return End::Refused(reason),
+            Some(reason) => Status::unavailable(reason),
+            None => status,
+        };
         if is_refusal(&status) {
             return End::Refused(format!(
                 "{} does not let this worker in: {}",
@@ -60,6 +64,7 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
             ));
         }
         let was_in = std::mem::take(&mut kept.welcomed);
+        known |= was_in;
         if was_in {
             spell.over(begun.elapsed());
         }
@@ -82,10 +87,12 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
 
 /// Connects and says hello. Whoever listens and never answers is no coordinator.
 async fn open(config: &Config, dialer: &Dialer) -> Result<Opened, Status> {
-    let (channel, heartbeats) = connect(config, dialer).await?;
-    let opened = Opened::new(hello(config), channel, heartbeats);
-    let opened = tokio::time::timeout(config.connect_timeout, opened);
-    opened.await.map_err(|_| Status::unavailable("it does not answer"))?
+    let opened = async {
+        let (channel, heartbeats) = connect(config, dialer).await?;
+        Opened::new(hello(config), channel, heartbeats).await
+    };
+    let opened = tokio::time::timeout(config.connect_timeout, opened).await;
+    opened.map_err(|_| Status::unavailable("it does not answer"))?
 }
 
 /// Two connections: bulk data must not delay heartbeats.

@@ -230,7 +230,7 @@ async fn serve(
         .add_service(reflect().build_v1()?)
         .add_service(reflect().build_v1alpha()?)
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(wire::REQUEST_BYTES))
-        .add_service(WorkerServer::new(worker).max_decoding_message_size(wire::MESSAGE_BYTES))
+        .add_service(WorkerServer::new(worker).max_decoding_message_size(wire::REQUEST_BYTES))
         .serve_with_incoming_shutdown(door.open(listener), async move {
             _ = stopped.wait_for(|&stopped| stopped).await
         })

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use millefeuille_proto::tls::{self, Role};
-use rustls::{CertificateError, Error as TlsError};
+use rustls::{CertificateError, Error as TlsError, PeerIncompatible};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -50,15 +50,21 @@ pub(super) async fn admit(
         Some(_) => {
             let http2 = PREFACE.starts_with(&first[..seen]);
             last_words(stream, if http2 { http2_asks_for_tls() } else { http1(ASKS_FOR_TLS) }).await;
-            return Err((Reason::Plaintext, "it speaks plain text, and this port asks for TLS".into()));
+            return Err((
+                Reason::UnexpectedPlaintext,
+                "it speaks plain text, and this port asks for TLS".into(),
+            ));
         }
         None if speaks_tls => {
             last_words(stream, TLS_ALERT.to_vec()).await;
-            return Err((Reason::Tls, "it speaks TLS, and this coordinator serves without --tls".into()));
+            return Err((
+                Reason::UnexpectedTls,
+                "it speaks TLS, and this coordinator serves without --tls".into(),
+            ));
         }
         None => (Transport::Plain(stream), None),
     };
-    let peer = Peer { address, encrypted: certificate.is_some(), role };
+    let peer = Peer { address, role };
     // At its end while what comes is really read.
     let mut begun = Cursor::new(PREFACE);
     begun.set_position(PREFACE.len() as u64);
@@ -144,14 +150,18 @@ async fn last_words(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: Vec<
 /// Why a handshake failed.
 fn in_words(error: &io::Error) -> Refusal {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) else {
-        return (Reason::Handshake, format!("it left in the middle of the handshake ({error})"));
+        return (Reason::Handshake, format!("it left before it had said who it is ({error})"));
     };
     match tls {
         TlsError::NoCertificatesPresented => (Reason::NoCertificate, "it shows no certificate".into()),
         TlsError::InvalidCertificate(trouble) => {
             (reason(trouble), format!("its certificate {}", tls::certificate_trouble(trouble)))
         }
-        TlsError::PeerIncompatible(_) => (Reason::OldTls, "it does not offer TLS 1.3".into()),
+        TlsError::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => (Reason::TlsVersion, "it does not offer TLS 1.3".into()),
         TlsError::AlertReceived(alert) => match tls::refused_for(*alert) {
             Some(words) => {
                 (Reason::Distrusted, format!("it does not accept this coordinator's certificate: {words}"))

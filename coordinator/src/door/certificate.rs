@@ -7,11 +7,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, Identity, KEY_FILE, Role, date};
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// With less time left, every look at the certificate warns.
-const SOON: i64 = 3 * 24 * 60 * 60;
+/// With less time left, it is warned about.
+const SOON: i64 = 7 * DAY;
+/// Between two such warnings.
+const WARN_EVERY: Duration = Duration::from_secs(DAY as u64);
+/// In seconds.
+const DAY: i64 = 24 * 60 * 60;
 
 /// A certificate that connections are accepted with. Files that change are read again; new ones that can't be used
 /// leave the old in place.
@@ -56,7 +61,9 @@ impl Certificate {
     /// Looks at the files again and again.
     pub(super) async fn renew(self: Arc<Self>) {
         let mut last_trouble = None;
+        let mut warned = None;
         loop {
+            self.warn_of_the_end(&mut warned);
             tokio::time::sleep(LOOK_EVERY).await;
             let digest = digest(&self.directory);
             if digest == Some(self.loaded().digest) {
@@ -67,7 +74,7 @@ impl Certificate {
                 Ok(loaded) => {
                     tracing::info!("the certificate was renewed: valid until {}", date(loaded.not_after));
                     *self.now.write().unwrap_or_else(PoisonError::into_inner) = loaded;
-                    last_trouble = None;
+                    (last_trouble, warned) = (None, None);
                 }
                 // Files that are just being replaced fit together at the next look.
                 Err(trouble) => {
@@ -82,6 +89,27 @@ impl Certificate {
     }
 }
 
+impl Certificate {
+    /// Says once a day that it ends soon, or has ended.
+    fn warn_of_the_end(&self, warned: &mut Option<Instant>) {
+        let (until, left) = (date(self.not_after()), self.not_after() - now());
+        if left >= SOON || warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        let directory = self.directory.display();
+        if left > 0 {
+            tracing::warn!("the certificate in {directory} is valid until {until} only: {RENEW}");
+        } else {
+            tracing::error!(
+                "the certificate in {directory} has expired on {until}, and nobody can connect: {RENEW}"
+            );
+        }
+    }
+}
+
+const RENEW: &str = "renew it with coordinator certs init, or certs issue";
+
 impl Loaded {
     fn read(directory: &Path) -> Result<Self, String> {
         let digest = digest(directory).unwrap_or_default();
@@ -94,14 +122,8 @@ impl Loaded {
                 Role::Coordinator.uri()
             ));
         }
-        let left = identity.not_after() - now();
-        if left <= 0 {
-            return Err(format!("{what}: has expired (renew it: coordinator certs init, or certs issue)"));
-        }
-        if left < SOON {
-            tracing::warn!("{what}: expires soon (renew it: coordinator certs init, or certs issue)");
-        }
-        Ok(Self { config, not_after: identity.not_after(), digest })
+        identity.is_accepted().map_err(|trouble| format!("{what}: {trouble} ({RENEW})"))?;
+        Ok(Self { config, not_after: identity.validity().1, digest })
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Whoever connects has to show within [`PATIENCE`] that it is worth a place: with TLS by a certificate of a trusted
 //! CA, and in any case by speaking HTTP/2. Until then it costs a socket and a small task, and the oldest of more than
-//! [`MOST_WAITING`] has to go: an honest peer is through in milliseconds. Behind the door there are [`MOST_INSIDE`]
-//! places. What a certificate allows is asked before every call ([`roles`]).
+//! [`MOST_WAITING`] has to go, of the address from which most wait: who floods crowds out itself. Behind the door there
+//! are [`MOST_INSIDE`] places. What a certificate allows is asked before every call ([`roles`]).
 //!
 //! Whoever is turned away is told so in its own protocol, as far as it speaks one, and is a line in the log; many
 //! alike are one line and a count ([`refusals`]). Renewed certificates are found while the cluster runs
@@ -14,8 +14,9 @@ mod certificate;
 mod refusals;
 mod roles;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MOST_WAITING: usize = 512;
 /// Connections that are open: two for each of 1,024 workers, and people.
 const MOST_INSIDE: usize = 2 * 1024 + 512;
+/// File descriptors that are left for files and for the ops port.
+const OTHER_FILES: usize = 256;
 /// How long to wait when no connection can be accepted, for want of file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -57,12 +60,12 @@ impl Door {
 
     /// The layer that asks for roles.
     pub fn roles(&self) -> RolesLayer {
-        RolesLayer::new(Arc::clone(&self.refusals))
+        RolesLayer::new(self.certificate.is_some(), Arc::clone(&self.refusals))
     }
 
     async fn keep(self, listener: TcpListener, inside: mpsc::Sender<io::Result<Connection>>) {
-        let places = Arc::new(Semaphore::new(MOST_INSIDE));
-        let mut waiting = VecDeque::new();
+        let places = Arc::new(Semaphore::new(most_inside()));
+        let mut waiting = Waiting::default();
         let renewals =
             self.certificate.as_ref().map(|certificate| tokio::spawn(Arc::clone(certificate).renew()));
         loop {
@@ -73,9 +76,9 @@ impl Door {
             match accepted {
                 Ok((stream, address)) => match Arc::clone(&places).try_acquire_owned() {
                     Ok(place) => {
-                        self.make_room(&mut waiting);
+                        waiting.make_room(&self.refusals);
                         let task = self.clone().take_in(stream, address, place, inside.clone());
-                        waiting.push_back(tokio::spawn(task).abort_handle());
+                        waiting.0.push_back((address.ip(), tokio::spawn(task).abort_handle()));
                         // Or connections that come in a flood would be sent away before their first turn.
                         tokio::task::yield_now().await;
                     }
@@ -87,34 +90,21 @@ impl Door {
                 }
             }
         }
-        waiting.iter().for_each(AbortHandle::abort);
+        waiting.0.iter().for_each(|(_, task)| task.abort());
         renewals.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-
-    /// Sends away who has waited longest, if too many wait.
-    fn make_room(&self, waiting: &mut VecDeque<AbortHandle>) {
-        if waiting.len() < MOST_WAITING {
-            return;
-        }
-        waiting.retain(|task| !task.is_finished());
-        while waiting.len() >= MOST_WAITING {
-            if let Some(oldest) = waiting.pop_front() {
-                oldest.abort();
-                self.refusals.crowded();
-            }
-        }
     }
 
     async fn take_in(
         self,
         stream: TcpStream,
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         place: OwnedSemaphorePermit,
         inside: mpsc::Sender<io::Result<Connection>>,
     ) {
         let admitted = admit::admit(stream, address, self.certificate.as_deref(), place);
         match tokio::time::timeout(PATIENCE, admitted).await {
-            Ok(Ok(Some(connection))) => _ = inside.send(Ok(connection)).await,
+            // In a task of its own: who has been let in waits no longer among those who may be sent away.
+            Ok(Ok(Some(connection))) => _ = tokio::spawn(async move { inside.send(Ok(connection)).await }),
             Ok(Ok(None)) => {}
             Ok(Err((reason, message))) => self.refusals.turn_away(reason, address, &message),
             Err(_) => {
@@ -123,5 +113,77 @@ impl Door {
                 self.refusals.turn_away(Reason::Slow, address, &message);
             }
         }
+    }
+}
+
+/// As many as there may be, and as the system has file descriptors for.
+fn most_inside() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = limit.map_or(MOST_INSIDE, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let most = most.saturating_sub(OTHER_FILES + MOST_WAITING).clamp(1, MOST_INSIDE);
+    if most < MOST_INSIDE {
+        tracing::warn!("{most} connections at most: the limit of open files is low (ulimit -n)");
+    }
+    most
+}
+
+/// Those who have not yet said who they are, the oldest first.
+#[derive(Debug, Default)]
+struct Waiting(VecDeque<(IpAddr, AbortHandle)>);
+
+impl Waiting {
+    /// Sends somebody away, if too many wait.
+    fn make_room(&mut self, refusals: &Arc<Refusals>) {
+        if self.0.len() < MOST_WAITING {
+            return;
+        }
+        self.0.retain(|(_, task)| !task.is_finished());
+        while self.0.len() >= MOST_WAITING {
+            let Some(address) = self.crowd() else { return };
+            let oldest = self.0.iter().position(|(other, _)| *other == address);
+            if let Some((_, task)) = oldest.and_then(|oldest| self.0.remove(oldest)) {
+                task.abort();
+                refusals.turn_away(
+                    Reason::Crowded,
+                    address,
+                    "too many others wait without saying who they are",
+                );
+            }
+        }
+    }
+
+    /// The address from which most wait.
+    fn crowd(&self) -> Option<IpAddr> {
+        let mut counts = BTreeMap::<_, usize>::new();
+        self.0.iter().for_each(|(address, _)| *counts.entry(*address).or_default() += 1);
+        counts.into_iter().max_by_key(|&(_, count)| count).map(|(address, _)| address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_crowd_makes_room_and_nobody_else() {
+        let refusals = Arc::new(Refusals::default());
+        let mut waiting = Waiting::default();
+        let come = |waiting: &mut Waiting, address: [u8; 4]| {
+            waiting.make_room(&refusals);
+            let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+            waiting.0.push_back((IpAddr::from(address), task));
+        };
+        come(&mut waiting, [10, 0, 0, 1]);
+        for _ in 0..2 * MOST_WAITING {
+            come(&mut waiting, [10, 0, 0, 2]);
+        }
+        assert_eq!(waiting.0.len(), MOST_WAITING);
+        assert_eq!(
+            waiting.0[0].0,
+            IpAddr::from([10, 0, 0, 1]),
+            "the one who came first and alone is still there"
+        );
+        tokio::task::yield_now().await;
+        assert!(waiting.0.iter().all(|(_, task)| !task.is_finished()), "who is there waits");
     }
 }

@@ -31,11 +31,11 @@ pub enum Reason {
     /// Its role does not allow what it asks for.
     Role,
     /// Speaks plain text where TLS is spoken.
-    Plaintext,
+    UnexpectedPlaintext,
     /// Speaks TLS where plain text is spoken.
-    Tls,
+    UnexpectedTls,
     /// Offers no TLS 1.3.
-    OldTls,
+    TlsVersion,
     /// The handshake failed for another reason.
     Handshake,
     /// Does not speak HTTP/2.
@@ -46,11 +46,13 @@ pub enum Reason {
     Crowded,
     /// All places inside are taken.
     Full,
+    /// The system gives no socket for it.
+    NoSocket,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoCertificate,
         Self::Expired,
         Self::NotYetValid,
@@ -58,14 +60,15 @@ impl Reason {
         Self::BadCertificate,
         Self::Distrusted,
         Self::Role,
-        Self::Plaintext,
-        Self::Tls,
-        Self::OldTls,
+        Self::UnexpectedPlaintext,
+        Self::UnexpectedTls,
+        Self::TlsVersion,
         Self::Handshake,
         Self::NotHttp2,
         Self::Slow,
         Self::Crowded,
         Self::Full,
+        Self::NoSocket,
     ];
 
     /// A word for it, for metrics.
@@ -78,14 +81,15 @@ impl Reason {
             Self::BadCertificate => "bad_certificate",
             Self::Distrusted => "distrusted",
             Self::Role => "role",
-            Self::Plaintext => "plaintext",
-            Self::Tls => "tls",
-            Self::OldTls => "old_tls",
+            Self::UnexpectedPlaintext => "unexpected_plaintext",
+            Self::UnexpectedTls => "unexpected_tls",
+            Self::TlsVersion => "tls_version",
             Self::Handshake => "handshake",
             Self::NotHttp2 => "not_http2",
             Self::Slow => "slow",
             Self::Crowded => "crowded",
             Self::Full => "full",
+            Self::NoSocket => "no_socket",
         }
     }
 }
@@ -115,16 +119,9 @@ impl Refusals {
         }
     }
 
-    /// The oldest of those who wait is turned away.
-    pub(super) fn crowded(self: &Arc<Self>) {
-        if self.count(Reason::Crowded) {
-            warn!("turned somebody away: more than {} wait without saying who they are", super::MOST_WAITING);
-        }
-    }
-
     /// Nobody can be let in at the moment.
     pub(super) fn cannot_accept(self: &Arc<Self>, error: &std::io::Error) {
-        if self.count(Reason::Full) {
+        if self.count(Reason::NoSocket) {
             warn!("cannot accept a connection: {error}");
         }
     }
@@ -143,6 +140,15 @@ impl Refusals {
         true
     }
 
+    /// How many there were since the last line; if there were none, the next is news.
+    fn unsaid(&self, reason: Reason) -> Option<u64> {
+        let mut counts = self.lock();
+        let unsaid = &mut counts.entry(reason).or_default().unsaid;
+        let more = unsaid.take().filter(|&more| more > 0)?;
+        *unsaid = Some(0);
+        Some(more)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Reason, Count>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,16 +159,9 @@ async fn sum_up(refusals: Weak<Refusals>, reason: Reason) {
     loop {
         tokio::time::sleep(QUIET).await;
         let Some(refusals) = refusals.upgrade() else { return };
-        let mut counts = refusals.lock();
-        let unsaid = &mut counts.entry(reason).or_default().unsaid;
-        match unsaid.take() {
-            None | Some(0) => return,
-            Some(more) => {
-                *unsaid = Some(0);
-                let seconds = QUIET.as_secs();
-                warn!("turned {more} more away like that within {seconds} s ({})", reason.name());
-            }
-        }
+        let Some(more) = refusals.unsaid(reason) else { return };
+        let seconds = QUIET.as_secs();
+        warn!("turned {more} more away like that within {seconds} s ({})", reason.name());
     }
 }
 

@@ -18,9 +18,7 @@ use super::{Reason, Refusals};
 pub struct Peer {
     /// Where it connects from.
     pub address: SocketAddr,
-    /// Whether it had to show a certificate.
-    pub encrypted: bool,
-    /// The role in it.
+    /// The role in its certificate.
     pub role: Option<Role>,
 }
 
@@ -37,8 +35,8 @@ enum Access {
     Working,
 }
 
-/// Methods that only read begin with one of these words. Any other is for operators, until it says otherwise here.
-const READING: [&str; 4] = ["Get", "List", "Watch", "Predict"];
+/// The methods that only read. Any other is for operators, until it is named here.
+const READING: [&str; 6] = ["GetMetrics", "GetModel", "ListJobs", "ListWorkers", "WatchJob", "WatchMetrics"];
 
 impl Access {
     /// What a path such as `/millefeuille.v1.Cluster/ListJobs` takes.
@@ -46,7 +44,7 @@ impl Access {
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
         match service {
             "millefeuille.v1.Worker" => Self::Working,
-            "millefeuille.v1.Cluster" if READING.iter().any(|word| method.starts_with(word)) => Self::Reading,
+            "millefeuille.v1.Cluster" if READING.contains(&method) => Self::Reading,
             "millefeuille.v1.Cluster" => Self::Operating,
             // Health, reflection, and what does not exist.
             _ => Self::Everybody,
@@ -74,10 +72,9 @@ impl Access {
 
 /// Why this peer may not call this, if it may not.
 fn refused(peer: Option<&Peer>, path: &str) -> Option<String> {
-    let peer = peer.filter(|peer| peer.encrypted)?;
     let access = Access::to(path);
-    let method = path.rsplit('/').next().unwrap_or_default();
-    match peer.role {
+    let method = shown(path.rsplit('/').next().unwrap_or_default());
+    match peer.and_then(|peer| peer.role) {
         Some(role) if access.allows(role) => None,
         Some(role) => Some(format!(
             "a certificate with the role {role} does not allow {method}: it takes {}",
@@ -91,13 +88,23 @@ fn refused(peer: Option<&Peer>, path: &str) -> Option<String> {
     }
 }
 
+/// As much of a method's name as belongs into a line of the log.
+fn shown(method: &str) -> &str {
+    const LONGEST: usize = 64;
+    method.char_indices().nth(LONGEST).map_or(method, |(end, _)| &method[..end])
+}
+
 /// Puts [`Roles`] before a service.
 #[derive(Clone, Debug)]
-pub struct RolesLayer(Arc<Refusals>);
+pub struct RolesLayer {
+    required: bool,
+    refusals: Arc<Refusals>,
+}
 
 impl RolesLayer {
-    pub(super) fn new(refusals: Arc<Refusals>) -> Self {
-        Self(refusals)
+    /// Asks for roles if they are `required`, and lets everything through otherwise.
+    pub(super) fn new(required: bool, refusals: Arc<Refusals>) -> Self {
+        Self { required, refusals }
     }
 }
 
@@ -105,7 +112,7 @@ impl<S> Layer<S> for RolesLayer {
     type Service = Roles<S>;
 
     fn layer(&self, inner: S) -> Roles<S> {
-        Roles { inner, refusals: Arc::clone(&self.0) }
+        Roles { inner, layer: self.clone() }
     }
 }
 
@@ -113,7 +120,7 @@ impl<S> Layer<S> for RolesLayer {
 #[derive(Clone, Debug)]
 pub struct Roles<S> {
     inner: S,
-    refusals: Arc<Refusals>,
+    layer: RolesLayer,
 }
 
 impl<S> Service<Request<Body>> for Roles<S>
@@ -130,11 +137,12 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>();
-        match refused(peer, request.uri().path()) {
+        let refused = self.layer.required.then(|| refused(peer, request.uri().path())).flatten();
+        match refused {
             None => Either::Right(self.inner.call(request)),
             Some(message) => {
                 let address = peer.map_or_else(String::new, |peer| peer.address.to_string());
-                self.refusals.turn_away(Reason::Role, address, &message);
+                self.layer.refusals.turn_away(Reason::Role, address, &message);
                 Either::Left(ready(Ok(Status::permission_denied(message).into_http())))
             }
         }
@@ -158,7 +166,7 @@ mod tests {
             "/millefeuille.v1.Cluster/SomethingNew",
             "/grpc.health.v1.Health/Check",
         ];
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), encrypted: true, role: Some(role) };
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), role: Some(role) };
         let allowed = paths.into_iter().filter(|path| refused(Some(&peer), path).is_none());
         allowed.map(|path| path.rsplit('/').next().expect("a method")).collect()
     }
@@ -176,10 +184,19 @@ mod tests {
     }
 
     #[test]
-    fn without_a_role_nothing_is_allowed_and_without_tls_everything() {
-        let mut peer = Peer { address: ([127, 0, 0, 1], 1).into(), encrypted: true, role: None };
-        assert!(refused(Some(&peer), "/grpc.health.v1.Health/Check").is_some());
-        peer.encrypted = false;
-        assert!(refused(Some(&peer), "/millefeuille.v1.Cluster/SubmitJob").is_none());
+    fn without_a_role_nothing_is_allowed() {
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), role: None };
+        for peer in [Some(&peer), None] {
+            assert!(refused(peer, "/grpc.health.v1.Health/Check").is_some());
+            assert!(refused(peer, "/millefeuille.v1.Worker/Heartbeat").is_some());
+        }
+    }
+
+    #[test]
+    fn every_method_that_reads_is_one_of_the_service() {
+        let reflected = String::from_utf8_lossy(millefeuille_proto::DESCRIPTORS);
+        for method in READING {
+            assert!(reflected.contains(method), "{method}");
+        }
     }
 }

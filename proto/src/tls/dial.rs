@@ -40,16 +40,6 @@ impl Dialer {
         Self { directory, refused: Arc::default() }
     }
 
-    /// Checks that the directory can be used.
-    ///
-    /// # Errors
-    /// One line that names the file, what is wrong with it, and what to do.
-    pub fn check(&self) -> Result<(), String> {
-        self.directory
-            .as_deref()
-            .map_or(Ok(()), |directory| Identity::read(directory)?.client_config().map(drop))
-    }
-
     /// What to dial for `address`, which is a host and a port.
     ///
     /// # Errors
@@ -92,6 +82,20 @@ pub fn asks_for_tls(error: &(dyn std::error::Error + 'static)) -> bool {
         let reason = cause.downcast_ref::<h2::Error>().and_then(h2::Error::reason);
         reason == Some(h2::Reason::INADEQUATE_SECURITY)
     })
+}
+
+/// Permission is denied for what another attempt would meet again. What else goes wrong with TLS may pass, as when
+/// somebody stands in for a coordinator that is away.
+fn error_kind(error: &rustls::Error) -> io::ErrorKind {
+    use rustls::{AlertDescription, Error};
+    match error {
+        Error::InvalidCertificate(_) => io::ErrorKind::PermissionDenied,
+        Error::AlertReceived(AlertDescription::HandshakeFailure) => io::ErrorKind::PermissionDenied,
+        Error::AlertReceived(alert) if words::refused_for(*alert).is_some() => {
+            io::ErrorKind::PermissionDenied
+        }
+        _ => io::ErrorKind::InvalidData,
+    }
 }
 
 /// What the two sides could not agree on; other errors pass.
@@ -155,7 +159,7 @@ impl Peer {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(tls) => {
                 let message = words::disagreement(tls, &self.address, &self.directory, &self.identity);
-                io::Error::new(io::ErrorKind::PermissionDenied, message)
+                io::Error::new(error_kind(tls), message)
             }
             None => error,
         }

@@ -1,14 +1,16 @@
 //! What a process shows to its peers, and whom it trusts.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
@@ -16,7 +18,7 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use super::{ALPN, Role, date};
+use super::{ALPN, Role, certificate_trouble, date};
 
 /// The CAs that are trusted.
 pub const CA_FILE: &str = "ca.crt";
@@ -66,9 +68,27 @@ impl Identity {
         Role::of_certificate(&self.chain[0])
     }
 
-    /// When the certificate ends to be valid, in seconds since 1970.
-    pub fn not_after(&self) -> i64 {
-        self.validity.1
+    /// From when and until when its certificate is valid, in seconds since 1970.
+    pub fn validity(&self) -> (i64, i64) {
+        self.validity
+    }
+
+    /// Whether a peer that trusts the same CAs accepts its certificate as a server's, now.
+    ///
+    /// # Errors
+    /// Why not, to stand after the certificate: "has expired on 2026-11-20T00:00:00Z".
+    pub fn is_accepted(&self) -> Result<(), String> {
+        let provider = provider();
+        let now = UnixTime::now();
+        let parsed = ParsedCertificate::try_from(&self.chain[0]);
+        let verified = parsed.and_then(|leaf| {
+            let algorithms = provider.signature_verification_algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&leaf, &self.roots, &self.chain[1..], now, algorithms)
+        });
+        verified.map_err(|error| match &error {
+            rustls::Error::InvalidCertificate(trouble) => certificate_trouble(trouble),
+            other => format!("cannot be used: {other}"),
+        })
     }
 
     /// Where its certificate is, whose it is and how long it is valid, for messages.
@@ -130,8 +150,20 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
+/// Certificates and keys have a few kilobytes.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// A file's bytes, if it is a regular one: a pipe would have its reader wait.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| {
+    let read = || {
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("not a file"));
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|error: io::Error| {
         format!(
             "{}: {error} (a TLS directory has {CA_FILE}, {CERTIFICATE_FILE} and {KEY_FILE}; make one with: \
              coordinator certs init)",

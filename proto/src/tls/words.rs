@@ -65,7 +65,7 @@ pub(super) fn disagreement(error: &Error, address: &str, directory: &Path, own: 
 pub fn refused_for(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
         AlertDescription::CertificateExpired => "it has expired, or is not valid yet",
-        AlertDescription::UnknownCA | AlertDescription::DecryptError => "it is from another CA",
+        AlertDescription::UnknownCA => "it is from another CA",
         AlertDescription::BadCertificate => "it is for another name, or damaged",
         AlertDescription::AccessDenied => "it is not a coordinator's",
         AlertDescription::CertificateRequired => "it did not arrive",
@@ -77,10 +77,11 @@ pub fn refused_for(alert: AlertDescription) -> Option<&'static str> {
     })
 }
 
-/// The day of a time in seconds since 1970, as 2026-11-25, and the time of day in UTC.
+/// A time in seconds since 1970 as people and programs read it: `2026-11-25T00:00:00Z`
+/// ([RFC 3339](https://www.rfc-editor.org/rfc/rfc3339)).
 pub fn date(seconds: i64) -> String {
     match time::OffsetDateTime::from_unix_timestamp(seconds) {
-        Ok(at) => format!("{} {:02}:{:02} UTC", at.date(), at.hour(), at.minute()),
+        Ok(at) => format!("{}T{:02}:{:02}:{:02}Z", at.date(), at.hour(), at.minute(), at.second()),
         Err(_) => "a time beyond the calendar".into(),
     }
 }
@@ -101,8 +102,8 @@ mod tests {
 
     #[test]
     fn dates_are_as_people_write_them() {
-        assert_eq!(date(0), "1970-01-01 00:00 UTC");
-        assert_eq!(date(1_795_564_800), "2026-11-25 00:00 UTC");
+        assert_eq!(date(0), "1970-01-01T00:00:00Z");
+        assert_eq!(date(1_795_564_800), "2026-11-25T00:00:00Z");
         assert_eq!(date(i64::MAX), "a time beyond the calendar");
     }
 
