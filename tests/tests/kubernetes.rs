@@ -512,12 +512,13 @@ fn what_is_probed_and_watched_is_served() {
     }
     let home = Home::new();
     home.small_job();
-    let mut cluster = home.cluster("--ops-listen 127.0.0.1:0");
+    home.certificates();
+    let mut cluster = home.cluster("--ops-listen 127.0.0.1:0 --tls certs/coordinator");
     let coordinator = Port::of(&mut cluster.serve);
     answers_its_probes("StatefulSet coordinator", &coordinator);
-    let mut worker = cluster.joined_by("--ops-listen 127.0.0.1:0");
+    let mut worker = cluster.joined_by("--ops-listen 127.0.0.1:0 --tls certs/worker");
     answers_its_probes("Deployment worker", &Port::of(&mut worker));
-    cluster.coordinator("train small.toml").succeeds();
+    cluster.coordinator("train small.toml --tls certs/operator").succeeds();
 
     let page = coordinator.request("GET", "/metrics");
     assert_eq!(page.status, 200);

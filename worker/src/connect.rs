@@ -133,7 +133,11 @@ fn reason(status: &Status) -> String {
     if tls::asks_for_tls(status) {
         return "it asks for TLS: name the directory of a certificate with --tls".into();
     }
-    if status.message().is_empty() { status.code().to_string() } else { status.message().to_string() }
+    match std::error::Error::source(status) {
+        Some(cause) => process::root_cause(cause),
+        None if status.message().is_empty() => status.code().to_string(),
+        None => status.message().to_string(),
+    }
 }
 
 /// A spell without a coordinator.

@@ -65,7 +65,8 @@ pub(super) fn disagreement(error: &Error, address: &str, directory: &Path, own: 
 pub fn refused_for(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
         AlertDescription::CertificateExpired => "it has expired, or is not valid yet",
-        AlertDescription::UnknownCA => "it is from another CA",
+        // The second, if the other CA has the same name.
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => "it is from another CA",
         AlertDescription::BadCertificate => "it is for another name, or damaged",
         AlertDescription::AccessDenied => "it is not a coordinator's",
         AlertDescription::CertificateRequired => "it did not arrive",
