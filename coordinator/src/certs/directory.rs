@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use rcgen::PublicKeyData as _;
 
 use super::authority::AuthorityError;
@@ -16,14 +17,8 @@ use super::{Authority, Certificate, CertsError, Issued, certificate};
 use crate::input;
 use crate::runs::files::{self, READABLE, Staged};
 
-/// The certificates to trust, of a TLS directory and of a CA's.
-pub const TRUSTED: &str = "ca.crt";
 /// A CA's private key.
 pub const CA_KEY: &str = "ca.key";
-/// A process' certificate.
-pub const CERTIFICATE: &str = "tls.crt";
-/// Its private key.
-pub const KEY: &str = "tls.key";
 
 /// For its owner alone.
 const SECRET: u32 = 0o600;
@@ -97,7 +92,7 @@ impl Claim {
     /// If a file cannot be written.
     pub fn write_authority(&self, authority: &Authority) -> Result<(), CertsError> {
         self.write(CA_KEY, &authority.key(), "ca-key", SECRET)?;
-        self.write(TRUSTED, authority.trusted(), "ca-crt", READABLE)
+        self.write(CA_FILE, authority.trusted(), "ca-crt", READABLE)
     }
 
     /// Writes a CA's certificate beside the key that is there.
@@ -105,7 +100,7 @@ impl Claim {
     /// # Errors
     /// If it cannot be written.
     pub fn write_authority_certificate(&self, authority: &Authority) -> Result<(), CertsError> {
-        self.write(TRUSTED, authority.trusted(), "ca-crt", READABLE)
+        self.write(CA_FILE, authority.trusted(), "ca-crt", READABLE)
     }
 
     /// Writes what its process shall trust.
@@ -113,7 +108,7 @@ impl Claim {
     /// # Errors
     /// If it cannot be written.
     pub fn write_trusted(&self, trusted: &str) -> Result<(), CertsError> {
-        self.write(TRUSTED, trusted, "tls-ca", READABLE)
+        self.write(CA_FILE, trusted, "tls-ca", READABLE)
     }
 
     /// Writes all of a TLS directory; certificate and key change as close together as can be.
@@ -122,7 +117,7 @@ impl Claim {
     /// If a file cannot be written. Then certificate and key are the old ones, unless it was the very last step that failed.
     pub fn write_issued(&self, trusted: &str, issued: &Issued) -> Result<(), CertsError> {
         self.write_trusted(trusted)?;
-        let (key, certificate) = (self.path.join(KEY), self.path.join(CERTIFICATE));
+        let (key, certificate) = (self.path.join(KEY_FILE), self.path.join(CERTIFICATE_FILE));
         let staged_key = stage(&key, &issued.key, "tls-key", SECRET)?;
         let staged_certificate = stage(&certificate, &issued.certificate, "tls-crt", READABLE)?;
         staged_key.rename().map_err(|error| unwritable(&key, UNWRITABLE, &error))?;
@@ -195,7 +190,7 @@ pub enum FoundAuthority {
 /// # Errors
 /// If there is something that is none, or that can't be read. With the remedy.
 pub fn authority(path: &Path) -> Result<FoundAuthority, CertsError> {
-    let (certificates_path, key_path) = (path.join(TRUSTED), path.join(CA_KEY));
+    let (certificates_path, key_path) = (path.join(CA_FILE), path.join(CA_KEY));
     match (read(&certificates_path)?, read(&key_path)?) {
         (None, None) => Ok(FoundAuthority::Nothing),
         (None, Some(key)) => Ok(FoundAuthority::KeyOnly(key)),
@@ -230,7 +225,7 @@ pub fn existing_authority(path: &Path) -> Result<Authority, CertsError> {
             Err(unusable(path, "holds no CA (make one with: coordinator certs init DIR; it is in DIR/ca)"))
         }
         FoundAuthority::KeyOnly(_) => Err(unusable(
-            &path.join(TRUSTED),
+            &path.join(CA_FILE),
             "is not there (restore it; or run coordinator certs init, which makes one for the key)",
         )),
     }
@@ -266,17 +261,17 @@ impl Held {
     /// # Errors
     /// If a file is there and cannot be read.
     pub fn read(path: &Path) -> Result<Found, CertsError> {
-        let Some(chain) = read(&path.join(CERTIFICATE))? else { return Ok(Found::Nothing) };
+        let Some(chain) = read(&path.join(CERTIFICATE_FILE))? else { return Ok(Found::Nothing) };
         let certificate = match certificate::all(&chain).map(|chain| chain.into_iter().next()) {
             Ok(Some(certificate)) => certificate,
             Ok(None) => return Ok(Found::Nothing),
-            Err(what) => return Ok(Found::Damaged(format!("{CERTIFICATE} {what}"))),
+            Err(what) => return Ok(Found::Damaged(format!("{CERTIFICATE_FILE} {what}"))),
         };
-        let key = match read(&path.join(KEY))? {
-            None => Err(format!("{KEY} is not there")),
+        let key = match read(&path.join(KEY_FILE))? {
+            None => Err(format!("{KEY_FILE} is not there")),
             Some(text) => fits(&text, &certificate),
         };
-        let trusted_text = read(&path.join(TRUSTED))?;
+        let trusted_text = read(&path.join(CA_FILE))?;
         let trusted =
             trusted_text.as_deref().and_then(|text| certificate::all(text).ok()).unwrap_or_default();
         Ok(Found::Held(Box::new(Self { certificate, trusted, trusted_text, key })))
@@ -289,9 +284,9 @@ impl Held {
 }
 
 fn fits(key: &str, certificate: &Certificate) -> Result<(), String> {
-    let key = certificate::key(key).map_err(|what| format!("{KEY} {what}"))?;
+    let key = certificate::key(key).map_err(|what| format!("{KEY_FILE} {what}"))?;
     let fits = key.subject_public_key_info() == certificate.public_key();
-    if fits { Ok(()) } else { Err(format!("{KEY} belongs to another certificate")) }
+    if fits { Ok(()) } else { Err(format!("{KEY_FILE} belongs to another certificate")) }
 }
 
 /// The certificate of a CA's directory, with or without its key.
@@ -299,7 +294,7 @@ fn fits(key: &str, certificate: &Certificate) -> Result<(), String> {
 /// # Errors
 /// If it cannot be read.
 pub fn authority_certificates(path: &Path) -> Result<Vec<Certificate>, CertsError> {
-    let path = path.join(TRUSTED);
+    let path = path.join(CA_FILE);
     let text = read(&path)?;
     text.map_or(Ok(Vec::new()), |text| certificate::all(&text).map_err(|what| unusable(&path, &what)))
 }

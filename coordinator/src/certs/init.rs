@@ -6,9 +6,10 @@
 
 use std::path::Path;
 
+use millefeuille_proto::tls::{CA_FILE, KEY_FILE};
 use time::OffsetDateTime;
 
-use super::directory::{self, CA_KEY, Claim, Found, FoundAuthority, Held, KEY, TRUSTED};
+use super::directory::{self, CA_KEY, Claim, Found, FoundAuthority, Held};
 use super::validity::shown;
 use super::{Authority, CertsError, Leaf, Name, Role, Usage, Validity};
 
@@ -87,7 +88,7 @@ fn authority(
 /// With the remedy.
 pub fn check_validity(path: &Path, authority: &Authority, now: OffsetDateTime) -> Result<(), CertsError> {
     let validity = authority.certificate().validity();
-    let file = path.join(TRUSTED);
+    let file = path.join(CA_FILE);
     let file = file.display();
     if validity.is_over(now) {
         let ended = shown(validity.not_after);
@@ -109,7 +110,7 @@ fn look_after(path: &Path, authority: &Authority, now: OffsetDateTime, tell: &mu
     if validity.is_nearly_over(now) {
         tell(Told::Warning(format!(
             "{}: the CA {}; before it ends, move its directory away and run this again: every certificate is made anew",
-            path.join(TRUSTED).display(),
+            path.join(CA_FILE).display(),
             ends(validity, now),
         )));
     }
@@ -140,13 +141,13 @@ fn leaf(
     if let Some(reason) = reason_to_renew(&held, role, authority, asked) {
         return make(&claim, role, authority, asked, held.certificate.names(), &reason);
     }
-    warn_of_open_key(&path.join(KEY), tell);
+    warn_of_open_key(&path.join(KEY_FILE), tell);
     let still = until(held.certificate.validity(), asked.now);
     if held.trusted_text.as_deref() == Some(authority.trusted()) {
         return Ok(format!("kept, {still}"));
     }
     claim.write_trusted(authority.trusted())?;
-    Ok(format!("kept, {still}; {TRUSTED} written anew"))
+    Ok(format!("kept, {still}; {CA_FILE} written anew"))
 }
 
 /// Why a certificate is not kept.
