@@ -179,12 +179,18 @@ fn keys_are_their_owners_alone_whatever_the_umask() {
     let script = format!("umask 0; {} certs init tls", coordinator.display());
     assert!(home.command("sh".as_ref()).args(["-c", &script]).output().unwrap().status.success());
 
+    assert_eq!(mode(&home.path("tls")), 0o755);
     assert_eq!(mode(&home.path("tls/ca")), 0o700);
     assert_eq!(mode(&home.path("tls/ca/ca.key")), 0o600);
     for directory in &DIRECTORIES[1..] {
+        assert_eq!(mode(&home.path(&format!("tls/{directory}"))), 0o755, "{directory}");
         assert_eq!(mode(&home.path(&format!("tls/{directory}/tls.key"))), 0o600, "{directory}");
         assert_eq!(mode(&home.path(&format!("tls/{directory}/tls.crt"))), 0o644, "{directory}");
     }
+
+    let script = format!("umask 0; {} certs issue worker more/worker --ca tls/ca", coordinator.display());
+    assert!(home.command("sh".as_ref()).args(["-c", &script]).output().unwrap().status.success());
+    assert_eq!((mode(&home.path("more")), mode(&home.path("more/worker"))), (0o755, 0o755));
 
     // Nor while they are written.
     for kind in ["ca-key", "tls-key"] {

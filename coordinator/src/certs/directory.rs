@@ -23,6 +23,8 @@ pub const CA_KEY: &str = "ca.key";
 /// For its owner alone.
 const SECRET: u32 = 0o600;
 const PRIVATE: u32 = 0o700;
+/// Everybody may look, and only its owner may write: who can write into a directory can put other keys into it.
+const PUBLIC: u32 = 0o755;
 /// Nobody has more certificates than fit.
 const LARGEST: u64 = 1 << 20;
 
@@ -44,27 +46,24 @@ impl Claim {
     /// If it cannot be made or written, or another process does not let go of it.
     pub fn take(path: &Path) -> Result<Self, CertsError> {
         input::check_directory(path).map_err(CertsError::Unwritable)?;
-        fs::create_dir_all(path).map_err(|error| unwritable(path, "cannot be made", &error))?;
+        make(path, PUBLIC).map_err(|error| unwritable(path, "cannot be made", &error))?;
         Self::of(path)
     }
 
-    /// The same, of a directory that nobody else may enter. One that is open to others and can't be closed, as it is
-    /// somebody else's, stays as it is.
+    /// The same, of a directory that nobody else may enter: one that is open to others is closed, if it can be.
     ///
     /// # Errors
     /// As [`Claim::take`].
     pub fn take_private(path: &Path) -> Result<Self, CertsError> {
         input::check_directory(path).map_err(CertsError::Unwritable)?;
-        let made = || match path.metadata() {
-            Ok(there) if there.mode() & !PRIVATE & 0o777 == 0 => Ok(()),
-            Ok(_) => fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)).or(Ok(())),
-            Err(_) => {
-                fs::create_dir_all(files::parent(path))?;
-                // Another process may be making it right now.
-                DirBuilder::new().recursive(true).mode(PRIVATE).create(path)
-            }
-        };
-        made().map_err(|error| unwritable(path, "cannot be made", &error))?;
+        match path.metadata() {
+            Ok(there) if there.mode() & !PRIVATE & 0o777 == 0 => {}
+            // Somebody else's stays as it is.
+            Ok(_) => _ = fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)),
+            Err(_) => make(files::parent(path), PUBLIC)
+                .and_then(|()| make(path, PRIVATE))
+                .map_err(|error| unwritable(path, "cannot be made", &error))?,
+        }
         Self::of(path)
     }
 
@@ -135,6 +134,12 @@ impl Claim {
     fn sync(&self) -> Result<(), CertsError> {
         files::sync_directory(&self.path).map_err(|error| unwritable(&self.path, UNWRITABLE, &error))
     }
+}
+
+/// Makes a directory, and those above it, with no more rights than these whatever the umask. Another process may be making
+/// it right now.
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
 /// Makes a TLS directory of a certificate, and of the CAs to trust.
