@@ -219,6 +219,20 @@ fn a_directory_of_the_ca_that_is_open_is_closed() {
 }
 
 #[test]
+fn a_directory_of_the_ca_that_is_open_and_cannot_be_closed_is_refused() {
+    let home = Home::new();
+    fs::create_dir(home.path("tls")).unwrap();
+    // Not even root changes a mode there.
+    std::os::unix::fs::symlink("/proc/sys", home.path("tls/ca")).unwrap();
+
+    let error = home.coordinator("certs init tls").fails(3);
+
+    assert!(error.starts_with("tls/ca: is open to others, and cannot be closed: "), "{error}");
+    assert!(error.contains("(chmod 700 tls/ca as its owner"), "{error}");
+    assert!(!home.path("tls/worker").exists());
+}
+
+#[test]
 fn a_key_that_others_can_read_is_named() {
     let home = initialised();
     fs::set_permissions(home.path("tls/worker/tls.key"), fs::Permissions::from_mode(0o644)).unwrap();
