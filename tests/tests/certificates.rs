@@ -465,6 +465,45 @@ fn a_name_that_is_lacked_makes_a_certificate_anew_and_names_are_kept() {
 }
 
 #[test]
+fn names_are_not_lost_with_a_certificate_that_is_damaged() {
+    let home = initialised();
+    home.coordinator("certs init tls --names coordinator.example").succeeds();
+    let whole = text(&home, "tls/coordinator/tls.crt");
+    let issue = "certs issue coordinator tls/coordinator --ca tls/ca";
+    for (damaged, what) in [
+        ("", "is not a certificate in PEM"),
+        (&whole[..200], "is not a certificate in PEM"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "is a damaged certificate"),
+    ] {
+        home.write("tls/coordinator/tls.crt", damaged);
+        let before = files(&home);
+        for command in ["certs init tls", "certs init tls --renew", issue] {
+            let error = home.coordinator(command).fails(4);
+            assert!(
+                error.starts_with(&format!("tls/coordinator/tls.crt: {what} (its names")),
+                "{command}: {error}"
+            );
+            assert!(error.contains("--names NAME,…"), "{command}: {error}");
+        }
+        assert_eq!(files(&home), before, "{damaged}");
+
+        for command in ["certs init tls", issue] {
+            home.write("tls/coordinator/tls.crt", damaged);
+            home.coordinator(&format!("{command} --names other.example")).succeeds();
+            assert_eq!(Name::list(certificate(&home, "tls/coordinator").names()), "other.example");
+        }
+    }
+
+    fs::remove_file(home.path("tls/coordinator/tls.crt")).unwrap();
+    fs::create_dir(home.path("tls/coordinator/tls.crt")).unwrap();
+    let error = home.coordinator(issue).fails(4);
+    assert!(
+        error.starts_with("tls/coordinator/tls.crt: is a directory") && error.contains("--names"),
+        "{error}"
+    );
+}
+
+#[test]
 fn renewing_makes_all_anew_but_the_ca() {
     let home = initialised();
     let before = files(&home);

@@ -13,7 +13,7 @@ use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use rcgen::PublicKeyData as _;
 
 use super::authority::AuthorityError;
-use super::{Authority, Certificate, CertsError, Issued, certificate};
+use super::{Authority, Certificate, CertsError, Issued, Name, certificate};
 use crate::input;
 use crate::runs::files::{self, READABLE, Staged};
 
@@ -249,7 +249,7 @@ pub fn existing_authority(path: &Path) -> Result<Authority, CertsError> {
 pub enum Found {
     /// No certificate.
     Nothing,
-    /// Something that is none: what is wrong with it.
+    /// A file that holds none: what is wrong with it.
     Damaged(String),
     /// A certificate.
     Held(Box<Held>),
@@ -274,11 +274,10 @@ impl Held {
     /// # Errors
     /// If a file is there and cannot be read.
     pub fn read(path: &Path) -> Result<Found, CertsError> {
-        let Some(chain) = read(&path.join(CERTIFICATE_FILE))? else { return Ok(Found::Nothing) };
-        let certificate = match certificate::all(&chain).map(|chain| chain.into_iter().next()) {
-            Ok(Some(certificate)) => certificate,
-            Ok(None) => return Ok(Found::Nothing),
-            Err(what) => return Ok(Found::Damaged(format!("{CERTIFICATE_FILE} {what}"))),
+        let certificate = match first_certificate(path)? {
+            Some(Ok(certificate)) => certificate,
+            Some(Err(what)) => return Ok(Found::Damaged(format!("{CERTIFICATE_FILE} {what}"))),
+            None => return Ok(Found::Nothing),
         };
         let key = match read(&path.join(KEY_FILE))? {
             None => Err(format!("{KEY_FILE} is not there")),
@@ -293,6 +292,27 @@ impl Held {
     /// The certificate to trust whose owner has signed this one.
     pub fn signer(&self) -> Option<&Certificate> {
         self.trusted.iter().find(|signer| self.certificate.is_signed_by(signer))
+    }
+}
+
+/// The certificate of a process, or what is wrong with it, if there is a file.
+fn first_certificate(path: &Path) -> Result<Option<Result<Certificate, String>>, CertsError> {
+    let Some(chain) = read(&path.join(CERTIFICATE_FILE))? else { return Ok(None) };
+    Ok(certificate::all(&chain).map(|chain| chain.into_iter().next()).transpose())
+}
+
+/// The names in the coordinator's certificate that is in a directory, for the one that takes its place; none if none is
+/// there. Nobody may lose them without knowing: a coordinator could not be reached under them any more.
+///
+/// # Errors
+/// If it cannot be read, with the remedy.
+pub fn names(path: &Path) -> Result<Vec<Name>, CertsError> {
+    const REMEDY: &str = "its names would be lost: restore it, or say them with --names NAME,…";
+    let unknown = |what: String| CertsError::Unusable(format!("{what} ({REMEDY})"));
+    match first_certificate(path).map_err(|error| unknown(error.to_string()))? {
+        Some(Ok(certificate)) => Ok(certificate.names().to_vec()),
+        Some(Err(what)) => Err(unknown(format!("{}: {what}", path.join(CERTIFICATE_FILE).display()))),
+        None => Ok(Vec::new()),
     }
 }
 

@@ -164,7 +164,8 @@ const WIDTH: usize = 13;
 fn issue(args: IssueArgs, now: OffsetDateTime) -> Result {
     let IssueArgs { role, directory, ca, names, days } = args;
     let names = match (role, names.names) {
-        (Role::Coordinator, names) => names.unwrap_or_else(|| names_in(&directory)),
+        (Role::Coordinator, Some(names)) => names,
+        (Role::Coordinator, None) => init::names_in(&directory)?,
         (_, None) => Vec::new(),
         (_, Some(_)) => {
             let message = format!(
@@ -179,14 +180,6 @@ fn issue(args: IssueArgs, now: OffsetDateTime) -> Result {
     let made = init::issue(&claim, &authority, role, names, days.days, now)?;
     print(&format!("{:WIDTH$}made, {made}\n", role.name()));
     Ok(())
-}
-
-/// The names of the certificate that is about to be replaced, if it has any, or the usual ones.
-fn names_in(path: &Path) -> Vec<Name> {
-    match Held::read(path) {
-        Ok(Found::Held(held)) if !held.certificate.names().is_empty() => held.certificate.names().to_vec(),
-        _ => Name::usual(),
-    }
 }
 
 fn show(args: &ShowArgs, now: OffsetDateTime) -> Result {
