@@ -31,18 +31,25 @@ in_ci() { [ "${CI:-}" = true ]; }
 
 skip() { say "skipped: $1 is not installed ($2)"; }
 
-# python_environment DIRECTORY REQUIREMENTS: a Python environment with what a file lists; anew when the file changes.
+# python_environment DIRECTORY REQUIREMENTS: a Python environment with what a file lists; anew when the file changes. Where it
+# can't be made, nothing of it stays. Bash forgets about `set -e` in whatever is called with ||, so every step here has its own.
 python_environment() {
     cmp -s "$2" "$1/installed" && return 0
     if ! have python3 || ! python3 -c "import venv, ensurepip" 2>/dev/null; then
         in_ci || return 1
-        scripts/install.sh python3 python3-venv
+        scripts/install.sh python3 python3-venv || return 1
     fi
     say "Installing with pip, into $1: $(grep -v '^#' "$2" | tr '\n' ' ')"
+    rm -rf "$1" || return 1
+    mkdir -p "$(dirname "$1")" || return 1
+    fill_python_environment "$1" "$2" && return 0
     rm -rf "$1"
-    mkdir -p "$(dirname "$1")"
-    python3 -m venv "$1"
-    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
+    return 1
+}
+
+fill_python_environment() {
+    python3 -m venv "$1" || return 1
+    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2" || return 1
     cp "$2" "$1/installed"
 }
 

@@ -19,7 +19,8 @@ VENV=$TARGET/manifests-venv
 main() {
     kubectl_found || lacking "kubectl with kustomize 5 is needed (kubectl 1.27 or newer; here: $(kubectl_version))"
     render
-    python_environment "$VENV" "$REQUIREMENTS" || lacking "Python with venv is needed (python3, python3-venv)"
+    python_environment "$VENV" "$REQUIREMENTS" ||
+        lacking "what $REQUIREMENTS lists is needed (python3, python3-venv, and a way to pip's packages)"
     "$VENV/bin/python" scripts/manifests.py "$RENDERED" "$ROOT/accepted-findings.txt" tests/schemas
 }
 

@@ -8,9 +8,15 @@ cd "$(dirname "$0")/.."
 
 main() {
     have openssl || ! in_ci || scripts/install.sh openssl
-    have openssl || skip openssl "a package of that name"
+    have openssl || missing openssl "a package of that name"
     python_environment target/peers tests/peers/requirements.txt ||
-        skip "Python's grpcio" "it needs python3 and python3-venv"
+        missing "Python's grpcio" "it needs python3, python3-venv, and a way to pip's packages"
+}
+
+# The other one may be had all the same.
+missing() {
+    in_ci && die "$1 is not installed ($2)"
+    skip "$@"
 }
 
 main

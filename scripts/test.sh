@@ -151,7 +151,7 @@ component() {
     cargo "$2" --version >/dev/null 2>&1 && return 0
     if in_ci && have rustup; then
         say "Installing with rustup: $1"
-        rustup component add "$1"
+        rustup component add "$1" || die "$1 could not be installed"
     elif in_ci; then
         die "$1 is not installed"
     else

@@ -13,6 +13,7 @@
 //! - [`run`]: what a run directory holds.
 //! - [`undisturbed`]: what a run has to come to, whatever happens to it.
 //! - [`chaos`]: whatever can happen, from a seed.
+//! - [`ci`]: what is skipped where a tool is absent, and where nothing is.
 //! - [`peers`]: programs of other people.
 //! - [`siege`]: whoever wants to harm a coordinator.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
@@ -28,6 +29,7 @@
 //! port is off unless a test asks for it.
 
 pub mod chaos;
+pub mod ci;
 pub mod cluster;
 pub mod data;
 pub mod engine;

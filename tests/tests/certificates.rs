@@ -1,6 +1,6 @@
 //! `coordinator certs`: what it makes, what it keeps, what it refuses.
 //!
-//! What is made is judged by OpenSSL too, which has to be there where `CI` is set.
+//! What is made is judged by OpenSSL too, which has to be there with `CI=true`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -123,9 +123,10 @@ fn openssl_accepts_what_is_made_for_what_it_is_made() {
         let Some((accepted, said)) = verify(good) else { return };
         assert!(accepted, "{role}: {said}");
         let (accepted, said) = verify(bad).unwrap();
-        assert!(!accepted && said.contains("unsuitable certificate purpose"), "{role}: {said}");
+        assert!(!accepted && said.contains("certificate purpose"), "{role}: {said}");
 
-        let (_, said) = openssl(&home, &format!("x509 -noout -text -in tls/{role}/tls.crt")).unwrap();
+        let (_, said) =
+            openssl(&home, &format!("x509 -noout -text -nameopt RFC2253 -in tls/{role}/tls.crt")).unwrap();
         let usage = if good == "server" {
             "TLS Web Server Authentication\n"
         } else {
@@ -133,12 +134,12 @@ fn openssl_accepts_what_is_made_for_what_it_is_made() {
         };
         for words in [
             "NIST CURVE: P-256",
-            "Issuer: CN = Millefeuille CA",
+            "Issuer: CN=Millefeuille CA\n",
             "X509v3 Key Usage: critical\n                Digital Signature\n",
             "CA:FALSE",
             "X509v3 Authority Key Identifier",
             "X509v3 Subject Key Identifier",
-            &format!("Subject: CN = Millefeuille {role}"),
+            &format!("Subject: CN=Millefeuille {role}\n"),
             &format!("URI:spiffe://millefeuille/role/{role}\n"),
             usage,
         ] {
@@ -179,12 +180,18 @@ fn keys_are_their_owners_alone_whatever_the_umask() {
     let script = format!("umask 0; {} certs init tls", coordinator.display());
     assert!(home.command("sh".as_ref()).args(["-c", &script]).output().unwrap().status.success());
 
+    assert_eq!(mode(&home.path("tls")), 0o755);
     assert_eq!(mode(&home.path("tls/ca")), 0o700);
     assert_eq!(mode(&home.path("tls/ca/ca.key")), 0o600);
     for directory in &DIRECTORIES[1..] {
+        assert_eq!(mode(&home.path(&format!("tls/{directory}"))), 0o755, "{directory}");
         assert_eq!(mode(&home.path(&format!("tls/{directory}/tls.key"))), 0o600, "{directory}");
         assert_eq!(mode(&home.path(&format!("tls/{directory}/tls.crt"))), 0o644, "{directory}");
     }
+
+    let script = format!("umask 0; {} certs issue worker more/worker --ca tls/ca", coordinator.display());
+    assert!(home.command("sh".as_ref()).args(["-c", &script]).output().unwrap().status.success());
+    assert_eq!((mode(&home.path("more")), mode(&home.path("more/worker"))), (0o755, 0o755));
 
     // Nor while they are written.
     for kind in ["ca-key", "tls-key"] {
@@ -210,6 +217,20 @@ fn a_directory_of_the_ca_that_is_open_is_closed() {
     home.coordinator("certs init tls").succeeds();
 
     assert_eq!(mode(&home.path("tls/ca")), 0o700);
+}
+
+#[test]
+fn a_directory_of_the_ca_that_is_open_and_cannot_be_closed_is_refused() {
+    let home = Home::new();
+    fs::create_dir(home.path("tls")).unwrap();
+    // Not even root changes a mode there.
+    std::os::unix::fs::symlink("/proc/sys", home.path("tls/ca")).unwrap();
+
+    let error = home.coordinator("certs init tls").fails(3);
+
+    assert!(error.starts_with("tls/ca: is open to others, and cannot be closed: "), "{error}");
+    assert!(error.contains("(chmod 700 tls/ca as its owner"), "{error}");
+    assert!(!home.path("tls/worker").exists());
 }
 
 #[test]
@@ -442,6 +463,45 @@ fn a_name_that_is_lacked_makes_a_certificate_anew_and_names_are_kept() {
     assert!(line(&kept, "coordinator").contains("kept"), "{kept}");
     home.coordinator("certs init tls --renew").succeeds();
     assert_eq!(names(), "coordinator.example, 10.0.0.7, localhost");
+}
+
+#[test]
+fn names_are_not_lost_with_a_certificate_that_is_damaged() {
+    let home = initialised();
+    home.coordinator("certs init tls --names coordinator.example").succeeds();
+    let whole = text(&home, "tls/coordinator/tls.crt");
+    let issue = "certs issue coordinator tls/coordinator --ca tls/ca";
+    for (damaged, what) in [
+        ("", "is not a certificate in PEM"),
+        (&whole[..200], "is not a certificate in PEM"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "is a damaged certificate"),
+    ] {
+        home.write("tls/coordinator/tls.crt", damaged);
+        let before = files(&home);
+        for command in ["certs init tls", "certs init tls --renew", issue] {
+            let error = home.coordinator(command).fails(4);
+            assert!(
+                error.starts_with(&format!("tls/coordinator/tls.crt: {what} (its names")),
+                "{command}: {error}"
+            );
+            assert!(error.contains("--names NAME,…"), "{command}: {error}");
+        }
+        assert_eq!(files(&home), before, "{damaged}");
+
+        for command in ["certs init tls", issue] {
+            home.write("tls/coordinator/tls.crt", damaged);
+            home.coordinator(&format!("{command} --names other.example")).succeeds();
+            assert_eq!(Name::list(certificate(&home, "tls/coordinator").names()), "other.example");
+        }
+    }
+
+    fs::remove_file(home.path("tls/coordinator/tls.crt")).unwrap();
+    fs::create_dir(home.path("tls/coordinator/tls.crt")).unwrap();
+    let error = home.coordinator(issue).fails(4);
+    assert!(
+        error.starts_with("tls/coordinator/tls.crt: is a directory") && error.contains("--names"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::session_response::Message as Down;
+use millefeuille_tests::ci;
 use millefeuille_tests::cluster::{Cluster, closed_port, silent_listener};
 use millefeuille_tests::exposition::Page;
 use millefeuille_tests::home::Home;
@@ -17,7 +18,7 @@ use serde_json::Value;
 
 const OPS: &str = "--ops-listen 127.0.0.1:0";
 
-/// A job that does not end by itself while a test looks.
+/// Runs the job that is in the home. How long it lasts is the home's affair: from [`long`], longer than any test looks.
 const LONG: &str = "--job small.toml";
 
 fn small() -> Home {
@@ -112,7 +113,10 @@ fn a_driver_that_is_stuck_is_not_alive() {
     let silence = why.split_whitespace().find_map(|word| word.parse::<u64>().ok()).unwrap_or_default();
     assert!(why.contains("no turn") && silence >= 20, "{why}");
     assert_eq!(port.probe("/readyz").0, 503);
-    home.coordinator(&format!("health --ops {port}")).fails(4);
+    for arguments in ["", " --ready"] {
+        let error = home.coordinator(&format!("health --ops {port}{arguments}")).fails(4);
+        assert!(error.contains("no turn"), "{arguments}: {error}");
+    }
     assert_eq!(metrics(&port).value("millefeuille_ready"), 0.0);
 }
 
@@ -189,8 +193,21 @@ fn health_asks_an_ops_port() {
 
     assert_eq!(health(&format!("--ops {port}")).succeeds().stdout, "alive\n");
     assert_eq!(health(&format!("--ops {port} --ready")).succeeds().stdout, "ready\n");
-    // In a container the variable is there for all commands.
-    health(&format!("--ops {port}")).env("MILLEFEUILLE_CLUSTER", "127.0.0.1:1").succeeds();
+    // In a container the variables are there for all commands.
+    for (name, value) in [
+        ("MILLEFEUILLE_CLUSTER", "127.0.0.1:1"),
+        ("MILLEFEUILLE_CLUSTER", "nonsense"),
+        ("MILLEFEUILLE_CLUSTER_TLS", "nowhere"),
+        ("MILLEFEUILLE_CONNECT_TIMEOUT", "3"),
+        ("MILLEFEUILLE_CONNECT_TIMEOUT", "nonsense"),
+    ] {
+        health(&format!("--ops {port}")).env(name, value).succeeds();
+        health(&format!("--ops={port}")).env(name, value).succeeds();
+    }
+    // Beside --cluster they mean what they say.
+    let error =
+        health(&format!("--cluster {}", cluster.address)).env("MILLEFEUILLE_CONNECT_TIMEOUT", "nonsense");
+    assert!(error.fails(2).contains("MILLEFEUILLE_CONNECT_TIMEOUT=nonsense"));
 
     let nobody = closed_port();
     let (_listener, silent) = silent_listener();
@@ -198,8 +215,11 @@ fn health_asks_an_ops_port() {
         let error = health(&format!("--ops {address}")).fails(4);
         assert!(error.contains(address) && error.contains("--ops-listen"), "{error}");
     }
-    let error = health(&format!("--ops {port} --cluster {}", cluster.address)).fails(2);
-    assert!(error.contains("--ops") && error.contains("--cluster"), "{error}");
+    for typed in ["--cluster 127.0.0.1:1", "--tls nowhere", "--connect-timeout 3"] {
+        let error = health(&format!("--ops {port} {typed}")).fails(2);
+        let flag = typed.split(' ').next().unwrap();
+        assert!(error.contains("--ops") && error.contains(flag), "{typed}: {error}");
+    }
     let error = health("").fails(2);
     assert!(error.contains("--cluster"), "{error}");
     health("--ops nonsense").fails(2);
@@ -341,8 +361,8 @@ fn a_job_that_is_gone_on_with_counts_as_resumed() {
 #[test]
 fn promtool_is_content() {
     let there = Command::new("promtool").arg("--version").output().is_ok();
-    if !there && std::env::var("CI").as_deref() != Ok("true") {
-        return eprintln!("promtool is not installed (a part of the package prometheus): nothing is checked");
+    if !there {
+        return ci::skip("promtool is not installed (a part of the package prometheus)");
     }
     let home = small();
     let (mut cluster, port) = cluster(&home, "");

@@ -9,25 +9,22 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use rcgen::PublicKeyData as _;
 
 use super::authority::AuthorityError;
-use super::{Authority, Certificate, CertsError, Issued, certificate};
+use super::{Authority, Certificate, CertsError, Issued, Name, certificate};
 use crate::input;
 use crate::runs::files::{self, READABLE, Staged};
 
-/// The certificates to trust, of a TLS directory and of a CA's.
-pub const TRUSTED: &str = "ca.crt";
 /// A CA's private key.
 pub const CA_KEY: &str = "ca.key";
-/// A process' certificate.
-pub const CERTIFICATE: &str = "tls.crt";
-/// Its private key.
-pub const KEY: &str = "tls.key";
 
 /// For its owner alone.
 const SECRET: u32 = 0o600;
 const PRIVATE: u32 = 0o700;
+/// Everybody may look, and only its owner may write: who can write into a directory can put other keys into it.
+const PUBLIC: u32 = 0o755;
 /// Nobody has more certificates than fit.
 const LARGEST: u64 = 1 << 20;
 
@@ -49,27 +46,23 @@ impl Claim {
     /// If it cannot be made or written, or another process does not let go of it.
     pub fn take(path: &Path) -> Result<Self, CertsError> {
         input::check_directory(path).map_err(CertsError::Unwritable)?;
-        fs::create_dir_all(path).map_err(|error| unwritable(path, "cannot be made", &error))?;
+        make(path, PUBLIC).map_err(|error| unwritable(path, "cannot be made", &error))?;
         Self::of(path)
     }
 
-    /// The same, of a directory that nobody else may enter. One that is open to others and can't be closed, as it is
-    /// somebody else's, stays as it is.
+    /// The same, of a directory that nobody else may enter: one that is open to others is closed.
     ///
     /// # Errors
-    /// As [`Claim::take`].
+    /// As [`Claim::take`], or if it cannot be closed, as it is somebody else's.
     pub fn take_private(path: &Path) -> Result<Self, CertsError> {
         input::check_directory(path).map_err(CertsError::Unwritable)?;
-        let made = || match path.metadata() {
-            Ok(there) if there.mode() & !PRIVATE & 0o777 == 0 => Ok(()),
-            Ok(_) => fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)).or(Ok(())),
-            Err(_) => {
-                fs::create_dir_all(files::parent(path))?;
-                // Another process may be making it right now.
-                DirBuilder::new().recursive(true).mode(PRIVATE).create(path)
-            }
-        };
-        made().map_err(|error| unwritable(path, "cannot be made", &error))?;
+        match path.metadata() {
+            Ok(there) if there.mode() & !PRIVATE & 0o777 == 0 => {}
+            Ok(_) => close(path)?,
+            Err(_) => make(files::parent(path), PUBLIC)
+                .and_then(|()| make(path, PRIVATE))
+                .map_err(|error| unwritable(path, "cannot be made", &error))?,
+        }
         Self::of(path)
     }
 
@@ -97,7 +90,7 @@ impl Claim {
     /// If a file cannot be written.
     pub fn write_authority(&self, authority: &Authority) -> Result<(), CertsError> {
         self.write(CA_KEY, &authority.key(), "ca-key", SECRET)?;
-        self.write(TRUSTED, authority.trusted(), "ca-crt", READABLE)
+        self.write(CA_FILE, authority.trusted(), "ca-crt", READABLE)
     }
 
     /// Writes a CA's certificate beside the key that is there.
@@ -105,7 +98,7 @@ impl Claim {
     /// # Errors
     /// If it cannot be written.
     pub fn write_authority_certificate(&self, authority: &Authority) -> Result<(), CertsError> {
-        self.write(TRUSTED, authority.trusted(), "ca-crt", READABLE)
+        self.write(CA_FILE, authority.trusted(), "ca-crt", READABLE)
     }
 
     /// Writes what its process shall trust.
@@ -113,7 +106,7 @@ impl Claim {
     /// # Errors
     /// If it cannot be written.
     pub fn write_trusted(&self, trusted: &str) -> Result<(), CertsError> {
-        self.write(TRUSTED, trusted, "tls-ca", READABLE)
+        self.write(CA_FILE, trusted, "tls-ca", READABLE)
     }
 
     /// Writes all of a TLS directory; certificate and key change as close together as can be.
@@ -122,7 +115,7 @@ impl Claim {
     /// If a file cannot be written. Then certificate and key are the old ones, unless it was the very last step that failed.
     pub fn write_issued(&self, trusted: &str, issued: &Issued) -> Result<(), CertsError> {
         self.write_trusted(trusted)?;
-        let (key, certificate) = (self.path.join(KEY), self.path.join(CERTIFICATE));
+        let (key, certificate) = (self.path.join(KEY_FILE), self.path.join(CERTIFICATE_FILE));
         let staged_key = stage(&key, &issued.key, "tls-key", SECRET)?;
         let staged_certificate = stage(&certificate, &issued.certificate, "tls-crt", READABLE)?;
         staged_key.rename().map_err(|error| unwritable(&key, UNWRITABLE, &error))?;
@@ -140,6 +133,21 @@ impl Claim {
     fn sync(&self) -> Result<(), CertsError> {
         files::sync_directory(&self.path).map_err(|error| unwritable(&self.path, UNWRITABLE, &error))
     }
+}
+
+/// Makes a directory, and those above it, with no more rights than these whatever the umask. Another process may be making
+/// it right now.
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+fn close(path: &Path) -> Result<(), CertsError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)).map_err(|error| {
+        let name = path.display();
+        CertsError::Unwritable(format!(
+            "{name}: is open to others, and cannot be closed: {error} (chmod 700 {name} as its owner, or name another directory)"
+        ))
+    })
 }
 
 /// Makes a TLS directory of a certificate, and of the CAs to trust.
@@ -195,7 +203,7 @@ pub enum FoundAuthority {
 /// # Errors
 /// If there is something that is none, or that can't be read. With the remedy.
 pub fn authority(path: &Path) -> Result<FoundAuthority, CertsError> {
-    let (certificates_path, key_path) = (path.join(TRUSTED), path.join(CA_KEY));
+    let (certificates_path, key_path) = (path.join(CA_FILE), path.join(CA_KEY));
     match (read(&certificates_path)?, read(&key_path)?) {
         (None, None) => Ok(FoundAuthority::Nothing),
         (None, Some(key)) => Ok(FoundAuthority::KeyOnly(key)),
@@ -230,7 +238,7 @@ pub fn existing_authority(path: &Path) -> Result<Authority, CertsError> {
             Err(unusable(path, "holds no CA (make one with: coordinator certs init DIR; it is in DIR/ca)"))
         }
         FoundAuthority::KeyOnly(_) => Err(unusable(
-            &path.join(TRUSTED),
+            &path.join(CA_FILE),
             "is not there (restore it; or run coordinator certs init, which makes one for the key)",
         )),
     }
@@ -241,7 +249,7 @@ pub fn existing_authority(path: &Path) -> Result<Authority, CertsError> {
 pub enum Found {
     /// No certificate.
     Nothing,
-    /// Something that is none: what is wrong with it.
+    /// A file that holds none: what is wrong with it.
     Damaged(String),
     /// A certificate.
     Held(Box<Held>),
@@ -266,17 +274,16 @@ impl Held {
     /// # Errors
     /// If a file is there and cannot be read.
     pub fn read(path: &Path) -> Result<Found, CertsError> {
-        let Some(chain) = read(&path.join(CERTIFICATE))? else { return Ok(Found::Nothing) };
-        let certificate = match certificate::all(&chain).map(|chain| chain.into_iter().next()) {
-            Ok(Some(certificate)) => certificate,
-            Ok(None) => return Ok(Found::Nothing),
-            Err(what) => return Ok(Found::Damaged(format!("{CERTIFICATE} {what}"))),
+        let certificate = match first_certificate(path)? {
+            Some(Ok(certificate)) => certificate,
+            Some(Err(what)) => return Ok(Found::Damaged(format!("{CERTIFICATE_FILE} {what}"))),
+            None => return Ok(Found::Nothing),
         };
-        let key = match read(&path.join(KEY))? {
-            None => Err(format!("{KEY} is not there")),
+        let key = match read(&path.join(KEY_FILE))? {
+            None => Err(format!("{KEY_FILE} is not there")),
             Some(text) => fits(&text, &certificate),
         };
-        let trusted_text = read(&path.join(TRUSTED))?;
+        let trusted_text = read(&path.join(CA_FILE))?;
         let trusted =
             trusted_text.as_deref().and_then(|text| certificate::all(text).ok()).unwrap_or_default();
         Ok(Found::Held(Box::new(Self { certificate, trusted, trusted_text, key })))
@@ -288,10 +295,31 @@ impl Held {
     }
 }
 
+/// The certificate of a process, or what is wrong with it, if there is a file.
+fn first_certificate(path: &Path) -> Result<Option<Result<Certificate, String>>, CertsError> {
+    let Some(chain) = read(&path.join(CERTIFICATE_FILE))? else { return Ok(None) };
+    Ok(certificate::all(&chain).map(|chain| chain.into_iter().next()).transpose())
+}
+
+/// The names in the coordinator's certificate that is in a directory, for the one that takes its place; none if none is
+/// there. Nobody may lose them without knowing: a coordinator could not be reached under them any more.
+///
+/// # Errors
+/// If it cannot be read, with the remedy.
+pub fn names(path: &Path) -> Result<Vec<Name>, CertsError> {
+    const REMEDY: &str = "its names would be lost: restore it, or say them with --names NAME,…";
+    let unknown = |what: String| CertsError::Unusable(format!("{what} ({REMEDY})"));
+    match first_certificate(path).map_err(|error| unknown(error.to_string()))? {
+        Some(Ok(certificate)) => Ok(certificate.names().to_vec()),
+        Some(Err(what)) => Err(unknown(format!("{}: {what}", path.join(CERTIFICATE_FILE).display()))),
+        None => Ok(Vec::new()),
+    }
+}
+
 fn fits(key: &str, certificate: &Certificate) -> Result<(), String> {
-    let key = certificate::key(key).map_err(|what| format!("{KEY} {what}"))?;
+    let key = certificate::key(key).map_err(|what| format!("{KEY_FILE} {what}"))?;
     let fits = key.subject_public_key_info() == certificate.public_key();
-    if fits { Ok(()) } else { Err(format!("{KEY} belongs to another certificate")) }
+    if fits { Ok(()) } else { Err(format!("{KEY_FILE} belongs to another certificate")) }
 }
 
 /// The certificate of a CA's directory, with or without its key.
@@ -299,7 +327,7 @@ fn fits(key: &str, certificate: &Certificate) -> Result<(), String> {
 /// # Errors
 /// If it cannot be read.
 pub fn authority_certificates(path: &Path) -> Result<Vec<Certificate>, CertsError> {
-    let path = path.join(TRUSTED);
+    let path = path.join(CA_FILE);
     let text = read(&path)?;
     text.map_or(Ok(Vec::new()), |text| certificate::all(&text).map_err(|what| unusable(&path, &what)))
 }

@@ -6,16 +6,18 @@
 
 use std::path::Path;
 
+use millefeuille_proto::tls::{CA_FILE, KEY_FILE};
 use time::OffsetDateTime;
 
-use super::directory::{self, CA_KEY, Claim, Found, FoundAuthority, Held, KEY, TRUSTED};
+use super::directory::{self, CA_KEY, Claim, Found, FoundAuthority, Held};
 use super::validity::shown;
 use super::{Authority, CertsError, Leaf, Name, Role, Usage, Validity};
 
 /// What is asked of [`init`].
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Under which names the coordinator is reached. Without, those that its certificate has, or the usual ones.
+    /// Under which names the coordinator is reached. Without, those that its certificate has, or the usual ones where there
+    /// is none.
     pub names: Option<Vec<Name>>,
     /// How many days a new certificate is good.
     pub days: u32,
@@ -42,7 +44,8 @@ pub const CA: &str = "ca";
 /// Makes what is missing of a CA and of the certificates of all roles.
 ///
 /// # Errors
-/// If the CA is not usable, or something cannot be read or written. What was made until then stays.
+/// If the CA is not usable, something cannot be read or written, or the names of the coordinator are in a certificate that is
+/// damaged. What was made until then stays.
 pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(Told)) -> Result<(), CertsError> {
     let ca = path.join(CA);
     let claim = Claim::take_private(&ca)?;
@@ -87,7 +90,7 @@ fn authority(
 /// With the remedy.
 pub fn check_validity(path: &Path, authority: &Authority, now: OffsetDateTime) -> Result<(), CertsError> {
     let validity = authority.certificate().validity();
-    let file = path.join(TRUSTED);
+    let file = path.join(CA_FILE);
     let file = file.display();
     if validity.is_over(now) {
         let ended = shown(validity.not_after);
@@ -109,7 +112,7 @@ fn look_after(path: &Path, authority: &Authority, now: OffsetDateTime, tell: &mu
     if validity.is_nearly_over(now) {
         tell(Told::Warning(format!(
             "{}: the CA {}; before it ends, move its directory away and run this again: every certificate is made anew",
-            path.join(TRUSTED).display(),
+            path.join(CA_FILE).display(),
             ends(validity, now),
         )));
     }
@@ -134,19 +137,19 @@ fn leaf(
     let claim = Claim::take(path)?;
     let held = match Held::read(path)? {
         Found::Held(held) => held,
-        Found::Nothing => return make(&claim, role, authority, asked, &[], ""),
-        Found::Damaged(what) => return make(&claim, role, authority, asked, &[], &what),
+        Found::Nothing => return make(&claim, path, role, authority, asked, ""),
+        Found::Damaged(what) => return make(&claim, path, role, authority, asked, &what),
     };
     if let Some(reason) = reason_to_renew(&held, role, authority, asked) {
-        return make(&claim, role, authority, asked, held.certificate.names(), &reason);
+        return make(&claim, path, role, authority, asked, &reason);
     }
-    warn_of_open_key(&path.join(KEY), tell);
+    warn_of_open_key(&path.join(KEY_FILE), tell);
     let still = until(held.certificate.validity(), asked.now);
     if held.trusted_text.as_deref() == Some(authority.trusted()) {
         return Ok(format!("kept, {still}"));
     }
     claim.write_trusted(authority.trusted())?;
-    Ok(format!("kept, {still}; {TRUSTED} written anew"))
+    Ok(format!("kept, {still}; {CA_FILE} written anew"))
 }
 
 /// Why a certificate is not kept.
@@ -178,20 +181,28 @@ fn reason_to_renew(held: &Held, role: Role, authority: &Authority, asked: &Asked
 /// Makes a certificate, anew if there is a reason.
 fn make(
     claim: &Claim,
+    path: &Path,
     role: Role,
     authority: &Authority,
     asked: &Asked,
-    had: &[Name],
     reason: &str,
 ) -> Result<String, CertsError> {
     let names = match (role, &asked.names) {
         (Role::Coordinator, Some(names)) => names.clone(),
-        (Role::Coordinator, None) if had.is_empty() => Name::usual(),
-        (Role::Coordinator, None) => had.to_vec(),
+        (Role::Coordinator, None) => names_in(path)?,
         _ => Vec::new(),
     };
     let made = issue(claim, authority, role, names, asked.days, asked.now)?;
     Ok(if reason.is_empty() { format!("made, {made}") } else { format!("made anew ({reason}), {made}") })
+}
+
+/// The names of the coordinator's certificate that is about to be replaced, if it has any, or the usual ones.
+///
+/// # Errors
+/// If it is there and cannot be read: its names would be lost.
+pub fn names_in(path: &Path) -> Result<Vec<Name>, CertsError> {
+    let names = directory::names(path)?;
+    Ok(if names.is_empty() { Name::usual() } else { names })
 }
 
 /// Makes a certificate that ends no later than its CA, and writes it with all that belongs to it. Says until when it is

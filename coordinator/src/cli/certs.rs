@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Subcommand};
+use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use millefeuille_worker::process::{self, exit};
 use serde_json::json;
 use time::OffsetDateTime;
 
 use super::{Failed, Result, print};
-use crate::certs::directory::{self, CA_KEY, CERTIFICATE, Claim, Found, Held, KEY, TRUSTED};
+use crate::certs::directory::{self, CA_KEY, Claim, Found, Held};
 use crate::certs::validity::{shown, whole_seconds};
 use crate::certs::{Asked, Certificate, CertsError, Name, Role, Told, Usage, init};
 
@@ -163,7 +164,8 @@ const WIDTH: usize = 13;
 fn issue(args: IssueArgs, now: OffsetDateTime) -> Result {
     let IssueArgs { role, directory, ca, names, days } = args;
     let names = match (role, names.names) {
-        (Role::Coordinator, names) => names.unwrap_or_else(|| names_in(&directory)),
+        (Role::Coordinator, Some(names)) => names,
+        (Role::Coordinator, None) => init::names_in(&directory)?,
         (_, None) => Vec::new(),
         (_, Some(_)) => {
             let message = format!(
@@ -178,14 +180,6 @@ fn issue(args: IssueArgs, now: OffsetDateTime) -> Result {
     let made = init::issue(&claim, &authority, role, names, days.days, now)?;
     print(&format!("{:WIDTH$}made, {made}\n", role.name()));
     Ok(())
-}
-
-/// The names of the certificate that is about to be replaced, if it has any, or the usual ones.
-fn names_in(path: &Path) -> Vec<Name> {
-    match Held::read(path) {
-        Ok(Found::Held(held)) if !held.certificate.names().is_empty() => held.certificate.names().to_vec(),
-        _ => Name::usual(),
-    }
 }
 
 fn show(args: &ShowArgs, now: OffsetDateTime) -> Result {
@@ -216,7 +210,7 @@ fn look(path: &Path, now: OffsetDateTime) -> Result<Vec<Seen>> {
     let below: Vec<Seen> = below.into_iter().flatten().collect();
     if below.is_empty() {
         let message = format!(
-            "{}: no certificates are here (expected {CERTIFICATE} or {TRUSTED}; make some with: coordinator certs init)",
+            "{}: no certificates are here (expected {CERTIFICATE_FILE} or {CA_FILE}; make some with: coordinator certs init)",
             path.display()
         );
         return Err(Failed::new(exit::NOT_ALLOWED, message));
@@ -257,7 +251,7 @@ struct Seen {
 impl Seen {
     fn of_leaf(path: &Path, held: Held, now: OffsetDateTime) -> Self {
         let signer = held.signer().cloned();
-        let (problem, note) = (problem(&held, now), open_key(&path.join(KEY)));
+        let (problem, note) = (problem(&held, now), open_key(&path.join(KEY_FILE)));
         Self {
             directory: path.to_path_buf(),
             is_authority: false,
@@ -308,7 +302,7 @@ impl Seen {
         let signer = match (self.is_authority, &self.signer) {
             (true, _) => self.certificate.issuer().to_string(),
             (false, Some(signer)) => named(signer),
-            (false, None) => format!("{}, which is not in {TRUSTED}", self.certificate.issuer()),
+            (false, None) => format!("{}, which is not in {CA_FILE}", self.certificate.issuer()),
         };
         let lines = [
             ("directory", self.directory.display().to_string()),
@@ -359,15 +353,17 @@ fn problem(held: &Held, now: OffsetDateTime) -> Option<String> {
         return Some(what.clone());
     }
     if held.signer().is_none() {
-        return Some(format!("{CERTIFICATE} is not signed by a CA in {TRUSTED}"));
+        return Some(format!("{CERTIFICATE_FILE} is not signed by a CA in {CA_FILE}"));
     }
     match certificate.roles() {
-        [] => return Some(format!("{CERTIFICATE} says no role")),
+        [] => return Some(format!("{CERTIFICATE_FILE} says no role")),
         [role] if !certificate.is_for(Usage::of(*role)) => {
-            return Some(format!("{CERTIFICATE} is not for what a {role} does (its extended key usage)"));
+            return Some(format!(
+                "{CERTIFICATE_FILE} is not for what a {role} does (its extended key usage)"
+            ));
         }
         [_] => {}
-        _ => return Some(format!("{CERTIFICATE} says several roles")),
+        _ => return Some(format!("{CERTIFICATE_FILE} says several roles")),
     }
     wrong_time(certificate, now)
 }

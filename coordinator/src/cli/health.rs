@@ -5,23 +5,28 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use clap::Args as ClapArgs;
+use clap::builder::Resettable;
+use clap::{Arg, Args as ClapArgs};
 use millefeuille_proto::v1;
 use millefeuille_worker::process::{self, exit};
 
 use super::client::{ClusterArgs, request};
-use super::given::Given;
 use super::{Failed, Result, print, runtime};
 use crate::ops::ask::ask;
 
 /// Say whether a coordinator or a worker is alive, or ready
 #[derive(Clone, Debug, ClapArgs)]
-#[command(after_help = EXAMPLES, mut_arg("cluster", |cluster| cluster.required(false).required_unless_present("ops")))]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("cluster", |cluster| of_a_cluster(cluster).required(false).required_unless_present("ops")),
+    mut_arg("tls", of_a_cluster),
+    mut_arg("connect_timeout", of_a_cluster),
+)]
 pub(super) struct Args {
     #[command(flatten)]
     cluster: Option<ClusterArgs>,
     /// The ops port to ask instead, of a coordinator or of a worker
-    #[arg(long, value_name = "HOST:PORT", value_parser = process::address)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = process::address, conflicts_with_all = ["cluster", "tls", "connect_timeout"])]
     ops: Option<String>,
     /// Fail unless a worker is there too; with --ops, unless it is ready
     #[arg(long)]
@@ -40,11 +45,15 @@ Exit codes:
 /// How long an ops port may take to answer, connecting included. A liveness probe that says no takes half a second.
 const OPS_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn run(args: Args, given: &Given) -> Result {
-    // A variable that names the cluster is there for other commands, too.
-    if let (Some(_), Some(flag)) = (&args.ops, given.typed("cluster")) {
-        return Err(Failed::new(exit::USAGE, format!("--ops with {flag}: leave out one of them")));
-    }
+/// An argument that says how to reach a cluster. Its variable is there for other commands, too: beside `--ops` it means
+/// nothing, whatever it holds, and only clap's command can keep clap from reading it.
+fn of_a_cluster(argument: Arg) -> Arg {
+    let is_ops = |typed: &str| typed == "--ops" || typed.starts_with("--ops=");
+    let beside_ops = std::env::args_os().any(|typed| typed.to_str().is_some_and(is_ops));
+    if beside_ops { argument.env(Resettable::Reset) } else { argument }
+}
+
+pub(super) fn run(args: Args) -> Result {
     match (args.ops, args.cluster) {
         (Some(address), _) => runtime()?.block_on(of_ops_port(&address, args.ready)),
         (None, Some(cluster)) => runtime()?.block_on(of_cluster(cluster, args.ready)),
@@ -53,16 +62,38 @@ pub(super) fn run(args: Args, given: &Given) -> Result {
 }
 
 async fn of_ops_port(address: &str, ready: bool) -> Result {
-    let (path, otherwise) =
-        if ready { ("/readyz", exit::TOO_FEW_WORKERS) } else { ("/livez", exit::NOT_ALLOWED) };
-    match ask(address, path, OPS_TIMEOUT).await {
-        Ok((StatusCode::OK, line)) => {
+    let path = if ready { READY } else { LIVE };
+    let why = match verdict(address, path).await? {
+        Verdict::Yes(line) => {
             print(&format!("{line}\n"));
-            Ok(())
+            return Ok(());
         }
-        Ok((StatusCode::SERVICE_UNAVAILABLE, line)) => {
-            Err(Failed::new(otherwise, format!("{address}: {line}")))
-        }
+        Verdict::No(why) => why,
+    };
+    let failed = |code, why: String| Err(Failed::new(code, format!("{address}: {why}")));
+    if !ready {
+        return failed(exit::NOT_ALLOWED, why);
+    }
+    // Whoever is stuck is not ready either, and that it is not alive is worse.
+    match verdict(address, LIVE).await? {
+        Verdict::Yes(_) => failed(exit::TOO_FEW_WORKERS, why),
+        Verdict::No(why) => failed(exit::NOT_ALLOWED, why),
+    }
+}
+
+const LIVE: &str = "/livez";
+const READY: &str = "/readyz";
+
+/// What an ops port says, with its line.
+enum Verdict {
+    Yes(String),
+    No(String),
+}
+
+async fn verdict(address: &str, path: &str) -> Result<Verdict> {
+    match ask(address, path, OPS_TIMEOUT).await {
+        Ok((StatusCode::OK, line)) => Ok(Verdict::Yes(line)),
+        Ok((StatusCode::SERVICE_UNAVAILABLE, line)) => Ok(Verdict::No(line)),
         Ok((status, _)) => Err(Failed::new(
             exit::NOT_ALLOWED,
             format!(

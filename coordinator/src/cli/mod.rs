@@ -192,7 +192,7 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Verify(args) => verify::run(args),
-        Command::Health(args) => health::run(args, given),
+        Command::Health(args) => health::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),

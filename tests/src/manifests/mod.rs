@@ -23,6 +23,7 @@ use std::process::Command;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::ci;
 use crate::home::project;
 
 /// Documents that are applied together.
@@ -100,10 +101,8 @@ pub fn can_render() -> bool {
     let major =
         kustomize.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
     let found = major.is_some_and(|major| major >= 5);
-    let needed = format!("kubectl with kustomize 5 is needed to render the manifests (here: {kustomize})");
-    assert!(found || std::env::var("CI").as_deref() != Ok("true"), "{needed}");
     if !found {
-        eprintln!("skipped: {needed}");
+        ci::skip(&format!("kubectl with kustomize 5 is needed to render the manifests (here: {kustomize})"));
     }
     found
 }
