@@ -33,7 +33,10 @@ provide() {
 }
 
 make_slim() {
-    have debootstrap || scripts/install.sh debootstrap || return
+    if ! have debootstrap; then
+        in_ci || { say "debootstrap is not installed, which makes it (a package of that name)" && return 1; }
+        scripts/install.sh debootstrap || return
+    fi
     as_root debootstrap --variant=minbase "$SUITE" "$work/slim" || return
     # As the public image has it: packages that were installed are not kept.
     echo 'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };' |

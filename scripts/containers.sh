@@ -28,11 +28,12 @@ prepare() {
     echo "$1"
 }
 
+# Another run may sweep at the same time: what is gone already is no fault.
 sweep() {
-    docker ps --all --format '{{.Names}}' | abandoned | xargs -r docker rm --force --volumes
-    docker volume ls --format '{{.Name}}' | abandoned | xargs -r docker volume rm --force
-    docker network ls --format '{{.Name}}' | abandoned | xargs -r docker network rm
-    docker image ls --format '{{.Repository}}:{{.Tag}}' | abandoned | xargs -r docker image rm
+    docker ps --all --format '{{.Names}}' | abandoned | xargs -r docker rm --force --volumes || true
+    docker volume ls --format '{{.Name}}' | abandoned | xargs -r docker volume rm --force || true
+    docker network ls --format '{{.Name}}' | abandoned | xargs -r docker network rm || true
+    docker image ls --format '{{.Repository}}:{{.Tag}}' | abandoned | xargs -r docker image rm || true
 }
 
 # Of these names, those of processes that are gone.

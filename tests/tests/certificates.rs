@@ -220,17 +220,15 @@ fn a_directory_of_the_ca_that_is_open_is_closed() {
 }
 
 #[test]
-fn a_directory_of_the_ca_that_is_open_and_cannot_be_closed_is_refused() {
+fn a_directory_of_the_ca_that_is_open_and_cannot_be_closed_is_warned_about() {
     let home = Home::new();
     fs::create_dir(home.path("tls")).unwrap();
-    // Not even root changes a mode there.
+    // Not even root changes a mode there, or writes.
     std::os::unix::fs::symlink("/proc/sys", home.path("tls/ca")).unwrap();
 
-    let error = home.coordinator("certs init tls").fails(3);
+    let ended = home.coordinator("certs init tls").run().with_code(3);
 
-    assert!(error.starts_with("tls/ca: is open to others, and cannot be closed: "), "{error}");
-    assert!(error.contains("(chmod 700 tls/ca as its owner"), "{error}");
-    assert!(!home.path("tls/worker").exists());
+    assert!(ended.stderr.contains("warning: tls/ca: is open to others, and cannot be closed"), "{ended}");
 }
 
 #[test]

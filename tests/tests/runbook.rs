@@ -39,7 +39,7 @@ const DOCKER: &str = r#"
 docker=$(PATH=${PATH#*:} command -v docker)
 [ "${1-}" = compose ] || exec "$docker" "$@"
 shift
-case $1 in exec | run) set -- "$1" -T "${@:2}" ;; esac
+case " $* " in *" -T "*) ;; *) case $1 in exec | run) set -- "$1" -T "${@:2}" ;; esac ;; esac
 if "$docker" compose version >/dev/null 2>&1; then exec "$docker" compose "$@"; fi
 exec docker-compose "$@"
 "#;
@@ -94,7 +94,7 @@ fn what_the_runbook_says_of_kubernetes_is_understood() {
 
 /// Everything in the overlays that the runbook speaks of, as `kind/name` in small letters.
 fn objects() -> Vec<String> {
-    let overlays = ["overlays/local", "overlays/monitoring", "overlays/jobset", "train"];
+    let overlays = ["overlays/local", "overlays/monitoring", "overlays/jobset", "overlays/production/train"];
     let documents = overlays.iter().flat_map(|overlay| Manifests::render(&[overlay]).documents);
     let object = |document: serde_json::Value| {
         let kind = document["kind"].as_str().unwrap_or_default().to_lowercase();

@@ -50,15 +50,16 @@ impl Claim {
         Self::of(path)
     }
 
-    /// The same, of a directory that nobody else may enter: one that is open to others is closed.
+    /// The same, of a directory that nobody else may enter: one that is open to others is closed, if it can be. A volume
+    /// that only this process mounts may well be open, and somebody else's.
     ///
     /// # Errors
-    /// As [`Claim::take`], or if it cannot be closed, as it is somebody else's.
+    /// As [`Claim::take`].
     pub fn take_private(path: &Path) -> Result<Self, CertsError> {
         input::check_directory(path).map_err(CertsError::Unwritable)?;
         match path.metadata() {
             Ok(there) if there.mode() & !PRIVATE & 0o777 == 0 => {}
-            Ok(_) => close(path)?,
+            Ok(_) => _ = fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)),
             Err(_) => make(files::parent(path), PUBLIC)
                 .and_then(|()| make(path, PRIVATE))
                 .map_err(|error| unwritable(path, "cannot be made", &error))?,
@@ -139,15 +140,6 @@ impl Claim {
 /// it right now.
 fn make(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
-}
-
-fn close(path: &Path) -> Result<(), CertsError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)).map_err(|error| {
-        let name = path.display();
-        CertsError::Unwritable(format!(
-            "{name}: is open to others, and cannot be closed: {error} (chmod 700 {name} as its owner, or name another directory)"
-        ))
-    })
 }
 
 /// Makes a TLS directory of a certificate, and of the CAs to trust.

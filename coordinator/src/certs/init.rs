@@ -49,6 +49,13 @@ pub const CA: &str = "ca";
 pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(Told)) -> Result<(), CertsError> {
     let ca = path.join(CA);
     let claim = Claim::take_private(&ca)?;
+    if directory::is_open_to_others(&ca) {
+        let name = ca.display();
+        tell(Told::Warning(format!(
+            "{name}: is open to others, and cannot be closed; whoever can write there can replace the CA (chmod 700 {name} as \
+             its owner)"
+        )));
+    }
     let authority = authority(&claim, &ca, asked, tell)?;
     check_validity(&ca, &authority, asked.now)?;
     look_after(&ca, &authority, asked.now, tell);

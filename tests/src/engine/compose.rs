@@ -49,6 +49,11 @@ impl<'e> Compose<'e> {
             .env("MILLEFEUILLE_OPS_PORT", "0")
     }
 
+    /// Does something that takes as long as containers take to come and go.
+    pub fn does(&self, arguments: &str) -> Ended {
+        self.call(arguments).run_within(PATIENCE_TO_BUILD).with_code(0)
+    }
+
     /// `up` with as many workers, in the background; comes back when all have been started.
     pub fn up(&self, workers: usize) -> Ended {
         self.call(&format!("up --detach --scale worker={workers}")).run_within(PATIENCE_TO_BUILD).with_code(0)
