@@ -705,3 +705,14 @@ fn what_is_wrong_with_certificates_is_shown() {
     let shown = home.coordinator("certs show tls").succeeds().stdout;
     assert!(shown.contains("state        good; less than a third of its time is left\n"), "{shown}");
 }
+
+#[test]
+fn a_directory_without_its_certificate_is_not_called_good() {
+    let home = initialised();
+    fs::remove_file(home.path("tls/worker/tls.crt")).unwrap();
+
+    for shown in ["tls/worker", "tls"] {
+        let error = home.coordinator(&format!("certs show {shown}")).fails(4);
+        assert!(error.contains("tls/worker/tls.crt: is not there (make it anew"), "{error}");
+    }
+}

@@ -346,9 +346,22 @@ fn a_renewed_certificate_is_used_and_nobody_is_dropped() {
     let log = busy.log();
     home.write("certs/coordinator/tls.crt", "nonsense");
     busy.cluster.serve.says_after(log, "the new certificate is not used: certs/coordinator/tls.crt");
+    fs::remove_file(home.path("certs/coordinator/tls.crt")).expect("it is there");
+    let log = busy.log();
+    assert!(
+        home.command("mkfifo".as_ref())
+            .arg("certs/coordinator/tls.crt")
+            .status()
+            .expect("mkfifo runs")
+            .success()
+    );
+    busy.cluster
+        .serve
+        .says_after(log, "the new certificate is not used: certs/coordinator/tls.crt: not a file");
     home.coordinator(&format!("jobs --cluster {} --tls certs/operator", busy.address())).succeeds();
     busy.is_undisturbed();
 
+    fs::remove_file(home.path("certs/coordinator/tls.crt")).expect("it is there");
     // A worker that has to connect again shows its own new certificate.
     home.coordinator("certs issue coordinator certs/coordinator --ca certs/ca --names localhost").succeeds();
     home.coordinator("certs issue worker certs/worker --ca certs/ca").succeeds();
@@ -377,7 +390,11 @@ fn an_unusable_directory_is_one_line() {
     home.write("nokey/tls.key", "nothing");
     mixed("nocert", "worker");
     home.write("nocert/tls.crt", "nothing");
+    mixed("pipe", "worker");
+    fs::remove_file(home.path("pipe/ca.crt")).expect("it was made");
+    assert!(home.command("mkfifo".as_ref()).arg("pipe/ca.crt").status().expect("mkfifo runs").success());
     for (directory, problem) in [
+        ("pipe", "pipe/ca.crt: not a file"),
         ("absent", "absent/ca.crt: No such file or directory"),
         ("empty", "empty/ca.crt: No such file or directory"),
         ("mixed", "mixed: tls.crt and tls.key cannot be used"),
@@ -393,6 +410,8 @@ fn an_unusable_directory_is_one_line() {
             assert!(line.contains(problem), "{directory}: {line}");
         }
     }
+    let line = home.coordinator("train --epochs 1 --tls certs/operator").fails(2);
+    assert!(line.contains("--tls without --cluster"), "{line}");
     let line = home.coordinator("serve --listen 0.0.0.0:0").fails(4);
     assert!(
         line.contains("name a certificate's directory with --tls (coordinator certs init makes one)"),

@@ -151,11 +151,14 @@ pub(super) fn run(args: Args) -> Result {
 fn make_all(args: InitArgs, now: OffsetDateTime) -> Result {
     let InitArgs { directory, names, days, ca_days, renew } = args;
     let asked = Asked { names: names.names, days: days.days, ca_days, renew, now };
-    init(&directory, &asked, &mut |told| match told {
-        Told::Done(name, what) => print(&format!("{name:WIDTH$}{what}\n")),
+    // Told when all is made: a reader of the lines who goes away must not leave half of it undone.
+    let mut done = String::new();
+    let made = init(&directory, &asked, &mut |told| match told {
+        Told::Done(name, what) => done.push_str(&format!("{name:WIDTH$}{what}\n")),
         Told::Warning(what) => process::say(&format!("warning: {what}")),
-    })?;
-    Ok(())
+    });
+    print(&done);
+    Ok(made?)
 }
 
 /// The columns of what stands before a line's content.
@@ -224,6 +227,13 @@ fn look_here(path: &Path, now: OffsetDateTime) -> Result<Vec<Seen>> {
         Found::Damaged(what) => {
             let message =
                 format!("{}: {what} (make it anew with coordinator certs init or issue)", path.display());
+            Err(Failed::new(exit::NOT_ALLOWED, message))
+        }
+        Found::Nothing if path.join(KEY_FILE).exists() => {
+            let message = format!(
+                "{}: is not there (make it anew with coordinator certs init or issue)",
+                path.join(CERTIFICATE_FILE).display()
+            );
             Err(Failed::new(exit::NOT_ALLOWED, message))
         }
         Found::Nothing => {

@@ -139,7 +139,9 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     let ops_server = ops_server
         .map_err(|error| Failed::new(exit::UNEXPECTED, format!("cannot serve the ops port: {error}")))?;
     let tls = if args.tls.is_some() { " --tls DIR" } else { "" };
-    info!("listening on {address}; workers join with: worker --coordinator {address}{tls}");
+    let joined =
+        if address.ip().is_unspecified() { format!("HOST:{}", address.port()) } else { address.to_string() };
+    info!("listening on {address}; workers join with: worker --coordinator {joined}{tls}");
     if let Some((client_key, job_toml)) = job {
         let (reply, answer) = tokio::sync::oneshot::channel();
         handle.send(Input::Submit { job_toml, client_key, reply }).await;

@@ -181,6 +181,10 @@ pub(super) fn run(args: Args, given: &Given) -> Result {
             check_flags_of_a_cluster(given)?;
             on_cluster(&args, cluster, &job)
         }
+        None if given.typed("tls").is_some() => {
+            let message = "--tls without --cluster: says how to ask a cluster; name its coordinator with --cluster, too";
+            Err(Failed::new(exit::USAGE, message))
+        }
         None => alone(&args, job),
     }
 }

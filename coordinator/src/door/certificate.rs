@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, Identity, KEY_FILE, Role, date};
+use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, Identity, KEY_FILE, Role, date, read_file};
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -65,12 +65,19 @@ impl Certificate {
         loop {
             self.warn_of_the_end(&mut warned);
             tokio::time::sleep(LOOK_EVERY).await;
-            let digest = digest(&self.directory);
-            if digest == Some(self.loaded().digest) {
+            // Elsewhere: a file system that hangs must not hold the cluster up.
+            let looking = Arc::clone(&self);
+            let looked = tokio::task::spawn_blocking(move || {
+                let digest = digest(&looking.directory);
+                let changed = digest != Some(looking.loaded().digest);
+                (digest, changed.then(|| Loaded::read(&looking.directory)))
+            });
+            let Ok((digest, read)) = looked.await else { continue };
+            let Some(read) = read else {
                 last_trouble = None;
                 continue;
-            }
-            match Loaded::read(&self.directory) {
+            };
+            match read {
                 Ok(loaded) => {
                     tracing::info!("the certificate was renewed: valid until {}", date(loaded.not_after));
                     *self.now.write().unwrap_or_else(PoisonError::into_inner) = loaded;
@@ -131,7 +138,7 @@ impl Loaded {
 fn digest(directory: &Path) -> Option<[u8; 32]> {
     let mut sha = Sha256::new();
     for name in [CA_FILE, CERTIFICATE_FILE, KEY_FILE] {
-        let bytes = std::fs::read(directory.join(name)).ok()?;
+        let bytes = read_file(&directory.join(name)).ok()?;
         sha.update((bytes.len() as u64).to_le_bytes());
         sha.update(bytes);
     }

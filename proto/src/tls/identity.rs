@@ -58,7 +58,7 @@ impl Identity {
                 file(CERTIFICATE_FILE).display()
             )
         })?;
-        let key = PrivateKeyDer::from_pem_slice(&read(&file(KEY_FILE))?)
+        let key = PrivateKeyDer::from_pem_slice(&read_file(&file(KEY_FILE))?)
             .map_err(|_| format!("{}: no private key in it (expected PEM)", file(KEY_FILE).display()))?;
         Ok(Self { directory: directory.to_path_buf(), roots: Arc::new(roots), chain, key, validity })
     }
@@ -153,8 +153,11 @@ fn provider() -> Arc<CryptoProvider> {
 /// Certificates and keys have a few kilobytes.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// A file's bytes, if it is a regular one: a pipe would have its reader wait.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// The bytes of a certificate's or key's file, if it is a regular one: a pipe would have its reader wait.
+///
+/// # Errors
+/// One line that names the file, what is wrong with it, and what to do.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let read = || {
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::other("not a file"));
@@ -174,7 +177,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 
 /// The certificates in a file, of which there is at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = read(path)?;
+    let bytes = read_file(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let unusable = |error| format!("{}: not a certificate in PEM: {error}", path.display());
     let certificates = certificates.map_err(unusable)?;

@@ -15,7 +15,7 @@ mod role;
 mod words;
 
 pub use dial::{Dialer, asks_for_tls};
-pub use identity::{CA_FILE, CERTIFICATE_FILE, Identity, KEY_FILE};
+pub use identity::{CA_FILE, CERTIFICATE_FILE, Identity, KEY_FILE, read_file};
 pub use role::Role;
 pub use words::{certificate_trouble, date, refused_for};
 
