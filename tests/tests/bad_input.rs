@@ -675,3 +675,16 @@ fn files_that_cannot_be_predicted_are_named_and_the_others_predicted() {
     assert!(lines[bad.len() + 1].contains("not a regular file"), "{ended}");
     assert_eq!(ended.json().len(), millefeuille_tests::data::SMALL_TEST, "the good file's answers");
 }
+
+#[test]
+fn a_variable_that_is_set_to_nothing_says_nothing() {
+    let home = Home::new();
+    home.small_job();
+    let mut call = home.coordinator("train small.toml --workers 1 --run-dir run");
+    for variable in ["CLUSTER", "CLUSTER_TLS", "EPOCHS", "WORKERS", "SHUFFLE"] {
+        call = call.env(&format!("MILLEFEUILLE_{variable}"), "");
+    }
+    call.succeeds();
+    let error = home.coordinator("train small.toml").env("MILLEFEUILLE_EPOCHS", "0").fails(2);
+    assert!(error.contains("MILLEFEUILLE_EPOCHS=0"), "{error}");
+}

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgMatches, Command, Error, Parser};
+use clap::{Arg, ArgMatches, Command, Error, Parser};
 
 use crate::process::{self, exit};
 
@@ -16,11 +16,21 @@ use crate::process::{self, exit};
 /// What the process is to exit with. Everything has been said then: what is wrong, or the help that was asked for.
 pub fn parse<T: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<(T, ArgMatches), ExitCode> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let mut command = T::command();
+    let mut command = without_empty_variables(T::command());
     let parsed = command
         .try_get_matches_from_mut(&arguments)
         .and_then(|matches| Ok((T::from_arg_matches(&matches)?, matches)));
     parsed.map_err(|error| answer(&command, &arguments, &error))
+}
+
+/// A variable that is set to nothing says nothing, as those do that compose and Kubernetes hand on.
+fn without_empty_variables(command: Command) -> Command {
+    let says_nothing = |argument: &Arg| {
+        let value = argument.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    let minded = |argument: Arg| if says_nothing(&argument) { argument.env(None::<&str>) } else { argument };
+    command.mut_args(minded).mut_subcommands(without_empty_variables)
 }
 
 fn answer(command: &Command, arguments: &[OsString], error: &Error) -> ExitCode {
