@@ -125,7 +125,7 @@ fn training_that_diverges_is_nobodys_fault() {
         let mut good = cluster.joined_by_many(workers, "--slots 1");
         let name = format!("of-{workers}");
 
-        let train = cluster.coordinator(&format!("train small.toml --learning-rate 1e37 --name {name}"));
+        let train = cluster.coordinator(&format!("train small.toml --learning-rate 3e38 --name {name}"));
         let error = train.run().error(6);
 
         assert!(error.contains("diverged"), "{error}");
