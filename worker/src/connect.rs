@@ -133,11 +133,7 @@ fn reason(status: &Status) -> String {
     if tls::asks_for_tls(status) {
         return "it asks for TLS: name the directory of a certificate with --tls".into();
     }
-    match std::error::Error::source(status) {
-        Some(cause) => process::root_cause(cause),
-        None if status.message().is_empty() => status.code().to_string(),
-        None => status.message().to_string(),
-    }
+    process::reason(status)
 }
 
 /// A spell without a coordinator.

@@ -1,6 +1,6 @@
 //! From when until when a certificate is good.
 
-use time::format_description::well_known::Rfc3339;
+use millefeuille_proto::tls::date;
 use time::{Duration, OffsetDateTime};
 
 /// A new certificate is good since this long ago: clocks differ.
@@ -57,10 +57,9 @@ pub fn whole_seconds(moment: OffsetDateTime) -> OffsetDateTime {
     moment.replace_nanosecond(0).unwrap_or(moment)
 }
 
-/// A moment, for people and for programs.
+/// A moment, for people and for programs, as the log has it too.
 pub fn shown(moment: OffsetDateTime) -> String {
-    // Fails only for years that a certificate cannot say.
-    moment.format(&Rfc3339).unwrap_or_else(|_| moment.to_string())
+    date(moment.unix_timestamp())
 }
 
 #[cfg(test)]

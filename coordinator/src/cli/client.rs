@@ -97,10 +97,7 @@ async fn attempt(dialer: &Dialer, endpoint: &Endpoint) -> Result<Client, Fault> 
             Err(Fault::Refused(Failed::new(exit::NOT_ALLOWED, message)))
         }
         Err(status) if status.code() == Code::PermissionDenied => Err(Fault::Refused(status.into())),
-        Err(status) => Err(Fault::Absent(match std::error::Error::source(&status) {
-            Some(cause) => process::root_cause(cause),
-            None => status.message().to_string(),
-        })),
+        Err(status) => Err(Fault::Absent(process::reason(&status))),
     }
 }
 

@@ -94,9 +94,7 @@ impl Certificate {
             }
         }
     }
-}
 
-impl Certificate {
     /// Says once a day that it ends soon, or has ended.
     fn warn_of_the_end(&self, warned: &mut Option<Instant>) {
         let (until, left) = (date(self.not_after()), self.not_after() - now());
