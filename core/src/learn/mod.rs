@@ -5,6 +5,7 @@
 //! - [`gemm`] is the only caller of matrix products, one shard at a time, on one BLAS thread.
 //! - [`elementwise`] has every loop over single numbers, with functions of its own instead of the C
 //!   library's.
+//! - [`subnormals`] has both of them compute without subnormal numbers.
 //! - [`model`] knows the layers and where their parameters lie.
 //! - [`piece`] puts them together: forward, loss, backward for one shard's part of a step.
 //! - [`tree`] says in which order pieces are added, [`optimizer`] what is done with the sum.
@@ -21,4 +22,5 @@ pub mod model;
 pub mod optimizer;
 pub mod piece;
 pub mod spec;
+pub mod subnormals;
 pub mod tree;
