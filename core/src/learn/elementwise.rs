@@ -176,6 +176,13 @@ for_every_level! {
         }
     }
 
+    /// `out ← left + right`.
+    pub fn sum(left: &[f32], right: &[f32], out: &mut [f32]) {
+        for ((out, left), right) in out.iter_mut().zip(left).zip(right) {
+            *out = left + right;
+        }
+    }
+
     /// `product ← product · factor`.
     pub fn multiply_assign(product: &mut [f32], factor: &[f32]) {
         for (product, factor) in product.iter_mut().zip(factor) {
@@ -428,7 +435,7 @@ mod tests {
     fn all(level: Level, a: &[f32], b: &[f32], c: &[f32]) -> Vec<u32> {
         let words: Vec<u32> = a.iter().map(|x| x.to_bits().wrapping_mul(2_654_435_761)).collect();
         let bytes: Vec<u8> = words.iter().map(|word| *word as u8).collect();
-        let mut results = vec![a.to_vec(); 11];
+        let mut results = vec![a.to_vec(); 12];
         add_bias::at(level, &mut results[0], &b[..37]);
         add_bias_sigmoid::at(level, &mut results[1], &b[..37]);
         sigmoid_backward::at(level, &mut results[2], b);
@@ -440,6 +447,7 @@ mod tests {
         multiply::at(level, b, c, &mut results[8]);
         descend::at(level, b, c, 500.0, 0.1, &mut results[9]);
         add_and_descend::at(level, b, c, a, 500.0, 0.1, &mut results[10]);
+        sum::at(level, b, c, &mut results[11]);
         results.iter().flat_map(|result| bits(result)).collect()
     }
 
@@ -466,24 +474,25 @@ mod tests {
 
     #[test]
     fn loops_flush_subnormal_operands_and_results_as_the_mode_is_modelled() {
-        let [sum, product]: [fn(f64, f64) -> f64; 2] = [|a, b| a + b, |a, b| a * b];
+        let [plus, times]: [fn(f64, f64) -> f64; 2] = [|a, b| a + b, |a, b| a * b];
         let (a, b) = (tiny(1), tiny(2));
         let large: Vec<f32> = matrix(3).iter().map(|x| x / 64.0).collect();
         let wanted = |operation, a: &[f32], b: &[f32]| -> Vec<f32> {
             a.iter().zip(b).map(|(a, b)| modelled(operation, *a, *b)).collect()
         };
-        let (sums, products) = (wanted(sum, &a, &b), wanted(product, &a, &large));
+        let (sums, products) = (wanted(plus, &a, &b), wanted(times, &a, &large));
         let kept = |values: &[f32]| values.iter().filter(|value| **value != 0.0).count();
         assert!(
             [kept(&sums), kept(&products)].iter().all(|kept| (20..387).contains(kept)),
             "both kinds occur"
         );
         for level in Level::available() {
-            let (mut added, mut multiplied, mut apart) = (a.clone(), a.clone(), a.clone());
+            let [mut added, mut multiplied, mut apart, mut summed] = [(); 4].map(|()| a.clone());
             add_assign::at(level, &mut added, &b);
             multiply_assign::at(level, &mut multiplied, &large);
             multiply::at(level, &a, &large, &mut apart);
-            assert!(bits(&added) == bits(&sums), "{level:?}");
+            sum::at(level, &a, &b, &mut summed);
+            assert!(bits(&added) == bits(&sums) && bits(&summed) == bits(&sums), "{level:?}");
             assert!(bits(&multiplied) == bits(&products) && bits(&apart) == bits(&products), "{level:?}");
         }
     }

@@ -8,7 +8,7 @@
 //! - [`subnormals`] has both of them compute without subnormal numbers.
 //! - [`model`] knows the layers and where their parameters lie.
 //! - [`piece`] puts them together: forward, loss, backward for one shard's part of a step.
-//! - [`tree`] says in which order pieces are added, [`optimizer`] what is done with the sum.
+//! - [`tree`] says in which order pieces are added, [`sum`] adds them, [`optimizer`] says what is done with the sum.
 //! - [`spec`] is what a worker must know of a job for all this.
 //!
 //! A new activation is an arm in [`piece`] and a pair of loops in [`elementwise`]; a new loss an arm beside a
@@ -23,4 +23,5 @@ pub mod optimizer;
 pub mod piece;
 pub mod spec;
 pub mod subnormals;
+pub mod sum;
 pub mod tree;

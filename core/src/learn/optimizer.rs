@@ -27,9 +27,9 @@ impl OptimizerState {
 
     /// One step: `out` becomes the parameters after it.
     ///
-    /// `gradient_sum` is the sum of the gradients of `count` samples, at least one. All slices have a model's
-    /// length.
-    pub fn step(&mut self, parameters: &[f32], gradient_sum: &[f32], count: u64, out: &mut [f32]) {
+    /// `gradient_sum` is the sum of the gradients of `count` samples, at least one. All slices are of equal length: a
+    /// model's, or the same part of it.
+    pub fn step(&self, parameters: &[f32], gradient_sum: &[f32], count: u64, out: &mut [f32]) {
         check(out, count, &[parameters, gradient_sum]);
         match *self {
             Self::Sgd { learning_rate } => {
@@ -40,7 +40,7 @@ impl OptimizerState {
 
     /// [`step`](Self::step) with the sum `left + right`, in one pass over memory and with the same bits.
     pub fn step_of_halves(
-        &mut self,
+        &self,
         parameters: &[f32],
         [left, right]: [&[f32]; 2],
         count: u64,
@@ -71,7 +71,7 @@ mod tests {
             spread.map(|bits| f32::from_bits(bits & 0xbfff_ffff)).collect()
         };
         let (parameters, left, right) = (numbers(1), numbers(2), numbers(3));
-        let mut state = OptimizerState::new(&Optimizer::Sgd { learning_rate: 0.1 }, parameters.len());
+        let state = OptimizerState::new(&Optimizer::Sgd { learning_rate: 0.1 }, parameters.len());
 
         let mut sum = left.clone();
         elementwise::add_assign(&mut sum, &right);
