@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use millefeuille_core::job::BlasKernel;
+use millefeuille_proto::shared::Guest;
 
 use crate::condition::Watched;
 use crate::ops::{self, Listen};
@@ -48,6 +50,9 @@ pub struct Args {
     /// The token of a cluster that asks for one
     #[arg(long, hide = true, env = "MILLEFEUILLE_TOKEN", default_value = "", hide_env_values = true)]
     pub token: String,
+    /// The memory that it shares with the coordinator that has started it
+    #[arg(long, hide = true, env = "MILLEFEUILLE_SHARED_MEMORY")]
+    pub shared_memory: Option<String>,
     /// Ends when standard input is closed
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
@@ -102,6 +107,7 @@ fn work(args: Args) -> ExitCode {
         join_timeout: args.join_timeout,
         cache_bytes: args.cache_bytes,
         drain_timeout: args.drain_timeout,
+        shared_memory: args.shared_memory.as_deref().and_then(Guest::of).map(Arc::new),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

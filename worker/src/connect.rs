@@ -119,6 +119,7 @@ fn hello(config: &Config) -> v1::Hello {
         token: config.token.clone(),
         cache_bytes: config.cache_bytes,
         started_for: process::started_for(),
+        shared_memory: config.shared_memory.as_ref().map_or(0, |guest| guest.id()),
     }
 }
 

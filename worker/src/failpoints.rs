@@ -15,6 +15,7 @@
 //! | `worker-flip-bit` | a gradient of one piece is computed | one bit of it flips |
 //! | `worker-nan` | a gradient of one piece is computed | it and its loss turn NaN |
 //! | `worker-slow` | within the time that a piece takes | nothing; meant for `sleep(milliseconds)` |
+//! | `instructions` | when the process starts (the coordinator too) | `return(N)`: loops use the N narrowest instruction sets only |
 //! | `worker-hang` | before a piece begins | nothing; meant for `pause`, which holds the slot for good |
 //!
 //! Death is an abort: nothing is sent, flushed or said any more, as with SIGKILL. A process counts for itself: a
@@ -23,6 +24,8 @@
 use std::time::Duration;
 
 use fail::fail_point;
+#[cfg(feature = "failpoints")]
+use millefeuille_core::learn::elementwise;
 
 pub(crate) const BEFORE_PIECE: &str = "worker-before-piece";
 pub(crate) const BEFORE_EVALUATION: &str = "worker-before-evaluation";
@@ -50,6 +53,9 @@ pub fn set_up() {
         let (name, actions) = point.split_once('=').unwrap_or((point, ""));
         fail::cfg(name, actions).unwrap_or_else(|error| panic!("FAILPOINTS: {point}: {error}"));
     }
+    fail_point!("instructions", |most| {
+        elementwise::narrow_to(most.and_then(|most| most.parse().ok()).unwrap_or(1));
+    });
 }
 
 /// Nothing: this build has no points.

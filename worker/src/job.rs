@@ -52,11 +52,13 @@ impl Job {
 
     fn order(&self, epoch: u32, shard: u32) -> Arc<Vec<u32>> {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(order) = orders.get(&shard).filter(|order| order.epoch == epoch) {
-            return Arc::clone(&order.samples);
+        let order = orders.entry(shard).or_insert_with(|| Order { epoch: u32::MAX, samples: Arc::default() });
+        if order.epoch != epoch {
+            // The room of the epoch before, unless a piece of it is still computed.
+            let mut samples = Arc::try_unwrap(std::mem::take(&mut order.samples)).unwrap_or_default();
+            self.plan.order_into(self.spec.seed, epoch, shard, self.spec.shuffle, &mut samples);
+            *order = Order { epoch, samples: Arc::new(samples) };
         }
-        let samples = Arc::new(self.plan.order(self.spec.seed, epoch, shard, self.spec.shuffle));
-        orders.insert(shard, Order { epoch, samples: Arc::clone(&samples) });
-        samples
+        Arc::clone(&order.samples)
     }
 }

@@ -25,7 +25,10 @@ pub mod usage;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use millefeuille_proto::shared::Guest;
 
 pub use condition::Condition;
 pub use connect::run;
@@ -49,6 +52,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// How long to finish what was asked for once it is told to stop.
     pub drain_timeout: Duration,
+    /// The memory that it shares with the coordinator that has started it.
+    pub shared_memory: Option<Arc<Guest>>,
 }
 
 /// Why a worker ends.

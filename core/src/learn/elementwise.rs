@@ -13,6 +13,8 @@
 //! A result that is not a number is always [`NOT_A_NUMBER`], the one that x86 arithmetic makes by itself:
 //! which of two operands' payloads survives an addition is up to the compiler, so there must be only one.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::subnormals::flushed;
 
 /// The one NaN that computations here return: the one that x86 makes of `0 · ∞`.
@@ -49,8 +51,18 @@ impl Level {
     }
 
     fn widest() -> Self {
-        Self::available().last().unwrap_or(Self::Baseline)
+        let most = MOST.load(Ordering::Relaxed);
+        Self::available().take(most).last().unwrap_or(Self::Baseline)
     }
+}
+
+/// How many of the available instruction sets may be used.
+static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// From now on this process uses the `most` narrowest instruction sets that its CPU has, at least one. That changes its speed and
+/// nothing else, which tests of whole processes show.
+pub fn narrow_to(most: usize) {
+    MOST.store(most.max(1), Ordering::Relaxed);
 }
 
 #[cfg(target_arch = "x86_64")]

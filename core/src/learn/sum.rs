@@ -286,6 +286,12 @@ pub fn sections(len: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
     (0..len.div_ceil(SECTION)).map(move |index| index * SECTION..len.min((index + 1) * SECTION))
 }
 
+/// The section of this number; none if the gradient has no more.
+pub fn section(len: usize, index: usize) -> Option<Range<usize>> {
+    let start = index.checked_mul(SECTION).filter(|start| *start < len)?;
+    Some(start..len.min(start + SECTION))
+}
+
 /// Loss and hits over some samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Figures {
@@ -494,6 +500,8 @@ mod tests {
     fn sections_cover_a_gradient_once() {
         let lens: Vec<_> = sections(2 * SECTION + 5).map(|section| section.len()).collect();
         assert_eq!(lens, [SECTION, SECTION, 5]);
+        let by_number: Vec<_> = (0..4).map_while(|index| section(2 * SECTION + 5, index)).collect();
+        assert_eq!(by_number, sections(2 * SECTION + 5).collect::<Vec<_>>());
         assert_eq!(sections(0).len(), 0);
     }
 }
