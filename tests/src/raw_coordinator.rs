@@ -221,7 +221,7 @@ fn work(step: u32, nodes: &[(u32, u32)], parameter_bytes: usize) -> v1::Work {
         parameter_tag: step.into(),
     };
     let nodes = nodes.iter().map(|&(first, end)| v1::Node { first, end }).collect();
-    v1::Work { id: Some(id.into()), nodes, parameter_bytes: parameter_bytes as u64 }
+    v1::Work { id: Some(id.into()), nodes, parameter_bytes: parameter_bytes as u64, parameter_slot: None }
 }
 
 fn spec() -> Spec {

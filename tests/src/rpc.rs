@@ -299,6 +299,7 @@ pub fn hello_like(worker: &v1::WorkerInfo) -> v1::Hello {
             version: worker.blas_version.clone(),
             fingerprint: worker.fingerprint.clone(),
         }),
+        shared_memory: 0,
         cpu: "test".into(),
         token: String::new(),
         cache_bytes: 1 << 30,

@@ -54,10 +54,13 @@ impl Job {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         let order = orders.entry(shard).or_insert_with(|| Order { epoch: u32::MAX, samples: Arc::default() });
         if order.epoch != epoch {
-            // The room of the epoch before, unless a piece of it is still computed.
-            let mut samples = Arc::try_unwrap(std::mem::take(&mut order.samples)).unwrap_or_default();
-            self.plan.order_into(self.spec.seed, epoch, shard, self.spec.shuffle, &mut samples);
-            *order = Order { epoch, samples: Arc::new(samples) };
+            // In the place of the epoch before, unless a piece of it is still computed.
+            if Arc::get_mut(&mut order.samples).is_none() {
+                order.samples = Arc::default();
+            }
+            let samples = Arc::get_mut(&mut order.samples).expect("nobody else has a new one");
+            self.plan.order_into(self.spec.seed, epoch, shard, self.spec.shuffle, samples);
+            order.epoch = epoch;
         }
         Arc::clone(&order.samples)
     }
