@@ -4,6 +4,7 @@
 //! sums and evaluations, with nothing sent and nothing saved. What a cluster needs beyond it is the price of
 //! being one. So a measurement is a ratio, and both sides of it are taken in one go, in turn: floor, one worker
 //! of two slots, two workers, four workers, and the next round ([`compare`]). Each is a process of its own.
+//! Before the floor its [`products`] alone, so that a slow floor is seen too.
 //!
 //! The floor's weights and figures must be the cluster's, bit for bit. That proves that both computed the same;
 //! where they differ, the program fails. A target that is missed is a line in the table and no failure.
@@ -21,6 +22,7 @@ mod floor;
 mod machine;
 mod memory;
 mod process;
+mod products;
 mod report;
 mod statistics;
 mod step;
@@ -55,6 +57,12 @@ enum Command {
         #[arg(long)]
         epochs: u32,
     },
+    /// The products of one fit, in this process; prints what they took as JSON
+    #[command(hide = true)]
+    Products {
+        #[arg(long)]
+        epochs: u32,
+    },
 }
 
 /// Where results of this name go.
@@ -68,9 +76,12 @@ fn main() -> anyhow::Result<()> {
         None => compare::run(&args.compare, &results("latest.json")),
         Some(Command::Step { repeats }) => step::run(repeats),
         Some(Command::Faults(args)) => faults::run(&args, &results("faults.json")),
-        Some(Command::Floor { epochs }) => {
-            println!("{}", serde_json::to_string(&floor::run(epochs)?)?);
-            Ok(())
-        }
+        Some(Command::Floor { epochs }) => print_json(&floor::run(epochs)?),
+        Some(Command::Products { epochs }) => print_json(&products::run(epochs)?),
     }
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(value)?);
+    Ok(())
 }
