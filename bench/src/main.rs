@@ -10,8 +10,8 @@
 //! where they differ, the program fails. A target that is missed is a line in the table and no failure.
 //!
 //! What comes out is a table, and `bench/latest.json` with every number behind it ([`report`]). [`step`] is a
-//! tool beside that: where the time of one step goes, on one core. [`faults`] is a benchmark of its own: what losing
-//! workers costs, and what being ready for it.
+//! tool beside that: where the time of one step goes, on one core. Two more are benchmarks of their own: [`faults`], what
+//! losing workers costs, and what being ready for it; [`peers`], how fast others are at the same.
 
 mod barrier;
 mod compare;
@@ -21,6 +21,7 @@ mod fit;
 mod floor;
 mod machine;
 mod memory;
+mod peers;
 mod process;
 mod products;
 mod report;
@@ -51,6 +52,8 @@ enum Command {
     },
     /// What losing workers costs, and what being ready for it costs
     Faults(faults::Args),
+    /// How fast others are at the same: Keras, PyTorch, DDP
+    Peers(peers::Args),
     /// One fit in this process; prints what came of it as JSON
     #[command(hide = true)]
     Floor {
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<()> {
         None => compare::run(&args.compare, &results("latest.json")),
         Some(Command::Step { repeats }) => step::run(repeats),
         Some(Command::Faults(args)) => faults::run(&args, &results("faults.json")),
+        Some(Command::Peers(args)) => peers::run(&args, &results("peers.json")),
         Some(Command::Floor { epochs }) => print_json(&floor::run(epochs)?),
         Some(Command::Products { epochs }) => print_json(&products::run(epochs)?),
     }
