@@ -35,7 +35,7 @@ skip() { say "skipped: $1 is not installed ($2)"; }
 # can't be made, nothing of it stays. Bash forgets about `set -e` in whatever is called with ||, so every step here has its own.
 python_environment() {
     cmp -s "$2" "$1/installed" && return 0
-    if ! have python3 || ! python3 -c "import venv, ensurepip" 2>/dev/null; then
+    if ! python_makes_environments; then
         in_ci || return 1
         scripts/install.sh python3 python3-venv || return 1
     fi
@@ -46,6 +46,8 @@ python_environment() {
     rm -rf "$1"
     return 1
 }
+
+python_makes_environments() { have python3 && python3 -c "import venv, ensurepip" 2>/dev/null; }
 
 fill_python_environment() {
     python3 -m venv "$1" || return 1

@@ -8,6 +8,7 @@ use millefeuille_tests::home::{Home, project};
 use millefeuille_tests::process::Ended;
 
 const REQUIREMENTS: &str = "tests/peers/requirements.txt";
+const BENCH_REQUIREMENTS: &str = "bench/peers/requirements.txt";
 const ENVIRONMENT: &str = "target/peers";
 
 /// A Python whose `venv` makes a `pip` that ends with `$PIP`, if `$VENV` lets it.
@@ -22,7 +23,9 @@ exit "${VENV:-0}"
 /// A home with the scripts and with tools that can be told to fail; nothing can be installed.
 fn home() -> Home {
     let home = Home::new();
-    for script in ["scripts/common.sh", "scripts/peers.sh", REQUIREMENTS] {
+    for script in
+        ["scripts/common.sh", "scripts/peers.sh", "scripts/bench-peers.sh", REQUIREMENTS, BENCH_REQUIREMENTS]
+    {
         let text = fs::read(project().join(script)).unwrap_or_else(|error| panic!("{script}: {error}"));
         executable(&home.write(script, text));
     }
@@ -37,10 +40,16 @@ fn executable(path: &Path) {
 }
 
 /// Runs `peers.sh`, with `CI` as it is said and one more variable.
-fn peers(home: &Home, ci: &str, (name, value): (&str, &str)) -> Ended {
+fn peers(home: &Home, ci: &str, variable: (&str, &str)) -> Ended {
+    script(home, "scripts/peers.sh", ci, variable)
+}
+
+fn script(home: &Home, script: &str, ci: &str, (name, value): (&str, &str)) -> Ended {
     let tools = home.path("tools");
     let path = format!("{}:/usr/bin:/bin", tools.display());
-    let call = home.call(&home.path("scripts/peers.sh"), "").env("PATH", &path).env("CI", ci);
+    let call = home.call(&home.path(script), "").env("PATH", &path).env("CI", ci);
+    let cache = home.path(".cache");
+    let call = call.env("XDG_CACHE_HOME", cache.to_str().expect("a path in UTF-8"));
     call.env("CARGO_HOME", tools.to_str().expect("a path in UTF-8")).env(name, value).run()
 }
 
@@ -76,4 +85,22 @@ fn what_was_installed_stays_until_something_else_is_asked_for() {
         assert!(!installed.exists(), "what was there is not what is asked for");
         home.write(REQUIREMENTS, format!("grpcio==2.0.0 # {ci}\n"));
     }
+}
+
+#[test]
+fn a_benchmark_without_its_peers_says_what_it_needs_and_leaves_nothing() {
+    let home = home();
+    let environment = home.path(".cache/millefeuille/peers");
+    for broken in [("MODULES", "1"), ("VENV", "1"), ("PIP", "1")] {
+        let error = script(&home, "scripts/bench-peers.sh", "", broken).error(1);
+        assert!(
+            error.starts_with("Keras and PyTorch are not installed: it needs Python"),
+            "{broken:?}: {error}"
+        );
+        assert!(!environment.exists(), "{broken:?}");
+    }
+    script(&home, "scripts/bench-peers.sh", "", ("PIP", "0")).with_code(0);
+    assert!(environment.join("bin/pip").exists(), "outside of the tree");
+    let kept = script(&home, "scripts/bench-peers.sh", "", ("PIP", "1")).with_code(0);
+    assert_eq!(kept.stderr, "", "it is there");
 }
