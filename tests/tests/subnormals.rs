@@ -24,7 +24,7 @@ fn library_that_flushes(home: &Home) -> PathBuf {
                   unsigned long f; __asm__ volatile(\"mrs %0, fpcr\" : \"=r\"(f));\n\
                   __asm__ volatile(\"msr fpcr, %0\" : : \"r\"(f | 1ul << 24)); }\n\
                 #endif\n";
-    std::fs::write(&source, text).unwrap();
+    std::fs::write(&source, text).expect("the home can be written");
     let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
     assert!(compiled.is_ok_and(|status| status.success()), "cc, which every build needs, makes a library");
     library
@@ -34,7 +34,7 @@ fn library_that_flushes(home: &Home) -> PathBuf {
 fn a_process_whose_threads_all_flush_has_the_same_weights() {
     let home = Home::new();
     let library = library_that_flushes(&home);
-    let preloaded = hash(&home, "preloaded", ("LD_PRELOAD", library.to_str().unwrap()));
+    let preloaded = hash(&home, "preloaded", ("LD_PRELOAD", library.to_str().expect("a path in UTF-8")));
     assert_eq!(preloaded, hash(&home, "plain", ("LD_PRELOAD", "")));
 }
 

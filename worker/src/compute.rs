@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use millefeuille_core::control::{Phase, WorkId};
 use millefeuille_core::data::shard::ShardSamples;
 use millefeuille_core::learn::piece::{self, Learner, PieceOutcome, Scratch};
-use millefeuille_core::learn::sum::{self, Figures, Input, Part, Room};
+use millefeuille_core::learn::sum::{self, Figures, Input, Part, Room, TERMS};
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::buffer::{Buffer, Pool};
 use prometheus_client::metrics::counter::Counter;
@@ -36,9 +36,6 @@ use tokio::sync::mpsc;
 
 use crate::failpoints;
 use crate::job::Job;
-
-/// Gradients that are added at once.
-const TERMS: usize = 8;
 
 /// Nodes of one unit of work, with all that their pieces need.
 pub(crate) struct Batch {
@@ -256,7 +253,8 @@ struct Term {
 impl OpenNode {
     fn new(batch: &Arc<Batch>, node: Node, target: Target) -> Self {
         let present = batch.job.present(batch.work, node);
-        let parts = sum::parts(node, &present, TERMS).into_iter().map(OpenPart::new).collect();
+        let most = sum::terms_at_once(batch.job.model.parameter_count());
+        let parts = sum::parts(node, &present, most).into_iter().map(OpenPart::new).collect();
         let unfinished = AtomicUsize::new(target.sections.len());
         Self {
             batch: Arc::clone(batch),

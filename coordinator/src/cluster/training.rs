@@ -13,7 +13,7 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizer::OptimizerState;
-use millefeuille_core::learn::sum::Figures;
+use millefeuille_core::learn::sum::{self, Figures};
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
 use millefeuille_proto::buffer::{Buffer, Pool};
 use millefeuille_proto::shared::{Borrower, Host, Lender};
@@ -28,9 +28,6 @@ use crate::runs::ledger::Ledger;
 use crate::runs::receipt::Participation;
 use crate::runs::{Checkpoint, Resumed};
 use crate::see::history::Row;
-
-/// Gradients that are added at once, at the end of a step, by all cores.
-const TERMS: usize = 16;
 
 /// The state of the running job.
 #[derive(Debug)]
@@ -369,11 +366,11 @@ impl Training {
     }
 }
 
-/// Joins two sums, and adds them up if they are many gradients: so many are kept until the last is there.
+/// Joins two sums, and adds them up if they are too many gradients to be kept until the last is there.
 fn join(left: &mut Sum, right: Sum, pool: &Pool) {
     left.join(right);
-    if left.terms().len() > TERMS {
-        let values = left.len();
+    let values = left.len();
+    if left.terms().len() > sum::terms_at_once(values) {
         left.settle(|| pool.take(values));
     }
 }

@@ -22,6 +22,16 @@ pub const SECTION: usize = 32 * 1024;
 /// Values that are added at once: a few blocks fit into a core's first cache.
 const BLOCK: usize = 2048;
 
+/// Gradients that are kept until they are added together, at most, and their bytes: small ones fit into a core's caches, and of
+/// large ones memory has no room for many.
+pub const TERMS: usize = 8;
+const TERMS_BYTES: usize = 64 << 20;
+
+/// How many gradients of so many values are kept until they are added together.
+pub fn terms_at_once(values: usize) -> usize {
+    (TERMS_BYTES / (values * size_of::<f32>()).max(1)).clamp(2, TERMS)
+}
+
 /// The order in which terms are added: a tree over them, written with each addition after what it adds.
 ///
 /// Terms are taken one after the other. `(0 + 1) + 2` is take, take, add, take, add.
@@ -494,6 +504,12 @@ mod tests {
             }
         }
         assert!(parts(Tree::new(4).root(), &BTreeSet::new(), 8).is_empty());
+    }
+
+    #[test]
+    fn few_large_gradients_are_kept_and_more_small_ones() {
+        let gibibyte = (1 << 30) / size_of::<f32>();
+        assert_eq!([0, 235_146, gibibyte].map(terms_at_once), [TERMS, TERMS, 2]);
     }
 
     #[test]
