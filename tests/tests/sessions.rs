@@ -79,6 +79,7 @@ fn result(id: v1::WorkId, gradient_bytes: u64) -> v1::WorkResult {
         samples: 1,
         sample_digests: vec![vec![0; 32].into()],
         gradient_bytes,
+        gradient_slot: None,
         busy_ns: 1,
     }
 }
@@ -136,7 +137,7 @@ fn other_bits_on_the_jobs_own_shapes_are_refused() {
     let mut busy = Busy::new(&home);
     let (guest, _, job) = busy.guest();
 
-    guest.send(Up::JobAccepted(v1::JobAccepted { job, fingerprint: "e".repeat(64) }));
+    guest.send(Up::JobAccepted(v1::JobAccepted { job, fingerprint: "e".repeat(64), shares_memory: false }));
 
     let refusal = guest.end().unwrap();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
@@ -209,7 +210,11 @@ fn garbage_ends_its_senders_session_and_disturbs_nobody() {
         ("something in the middle of a gradient", |guest, id, bytes| {
             guest.send(Up::Result(result(id, bytes)));
             guest.send_bulk(1000);
-            guest.send(Up::JobAccepted(v1::JobAccepted { job: id.job, fingerprint: String::new() }));
+            guest.send(Up::JobAccepted(v1::JobAccepted {
+                job: id.job,
+                fingerprint: String::new(),
+                shares_memory: false,
+            }));
         }),
         ("a node that the tree does not have", |guest, id, bytes| {
             let node = Some(v1::Node { first: 3, end: 6 });
