@@ -195,7 +195,7 @@ fn garbage_ends_its_senders_session_and_disturbs_nobody() {
     let bytes = (PARAMETERS * 4) as u64;
 
     type Garbage = fn(&RawWorker, v1::WorkId, u64);
-    let garbage: [(&str, Garbage); 8] = [
+    let garbage: [(&str, Garbage); 9] = [
         ("a chunk without header", |guest, _, _| guest.send_bulk(100)),
         ("a message of no kind", |guest, _, _| guest.send_nothing()),
         ("a result without a name", |guest, id, bytes| {
@@ -220,6 +220,9 @@ fn garbage_ends_its_senders_session_and_disturbs_nobody() {
             let node = Some(v1::Node { first: 3, end: 6 });
             guest.send(Up::Result(v1::WorkResult { node, ..result(id, bytes) }));
             guest.send_bulk(bytes as usize);
+        }),
+        ("a gradient in memory that it does not share", |guest, id, _| {
+            guest.send(Up::Result(v1::WorkResult { gradient_slot: Some(0), ..result(id, 0) }));
         }),
         ("no gradient", |guest, id, _| guest.send(Up::Result(result(id, 0)))),
     ];
