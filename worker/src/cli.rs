@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use millefeuille_core::job::BlasKernel;
 
 use crate::condition::Watched;
+use crate::kernel::{self, Unusable, probe};
 use crate::ops::{self, Listen};
 use crate::process::{self, LogFormat, exit};
 use crate::{Condition, Config, End, failpoints, run, usage};
@@ -65,6 +65,7 @@ Exit codes:
     1  unexpected
     2  usage
     4  no coordinator in time, or not let in, or the ops port is in use
+    8  its BLAS kernel computes wrong numbers, or not at all
     9  put out of the cluster, because of wrong answers
   130  told to stop twice";
 
@@ -73,6 +74,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = process::end_when_told(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|name| name == probe::PROBE) {
+        return probe::main(arguments.into_iter().skip(2));
+    }
     match usage::parse(arguments) {
         Ok((args, _)) => work(args),
         Err(code) => code,
@@ -80,12 +85,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn work(args: Args) -> ExitCode {
-    let kernel = process::started_for().parse().unwrap_or(BlasKernel::Native);
-    if let Err(message) = process::own_kernel(&kernel) {
-        return process::fail(exit::NOT_ALLOWED, &message);
+    failpoints::set_up();
+    if let Err(error) = kernel::own_kernel(&kernel::started_for()) {
+        return process::fail(code(&error), &error.to_string());
     }
     process::start_log(args.log_format, "info");
-    failpoints::set_up();
+    kernel::say_native();
     if args.exit_with_parent {
         process::exit_with_parent();
     }
@@ -114,6 +119,14 @@ fn work(args: Args) -> ExitCode {
     })
 }
 
+/// A kernel that is missing here is asked for by the coordinator, so that this worker is not let in.
+fn code(error: &Unusable) -> u8 {
+    match error {
+        Unusable::Missing(_) => exit::NOT_ALLOWED,
+        error => error.code(),
+    }
+}
+
 /// Works, with the ops port open all the while.
 async fn watched(config: Config, ops: Option<ops::Listener>) -> io::Result<End> {
     let condition = Condition::default();
@@ -134,7 +147,7 @@ fn finish(end: End) -> u8 {
             tracing::info!("the coordinator said goodbye: {reason}");
             return exit::DONE;
         }
-        End::UseKernel(kernel) => (exit::UNEXPECTED, process::restart_for(&kernel)),
+        End::UseKernel(kernel) => (exit::UNEXPECTED, kernel::restart_for(&kernel)),
         End::Refused(message) => (exit::NOT_ALLOWED, message),
         End::PutOut(reason) => (exit::PUT_OUT, format!("put out of the cluster: {reason}")),
         End::Failed(message) => (exit::UNEXPECTED, message),

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT};
 use crate::condition::{Condition, Standing};
+use crate::kernel;
 use crate::session::{Kept, Opened, session};
 use crate::{Config, End, Shutdown, process};
 
@@ -118,7 +119,7 @@ fn hello(config: &Config) -> v1::Hello {
         cpu: process::cpu(),
         token: config.token.clone(),
         cache_bytes: config.cache_bytes,
-        started_for: process::started_for(),
+        started_for: kernel::started_for().to_string(),
     }
 }
 

@@ -5,7 +5,7 @@
 //! A worker keeps nothing that matters: parameters arrive with each step, sums leave with each result, samples can
 //! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
 //!
-//! Both binaries share what a process of this project needs: [`process`] (log, kernel, exit codes), [`usage`] (command
+//! Both binaries share what a process of this project needs: [`process`] (log, signals, exit codes), [`kernel`] (the right BLAS kernel), [`usage`] (command
 //! lines), [`ops`] (probes and metrics) and [`backoff`].
 
 pub mod backoff;
@@ -16,6 +16,7 @@ mod connect;
 pub mod failpoints;
 mod heartbeat;
 mod job;
+pub mod kernel;
 pub mod ops;
 mod outbox;
 pub mod process;

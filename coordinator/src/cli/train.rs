@@ -12,6 +12,7 @@ use millefeuille_core::job::{
 };
 use millefeuille_proto::v1;
 use millefeuille_worker::backoff::Backoff;
+use millefeuille_worker::kernel;
 use millefeuille_worker::process::{self, LogFormat, exit};
 use tokio::net::TcpListener;
 
@@ -255,12 +256,13 @@ fn alone(args: &Args, job: Job) -> Result {
     let there = run_to_resume(args)?;
     let job = there.as_ref().map_or(Ok(job.clone()), |run| resumed(run, job))?;
     // Before anything is made or begun: this may start the process again.
-    process::own_kernel(&job.blas_kernel).map_err(|message| Failed::new(exit::USAGE, message))?;
+    kernel::own_kernel(&job.blas_kernel)?;
     let run = claim(args, &job)?;
     if let Some(done) = there.filter(|run| run.is_done()) {
         return super::show::report(&done);
     }
-    process::start_log(args.log_format, "warn");
+    process::start_log(args.log_format, &format!("warn,{}=info", kernel::LOG));
+    kernel::say_native();
     runtime()?.block_on(train(args, workers, job, run))
 }
 

@@ -7,6 +7,7 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_worker::kernel;
 use millefeuille_worker::process::{self, exit};
 
 use super::{Failed, Result, print};
@@ -45,7 +46,7 @@ impl From<Finding> for Failed {
     fn from(finding: Finding) -> Self {
         let code = match finding {
             Finding::Differs(_) => exit::DIFFERS,
-            Finding::CannotVerify(_) => exit::CANNOT_VERIFY,
+            Finding::CannotVerify(_) => exit::CANNOT_COMPUTE,
             Finding::Unreadable(_) => exit::DATA,
         };
         Self::new(code, finding.to_string())
@@ -107,9 +108,9 @@ fn asked_for(args: &Args, evidence: &Evidence) -> Result<Epochs> {
 
 /// The kernel that the run was computed with, and no other.
 fn own_kernel(run: &SavedRun, job: &Job) -> Result {
-    process::own_kernel(&job.blas_kernel).map_err(|message| {
+    kernel::own_kernel(&job.blas_kernel).map_err(|message| {
         let what = format!("{}: cannot be verified here: {message}", run.path().display());
-        Failed::new(exit::CANNOT_VERIFY, what)
+        Failed::new(exit::CANNOT_COMPUTE, what)
     })
 }
 
