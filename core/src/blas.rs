@@ -15,6 +15,7 @@ use std::sync::Once;
 pub mod check;
 pub mod choice;
 pub mod environment;
+pub mod exercise;
 mod fingerprint;
 
 pub use fingerprint::model_fingerprint;

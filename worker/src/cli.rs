@@ -6,25 +6,29 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::condition::Watched;
 use crate::kernel::{self, Unusable, probe};
+use crate::machine::Cores;
 use crate::ops::{self, Listen};
 use crate::process::{self, LogFormat, exit};
-use crate::{Condition, Config, End, failpoints, run, usage};
+use crate::{Condition, Config, End, doctor, failpoints, run, usage};
 
 /// Joins a Millefeuille cluster and computes until it is told to stop.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "worker", version, after_help = EXAMPLES)]
+#[command(name = "worker", version, after_help = EXAMPLES, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// Something else to do than to work
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// The coordinator's address
-    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR", value_parser = process::address)]
-    pub coordinator: String,
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR", required = true, value_parser = process::address)]
+    pub coordinator: Option<String>,
     /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: nothing is encrypted]
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_TLS")]
     pub tls: Option<PathBuf>,
-    /// Pieces computed at once [default: the number of cores]
+    /// Pieces computed at once [default: the cores that may be used]
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     pub slots: Option<u32>,
     /// How long one attempt to connect may take, in seconds
@@ -53,6 +57,13 @@ pub struct Args {
     pub exit_with_parent: bool,
 }
 
+/// What a worker's binary does beside working.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// See [`doctor`].
+    Doctor(doctor::Args),
+}
+
 const EXAMPLES: &str = "Examples:
   worker --coordinator 127.0.0.1:7070
   worker --coordinator coordinator:7070 --tls certs/worker --slots 2
@@ -79,14 +90,24 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return probe::main(arguments.into_iter().skip(2));
     }
     match usage::parse(arguments) {
+        Ok((Args { command: Some(Command::Doctor(args)), .. }, _)) => examine(args),
         Ok((args, _)) => work(args),
         Err(code) => code,
     }
 }
 
+fn examine(args: doctor::Args) -> ExitCode {
+    failpoints::set_up();
+    match doctor::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, message)) => process::fail(code, &message),
+    }
+}
+
 fn work(args: Args) -> ExitCode {
     failpoints::set_up();
-    if let Err(error) = kernel::own_kernel(&kernel::started_for()) {
+    let slots = args.slots.unwrap_or_else(|| Cores::of_this_process().usable());
+    if let Err(error) = kernel::own_kernel(&kernel::started_for(), slots) {
         return process::fail(code(&error), &error.to_string());
     }
     process::start_log(args.log_format, "info");
@@ -99,9 +120,9 @@ fn work(args: Args) -> ExitCode {
         Err(message) => return process::fail(exit::NOT_ALLOWED, &message),
     };
     let config = Config {
-        coordinator: args.coordinator,
+        coordinator: args.coordinator.unwrap_or_default(),
         tls: args.tls,
-        slots: args.slots.unwrap_or_else(process::cores),
+        slots,
         token: args.token,
         connect_timeout: args.connect_timeout,
         join_timeout: args.join_timeout,

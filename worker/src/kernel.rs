@@ -20,9 +20,11 @@ use millefeuille_core::blas::{self, Arithmetic};
 use millefeuille_core::job::BlasKernel;
 use millefeuille_core::learn::spec::Spec;
 
+pub use self::probe::Speed;
 use self::probe::Trial;
 pub use self::unusable::Unusable;
 use crate::failpoints;
+use crate::machine::address_space;
 use crate::process::{self, INSTANCE, instance_id};
 
 /// Which kernel a process was started for, over restarts and for the workers that it starts.
@@ -60,20 +62,22 @@ impl Settled {
     }
 }
 
-/// Makes sure that this process has the kernel loaded that it needs, that the kernel is good, and that BLAS computes
-/// with one thread.
+/// Makes sure that this process has the kernel loaded that it needs, that the kernel is good, that there is room for so
+/// many of the process's threads to multiply, and that BLAS itself computes with one.
 ///
 /// Starts the process again, once, where the environment selects another kernel. To be called before any thread
 /// is started.
 ///
 /// # Errors
 /// If the kernel can't be had, or is not to be used, or the process can't be started again.
-pub fn own_kernel(wanted: &BlasKernel) -> Result<(), Unusable> {
+pub fn own_kernel(wanted: &BlasKernel, threads: u32) -> Result<(), Unusable> {
+    address_space::enough_for(threads).map_err(Unusable::Unexpected)?;
     blas::single_threaded();
     let variables = variables();
     let settled = settle(wanted, &variables)?;
-    match environment::decide(&variables, &settled.choice, &blas::kernel(), Instructions::of_this_machine())?
-    {
+    let decision =
+        environment::decide(&variables, &settled.choice, &blas::kernel(), Instructions::of_this_machine())?;
+    match sparingly(decision, &variables, address_space::sparing()) {
         Decision::Satisfied => {
             SETTLED.get_or_init(|| settled);
             Ok(())
@@ -83,6 +87,18 @@ pub fn own_kernel(wanted: &BlasKernel) -> Result<(), Unusable> {
             Err(Unusable::Unexpected(format!("cannot start again: {error}")))
         }
     }
+}
+
+/// A process that is to need little of something starts with these variables, or again.
+fn sparingly(decision: Decision, variables: &BTreeMap<String, String>, sparing: &[(&str, &str)]) -> Decision {
+    let missing = sparing.iter().any(|(name, _)| !variables.contains_key(*name));
+    let mut change = match decision {
+        Decision::Satisfied if !missing => return Decision::Satisfied,
+        Decision::Satisfied => Change { set: BTreeMap::new(), remove: Vec::new() },
+        Decision::Restart(change) => change,
+    };
+    change.set.extend(sparing.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+    Decision::Restart(change)
 }
 
 /// What `native` comes to on this machine.
@@ -195,7 +211,7 @@ impl Pick {
             SETTLED.get().and_then(|settled| settled.native.as_ref()).map(|native| native.own.clone());
         match known.or_else(|| own_pick(variables)) {
             Some(name) => Ok(Self::Known(name)),
-            None => Ok(Self::Asked(Trial::of_own_pick(variables)?)),
+            None => Ok(Self::Asked(Trial::named(variables, &Choice::OpenBlas)?)),
         }
     }
 
@@ -245,16 +261,43 @@ fn settle(wanted: &BlasKernel, variables: &BTreeMap<String, String>) -> Result<S
 
 /// The first of the kernels that `native` may be here which this library has, and which is good.
 fn find_native(variables: &BTreeMap<String, String>) -> Result<Native, Unusable> {
-    let own = Pick::begin(variables)?.end()?;
-    let mut reasons = Vec::new();
-    for kernel in choice::candidates(&own, Instructions::of_this_machine()) {
-        let native = Native { own: own.clone(), kernel: kernel.to_owned() };
-        match Trial::general(variables, &native.choice()).and_then(Trial::name) {
-            Ok(_) => return Ok(native),
-            Err(reason) => reasons.push(reason),
+    let Search { native, reasons, .. } = Search::of(variables)?;
+    native.ok_or_else(|| Unusable::of_all(reasons))
+}
+
+/// What was found on the way to `native`.
+pub(crate) struct Search {
+    /// What OpenBLAS picks by itself.
+    pub(crate) own: String,
+    /// What it comes to, if any kernel is good.
+    pub(crate) native: Option<Native>,
+    /// Why those before it are not taken.
+    pub(crate) reasons: Vec<Unusable>,
+}
+
+impl Search {
+    pub(crate) fn of(variables: &BTreeMap<String, String>) -> Result<Self, Unusable> {
+        let own = Pick::begin(variables)?.end()?;
+        let mut reasons = Vec::new();
+        for kernel in choice::candidates(&own, Instructions::of_this_machine()) {
+            let native = Native { own: own.clone(), kernel: kernel.to_owned() };
+            match Trial::general(variables, &native.choice()).and_then(Trial::name) {
+                Ok(_) => return Ok(Self { own, native: Some(native), reasons }),
+                Err(reason) => reasons.push(reason),
+            }
         }
+        Ok(Self { own, native: None, reasons })
     }
-    Err(Unusable::of_all(reasons))
+}
+
+/// How fast a kernel that is good computes with so many threads.
+pub(crate) fn speed(kernel: &Native, threads: u32) -> Result<Speed, Unusable> {
+    Trial::of_speed(&variables(), &kernel.choice(), threads)?.speed()
+}
+
+/// What OpenBLAS loads with the user's own variables.
+pub(crate) fn of_environment() -> Result<String, Unusable> {
+    Trial::named(&variables(), &Choice::Environment)?.name()
 }
 
 /// What OpenBLAS picks by itself, if this process can tell.
@@ -264,7 +307,7 @@ fn own_pick(variables: &BTreeMap<String, String>) -> Option<String> {
 }
 
 /// The variables of this process that are text; OpenBLAS' and ours are.
-fn variables() -> BTreeMap<String, String> {
+pub(crate) fn variables() -> BTreeMap<String, String> {
     let texts = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     texts.collect()
@@ -284,7 +327,7 @@ fn again() -> Command {
 /// A program that begins with another environment.
 fn changed(mut command: Command, change: &Change) -> Command {
     change.remove.iter().for_each(|name| _ = command.env_remove(name));
-    command.envs(&change.set);
+    command.envs(&change.set).envs(address_space::sparing().iter().copied());
     command
 }
 

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use millefeuille_core::job::JobError;
+use millefeuille_worker::doctor;
 use millefeuille_worker::kernel::Unusable;
 use millefeuille_worker::kernel::probe::{self, PROBE};
 use millefeuille_worker::process::{self, exit};
@@ -78,6 +79,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Predict(predict::Args),
     Verify(verify::Args),
+    Doctor(doctor::Args),
     Health(health::Args),
     Certs(certs::Args),
     Completions(completions::Args),
@@ -202,6 +204,7 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Doctor(args) => doctor::run(args).map_err(|(code, message)| Failed::new(code, message)),
         Command::Health(args) => health::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Completions(args) => completions::run(args),

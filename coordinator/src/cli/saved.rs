@@ -9,6 +9,7 @@ use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_worker::kernel::{self, Unusable};
+use millefeuille_worker::machine::Cores;
 use millefeuille_worker::process::{self, exit};
 
 use super::{Failed, Result};
@@ -117,10 +118,11 @@ pub(super) fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
 /// Where that kernel can't be had, as on an older CPU, answers are still right to the last digits: that is said, and
 /// this machine's own kernel taken.
 pub(super) fn own_kernel(job: &Job) -> Result {
-    match kernel::own_kernel(&job.blas_kernel) {
+    let threads = Cores::of_this_process().usable();
+    match kernel::own_kernel(&job.blas_kernel, threads) {
         Err(error @ (Unusable::Missing(_) | Unusable::NoGood { .. })) => {
             // Before anything is said: this may start the process again.
-            kernel::own_kernel(&BlasKernel::Native)?;
+            kernel::own_kernel(&BlasKernel::Native, threads)?;
             process::say(&format!(
                 "warning: {error} Computing with this machine's kernel: last digits may differ"
             ));

@@ -69,7 +69,8 @@ A port of 0 picks a free one; the log says which.";
 pub(super) fn run(args: Args) -> Result {
     args.settings.check()?;
     process::open_many_files();
-    kernel::own_kernel(&BlasKernel::Native)?;
+    // It multiplies where workers disagree, one node at a time.
+    kernel::own_kernel(&BlasKernel::Native, 1)?;
     let job = args.job.as_deref().map(read_job).transpose()?;
     process::start_log(args.log_format, "info");
     kernel::say_native();

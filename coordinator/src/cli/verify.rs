@@ -8,7 +8,8 @@ use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_worker::kernel;
-use millefeuille_worker::process::{self, exit};
+use millefeuille_worker::machine::Cores;
+use millefeuille_worker::process::exit;
 
 use super::{Failed, Result, print};
 use crate::cluster::load;
@@ -108,14 +109,14 @@ fn asked_for(args: &Args, evidence: &Evidence) -> Result<Epochs> {
 
 /// The kernel that the run was computed with, and no other.
 fn own_kernel(run: &SavedRun, job: &Job) -> Result {
-    kernel::own_kernel(&job.blas_kernel).map_err(|message| {
+    kernel::own_kernel(&job.blas_kernel, Cores::of_this_process().usable()).map_err(|message| {
         let what = format!("{}: cannot be verified here: {message}", run.path().display());
         Failed::new(exit::CANNOT_COMPUTE, what)
     })
 }
 
 fn compute_again(evidence: &Evidence, store: &ShardStore, spec: &Spec, epochs: Epochs) -> Result {
-    let cores = process::cores();
+    let cores = Cores::of_this_process().usable();
     let arithmetic = evidence.can_be_computed_here(spec)?;
     let model = Model::new(spec.inputs as usize, &spec.layers);
     let (mut state, from, end) = match epochs {

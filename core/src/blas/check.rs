@@ -84,10 +84,10 @@ impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { product, row, column, got, right, bound } = self;
         match column {
-            Some(column) => write!(f, "in {product}, row {row} and column {column} come to {got}")?,
-            None => write!(f, "in {product}, row {row} adds up to {got}")?,
+            Some(column) => write!(f, "in {product}, row {row} and column {column} come to {got:.6}")?,
+            None => write!(f, "in {product}, row {row} adds up to {got:.6}")?,
         }
-        write!(f, "; right is {right}, ± {bound:.1e} at most")
+        write!(f, "; right is {right:.6} ± {bound:.1e}")
     }
 }
 
@@ -152,7 +152,7 @@ fn forward(rows: usize, inputs: usize, units: usize) -> Product {
     Product { rows, inner: inputs, columns: units, transposed: Transposed::Neither }
 }
 
-fn of_training(rows: usize, inputs: usize, units: usize) -> [Product; 3] {
+pub(super) fn of_training(rows: usize, inputs: usize, units: usize) -> [Product; 3] {
     [
         forward(rows, inputs, units),
         Product { rows: inputs, inner: rows, columns: units, transposed: Transposed::Left },

@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 /// The instructions for numbers that a CPU has, or that a kernel needs. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Instructions {
@@ -100,6 +102,12 @@ impl fmt::Display for Instructions {
             Avx2 => "AVX2 and FMA",
             Avx512 => "AVX-512",
         })
+    }
+}
+
+impl Serialize for Instructions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

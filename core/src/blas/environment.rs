@@ -27,7 +27,9 @@ const SEPARATOR: char = '\u{1f}';
 pub const NATIVE: &str = "MILLEFEUILLE_NATIVE";
 
 const PREFIX: &str = "OPENBLAS_";
-const KERNEL: &str = "OPENBLAS_CORETYPE";
+/// The variable that names the kernel which OpenBLAS is to load.
+pub const KERNEL: &str = "OPENBLAS_CORETYPE";
+
 const THREADS: &str = "OPENBLAS_NUM_THREADS";
 
 /// Which kernel a process is to have, once it is known what the job's `blas_kernel` comes to on this machine.
@@ -155,6 +157,11 @@ pub fn change(variables: &BTreeMap<String, String>, wanted: &Choice) -> Change {
 /// Whether OpenBLAS has picked the loaded kernel by itself: no variable tells it anything.
 pub fn is_own_pick(variables: &BTreeMap<String, String>) -> bool {
     current(variables).is_empty()
+}
+
+/// The user's own `OPENBLAS_*` variables, from before any restart.
+pub fn users_own(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    originals(variables)
 }
 
 /// Checks that this `cpu` can compute with the kernel.

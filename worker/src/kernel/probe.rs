@@ -10,11 +10,12 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millefeuille_core::blas::check::{self, Product};
 use millefeuille_core::blas::choice::Instructions;
 use millefeuille_core::blas::environment::{self, Choice, KernelError};
+use millefeuille_core::blas::exercise::Exercise;
 use millefeuille_core::blas::{self, Arithmetic};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_proto::v1;
@@ -32,7 +33,9 @@ pub const PROBE: &str = "__probe";
 const NAME: &str = "name";
 /// Whether the kernel is right, in products of many shapes.
 const GENERAL: &str = "general";
-/// The same for a job's shapes, and the fingerprints. The job's spec comes over standard input.
+/// How fast the kernel is, with as many threads as the next argument says.
+const SPEED: &str = "speed";
+/// The same as [`GENERAL`] for a job's shapes, and the fingerprints. The job's spec comes over standard input.
 const JOB: &str = "job";
 
 /// How long a process may take that does next to nothing.
@@ -49,7 +52,22 @@ struct Said {
     wrong: Option<String>,
     fingerprint: String,
     shapes_fingerprint: String,
+    speed: Option<Speed>,
 }
+
+/// How fast a kernel computes the products of a training piece of the default job, in billions of operations a second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Speed {
+    /// One thread, alone.
+    pub one: f64,
+    /// All threads together.
+    pub all: f64,
+    /// How many these are.
+    pub threads: u32,
+}
+
+/// How long each of the two is measured.
+const MEASURED: Duration = Duration::from_millis(250);
 
 /// A process that tries a kernel.
 pub(super) struct Trial {
@@ -61,29 +79,39 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Finds out what OpenBLAS picks by itself.
-    pub(super) fn of_own_pick(variables: &BTreeMap<String, String>) -> Result<Self, Unusable> {
-        Self::begin(variables, &Choice::OpenBlas, NAME)
+    /// Finds out a kernel's name, and computes nothing.
+    pub(super) fn named(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
+        Self::begin(variables, wanted, &[NAME])
     }
 
     /// Tries a kernel in products of many shapes, in a process with these variables but for the kernel.
     pub(super) fn general(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
-        Self::begin(variables, wanted, GENERAL)
+        Self::begin(variables, wanted, &[GENERAL])
     }
 
     /// Tries a kernel for a job, of which [`Self::end_with`] tells the process.
     pub(super) fn for_job(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
-        Self::begin(variables, wanted, JOB)
+        Self::begin(variables, wanted, &[JOB])
     }
 
-    fn begin(variables: &BTreeMap<String, String>, wanted: &Choice, what: &str) -> Result<Self, Unusable> {
+    /// Measures a kernel with so many threads.
+    pub(super) fn of_speed(
+        variables: &BTreeMap<String, String>,
+        wanted: &Choice,
+        threads: u32,
+    ) -> Result<Self, Unusable> {
+        Self::begin(variables, wanted, &[SPEED, &threads.to_string()])
+    }
+
+    fn begin(variables: &BTreeMap<String, String>, wanted: &Choice, what: &[&str]) -> Result<Self, Unusable> {
         if let Choice::Named(name) = wanted {
             environment::check_cpu(name, Instructions::of_this_machine())?;
         }
         let change = environment::change(variables, wanted);
         let mut command = changed(Command::new(process::program()), &change);
         command
-            .args([PROBE, what])
+            .arg(PROBE)
+            .args(what)
             .env_remove(INSTANCE)
             .process_group(0)
             .stdin(Stdio::piped())
@@ -103,6 +131,11 @@ impl Trial {
     pub(super) fn name(mut self) -> Result<String, Unusable> {
         self.patience += time_for(check::general());
         Ok(self.said()?.kernel)
+    }
+
+    /// How fast the kernel is.
+    pub(super) fn speed(self) -> Result<Speed, Unusable> {
+        self.said()?.speed.ok_or_else(|| failed(&"nothing was measured"))
     }
 
     /// Tells the process of the job, and waits for what it finds: how it computes on fixed shapes, and its fingerprint
@@ -216,6 +249,15 @@ pub fn main(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode
     let said = match arguments.next().as_ref().and_then(|what| what.to_str()) {
         Some(NAME) => Said { kernel: blas::kernel(), version: blas::version(), ..Said::default() },
         Some(GENERAL) => tried(check::general()),
+        Some(SPEED) => {
+            let threads = arguments.next().and_then(|threads| threads.to_str()?.parse().ok());
+            Said {
+                kernel: blas::kernel(),
+                version: blas::version(),
+                speed: threads.map(measured),
+                ..Said::default()
+            }
+        }
         Some(JOB) => match of_job() {
             Ok(said) => said,
             Err(message) => return process::fail(exit::UNEXPECTED, &message),
@@ -250,4 +292,25 @@ fn of_job() -> Result<Said, String> {
     let right = said.wrong.is_none();
     let shapes_fingerprint = if right { blas::model_fingerprint(&spec) } else { String::new() };
     Ok(Said { fingerprint, shapes_fingerprint, ..said })
+}
+
+fn measured(threads: u32) -> Speed {
+    Speed { one: together(1), all: together(threads), threads }
+}
+
+/// What so many threads compute together, in billions of operations a second.
+fn together(threads: u32) -> f64 {
+    let one = || {
+        let mut exercise = Exercise::default();
+        exercise.compute();
+        let (started, mut operations) = (Instant::now(), 0);
+        while started.elapsed() < MEASURED {
+            operations += exercise.compute();
+        }
+        operations as f64 / started.elapsed().as_secs_f64() / 1e9
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        all.into_iter().map(|thread| thread.join().unwrap_or_default()).sum()
+    })
 }

@@ -34,10 +34,19 @@ pub enum Unusable {
 
 impl Unusable {
     /// That none of several kernels can be used, or of one that it can't.
-    pub(super) fn of_all(mut reasons: Vec<Self>) -> Self {
+    pub(crate) fn of_all(mut reasons: Vec<Self>) -> Self {
         match reasons.pop() {
             Some(only) if reasons.is_empty() => only,
             last => Self::None(reasons.into_iter().chain(last).collect()),
+        }
+    }
+
+    /// What is the matter, without a remedy.
+    pub(crate) fn in_short(&self) -> String {
+        match self {
+            Self::NoGood { kernel, what, .. } => format!("{kernel} {what}"),
+            Self::Missing(KernelError::FellBack { wanted, .. }) => format!("{wanted} is missing"),
+            other => other.to_string(),
         }
     }
 
@@ -53,10 +62,5 @@ impl Unusable {
 
 /// What is the matter with each, without a remedy that is the same for all.
 fn in_a_row(reasons: &[Unusable]) -> String {
-    let text = |reason: &Unusable| match reason {
-        Unusable::NoGood { kernel, what, .. } => format!("{kernel} {what}"),
-        Unusable::Missing(KernelError::FellBack { wanted, .. }) => format!("{wanted} is missing"),
-        other => other.to_string(),
-    };
-    reasons.iter().map(text).collect::<Vec<_>>().join("; ")
+    reasons.iter().map(Unusable::in_short).collect::<Vec<_>>().join("; ")
 }
