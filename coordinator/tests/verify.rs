@@ -241,6 +241,7 @@ impl<'a> Trainer<'a> {
             job_sha256: self.loaded.job_sha256(),
             data_sha256: FILES.iter().map(|name| name.to_string()).zip(hashes).collect(),
             blas_kernel: arithmetic.kernel,
+            blas_kernel_of_openblas: None,
             blas_version: arithmetic.version,
             fingerprint: arithmetic.fingerprint,
             version: "0".into(),

@@ -2,7 +2,8 @@
 //!
 //! OpenBLAS picks a kernel for the CPU when it is loaded, or the one that `OPENBLAS_CORETYPE` names. Kernels
 //! give different bits, and so do one and two threads. Threads are settled here: one, before the first call.
-//! The kernel is the job's choice; [`environment`] decides whether a process has the right one.
+//! The kernel is the job's choice. [`choice`] says what `native` may be, and [`environment`] decides whether a process
+//! has the right one.
 //!
 //! Names mislead: some kernels of different names give equal bits, two versions of one name need not. So what
 //! counts is the *fingerprint*: the SHA-256 of results. That of [`arithmetic`] covers the elementwise
@@ -11,7 +12,10 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Once;
 
+pub mod check;
+pub mod choice;
 pub mod environment;
+pub mod exercise;
 mod fingerprint;
 
 pub use fingerprint::model_fingerprint;

@@ -2,7 +2,7 @@
 
 use millefeuille_tests::home::Home;
 
-const SUBCOMMANDS: [&str; 13] = [
+const SUBCOMMANDS: [&str; 14] = [
     "train",
     "serve",
     "jobs",
@@ -12,6 +12,7 @@ const SUBCOMMANDS: [&str; 13] = [
     "show",
     "evaluate",
     "predict",
+    "doctor",
     "health",
     "certs",
     "completions",
@@ -31,7 +32,7 @@ fn completions_know_the_subcommands_and_their_flags() {
         assert!(hidden.is_empty(), "{shell} offers what is hidden: {hidden:?}");
 
         let worker = home.coordinator(&format!("completions {shell} --program worker")).succeeds().stdout;
-        assert!(worker.contains("join-timeout"), "{shell}");
+        assert!(worker.contains("join-timeout") && worker.contains("doctor"), "{shell}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which BLAS kernel computes: the job decides, whatever the environment says.
 
-use millefeuille_tests::home::Home;
+use millefeuille_core::blas::choice::{Instructions, candidates};
+use millefeuille_tests::cluster::Cluster;
+use millefeuille_tests::home::{Call, Home, binary};
 
 fn small() -> Home {
     let home = Home::new();
@@ -12,7 +14,7 @@ fn kernel(home: &Home, run: &str) -> String {
     home.run(run).receipt_text("blas_kernel")
 }
 
-/// What OpenBLAS takes on this machine by itself.
+/// What `native` comes to on this machine.
 fn native(home: &Home) -> String {
     home.coordinator("train small.toml --epochs 1 --workers 1 --run-dir native").succeeds();
     kernel(home, "native")
@@ -21,6 +23,23 @@ fn native(home: &Home) -> String {
 /// A kernel that this machine has, and would not take by itself.
 fn other_than(native: &str) -> &'static str {
     if native == "Haswell" { "Sandybridge" } else { "Haswell" }
+}
+
+/// The kernels that `native` may be here where OpenBLAS takes `own`, as far as this library has them; best first.
+fn candidates_of(own: &str) -> Vec<&str> {
+    let home = Home::new();
+    let loaded = |kernel: &&str| {
+        let mut probe = home.command(&binary("coordinator"));
+        let said = probe.args(["__probe", "name"]).env("OPENBLAS_CORETYPE", kernel).output();
+        String::from_utf8_lossy(&said.expect("the coordinator starts").stdout).contains(*kernel)
+    };
+    candidates(own, Instructions::of_this_machine()).into_iter().filter(loaded).collect()
+}
+
+/// A training on a machine whose CPU OpenBLAS takes for an old one, and on which kernels fail as `failpoints` say.
+fn on_a_new_cpu(home: &Home, failpoints: &str, run: &str) -> Call {
+    let train = home.coordinator(&format!("train small.toml --epochs 1 --workers 2 --run-dir {run}"));
+    train.env("FAILPOINTS", &format!("openblas-picks=return(Prescott);{failpoints}"))
 }
 
 #[test]
@@ -118,4 +137,137 @@ fn a_kernel_of_the_past_does_not_hinder_a_saved_model() {
     for key in ["val_loss", "test_loss", "test_accuracy"] {
         assert_eq!(evaluated[0][key], last[key], "{key}");
     }
+}
+
+#[test]
+fn native_is_the_best_kernel_where_openblas_takes_the_cpu_for_an_old_one() {
+    let home = small();
+    let best = candidates_of("Prescott")[0];
+
+    let stderr = on_a_new_cpu(&home, "", "native").succeeds().stderr;
+    on_a_new_cpu(&home, "", "variables").env("OPENBLAS_CORETYPE", "Nehalem").succeeds();
+    on_a_new_cpu(&home, "", "named").arg("--blas-kernel").arg(best).succeeds();
+
+    let said: Vec<_> = stderr.lines().filter(|line| line.contains("Prescott")).collect();
+    assert!(said.len() == 1 && said[0].contains(best), "{stderr}");
+    assert_eq!(kernel(&home, "native"), best);
+    assert_eq!(home.run("native").receipt_text("blas_kernel_of_openblas"), "Prescott");
+    assert_eq!(home.run("variables").receipt(), home.run("native").receipt());
+    assert_eq!(home.run("named").receipt(), home.run("native").receipt());
+}
+
+#[test]
+fn a_worker_comes_to_the_same_native_kernel_as_its_coordinator_by_itself() {
+    let home = small();
+    let picks = "openblas-picks=return(Prescott)";
+    let cluster = Cluster::start(&home, home.serve("127.0.0.1:0", "").env("FAILPOINTS", picks));
+    let mut worker = cluster.worker("--slots 1").env("FAILPOINTS", picks).start();
+    worker.says("joined");
+
+    cluster.coordinator("train small.toml --epochs 1").succeeds();
+
+    let best = candidates_of("Prescott")[0];
+    assert_eq!(kernel(&home, "runs/small-1"), best);
+    assert!(
+        worker.stderr().contains(&format!("computing with the BLAS kernel {best}")),
+        "{}",
+        worker.stderr()
+    );
+    assert!(!worker.stderr().contains("starting again"), "{}", worker.stderr());
+}
+
+#[test]
+fn native_leaves_out_kernels_that_are_wrong_or_kill_or_hang() {
+    let home = small();
+    let [first, second, third, ..] = candidates_of("Prescott")[..] else {
+        panic!("a machine whose CPU has AVX2, for several kernels to choose from")
+    };
+    for (run, failpoints, taken) in [
+        ("wrong", format!("kernel-wrong=return({first})"), second),
+        ("killing", format!("kernel-kills=return({first} {second})"), third),
+        ("hanging", format!("kernel-hangs=return({first})"), second),
+        ("both", format!("kernel-wrong=return({first});kernel-kills=return({second})"), third),
+    ] {
+        on_a_new_cpu(&home, &failpoints, run).succeeds();
+        assert_eq!(kernel(&home, run), taken, "{failpoints}");
+    }
+}
+
+#[test]
+fn a_pinned_kernel_that_is_wrong_or_kills_or_hangs_is_named_and_nothing_begins() {
+    let home = small();
+    let pinned = other_than(&native(&home));
+    for (failpoint, what) in [
+        ("kernel-wrong", "computes wrong numbers: in ["),
+        ("kernel-kills", "kills the process that computes with it (SIGILL"),
+        ("kernel-hangs", "does not come back within 1 s"),
+    ] {
+        let train = format!("train small.toml --workers 1 --blas-kernel {pinned} --run-dir run");
+        let error =
+            home.coordinator(&train).env("FAILPOINTS", &format!("{failpoint}=return({pinned})")).fails(8);
+
+        let named = format!("the kernel {pinned} of OpenBLAS ");
+        assert!([&named, what, "\"native\""].iter().all(|part| error.contains(part)), "{error}");
+        assert!(!home.path("run").exists());
+    }
+}
+
+#[test]
+fn where_no_kernel_is_right_all_are_named() {
+    let home = small();
+    let native = native(&home);
+    // Of the kernel that OpenBLAS takes by itself the test says another name.
+    let mut all = candidates_of("Prescott");
+    all.retain(|kernel| *kernel != "Prescott");
+    all.push(&native);
+
+    let error = on_a_new_cpu(&home, &format!("kernel-wrong=return({})", all.join(" ")), "run").fails(8);
+
+    assert!(all.iter().all(|kernel| error.contains(&format!("{kernel} computes wrong numbers"))), "{error}");
+}
+
+#[test]
+fn a_kernel_that_is_wrong_for_the_jobs_own_shapes_ends_that_job() {
+    let home = small();
+    let named = other_than(&native(&home));
+    let wrong = format!("kernel-wrong=return({named})");
+    // The coordinator itself computes with another kernel, and tries this one when the job comes.
+    let cluster = Cluster::start(&home, home.serve("127.0.0.1:0", "").env("FAILPOINTS", &wrong));
+
+    let error = cluster.coordinator(&format!("train small.toml --blas-kernel {named}")).fails(8);
+
+    assert!(error.contains(&format!("the kernel {named} of OpenBLAS")), "{error}");
+    assert!(error.contains("computes wrong numbers"), "{error}");
+}
+
+#[test]
+fn a_worker_whose_kernel_is_wrong_or_kills_says_so_and_ends() {
+    let home = small();
+    let named = other_than(&native(&home));
+    let cluster = home.cluster("");
+    let following = cluster.coordinator(&format!("train small.toml --blas-kernel {named}")).start();
+    for (failpoint, what) in [("kernel-wrong", "computes wrong numbers"), ("kernel-kills", "SIGILL")] {
+        let worker = cluster.worker("--slots 1").env("FAILPOINTS", &format!("{failpoint}=return({named})"));
+
+        // It comes with its own kernel, is asked to start again with the job's, and finds that this one is no good.
+        let ended = worker.start().wait().with_code(8);
+
+        assert!(ended.stderr.contains(what) && ended.stderr.contains(named), "{}", ended.stderr);
+    }
+    drop(following);
+}
+
+#[test]
+fn a_saved_model_is_used_with_another_kernel_where_its_own_is_wrong() {
+    let home = small();
+    let named = other_than(&native(&home));
+    home.coordinator(&format!("train small.toml --workers 1 --blas-kernel {named} --run-dir run")).succeeds();
+    let wrong = format!("kernel-wrong=return({named})");
+
+    let evaluated = home.coordinator("evaluate run").env("FAILPOINTS", &wrong).succeeds();
+    let verified = home.coordinator("verify run").env("FAILPOINTS", &wrong).fails(8);
+
+    assert!(evaluated.stderr.contains("last digits may differ"), "{}", evaluated.stderr);
+    assert_eq!(evaluated.stderr.matches("warning").count(), 1, "{}", evaluated.stderr);
+    assert!(verified.contains("cannot be verified here") && verified.contains(named), "{verified}");
 }

@@ -143,13 +143,14 @@ struct Pretender {
 impl Pretender {
     fn joins(home: &Home, cluster: &Cluster<'_>) -> Self {
         let client = cluster.client();
-        let mut raw = client.hello(hello_like(&client.workers()[0])).expect("it is let in");
+        let good = client.workers().remove(0);
+        let mut raw = client.hello(hello_like(&good)).expect("it is let in");
         raw.welcome();
         let start = raw.hears("job", |message| match message {
             Down::JobStart(start) => Some(start.clone()),
             _ => None,
         });
-        let fingerprint = shapes_fingerprint(home, &start.spec.expect("a job has a spec"));
+        let fingerprint = shapes_fingerprint(home, &start.spec.expect("a job has a spec"), &good.kernel);
         raw.send(Up::JobAccepted(v1::JobAccepted { job: start.job, fingerprint, shares_memory: false }));
         Self { raw }
     }
@@ -189,9 +190,10 @@ impl Pretender {
 }
 
 /// How a process with the right kernel computes the job's own shapes: this one may have been started with another.
-fn shapes_fingerprint(home: &Home, spec: &v1::Spec) -> String {
+fn shapes_fingerprint(home: &Home, spec: &v1::Spec, kernel: &str) -> String {
     let input = std::fs::File::open(home.write("spec", spec.encode_to_vec())).expect("it was just written");
-    let probe = home.command(&binary("coordinator")).arg("__probe").stdin(input).output();
+    let mut probe = home.command(&binary("coordinator"));
+    let probe = probe.args(["__probe", "job"]).env("OPENBLAS_CORETYPE", kernel).stdin(input).output();
     let probe = probe.expect("the coordinator starts");
     let probed: Value = serde_json::from_slice(&probe.stdout).expect("it says how it computes");
     probed["shapes_fingerprint"].as_str().expect("there is a fingerprint").to_string()

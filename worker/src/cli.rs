@@ -7,26 +7,30 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
-use millefeuille_core::job::BlasKernel;
+use clap::{Parser, Subcommand};
 use millefeuille_proto::shared::Guest;
 
 use crate::condition::Watched;
+use crate::kernel::{self, Unusable, probe};
+use crate::machine::Cores;
 use crate::ops::{self, Listen};
 use crate::process::{self, LogFormat, exit};
-use crate::{Condition, Config, End, failpoints, run, usage};
+use crate::{Condition, Config, End, doctor, failpoints, run, usage};
 
 /// Joins a Millefeuille cluster and computes until it is told to stop.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "worker", version, after_help = EXAMPLES)]
+#[command(name = "worker", version, after_help = EXAMPLES, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// Something else to do than to work
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// The coordinator's address
-    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR", value_parser = process::address)]
-    pub coordinator: String,
+    #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR", required = true, value_parser = process::address)]
+    pub coordinator: Option<String>,
     /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: nothing is encrypted]
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_TLS")]
     pub tls: Option<PathBuf>,
-    /// Pieces computed at once [default: the number of cores]
+    /// Pieces computed at once [default: the cores that may be used]
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     pub slots: Option<u32>,
     /// How long one attempt to connect may take, in seconds
@@ -58,6 +62,13 @@ pub struct Args {
     pub exit_with_parent: bool,
 }
 
+/// What a worker's binary does beside working.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// See [`doctor`].
+    Doctor(doctor::Args),
+}
+
 const EXAMPLES: &str = "Examples:
   worker --coordinator 127.0.0.1:7070
   worker --coordinator coordinator:7070 --tls certs/worker --slots 2
@@ -70,6 +81,7 @@ Exit codes:
     1  unexpected
     2  usage
     4  no coordinator in time, or not let in, or the ops port is in use
+    8  its BLAS kernel computes wrong numbers, or not at all
     9  put out of the cluster, because of wrong answers
   130  told to stop twice";
 
@@ -78,19 +90,33 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = process::end_when_told(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|name| name == probe::PROBE) {
+        return probe::main(arguments.into_iter().skip(2));
+    }
     match usage::parse(arguments) {
+        Ok((Args { command: Some(Command::Doctor(args)), .. }, _)) => examine(args),
         Ok((args, _)) => work(args),
         Err(code) => code,
     }
 }
 
+fn examine(args: doctor::Args) -> ExitCode {
+    failpoints::set_up();
+    match doctor::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, message)) => process::fail(code, &message),
+    }
+}
+
 fn work(args: Args) -> ExitCode {
-    let kernel = process::started_for().parse().unwrap_or(BlasKernel::Native);
-    if let Err(message) = process::own_kernel(&kernel) {
-        return process::fail(exit::NOT_ALLOWED, &message);
+    failpoints::set_up();
+    let slots = args.slots.unwrap_or_else(|| Cores::of_this_process().usable());
+    if let Err(error) = kernel::own_kernel(&kernel::started_for(), slots) {
+        return process::fail(code(&error), &error.to_string());
     }
     process::start_log(args.log_format, "info");
-    failpoints::set_up();
+    kernel::say_native();
     if args.exit_with_parent {
         process::exit_with_parent();
     }
@@ -99,9 +125,9 @@ fn work(args: Args) -> ExitCode {
         Err(message) => return process::fail(exit::NOT_ALLOWED, &message),
     };
     let config = Config {
-        coordinator: args.coordinator,
+        coordinator: args.coordinator.unwrap_or_default(),
         tls: args.tls,
-        slots: args.slots.unwrap_or_else(process::cores),
+        slots,
         token: args.token,
         connect_timeout: args.connect_timeout,
         join_timeout: args.join_timeout,
@@ -118,6 +144,14 @@ fn work(args: Args) -> ExitCode {
         Ok(end) => finish(end),
         Err(error) => finish(End::Failed(format!("cannot serve the ops port: {error}"))),
     })
+}
+
+/// A kernel that is missing here is asked for by the coordinator, so that this worker is not let in.
+fn code(error: &Unusable) -> u8 {
+    match error {
+        Unusable::Missing(_) => exit::NOT_ALLOWED,
+        error => error.code(),
+    }
 }
 
 /// Works, with the ops port open all the while.
@@ -140,7 +174,7 @@ fn finish(end: End) -> u8 {
             tracing::info!("the coordinator said goodbye: {reason}");
             return exit::DONE;
         }
-        End::UseKernel(kernel) => (exit::UNEXPECTED, process::restart_for(&kernel)),
+        End::UseKernel(kernel) => (exit::UNEXPECTED, kernel::restart_for(&kernel)),
         End::Refused(message) => (exit::NOT_ALLOWED, message),
         End::PutOut(reason) => (exit::PUT_OUT, format!("put out of the cluster: {reason}")),
         End::Failed(message) => (exit::UNEXPECTED, message),

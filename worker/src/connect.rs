@@ -16,6 +16,8 @@ use tracing::{info, warn};
 
 use crate::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT};
 use crate::condition::{Condition, Standing};
+use crate::kernel;
+use crate::machine::Cpu;
 use crate::session::{Kept, Opened, session};
 use crate::{Config, End, Shutdown, process};
 
@@ -115,10 +117,10 @@ fn hello(config: &Config) -> v1::Hello {
         name: process::name(),
         slots: config.slots,
         arithmetic: Some((&blas::arithmetic()).into()),
-        cpu: process::cpu(),
+        cpu: Cpu::of_this_machine().model,
         token: config.token.clone(),
         cache_bytes: config.cache_bytes,
-        started_for: process::started_for(),
+        started_for: kernel::started_for().to_string(),
         shared_memory: config.shared_memory.as_ref().map_or(0, |guest| guest.id()),
     }
 }

@@ -17,6 +17,10 @@
 //! | `worker-slow` | within the time that a piece takes | nothing; meant for `sleep(milliseconds)` |
 //! | `instructions` | when the process starts (the coordinator too) | `return(N)`: loops use the N narrowest instruction sets only |
 //! | `worker-hang` | before a piece begins | nothing; meant for `pause`, which holds the slot for good |
+//! | `openblas-picks` | a process asks which kernel OpenBLAS picks by itself | with the name of a kernel: it is that one |
+//! | `kernel-wrong` | a process that tries a kernel has computed a product | with names of kernels, the one among them: an entry is wrong |
+//! | `kernel-kills` | a process begins to try a kernel | likewise: the process dies by SIGILL |
+//! | `kernel-hangs` | a process begins to try a kernel | likewise: the process stays there, and is given up after a second |
 //!
 //! Death is an abort: nothing is sent, flushed or said any more, as with SIGKILL. A process counts for itself: a
 //! worker that is started again with the same variable counts anew.
@@ -26,6 +30,7 @@ use std::time::Duration;
 use fail::fail_point;
 #[cfg(feature = "failpoints")]
 use millefeuille_core::learn::elementwise;
+use rustix::process::{Signal, getpid, kill_process};
 
 pub(crate) const BEFORE_PIECE: &str = "worker-before-piece";
 pub(crate) const BEFORE_EVALUATION: &str = "worker-before-evaluation";
@@ -37,6 +42,11 @@ pub(crate) const FLIP_BIT: &str = "worker-flip-bit";
 pub(crate) const NAN: &str = "worker-nan";
 pub(crate) const SLOW: &str = "worker-slow";
 pub(crate) const HANG: &str = "worker-hang";
+
+const OPENBLAS_PICKS: &str = "openblas-picks";
+const KERNEL_WRONG: &str = "kernel-wrong";
+const KERNEL_KILLS: &str = "kernel-kills";
+const KERNEL_HANGS: &str = "kernel-hangs";
 
 /// Long enough for what was handed to the connection to leave.
 const LEAVES: Duration = Duration::from_millis(50);
@@ -99,5 +109,45 @@ pub(crate) fn spoil(gradient: &mut [f32], loss_sum: &mut f64) {
     if strikes(NAN) {
         *last = f32::NAN;
         *loss_sum = f64::NAN;
+    }
+}
+
+/// What the point returns, where it says `return(…)`.
+#[cfg_attr(not(feature = "failpoints"), allow(unused_variables))]
+fn told(point: &str) -> Option<String> {
+    fail_point!(point, |what| what);
+    None
+}
+
+/// What OpenBLAS picks, if the point says so.
+pub(crate) fn own_pick() -> Option<String> {
+    told(OPENBLAS_PICKS)
+}
+
+/// Whether this kernel is among those that the point returns.
+fn strikes_kernel(point: &str, kernel: &str) -> bool {
+    told(point).is_some_and(|kernels| kernels.split(' ').any(|name| name == kernel))
+}
+
+/// How long a process that tries a kernel is waited for, if one is to hang.
+pub(crate) fn patience() -> Option<Duration> {
+    told(KERNEL_HANGS).map(|_| Duration::from_secs(1))
+}
+
+/// Dies or hangs if the points say so of this kernel.
+pub(crate) fn misbehave_as(kernel: &str) {
+    if strikes_kernel(KERNEL_KILLS, kernel) {
+        let _ = kill_process(getpid(), Signal::ILL);
+    }
+    while strikes_kernel(KERNEL_HANGS, kernel) {
+        std::thread::sleep(LEAVES);
+    }
+}
+
+/// Makes an entry of a product wrong if the point says so of this kernel.
+pub(crate) fn spoil_product(kernel: &str, out: &mut [f32]) {
+    let middle = out.len() / 2;
+    if strikes_kernel(KERNEL_WRONG, kernel) {
+        out[middle] += 1e6;
     }
 }

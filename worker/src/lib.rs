@@ -5,17 +5,20 @@
 //! A worker keeps nothing that matters: parameters arrive with each step, sums leave with each result, samples can
 //! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
 //!
-//! Both binaries share what a process of this project needs: [`process`] (log, kernel, exit codes), [`usage`] (command
-//! lines), [`ops`] (probes and metrics) and [`backoff`].
+//! Both binaries share what a process of this project needs: [`process`] (log, signals, exit codes), [`kernel`] (the right BLAS kernel), [`usage`] (command
+//! lines), [`ops`] (probes and metrics), [`machine`] (what there is to compute with), [`doctor`] and [`backoff`].
 
 pub mod backoff;
 pub mod cli;
 mod compute;
 mod condition;
 mod connect;
+pub mod doctor;
 pub mod failpoints;
 mod heartbeat;
 mod job;
+pub mod kernel;
+pub mod machine;
 pub mod ops;
 mod outbox;
 pub mod process;

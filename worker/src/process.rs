@@ -1,17 +1,13 @@
-//! What every process of this project needs: exit codes, the log, the right BLAS kernel, signals.
+//! What every process of this project needs: exit codes, the log, signals.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use millefeuille_core::blas;
-use millefeuille_core::blas::environment::{self, Cpu, Decision};
-use millefeuille_core::job::BlasKernel;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -34,16 +30,14 @@ pub mod exit {
     pub const DIVERGED: u8 = 6;
     /// Verification found a difference.
     pub const DIFFERS: u8 = 7;
-    /// This machine cannot verify.
-    pub const CANNOT_VERIFY: u8 = 8;
+    /// This machine cannot verify, or its kernel is not to be computed with.
+    pub const CANNOT_COMPUTE: u8 = 8;
     /// Put out of the cluster, because of wrong answers (a worker).
     pub const PUT_OUT: u8 = 9;
     /// Interrupted; state saved (a worker: told to stop twice).
     pub const INTERRUPTED: u8 = 130;
 }
 
-/// Which kernel a process was started for, over restarts and for the workers that it starts.
-pub const STARTED_FOR: &str = "MILLEFEUILLE_STARTED_FOR";
 /// A process's instance id, over restarts. It is nobody else's, and must not reach the processes that it starts.
 pub const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
 
@@ -96,63 +90,11 @@ pub fn start_log(format: LogFormat, default: &str) {
     }
 }
 
-/// Makes sure that this process has the kernel loaded that it needs, and computes with one BLAS thread.
-///
-/// Starts the process again, once, where the environment selects another kernel. To be called before any thread
-/// is started.
-///
-/// # Errors
-/// If OpenBLAS does not know the kernel, or the process can't be started again.
-pub fn own_kernel(wanted: &BlasKernel) -> Result<(), String> {
-    blas::single_threaded();
-    match decide(wanted)? {
-        Decision::Satisfied => Ok(()),
-        Decision::Restart { set, remove } => {
-            let mut command = again();
-            remove.iter().for_each(|name| _ = command.env_remove(name));
-            Err(format!("cannot start again: {}", command.envs(set).exec()))
-        }
-    }
-}
-
 /// This very program, also when its file was replaced by a newer one since.
 pub fn program() -> PathBuf {
     let link = Path::new("/proc/self/exe");
     let elsewhere = || std::env::current_exe().unwrap_or_else(|_| link.to_path_buf());
     if link.exists() { link.to_path_buf() } else { elsewhere() }
-}
-
-/// What this process has to do to compute with this kernel.
-///
-/// # Errors
-/// If the kernel can't be had here.
-pub fn decide(wanted: &BlasKernel) -> Result<Decision, String> {
-    let variables = std::env::vars().collect();
-    let decision = environment::decide(&variables, wanted, &blas::kernel(), Cpu::of_this_machine());
-    decision.map_err(|error| error.to_string())
-}
-
-/// Starts this process again for another kernel. Returns only if that fails, and says why.
-pub fn restart_for(kernel: &str) -> String {
-    tracing::info!("starting again with the BLAS kernel {kernel}");
-    let error = again().env(STARTED_FOR, kernel).env(INSTANCE, instance_id()).exec();
-    format!("cannot start again: {error}")
-}
-
-/// This program with these arguments.
-fn again() -> Command {
-    let mut arguments = std::env::args_os();
-    let mut command = Command::new(program());
-    if let Some(name) = arguments.next() {
-        command.arg0(name);
-    }
-    command.args(arguments);
-    command
-}
-
-/// Which kernel this process was started for.
-pub fn started_for() -> String {
-    std::env::var(STARTED_FOR).unwrap_or_else(|_| BlasKernel::Native.to_string())
 }
 
 /// A random id of this process, the same after it has started itself again.
@@ -189,19 +131,6 @@ pub fn name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
     format!("{host}:{}", std::process::id())
-}
-
-/// The processor's model name, for people.
-pub fn cpu() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find(|line| line.starts_with("model name"));
-    let name = model.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim());
-    name.unwrap_or(std::env::consts::ARCH).to_string()
-}
-
-/// The number of cores that this process may use.
-pub fn cores() -> u32 {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
 }
 
 /// Whether nobody has waited for [`told_to_stop`] yet.

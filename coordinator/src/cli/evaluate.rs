@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use millefeuille_core::control::Phase;
-use millefeuille_worker::process;
+use millefeuille_worker::machine::Cores;
 use serde::Serialize;
 
 use super::saved::Trained;
@@ -41,7 +41,8 @@ struct Evaluation {
 
 pub(super) fn run(args: Args) -> Result {
     let trained = Trained::open(&args.run, args.data.as_deref())?;
-    let mut replay = Replay::new(&trained.store, &trained.spec, &trained.model, process::cores());
+    let mut replay =
+        Replay::new(&trained.store, &trained.spec, &trained.model, Cores::of_this_process().usable());
     let mut evaluate = |phase| replay.evaluate(&trained.parameters, phase);
     let validation = evaluate(Phase::Validate);
     let test = evaluate(Phase::Test).unwrap_or_default();

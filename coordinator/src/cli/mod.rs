@@ -14,7 +14,6 @@ mod health;
 mod jobs;
 mod metrics;
 mod predict;
-mod probe;
 mod saved;
 mod serve;
 mod settings;
@@ -30,11 +29,14 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use millefeuille_core::job::JobError;
+use millefeuille_worker::doctor;
+use millefeuille_worker::kernel::Unusable;
+use millefeuille_worker::kernel::probe::{self, PROBE};
 use millefeuille_worker::process::{self, exit};
 use millefeuille_worker::usage;
 
 use self::given::Given;
-use crate::cluster::{load::PROBE, local::WORKER};
+use crate::cluster::local::WORKER;
 use crate::runs::RunError;
 use crate::see::{Ink, WIDTH};
 
@@ -62,7 +64,7 @@ Exit codes:
     5  not enough workers in time
     6  training diverged
     7  verification differs
-    8  cannot verify here
+    8  cannot verify here, or the BLAS kernel computes wrong numbers
   130  interrupted";
 
 #[derive(Debug, Subcommand)]
@@ -77,6 +79,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Predict(predict::Args),
     Verify(verify::Args),
+    Doctor(doctor::Args),
     Health(health::Args),
     Certs(certs::Args),
     Completions(completions::Args),
@@ -106,6 +109,12 @@ impl Failed {
 impl From<JobError> for Failed {
     fn from(error: JobError) -> Self {
         Self::new(exit::USAGE, error.to_string())
+    }
+}
+
+impl From<Unusable> for Failed {
+    fn from(error: Unusable) -> Self {
+        Self::new(error.code(), error.to_string())
     }
 }
 
@@ -159,7 +168,10 @@ pub fn main() -> ExitCode {
         Some(WORKER) => {
             return millefeuille_worker::cli::main(arguments);
         }
-        Some(PROBE) => probe::run(),
+        Some(PROBE) => {
+            arguments.next();
+            return probe::main(arguments);
+        }
         _ => {
             millefeuille_worker::failpoints::set_up();
             match usage::parse::<Args>(std::env::args_os()) {
@@ -192,6 +204,7 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Doctor(args) => doctor::run(args).map_err(|(code, message)| Failed::new(code, message)),
         Command::Health(args) => health::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Completions(args) => completions::run(args),

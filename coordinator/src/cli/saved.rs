@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use millefeuille_core::data::dataset::FILES;
 use millefeuille_core::data::shard::ShardStore;
-use millefeuille_core::job::Job;
+use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_worker::kernel::{self, Unusable};
+use millefeuille_worker::machine::Cores;
 use millefeuille_worker::process::{self, exit};
 
 use super::{Failed, Result};
@@ -116,11 +118,16 @@ pub(super) fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
 /// Where that kernel can't be had, as on an older CPU, answers are still right to the last digits: that is said, and
 /// this machine's own kernel taken.
 pub(super) fn own_kernel(job: &Job) -> Result {
-    if let Err(message) = process::decide(&job.blas_kernel) {
-        process::say(&format!(
-            "warning: {message} Computing with this machine's kernel: last digits may differ"
-        ));
-        return Ok(());
+    let threads = Cores::of_this_process().usable();
+    match kernel::own_kernel(&job.blas_kernel, threads) {
+        Err(error @ (Unusable::Missing(_) | Unusable::NoGood { .. })) => {
+            // Before anything is said: this may start the process again.
+            kernel::own_kernel(&BlasKernel::Native, threads)?;
+            process::say(&format!(
+                "warning: {error} Computing with this machine's kernel: last digits may differ"
+            ));
+            Ok(())
+        }
+        other => Ok(other?),
     }
-    process::own_kernel(&job.blas_kernel).map_err(|message| Failed::new(exit::USAGE, message))
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_proto::tls::date;
+use millefeuille_worker::kernel;
 use millefeuille_worker::ops::Listen;
 use millefeuille_worker::process::{self, LogFormat, exit};
 use sha2::{Digest as _, Sha256};
@@ -67,10 +69,11 @@ A port of 0 picks a free one; the log says which.";
 pub(super) fn run(args: Args) -> Result {
     args.settings.check()?;
     process::open_many_files();
-    process::own_kernel(&millefeuille_core::job::BlasKernel::Native)
-        .map_err(|message| Failed::new(exit::USAGE, message))?;
+    // It multiplies where workers disagree, one node at a time.
+    kernel::own_kernel(&BlasKernel::Native, 1)?;
     let job = args.job.as_deref().map(read_job).transpose()?;
     process::start_log(args.log_format, "info");
+    kernel::say_native();
     make_runs_dir(&args.runs_dir).map_err(|message| Failed::new(exit::DATA, message))?;
     runtime()?.block_on(serve(args, job))
 }
@@ -83,7 +86,7 @@ fn make_runs_dir(path: &Path) -> Result<(), String> {
 
 fn read_job(path: &Path) -> Result<String> {
     let text = super::train::read_job(path)?;
-    Ok(millefeuille_core::job::Job::parse(&path.display().to_string(), &text)?.to_toml())
+    Ok(Job::parse(&path.display().to_string(), &text)?.to_toml())
 }
 
 /// The certificate in this directory.

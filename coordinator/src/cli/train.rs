@@ -14,6 +14,8 @@ use millefeuille_core::job::{
 use millefeuille_proto::shared::Host;
 use millefeuille_proto::v1;
 use millefeuille_worker::backoff::Backoff;
+use millefeuille_worker::kernel;
+use millefeuille_worker::machine::Cores;
 use millefeuille_worker::process::{self, LogFormat, exit};
 use tokio::net::TcpListener;
 
@@ -257,12 +259,13 @@ fn alone(args: &Args, job: Job) -> Result {
     let there = run_to_resume(args)?;
     let job = there.as_ref().map_or(Ok(job.clone()), |run| resumed(run, job))?;
     // Before anything is made or begun: this may start the process again.
-    process::own_kernel(&job.blas_kernel).map_err(|message| Failed::new(exit::USAGE, message))?;
+    kernel::own_kernel(&job.blas_kernel, slots(args, workers))?;
     let run = claim(args, &job)?;
     if let Some(done) = there.filter(|run| run.is_done()) {
         return super::show::report(&done);
     }
-    process::start_log(args.log_format, "warn");
+    process::start_log(args.log_format, &format!("warn,{}=info", kernel::LOG));
+    kernel::say_native();
     runtime()?.block_on(train(args, workers, job, run))
 }
 
@@ -278,8 +281,13 @@ fn workers(args: &Args, job: &Job) -> Result<u32> {
             ),
         )),
         Some(workers) => Ok(workers),
-        None => Ok(process::cores().max(2).min(job.shards).max(least)),
+        None => Ok(Cores::of_this_process().usable().max(2).min(job.shards).max(least)),
     }
+}
+
+/// Slots of each worker.
+fn slots(args: &Args, workers: u32) -> u32 {
+    args.slots.unwrap_or_else(|| Cores::of_this_process().usable().div_ceil(workers))
 }
 
 /// With `--resume`: the run that is there, if any.
@@ -335,7 +343,7 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let listener =
         listener.map_err(|error| Failed::new(exit::NOT_ALLOWED, format!("cannot listen: {error}")))?;
     let address = listener.local_addr().map_err(|error| Failed::new(exit::UNEXPECTED, error.to_string()))?;
-    let slots = args.slots.unwrap_or_else(|| process::cores().div_ceil(workers));
+    let slots = slots(args, workers);
     let token = process::random_hex();
 
     let mut config = Config::new(PathBuf::from("runs"));

@@ -7,7 +7,9 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_worker::process::{self, exit};
+use millefeuille_worker::kernel;
+use millefeuille_worker::machine::Cores;
+use millefeuille_worker::process::exit;
 
 use super::{Failed, Result, print};
 use crate::cluster::load;
@@ -45,7 +47,7 @@ impl From<Finding> for Failed {
     fn from(finding: Finding) -> Self {
         let code = match finding {
             Finding::Differs(_) => exit::DIFFERS,
-            Finding::CannotVerify(_) => exit::CANNOT_VERIFY,
+            Finding::CannotVerify(_) => exit::CANNOT_COMPUTE,
             Finding::Unreadable(_) => exit::DATA,
         };
         Self::new(code, finding.to_string())
@@ -107,14 +109,14 @@ fn asked_for(args: &Args, evidence: &Evidence) -> Result<Epochs> {
 
 /// The kernel that the run was computed with, and no other.
 fn own_kernel(run: &SavedRun, job: &Job) -> Result {
-    process::own_kernel(&job.blas_kernel).map_err(|message| {
+    kernel::own_kernel(&job.blas_kernel, Cores::of_this_process().usable()).map_err(|message| {
         let what = format!("{}: cannot be verified here: {message}", run.path().display());
-        Failed::new(exit::CANNOT_VERIFY, what)
+        Failed::new(exit::CANNOT_COMPUTE, what)
     })
 }
 
 fn compute_again(evidence: &Evidence, store: &ShardStore, spec: &Spec, epochs: Epochs) -> Result {
-    let cores = process::cores();
+    let cores = Cores::of_this_process().usable();
     let arithmetic = evidence.can_be_computed_here(spec)?;
     let model = Model::new(spec.inputs as usize, &spec.layers);
     let (mut state, from, end) = match epochs {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millefeuille_core::blas::environment::Decision;
 use millefeuille_core::control::{Phase, WorkId};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::{Shard, ShardStore};
@@ -16,7 +15,7 @@ use millefeuille_core::learn::piece::{Learner, Scratch, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Reduction};
 use millefeuille_proto::buffer::Pool;
-use millefeuille_worker::process;
+use millefeuille_worker::kernel;
 
 use super::messages::Sum;
 
@@ -36,7 +35,7 @@ pub(super) struct Task {
 impl Task {
     /// The node's sum; none if this process does not compute as the job needs it.
     pub(super) fn compute(&self) -> Option<Sum> {
-        if process::decide(&self.kernel) != Ok(Decision::Satisfied) {
+        if !kernel::has(&self.kernel) {
             return None;
         }
         let mut scratch = Scratch::default();

@@ -105,6 +105,7 @@ pub(super) struct Content {
     pub(super) store: Arc<ShardStore>,
     pub(super) arithmetic: Arithmetic,
     pub(super) shapes_fingerprint: String,
+    pub(super) openblas_picks: String,
 }
 
 /// Something that was written.
@@ -331,13 +332,14 @@ impl Run {
     }
 
     fn receipt(&self, job: &Job, weights_sha256: String, suspects: &Participation) -> Receipt {
-        let Content { store, arithmetic, job_sha256, .. } = &*self.content;
+        let Content { store, arithmetic, job_sha256, openblas_picks, .. } = &*self.content;
         let hashes = store.file_hashes();
         Receipt {
             format: FORMAT,
             job_sha256: job_sha256.clone(),
             data_sha256: FILES.iter().map(|&name| name.to_string()).zip(hashes.iter().cloned()).collect(),
             blas_kernel: job.blas_kernel.to_string(),
+            blas_kernel_of_openblas: Some(openblas_picks.clone()),
             blas_version: arithmetic.version.clone(),
             fingerprint: arithmetic.fingerprint.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),

@@ -1,12 +1,8 @@
 //! Makes a job ready: reads its data, deals it to shards, finds out which arithmetic its workers need, and takes up its
 //! run where an earlier life of the coordinator left it.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use millefeuille_core::blas::environment::Decision;
-use millefeuille_core::blas::{self, Arithmetic};
 use millefeuille_core::control::{Facts, Failure, Start};
 use millefeuille_core::data::dataset::CLASSES;
 use millefeuille_core::data::plan::Plan;
@@ -14,17 +10,12 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Sizes;
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_proto::v1;
-use millefeuille_worker::process::{self, exit};
-use prost::Message as _;
-use serde::{Deserialize, Serialize};
+use millefeuille_worker::kernel::{JobTrial, Probed, Unusable};
+use millefeuille_worker::process::exit;
 
 use super::training::Training;
 use crate::runs::{Resumed, RunDir, RunError, State};
 use crate::see::history::Row;
-
-/// The hidden subcommand that [`probe`] runs.
-pub const PROBE: &str = "__probe";
 
 /// A job that is ready to be trained.
 #[derive(Debug)]
@@ -37,6 +28,8 @@ pub struct Loaded {
     pub facts: Facts,
     /// Its samples.
     pub store: Arc<ShardStore>,
+    /// The kernel that OpenBLAS picks here by itself.
+    pub openblas_picks: String,
 }
 
 /// What became of [`make_ready`].
@@ -96,23 +89,6 @@ impl Loaded {
     }
 }
 
-/// How a process with the job's kernel computes.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Probed {
-    kernel: String,
-    version: String,
-    fingerprint: String,
-    shapes_fingerprint: String,
-}
-
-impl Probed {
-    /// Computes in this process.
-    pub fn here(spec: &Spec) -> Self {
-        let Arithmetic { kernel, version, fingerprint } = blas::arithmetic();
-        Self { kernel, version, fingerprint, shapes_fingerprint: blas::model_fingerprint(spec) }
-    }
-}
-
 /// Reads and checks all that a job needs. Takes a while: not for the driver's task.
 ///
 /// # Errors
@@ -120,6 +96,8 @@ impl Probed {
 pub fn load(mut job: Job) -> Result<Loaded, Failure> {
     let failure = |exit_code| move |message| Failure { exit_code, message };
     job.data.source = crate::data::absolute(&job.data.source).map_err(failure(exit::DATA))?;
+    // The kernel is tried while the data is read; what is wrong with the data is told first.
+    let trial = JobTrial::begin(&job.blas_kernel);
     let dataset = crate::data::read(&job.data.source).map_err(failure(exit::DATA))?;
     let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
     let spec = spec(&job, &store);
@@ -129,10 +107,15 @@ pub fn load(mut job: Job) -> Result<Loaded, Failure> {
             format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
         return Err(Failure { exit_code: exit::USAGE, message });
     }
-    let probed = probe(&job.blas_kernel, &spec).map_err(failure(exit::USAGE))?;
+    let probed = trial.and_then(|trial| trial.end(&spec)).map_err(unusable)?;
     let facts = facts(&job, &spec, &probed);
-    let job = Job { blas_kernel: BlasKernel::Named(probed.kernel), ..job };
-    Ok(Loaded { job, spec, facts, store: Arc::new(store) })
+    let Probed { arithmetic, openblas_picks, .. } = probed;
+    let job = Job { blas_kernel: BlasKernel::Named(arithmetic.kernel), ..job };
+    Ok(Loaded { job, spec, facts, store: Arc::new(store), openblas_picks })
+}
+
+fn unusable(error: Unusable) -> Failure {
+    Failure { exit_code: error.code(), message: error.to_string() }
 }
 
 /// What workers must know of a job over this data.
@@ -157,10 +140,10 @@ pub fn spec_for_inputs(job: &Job, inputs: u32) -> Spec {
 }
 
 fn facts(job: &Job, spec: &Spec, probed: &Probed) -> Facts {
-    let Probed { kernel, version, fingerprint, shapes_fingerprint } = probed;
+    let Probed { arithmetic, shapes_fingerprint, .. } = probed;
     let kernel_request = match job.blas_kernel {
         BlasKernel::Environment => BlasKernel::Environment.to_string(),
-        BlasKernel::Native | BlasKernel::Named(_) => kernel.clone(),
+        BlasKernel::Native | BlasKernel::Named(_) => arithmetic.kernel.clone(),
     };
     Facts {
         epochs: job.fit.epochs,
@@ -169,37 +152,7 @@ fn facts(job: &Job, spec: &Spec, probed: &Probed) -> Facts {
         sizes: spec.sizes,
         sample_bytes: u64::from(spec.inputs) + 1,
         kernel_request,
-        arithmetic: Arithmetic {
-            kernel: kernel.clone(),
-            version: version.clone(),
-            fingerprint: fingerprint.clone(),
-        },
+        arithmetic: arithmetic.clone(),
         shapes_fingerprint: shapes_fingerprint.clone(),
     }
-}
-
-/// Finds out how a process with this kernel computes: in this process if it has the kernel, else in another.
-fn probe(kernel: &BlasKernel, spec: &Spec) -> Result<Probed, String> {
-    if process::decide(kernel)? == Decision::Satisfied {
-        return Ok(Probed::here(spec));
-    }
-    let failed = |error: std::io::Error| format!("cannot find out how BLAS computes: {error}");
-    let mut child = Command::new(process::program())
-        .arg(PROBE)
-        .env(process::STARTED_FOR, kernel.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(&v1::Spec::from(spec).encode_to_vec()).map_err(failed)?;
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr);
-        return Err(message.trim().trim_start_matches("error: ").to_string());
-    }
-    serde_json::from_slice(&output.stdout)
-        .map_err(|error| format!("cannot find out how BLAS computes: {error}"))
 }

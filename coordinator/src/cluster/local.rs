@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use millefeuille_core::job::BlasKernel;
 use millefeuille_proto::shared::{self, Host};
 use millefeuille_worker::backoff::Backoff;
+use millefeuille_worker::kernel;
 use millefeuille_worker::process;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
@@ -74,7 +75,8 @@ impl Local {
         // A port that the environment names is its parent's.
         command.args(["--ops-listen", "off"]);
         command.args(["--log-format", if self.json_log { "json" } else { "text" }]);
-        command.env("MILLEFEUILLE_TOKEN", &self.token).env(process::STARTED_FOR, self.kernel.to_string());
+        command.env("MILLEFEUILLE_TOKEN", &self.token);
+        command.env(kernel::STARTED_FOR, self.kernel.to_string()).envs(kernel::handed_down());
         // Between the two, on this machine, nothing is encrypted, whatever this process was started with.
         command.env_remove(process::INSTANCE).env_remove("MILLEFEUILLE_TLS");
         match shared {

@@ -17,6 +17,9 @@ pub struct Receipt {
     pub data_sha256: BTreeMap<String, String>,
     /// The OpenBLAS kernel that computed it.
     pub blas_kernel: String,
+    /// The one that OpenBLAS picks by itself on the coordinator's machine; none in receipts of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blas_kernel_of_openblas: Option<String>,
     /// The OpenBLAS version.
     pub blas_version: String,
     /// Hex SHA-256 of the arithmetic's results on a fixed set of computations.

@@ -4,16 +4,17 @@
 //! again. Here is the decision, without effects. Who acts on it reads the environment, asks
 //! [`super::kernel`], and replaces itself by `exec`.
 //!
-//! A job that wants `native` or a named kernel gets an environment without any other `OPENBLAS_*` variable:
-//! even the size of a cache changes how sums are split. So that a later job can still ask for the user's own
-//! variables, a restart keeps them in [`SAVED`], which local workers inherit. The number of threads is no
-//! part of this: it is always one.
+//! A job wants `native`, a kernel of a name, or `environment`. What `native` comes to ([`Native`]) is found out by the
+//! process that starts first, and handed down in [`NATIVE`]. But for `environment`, a process has no `OPENBLAS_*`
+//! variable other than the one that names its kernel: even the size of a cache changes how sums are split. So that a
+//! later job can still ask for the user's own variables, a restart keeps them in [`SAVED`], which local workers inherit.
+//! The number of threads is no part of this: it is always one.
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::job::BlasKernel;
+use super::choice::{self, Instructions, known_names};
 
 /// Where the user's own `OPENBLAS_*` variables are kept over restarts: `NAME=value`, with [`SEPARATOR`]
 /// between.
@@ -22,52 +23,55 @@ pub const SAVED: &str = "MILLEFEUILLE_OPENBLAS_ENV";
 /// ASCII's unit separator, which no value of OpenBLAS' has.
 const SEPARATOR: char = '\u{1f}';
 
+/// Where a process finds what `native` has come to: `own kernel`.
+pub const NATIVE: &str = "MILLEFEUILLE_NATIVE";
+
 const PREFIX: &str = "OPENBLAS_";
-const KERNEL: &str = "OPENBLAS_CORETYPE";
+/// The variable that names the kernel which OpenBLAS is to load.
+pub const KERNEL: &str = "OPENBLAS_CORETYPE";
+
 const THREADS: &str = "OPENBLAS_NUM_THREADS";
 
-/// The names of OpenBLAS 0.3 for today's x86-64, and what a CPU must have for them.
-const KERNELS: [(&str, Needs); 9] = [
-    ("Prescott", Needs::Nothing),
-    ("Nehalem", Needs::Nothing),
-    ("Sandybridge", Needs::Nothing),
-    ("Haswell", Needs::Avx2),
-    ("Zen", Needs::Avx2),
-    ("Excavator", Needs::Avx2),
-    ("SkylakeX", Needs::Avx512),
-    ("Cooperlake", Needs::Avx512),
-    ("SapphireRapids", Needs::Avx512),
-];
-
-#[derive(Clone, Copy)]
-enum Needs {
-    Nothing,
-    Avx2,
-    Avx512,
+/// Which kernel a process is to have, once it is known what the job's `blas_kernel` comes to on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// What OpenBLAS picks by itself.
+    OpenBlas,
+    /// What the user's own `OPENBLAS_*` variables select.
+    Environment,
+    /// The kernel of this name.
+    Named(String),
 }
 
-/// Which of the instructions that kernels need a CPU has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cpu {
-    /// AVX2 and FMA.
-    pub avx2: bool,
-    /// AVX-512 F, VL, BW and DQ.
-    pub avx512: bool,
+/// What `native` comes to on a machine: see [`super::choice`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Native {
+    /// What OpenBLAS picks by itself.
+    pub own: String,
+    /// What is taken.
+    pub kernel: String,
 }
 
-impl Cpu {
-    /// The CPU of this machine.
-    pub fn of_this_machine() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        return Self {
-            avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            avx512: is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq"),
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        Self { avx2: false, avx512: false }
+impl Native {
+    /// What an ancestor of the process with these variables has found out, so that nobody does it again.
+    pub fn handed_down(variables: &BTreeMap<String, String>) -> Option<Self> {
+        let (own, kernel) = variables.get(NATIVE)?.split_once(' ')?;
+        Some(Self { own: own.to_owned(), kernel: kernel.to_owned() })
+    }
+
+    /// The value of [`NATIVE`] for those who are to know it.
+    pub fn to_value(&self) -> String {
+        format!("{} {}", self.own, self.kernel)
+    }
+
+    /// Whether another kernel is taken than OpenBLAS picks.
+    pub fn differs(&self) -> bool {
+        self.own != self.kernel
+    }
+
+    /// How a process comes to have it.
+    pub fn choice(&self) -> Choice {
+        if self.differs() { Choice::Named(self.kernel.clone()) } else { Choice::OpenBlas }
     }
 }
 
@@ -77,12 +81,16 @@ pub enum Decision {
     /// Nothing: the loaded kernel is the right one.
     Satisfied,
     /// Start itself again with a changed environment.
-    Restart {
-        /// Variables to set, with their values.
-        set: BTreeMap<String, String>,
-        /// Variables to remove.
-        remove: Vec<String>,
-    },
+    Restart(Change),
+}
+
+/// What to change in an environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Variables to set, with their values.
+    pub set: BTreeMap<String, String>,
+    /// Variables to remove.
+    pub remove: Vec<String>,
 }
 
 /// A kernel that cannot be had here.
@@ -109,7 +117,7 @@ pub enum KernelError {
         /// What the job asks for.
         wanted: String,
         /// What is missing.
-        instructions: &'static str,
+        instructions: Instructions,
     },
 }
 
@@ -119,22 +127,63 @@ pub enum KernelError {
 /// Obeying a restart leads to [`Decision::Satisfied`] or to an error, never to another restart.
 pub fn decide(
     variables: &BTreeMap<String, String>,
-    wanted: &BlasKernel,
+    wanted: &Choice,
     loaded: &str,
-    cpu: Cpu,
+    cpu: Instructions,
 ) -> Result<Decision, KernelError> {
-    let target = match wanted {
-        BlasKernel::Native => BTreeMap::new(),
-        BlasKernel::Environment => originals(variables),
-        BlasKernel::Named(name) => {
-            check_cpu(name, cpu)?;
-            if settled_on(name, loaded, variables)? {
-                return Ok(Decision::Satisfied);
-            }
-            BTreeMap::from([(KERNEL.to_owned(), name.clone())])
+    if let Choice::Named(name) = wanted {
+        check_cpu(name, cpu)?;
+        if settled_on(name, loaded, variables)? {
+            return Ok(Decision::Satisfied);
         }
-    };
-    if current(variables) == target { Ok(Decision::Satisfied) } else { Ok(restart(variables, target)) }
+    }
+    if current(variables) == target(variables, wanted) {
+        Ok(Decision::Satisfied)
+    } else {
+        Ok(Decision::Restart(change(variables, wanted)))
+    }
+}
+
+/// What to change in `variables` for a process that is to have the `wanted` kernel.
+pub fn change(variables: &BTreeMap<String, String>, wanted: &Choice) -> Change {
+    let mut set = target(variables, wanted);
+    let remove = current(variables).into_keys().filter(|name| !set.contains_key(name)).collect();
+    let saved: Vec<_> = originals(variables).iter().map(|(name, value)| format!("{name}={value}")).collect();
+    set.insert(SAVED.to_owned(), saved.join(&SEPARATOR.to_string()));
+    set.insert(THREADS.to_owned(), "1".to_owned());
+    Change { set, remove }
+}
+
+/// Whether OpenBLAS has picked the loaded kernel by itself: no variable tells it anything.
+pub fn is_own_pick(variables: &BTreeMap<String, String>) -> bool {
+    current(variables).is_empty()
+}
+
+/// The user's own `OPENBLAS_*` variables, from before any restart.
+pub fn users_own(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    originals(variables)
+}
+
+/// Checks that this `cpu` can compute with the kernel.
+///
+/// # Errors
+/// If it lacks what the kernel is written with.
+pub fn check_cpu(name: &str, cpu: Instructions) -> Result<(), KernelError> {
+    match choice::needs(name) {
+        Some(instructions) if instructions > cpu => {
+            Err(KernelError::CpuLacks { wanted: name.to_owned(), instructions })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// OpenBLAS' variables of a process with the wanted kernel, but for the number of threads.
+fn target(variables: &BTreeMap<String, String>, wanted: &Choice) -> BTreeMap<String, String> {
+    match wanted {
+        Choice::OpenBlas => BTreeMap::new(),
+        Choice::Environment => originals(variables),
+        Choice::Named(name) => BTreeMap::from([(KERNEL.to_owned(), name.clone())]),
+    }
 }
 
 /// Whether nothing but `name` can have chosen the loaded kernel; an error if `name` was asked for in vain.
@@ -149,20 +198,6 @@ fn settled_on(name: &str, loaded: &str, variables: &BTreeMap<String, String>) ->
         Some(_) if found => Ok(true),
         Some(_) => Err(KernelError::FellBack { wanted: name.to_owned(), loaded: loaded.to_owned() }),
     }
-}
-
-fn check_cpu(name: &str, cpu: Cpu) -> Result<(), KernelError> {
-    let known = KERNELS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    let instructions = match known.map(|(_, needs)| *needs) {
-        Some(Needs::Avx2) if !cpu.avx2 => "AVX2",
-        Some(Needs::Avx512) if !cpu.avx512 => "AVX-512",
-        _ => return Ok(()),
-    };
-    Err(KernelError::CpuLacks { wanted: name.to_owned(), instructions })
-}
-
-fn known_names() -> String {
-    KERNELS.map(|(name, _)| name).join(", ")
 }
 
 /// OpenBLAS' variables, but for the number of threads.
@@ -180,32 +215,27 @@ fn originals(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-fn restart(variables: &BTreeMap<String, String>, target: BTreeMap<String, String>) -> Decision {
-    let remove = current(variables).into_keys().filter(|name| !target.contains_key(name)).collect();
-    let saved: Vec<_> = originals(variables).iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let mut set = target;
-    set.insert(SAVED.to_owned(), saved.join(&SEPARATOR.to_string()));
-    set.insert(THREADS.to_owned(), "1".to_owned());
-    Decision::Restart { set, remove }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    const CPU: Cpu = Cpu { avx2: true, avx512: true };
+    const CPU: Instructions = Instructions::Avx512;
 
     fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn named(name: &str) -> BlasKernel {
-        BlasKernel::Named(name.to_owned())
+    fn named(name: &str) -> Choice {
+        Choice::Named(name.to_owned())
     }
 
-    /// The environment after obeying a restart; OpenBLAS' variables in it.
-    fn obey(variables: &BTreeMap<String, String>, decision: Decision) -> BTreeMap<String, String> {
-        let Decision::Restart { set, remove } = decision else { panic!("no restart") };
+    /// The environment after a change.
+    fn after(
+        variables: &BTreeMap<String, String>,
+        Change { set, remove }: Change,
+    ) -> BTreeMap<String, String> {
         let mut variables = variables.clone();
         variables.retain(|name, _| !remove.contains(name));
         variables.extend(set);
@@ -215,21 +245,17 @@ mod tests {
     #[test]
     fn who_has_the_right_kernel_stays() {
         for (variables, wanted, loaded) in [
-            (environment(&[]), BlasKernel::Native, "Zen"),
+            (environment(&[]), Choice::OpenBlas, "Zen"),
             (
                 environment(&[(THREADS, "4"), ("PATH", "/bin"), ("OMP_NUM_THREADS", "2")]),
-                BlasKernel::Native,
+                Choice::OpenBlas,
                 "Zen",
             ),
             (environment(&[]), named("Zen"), "Zen"),
             (environment(&[(KERNEL, "haswell"), (THREADS, "1")]), named("Haswell"), "Haswell"),
-            (environment(&[]), BlasKernel::Environment, "Zen"),
-            (
-                environment(&[(KERNEL, "Haswell"), ("OPENBLAS_L2_SIZE", "1")]),
-                BlasKernel::Environment,
-                "Haswell",
-            ),
-            (environment(&[(SAVED, "")]), BlasKernel::Environment, "Zen"),
+            (environment(&[]), Choice::Environment, "Zen"),
+            (environment(&[(KERNEL, "Haswell"), ("OPENBLAS_L2_SIZE", "1")]), Choice::Environment, "Haswell"),
+            (environment(&[(SAVED, "")]), Choice::Environment, "Zen"),
         ] {
             assert_eq!(
                 decide(&variables, &wanted, loaded, CPU),
@@ -243,64 +269,130 @@ mod tests {
     fn others_start_again_with_exactly_these_variables() {
         let user = [(KERNEL, "Haswell"), ("OPENBLAS_L2_SIZE", "1024"), (THREADS, "4")];
         let saved = "OPENBLAS_CORETYPE=Haswell\u{1f}OPENBLAS_L2_SIZE=1024";
-        for (variables, wanted, loaded, after) in [
-            (&user[..], BlasKernel::Native, "Haswell", &[(SAVED, saved), (THREADS, "1")][..]),
+        for (variables, wanted, loaded, expected) in [
+            (&user[..], Choice::OpenBlas, "Haswell", &[(SAVED, saved), (THREADS, "1")][..]),
             (&user, named("SkylakeX"), "Haswell", &[(KERNEL, "SkylakeX"), (SAVED, saved), (THREADS, "1")]),
             (&user, named("Haswell"), "Haswell", &[(KERNEL, "Haswell"), (SAVED, saved), (THREADS, "1")]),
             (&[], named("Haswell"), "Zen", &[(KERNEL, "Haswell"), (SAVED, ""), (THREADS, "1")]),
-            (
-                &[(KERNEL, "")],
-                BlasKernel::Native,
-                "Haswell",
-                &[(SAVED, "OPENBLAS_CORETYPE="), (THREADS, "1")],
-            ),
+            (&[(KERNEL, "")], Choice::OpenBlas, "Haswell", &[(SAVED, "OPENBLAS_CORETYPE="), (THREADS, "1")]),
             (
                 &[(KERNEL, "Zen"), (SAVED, saved), (THREADS, "1")],
-                BlasKernel::Environment,
+                Choice::Environment,
                 "Zen",
                 &[(KERNEL, "Haswell"), ("OPENBLAS_L2_SIZE", "1024"), (SAVED, saved), (THREADS, "1")],
             ),
             (
                 &[(KERNEL, "Zen"), (SAVED, saved), (THREADS, "1")],
-                BlasKernel::Native,
+                Choice::OpenBlas,
                 "Zen",
                 &[(SAVED, saved), (THREADS, "1")],
             ),
             (
                 &[(KERNEL, "Zen"), (SAVED, ""), (THREADS, "1")],
-                BlasKernel::Environment,
+                Choice::Environment,
                 "Zen",
                 &[(SAVED, ""), (THREADS, "1")],
             ),
         ] {
             let variables = environment(variables);
-            let decision = decide(&variables, &wanted, loaded, CPU).unwrap();
-            assert_eq!(obey(&variables, decision), environment(after), "{variables:?} {wanted:?}");
+            let Ok(Decision::Restart(change)) = decide(&variables, &wanted, loaded, CPU) else {
+                panic!("no restart")
+            };
+            assert_eq!(after(&variables, change), environment(expected), "{variables:?} {wanted:?}");
+        }
+    }
+
+    /// An OpenBLAS that has some kernels, and takes its own pick where it is asked for another.
+    #[derive(Debug)]
+    struct Library {
+        own: String,
+        has: Vec<String>,
+        /// Those that compute what they should.
+        good: Vec<String>,
+    }
+
+    impl Library {
+        fn loads(&self, variables: &BTreeMap<String, String>) -> &str {
+            let asked_for = variables.get(KERNEL);
+            let found =
+                |asked_for: &String| self.has.iter().find(|name| name.eq_ignore_ascii_case(asked_for));
+            asked_for.and_then(found).unwrap_or(&self.own)
+        }
+
+        /// What `native` comes to, as whoever starts first finds it out: by trying.
+        fn native(&self, variables: &BTreeMap<String, String>, cpu: Instructions) -> Option<Native> {
+            let tried = |kernel: &str| {
+                let native = Native { own: self.own.clone(), kernel: kernel.to_owned() };
+                let there = after(variables, change(variables, &native.choice()));
+                let loaded = self.loads(&there);
+                (loaded == kernel && self.good.iter().any(|good| good == kernel)).then_some(native)
+            };
+            choice::candidates(&self.own, cpu).into_iter().find_map(tried)
+        }
+    }
+
+    fn kernel_name() -> impl Strategy<Value = String> {
+        let names = ["Prescott", "Haswell", "Zen", "SkylakeX", "Cooperlake", "haswell", "Nonsense", ""];
+        prop::sample::select(names.map(str::to_owned).to_vec())
+    }
+
+    fn user() -> impl Strategy<Value = BTreeMap<String, String>> {
+        let names = [KERNEL, "OPENBLAS_L2_SIZE", THREADS, SAVED, "PATH"].map(str::to_owned);
+        prop::collection::btree_map(prop::sample::select(names.to_vec()), kernel_name(), 0..4)
+    }
+
+    fn library() -> impl Strategy<Value = Library> {
+        let kernels = || prop::sample::subsequence(vec!["Prescott", "Haswell", "Zen", "SkylakeX"], 0..=4);
+        (prop::sample::select(vec!["Prescott", "Haswell", "Cooperlake"]), kernels(), kernels()).prop_map(
+            |(own, has, good)| {
+                let text = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+                Library { own: own.to_owned(), has: text(has), good: text(good) }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_restart_leads_to_the_kernel_or_to_an_error_and_never_to_another_restart(
+            variables in user(),
+            library in library(),
+            wanted in prop::option::of(kernel_name()),
+            environment: bool,
+            cpu in prop::sample::select(vec![Instructions::Baseline, Instructions::Avx2, Instructions::Avx512]),
+        ) {
+            let native = library.native(&variables, cpu);
+            let choice = match (wanted, &native) {
+                _ if environment => Choice::Environment,
+                (Some(name), _) => Choice::Named(name),
+                (None, Some(native)) => native.choice(),
+                // No kernel is good: an error before anything is decided.
+                (None, None) => return Ok(()),
+            };
+            let decision = decide(&variables, &choice, library.loads(&variables), cpu);
+            if let Ok(Decision::Restart(change)) = decision {
+                let there = after(&variables, change);
+                let again = decide(&there, &choice, library.loads(&there), cpu);
+                prop_assert!(!matches!(again, Ok(Decision::Restart(_))), "{:?}", there);
+            }
+        }
+
+        #[test]
+        fn native_is_the_same_kernel_whatever_the_users_variables_are(
+            one in user(),
+            other in user(),
+            library in library(),
+        ) {
+            let [one, other] = [one, other].map(|variables| library.native(&variables, CPU));
+            prop_assert_eq!(one, other);
         }
     }
 
     #[test]
-    fn a_restart_is_never_followed_by_another() {
-        let starts = [
-            environment(&[]),
-            environment(&[(KERNEL, "Haswell"), ("OPENBLAS_L2_SIZE", "1024")]),
-            environment(&[(KERNEL, "Zen"), (SAVED, "OPENBLAS_VERBOSE=2")]),
-        ];
-        for variables in starts {
-            for wanted in [BlasKernel::Native, BlasKernel::Environment, named("Haswell"), named("Nonsense")] {
-                for loaded in ["Haswell", "Zen"] {
-                    if let Ok(decision @ Decision::Restart { .. }) = decide(&variables, &wanted, loaded, CPU)
-                    {
-                        let after = obey(&variables, decision);
-                        let again = decide(&after, &wanted, loaded, CPU);
-                        assert!(
-                            !matches!(again, Ok(Decision::Restart { .. })),
-                            "{variables:?} {wanted:?} {loaded}"
-                        );
-                    }
-                }
-            }
-        }
+    fn what_native_comes_to_is_handed_down() {
+        let native = Native { own: "Prescott".to_owned(), kernel: "SkylakeX".to_owned() };
+        let variables = environment(&[(NATIVE, &native.to_value())]);
+        assert_eq!(Native::handed_down(&variables), Some(native));
+        assert_eq!(Native::handed_down(&environment(&[(NATIVE, "")])), None);
     }
 
     #[test]
@@ -316,9 +408,12 @@ mod tests {
 
     #[test]
     fn a_kernel_that_the_cpu_cannot_run_is_refused_before_it_kills_the_process() {
-        let cpu = Cpu { avx2: true, avx512: false };
+        let cpu = Instructions::Avx2;
         let error = decide(&environment(&[]), &named("skylakex"), "Zen", cpu).unwrap_err();
-        assert_eq!(error, KernelError::CpuLacks { wanted: "skylakex".into(), instructions: "AVX-512" });
+        assert_eq!(
+            error,
+            KernelError::CpuLacks { wanted: "skylakex".into(), instructions: Instructions::Avx512 }
+        );
         assert!(decide(&environment(&[]), &named("Haswell"), "Zen", cpu).is_ok());
     }
 }

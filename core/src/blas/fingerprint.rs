@@ -12,7 +12,7 @@ use crate::learn::spec::Spec;
 
 /// `[rows, inputs, units]` of dense layers of which all three products of training are hashed: small and odd
 /// ones, and those of the default job in steps of 500 over 8 shards.
-const TRAINED: [[usize; 3]; 9] = [
+pub(super) const TRAINED: [[usize; 3]; 9] = [
     [8, 8, 8],
     [1, 100, 50],
     [17, 33, 65],
@@ -25,7 +25,7 @@ const TRAINED: [[usize; 3]; 9] = [
 ];
 
 /// The same of layers that only go forward: the default job's evaluation.
-const EVALUATED: [[usize; 3]; 3] =
+pub(super) const EVALUATED: [[usize; 3]; 3] =
     [[EVALUATION_ROWS, 784, 256], [EVALUATION_ROWS, 256, 128], [EVALUATION_ROWS, 128, 10]];
 
 pub(super) fn of_this_process() -> String {
@@ -86,12 +86,12 @@ fn hash_product(a: Matrix<'_>, b: Matrix<'_>, len: usize, hash: &mut Sha256) {
 }
 
 /// Numbers in `[-1, 1)` without a pattern that a sum could cancel.
-fn numbers(len: usize) -> Vec<f32> {
+pub(super) fn numbers(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (scattered(i) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
 /// A word that looks random, from its number: the finalizer of MurmurHash3 (A. Appleby).
-fn scattered(i: u32) -> u32 {
+pub(super) fn scattered(i: u32) -> u32 {
     let mixed = (i ^ (i >> 16)).wrapping_mul(0x85eb_ca6b);
     let mixed = (mixed ^ (mixed >> 13)).wrapping_mul(0xc2b2_ae35);
     mixed ^ (mixed >> 16)
@@ -130,14 +130,14 @@ pub fn model_fingerprint(spec: &Spec) -> String {
 }
 
 /// How many samples a training piece can have: those of a full step and of the last one, shared by the shards.
-fn piece_sizes(spec: &Spec) -> BTreeSet<u32> {
+pub(super) fn piece_sizes(spec: &Spec) -> BTreeSet<u32> {
     let steps = [spec.batch_size.min(spec.sizes.train), spec.sizes.train % spec.batch_size];
     let shares = steps.into_iter().flat_map(|samples| shares(samples, spec.shards));
     shares.filter(|&rows| rows > 0).collect()
 }
 
 /// How many samples a chunk of an evaluation can have: full ones, and what is left of a shard.
-fn chunk_sizes(spec: &Spec) -> BTreeSet<u32> {
+pub(super) fn chunk_sizes(spec: &Spec) -> BTreeSet<u32> {
     let full = EVALUATION_ROWS as u32;
     let shards = [spec.sizes.validation, spec.sizes.test].into_iter();
     let shards = shards.flat_map(|samples| shares(samples, spec.shards));

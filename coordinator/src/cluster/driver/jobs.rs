@@ -318,6 +318,7 @@ impl Driver {
                 store: Arc::clone(training.store()),
                 arithmetic: facts.arithmetic.clone(),
                 shapes_fingerprint: facts.shapes_fingerprint.clone(),
+                openblas_picks: training.loaded.openblas_picks.clone(),
             });
             self.disk.order(Order::Begin { job, run, content, history });
         }

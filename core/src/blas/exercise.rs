@@ -1,0 +1,67 @@
+//! The products of a training piece of the default job, again and again: for whoever measures how fast the kernel is.
+
+use super::check::{Product, Transposed};
+use super::fingerprint;
+use crate::learn::gemm::{Matrix, gemm};
+
+/// Rows of such a piece, and the inputs and units of its layers.
+const ROWS: usize = 63;
+const LAYERS: [[usize; 2]; 3] = [[784, 256], [256, 128], [128, 10]];
+
+/// Operands of all those products, and a place for results.
+#[derive(Debug)]
+pub struct Exercise {
+    numbers: Vec<f32>,
+    out: Vec<f32>,
+    products: Vec<Product>,
+}
+
+impl Default for Exercise {
+    fn default() -> Self {
+        let products: Vec<_> = LAYERS.iter().flat_map(|&[inputs, units]| of_layer(inputs, units)).collect();
+        let most = |size: fn(&Product) -> usize| products.iter().map(size).max().unwrap_or(0);
+        let operand = most(|product| product.inner * product.rows.max(product.columns));
+        Self {
+            numbers: fingerprint::numbers(operand),
+            out: vec![0.0; most(|product| product.rows * product.columns)],
+            products,
+        }
+    }
+}
+
+/// Forward, and the gradient of the weights; of all but the first layer also that of the inputs.
+fn of_layer(inputs: usize, units: usize) -> impl Iterator<Item = Product> {
+    let all = super::check::of_training(ROWS, inputs, units).into_iter();
+    all.filter(move |product| inputs != LAYERS[0][0] || product.transposed != Transposed::Right)
+}
+
+impl Exercise {
+    /// Computes them once; gives the number of operations, a multiplication and an addition being two.
+    pub fn compute(&mut self) -> u64 {
+        let Self { numbers, out, products } = self;
+        for product in products.iter() {
+            let Product { rows, inner, columns, transposed } = *product;
+            let (left, right) = (&numbers[..rows * inner], &numbers[..inner * columns]);
+            let (left, right) = match transposed {
+                Transposed::Neither => (Matrix::new(left, inner), Matrix::new(right, columns)),
+                Transposed::Left => (Matrix::new(left, rows).transposed(), Matrix::new(right, columns)),
+                Transposed::Right => (Matrix::new(left, inner), Matrix::new(right, inner).transposed()),
+            };
+            gemm(left, right, &mut out[..rows * columns]);
+        }
+        2 * products.iter().map(Product::work).sum::<u64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_has_eight_products() {
+        let mut exercise = Exercise::default();
+        // Of 63 rows: 784·256 twice, and 256·128 and 128·10 three times each.
+        let work = 63 * (2 * 784 * 256 + 3 * (256 * 128 + 128 * 10));
+        assert_eq!((exercise.compute(), exercise.products.len()), (2 * work, 8));
+    }
+}

@@ -1,0 +1,115 @@
+//! `doctor`: what it says of this machine, and what becomes of machines that nothing can be computed on.
+
+use millefeuille_tests::home::{Call, Home, binary};
+use serde_json::Value;
+
+/// A program under a shell's limits: `ulimit -v 200000`.
+fn limited(home: &Home, limits: &str, program: &str, arguments: &str) -> Call {
+    let script = format!("{limits}; exec {} {arguments}", binary(program).display());
+    home.call("bash".as_ref(), "-c").arg(script)
+}
+
+fn findings(call: Call) -> Value {
+    call.succeeds().json().remove(0)
+}
+
+#[test]
+fn both_programs_have_the_same_page() {
+    let home = Home::new();
+    let mut pages = [home.coordinator("doctor --json"), home.worker("doctor --json")].map(findings);
+    for page in &mut pages {
+        let speed = page["openblas"]["gflops"].take();
+        assert!(speed["one"].as_f64() > Some(0.0) && speed["all"].as_f64() > Some(0.0), "{speed}");
+        // Memory comes and goes, and a machine is more or less crowded.
+        page["limits"]["memory_available"].take();
+        page["warnings"].take();
+    }
+    assert_eq!(pages[0], pages[1]);
+
+    let text = home.coordinator("doctor").succeeds().stdout;
+    let lines = ["CPU", "cores", "OpenBLAS", "native", "self-check", "speed", "limits", "subnormals"];
+    assert!(lines.iter().all(|name| text.lines().any(|line| line.starts_with(name))), "{text}");
+}
+
+#[test]
+fn native_is_what_a_job_is_computed_with() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --epochs 1 --workers 1 --run-dir run").succeeds();
+
+    let openblas = findings(home.coordinator("doctor --json"))["openblas"].take();
+
+    assert_eq!(openblas["native"], home.run("run").receipt()["blas_kernel"]);
+    assert_eq!(openblas["picks"], home.run("run").receipt()["blas_kernel_of_openblas"]);
+    assert_eq!(openblas["version"], home.run("run").receipt()["blas_version"]);
+}
+
+#[test]
+fn variables_that_are_ignored_are_named_and_nonsense_among_them_is_a_warning() {
+    let home = Home::new();
+
+    let ended = home
+        .coordinator("doctor")
+        .env("OPENBLAS_CORETYPE", "Nonesuch")
+        .env("OMP_NUM_THREADS", "3")
+        .succeeds();
+
+    assert!(ended.stdout.contains("OMP_NUM_THREADS=3, OPENBLAS_CORETYPE=Nonesuch\n"), "{ended}");
+    let warning = "warning: OPENBLAS_CORETYPE=Nonesuch: OpenBLAS has no such kernel here";
+    assert!(ended.stdout.lines().any(|line| line.starts_with(warning)), "{ended}");
+    assert!(ended.stderr.is_empty(), "{ended}");
+}
+
+#[test]
+fn kernels_that_are_no_good_are_told_and_the_exit_code_says_if_none_is() {
+    let home = Home::new();
+    let openblas = findings(home.coordinator("doctor --json"))["openblas"].take();
+    let native = openblas["native"].as_str().unwrap().to_string();
+
+    let wrong = home.worker("doctor --json").env("FAILPOINTS", &format!("kernel-wrong=return({native})"));
+    let findings = findings(wrong);
+
+    assert_ne!(findings["openblas"]["native"], native);
+    let not_taken = findings["openblas"]["not_taken"][0].as_str().unwrap();
+    assert!(not_taken.starts_with(&format!("{native} computes wrong numbers")), "{not_taken}");
+
+    let all = "Cooperlake SapphireRapids SkylakeX Haswell Zen Sandybridge Prescott Nehalem Excavator";
+    let none = home.coordinator("doctor").env("FAILPOINTS", &format!("kernel-kills=return({native} {all})"));
+    let none = none.run().with_code(8);
+    assert!(none.stdout.contains("native        no kernel can be used"), "{none}");
+    assert!(none.stderr.contains("SIGILL") && none.stderr.lines().count() == 1, "{none}");
+}
+
+#[test]
+fn too_little_address_space_for_openblas_is_one_line() {
+    let home = Home::new();
+    home.small_job();
+    for limits in ["ulimit -v 200000", "ulimit -v 380000", "ulimit -s 1000000; ulimit -v 500000"] {
+        for (program, arguments) in [
+            ("coordinator", "doctor"),
+            ("worker", "doctor --json"),
+            ("coordinator", "train small.toml --workers 1 --slots 2 --run-dir run"),
+            ("coordinator", "serve --listen 127.0.0.1:0"),
+            ("worker", "--coordinator 127.0.0.1:1 --slots 2"),
+        ] {
+            let error = limited(&home, limits, program, arguments).fails(1);
+            assert!(
+                error.contains("address space") && error.contains("ulimit -v unlimited"),
+                "{limits}: {error}"
+            );
+        }
+    }
+    assert!(!home.path("run").exists());
+}
+
+#[test]
+fn a_job_is_trained_within_a_limit_of_address_space() {
+    let home = Home::new();
+    home.small_job();
+    let train = "train small.toml --workers 1 --slots 2 --run-dir";
+    home.coordinator(&format!("{train} free")).succeeds();
+
+    limited(&home, "ulimit -v 600000", "coordinator", &format!("{train} limited")).succeeds();
+
+    assert_eq!(home.run("limited").receipt(), home.run("free").receipt());
+}

@@ -1,0 +1,316 @@
+//! Trying a kernel in another process: this very program, started again with a hidden subcommand.
+//!
+//! A kernel that this library lacks shows when it is loaded, one that is wrong when its products are compared with sums
+//! in f64 ([`millefeuille_core::blas::check`]), and one that cannot run here at all kills whoever calls it, or never
+//! comes back. All this happens to the process that tries, which says what it found in one line of JSON, and has a
+//! deadline.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use millefeuille_core::blas::check::{self, Product};
+use millefeuille_core::blas::choice::Instructions;
+use millefeuille_core::blas::environment::{self, Choice, KernelError};
+use millefeuille_core::blas::exercise::Exercise;
+use millefeuille_core::blas::{self, Arithmetic};
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_proto::v1;
+use prost::Message as _;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use serde::{Deserialize, Serialize};
+
+use super::{Unusable, changed};
+use crate::failpoints;
+use crate::process::{self, INSTANCE, exit};
+
+/// The hidden subcommand. Its argument says what is to be found out.
+pub const PROBE: &str = "__probe";
+/// The name of the loaded kernel, and nothing else.
+const NAME: &str = "name";
+/// Whether the kernel is right, in products of many shapes.
+const GENERAL: &str = "general";
+/// How fast the kernel is, with as many threads as the next argument says.
+const SPEED: &str = "speed";
+/// The same as [`GENERAL`] for a job's shapes, and the fingerprints. The job's spec comes over standard input.
+const JOB: &str = "job";
+
+/// How long a process may take that does next to nothing.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Multiplications a second that every kernel reaches, however busy the machine is.
+const SLOWEST: u64 = 50_000_000;
+
+/// What a process that tries a kernel says.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Said {
+    kernel: String,
+    version: String,
+    /// What is wrong with the kernel.
+    wrong: Option<String>,
+    fingerprint: String,
+    shapes_fingerprint: String,
+    speed: Option<Speed>,
+}
+
+/// How fast a kernel computes the products of a training piece of the default job, in billions of operations a second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Speed {
+    /// One thread, alone.
+    pub one: f64,
+    /// All threads together.
+    pub all: f64,
+    /// How many these are.
+    pub threads: u32,
+}
+
+/// How long each of the two is measured.
+const MEASURED: Duration = Duration::from_millis(250);
+
+/// A process that tries a kernel.
+pub(super) struct Trial {
+    wanted: Choice,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Receiver<String>,
+    patience: Duration,
+}
+
+impl Trial {
+    /// Finds out a kernel's name, and computes nothing.
+    pub(super) fn named(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
+        Self::begin(variables, wanted, &[NAME])
+    }
+
+    /// Tries a kernel in products of many shapes, in a process with these variables but for the kernel.
+    pub(super) fn general(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
+        Self::begin(variables, wanted, &[GENERAL])
+    }
+
+    /// Tries a kernel for a job, of which [`Self::end_with`] tells the process.
+    pub(super) fn for_job(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
+        Self::begin(variables, wanted, &[JOB])
+    }
+
+    /// Measures a kernel with so many threads.
+    pub(super) fn of_speed(
+        variables: &BTreeMap<String, String>,
+        wanted: &Choice,
+        threads: u32,
+    ) -> Result<Self, Unusable> {
+        Self::begin(variables, wanted, &[SPEED, &threads.to_string()])
+    }
+
+    fn begin(variables: &BTreeMap<String, String>, wanted: &Choice, what: &[&str]) -> Result<Self, Unusable> {
+        if let Choice::Named(name) = wanted {
+            environment::check_cpu(name, Instructions::of_this_machine())?;
+        }
+        let change = environment::change(variables, wanted);
+        let mut command = changed(Command::new(process::program()), &change);
+        command
+            .arg(PROBE)
+            .args(what)
+            .env_remove(INSTANCE)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| failed(&error))?;
+        let (sender, output) = mpsc::channel();
+        let mut pipe = child.stdout.take().expect("its output is a pipe");
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = pipe.read_to_string(&mut text);
+            let _ = sender.send(text);
+        });
+        Ok(Self { wanted: wanted.clone(), input: child.stdin.take(), child, output, patience: PATIENCE })
+    }
+
+    /// The name of the kernel, once it was tried.
+    pub(super) fn name(mut self) -> Result<String, Unusable> {
+        self.patience += time_for(check::general());
+        Ok(self.said()?.kernel)
+    }
+
+    /// How fast the kernel is.
+    pub(super) fn speed(self) -> Result<Speed, Unusable> {
+        self.said()?.speed.ok_or_else(|| failed(&"nothing was measured"))
+    }
+
+    /// Tells the process of the job, and waits for what it finds: how it computes on fixed shapes, and its fingerprint
+    /// on the job's own.
+    pub(super) fn end_with(mut self, spec: &Spec) -> Result<(Arithmetic, String), Unusable> {
+        // The fingerprints compute each product once more.
+        self.patience += 2 * (time_for(check::of_job(spec)) + time_for(check::general()));
+        let message = v1::Spec::from(spec).encode_to_vec();
+        // If it does not take them, it has ended, and how it ended says more.
+        let _ = self.input.take().map(|mut input| input.write_all(&message));
+        let Said { kernel, version, fingerprint, shapes_fingerprint, .. } = self.said()?;
+        Ok((Arithmetic { kernel, version, fingerprint }, shapes_fingerprint))
+    }
+
+    /// What it says of a kernel that is good.
+    fn said(mut self) -> Result<Said, Unusable> {
+        // With its input open it would wait for more.
+        self.input = None;
+        self.patience = failpoints::patience().unwrap_or(self.patience);
+        let text = match self.output.recv_timeout(self.patience) {
+            Ok(text) => text,
+            Err(RecvTimeoutError::Timeout) => {
+                self.kill();
+                return Err(self.no_good(&format!("does not come back within {} s", self.patience.as_secs())));
+            }
+            Err(RecvTimeoutError::Disconnected) => String::new(),
+        };
+        let status = self.child.wait().map_err(|error| failed(&error))?;
+        match serde_json::from_str::<Said>(&text) {
+            Ok(said) if status.success() => self.judge(said),
+            _ => Err(self.ended(status)),
+        }
+    }
+
+    fn judge(&self, said: Said) -> Result<Said, Unusable> {
+        match &self.wanted {
+            Choice::Named(name) if !said.kernel.eq_ignore_ascii_case(name) => {
+                let (wanted, loaded) = (name.clone(), said.kernel);
+                Err(Unusable::Missing(KernelError::FellBack { wanted, loaded }))
+            }
+            _ => match said.wrong {
+                Some(wrong) => Err(Unusable::NoGood {
+                    kernel: said.kernel,
+                    version: said.version,
+                    what: format!("computes wrong numbers: {wrong}"),
+                }),
+                None => Ok(said),
+            },
+        }
+    }
+
+    fn ended(&self, status: ExitStatus) -> Unusable {
+        match status.signal() {
+            Some(signal) => {
+                self.no_good(&format!("kills the process that computes with it ({})", signal_name(signal)))
+            }
+            None => failed(&format!("the process that tries it ends with {status}")),
+        }
+    }
+
+    /// It has not said which kernel it has.
+    fn no_good(&self, what: &str) -> Unusable {
+        let kernel = match &self.wanted {
+            Choice::Named(name) => name.clone(),
+            Choice::Environment => "of the environment".to_string(),
+            Choice::OpenBlas => "that OpenBLAS picks".to_string(),
+        };
+        Unusable::NoGood { kernel, version: blas::version(), what: what.to_string() }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// How long these products may take.
+fn time_for(products: impl IntoIterator<Item = Product>) -> Duration {
+    let work: u64 = products.into_iter().map(|product| product.work()).sum();
+    Duration::from_secs(work / SLOWEST)
+}
+
+fn failed(why: &dyn std::fmt::Display) -> Unusable {
+    Unusable::Unexpected(format!("cannot find out how BLAS computes: {why}"))
+}
+
+fn signal_name(signal: i32) -> String {
+    match signal {
+        libc::SIGILL => "SIGILL: it has instructions that this CPU lacks".to_string(),
+        libc::SIGSEGV => "SIGSEGV".to_string(),
+        libc::SIGBUS => "SIGBUS".to_string(),
+        libc::SIGFPE => "SIGFPE".to_string(),
+        libc::SIGABRT => "SIGABRT".to_string(),
+        libc::SIGKILL => "SIGKILL".to_string(),
+        signal => format!("signal {signal}"),
+    }
+}
+
+/// The other side: tries the kernel that it has been given, as the first of the arguments says.
+pub fn main(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    // A kernel that never comes back would outlive whoever asked.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    failpoints::set_up();
+    blas::single_threaded();
+    let said = match arguments.next().as_ref().and_then(|what| what.to_str()) {
+        Some(NAME) => Said { kernel: blas::kernel(), version: blas::version(), ..Said::default() },
+        Some(GENERAL) => tried(check::general()),
+        Some(SPEED) => {
+            let threads = arguments.next().and_then(|threads| threads.to_str()?.parse().ok());
+            Said {
+                kernel: blas::kernel(),
+                version: blas::version(),
+                speed: threads.map(measured),
+                ..Said::default()
+            }
+        }
+        Some(JOB) => match of_job() {
+            Ok(said) => said,
+            Err(message) => return process::fail(exit::UNEXPECTED, &message),
+        },
+        _ => return process::fail(exit::USAGE, "no command for people"),
+    };
+    process::print(&serde_json::to_string(&said).unwrap_or_default());
+    process::leave(exit::DONE)
+}
+
+/// The job that standard input tells of.
+fn spec() -> Result<Spec, String> {
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let spec = v1::Spec::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
+    Spec::try_from(spec).map_err(|error| error.to_string())
+}
+
+fn tried(products: impl IntoIterator<Item = Product>) -> Said {
+    let kernel = blas::kernel();
+    failpoints::misbehave_as(&kernel);
+    let wrong = check::check(products, |_, out| failpoints::spoil_product(&kernel, out)).err();
+    Said { wrong: wrong.map(|wrong| wrong.to_string()), kernel, version: blas::version(), ..Said::default() }
+}
+
+fn of_job() -> Result<Said, String> {
+    // This needs no job, which comes when its data has been read.
+    failpoints::misbehave_as(&blas::kernel());
+    let Arithmetic { fingerprint, .. } = blas::arithmetic();
+    let spec = spec()?;
+    let said = tried(check::of_job(&spec));
+    let right = said.wrong.is_none();
+    let shapes_fingerprint = if right { blas::model_fingerprint(&spec) } else { String::new() };
+    Ok(Said { fingerprint, shapes_fingerprint, ..said })
+}
+
+fn measured(threads: u32) -> Speed {
+    Speed { one: together(1), all: together(threads), threads }
+}
+
+/// What so many threads compute together, in billions of operations a second.
+fn together(threads: u32) -> f64 {
+    let one = || {
+        let mut exercise = Exercise::default();
+        exercise.compute();
+        let (started, mut operations) = (Instant::now(), 0);
+        while started.elapsed() < MEASURED {
+            operations += exercise.compute();
+        }
+        operations as f64 / started.elapsed().as_secs_f64() / 1e9
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        all.into_iter().map(|thread| thread.join().unwrap_or_default()).sum()
+    })
+}

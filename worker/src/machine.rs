@@ -1,0 +1,230 @@
+//! What this machine has, and how much of it this process may use.
+
+pub mod address_space;
+pub mod groups;
+
+use std::path::Path;
+
+use millefeuille_core::blas::choice::Instructions;
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::sched_getaffinity;
+use serde::Serialize;
+
+use self::groups::Groups;
+
+/// A processor, as far as `/proc/cpuinfo` tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cpu {
+    /// Its name, for people.
+    pub model: String,
+    /// Who made it: `GenuineIntel`; nothing on other architectures than x86-64.
+    pub vendor: Option<String>,
+    /// Its family, by which OpenBLAS knows it.
+    pub family: Option<u32>,
+    /// Its number in the family.
+    pub number: Option<u32>,
+    /// What of it this project's kernels may use.
+    pub instructions: Instructions,
+    /// The features among its flags that are of use for matrix products.
+    pub features: Vec<String>,
+}
+
+/// Those that kernels of OpenBLAS are made for.
+const FEATURES: [&str; 14] = [
+    "avx",
+    "avx2",
+    "fma",
+    "fma4",
+    "avx512f",
+    "avx512dq",
+    "avx512bw",
+    "avx512vl",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "sve",
+];
+
+impl Cpu {
+    /// That of this machine.
+    pub fn of_this_machine() -> Self {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        Self::parse(&info, Instructions::of_this_machine())
+    }
+
+    fn parse(info: &str, instructions: Instructions) -> Self {
+        let value = |name: &str| {
+            let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+            lines.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_string())
+        };
+        let number = |name| value(name)?.parse().ok();
+        let flags = value("flags").or_else(|| value("Features")).unwrap_or_default();
+        let flags: Vec<_> = flags.split(' ').collect();
+        Self {
+            model: value("model name").unwrap_or_else(|| std::env::consts::ARCH.to_string()),
+            vendor: value("vendor_id"),
+            family: number("cpu family"),
+            number: number("model"),
+            instructions,
+            features: FEATURES.into_iter().filter(|name| flags.contains(name)).map(str::to_string).collect(),
+        }
+    }
+}
+
+/// How many cores this process may use.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cores {
+    /// Those that are online.
+    pub online: u32,
+    /// Those of them that it may run on.
+    pub affinity: u32,
+    /// How much of their time its control groups give it, in cores.
+    pub quota: Option<f64>,
+}
+
+impl Cores {
+    /// Those of this process.
+    pub fn of_this_process() -> Self {
+        let all = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+        let online = std::fs::read_to_string("/sys/devices/system/cpu/online");
+        let online = online.ok().and_then(|list| counted(list.trim())).unwrap_or(all);
+        let affinity = sched_getaffinity(None).map_or(all, |cores| cores.count());
+        Self { online, affinity, quota: Groups::read(Path::new("/")).cores }
+    }
+
+    /// How many threads are worth computing with. A part of a core counts as one: it is there to be used.
+    pub fn usable(&self) -> u32 {
+        let quota = self.quota.map_or(u32::MAX, |cores| cores.ceil() as u32);
+        self.affinity.min(quota).max(1)
+    }
+}
+
+/// How many numbers are in a list such as `0-3,8`.
+fn counted(list: &str) -> Option<u32> {
+    let counts = list.split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first).map(|more| more + 1)
+    });
+    counts.sum()
+}
+
+/// How much of the machine's memory, and of what else is counted, this process may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Bytes of memory that the machine has.
+    pub memory: Option<u64>,
+    /// Bytes of it that nobody uses, or that can be freed.
+    pub memory_available: Option<u64>,
+    /// Bytes of memory that the control groups allow.
+    pub memory_of_group: Option<u64>,
+    /// Bytes of address space (`ulimit -v`).
+    pub address_space: Option<u64>,
+    /// Open files, at first.
+    pub files: Option<u64>,
+    /// Open files that it may raise that to.
+    pub most_files: Option<u64>,
+    /// Processes and threads, of this user or of the control groups.
+    pub processes: Option<u64>,
+}
+
+impl Limits {
+    /// Those of this process.
+    pub fn of_this_process() -> Self {
+        let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let groups = Groups::read(Path::new("/"));
+        let files = getrlimit(Resource::Nofile);
+        let processes = [getrlimit(Resource::Nproc).current, groups.processes];
+        Self {
+            memory: kilobytes(&info, "MemTotal:"),
+            memory_available: kilobytes(&info, "MemAvailable:"),
+            memory_of_group: groups.memory,
+            address_space: getrlimit(Resource::As).current,
+            files: files.current,
+            most_files: files.maximum,
+            processes: processes.into_iter().flatten().min(),
+        }
+    }
+
+    /// Bytes of memory that are there to be used.
+    pub fn usable_memory(&self) -> Option<u64> {
+        [self.memory_available, self.memory_of_group].into_iter().flatten().min()
+    }
+}
+
+/// A line of `/proc/meminfo`, in bytes: `MemTotal:       16384 kB`.
+fn kilobytes(info: &str, name: &str) -> Option<u64> {
+    let value = info.lines().find_map(|line| line.strip_prefix(name))?;
+    let kilobytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 207\n\
+        model name\t: INTEL(R) XEON(R) PLATINUM 8581C CPU @ 2.10GHz\nflags\t\t: fpu avx fma avx2 avx512f amx_tile\n\n\
+        processor\t: 1\nvendor_id\t: Other\n";
+
+    #[test]
+    fn a_processor_is_read_from_its_first_entry() {
+        let cpu = Cpu::parse(INFO, Instructions::Avx512);
+        assert_eq!(cpu.model, "INTEL(R) XEON(R) PLATINUM 8581C CPU @ 2.10GHz");
+        assert_eq!(
+            (cpu.vendor.as_deref(), cpu.family, cpu.number),
+            (Some("GenuineIntel"), Some(6), Some(207))
+        );
+        assert_eq!(cpu.features, ["avx", "avx2", "fma", "avx512f", "amx_tile"]);
+    }
+
+    #[test]
+    fn a_processor_without_a_name_has_its_architectures() {
+        let cpu = Cpu::parse("processor\t: 0\nFeatures\t: fp asimd sve\n", Instructions::Baseline);
+        assert_eq!((cpu.model.as_str(), cpu.vendor), (std::env::consts::ARCH, None));
+        assert_eq!(cpu.features, ["asimd", "sve"]);
+    }
+
+    #[test]
+    fn a_part_of_a_core_is_one_to_compute_with() {
+        for (affinity, quota, usable) in [
+            (8, None, 8),
+            (8, Some(0.5), 1),
+            (8, Some(1.5), 2),
+            (8, Some(4.0), 4),
+            (2, Some(4.0), 2),
+            (8, Some(0.0), 1),
+        ] {
+            assert_eq!(Cores { online: 8, affinity, quota }.usable(), usable, "{affinity} {quota:?}");
+        }
+    }
+
+    #[test]
+    fn lists_of_cores_are_counted() {
+        for (list, count) in
+            [("0", Some(1)), ("0-3", Some(4)), ("0-3,8,10-11", Some(7)), ("", None), ("3-0", None)]
+        {
+            assert_eq!(counted(list), count, "{list}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_says_of_cores_is_in_order() {
+        let cores = Cores::of_this_process();
+        let by_std = std::thread::available_parallelism().unwrap().get() as u32;
+        // The standard library rounds a quota down.
+        assert!(
+            by_std <= cores.usable() && cores.usable() <= cores.affinity && cores.affinity <= cores.online
+        );
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let info = "MemTotal:       16384 kB\nMemFree: 1 kB\nMemAvailable:    8192 kB\n";
+        assert_eq!(kilobytes(info, "MemTotal:"), Some(16 << 20));
+        assert_eq!(kilobytes(info, "MemAvailable:"), Some(8 << 20));
+        assert_eq!(kilobytes(info, "SwapTotal:"), None);
+    }
+}
