@@ -12,7 +12,7 @@ use millefeuille_core::job::BlasKernel;
 use crate::condition::Watched;
 use crate::ops::{self, Listen};
 use crate::process::{self, LogFormat, exit};
-use crate::{Condition, Config, End, failpoints, run, usage};
+use crate::{Condition, Config, End, failpoints, run, usage, variables};
 
 /// Joins a Millefeuille cluster and computes until it is told to stop.
 #[derive(Clone, Debug, Parser)]
@@ -72,6 +72,9 @@ Exit codes:
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = process::end_when_told(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
+    }
+    if let Err(message) = variables::check() {
+        return process::fail(exit::USAGE, &message);
     }
     match usage::parse(arguments) {
         Ok((args, _)) => work(args),

@@ -16,6 +16,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::variables;
+
 /// How the commands exit.
 pub mod exit {
     /// Done.
@@ -87,7 +89,7 @@ pub fn printed(written: io::Result<()>) {
 
 /// Starts the log on standard error. `MILLEFEUILLE_LOG` filters it, as `RUST_LOG` does elsewhere.
 pub fn start_log(format: LogFormat, default: &str) {
-    let filter = EnvFilter::try_from_env("MILLEFEUILLE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_from_env(variables::LOG).unwrap_or_else(|_| EnvFilter::new(default));
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
@@ -109,8 +111,10 @@ pub fn own_kernel(wanted: &BlasKernel) -> Result<(), String> {
         Decision::Satisfied => Ok(()),
         Decision::Restart { set, remove } => {
             let mut command = again();
-            remove.iter().for_each(|name| _ = command.env_remove(name));
-            Err(format!("cannot start again: {}", command.envs(set).exec()))
+            remove.iter().for_each(|name| _ = command.env_remove(variables::bytes(name)));
+            set.iter()
+                .for_each(|(name, value)| _ = command.env(variables::bytes(name), variables::bytes(value)));
+            Err(format!("cannot start again: {}", command.exec()))
         }
     }
 }
@@ -127,8 +131,8 @@ pub fn program() -> PathBuf {
 /// # Errors
 /// If the kernel can't be had here.
 pub fn decide(wanted: &BlasKernel) -> Result<Decision, String> {
-    let variables = std::env::vars().collect();
-    let decision = environment::decide(&variables, wanted, &blas::kernel(), Cpu::of_this_machine());
+    let decision =
+        environment::decide(&variables::openblas(), wanted, &blas::kernel(), Cpu::of_this_machine());
     decision.map_err(|error| error.to_string())
 }
 
@@ -152,13 +156,13 @@ fn again() -> Command {
 
 /// Which kernel this process was started for.
 pub fn started_for() -> String {
-    std::env::var(STARTED_FOR).unwrap_or_else(|_| BlasKernel::Native.to_string())
+    variables::text(STARTED_FOR).unwrap_or_else(|| BlasKernel::Native.to_string())
 }
 
 /// A random id of this process, the same after it has started itself again.
 pub fn instance_id() -> String {
     static ID: OnceLock<String> = OnceLock::new();
-    ID.get_or_init(|| std::env::var(INSTANCE).unwrap_or_else(|_| random_hex())).clone()
+    ID.get_or_init(|| variables::text(INSTANCE).unwrap_or_else(random_hex)).clone()
 }
 
 /// 128 random bits in hex.

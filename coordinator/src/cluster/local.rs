@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use millefeuille_core::job::BlasKernel;
 use millefeuille_worker::backoff::Backoff;
-use millefeuille_worker::process;
+use millefeuille_worker::{process, variables};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -70,8 +70,8 @@ impl Local {
         command.env("MILLEFEUILLE_TOKEN", &self.token).env(process::STARTED_FOR, self.kernel.to_string());
         // Between the two, on this machine, nothing is encrypted, whatever this process was started with.
         command.env_remove(process::INSTANCE).env_remove("MILLEFEUILLE_TLS");
-        if std::env::var_os("MILLEFEUILLE_LOG").is_none() {
-            command.env("MILLEFEUILLE_LOG", "warn");
+        if std::env::var_os(variables::LOG).is_none() {
+            command.env(variables::LOG, "warn");
         }
         // Ctrl-C in a terminal reaches the whole process group: a group of its own leaves the worker to its parent.
         command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
