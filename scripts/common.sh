@@ -29,7 +29,14 @@ as_root() {
 
 in_ci() { [ "${CI:-}" = true ]; }
 
-skip() { say "skipped: $1 is not installed ($2)"; }
+# skipped WHAT: something is left out, for a reason that is named. It is also written into the file SKIPPED_LIST, if there is
+# one, from which the end of a run takes what it says.
+skipped() {
+    say "skipped: $*"
+    [ -z "${SKIPPED_LIST:-}" ] || printf '%s\n' "$*" >>"$SKIPPED_LIST"
+}
+
+skip() { skipped "$1 is not installed ($2)"; }
 
 # python_environment DIRECTORY REQUIREMENTS: a Python environment with what a file lists; anew when the file changes. Where it
 # can't be made, nothing of it stays. Bash forgets about `set -e` in whatever is called with ||, so every step here has its own.

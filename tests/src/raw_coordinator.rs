@@ -26,7 +26,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::process::PATIENCE;
+use crate::patience::answer_of;
 
 /// Shards of the job that it has.
 pub const SHARDS: u32 = 4;
@@ -308,8 +308,7 @@ impl Worker for Service {
 }
 
 fn wait<T>(runtime: &Handle, answer: impl Future<Output = T>) -> T {
-    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, answer).await });
-    answer.expect("an answer within a minute")
+    runtime.block_on(answer_of("a worker comes, or says something", answer))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

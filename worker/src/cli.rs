@@ -15,7 +15,7 @@ use crate::kernel::{self, Unusable, probe};
 use crate::machine::Cores;
 use crate::ops::{self, Listen};
 use crate::process::{self, LogFormat, exit};
-use crate::{Condition, Config, End, doctor, failpoints, run, usage};
+use crate::{Condition, Config, End, doctor, failpoints, run, usage, variables};
 
 /// Joins a Millefeuille cluster and computes until it is told to stop.
 #[derive(Clone, Debug, Parser)]
@@ -89,6 +89,9 @@ Exit codes:
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = process::end_when_told(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
+    }
+    if let Err(message) = variables::check() {
+        return process::fail(exit::USAGE, &message);
     }
     let arguments: Vec<_> = arguments.into_iter().collect();
     if arguments.get(1).is_some_and(|name| name == probe::PROBE) {

@@ -58,7 +58,7 @@ const LEAVES: Duration = Duration::from_millis(50);
 #[cfg(feature = "failpoints")]
 pub fn set_up() {
     // Not by a `FailScenario`: that holds a lock for as long as it lives, and a second one would wait for it.
-    let points = std::env::var("FAILPOINTS").unwrap_or_default();
+    let points = crate::variables::text("FAILPOINTS").unwrap_or_default();
     for point in points.split(';').map(str::trim).filter(|point| !point.is_empty()) {
         let (name, actions) = point.split_once('=').unwrap_or((point, ""));
         fail::cfg(name, actions).unwrap_or_else(|error| panic!("FAILPOINTS: {point}: {error}"));

@@ -6,7 +6,7 @@
 //! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
 //!
 //! Both binaries share what a process of this project needs: [`process`] (log, signals, exit codes), [`kernel`] (the right BLAS kernel), [`usage`] (command
-//! lines), [`ops`] (probes and metrics), [`machine`] (what there is to compute with), [`doctor`] and [`backoff`].
+//! lines), [`variables`] (the environment), [`ops`] (probes and metrics), [`machine`] (what there is to compute with), [`doctor`] and [`backoff`].
 
 pub mod backoff;
 pub mod cli;
@@ -25,6 +25,7 @@ pub mod process;
 mod session;
 mod shards;
 pub mod usage;
+pub mod variables;
 
 use std::future::Future;
 use std::path::PathBuf;

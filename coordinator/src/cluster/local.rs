@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use millefeuille_core::job::BlasKernel;
 use millefeuille_proto::shared::{self, Host};
 use millefeuille_worker::backoff::Backoff;
-use millefeuille_worker::kernel;
-use millefeuille_worker::process;
+use millefeuille_worker::{kernel, process, variables};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -83,8 +82,8 @@ impl Local {
             Some(shared) => inherit(&mut command, shared),
             None => _ = command.env_remove(SHARED_MEMORY),
         }
-        if std::env::var_os("MILLEFEUILLE_LOG").is_none() {
-            command.env("MILLEFEUILLE_LOG", "warn");
+        if std::env::var_os(variables::LOG).is_none() {
+            command.env(variables::LOG, "warn");
         }
         // Ctrl-C in a terminal reaches the whole process group: a group of its own leaves the worker to its parent.
         command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
