@@ -26,7 +26,7 @@ fn stand_in(home: &Home, program: &str, script: &str) -> PathBuf {
 fn run(home: &Home, programs: &Path, command: &str, environment: &[(&str, String)]) -> Ended {
     let path = std::env::var("PATH").unwrap_or_default();
     let call = home.call(Path::new("bash"), "-euo pipefail -c").arg(command);
-    let call = call.env("PATH", &format!("{}:{path}", programs.display()));
+    let call = call.env("PATH", format!("{}:{path}", programs.display()));
     environment.iter().fold(call, |call, (name, value)| call.env(name, value)).run()
 }
 
