@@ -62,8 +62,9 @@ pub(crate) struct Measured {
 pub(crate) fn run(args: &Args, latest: &Path) -> anyhow::Result<()> {
     let binary = coordinator::beside_this_program()?;
     let date = machine::date();
-    let operations = products()?.operations;
-    let first = floor()?;
+    let kernel = coordinator::kernel(&binary)?;
+    let operations = products(&kernel)?.operations;
+    let first = floor(&kernel)?;
     round(&binary, &first)?;
     let mut rounds = Vec::new();
     for number in 1..=args.rounds {
@@ -81,8 +82,8 @@ pub(crate) fn run(args: &Args, latest: &Path) -> anyhow::Result<()> {
 
 fn round(binary: &Path, first: &Fit) -> anyhow::Result<Round> {
     let load = machine::load();
-    let products = products()?;
-    let floor = floor()?;
+    let products = products(&first.blas_kernel)?;
+    let floor = floor(&first.blas_kernel)?;
     same(first, &floor, "two floors")?;
     let clusters = CLUSTERS.iter().map(|&(shape, _)| {
         let Trained { fit, wall_seconds } = coordinator::train(binary, Call::article(shape))?;
@@ -97,24 +98,24 @@ fn round(binary: &Path, first: &Fit) -> anyhow::Result<Round> {
     })
 }
 
-fn floor() -> anyhow::Result<Fit> {
-    fresh("floor")
+fn floor(kernel: &str) -> anyhow::Result<Fit> {
+    fresh("floor", kernel)
 }
 
-fn products() -> anyhow::Result<Products> {
-    fresh("products")
+fn products(kernel: &str) -> anyhow::Result<Products> {
+    fresh("products", kernel)
 }
 
-/// A subcommand of this program that computes in one process: a fresh one.
-pub(crate) fn alone(subcommand: &str) -> anyhow::Result<Command> {
+/// A subcommand of this program that computes in one process, a fresh one, with the kernel that the clusters have.
+pub(crate) fn alone(subcommand: &str, kernel: &str) -> anyhow::Result<Command> {
     let this = std::env::current_exe().context("where this program is")?;
     let mut command = coordinator::undisturbed(&this);
-    command.args([subcommand, "--epochs", &EPOCHS.to_string()]);
+    command.args([subcommand, "--epochs", &EPOCHS.to_string()]).env("OPENBLAS_CORETYPE", kernel);
     Ok(command)
 }
 
-fn fresh<T: DeserializeOwned>(subcommand: &str) -> anyhow::Result<T> {
-    let output = alone(subcommand)?.stderr(Stdio::inherit()).output();
+fn fresh<T: DeserializeOwned>(subcommand: &str, kernel: &str) -> anyhow::Result<T> {
+    let output = alone(subcommand, kernel)?.stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("{subcommand}: cannot be started"))?;
     if !output.status.success() {
         bail!("{subcommand} failed ({})", output.status);

@@ -109,6 +109,12 @@ pub(crate) fn train(binary: &Path, call: Call<'_>) -> anyhow::Result<Trained> {
     Ok(Trained { fit: read(&place.path().join("run"))?, wall_seconds })
 }
 
+/// The kernel that jobs have on this machine. It need not be what OpenBLAS picks for processes that ask for none.
+pub(crate) fn kernel(binary: &Path) -> anyhow::Result<String> {
+    let call = Call { epochs: 1, ..Call::article(Shape { workers: 1, slots: 1 }) };
+    Ok(train(binary, call)?.fit.blas_kernel)
+}
+
 /// Trains once, and watches how much memory that takes.
 pub(crate) fn train_watched(binary: &Path, shape: Shape) -> anyhow::Result<Peaks> {
     let place = tempfile::tempdir().context("a place for the run")?;

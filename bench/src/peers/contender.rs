@@ -70,6 +70,8 @@ impl fmt::Display for Contender {
 #[derive(Clone, Debug)]
 pub(super) struct Programs {
     pub(super) coordinator: PathBuf,
+    /// The kernel of its jobs.
+    kernel: String,
     python: PathBuf,
     /// The peers' programs.
     scripts: PathBuf,
@@ -83,7 +85,9 @@ impl Programs {
             bail!("{}: missing (make bench-peers installs Keras and PyTorch there)", python.display());
         }
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
-        Ok(Self { coordinator: coordinator::beside_this_program()?, python, scripts })
+        let coordinator = coordinator::beside_this_program()?;
+        let kernel = coordinator::kernel(&coordinator)?;
+        Ok(Self { coordinator, kernel, python, scripts })
     }
 
     /// The command line of one; peers shuffle by `seed`, this project by its job's.
@@ -98,8 +102,8 @@ impl Programs {
                 self.python(&launcher, "article_torch.py", seed)
             }
             Contender::Here(shape) => self.train(shape),
-            Contender::Floor => compare::alone("floor")?,
-            Contender::Products => compare::alone("products")?,
+            Contender::Floor => compare::alone("floor", &self.kernel)?,
+            Contender::Products => compare::alone("products", &self.kernel)?,
         })
     }
 

@@ -38,7 +38,11 @@ fn heading(Measured { date, machine, versions, rounds, .. }: &Measured) -> Strin
     let versions: Vec<_> = versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let mut text = format!("## {} {}, {} cores\n\n", machine.cpu, machine.cpu_model, machine.cores);
     let (day, count) = (date.split('T').next().unwrap_or(date), rounds.len());
-    let _ = writeln!(text, "{day}, medians of {count} rounds. Peers: {}.", versions.join(", "));
+    // Among the processes of that minute were those of the round before.
+    let Summary { min, max, .. } = Summary::of(rounds.iter().map(|round| round.load));
+    let _ =
+        writeln!(text, "{day}, medians of {count} rounds, before which the load was {min:.1} to {max:.1}.");
+    let _ = writeln!(text, "Peers: {}.", versions.join(", "));
     let _ = writeln!(
         text,
         "Here: OpenBLAS {} with kernel {}, {}, Linux {}.\n",
@@ -188,7 +192,7 @@ mod tests {
         let has = |wanted: &str| assert!(text.contains(wanted), "{wanted}\n{text}");
         ALL.iter().for_each(|who| has(&format!("\n| {who} ")));
         has("## AMD EPYC family 25 model 17, 2 cores\n");
-        has("2026-05-01, medians of 1 rounds. Peers: Keras 3.15.1.");
+        has("2026-05-01, medians of 1 rounds, before which the load was 0.0 to 0.0.\nPeers: Keras 3.15.1.\n");
         has("| 2 workers × 1 slot | 1.00   | 1.00–1.00 | 0.25    | 0.25 (0.25–0.25) |");
         has(
             "| fit: 2 workers × 1 slot ÷ Keras            | 0.60    | 0.25     | 0.25 (0.25–0.25) | met    |",
