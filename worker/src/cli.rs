@@ -93,9 +93,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(message) = variables::check() {
         return process::fail(exit::USAGE, &message);
     }
-    let arguments: Vec<_> = arguments.into_iter().collect();
-    if arguments.get(1).is_some_and(|name| name == probe::PROBE) {
-        return probe::main(arguments.into_iter().skip(2));
+    if let Some(code) = probe::answer() {
+        return code;
     }
     match usage::parse(arguments) {
         Ok((Args { command: Some(Command::Doctor(args)), .. }, _)) => examine(args),
