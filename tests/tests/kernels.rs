@@ -2,7 +2,7 @@
 
 use millefeuille_core::blas::choice::{Instructions, candidates};
 use millefeuille_tests::cluster::Cluster;
-use millefeuille_tests::home::{Call, Home, binary};
+use millefeuille_tests::home::{Call, Home, binary, project};
 
 fn small() -> Home {
     let home = Home::new();
@@ -188,8 +188,11 @@ fn native_leaves_out_kernels_that_are_wrong_or_kill_or_hang() {
         ("hanging", format!("kernel-hangs=return({first})"), second),
         ("both", format!("kernel-wrong=return({first});kernel-kills=return({second})"), third),
     ] {
-        on_a_new_cpu(&home, &failpoints, run).succeeds();
+        let stderr = on_a_new_cpu(&home, &failpoints, run).succeeds().stderr;
         assert_eq!(kernel(&home, run), taken, "{failpoints}");
+        let warning = format!("warning: the BLAS kernel {first} ");
+        let warnings: Vec<_> = stderr.lines().filter(|line| line.starts_with(&warning)).collect();
+        assert!(warnings.len() == 1 && warnings[0].ends_with(&format!("{taken} is taken")), "{stderr}");
     }
 }
 
@@ -265,9 +268,12 @@ fn a_saved_model_is_used_with_another_kernel_where_its_own_is_wrong() {
     let wrong = format!("kernel-wrong=return({named})");
 
     let evaluated = home.coordinator("evaluate run").env("FAILPOINTS", &wrong).succeeds();
+    let images = project().join("data/mnist/t10k-images-idx3-ubyte.gz");
+    let predicted = home.coordinator("predict run --json").arg(images).env("FAILPOINTS", &wrong).succeeds();
     let verified = home.coordinator("verify run").env("FAILPOINTS", &wrong).fails(8);
 
     assert!(evaluated.stderr.contains("last digits may differ"), "{}", evaluated.stderr);
     assert_eq!(evaluated.stderr.matches("warning").count(), 1, "{}", evaluated.stderr);
+    assert_eq!(predicted.json().len(), 10_000);
     assert!(verified.contains("cannot be verified here") && verified.contains(named), "{verified}");
 }

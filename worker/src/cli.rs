@@ -85,9 +85,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = process::end_when_told(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
-    let arguments: Vec<_> = arguments.into_iter().collect();
-    if arguments.get(1).is_some_and(|name| name == probe::PROBE) {
-        return probe::main(arguments.into_iter().skip(2));
+    if let Some(code) = probe::answer() {
+        return code;
     }
     match usage::parse(arguments) {
         Ok((Args { command: Some(Command::Doctor(args)), .. }, _)) => examine(args),

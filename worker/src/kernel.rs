@@ -199,6 +199,10 @@ impl JobTrial {
                 Err(reason) => reasons.push(reason),
             }
             let Some(next) = next else { break };
+            tracing::warn!(
+                "trying another BLAS kernel for this job: {}",
+                reasons[reasons.len() - 1].in_short()
+            );
             trial = Trial::for_job(&variables(), next);
         }
         Err(Unusable::of_all(reasons))
@@ -221,6 +225,15 @@ impl Pick {
             Self::Asked(trial) => trial.name(),
         }
     }
+}
+
+/// Tries the kernel of this process for a job's own shapes, before the process computes them itself.
+///
+/// # Errors
+/// If it is no good.
+pub fn is_right_for(spec: &Spec) -> Result<(), Unusable> {
+    let loaded = SETTLED.get().map_or(Choice::OpenBlas, |settled| settled.choice.clone());
+    Trial::for_job(&variables(), &loaded)?.end_with(spec).map(drop)
 }
 
 /// The kernels that a job may have which wants this one, best first.
@@ -262,7 +275,12 @@ fn settle(wanted: &BlasKernel, variables: &BTreeMap<String, String>) -> Result<S
 /// The first of the kernels that `native` may be here which this library has, and which is good.
 fn find_native(variables: &BTreeMap<String, String>) -> Result<Native, Unusable> {
     let Search { native, reasons, .. } = Search::of(variables)?;
-    native.ok_or_else(|| Unusable::of_all(reasons))
+    let Some(native) = native else { return Err(Unusable::of_all(reasons)) };
+    // A library that lacks a kernel is as it is; one that has a bad one is worth a word. There may be no log yet.
+    for reason in reasons.iter().filter(|reason| matches!(reason, Unusable::NoGood { .. })) {
+        process::say(&format!("warning: the BLAS kernel {}: {} is taken", reason.in_short(), native.kernel));
+    }
+    Ok(native)
 }
 
 /// What was found on the way to `native`.

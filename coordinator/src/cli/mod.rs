@@ -31,7 +31,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use millefeuille_core::job::JobError;
 use millefeuille_worker::doctor;
 use millefeuille_worker::kernel::Unusable;
-use millefeuille_worker::kernel::probe::{self, PROBE};
+use millefeuille_worker::kernel::probe;
 use millefeuille_worker::process::{self, exit};
 use millefeuille_worker::usage;
 
@@ -161,24 +161,18 @@ pub fn main() -> ExitCode {
     if let Err(error) = process::end_when_told(exit::INTERRUPTED) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
+    if let Some(code) = probe::answer() {
+        return code;
+    }
     // What this program starts of itself is no part of the command line: completions would offer it.
     let mut arguments = std::env::args_os().skip(1).peekable();
-    let hidden = arguments.peek().and_then(|name| name.to_str()).map(str::to_owned);
-    let done = match hidden.as_deref() {
-        Some(WORKER) => {
-            return millefeuille_worker::cli::main(arguments);
-        }
-        Some(PROBE) => {
-            arguments.next();
-            return probe::main(arguments);
-        }
-        _ => {
-            millefeuille_worker::failpoints::set_up();
-            match usage::parse::<Args>(std::env::args_os()) {
-                Ok((args, matches)) => run(args.command, &Given::of(&Args::command(), &matches)),
-                Err(code) => return code,
-            }
-        }
+    if arguments.peek().is_some_and(|name| name == WORKER) {
+        return millefeuille_worker::cli::main(arguments);
+    }
+    millefeuille_worker::failpoints::set_up();
+    let done = match usage::parse::<Args>(std::env::args_os()) {
+        Ok((args, matches)) => run(args.command, &Given::of(&Args::command(), &matches)),
+        Err(code) => return code,
     };
     match done {
         Ok(()) => process::leave(exit::DONE),

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use millefeuille_core::data::NamedFile;
 use millefeuille_core::data::idx::{self, Idx, Kind};
+use millefeuille_core::data::split::Sizes;
 use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::piece::{Learner, Scratch};
+use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, Scratch};
+use millefeuille_core::learn::spec::Spec;
+use millefeuille_worker::kernel;
 use millefeuille_worker::process::{self, exit};
 use serde::Serialize;
 
@@ -80,6 +83,7 @@ pub(super) fn run(args: Args) -> Result {
     own_kernel(&job)?;
     let inputs = run.inputs(&job)?;
     let spec = load::spec_for_inputs(&job, inputs);
+    kernel::is_right_for(&of_images(&spec))?;
     let inputs = inputs as usize;
     let model = Model::new(inputs, &spec.layers);
     let parameters = saved::parameters(&run, &model)?;
@@ -95,6 +99,12 @@ pub(super) fn run(args: Args) -> Result {
         }
     }
     if refused { Err(Failed::silently(exit::DATA)) } else { Ok(()) }
+}
+
+/// The shapes of predictions: of full chunks, and of a single image.
+fn of_images(spec: &Spec) -> Spec {
+    let sizes = Sizes { train: 0, validation: 0, test: EVALUATION_ROWS as u32 + 1 };
+    Spec { shards: 1, sizes, ..spec.clone() }
 }
 
 fn predict(images: &Images, learner: &Learner<'_>, json: bool) {

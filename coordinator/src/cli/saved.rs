@@ -81,6 +81,7 @@ impl Trained {
             crate::data::read(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
         let spec = load::spec(&job, &store);
+        kernel::is_right_for(&spec)?;
         let model = Model::new(spec.inputs as usize, &spec.layers);
         let parameters = parameters(&run, &model)?;
         if let Some(receipt) = run.receipt()? {

@@ -7,7 +7,7 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_worker::kernel;
+use millefeuille_worker::kernel::{self, Unusable};
 use millefeuille_worker::machine::Cores;
 use millefeuille_worker::process::exit;
 
@@ -76,7 +76,7 @@ pub(super) fn run(args: Args) -> Result {
     say(&evidence.ledger_agrees(&spec)?);
     if !args.quick {
         kernel?;
-        compute_again(&evidence, &store, &spec, epochs)?;
+        compute_again(&args, &evidence, &store, &spec, epochs)?;
     }
     settle(&args, &evidence);
     finish(&args.run, &evidence)
@@ -109,14 +109,27 @@ fn asked_for(args: &Args, evidence: &Evidence) -> Result<Epochs> {
 
 /// The kernel that the run was computed with, and no other.
 fn own_kernel(run: &SavedRun, job: &Job) -> Result {
-    kernel::own_kernel(&job.blas_kernel, Cores::of_this_process().usable()).map_err(|message| {
-        let what = format!("{}: cannot be verified here: {message}", run.path().display());
-        Failed::new(exit::CANNOT_COMPUTE, what)
-    })
+    let loaded = kernel::own_kernel(&job.blas_kernel, Cores::of_this_process().usable());
+    loaded.map_err(|error| cannot_verify(run.path(), &error))
 }
 
-fn compute_again(evidence: &Evidence, store: &ShardStore, spec: &Spec, epochs: Epochs) -> Result {
+fn cannot_verify(run: &Path, error: &Unusable) -> Failed {
+    let what = format!("{}: cannot be verified here: {error}", run.display());
+    match error {
+        Unusable::Unexpected(_) => Failed::new(error.code(), what),
+        _ => Failed::new(exit::CANNOT_COMPUTE, what),
+    }
+}
+
+fn compute_again(
+    args: &Args,
+    evidence: &Evidence,
+    store: &ShardStore,
+    spec: &Spec,
+    epochs: Epochs,
+) -> Result {
     let cores = Cores::of_this_process().usable();
+    kernel::is_right_for(spec).map_err(|error| cannot_verify(&args.run, &error))?;
     let arithmetic = evidence.can_be_computed_here(spec)?;
     let model = Model::new(spec.inputs as usize, &spec.layers);
     let (mut state, from, end) = match epochs {

@@ -6,6 +6,7 @@
 //! deadline.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
@@ -28,7 +29,7 @@ use crate::failpoints;
 use crate::process::{self, INSTANCE, exit};
 
 /// The hidden subcommand. Its argument says what is to be found out.
-pub const PROBE: &str = "__probe";
+const PROBE: &str = "__probe";
 /// The name of the loaded kernel, and nothing else.
 const NAME: &str = "name";
 /// Whether the kernel is right, in products of many shapes.
@@ -240,8 +241,14 @@ fn signal_name(signal: i32) -> String {
     }
 }
 
-/// The other side: tries the kernel that it has been given, as the first of the arguments says.
-pub fn main(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+/// The other side, where this process was started for it: tries the kernel that it has been given. To be asked first
+/// thing by every program that calls [`own_kernel`](super::own_kernel).
+pub fn answer() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    (arguments.next()? == PROBE).then(|| answered(arguments))
+}
+
+fn answered(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // A kernel that never comes back would outlive whoever asked.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     failpoints::set_up();
