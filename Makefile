@@ -13,7 +13,7 @@ FIRST ?= 0
 SEEDS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install build train check test chaos soak bench bench-faults clean
+.PHONY: help install build train check test chaos soak bench bench-peers bench-faults clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -42,6 +42,10 @@ soak: install ## live through a million simulated worlds (SEEDS=1000000 FIRST=0)
 
 bench: build ## measure against the floor and write bench/latest.json (ARGS="…")
 	cargo run --release --locked -p millefeuille-bench -- $(ARGS)
+
+bench-peers: build ## measure against Keras and PyTorch and write bench/peers.json (ARGS="…")
+	@scripts/bench-peers.sh
+	cargo run --release --locked -p millefeuille-bench -- peers $(ARGS)
 
 bench-faults: build ## measure what losing workers costs and write bench/faults.json (ARGS="…")
 	cargo run --release --locked -p millefeuille-bench -- faults $(ARGS)

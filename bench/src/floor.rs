@@ -10,6 +10,7 @@
 //!
 //! Every order of additions is the cluster's, so the bits are the same. Nothing is sent, saved or printed.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -19,17 +20,14 @@ use anyhow::Context as _;
 use millefeuille_core::blas;
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Split;
-use millefeuille_core::learn::elementwise;
 use millefeuille_core::learn::optimizer::OptimizerState;
-use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch};
-use millefeuille_core::learn::tree::{Node, Reduction, Tree};
+use millefeuille_core::learn::piece::{Learner, Scratch};
+use millefeuille_core::learn::sum::{self, Order, Room};
+use millefeuille_core::learn::tree::Tree;
 use sha2::{Digest as _, Sha256};
 
 use crate::barrier::Barrier;
 use crate::fit::{Article, Figures, Fit};
-
-/// Values that are summed at once: those of all shards fit into a core's second cache.
-const BLOCK: usize = 4096;
 
 /// Computes one fit.
 pub(crate) fn run(epochs: u32) -> anyhow::Result<Fit> {
@@ -69,7 +67,7 @@ struct Shared<'a> {
     /// By shard.
     slots: Vec<RwLock<Slot>>,
     /// By split and shard: validation, then test.
-    evaluations: Vec<Mutex<Score>>,
+    evaluations: Vec<Mutex<sum::Figures>>,
     /// The newest parameters, in one section a thread.
     sections: Vec<RwLock<Vec<f32>>>,
     figures: Mutex<Vec<Figures>>,
@@ -81,14 +79,7 @@ struct Slot {
     /// The shard's order in the epoch.
     order: Vec<u32>,
     gradient: Vec<f32>,
-    score: Score,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Score {
-    loss_sum: f64,
-    correct: u64,
-    count: u64,
+    figures: sum::Figures,
 }
 
 impl<'a> Shared<'a> {
@@ -129,10 +120,9 @@ struct Thread<'a> {
     parameters: Vec<f32>,
     optimizer: OptimizerState,
     scratch: Scratch,
-    /// One block a shard, while sums are made.
-    blocks: Vec<Vec<f32>>,
-    /// The epoch's score, kept by the first thread.
-    score: Score,
+    room: Room,
+    /// The epoch's figures, kept by the first thread.
+    figures: sum::Figures,
 }
 
 impl<'a> Thread<'a> {
@@ -144,8 +134,8 @@ impl<'a> Thread<'a> {
             parameters: model.initial_parameters(spec.seed),
             optimizer: OptimizerState::new(optimizer, model.parameter_count()),
             scratch: Scratch::default(),
-            blocks: vec![vec![0.0; BLOCK]; spec.shards as usize],
-            score: Score::default(),
+            room: Room::default(),
+            figures: sum::Figures::default(),
         }
     }
 
@@ -154,7 +144,7 @@ impl<'a> Thread<'a> {
         self.shared.barrier.wait();
         let started = Instant::now();
         for epoch in 0..self.shared.epochs {
-            self.score = Score::default();
+            self.figures = sum::Figures::default();
             for step in 0..self.shared.plan.steps() {
                 self.step(epoch, step);
             }
@@ -178,7 +168,7 @@ impl<'a> Thread<'a> {
     fn piece(&mut self, epoch: u32, step: u32, shard: u32) {
         let Shared { article, plan, slots, .. } = self.shared;
         let mut slot = slots[shard as usize].write().unwrap_or_else(PoisonError::into_inner);
-        let Slot { order, gradient, score } = &mut *slot;
+        let Slot { order, gradient, figures } = &mut *slot;
         if step == 0 {
             *order = plan.order(article.spec.seed, epoch, shard, article.spec.shuffle);
         }
@@ -186,27 +176,31 @@ impl<'a> Thread<'a> {
         let order = &order[start as usize..end as usize];
         let samples = article.samples(Split::Train, shard);
         let learner = Learner { model: &article.model, spec: &article.spec, parameters: &self.parameters };
-        *score = learner.train_piece(&samples, order, epoch.into(), gradient, &mut self.scratch).into();
+        let outcome = learner.train_piece(&samples, order, epoch.into(), gradient, &mut self.scratch);
+        *figures = (&outcome).into();
     }
 
     /// Sums this thread's section over the shards, and takes the optimizer's step there.
     fn reduce(&mut self, step: u32) {
-        let slots: Vec<_> = self.shared.slots.iter().map(read).collect();
-        let order = additions(self.shared.shards(), &self.shared.plan, step);
-        let count = self.shared.plan.step_len(step).into();
+        let plan = &self.shared.plan;
+        let present = plan.present(step);
+        let slots: Vec<_> = present.iter().map(|&shard| read(&self.shared.slots[shard as usize])).collect();
+        let terms: Vec<_> = slots.iter().map(|slot| slot.gradient.as_slice()).collect();
+        let order = order(self.shared.shards(), &present);
+        let count = plan.step_len(step).into();
         let section = section(self.parameters.len(), self.shared.threads, self.number);
+        let first = section.start;
         let mut next = self.shared.sections[self.number].write().unwrap_or_else(PoisonError::into_inner);
-        for (out, start) in next.chunks_mut(BLOCK).zip(section.step_by(BLOCK)) {
-            let part = start..start + out.len();
-            for (block, slot) in self.blocks.iter_mut().zip(&slots) {
-                block[..out.len()].copy_from_slice(&slot.gradient[part.clone()]);
+        sum::add_section(&order, &terms, section, &mut self.room, |block, left, right| {
+            let out = &mut next[block.start - first..block.end - first];
+            let parameters = &self.parameters[block];
+            match right {
+                Some(right) => self.optimizer.step_of_halves(parameters, [left, right], count, out),
+                None => self.optimizer.step(parameters, left, count, out),
             }
-            let root = sum(&mut self.blocks, &order);
-            self.optimizer.step(&self.parameters[part], &self.blocks[root][..out.len()], count, out);
-        }
+        });
         if self.number == 0 {
-            let scores = slots.iter().map(|slot| slot.score);
-            self.score = self.score.plus(total(scores.collect(), &order));
+            self.figures += total(slots.iter().map(|slot| slot.figures), &order);
         }
     }
 
@@ -226,8 +220,8 @@ impl<'a> Thread<'a> {
             let samples = shared.article.samples(split, task % shards);
             let Article { model, spec, .. } = shared.article;
             let learner = Learner { model, spec, parameters: &self.parameters };
-            *lock(&shared.evaluations[task as usize]) =
-                learner.evaluate_piece(&samples, &mut self.scratch).into();
+            let outcome = learner.evaluate_piece(&samples, &mut self.scratch);
+            *lock(&shared.evaluations[task as usize]) = (&outcome).into();
         }
         shared.barrier.wait();
         if self.number == 0 {
@@ -238,13 +232,14 @@ impl<'a> Thread<'a> {
     }
 
     fn note_figures(&self) {
-        let order = all_additions(self.shared.shards());
-        let scores: Vec<Score> = self.shared.evaluations.iter().map(|score| *lock(score)).collect();
+        let shards = self.shared.shards();
+        let order = order(shards, &(0..shards).collect());
+        let scores: Vec<_> = self.shared.evaluations.iter().map(|figures| *lock(figures)).collect();
         let (validation, test) = scores.split_at(scores.len() / 2);
-        let [validation, test] = [validation, test].map(|scores| total(scores.to_vec(), &order));
+        let [validation, test] = [validation, test].map(|scores| total(scores.iter().copied(), &order));
         let figures = Figures {
-            loss: self.score.loss(),
-            accuracy: self.score.accuracy(),
+            loss: self.figures.loss(),
+            accuracy: self.figures.accuracy(),
             val_loss: validation.loss(),
             val_accuracy: validation.accuracy(),
             test_loss: test.loss(),
@@ -254,70 +249,13 @@ impl<'a> Thread<'a> {
     }
 }
 
-impl Score {
-    fn plus(self, right: Self) -> Self {
-        Self {
-            loss_sum: self.loss_sum + right.loss_sum,
-            correct: self.correct + right.correct,
-            count: self.count + right.count,
-        }
-    }
-
-    fn loss(&self) -> f64 {
-        self.loss_sum / self.count as f64
-    }
-
-    fn accuracy(&self) -> f64 {
-        self.correct as f64 / self.count as f64
-    }
+/// The reduction tree's order over these shards.
+fn order(shards: u32, present: &BTreeSet<u32>) -> Order {
+    Order::over(Tree::new(shards).root(), present).expect("a step has samples")
 }
 
-impl From<PieceOutcome> for Score {
-    fn from(outcome: PieceOutcome) -> Self {
-        Self { loss_sum: outcome.loss_sum, correct: outcome.correct, count: outcome.count }
-    }
-}
-
-/// The additions `left += right` of a reduction, by shard, and the shard where the whole sum ends up.
-struct Additions {
-    pairs: Vec<(usize, usize)>,
-    root: usize,
-}
-
-fn additions(shards: u32, plan: &Plan, step: u32) -> Additions {
-    additions_over(shards, &plan.present(step))
-}
-
-fn all_additions(shards: u32) -> Additions {
-    additions_over(shards, &(0..shards).collect())
-}
-
-/// Asks the reduction tree itself, with the shards' numbers for values.
-fn additions_over(shards: u32, present: &std::collections::BTreeSet<u32>) -> Additions {
-    let mut pairs = Vec::new();
-    let mut reduction = Reduction::new(Tree::new(shards), present);
-    let mut add = |left: &mut usize, right| pairs.push((*left, right));
-    for &shard in present {
-        reduction.insert(Node::leaf(shard), shard as usize, &mut add);
-    }
-    let root = reduction.take_root(&mut add).expect("every shard that is present was inserted");
-    Additions { pairs, root }
-}
-
-fn sum(blocks: &mut [Vec<f32>], Additions { pairs, root }: &Additions) -> usize {
-    for &(left, right) in pairs {
-        // A right sibling has the higher shards.
-        let (lower, upper) = blocks.split_at_mut(right);
-        elementwise::add_assign(&mut lower[left], &upper[0]);
-    }
-    *root
-}
-
-fn total(mut scores: Vec<Score>, Additions { pairs, root }: &Additions) -> Score {
-    for &(left, right) in pairs {
-        scores[left] = scores[left].plus(scores[right]);
-    }
-    scores[*root]
+fn total(figures: impl Iterator<Item = sum::Figures>, order: &Order) -> sum::Figures {
+    order.fold(figures, &mut Vec::new(), |left, right| *left += right).expect("there are as many as shards")
 }
 
 /// The next of `count` tasks.
@@ -336,13 +274,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn additions_are_those_of_the_tree() {
-        let Additions { pairs, root } = all_additions(5);
-        assert_eq!(root, 0);
-        assert_eq!(pairs, [(0, 1), (2, 3), (0, 2), (0, 4)]);
-    }
 
     #[test]
     fn sections_cover_everything_once() {

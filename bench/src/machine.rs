@@ -9,6 +9,9 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
+    /// What tells CPUs of one name apart: `family 25 model 17`. Empty where the kernel names none.
+    pub(crate) cpu_model: String,
+    /// Those that this process may use.
     pub(crate) cores: usize,
     pub(crate) kernel: String,
     pub(crate) blas_kernel: String,
@@ -20,8 +23,10 @@ pub(crate) struct Machine {
 impl Machine {
     /// This machine; BLAS is what the measured processes said of theirs.
     pub(crate) fn here(blas_kernel: &str, blas_version: &str) -> Self {
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Self {
-            cpu: cpu(),
+            cpu: cpu(&info),
+            cpu_model: cpu_model(&info),
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             kernel: line("/proc/sys/kernel/osrelease"),
             blas_kernel: blas_kernel.to_owned(),
@@ -42,11 +47,21 @@ pub(crate) fn date() -> String {
     output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))
 }
 
-fn cpu() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find(|line| line.starts_with("model name"));
-    let name = model.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim());
-    name.unwrap_or(std::env::consts::ARCH).to_owned()
+fn cpu(info: &str) -> String {
+    field(info, "model name").unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+fn cpu_model(info: &str) -> String {
+    match (field(info, "cpu family"), field(info, "model")) {
+        (Some(family), Some(model)) => format!("family {family} model {model}"),
+        _ => String::new(),
+    }
+}
+
+/// What `/proc/cpuinfo` says of the first CPU.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let pairs = info.lines().filter_map(|line| line.split_once(':'));
+    pairs.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 fn line(path: &str) -> String {
@@ -56,4 +71,16 @@ fn line(path: &str) -> String {
 fn output(command: &mut Command) -> String {
     let output = command.output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_is_told_by_name_family_and_model() {
+        let info = "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\nmodel\t: 18\n";
+        assert_eq!((cpu(info).as_str(), cpu_model(info).as_str()), ("AMD EPYC", "family 25 model 17"));
+        assert_eq!((cpu("").as_str(), cpu_model("").as_str()), (std::env::consts::ARCH, ""));
+    }
 }

@@ -4,13 +4,14 @@
 //! sums and evaluations, with nothing sent and nothing saved. What a cluster needs beyond it is the price of
 //! being one. So a measurement is a ratio, and both sides of it are taken in one go, in turn: floor, one worker
 //! of two slots, two workers, four workers, and the next round ([`compare`]). Each is a process of its own.
+//! Before the floor its [`products`] alone, so that a slow floor is seen too.
 //!
 //! The floor's weights and figures must be the cluster's, bit for bit. That proves that both computed the same;
 //! where they differ, the program fails. A target that is missed is a line in the table and no failure.
 //!
 //! What comes out is a table, and `bench/latest.json` with every number behind it ([`report`]). [`step`] is a
-//! tool beside that: where the time of one step goes, on one core. [`faults`] is a benchmark of its own: what losing
-//! workers costs, and what being ready for it.
+//! tool beside that: where the time of one step goes, on one core. Two more are benchmarks of their own: [`faults`], what
+//! losing workers costs, and what being ready for it; [`peers`], how fast others are at the same.
 
 mod barrier;
 mod compare;
@@ -20,7 +21,9 @@ mod fit;
 mod floor;
 mod machine;
 mod memory;
+mod peers;
 mod process;
+mod products;
 mod report;
 mod statistics;
 mod step;
@@ -49,9 +52,17 @@ enum Command {
     },
     /// What losing workers costs, and what being ready for it costs
     Faults(faults::Args),
+    /// How fast others are at the same: Keras, PyTorch, DDP
+    Peers(peers::Args),
     /// One fit in this process; prints what came of it as JSON
     #[command(hide = true)]
     Floor {
+        #[arg(long)]
+        epochs: u32,
+    },
+    /// The products of one fit, in this process; prints what they took as JSON
+    #[command(hide = true)]
+    Products {
         #[arg(long)]
         epochs: u32,
     },
@@ -68,9 +79,13 @@ fn main() -> anyhow::Result<()> {
         None => compare::run(&args.compare, &results("latest.json")),
         Some(Command::Step { repeats }) => step::run(repeats),
         Some(Command::Faults(args)) => faults::run(&args, &results("faults.json")),
-        Some(Command::Floor { epochs }) => {
-            println!("{}", serde_json::to_string(&floor::run(epochs)?)?);
-            Ok(())
-        }
+        Some(Command::Peers(args)) => peers::run(&args, &results("peers.json")),
+        Some(Command::Floor { epochs }) => print_json(&floor::run(epochs)?),
+        Some(Command::Products { epochs }) => print_json(&products::run(epochs)?),
     }
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(value)?);
+    Ok(())
 }

@@ -76,9 +76,29 @@ impl Status {
     }
 }
 
+/// The proportional set size of a process, in bytes: of a page that n processes share, it has an n-th. So the sum over
+/// processes counts each page once. `None` once the process is gone.
+pub(crate) fn proportional_bytes(id: u32) -> Option<u64> {
+    pss(&fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?)
+}
+
+fn pss(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rollup_names_the_proportional_set_size() {
+        let rollup =
+            "55c5-7ffd ---p 00000000 00:00 0  [rollup]\nRss:  9000 kB\nPss:    2048 kB\nPss_Dirty: 7 kB\n";
+        assert_eq!(pss(rollup), Some(2 << 20));
+        assert_eq!(pss("Rss: 9000 kB\n"), None);
+    }
 
     #[test]
     fn a_status_names_parent_and_peak() {

@@ -4,6 +4,7 @@
 //! program is killed. Workers that `coordinator train` leaves to their fate become this program's children, so
 //! that what they have used is counted too.
 
+use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
@@ -47,6 +48,11 @@ impl Process {
         self.child.try_wait().context("waiting for a process")
     }
 
+    /// Waits for its end, without looking again and again; somebody else has to see to it that there is one.
+    pub(crate) fn end(&mut self) -> anyhow::Result<ExitStatus> {
+        self.child.wait().context("waiting for a process")
+    }
+
     /// Waits for its end, but not for ever.
     pub(crate) fn end_within(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + limit;
@@ -86,8 +92,18 @@ pub(crate) fn adopt_orphans() -> anyhow::Result<()> {
 
 /// Waits until there is no child left. To be called only while no [`Process`] lives.
 pub(crate) fn bury_orphans(limit: Duration) -> anyhow::Result<()> {
+    wait_for_orphans(limit, || ())
+}
+
+/// Kills what is left of them, and what these have started meanwhile. To be called only while no [`Process`] lives.
+pub(crate) fn end_orphans(limit: Duration) -> anyhow::Result<()> {
+    wait_for_orphans(limit, kill_descendants)
+}
+
+fn wait_for_orphans(limit: Duration, mut before_each_look: impl FnMut()) -> anyhow::Result<()> {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
+        before_each_look();
         match rustix::process::wait(WaitOptions::NOHANG) {
             Err(rustix::io::Errno::CHILD) => return Ok(()),
             Err(rustix::io::Errno::INTR) | Ok(Some(_)) => {}
@@ -95,7 +111,42 @@ pub(crate) fn bury_orphans(limit: Duration) -> anyhow::Result<()> {
             Ok(None) => thread::sleep(INTERVAL),
         }
     }
-    bail!("a worker has outlived its coordinator by {} s", limit.as_secs())
+    bail!("a process has outlived the one that started it by {} s", limit.as_secs())
+}
+
+/// Processes that this one started, and those that they started, and so on.
+pub(crate) fn descendants() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parents: Vec<(u32, u32)> = ids.filter_map(|id| Some((id, parent(id)?))).collect();
+    below(std::process::id(), &parents)
+}
+
+/// All below `root` in pairs of a process and its parent.
+fn below(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut looked_at = 0;
+    while let Some(&parent) = found.get(looked_at) {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(id, _)| *id));
+        looked_at += 1;
+    }
+    found.split_off(1)
+}
+
+/// `None` once the process is gone.
+fn parent(id: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+/// Kills all [`descendants`] that there are now; somebody else waits for them.
+pub(crate) fn kill_descendants() {
+    for id in descendants() {
+        if let Some(id) = Pid::from_raw(id as i32) {
+            // Who has ended by now needs no signal.
+            let _ = rustix::process::kill_process(id, Signal::KILL);
+        }
+    }
 }
 
 /// Seconds of processors, user's and system's, that all children have used which have been waited for, with those
@@ -110,4 +161,24 @@ pub(crate) fn children_cpu_seconds() -> f64 {
     };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    use super::*;
+
+    /// For tests that have children. Some of what is tested waits for any child of this process, and so for others' too.
+    pub(crate) fn alone_with_children() -> MutexGuard<'static, ()> {
+        static CHILDREN: Mutex<()> = Mutex::new(());
+        CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[test]
+    fn children_of_children_are_found_and_others_are_not() {
+        let parents = [(7, 5), (5, 3), (4, 1), (6, 3), (3, 1)];
+        assert_eq!(below(3, &parents), [5, 6, 7]);
+        assert!(below(7, &parents).is_empty());
+    }
 }

@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use crate::compare::{CLUSTERS, Measured, Round};
 use crate::coordinator::Shape;
+use crate::products::FLOOR_TARGET;
 use crate::statistics::Summary;
 
 const MEGABYTE: f64 = 1e6;
-const WORKER_LIMIT_MB: f64 = 120.0;
-const COORDINATOR_LIMIT_MB: f64 = 150.0;
+const WORKER_LIMIT_MB: f64 = 100.0;
+const COORDINATOR_LIMIT_MB: f64 = 100.0;
 
 /// A cluster beside the floor.
 #[derive(Clone, Debug, Serialize)]
@@ -29,12 +30,26 @@ struct Against {
     reached: bool,
 }
 
+/// The floor beside its products.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Floor {
+    products_seconds: Summary,
+    /// Of all cores together, in the median.
+    products_gflops: f64,
+    floor_seconds: Summary,
+    ratio_of_medians: f64,
+    /// Each round's floor over its own products.
+    ratios: Summary,
+    target: f64,
+    reached: bool,
+}
+
 /// What is written: the measurements, and what they say.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(flatten)]
     measured: &'a Measured,
-    floor_seconds: Summary,
+    floor: Floor,
     clusters: Vec<Against>,
     worker_limit_mb: f64,
     coordinator_limit_mb: f64,
@@ -43,7 +58,7 @@ struct Report<'a> {
 /// A round, while the next one is under way.
 pub(crate) fn line(number: u32, round: &Round) -> String {
     let floor = round.floor_seconds;
-    let mut text = format!("round {number}: floor {floor:.3} s");
+    let mut text = format!("round {number}: products {:.3} s · floor {floor:.3} s", round.products_seconds);
     for ((shape, _), taken) in CLUSTERS.iter().zip(&round.clusters) {
         let ratio = taken.fit_seconds / floor;
         let _ = write!(text, " · {} {:.3} s ({ratio:.2})", name(*shape), taken.fit_seconds);
@@ -69,8 +84,9 @@ pub(crate) fn table(measured: &Measured) -> String {
         "{:22} {:>8} {:>15} {:>7} {:>15} {:>7}  {:9} {:>8}",
         "", "median s", "min–max", "ratio", "by round", "target", "", "command"
     );
-    let floor = floor(rounds);
-    let _ = writeln!(text, "{:22} {:8.3} {:>15}", "floor", floor.median, ends(floor, 3));
+    let floor = floor(measured);
+    let _ = writeln!(text, "{}", products_row(&floor));
+    let _ = writeln!(text, "{}", floor_row(&floor));
     for against in against(rounds) {
         let _ = writeln!(text, "{}", row(&against));
     }
@@ -86,7 +102,7 @@ pub(crate) fn table(measured: &Measured) -> String {
 pub(crate) fn write(measured: &Measured, path: &Path) -> anyhow::Result<()> {
     let report = Report {
         measured,
-        floor_seconds: floor(&measured.rounds),
+        floor: floor(measured),
         clusters: against(&measured.rounds),
         worker_limit_mb: WORKER_LIMIT_MB,
         coordinator_limit_mb: COORDINATOR_LIMIT_MB,
@@ -101,12 +117,27 @@ pub(crate) fn write_json(value: &impl Serialize, path: &Path) -> anyhow::Result<
     fs::write(path, text + "\n").with_context(|| format!("{}: cannot be written", path.display()))
 }
 
-fn floor(rounds: &[Round]) -> Summary {
+fn floor(Measured { rounds, operations, .. }: &Measured) -> Floor {
+    let products_seconds = Summary::of(rounds.iter().map(|round| round.products_seconds));
+    let floor_seconds = floor_seconds(rounds);
+    let ratio_of_medians = floor_seconds.median / products_seconds.median;
+    Floor {
+        products_seconds,
+        products_gflops: operations / products_seconds.median / 1e9,
+        floor_seconds,
+        ratio_of_medians,
+        ratios: Summary::of(rounds.iter().map(|round| round.floor_seconds / round.products_seconds)),
+        target: FLOOR_TARGET,
+        reached: ratio_of_medians <= FLOOR_TARGET,
+    }
+}
+
+fn floor_seconds(rounds: &[Round]) -> Summary {
     Summary::of(rounds.iter().map(|round| round.floor_seconds))
 }
 
 fn against(rounds: &[Round]) -> Vec<Against> {
-    let floor = floor(rounds).median;
+    let floor = floor_seconds(rounds).median;
     let one = |(index, &(shape, target)): (usize, &(Shape, f64))| {
         let taken = || rounds.iter().map(move |round| (round.floor_seconds, round.clusters[index]));
         let fit_seconds = Summary::of(taken().map(|(_, taken)| taken.fit_seconds));
@@ -124,20 +155,40 @@ fn against(rounds: &[Round]) -> Vec<Against> {
     CLUSTERS.iter().enumerate().map(one).collect()
 }
 
+fn products_row(Floor { products_seconds, products_gflops, .. }: &Floor) -> String {
+    let (median, ends) = (products_seconds.median, ends(*products_seconds, 3));
+    format!("{:22} {median:8.3} {ends:>15}  {products_gflops:.0} GFLOP/s on all cores", "products alone")
+}
+
+/// Its ratio is to the products; those below it are to the floor.
+fn floor_row(Floor { floor_seconds, ratio_of_medians, ratios, target, reached, .. }: &Floor) -> String {
+    let begin = begin("floor", *floor_seconds, *ratio_of_medians, *ratios, (*target, *reached));
+    format!("{begin} (to the products)")
+}
+
 fn row(against: &Against) -> String {
     let Against { shape, fit_seconds, wall_seconds, ratio_of_medians, ratios, target, reached } = against;
+    let begin = begin(&name(*shape), *fit_seconds, *ratio_of_medians, *ratios, (*target, *reached));
+    format!("{begin} {:7.2}s", wall_seconds.median)
+}
+
+fn begin(
+    name: &str,
+    seconds: Summary,
+    ratio: f64,
+    ratios: Summary,
+    (target, reached): (f64, bool),
+) -> String {
     format!(
-        "{:22} {:8.3} {:>15} {ratio_of_medians:7.2} {:>15} {target:7.1}  {:9} {:7.2}s",
-        name(*shape),
-        fit_seconds.median,
-        ends(*fit_seconds, 3),
-        format!("{:.2} {}", ratios.median, ends(*ratios, 2)),
-        if *reached { "reached" } else { "missed" },
-        wall_seconds.median,
+        "{name:22} {:8.3} {:>15} {ratio:7.2} {:>15} {target:7.2}  {:9}",
+        seconds.median,
+        ends(seconds, 3),
+        format!("{:.2} {}", ratios.median, ends(ratios, 2)),
+        if reached { "reached" } else { "missed" },
     )
 }
 
-fn name(Shape { workers, slots }: Shape) -> String {
+pub(crate) fn name(Shape { workers, slots }: Shape) -> String {
     let plural = |count: u32, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     format!("{} × {}", plural(workers, "worker"), plural(slots, "slot"))
 }

@@ -168,7 +168,7 @@ fn addition(repeats: u32) -> f64 {
 fn last_pass(article: &Article, repeats: u32) -> f64 {
     let len = article.model.parameter_count();
     let (parameters, left, right, mut out) = (numbers(len), numbers(len), numbers(len), vec![0.0; len]);
-    let mut optimizer = OptimizerState::new(&article.optimizer, len);
+    let optimizer = OptimizerState::new(&article.optimizer, len);
     median(repeats, || {
         optimizer.step_of_halves(&parameters, [&left, black_box(&right)], 500, &mut out);
     })

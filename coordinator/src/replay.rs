@@ -12,13 +12,13 @@ use millefeuille_core::control::Phase;
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::job::Job;
-use millefeuille_core::learn::elementwise::add_assign;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizer::OptimizerState;
-use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardSamples};
+use millefeuille_core::learn::piece::{Learner, Scratch, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::sum::{Figures, Sum};
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
-use millefeuille_proto::wire::Pool;
+use millefeuille_proto::buffer::{Buffer, Pool};
 
 use crate::runs::Checkpoint;
 use crate::runs::receipt::weights_sha256;
@@ -43,24 +43,9 @@ pub struct State {
     /// The step that comes next, from 0.
     step: u32,
     /// The epoch so far.
-    train: Sums,
+    train: Figures,
     parameters: Vec<f32>,
     optimizer: OptimizerState,
-}
-
-/// Sums over some samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Sums {
-    loss: f64,
-    correct: u64,
-    samples: u64,
-}
-
-/// The sum over some pieces.
-struct Piece {
-    /// Sum of the samples' gradients; empty in evaluation.
-    gradient: Vec<f32>,
-    sums: Sums,
 }
 
 impl State {
@@ -69,7 +54,7 @@ impl State {
         Self {
             epoch: 0,
             step: 0,
-            train: Sums::default(),
+            train: Figures::default(),
             parameters: model.initial_parameters(job.seed),
             optimizer: OptimizerState::new(&job.compile.optimizer, model.parameter_count()),
         }
@@ -81,42 +66,10 @@ impl State {
         Self {
             epoch: checkpoint.position.epoch,
             step: checkpoint.position.step,
-            train: Sums { loss: partial.loss_sum, correct: partial.correct, samples: partial.samples },
+            train: Figures { loss_sum: partial.loss_sum, correct: partial.correct, samples: partial.samples },
             parameters: checkpoint.values(),
             optimizer: checkpoint.optimizer.clone(),
         }
-    }
-}
-
-impl Sums {
-    fn add(&mut self, right: Self) {
-        self.loss += right.loss;
-        self.correct += right.correct;
-        self.samples += right.samples;
-    }
-
-    /// The mean loss; 0 over nothing.
-    pub fn loss(&self) -> f64 {
-        if self.samples == 0 { 0.0 } else { self.loss / self.samples as f64 }
-    }
-
-    /// The share of right answers; 0 over nothing.
-    pub fn accuracy(&self) -> f64 {
-        if self.samples == 0 { 0.0 } else { self.correct as f64 / self.samples as f64 }
-    }
-}
-
-impl Piece {
-    fn new(gradient: Vec<f32>, outcome: PieceOutcome) -> Self {
-        let PieceOutcome { loss_sum: loss, correct, count: samples, .. } = outcome;
-        Self { gradient, sums: Sums { loss, correct, samples } }
-    }
-
-    /// Adds what stands to the right of it in the tree.
-    fn add(&mut self, right: Self, pool: &Pool) {
-        add_assign(&mut self.gradient, &right.gradient);
-        pool.give(right.gradient);
-        self.sums.add(right.sums);
     }
 }
 
@@ -150,17 +103,17 @@ impl<'a> Replay<'a> {
             seconds: started.elapsed().as_secs_f64(),
             weights_sha256: weights_sha256(bytemuck::cast_slice(&state.parameters)),
         };
-        (state.epoch, state.step, state.train) = (state.epoch + 1, 0, Sums::default());
+        (state.epoch, state.step, state.train) = (state.epoch + 1, 0, Figures::default());
         row
     }
 
     /// Loss and accuracy over a split that is held out; nothing over one without samples.
-    pub fn evaluate(&mut self, parameters: &[f32], phase: Phase) -> Option<Sums> {
+    pub fn evaluate(&mut self, parameters: &[f32], phase: Phase) -> Option<Figures> {
         let present = (0..self.spec.shards).filter(|&shard| shard < self.spec.sizes.of(phase.split()));
         let sum = self.sum(parameters, phase, &present.collect::<Vec<_>>(), |learner, samples, scratch| {
-            Piece::new(Vec::new(), learner.evaluate_piece(samples, scratch))
+            Sum::of_piece(None, &learner.evaluate_piece(samples, scratch))
         });
-        sum.map(|piece| piece.sums)
+        sum.map(|sum| sum.figures)
     }
 
     fn step(&mut self, state: &mut State, orders: &[Vec<u32>]) {
@@ -172,14 +125,13 @@ impl<'a> Replay<'a> {
             let order = &orders[samples.shard as usize][piece.start as usize..piece.end as usize];
             let mut gradient = pool.take(len);
             let outcome = learner.train_piece(samples, order, epoch.into(), &mut gradient, scratch);
-            Piece::new(gradient, outcome)
+            Sum::of_piece(Some(gradient), &outcome)
         });
-        let Piece { gradient, sums } = sum.expect("a step of the plan has samples");
+        let sum = sum.expect("a step of the plan has samples");
         let mut next = self.pool.take(len);
-        state.optimizer.step(&state.parameters, &gradient, plan.step_len(step).into(), &mut next);
-        self.pool.give(gradient);
-        self.pool.give(std::mem::replace(&mut state.parameters, next));
-        state.train.add(sums);
+        state.optimizer.step_of_sum(&state.parameters, &sum, &mut next);
+        state.parameters.copy_from_slice(&next);
+        state.train += sum.figures;
         state.step += 1;
     }
 
@@ -189,18 +141,16 @@ impl<'a> Replay<'a> {
         parameters: &[f32],
         phase: Phase,
         present: &[u32],
-        compute: impl Fn(&Learner<'_>, &ShardSamples<'_>, &mut Scratch) -> Piece + Sync,
-    ) -> Option<Piece> {
-        let Self { store, spec, model, threads, pool, .. } = self;
-        let pool = &*pool;
+        compute: impl Fn(&Learner<'_>, &ShardSamples<'_>, &mut Scratch) -> Sum<Buffer> + Sync,
+    ) -> Option<Sum<Buffer>> {
+        let Self { store, spec, model, threads, .. } = self;
         let learner = Learner { model, spec, parameters };
-        let add = |left: &mut Piece, right| left.add(right, pool);
         let tree = Reduction::new(Tree::new(spec.shards), &present.iter().copied().collect());
         let (shards, reduction) = (Mutex::new(present.iter()), Mutex::new(tree));
         let work = |scratch: &mut Scratch| {
             while let Some(shard) = next(&shards) {
                 let piece = compute(&learner, &samples(store, phase, shard), scratch);
-                lock(&reduction).insert(Node::leaf(shard), piece, add);
+                lock(&reduction).insert(Node::leaf(shard), piece, Sum::join);
             }
         };
         thread::scope(|scope| {
@@ -208,7 +158,7 @@ impl<'a> Replay<'a> {
                 scope.spawn(|| work(scratch));
             }
         });
-        reduction.into_inner().unwrap_or_else(PoisonError::into_inner).take_root(add)
+        reduction.into_inner().unwrap_or_else(PoisonError::into_inner).take_root(Sum::join)
     }
 }
 

@@ -48,16 +48,21 @@ impl DropoutWords {
 }
 
 /// The order in which `shard` goes through its `len` samples in `epoch` (from 0): a permutation of `0..len`.
+pub fn shuffled(seed: u64, epoch: u64, shard: u64, len: u32) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..len).collect();
+    shuffle(seed, epoch, shard, &mut order);
+    order
+}
+
+/// Makes that order of `0..len`.
 ///
 /// Fisher–Yates from the last place down, each place drawn without bias by Lemire's multiply-and-reject
 /// (ACM TOMACS 29, 2019, "Fast Random Integer Generation in an Interval").
-pub fn shuffled(seed: u64, epoch: u64, shard: u64, len: u32) -> Vec<u32> {
+pub fn shuffle(seed: u64, epoch: u64, shard: u64, order: &mut [u32]) {
     let mut rng = words(seed, SHUFFLE, epoch, shard);
-    let mut order: Vec<u32> = (0..len).collect();
-    for last in (1..len).rev() {
+    for last in (1..order.len() as u32).rev() {
         order.swap(last as usize, below(&mut rng, last + 1) as usize);
     }
-    order
 }
 
 /// Uniform in `0..bound`; `bound` is not 0.

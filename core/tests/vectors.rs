@@ -171,7 +171,7 @@ fn optimizers_step_as_those_of_keras() {
 
 fn check_steps(case: &Value, optimizer: &Optimizer) {
     let mut parameters = floats(&case["start"]);
-    let mut state = OptimizerState::new(optimizer, parameters.len());
+    let state = OptimizerState::new(optimizer, parameters.len());
     for (gradient, after) in list(&case["gradients"]).iter().zip(list(&case["after_each_step"])) {
         let mut next = vec![0.0; parameters.len()];
         // The sum over four samples whose mean is the gradient of the case.

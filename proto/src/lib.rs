@@ -4,7 +4,9 @@
 //! the program works with the types of `millefeuille-core`; [`convert`] stands between the two, and is where what
 //! a peer sent is checked.
 
+pub mod buffer;
 pub mod convert;
+pub mod shared;
 pub mod tls;
 pub mod wire;
 

@@ -8,15 +8,17 @@
 //! answer comes. On a connection with bulk data a ping waits behind what was sent before it, which on a slow line is
 //! long; there the limit is generous, and heartbeats, on a connection of their own, are what notices a death soon.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use millefeuille_core::learn::sum::SECTION;
 use tonic::Status;
 use tonic::transport::{Endpoint, Server};
 
-/// Bytes of bulk data in one message.
-pub const CHUNK_BYTES: usize = 128 * 1024;
+use crate::buffer::Buffer;
+
+/// Bytes of bulk data in one message: a section of a gradient.
+pub const CHUNK_BYTES: usize = SECTION * size_of::<f32>();
 
 /// The largest message that a coordinator may send. Bulk data is chunked; nothing else is large.
 pub const MESSAGE_BYTES: usize = 1024 * 1024;
@@ -31,12 +33,6 @@ const CALLS: u32 = 32;
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of metadata of a call. Ours have next to none; others bring tokens and traces.
 const METADATA_BYTES: u32 = 16 * 1024;
-
-/// More spare buffers than this are freed.
-const POOLED_BUFFERS: usize = 64;
-
-#[cfg(target_endian = "big")]
-compile_error!("parameters and gradients travel as little-endian f32, straight from memory");
 
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
@@ -95,13 +91,13 @@ pub fn chunks(data: Bytes) -> impl Iterator<Item = Bytes> {
 /// Puts chunks together again, into a buffer of the announced length.
 #[derive(Debug)]
 pub struct Assembly {
-    values: Vec<f32>,
+    values: Buffer,
     filled_bytes: usize,
 }
 
 impl Assembly {
     /// Will fill all of `values` with little-endian `f32`.
-    pub fn new(values: Vec<f32>) -> Self {
+    pub fn new(values: Buffer) -> Self {
         Self { values, filled_bytes: 0 }
     }
 
@@ -127,98 +123,36 @@ impl Assembly {
     }
 
     /// The values, once they are complete.
-    pub fn into_values(self) -> Vec<f32> {
+    pub fn into_values(self) -> Buffer {
         debug_assert!(self.is_complete(), "an assembly is taken only when it is complete");
         self.values
-    }
-}
-
-/// Buffers of parameters and gradients, kept for the next step.
-///
-/// A buffer of a megabyte that is freed goes back to the operating system, and its next pages are zeroed again:
-/// that costs as much as sending it. So a sum is written into a pooled buffer, sent from there, and the buffer
-/// comes back when the last chunk of it is gone.
-#[derive(Clone, Debug, Default)]
-pub struct Pool(Arc<Mutex<Vec<Vec<f32>>>>);
-
-impl Pool {
-    /// A buffer of `len` values, whatever they are.
-    pub fn take(&self, len: usize) -> Vec<f32> {
-        let spare = self.lock().pop();
-        spare.filter(|buffer| buffer.len() == len).unwrap_or_else(|| vec![0.0; len])
-    }
-
-    /// Takes a buffer back.
-    pub fn give(&self, buffer: Vec<f32>) {
-        let mut spare = self.lock();
-        if spare.len() < POOLED_BUFFERS && !buffer.is_empty() {
-            spare.push(buffer);
-        }
-    }
-
-    /// The buffer as little-endian bytes to be sent; it comes back once nobody refers to them.
-    pub fn lend(&self, buffer: Vec<f32>) -> Bytes {
-        Bytes::from_owner(Lent { buffer, pool: self.clone() })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<f32>>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-struct Lent {
-    buffer: Vec<f32>,
-    pool: Pool,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.buffer)
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.pool.give(std::mem::take(&mut self.buffer));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Pool;
 
     #[test]
     fn chunks_come_together_again() {
         let values: Vec<f32> = (0..100_000).map(|i| i as f32).collect();
         let data = Bytes::copy_from_slice(bytemuck::cast_slice(&values));
-        let mut assembly = Assembly::new(vec![0.0; values.len()]);
+        let mut assembly = Assembly::new(Pool::default().take(values.len()));
         for chunk in chunks(data) {
             assert!(chunk.len() <= CHUNK_BYTES && !assembly.is_complete());
             assembly.push(&chunk).unwrap();
         }
         assert!(assembly.is_complete());
-        assert_eq!(assembly.into_values(), values);
+        assert_eq!(assembly.into_values()[..], values);
     }
 
     #[test]
     fn too_many_bytes_are_an_error() {
-        let mut assembly = Assembly::new(vec![0.0; 2]);
+        let mut assembly = Assembly::new(Pool::default().take(2));
         assembly.push(&[0; 4]).unwrap();
         let error = assembly.push(&[0; 5]).unwrap_err();
         assert_eq!(error.message(), "more than the 8 bytes announced");
         assert!(!assembly.is_complete());
-    }
-
-    #[test]
-    fn a_lent_buffer_comes_back_when_its_last_chunk_is_gone() {
-        let pool = Pool::default();
-        let buffer = pool.take(100_000);
-        let address = buffer.as_ptr();
-        let sent: Vec<Bytes> = chunks(pool.lend(buffer)).collect();
-        let other = pool.take(100_000);
-        assert_ne!(other.as_ptr(), address);
-        drop(sent);
-        let again = pool.take(100_000);
-        assert_eq!(again.as_ptr(), address);
     }
 }

@@ -8,8 +8,6 @@ import sys
 
 import grpc
 
-DEADLINE_SECONDS = 10
-
 
 def channel(address, directory):
     if directory == "--plain":
@@ -25,7 +23,7 @@ def main(address, method, directory):
     with channel(address, directory) as connection:
         call = connection.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)
         try:
-            call(b"", timeout=DEADLINE_SECONDS)
+            call(b"")  # the test sees to it that this does not last for ever
             print("OK")
         except grpc.RpcError as error:
             print(error.code().name, " ".join(error.details().split()))

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use crate::cluster::Cluster;
 use crate::data::random;
 use crate::home::Home;
-use crate::process::{PATIENCE, Process, Signal};
+use crate::patience::Wait;
+use crate::process::{Process, Signal};
 use crate::undisturbed::Undisturbed;
 
 /// Jobs that take turns: what differs is how many shards there are, and how often all is gone through.
@@ -152,6 +153,7 @@ impl<'h> Chaos<'h> {
         let round = self.report.rounds;
         let job = format!("small.toml --name round-{round} {}", JOBS[round % JOBS.len()]);
         let begun = Instant::now();
+        let mut wait = Wait::new(format_args!("round {} ends", round + 1));
         let mut following = self.cluster.coordinator(&format!("train {job}")).start();
         while following.is_running() {
             self.supervise();
@@ -160,8 +162,7 @@ impl<'h> Chaos<'h> {
             } else {
                 self.calm();
             }
-            let limit = DISTURBED + PATIENCE;
-            assert!(begun.elapsed() < limit, "round {} hangs:\n{}", round + 1, following.stderr());
+            wait.glance().unwrap_or_else(|in_vain| panic!("{in_vain}; it said last\n{}", following.stderr()));
             let pause = self.draw(LONGEST_PAUSE);
             std::thread::sleep(Duration::from_millis(pause));
         }

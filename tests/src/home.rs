@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::patience;
 use crate::process::{Ended, Process};
 use crate::run::Run;
 
@@ -26,7 +26,9 @@ impl Default for Home {
 impl Home {
     /// Makes one.
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("temporary directories can be made") }
+        let directory = tempfile::tempdir().expect("temporary directories can be made");
+        patience::settle(directory.path());
+        Self { directory }
     }
 
     /// A file or directory in it.
@@ -88,6 +90,12 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    fn drop(&mut self) {
+        patience::leave(self.directory.path());
+    }
+}
+
 /// The program under test, as cargo has built it beside this test.
 pub fn binary(program: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own file");
@@ -110,8 +118,9 @@ pub struct Call {
 
 impl Call {
     /// Sets a variable of its environment.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.line = format!("{name}={value} {}", self.line);
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        self.line = format!("{}={} {}", name.display(), value.display(), self.line);
         self.command.env(name, value);
         self
     }
@@ -137,11 +146,6 @@ impl Call {
     /// Runs it to its end.
     pub fn run(self) -> Ended {
         self.start().wait()
-    }
-
-    /// The same, for what may take longer than anything else.
-    pub fn run_within(self, patience: Duration) -> Ended {
-        self.start().wait_within(patience)
     }
 
     /// Runs it to its end, which has to be a good one.

@@ -1,10 +1,15 @@
 //! A client of an ops port that says what it likes, byte by byte.
 
 use std::fmt;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
-use crate::process::{PATIENCE, Process, until};
+use crate::patience::{Wait, until};
+use crate::process::Process;
+
+/// Between two looks whether there is use in waiting for more.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +62,7 @@ impl Port {
     /// If there is nobody.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.0).unwrap_or_else(|error| panic!("{}: {error}", self.0));
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit can be set");
+        stream.set_read_timeout(Some(LOOK)).expect("a time limit can be set");
         stream
     }
 
@@ -107,12 +112,18 @@ impl fmt::Display for Port {
 /// What is still to come from a connection, which has to be closed.
 ///
 /// # Panics
-/// If it is not, within [`PATIENCE`].
+/// If it is not; the wait is in vain then.
 pub fn rest(stream: &mut TcpStream) -> String {
+    let mut wait = Wait::new("a connection is closed");
     let mut all = Vec::new();
-    if let Err(error) = stream.read_to_end(&mut all) {
-        // Closed with bytes of ours unread is closed all the same.
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is not closed: {error}");
+    // What was read before an error stays in `all`.
+    while let Err(error) = stream.read_to_end(&mut all) {
+        match error.kind() {
+            // Closed with bytes of ours unread is closed all the same.
+            ErrorKind::ConnectionReset => break,
+            ErrorKind::WouldBlock => wait.glance().unwrap_or_else(|in_vain| panic!("{in_vain}")),
+            _ => panic!("it is not closed: {error}"),
+        }
     }
     String::from_utf8_lossy(&all).into_owned()
 }

@@ -3,6 +3,7 @@
 //! A test is a script: given a [`home::Home`], an empty directory in which commands run; when these commands are
 //! run, together with a [`cluster::Cluster`] perhaps; then their exit codes, their lines and their files are such.
 //!
+//! - [`patience`]: how long a test waits, and when it is in vain.
 //! - [`process`]: a process that was started, which ends with the value that stands for it, also after a panic.
 //! - [`home`]: commands, run to their end or left running.
 //! - [`cluster`]: `coordinator serve`, with its workers.
@@ -24,9 +25,9 @@
 //!
 //! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
 //!
-//! No test waits for a time: [`process::until`] waits for a condition, with a deadline that means a hang. Nothing
-//! of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`. The ops
-//! port is off unless a test asks for it.
+//! No test waits for a time, and none asserts how long something took: [`patience`] waits for what is meant, for as long as
+//! something moves. Nothing of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`. The
+//! ops port is off unless a test asks for it.
 
 pub mod chaos;
 pub mod ci;
@@ -38,6 +39,7 @@ pub mod home;
 pub mod http;
 pub mod kubelet;
 pub mod manifests;
+pub mod patience;
 pub mod peers;
 pub mod process;
 pub mod proxy;

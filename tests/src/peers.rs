@@ -35,7 +35,7 @@ fn call(home: &Home, program: &Path, arguments: &str) -> Option<Call> {
 }
 
 /// Whether there is such a file, or for a mere name, one that a shell would find.
-fn is_there(program: &Path) -> bool {
+pub(crate) fn is_there(program: &Path) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Joined to a directory, a whole path stays what it is.
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())

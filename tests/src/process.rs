@@ -7,29 +7,12 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use rustix::process::Signal;
 
-/// How long anything may take before it counts as a hang: far longer than it takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-
-const POLL: Duration = Duration::from_millis(10);
-
-/// Waits until `condition` gives something.
-///
-/// # Panics
-/// If nothing came within [`PATIENCE`]; says `what` was waited for.
-pub fn until<T>(what: impl fmt::Display, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = condition() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "in {} s this did not happen: {what}", PATIENCE.as_secs());
-        std::thread::sleep(POLL);
-    }
-}
+pub use crate::patience::until;
+use crate::patience::{self, Wait};
 
 /// A process that a test has started. It ends with this value, and so does whatever it has started itself.
 #[derive(Debug)]
@@ -86,15 +69,14 @@ impl Process {
             let rest = &new[new.find(text)?..];
             rest.contains('\n').then(|| rest.lines().next().unwrap_or_default().to_string())
         };
-        let deadline = Instant::now() + PATIENCE;
+        let mut wait = Wait::new(format_args!("{} says {text:?}", self.line));
         loop {
             let over = self.try_wait().is_some() && self.stderr.is_over();
             if let Some(line) = found(&self.stderr()) {
                 return line;
             }
-            let late = Instant::now() >= deadline;
-            assert!(!over && !late, "{}: it did not say {text:?} but\n{}", self.line, self.stderr());
-            std::thread::sleep(POLL);
+            assert!(!over, "{}: it did not say {text:?} but\n{}", self.line, self.stderr());
+            self.pause(&mut wait);
         }
     }
 
@@ -110,24 +92,22 @@ impl Process {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> Ended {
-        self.wait_within(PATIENCE)
-    }
-
-    /// The same, for what may take longer than anything else.
-    pub fn wait_within(&mut self, patience: Duration) -> Ended {
         let line = self.line.clone();
-        let deadline = Instant::now() + patience;
+        let mut wait = Wait::new(format_args!("{line} ends"));
         let status = loop {
             if let Some(status) = self.try_wait() {
                 break status;
             }
-            assert!(Instant::now() < deadline, "{line}: it hangs, and said last\n{}", self.stderr());
-            std::thread::sleep(POLL);
+            self.pause(&mut wait);
         };
         until(format!("{line}: its output closes, which its own children hold open"), || {
             (self.stdout.is_over() && self.stderr.is_over()).then_some(())
         });
         Ended { line, status, stdout: self.stdout(), stderr: self.stderr() }
+    }
+
+    fn pause(&self, wait: &mut Wait) {
+        wait.pause().unwrap_or_else(|in_vain| panic!("{in_vain}; it said last\n{}", self.stderr()));
     }
 
     fn try_wait(&mut self) -> Option<ExitStatus> {
@@ -147,7 +127,7 @@ impl Drop for Process {
         // It may have ended by itself in the meantime; then there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        offspring.iter().for_each(Seen::kill);
+        offspring.iter().for_each(|(seen, _)| seen.kill());
     }
 }
 
@@ -160,7 +140,7 @@ fn die_with_this_process(command: &mut Command) {
     unsafe { command.pre_exec(ask) };
 }
 
-/// Takes in what a process writes, so that it never waits for us.
+/// Takes in what a process writes, so that it never waits for us. Whoever waits for something counts it as a move.
 #[derive(Debug)]
 struct Reader {
     text: Arc<Mutex<Vec<u8>>>,
@@ -171,11 +151,13 @@ impl Reader {
     fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
         let text = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&text);
+        let counts = patience::counts();
         let thread = std::thread::spawn(move || {
             let mut pipe = pipe.expect("the output is piped");
             let mut buffer = [0; 1 << 16];
             while let Ok(count @ 1..) = pipe.read(&mut buffer) {
                 lock(&sink).extend_from_slice(&buffer[..count]);
+                patience::said(if counts { count } else { 0 });
             }
         });
         Self { text, thread }
@@ -255,7 +237,7 @@ impl fmt::Display for Ended {
 }
 
 /// A process that was seen in `/proc`, not to be taken for a later one of the same id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Seen {
     /// Its id.
     pub pid: u32,
@@ -266,25 +248,51 @@ pub struct Seen {
 impl Seen {
     /// The process of this id, if it is there and has not ended.
     pub fn of(pid: u32) -> Option<Self> {
+        Self::working(pid).map(|(seen, _)| seen)
+    }
+
+    /// The same, with the CPU time that it has used, and those that it has seen the end of.
+    fn working(pid: u32) -> Option<(Self, Duration)> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The second field is a name in brackets, which may hold anything.
         let fields: Vec<_> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
         let (state, parent, started) = (*fields.first()?, fields.get(1)?, fields.get(19)?);
+        let used = fields.get(11..15)?.iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        let seen = Self { pid, parent: parent.parse().ok()?, started: started.parse().ok()? };
         let ended = matches!(state, "Z" | "X");
-        (!ended).then_some(Self { pid, parent: parent.parse().ok()?, started: started.parse().ok()? })
+        (!ended).then_some((seen, ticks(used)))
+    }
+
+    fn all() -> Vec<(Self, Duration)> {
+        let processes = fs::read_dir("/proc").expect("processes are listed in /proc").flatten();
+        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.filter_map(Self::working).collect()
     }
 
     fn children_of(pid: u32) -> Vec<Self> {
-        let processes = fs::read_dir("/proc").expect("processes are listed in /proc").flatten();
-        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        ids.filter_map(Self::of).filter(|seen| seen.parent == pid).collect()
+        let all = Self::all().into_iter().map(|(seen, _)| seen);
+        all.filter(|seen| seen.parent == pid).collect()
     }
 
-    fn descendants_of(pid: u32) -> Vec<Self> {
-        let mut found = Self::children_of(pid);
-        let deeper: Vec<_> = found.iter().flat_map(|child| Self::descendants_of(child.pid)).collect();
-        found.extend(deeper);
+    fn descendants_of(pid: u32) -> Vec<(Self, Duration)> {
+        let mut others = Self::all();
+        let mut parents = vec![pid];
+        let mut found = Vec::new();
+        while let Some(parent) = parents.pop() {
+            let (children, rest): (Vec<_>, Vec<_>) =
+                others.into_iter().partition(|(seen, _)| seen.parent == parent);
+            parents.extend(children.iter().map(|(child, _)| child.pid));
+            found.extend(children);
+            others = rest;
+        }
         found
+    }
+
+    /// All that this process has started, and what they have started, each with the CPU time that it has used.
+    pub(crate) fn family() -> Vec<(Self, Duration)> {
+        let mut family = Self::descendants_of(std::process::id());
+        family.sort();
+        family
     }
 
     /// Whether it has not ended.
@@ -317,4 +325,9 @@ impl Seen {
     pub fn ends(&self) {
         until(format!("process {} ends", self.pid), || (!self.is_alive()).then_some(()));
     }
+}
+
+/// Time in the unit in which the kernel tells of it, hundredths of a second (proc(5), USER_HZ).
+pub(crate) fn ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 10)
 }

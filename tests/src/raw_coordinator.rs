@@ -26,7 +26,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::process::PATIENCE;
+use crate::patience::answer_of;
 
 /// Shards of the job that it has.
 pub const SHARDS: u32 = 4;
@@ -221,7 +221,7 @@ fn work(step: u32, nodes: &[(u32, u32)], parameter_bytes: usize) -> v1::Work {
         parameter_tag: step.into(),
     };
     let nodes = nodes.iter().map(|&(first, end)| v1::Node { first, end }).collect();
-    v1::Work { id: Some(id.into()), nodes, parameter_bytes: parameter_bytes as u64 }
+    v1::Work { id: Some(id.into()), nodes, parameter_bytes: parameter_bytes as u64, parameter_slot: None }
 }
 
 fn spec() -> Spec {
@@ -308,8 +308,7 @@ impl Worker for Service {
 }
 
 fn wait<T>(runtime: &Handle, answer: impl Future<Output = T>) -> T {
-    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, answer).await });
-    answer.expect("an answer within a minute")
+    runtime.block_on(answer_of("a worker comes, or says something", answer))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
-use crate::process::PATIENCE;
+use crate::patience::answer_of;
 
 /// A client of a coordinator's services. Its calls wait for their answers.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ impl Client {
     /// Waits for an answer.
     ///
     /// # Panics
-    /// If none comes within [`PATIENCE`].
+    /// If the wait is in vain.
     pub fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
         wait(&self.runtime, answer)
     }
@@ -201,8 +201,7 @@ impl Client {
 }
 
 fn wait<T>(runtime: &Runtime, answer: impl Future<Output = T>) -> T {
-    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, answer).await });
-    answer.expect("an answer within a minute")
+    runtime.block_on(answer_of("a coordinator answers", answer))
 }
 
 /// A worker that says what a test makes it say.
@@ -299,6 +298,7 @@ pub fn hello_like(worker: &v1::WorkerInfo) -> v1::Hello {
             version: worker.blas_version.clone(),
             fingerprint: worker.fingerprint.clone(),
         }),
+        shared_memory: 0,
         cpu: "test".into(),
         token: String::new(),
         cache_bytes: 1 << 30,

@@ -6,7 +6,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use millefeuille_proto::tls::Identity;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -31,14 +30,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 pub enum Outcome {
     /// It has closed the connection.
     Closed,
-    /// It has stopped to read: the sender has to keep what it wanted to send.
-    Stalled,
-    /// It has taken everything.
+    /// It has taken everything, and answered the ping that came last.
     Taken,
 }
 
-/// What no peer takes longer for.
-const STALL: Duration = Duration::from_secs(3);
+/// What the last ping of a flood says.
+const LAST: &[u8] = b"the last";
 
 impl Target {
     /// Opens a socket.
@@ -65,36 +62,43 @@ impl Target {
         Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, socket).await?))
     }
 
-    /// Opens a connection, begins HTTP/2, and sends this again and again, as often as is said.
+    /// Opens a connection, begins HTTP/2, and sends this again and again, as often as is said; reads whatever comes.
     ///
     /// # Errors
     /// If there is no connection.
+    ///
+    /// # Panics
+    /// If it is sent more often than a connection has streams.
     pub async fn flood(&self, times: usize, bytes: impl Fn(u32) -> Vec<u8>) -> io::Result<Outcome> {
         let stream = self.connection().await?;
-        let (mut reader, mut writer) = tokio::io::split(stream);
+        let (reader, mut writer) = tokio::io::split(stream);
         writer.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
-        // Reads what comes, so that only the other side's own limits stop it.
-        let reading = async move {
-            let mut sink = vec![0; 1 << 16];
-            while matches!(reader.read(&mut sink).await, Ok(1..)) {}
-        };
-        let writing = async move {
-            for index in 0..times {
-                let stream = u32::try_from(index).expect("not so many") * 2 + 1;
-                match tokio::time::timeout(STALL, writer.write_all(&bytes(stream))).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Outcome::Closed,
-                    Err(_) => return Outcome::Stalled,
-                }
+        let answer = tokio::spawn(hears(reader, frame(PING, ACK, 0, LAST)));
+        for index in 0..times {
+            let stream = u32::try_from(index).expect("not so many") * 2 + 1;
+            if writer.write_all(&bytes(stream)).await.is_err() {
+                break;
             }
-            Outcome::Taken
-        };
-        let reading = tokio::spawn(reading);
-        let outcome = writing.await;
-        // What was written last may be what it closes for.
-        let closed = tokio::time::timeout(STALL, reading).await.is_ok();
-        Ok(if closed { Outcome::Closed } else { outcome })
+        }
+        // Answered in turn. One that has closed takes no more.
+        let _ = writer.write_all(&frame(PING, 0, 0, LAST)).await;
+        let taken = answer.await.expect("reading does not panic");
+        Ok(if taken { Outcome::Taken } else { Outcome::Closed })
     }
+}
+
+/// Reads to the end, or to these bytes; whether they came.
+async fn hears(mut reader: impl AsyncRead + Unpin, wanted: Vec<u8>) -> bool {
+    let (mut buffer, mut heard) = (vec![0; 1 << 16], Vec::new());
+    while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+        heard.extend_from_slice(&buffer[..count]);
+        if heard.windows(wanted.len()).any(|window| window == wanted) {
+            return true;
+        }
+        // They may have come in part.
+        heard.drain(..heard.len().saturating_sub(wanted.len()));
+    }
+    false
 }
 
 /// What a connection begins with.
@@ -111,6 +115,8 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 /// The frame that goes on with headers.
 pub const CONTINUATION: u8 = 9;
+/// The flag of an answer to a ping.
+const ACK: u8 = 1;
 /// The flag of headers that are complete.
 pub const END_HEADERS: u8 = 4;
 

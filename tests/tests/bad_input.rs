@@ -682,7 +682,7 @@ fn a_variable_that_is_set_to_nothing_says_nothing() {
     home.small_job();
     let mut call = home.coordinator("train small.toml --workers 1 --run-dir run");
     for variable in ["CLUSTER", "CLUSTER_TLS", "EPOCHS", "WORKERS", "SHUFFLE"] {
-        call = call.env(&format!("MILLEFEUILLE_{variable}"), "");
+        call = call.env(format!("MILLEFEUILLE_{variable}"), "");
     }
     call.succeeds();
     let error = home.coordinator("train small.toml").env("MILLEFEUILLE_EPOCHS", "0").fails(2);

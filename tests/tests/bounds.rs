@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use bytes::Bytes;
 use millefeuille_proto::v1;
@@ -16,7 +15,8 @@ use millefeuille_proto::wire::REQUEST_BYTES;
 use millefeuille_tests::cluster::Cluster;
 use millefeuille_tests::data::SMALL_JOB;
 use millefeuille_tests::home::Home;
-use millefeuille_tests::process::{Process, until};
+use millefeuille_tests::patience::{answer_of, until};
+use millefeuille_tests::process::Process;
 use millefeuille_tests::rpc::{Client, hello_like};
 use millefeuille_tests::run::Run;
 use millefeuille_tests::siege::{
@@ -148,8 +148,7 @@ impl<'h> Siege<'h> {
     }
 
     fn wait<T>(&self, what: impl Future<Output = T>) -> T {
-        let limited = async { tokio::time::timeout(Duration::from_secs(60), what).await };
-        self.runtime.block_on(limited).expect("it is over within a minute")
+        self.runtime.block_on(answer_of("an attack is over", what))
     }
 
     fn is_small(&self) {

@@ -125,7 +125,7 @@ fn what_is_shown_fits_the_columns_that_are_asked_for() {
     let home = Home::new();
     for command in ["show model", "show data"] {
         for columns in [50, 100] {
-            let shown = home.coordinator(command).env("COLUMNS", &columns.to_string()).succeeds().stdout;
+            let shown = home.coordinator(command).env("COLUMNS", columns.to_string()).succeeds().stdout;
             let widest = shown.lines().map(|line| line.chars().count()).max();
             assert!(widest <= Some(columns), "{command} in {columns} columns: {shown}");
         }

@@ -66,7 +66,7 @@ fn kernels_that_are_no_good_are_told_and_the_exit_code_says_if_none_is() {
     let openblas = findings(home.coordinator("doctor --json"))["openblas"].take();
     let native = openblas["native"].as_str().unwrap().to_string();
 
-    let wrong = home.worker("doctor --json").env("FAILPOINTS", &format!("kernel-wrong=return({native})"));
+    let wrong = home.worker("doctor --json").env("FAILPOINTS", format!("kernel-wrong=return({native})"));
     let findings = findings(wrong);
 
     assert_ne!(findings["openblas"]["native"], native);
@@ -74,7 +74,7 @@ fn kernels_that_are_no_good_are_told_and_the_exit_code_says_if_none_is() {
     assert!(not_taken.starts_with(&format!("{native} computes wrong numbers")), "{not_taken}");
 
     let all = "Cooperlake SapphireRapids SkylakeX Haswell Zen Sandybridge Prescott Nehalem Excavator";
-    let none = home.coordinator("doctor").env("FAILPOINTS", &format!("kernel-kills=return({native} {all})"));
+    let none = home.coordinator("doctor").env("FAILPOINTS", format!("kernel-kills=return({native} {all})"));
     let none = none.run().with_code(8);
     assert!(none.stdout.contains("native        no kernel can be used"), "{none}");
     assert!(none.stderr.contains("SIGILL") && none.stderr.lines().count() == 1, "{none}");

@@ -133,7 +133,7 @@ fn it_may_die_at_every_point_of_a_submission() {
     let points = ["before-fsync", "after-fsync", "before-rename", "after-rename"];
     for (point, number) in points.into_iter().zip(1..) {
         cluster.is_killed();
-        let serve = home.serve(&cluster.address, "").env("FAILPOINTS", &format!("submit-{point}=return"));
+        let serve = home.serve(&cluster.address, "").env("FAILPOINTS", format!("submit-{point}=return"));
         cluster.comes_back_as(serve);
         let mut following = cluster.coordinator("train small.toml").start();
 

@@ -39,7 +39,7 @@ fn candidates_of(own: &str) -> Vec<&str> {
 /// A training on a machine whose CPU OpenBLAS takes for an old one, and on which kernels fail as `failpoints` say.
 fn on_a_new_cpu(home: &Home, failpoints: &str, run: &str) -> Call {
     let train = home.coordinator(&format!("train small.toml --epochs 1 --workers 2 --run-dir {run}"));
-    train.env("FAILPOINTS", &format!("openblas-picks=return(Prescott);{failpoints}"))
+    train.env("FAILPOINTS", format!("openblas-picks=return(Prescott);{failpoints}"))
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_pinned_kernel_that_is_wrong_or_kills_or_hangs_is_named_and_nothing_begins()
     ] {
         let train = format!("train small.toml --workers 1 --blas-kernel {pinned} --run-dir run");
         let error =
-            home.coordinator(&train).env("FAILPOINTS", &format!("{failpoint}=return({pinned})")).fails(8);
+            home.coordinator(&train).env("FAILPOINTS", format!("{failpoint}=return({pinned})")).fails(8);
 
         let named = format!("the kernel {pinned} of OpenBLAS ");
         assert!([&named, what, "\"native\""].iter().all(|part| error.contains(part)), "{error}");
@@ -250,7 +250,7 @@ fn a_worker_whose_kernel_is_wrong_or_kills_says_so_and_ends() {
     let cluster = home.cluster("");
     let following = cluster.coordinator(&format!("train small.toml --blas-kernel {named}")).start();
     for (failpoint, what) in [("kernel-wrong", "computes wrong numbers"), ("kernel-kills", "SIGILL")] {
-        let worker = cluster.worker("--slots 1").env("FAILPOINTS", &format!("{failpoint}=return({named})"));
+        let worker = cluster.worker("--slots 1").env("FAILPOINTS", format!("{failpoint}=return({named})"));
 
         // It comes with its own kernel, is asked to start again with the job's, and finds that this one is no good.
         let ended = worker.start().wait().with_code(8);

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_request::Message as Up;
@@ -288,6 +289,7 @@ fn metrics_say_what_the_services_say() {
 #[test]
 fn metrics_follow_a_job_and_those_behind_it() {
     let home = long();
+    let begun = Instant::now();
     let (cluster, port) = cluster(&home, LONG);
     let worker = cluster.joined_by("--slots 1");
     let position = |told: &Value| {
@@ -310,7 +312,8 @@ fn metrics_follow_a_job_and_those_behind_it() {
     assert_eq!(page.value("millefeuille_workers{state=\"computing\"}"), 1.0);
     let parts = ["compute", "wait", "wire", "reduce"]
         .map(|part| page.value(&format!("millefeuille_step_part_seconds{{part=\"{part}\"}}")));
-    assert!(parts.iter().all(|part| (0.0..10.0).contains(part)) && parts[0] > 0.0, "{parts:?}");
+    let whole = begun.elapsed().as_secs_f64();
+    assert!(parts.iter().all(|part| (0.0..whole).contains(part)) && parts[0] > 0.0, "{parts:?} of {whole} s");
     assert!(page.value("millefeuille_samples_per_second") > 0.0);
 
     // One waits behind it. Only the one that runs is named.

@@ -1,14 +1,25 @@
 //! What the scripts do where a tool is missing or fails: a copy of them, between tools that are made up.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 
 use millefeuille_tests::home::{Home, project};
 use millefeuille_tests::process::Ended;
 
+const SCRIPTS: [&str; 6] = ["common", "test", "base-images", "containers", "peers", "bench-peers"];
 const REQUIREMENTS: &str = "tests/peers/requirements.txt";
+const BENCH_REQUIREMENTS: &str = "bench/peers/requirements.txt";
 const ENVIRONMENT: &str = "target/peers";
+
+/// What the scripts take for granted. Nothing else of this machine is on their PATH.
+const EVERYWHERE: [&str; 22] = [
+    "bash", "cat", "chmod", "cmp", "cp", "dirname", "env", "find", "grep", "head", "id", "mkdir", "mktemp",
+    "rm", "sed", "sh", "sort", "tail", "timeout", "tr", "uname", "xargs",
+];
+
+const WELL: &str = "#!/bin/sh\n";
+const FAILS: &str = "#!/bin/sh\nexit 1\n";
 
 /// A Python whose `venv` makes a `pip` that ends with `$PIP`, if `$VENV` lets it.
 const PYTHON: &str = r#"#!/bin/sh
@@ -19,16 +30,45 @@ chmod +x "$3/bin/pip"
 exit "${VENV:-0}"
 "#;
 
+/// A cargo that writes down what it was asked for, and whether containers are tested. A part that `$BREAKS` names fails.
+const CARGO: &str = r#"#!/bin/sh
+echo "$* ${TESTS_WITHOUT_CONTAINERS-with containers}" >>cargo.log
+case "$*" in *"${BREAKS:-nothing}"*) exit 101 ;; esac
+"#;
+
+/// An engine that answers, and has no image and gets none.
+const DOCKER: &str = r#"#!/bin/sh
+case "$*" in "image inspect "* | pull*) exit 1 ;; esac
+"#;
+
+const UNBROKEN: (&str, &str) = ("BREAKS", "nothing");
+
 /// A home with the scripts and with tools that can be told to fail; nothing can be installed.
 fn home() -> Home {
     let home = Home::new();
-    for script in ["scripts/common.sh", "scripts/peers.sh", REQUIREMENTS] {
+    for script in SCRIPTS
+        .map(|name| format!("scripts/{name}.sh"))
+        .iter()
+        .map(String::as_str)
+        .chain([REQUIREMENTS, BENCH_REQUIREMENTS])
+    {
         let text = fs::read(project().join(script)).unwrap_or_else(|error| panic!("{script}: {error}"));
         executable(&home.write(script, text));
     }
-    executable(&home.write("scripts/install.sh", "#!/bin/sh\nexit 1\n"));
-    executable(&home.write("tools/python3", PYTHON));
-    executable(&home.write("tools/openssl", "#!/bin/sh\n"));
+    fs::copy(project().join("Dockerfile"), home.path("Dockerfile")).expect("files can be copied");
+    executable(&home.write("scripts/install.sh", FAILS));
+    for script in ["links", "manifests"] {
+        executable(&home.write(&format!("scripts/{script}.sh"), WELL));
+    }
+    for (tool, script) in [("python3", PYTHON), ("cargo", CARGO), ("docker", DOCKER)] {
+        executable(&home.write(&format!("tools/{tool}"), script));
+    }
+    for tool in ["openssl", "shellcheck", "cargo-deny", "promtool"] {
+        executable(&home.write(&format!("tools/{tool}"), WELL));
+    }
+    for tool in EVERYWHERE {
+        symlink(found(tool), home.path("tools").join(tool)).expect("links can be made");
+    }
     home
 }
 
@@ -36,24 +76,31 @@ fn executable(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("modes can be set");
 }
 
-/// Runs `peers.sh`, with `CI` as it is said and one more variable.
-fn peers(home: &Home, ci: &str, (name, value): (&str, &str)) -> Ended {
+/// Where this machine has a tool.
+fn found(tool: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|directory| directory.join(tool));
+    places.find(|place| place.is_file()).unwrap_or_else(|| panic!("there is no {tool} on the PATH"))
+}
+
+/// Runs a script, with `CI` as it is said and one more variable.
+fn run(home: &Home, script: &str, ci: &str, (name, value): (&str, &str)) -> Ended {
     let tools = home.path("tools");
-    let path = format!("{}:/usr/bin:/bin", tools.display());
-    let call = home.call(&home.path("scripts/peers.sh"), "").env("PATH", &path).env("CI", ci);
-    call.env("CARGO_HOME", tools.to_str().expect("a path in UTF-8")).env(name, value).run()
+    let tools = tools.to_str().expect("a path in UTF-8");
+    let call = home.call(&home.path(&format!("scripts/{script}.sh")), "").env("PATH", tools).env("CI", ci);
+    call.env("CARGO_HOME", tools).env(name, value).run()
 }
 
 #[test]
 fn what_cannot_be_installed_is_named_and_leaves_nothing_and_is_an_error_for_everybody() {
     let home = home();
     for broken in [("MODULES", "1"), ("VENV", "1"), ("PIP", "1")] {
-        let skipped = peers(&home, "", broken).with_code(0);
+        let skipped = run(&home, "peers", "", broken).with_code(0);
         let line = skipped.stderr.lines().last().unwrap_or_default();
         assert!(line.starts_with("skipped: Python's grpcio is not installed ("), "{broken:?}: {skipped}");
         assert!(!home.path(ENVIRONMENT).exists(), "{broken:?}");
 
-        let error = peers(&home, "true", broken).error(1);
+        let error = run(&home, "peers", "true", broken).error(1);
         assert!(error.starts_with("Python's grpcio is not installed ("), "{broken:?}: {error}");
         assert!(!home.path(ENVIRONMENT).exists(), "{broken:?}");
     }
@@ -64,16 +111,102 @@ fn what_was_installed_stays_until_something_else_is_asked_for() {
     let home = home();
     let installed = home.path(ENVIRONMENT).join("installed");
     for ci in ["", "true"] {
-        let made = peers(&home, ci, ("PIP", "0")).with_code(0);
+        let made = run(&home, "peers", ci, ("PIP", "0")).with_code(0);
         assert!(made.stderr.starts_with("Installing with pip, into target/peers: grpcio"), "{made}");
         assert_eq!(fs::read(&installed).unwrap(), fs::read(home.path(REQUIREMENTS)).unwrap());
 
-        let kept = peers(&home, ci, ("PIP", "1")).with_code(0);
+        let kept = run(&home, "peers", ci, ("PIP", "1")).with_code(0);
         assert_eq!(kept.stderr, "", "it is there");
 
         home.write(REQUIREMENTS, format!("grpcio==1.0.0 # {ci}\n"));
-        peers(&home, "", ("PIP", "1")).with_code(0);
+        run(&home, "peers", "", ("PIP", "1")).with_code(0);
         assert!(!installed.exists(), "what was there is not what is asked for");
         home.write(REQUIREMENTS, format!("grpcio==2.0.0 # {ci}\n"));
     }
+}
+
+#[test]
+fn a_benchmark_without_its_peers_says_what_it_needs_and_leaves_nothing() {
+    let home = home();
+    let environment = home.path(".cache/millefeuille/peers");
+    for broken in [("MODULES", "1"), ("VENV", "1"), ("PIP", "1")] {
+        let error = run(&home, "bench-peers", "", broken).error(1);
+        assert!(
+            error.starts_with("Keras and PyTorch are not installed: it needs Python"),
+            "{broken:?}: {error}"
+        );
+        assert!(!environment.exists(), "{broken:?}");
+    }
+    run(&home, "bench-peers", "", ("PIP", "0")).with_code(0);
+    assert!(environment.join("bin/pip").exists(), "outside of the tree");
+    let kept = run(&home, "bench-peers", "", ("PIP", "1")).with_code(0);
+    assert_eq!(kept.stderr, "", "it is there");
+}
+
+/// What the end of a run of all tests says, a line each.
+fn summary(ended: &Ended) -> Vec<&str> {
+    let (_, summary) =
+        ended.stdout.split_once("\n== summary\n").unwrap_or_else(|| panic!("no summary: {ended}"));
+    summary.lines().collect()
+}
+
+/// What cargo was asked for, a line each.
+fn cargo(home: &Home) -> Vec<String> {
+    let log = fs::read_to_string(home.path("cargo.log")).expect("cargo was asked");
+    fs::remove_file(home.path("cargo.log")).expect("files can be removed");
+    log.lines().map(str::to_string).collect()
+}
+
+#[test]
+fn without_base_images_all_but_the_tests_of_containers_runs() {
+    let home = home();
+    // There is no debootstrap here, and then one that fails.
+    for debootstrap in [None, Some(FAILS)] {
+        debootstrap.inspect(|script| executable(&home.write("tools/debootstrap", script)));
+
+        let ended = run(&home, "test", "", UNBROKEN).with_code(0);
+
+        let why = "tests of containers: the base images can neither be pulled nor made here";
+        let [skipped, end] = summary(&ended)[..] else { panic!("two lines: {ended}") };
+        assert!(skipped.starts_with(&format!("skipped: {why}")), "{ended}");
+        assert_eq!(end, "all that ran has passed");
+        let asked = cargo(&home);
+        let last = asked.last().expect("cargo was asked");
+        assert!(last.starts_with(&format!("test --locked --workspace --tests {why}")), "{asked:#?}");
+        assert!(!asked.iter().any(|asked| asked.starts_with("build --release")), "{asked:#?}");
+
+        let error = run(&home, "test", "true", UNBROKEN).with_code(1);
+        assert!(
+            error.stderr.contains(&format!("error: the {}", why.replace(": ", " can't run: "))),
+            "{error}"
+        );
+        assert!(!cargo(&home).iter().any(|asked| asked.contains("--tests")), "it ends there");
+    }
+}
+
+#[test]
+fn the_end_of_a_run_tells_the_truth() {
+    let home = home();
+    // The engine does not answer at all, and something is not installed.
+    executable(&home.write("tools/docker", FAILS));
+    fs::remove_file(home.path("tools/promtool")).unwrap();
+    let skipped = [
+        "skipped: promtool is not installed (a part of the package prometheus)",
+        "skipped: tests of containers: no Docker engine answers (https://docs.docker.com/engine/install)",
+    ];
+    let well = run(&home, "test", "", UNBROKEN).with_code(0);
+    assert_eq!(summary(&well), [&skipped[..], &["all that ran has passed"]].concat());
+
+    for (breaks, what) in [
+        ("--all-targets", "clippy"),
+        ("--workspace --doc", "examples in the documentation"),
+        ("--tests", "tests"),
+    ] {
+        let failed = run(&home, "test", "", ("BREAKS", breaks));
+        assert!(failed.code().is_some_and(|code| code != 0), "{failed}");
+        let end = format!("failed: {what}; what comes after it did not run");
+        assert_eq!(summary(&failed).last(), Some(&&*end), "{failed}");
+    }
+    let unknown = run(&home, "test", "true", UNBROKEN).with_code(1);
+    assert!(unknown.stderr.contains("no Docker engine answers"), "{unknown}");
 }

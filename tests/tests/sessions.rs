@@ -79,6 +79,7 @@ fn result(id: v1::WorkId, gradient_bytes: u64) -> v1::WorkResult {
         samples: 1,
         sample_digests: vec![vec![0; 32].into()],
         gradient_bytes,
+        gradient_slot: None,
         busy_ns: 1,
     }
 }
@@ -136,7 +137,7 @@ fn other_bits_on_the_jobs_own_shapes_are_refused() {
     let mut busy = Busy::new(&home);
     let (guest, _, job) = busy.guest();
 
-    guest.send(Up::JobAccepted(v1::JobAccepted { job, fingerprint: "e".repeat(64) }));
+    guest.send(Up::JobAccepted(v1::JobAccepted { job, fingerprint: "e".repeat(64), shares_memory: false }));
 
     let refusal = guest.end().unwrap();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
@@ -194,7 +195,7 @@ fn garbage_ends_its_senders_session_and_disturbs_nobody() {
     let bytes = (PARAMETERS * 4) as u64;
 
     type Garbage = fn(&RawWorker, v1::WorkId, u64);
-    let garbage: [(&str, Garbage); 8] = [
+    let garbage: [(&str, Garbage); 9] = [
         ("a chunk without header", |guest, _, _| guest.send_bulk(100)),
         ("a message of no kind", |guest, _, _| guest.send_nothing()),
         ("a result without a name", |guest, id, bytes| {
@@ -209,12 +210,19 @@ fn garbage_ends_its_senders_session_and_disturbs_nobody() {
         ("something in the middle of a gradient", |guest, id, bytes| {
             guest.send(Up::Result(result(id, bytes)));
             guest.send_bulk(1000);
-            guest.send(Up::JobAccepted(v1::JobAccepted { job: id.job, fingerprint: String::new() }));
+            guest.send(Up::JobAccepted(v1::JobAccepted {
+                job: id.job,
+                fingerprint: String::new(),
+                shares_memory: false,
+            }));
         }),
         ("a node that the tree does not have", |guest, id, bytes| {
             let node = Some(v1::Node { first: 3, end: 6 });
             guest.send(Up::Result(v1::WorkResult { node, ..result(id, bytes) }));
             guest.send_bulk(bytes as usize);
+        }),
+        ("a gradient in memory that it does not share", |guest, id, _| {
+            guest.send(Up::Result(v1::WorkResult { gradient_slot: Some(0), ..result(id, 0) }));
         }),
         ("no gradient", |guest, id, _| guest.send(Up::Result(result(id, 0)))),
     ];

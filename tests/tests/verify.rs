@@ -251,7 +251,7 @@ fn a_receipt_is_there_whole_or_not_at_all() {
         home.small_job();
 
         let train = home.coordinator("train small.toml --workers 2 --run-dir run");
-        let killed = train.env("FAILPOINTS", &format!("{point}=return")).run();
+        let killed = train.env("FAILPOINTS", format!("{point}=return")).run();
 
         assert_eq!(killed.killed_by(), Some(Signal::ABORT.as_raw()), "{point}: {killed}");
         let verified = home.coordinator("verify run").run();

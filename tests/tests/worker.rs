@@ -261,7 +261,7 @@ fn a_worker_dies_where_a_test_wants_it_to() {
         let mut coordinator = RawCoordinator::default();
         coordinator.has_samples();
         let call = worker(&home, coordinator.address(), "");
-        let mut worker = call.env("FAILPOINTS", &format!("{point}=2*off->return")).start();
+        let mut worker = call.env("FAILPOINTS", format!("{point}=2*off->return")).start();
         let mut visit = coordinator.visit();
         visit.has_ready_worker();
 

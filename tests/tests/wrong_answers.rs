@@ -151,7 +151,7 @@ impl Pretender {
             _ => None,
         });
         let fingerprint = shapes_fingerprint(home, &start.spec.expect("a job has a spec"), &good.kernel);
-        raw.send(Up::JobAccepted(v1::JobAccepted { job: start.job, fingerprint }));
+        raw.send(Up::JobAccepted(v1::JobAccepted { job: start.job, fingerprint, shares_memory: false }));
         Self { raw }
     }
 
@@ -182,6 +182,7 @@ impl Pretender {
             samples,
             sample_digests: vec![vec![7; 32].into(); (node.end - node.first) as usize],
             gradient_bytes: bytes as u64,
+            gradient_slot: None,
             busy_ns: 1,
         }));
         self.raw.send_bulk(bytes);

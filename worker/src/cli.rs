@@ -4,16 +4,18 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use millefeuille_proto::shared::Guest;
 
 use crate::condition::Watched;
 use crate::kernel::{self, Unusable, probe};
 use crate::machine::Cores;
 use crate::ops::{self, Listen};
 use crate::process::{self, LogFormat, exit};
-use crate::{Condition, Config, End, doctor, failpoints, run, usage};
+use crate::{Condition, Config, End, doctor, failpoints, run, usage, variables};
 
 /// Joins a Millefeuille cluster and computes until it is told to stop.
 #[derive(Clone, Debug, Parser)]
@@ -52,6 +54,9 @@ pub struct Args {
     /// The token of a cluster that asks for one
     #[arg(long, hide = true, env = "MILLEFEUILLE_TOKEN", default_value = "", hide_env_values = true)]
     pub token: String,
+    /// The memory that it shares with the coordinator that has started it
+    #[arg(long, hide = true, env = "MILLEFEUILLE_SHARED_MEMORY")]
+    pub shared_memory: Option<String>,
     /// Ends when standard input is closed
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
@@ -84,6 +89,9 @@ Exit codes:
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = process::end_when_told(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
+    }
+    if let Err(message) = variables::check() {
+        return process::fail(exit::USAGE, &message);
     }
     if let Some(code) = probe::answer() {
         return code;
@@ -127,6 +135,7 @@ fn work(args: Args) -> ExitCode {
         join_timeout: args.join_timeout,
         cache_bytes: args.cache_bytes,
         drain_timeout: args.drain_timeout,
+        shared_memory: args.shared_memory.as_deref().and_then(Guest::of).map(Arc::new),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

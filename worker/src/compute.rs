@@ -1,8 +1,14 @@
 //! Computes pieces, one a slot, and adds them up to the nodes that the coordinator asked for.
 //!
-//! Slots are plain threads that take pieces from one queue. A piece's gradient is written into a pooled buffer;
-//! pieces are added along the reduction tree as they come, by whichever slot brings the second of a pair. When a
-//! node is complete it is sent.
+//! Slots are plain threads that take tasks from one queue. A piece's gradient is written into a pooled buffer. Whoever
+//! brings the last piece of a node calls the other slots to help: its gradients are added section by section, in the
+//! order of the reduction tree, and the node is sent. A node of many shards is added up in parts, so that not all
+//! of its gradients are kept to the end.
+//!
+//! ```text
+//! slot 0   piece 0 | piece 2 | sections 0, 1, 4 …
+//! slot 1   piece 1 | piece 3 | sections 2, 3, 5 … ▶ sent
+//! ```
 //!
 //! Nodes that are asked for under the same name of work join what is under way: others' shards taken over in the
 //! middle of a step, copies of slow work, audits. A node that is owed already is computed once; one that was
@@ -11,17 +17,20 @@
 //!
 //! Slots live as long as the process, and longer than a session: one that is busy with a piece for a session that
 //! broke holds up nobody. Each piece knows where its sum goes; of a session that is over, that is nowhere.
+//!
+//! All that a node needs is made when it is asked for, so that slots allocate nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use millefeuille_core::control::{Phase, WorkId};
 use millefeuille_core::data::shard::ShardSamples;
-use millefeuille_core::learn::elementwise;
 use millefeuille_core::learn::piece::{self, Learner, PieceOutcome, Scratch};
-use millefeuille_core::learn::tree::{Node, Reduction};
-use millefeuille_proto::wire::Pool;
+use millefeuille_core::learn::sum::{self, Figures, Input, Part, Room, TERMS};
+use millefeuille_core::learn::tree::Node;
+use millefeuille_proto::buffer::{Buffer, Pool};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 
@@ -32,7 +41,7 @@ use crate::job::Job;
 pub(crate) struct Batch {
     pub(crate) work: WorkId,
     pub(crate) job: Arc<Job>,
-    pub(crate) parameters: Arc<Vec<f32>>,
+    pub(crate) parameters: Arc<Buffer>,
     pub(crate) nodes: Vec<Node>,
     /// The samples of every shard of the nodes.
     pub(crate) samples: BTreeMap<u32, ShardSamples>,
@@ -40,51 +49,53 @@ pub(crate) struct Batch {
     pub(crate) done: mpsc::Sender<Done>,
 }
 
-/// The sum over some pieces.
-#[derive(Debug)]
+/// The sum over the pieces of a node.
 pub(crate) struct Sum {
-    /// Sum of the samples' gradients; empty in evaluation.
-    pub(crate) gradient: Vec<f32>,
-    pub(crate) loss_sum: f64,
-    pub(crate) correct: u64,
-    pub(crate) samples: u64,
+    /// Sum of the samples' gradients, in sections; none in evaluation.
+    pub(crate) gradient: Vec<Buffer>,
+    /// The slot of shared memory that the sections are in.
+    pub(crate) slot: Option<u32>,
+    pub(crate) figures: Figures,
     /// In shard order.
     pub(crate) sample_digests: Vec<[u8; 32]>,
     pub(crate) busy: Duration,
 }
 
-impl Sum {
-    fn new(gradient: Vec<f32>, outcome: PieceOutcome, busy: Duration) -> Self {
-        let PieceOutcome { loss_sum, correct, count, samples_sha256 } = outcome;
-        Self { gradient, loss_sum, correct, samples: count, sample_digests: vec![samples_sha256], busy }
-    }
-
-    /// Adds what stands to the right of it in the tree.
-    fn add(&mut self, right: Self, pool: &Pool) {
-        elementwise::add_assign(&mut self.gradient, &right.gradient);
-        pool.give(right.gradient);
-        self.loss_sum += right.loss_sum;
-        self.correct += right.correct;
-        self.samples += right.samples;
-        self.sample_digests.extend(right.sample_digests);
-        self.busy += right.busy;
-    }
-}
-
 /// A node whose sum is complete.
-#[derive(Debug)]
 pub(crate) struct Done {
-    pub(crate) work: WorkId,
-    pub(crate) node: Node,
-    pub(crate) sum: Sum,
+    open: Arc<OpenNode>,
+    figures: Figures,
 }
 
-/// The slots of this worker. They end with this value, each after the piece that it computes.
+impl Done {
+    pub(crate) fn work(&self) -> WorkId {
+        self.open.batch.work
+    }
+
+    pub(crate) fn node(&self) -> Node {
+        self.open.node
+    }
+
+    pub(crate) fn into_sum(self) -> Sum {
+        let Self { open, figures } = self;
+        Sum {
+            gradient: open.sections.iter().filter_map(|section| lock(section).take()).collect(),
+            slot: open.slot,
+            figures,
+            sample_digests: open.digests.iter().map(|(_, digest)| *lock(digest)).collect(),
+            busy: Duration::from_nanos(open.busy_ns.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// The slots of this worker. They end with this value, each after the task that it has.
 pub(crate) struct Slots {
     shared: Arc<Shared>,
 }
 
 struct Shared {
+    /// How many threads there are.
+    count: usize,
     queue: Mutex<Queue>,
     changed: Condvar,
     pool: Pool,
@@ -99,22 +110,24 @@ struct Queue {
     work: Option<WorkId>,
     /// Its nodes that were asked for and not answered since.
     owed: BTreeSet<Node>,
-    /// Pieces that were not begun.
+    /// What was not begun.
     tasks: VecDeque<Task>,
     closed: bool,
 }
 
-/// One piece to compute.
-struct Task {
-    batch: Arc<Batch>,
-    shard: u32,
-    node: Arc<OpenNode>,
+enum Task {
+    /// The piece of a shard, which is an input of a part.
+    Piece { node: Arc<OpenNode>, shard: u32, part: usize, place: usize },
+    /// Sections of a node whose pieces are all there.
+    Add(Arc<OpenNode>),
 }
 
-/// A node that pieces are added up to.
-struct OpenNode {
-    node: Node,
-    reduction: Mutex<Reduction<Sum>>,
+/// What a slot keeps from one task to the next.
+#[derive(Default)]
+struct Own {
+    scratch: Scratch,
+    room: Room,
+    figures: Vec<Figures>,
 }
 
 impl Slots {
@@ -123,8 +136,9 @@ impl Slots {
     /// # Errors
     /// If the operating system gives no more threads.
     pub(crate) fn start(count: u32, pool: Pool, computed: Counter) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), pool, computed });
-        let slots = Self { shared };
+        let (queue, changed) = (Mutex::default(), Condvar::new());
+        let slots =
+            Self { shared: Arc::new(Shared { count: count as usize, queue, changed, pool, computed }) };
         for slot in 0..count {
             let shared = Arc::clone(&slots.shared);
             std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || {
@@ -138,16 +152,20 @@ impl Slots {
         Ok(slots)
     }
 
-    /// Asks for nodes: more of the work under way, or other work in its place.
-    pub(crate) fn ask(&self, batch: Batch) {
+    /// Asks for nodes: more of the work under way, or other work in its place. The sum of each is written into what
+    /// `target` gives for it.
+    pub(crate) fn ask(&self, batch: Batch, mut target: impl FnMut() -> Target) {
         let batch = Arc::new(batch);
         let mut queue = lock(&self.shared.queue);
         queue.turn_to(batch.work);
         for &node in &batch.nodes {
             if queue.owed.insert(node) {
-                queue.tasks.extend(tasks(&batch, node));
+                let node = Arc::new(OpenNode::new(&batch, node, target()));
+                queue.tasks.extend(node.pieces());
             }
         }
+        // The slots call each other to help.
+        queue.tasks.reserve(self.shared.count);
         drop(queue);
         self.shared.changed.notify_all();
     }
@@ -185,24 +203,146 @@ impl Queue {
     }
 }
 
-fn tasks(batch: &Arc<Batch>, node: Node) -> Vec<Task> {
-    let present = batch.job.present(batch.work, node);
-    let reduction = Reduction::over(node, &present);
-    let open = Arc::new(OpenNode { node, reduction: Mutex::new(reduction) });
-    let task = |shard| Task { batch: Arc::clone(batch), shard, node: Arc::clone(&open) };
-    present.into_iter().map(task).collect()
+/// Where a node's sum is written.
+pub(crate) struct Target {
+    /// A buffer for each section; none in evaluation.
+    pub(crate) sections: Vec<Buffer>,
+    /// The slot of shared memory that they are in.
+    pub(crate) slot: Option<u32>,
+}
+
+impl Target {
+    /// Buffers of this process, for a gradient of so many values.
+    pub(crate) fn pooled(pool: &Pool, values: usize) -> Self {
+        Self { sections: sum::sections(values).map(|section| pool.take(section.len())).collect(), slot: None }
+    }
+}
+
+/// A node that pieces are added up to.
+struct OpenNode {
+    batch: Arc<Batch>,
+    node: Node,
+    slot: Option<u32>,
+    /// The first is the whole.
+    parts: Vec<OpenPart>,
+    /// Of the samples of each present shard, in shard order.
+    digests: Vec<(u32, Mutex<[u8; 32]>)>,
+    /// The sections of the whole sum.
+    sections: Vec<Mutex<Option<Buffer>>>,
+    /// The next section that nobody adds up, and how many are not finished.
+    next: AtomicUsize,
+    unfinished: AtomicUsize,
+    busy_ns: AtomicU64,
+}
+
+/// Some inputs of a node that are added at once.
+struct OpenPart {
+    part: Part,
+    inputs: Vec<RwLock<Option<Term>>>,
+    /// How many inputs are not there.
+    missing: AtomicUsize,
+}
+
+/// What is added.
+struct Term {
+    /// None in evaluation.
+    gradient: Option<Buffer>,
+    figures: Figures,
+}
+
+impl OpenNode {
+    fn new(batch: &Arc<Batch>, node: Node, target: Target) -> Self {
+        let present = batch.job.present(batch.work, node);
+        let most = sum::terms_at_once(batch.job.model.parameter_count());
+        let parts = sum::parts(node, &present, most).into_iter().map(OpenPart::new).collect();
+        let unfinished = AtomicUsize::new(target.sections.len());
+        Self {
+            batch: Arc::clone(batch),
+            node,
+            slot: target.slot,
+            parts,
+            digests: present.into_iter().map(|shard| (shard, Mutex::default())).collect(),
+            sections: target.sections.into_iter().map(|section| Mutex::new(Some(section))).collect(),
+            next: AtomicUsize::new(0),
+            unfinished,
+            busy_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Its pieces, in shard order.
+    fn pieces(self: &Arc<Self>) -> Vec<Task> {
+        let mut pieces = Vec::with_capacity(self.digests.len());
+        for (part, open) in self.parts.iter().enumerate() {
+            for (place, input) in open.part.inputs.iter().enumerate() {
+                if let Input::Shard(shard) = *input {
+                    pieces.push((shard, part, place));
+                }
+            }
+        }
+        pieces.sort_unstable();
+        let task = |(shard, part, place)| Task::Piece { node: Arc::clone(self), shard, part, place };
+        pieces.into_iter().map(task).collect()
+    }
+
+    fn values(&self) -> usize {
+        if self.sections.is_empty() { 0 } else { self.batch.job.model.parameter_count() }
+    }
+
+    fn was_busy(&self, since: Instant) {
+        self.busy_ns.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+impl OpenPart {
+    fn new(part: Part) -> Self {
+        let inputs: Vec<_> = part.inputs.iter().map(|_| RwLock::default()).collect();
+        Self { missing: AtomicUsize::new(inputs.len()), part, inputs }
+    }
+
+    /// Puts a term in its place; says if it was the last one.
+    fn put(&self, place: usize, term: Term) -> bool {
+        *self.inputs[place].write().unwrap_or_else(PoisonError::into_inner) = Some(term);
+        self.missing.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Adds up a section of its inputs.
+    fn add(&self, section: std::ops::Range<usize>, room: &mut Room, out: &mut [f32]) {
+        let inputs: [_; TERMS] = std::array::from_fn(|place| {
+            self.inputs.get(place).map(|input| input.read().unwrap_or_else(PoisonError::into_inner))
+        });
+        let gradient = |place: usize| -> &[f32] {
+            let term = inputs[place].as_ref().and_then(|term| term.as_ref());
+            term.and_then(|term| term.gradient.as_deref())
+                .expect("the inputs of a part that is added are there")
+        };
+        let terms: [&[f32]; TERMS] =
+            std::array::from_fn(|place| if place < self.inputs.len() { gradient(place) } else { &[] });
+        sum::add_section_into(&self.part.order, &terms[..self.inputs.len()], section, room, out);
+    }
+
+    /// Takes its inputs away, whose buffers are free then; their figures, added up.
+    fn close(&self, stack: &mut Vec<Figures>) -> Figures {
+        let inputs = self.inputs.iter();
+        let taken = inputs.map(|input| {
+            let term = input.write().unwrap_or_else(PoisonError::into_inner).take();
+            term.expect("the inputs of a part that is closed are there").figures
+        });
+        self.part.order.fold(taken, stack, |left, right| *left += right).expect("a part has inputs")
+    }
 }
 
 impl Shared {
     fn work(&self) {
-        let mut scratch = Scratch::default();
+        let mut own = Own::default();
         while let Some(task) = self.next() {
-            failpoints::die_at(failpoints::BEFORE_PIECE);
-            if task.batch.work.phase != Phase::Train {
-                failpoints::die_at(failpoints::BEFORE_EVALUATION);
+            if let Task::Piece { node, .. } = &task {
+                failpoints::die_at(failpoints::BEFORE_PIECE);
+                if node.batch.work.phase != Phase::Train {
+                    failpoints::die_at(failpoints::BEFORE_EVALUATION);
+                }
+                failpoints::dawdle_at(failpoints::HANG);
             }
-            failpoints::dawdle_at(failpoints::HANG);
-            self.step(&task, &mut scratch);
+            self.step(&task, &mut own);
         }
     }
 
@@ -219,42 +359,99 @@ impl Shared {
         }
     }
 
-    fn step(&self, task: &Task, scratch: &mut Scratch) {
-        let started = Instant::now();
-        failpoints::dawdle_at(failpoints::SLOW);
-        let (mut gradient, mut outcome) = compute(task, &self.pool, scratch);
-        self.computed.inc();
-        failpoints::spoil(&mut gradient, &mut outcome.loss_sum);
-        self.add(task, Sum::new(gradient, outcome, started.elapsed()));
+    fn step(&self, task: &Task, own: &mut Own) {
+        match task {
+            Task::Piece { node, shard, part, place } => self.piece(node, *shard, (*part, *place), own),
+            Task::Add(node) => self.add_sections(node, own),
+        }
     }
 
-    /// Adds a piece to its node, and sends the node if that completes it.
-    fn add(&self, task: &Task, sum: Sum) {
-        let mut reduction = lock(&task.node.reduction);
-        let add = |left: &mut Sum, right| left.add(right, &self.pool);
-        reduction.insert(Node::leaf(task.shard), sum, add);
-        if let Some(sum) = reduction.take_root(add) {
-            drop(reduction);
-            let done = Done { work: task.batch.work, node: task.node.node, sum };
-            if let Err(mpsc::error::SendError(done)) = task.batch.done.blocking_send(done) {
-                self.pool.give(done.sum.gradient);
+    fn piece(&self, node: &Arc<OpenNode>, shard: u32, at: (usize, usize), own: &mut Own) {
+        let started = Instant::now();
+        failpoints::dawdle_at(failpoints::SLOW);
+        let (mut gradient, mut outcome) = compute(&node.batch, shard, &self.pool, &mut own.scratch);
+        self.computed.inc();
+        failpoints::spoil(gradient.as_deref_mut().unwrap_or_default(), &mut outcome.loss_sum);
+        if let Ok(place) = node.digests.binary_search_by_key(&shard, |(shard, _)| *shard) {
+            *lock(&node.digests[place].1) = outcome.samples_sha256;
+        }
+        node.was_busy(started);
+        self.put(node, at, Term { gradient, figures: Figures::from(&outcome) }, own);
+    }
+
+    /// Puts a term in its place, and what that completes in its own.
+    fn put(&self, node: &Arc<OpenNode>, at: (usize, usize), term: Term, own: &mut Own) {
+        let ((mut part, mut place), mut term) = (at, term);
+        while node.parts[part].put(place, term) {
+            let Some(parent) = node.parts[part].part.parent else { return self.add_whole(node, own) };
+            term = self.add_part(node, part, own);
+            (part, place) = parent;
+        }
+    }
+
+    /// Adds up a part that is not the whole: there are many, and one thread does.
+    fn add_part(&self, node: &OpenNode, part: usize, own: &mut Own) -> Term {
+        let (started, part, values) = (Instant::now(), &node.parts[part], node.values());
+        let gradient = (values > 0).then(|| {
+            let mut out = self.pool.take(values);
+            part.add(0..values, &mut own.room, &mut out);
+            out
+        });
+        let figures = part.close(&mut own.figures);
+        node.was_busy(started);
+        Term { gradient, figures }
+    }
+
+    /// All inputs of the whole are there: adds them up, with those who have nothing else to do.
+    fn add_whole(&self, node: &Arc<OpenNode>, own: &mut Own) {
+        if node.sections.is_empty() {
+            return self.finish(node, own);
+        }
+        let helpers = self.count.saturating_sub(1).min(node.sections.len() - 1);
+        if helpers > 0 {
+            let mut queue = lock(&self.queue);
+            (0..helpers).for_each(|_| queue.tasks.push_front(Task::Add(Arc::clone(node))));
+            drop(queue);
+            self.changed.notify_all();
+        }
+        self.add_sections(node, own);
+    }
+
+    /// Adds up sections until none is left. Who finishes the last one sends the sum.
+    fn add_sections(&self, node: &Arc<OpenNode>, own: &mut Own) {
+        loop {
+            let started = Instant::now();
+            let index = node.next.fetch_add(1, Ordering::Relaxed);
+            let Some(section) = sum::section(node.values(), index) else { return };
+            if let Some(out) = &mut *lock(&node.sections[index]) {
+                node.parts[0].add(section, &mut own.room, out);
+            }
+            node.was_busy(started);
+            if node.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
+                return self.finish(node, own);
             }
         }
     }
+
+    fn finish(&self, node: &Arc<OpenNode>, own: &mut Own) {
+        let figures = node.parts[0].close(&mut own.figures);
+        let done = Done { open: Arc::clone(node), figures };
+        // A session that is over takes nothing.
+        let _ = node.batch.done.blocking_send(done);
+    }
 }
 
-fn compute(task: &Task, pool: &Pool, scratch: &mut Scratch) -> (Vec<f32>, PieceOutcome) {
-    let Task { batch, shard, .. } = task;
-    let Batch { job, work, parameters, .. } = &**batch;
+fn compute(batch: &Batch, shard: u32, pool: &Pool, scratch: &mut Scratch) -> (Option<Buffer>, PieceOutcome) {
+    let Batch { job, work, parameters, .. } = batch;
     let learner = Learner { model: &job.model, spec: &job.spec, parameters };
-    let samples = piece::ShardSamples::of(&batch.samples[shard], *shard, job.spec.shards);
+    let samples = piece::ShardSamples::of(&batch.samples[&shard], shard, job.spec.shards);
     if work.phase != Phase::Train {
-        return (Vec::new(), learner.evaluate_piece(&samples, scratch));
+        return (None, learner.evaluate_piece(&samples, scratch));
     }
-    let (order, part) = job.part(*work, *shard);
+    let (order, part) = job.part(*work, shard);
     let mut gradient = pool.take(job.model.parameter_count());
     let outcome = learner.train_piece(&samples, &order[part], work.epoch.into(), &mut gradient, scratch);
-    (gradient, outcome)
+    (Some(gradient), outcome)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -278,10 +475,10 @@ mod tests {
     struct Desk {
         slots: Slots,
         job: Arc<Job>,
-        parameters: Arc<Vec<f32>>,
+        parameters: Arc<Buffer>,
         sender: mpsc::Sender<Done>,
         done: mpsc::Receiver<Done>,
-        scratch: Scratch,
+        own: Own,
     }
 
     impl Desk {
@@ -292,22 +489,24 @@ mod tests {
             Self {
                 slots: Slots::start(0, Pool::default(), Counter::default()).unwrap(),
                 job: Arc::new(job),
-                parameters: Arc::new(parameters),
+                parameters: Arc::new(Pool::default().adopt(parameters)),
                 sender,
                 done,
-                scratch: Scratch::default(),
+                own: Own::default(),
             }
         }
 
         fn ask(&self, work: WorkId, nodes: &[(u32, u32)]) {
-            self.slots.ask(Batch {
+            let values = if work.phase == Phase::Train { self.job.model.parameter_count() } else { 0 };
+            let batch = Batch {
                 work,
                 job: Arc::clone(&self.job),
                 parameters: Arc::clone(&self.parameters),
                 nodes: nodes.iter().map(|&(first, end)| Node { first, end }).collect(),
                 samples: (0..SHARDS).map(|shard| (shard, samples(shard))).collect(),
                 done: self.sender.clone(),
-            });
+            };
+            self.slots.ask(batch, || Target::pooled(&self.slots.shared.pool, values));
         }
 
         fn waiting(&self) -> usize {
@@ -318,15 +517,15 @@ mod tests {
         fn compute(&mut self, count: usize) {
             for _ in 0..count {
                 let task = lock(&self.slots.shared.queue).tasks.pop_front().expect("a piece waits");
-                self.slots.shared.step(&task, &mut self.scratch);
+                self.slots.shared.step(&task, &mut self.own);
             }
         }
 
         /// Sends the nodes that are complete, as a session does.
-        fn send(&mut self) -> Vec<Done> {
+        fn send(&mut self) -> Vec<Sent> {
             let sent: Vec<_> = std::iter::from_fn(|| self.done.try_recv().ok()).collect();
-            sent.iter().for_each(|done| self.slots.answered(done.work, done.node));
-            sent
+            sent.iter().for_each(|done| self.slots.answered(done.work(), done.node()));
+            sent.into_iter().map(Sent::from).collect()
         }
 
         fn sent_nodes(&mut self) -> Vec<(u32, u32)> {
@@ -334,7 +533,7 @@ mod tests {
         }
 
         /// Computes everything; what is sent.
-        fn finish(&mut self) -> Vec<Done> {
+        fn finish(&mut self) -> Vec<Sent> {
             self.compute(self.waiting());
             self.send()
         }
@@ -368,8 +567,20 @@ mod tests {
         WorkId { job: JobId(1), incarnation: 1, epoch: 0, phase, step, parameter_tag: step.into() }
     }
 
-    fn bits(done: &Done) -> Vec<u32> {
-        done.sum.gradient.iter().map(|value| value.to_bits()).collect()
+    struct Sent {
+        work: WorkId,
+        node: Node,
+        sum: Sum,
+    }
+
+    impl From<Done> for Sent {
+        fn from(done: Done) -> Self {
+            Self { work: done.work(), node: done.node(), sum: done.into_sum() }
+        }
+    }
+
+    fn bits(sent: &Sent) -> Vec<u32> {
+        sent.sum.gradient.iter().flat_map(|section| section.iter().map(|value| value.to_bits())).collect()
     }
 
     #[test]
@@ -482,10 +693,26 @@ mod tests {
         assert_eq!(desk.waiting(), 0);
         (desk.sender, desk.done) = mpsc::channel(16);
         desk.ask(step(0), &[(0, 1)]);
-        desk.slots.shared.step(&begun, &mut desk.scratch);
+        desk.slots.shared.step(&begun, &mut desk.own);
 
         assert!(desk.sent_nodes().is_empty(), "the old session's piece is nobody's");
         assert_eq!(desk.finish().len(), 1);
+    }
+
+    #[test]
+    fn after_the_first_epoch_slots_allocate_nothing() {
+        let mut desk = Desk::new();
+        let mut compute = |epoch, step_number| {
+            let work = WorkId { epoch, ..step(step_number) };
+            desk.ask(work, &[(0, 2), (2, 4)]);
+            let counted = allocation_counter::measure(|| desk.compute(4));
+            assert_eq!(desk.send().len(), 2, "epoch {epoch}, step {step_number}");
+            counted.count_total
+        };
+        let first: u64 = (0..40).map(|step| compute(0, step % 2)).sum();
+        assert!(first > 0, "what is kept is allocated once");
+        let later: u64 = (1..20).flat_map(|epoch| [compute(epoch, 0), compute(epoch, 1)]).sum();
+        assert_eq!(later, 0);
     }
 
     #[test]
@@ -494,8 +721,8 @@ mod tests {
         desk.slots = Slots::start(3, Pool::default(), Counter::default()).unwrap();
         desk.ask(step(0), &[(0, 4)]);
 
-        let done = desk.done.blocking_recv().unwrap();
+        let sent = Sent::from(desk.done.blocking_recv().unwrap());
 
-        assert_eq!((done.node, done.sum.samples), (Node { first: 0, end: 4 }, 8));
+        assert_eq!((sent.node, sent.sum.figures.samples), (Node { first: 0, end: 4 }, 8));
     }
 }

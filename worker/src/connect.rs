@@ -121,6 +121,7 @@ fn hello(config: &Config) -> v1::Hello {
         token: config.token.clone(),
         cache_bytes: config.cache_bytes,
         started_for: kernel::started_for().to_string(),
+        shared_memory: config.shared_memory.as_ref().map_or(0, |guest| guest.id()),
     }
 }
 

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::kernel::{self, Search, Speed, Unusable};
 use crate::machine::{Cores, Cpu, Limits, address_space};
 use crate::process::{self, exit};
+use crate::variables;
 
 /// Say what this machine is for training, and what to do about it where it could be better
 #[derive(Clone, Copy, Debug, ClapArgs)]
@@ -85,7 +86,7 @@ impl Findings {
 
 impl OpenBlas {
     fn of_this_machine(threads: u32) -> Result<(Self, Option<Unusable>), Unusable> {
-        let variables = kernel::variables();
+        let variables = variables::openblas();
         let Search { own, native, reasons } = Search::of(&variables)?;
         let found = Self {
             version: blas::version(),
@@ -104,7 +105,7 @@ impl OpenBlas {
 
 /// Variables that speak to OpenBLAS, or to libraries like it, and that nobody listens to here.
 fn ignored(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let others = variables.iter().filter(|(name, _)| name.starts_with("OMP_") || name.starts_with("GOTO_"));
+    let others = variables.iter().filter(|(name, _)| name.starts_with("OMP_"));
     let others = others.map(|(name, value)| (name.clone(), value.clone()));
     environment::users_own(variables).into_iter().chain(others).collect()
 }

@@ -15,6 +15,7 @@
 //! | `worker-flip-bit` | a gradient of one piece is computed | one bit of it flips |
 //! | `worker-nan` | a gradient of one piece is computed | it and its loss turn NaN |
 //! | `worker-slow` | within the time that a piece takes | nothing; meant for `sleep(milliseconds)` |
+//! | `instructions` | when the process starts (the coordinator too) | `return(N)`: loops use the N narrowest instruction sets only |
 //! | `worker-hang` | before a piece begins | nothing; meant for `pause`, which holds the slot for good |
 //! | `openblas-picks` | a process asks which kernel OpenBLAS picks by itself | with the name of a kernel: it is that one |
 //! | `kernel-wrong` | a process that tries a kernel has computed a product | with names of kernels, the one among them: an entry is wrong |
@@ -27,6 +28,8 @@
 use std::time::Duration;
 
 use fail::fail_point;
+#[cfg(feature = "failpoints")]
+use millefeuille_core::learn::elementwise;
 use rustix::process::{Signal, getpid, kill_process};
 
 pub(crate) const BEFORE_PIECE: &str = "worker-before-piece";
@@ -55,11 +58,14 @@ const LEAVES: Duration = Duration::from_millis(50);
 #[cfg(feature = "failpoints")]
 pub fn set_up() {
     // Not by a `FailScenario`: that holds a lock for as long as it lives, and a second one would wait for it.
-    let points = std::env::var("FAILPOINTS").unwrap_or_default();
+    let points = crate::variables::text("FAILPOINTS").unwrap_or_default();
     for point in points.split(';').map(str::trim).filter(|point| !point.is_empty()) {
         let (name, actions) = point.split_once('=').unwrap_or((point, ""));
         fail::cfg(name, actions).unwrap_or_else(|error| panic!("FAILPOINTS: {point}: {error}"));
     }
+    fail_point!("instructions", |most| {
+        elementwise::narrow_to(most.and_then(|most| most.parse().ok()).unwrap_or(1));
+    });
 }
 
 /// Nothing: this build has no points.

@@ -52,11 +52,16 @@ impl Job {
 
     fn order(&self, epoch: u32, shard: u32) -> Arc<Vec<u32>> {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(order) = orders.get(&shard).filter(|order| order.epoch == epoch) {
-            return Arc::clone(&order.samples);
+        let order = orders.entry(shard).or_insert_with(|| Order { epoch: u32::MAX, samples: Arc::default() });
+        if order.epoch != epoch {
+            // In the place of the epoch before, unless a piece of it is still computed.
+            if Arc::get_mut(&mut order.samples).is_none() {
+                order.samples = Arc::default();
+            }
+            let samples = Arc::get_mut(&mut order.samples).expect("nobody else has a new one");
+            self.plan.order_into(self.spec.seed, epoch, shard, self.spec.shuffle, samples);
+            order.epoch = epoch;
         }
-        let samples = Arc::new(self.plan.order(self.spec.seed, epoch, shard, self.spec.shuffle));
-        orders.insert(shard, Order { epoch, samples: Arc::clone(&samples) });
-        samples
+        Arc::clone(&order.samples)
     }
 }

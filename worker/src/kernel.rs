@@ -26,6 +26,7 @@ pub use self::unusable::Unusable;
 use crate::failpoints;
 use crate::machine::address_space;
 use crate::process::{self, INSTANCE, instance_id};
+use crate::variables;
 
 /// Which kernel a process was started for, over restarts and for the workers that it starts.
 pub const STARTED_FOR: &str = "MILLEFEUILLE_STARTED_FOR";
@@ -73,7 +74,7 @@ impl Settled {
 pub fn own_kernel(wanted: &BlasKernel, threads: u32) -> Result<(), Unusable> {
     address_space::enough_for(threads).map_err(Unusable::Unexpected)?;
     blas::single_threaded();
-    let variables = variables();
+    let variables = variables::openblas();
     let settled = settle(wanted, &variables)?;
     let decision =
         environment::decide(&variables, &settled.choice, &blas::kernel(), Instructions::of_this_machine())?;
@@ -108,7 +109,7 @@ fn sparingly(decision: Decision, variables: &BTreeMap<String, String>, sparing: 
 pub fn native() -> Result<Native, Unusable> {
     match SETTLED.get().and_then(|settled| settled.native.clone()) {
         Some(native) => Ok(native),
-        None => find_native(&variables()),
+        None => find_native(&variables::openblas()),
     }
 }
 
@@ -139,7 +140,7 @@ pub fn has(kernel: &BlasKernel) -> bool {
         },
     };
     let loaded = blas::kernel();
-    environment::decide(&variables(), &choice, &loaded, Instructions::of_this_machine())
+    environment::decide(&variables::openblas(), &choice, &loaded, Instructions::of_this_machine())
         == Ok(Decision::Satisfied)
 }
 
@@ -152,7 +153,7 @@ pub fn restart_for(kernel: &str) -> String {
 
 /// Which kernel this process was started for.
 pub fn started_for() -> BlasKernel {
-    let wanted = std::env::var(STARTED_FOR).ok();
+    let wanted = variables::text(STARTED_FOR);
     wanted.and_then(|kernel| kernel.parse().ok()).unwrap_or(BlasKernel::Native)
 }
 
@@ -177,7 +178,7 @@ impl JobTrial {
     /// # Errors
     /// If the CPU can't run it, or no process can be started.
     pub fn begin(wanted: &BlasKernel) -> Result<Self, Unusable> {
-        let variables = variables();
+        let variables = variables::openblas();
         let pick = Pick::begin(&variables)?;
         let choices = choices_of(wanted)?;
         Ok(Self { first: Trial::for_job(&variables, &choices[0])?, choices, pick })
@@ -203,7 +204,7 @@ impl JobTrial {
                 "trying another BLAS kernel for this job: {}",
                 reasons[reasons.len() - 1].in_short()
             );
-            trial = Trial::for_job(&variables(), next);
+            trial = Trial::for_job(&variables::openblas(), next);
         }
         Err(Unusable::of_all(reasons))
     }
@@ -233,7 +234,7 @@ impl Pick {
 /// If it is no good.
 pub fn is_right_for(spec: &Spec) -> Result<(), Unusable> {
     let loaded = SETTLED.get().map_or(Choice::OpenBlas, |settled| settled.choice.clone());
-    Trial::for_job(&variables(), &loaded)?.end_with(spec).map(drop)
+    Trial::for_job(&variables::openblas(), &loaded)?.end_with(spec).map(drop)
 }
 
 /// The kernels that a job may have which wants this one, best first.
@@ -310,25 +311,18 @@ impl Search {
 
 /// How fast a kernel that is good computes with so many threads.
 pub(crate) fn speed(kernel: &Native, threads: u32) -> Result<Speed, Unusable> {
-    Trial::of_speed(&variables(), &kernel.choice(), threads)?.speed()
+    Trial::of_speed(&variables::openblas(), &kernel.choice(), threads)?.speed()
 }
 
 /// What OpenBLAS loads with the user's own variables.
 pub(crate) fn of_environment() -> Result<String, Unusable> {
-    Trial::named(&variables(), &Choice::Environment)?.name()
+    Trial::named(&variables::openblas(), &Choice::Environment)?.name()
 }
 
 /// What OpenBLAS picks by itself, if this process can tell.
 fn own_pick(variables: &BTreeMap<String, String>) -> Option<String> {
     let loaded = || environment::is_own_pick(variables).then(blas::kernel);
     failpoints::own_pick().or_else(loaded)
-}
-
-/// The variables of this process that are text; OpenBLAS' and ours are.
-pub(crate) fn variables() -> BTreeMap<String, String> {
-    let texts = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    texts.collect()
 }
 
 /// This program with these arguments.
@@ -344,8 +338,9 @@ fn again() -> Command {
 
 /// A program that begins with another environment.
 fn changed(mut command: Command, change: &Change) -> Command {
-    change.remove.iter().for_each(|name| _ = command.env_remove(name));
-    command.envs(&change.set).envs(address_space::sparing().iter().copied());
+    change.remove.iter().for_each(|name| _ = command.env_remove(variables::bytes(name)));
+    let set = change.set.iter().map(|(name, value)| (variables::bytes(name), variables::bytes(value)));
+    command.envs(set).envs(address_space::sparing().iter().copied());
     command
 }
 

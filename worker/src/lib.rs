@@ -6,7 +6,7 @@
 //! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
 //!
 //! Both binaries share what a process of this project needs: [`process`] (log, signals, exit codes), [`kernel`] (the right BLAS kernel), [`usage`] (command
-//! lines), [`ops`] (probes and metrics), [`machine`] (what there is to compute with), [`doctor`] and [`backoff`].
+//! lines), [`variables`] (the environment), [`ops`] (probes and metrics), [`machine`] (what there is to compute with), [`doctor`] and [`backoff`].
 
 pub mod backoff;
 pub mod cli;
@@ -25,10 +25,14 @@ pub mod process;
 mod session;
 mod shards;
 pub mod usage;
+pub mod variables;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use millefeuille_proto::shared::Guest;
 
 pub use condition::Condition;
 pub use connect::run;
@@ -52,6 +56,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// How long to finish what was asked for once it is told to stop.
     pub drain_timeout: Duration,
+    /// The memory that it shares with the coordinator that has started it.
+    pub shared_memory: Option<Arc<Guest>>,
 }
 
 /// Why a worker ends.

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
+use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_request::Message as Up;
-use millefeuille_proto::{v1, wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -18,11 +18,12 @@ use crate::failpoints;
 /// Messages that the connection has taken and not sent. A slot that has more to say waits itself.
 pub(crate) const CONNECTION: usize = 16;
 
-/// A message, and the bulk data that follows it.
+/// A message, and the bulk data that follows it in chunks.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) message: Up,
-    pub(crate) bulk: Option<Bytes>,
+    /// Chunks.
+    pub(crate) bulk: Vec<Bytes>,
 }
 
 /// Messages in the order in which they go.
@@ -33,10 +34,10 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn say(&mut self, message: Up) {
-        self.waiting.push_back(Outgoing { message, bulk: None });
+        self.waiting.push_back(Outgoing { message, bulk: Vec::new() });
     }
 
-    pub(crate) fn say_with(&mut self, message: Up, bulk: Option<Bytes>) {
+    pub(crate) fn say_with(&mut self, message: Up, bulk: Vec<Bytes>) {
         self.waiting.push_back(Outgoing { message, bulk });
     }
 
@@ -63,9 +64,8 @@ pub(crate) fn channel() -> (mpsc::Sender<Outgoing>, impl Stream<Item = v1::Sessi
 /// A message on the wire: the header, then its bulk data in chunks.
 fn expand(outgoing: Outgoing) -> impl Stream<Item = v1::SessionRequest> {
     let is_result = matches!(outgoing.message, Up::Result(_));
-    let chunks = outgoing.bulk.as_ref().map_or(0, |bulk| bulk.len().div_ceil(wire::CHUNK_BYTES));
-    let middle = is_result.then_some(1 + chunks / 2);
-    let bulk = outgoing.bulk.into_iter().flat_map(wire::chunks).map(|data| Up::Chunk(v1::Chunk { data }));
+    let middle = is_result.then_some(1 + outgoing.bulk.len() / 2);
+    let bulk = outgoing.bulk.into_iter().map(|data| Up::Chunk(v1::Chunk { data }));
     let messages = std::iter::once(outgoing.message).chain(bulk).enumerate();
     let message = move |(place, message)| async move {
         if Some(place) == middle {

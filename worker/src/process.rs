@@ -12,6 +12,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::variables;
+
 /// How the commands exit.
 pub mod exit {
     /// Done.
@@ -81,7 +83,7 @@ pub fn printed(written: io::Result<()>) {
 
 /// Starts the log on standard error. `MILLEFEUILLE_LOG` filters it, as `RUST_LOG` does elsewhere.
 pub fn start_log(format: LogFormat, default: &str) {
-    let filter = EnvFilter::try_from_env("MILLEFEUILLE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_from_env(variables::LOG).unwrap_or_else(|_| EnvFilter::new(default));
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
@@ -100,7 +102,7 @@ pub fn program() -> PathBuf {
 /// A random id of this process, the same after it has started itself again.
 pub fn instance_id() -> String {
     static ID: OnceLock<String> = OnceLock::new();
-    ID.get_or_init(|| std::env::var(INSTANCE).unwrap_or_else(|_| random_hex())).clone()
+    ID.get_or_init(|| variables::text(INSTANCE).unwrap_or_else(random_hex)).clone()
 }
 
 /// 128 random bits in hex.

@@ -13,14 +13,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millefeuille_core::blas;
-use millefeuille_core::control::WorkId;
+use millefeuille_core::control::{Phase, WorkId};
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::sum::SECTION;
 use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_proto::buffer::{Buffer, Pool};
+use millefeuille_proto::shared::{Desk, Guest};
 use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::session_response::Message as Down;
 use millefeuille_proto::v1::worker_client::WorkerClient;
-use millefeuille_proto::wire::{self, Assembly, Pool};
+use millefeuille_proto::wire::{self, Assembly};
 use millefeuille_proto::{convert, v1};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -28,7 +31,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
-use crate::compute::{Batch, Done, Slots};
+use crate::compute::{Batch, Done, Slots, Target};
 use crate::condition::{Condition, Standing};
 use crate::heartbeat::{self, Beat};
 use crate::job::Job;
@@ -44,6 +47,8 @@ pub(crate) struct Kept {
     shards: Shards,
     pool: Pool,
     slots: Slots,
+    /// The memory that it shares with the coordinator that has started it.
+    guest: Option<Arc<Guest>>,
     condition: Condition,
     /// Whether the last session came as far as the coordinator's welcome.
     pub(crate) welcomed: bool,
@@ -58,7 +63,8 @@ impl Kept {
         let pool = Pool::default();
         let slots = Slots::start(config.slots, pool.clone(), condition.pieces.clone())?;
         let (shards, condition) = (Shards::new(config.cache_bytes), condition.clone());
-        Ok(Self { shards, pool, slots, condition, welcomed: false })
+        let guest = config.shared_memory.clone();
+        Ok(Self { shards, pool, slots, guest, condition, welcomed: false })
     }
 
     /// Forgets what was asked for, and nothing that may be of use again.
@@ -83,7 +89,7 @@ impl Opened {
     /// How the coordinator refuses it.
     pub(crate) async fn new(hello: v1::Hello, channel: Channel, heartbeats: Channel) -> Result<Self, Status> {
         let (connection, outgoing) = outbox::channel();
-        let hello = Outgoing { message: Up::Hello(hello), bulk: None };
+        let hello = Outgoing { message: Up::Hello(hello), bulk: Vec::new() };
         // Nobody has closed the channel yet.
         let _ = connection.send(hello).await;
         let mut client = WorkerClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES);
@@ -112,6 +118,7 @@ pub(crate) async fn session(
         done: done_sender,
         worker_id: 0,
         job: None,
+        desk: None,
         parameters: None,
         incoming_parameters: None,
         tasks: JoinSet::new(),
@@ -169,8 +176,10 @@ struct Session<'a> {
     /// 0 before the welcome.
     worker_id: u64,
     job: Option<Arc<Job>>,
+    /// The memory that the job's bulk data goes through; none if that is the wire.
+    desk: Option<Desk>,
     /// The newest parameters, with their tag.
-    parameters: Option<(u64, Arc<Vec<f32>>)>,
+    parameters: Option<(u64, Arc<Buffer>)>,
     incoming_parameters: Option<IncomingParameters>,
     tasks: JoinSet<Side>,
     fetching: Option<Fetching>,
@@ -227,7 +236,7 @@ impl Session<'_> {
     ) {
         let message = Up::Goodbye(v1::Goodbye { reason: "told to stop".into() });
         let heard = async {
-            let _ = connection.send(Outgoing { message, bulk: None }).await;
+            let _ = connection.send(Outgoing { message, bulk: Vec::new() }).await;
             while let Ok(Some(_)) = incoming.message().await {}
         };
         let _ = tokio::time::timeout(GOODBYE, heard).await;
@@ -279,6 +288,7 @@ impl Session<'_> {
         info!("job {} begins", start.run_id);
         let job = Arc::new(Job::new(start.job, spec));
         self.job = Some(Arc::clone(&job));
+        self.desk = self.shared_desk(job.model.parameter_count());
         self.tasks.spawn_blocking(move || {
             let fingerprint = blas::model_fingerprint(&job.spec);
             Side::Accepted { job, fingerprint }
@@ -286,10 +296,19 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Memory for the job that the coordinator sees too, where that can be had.
+    fn shared_desk(&self, parameters: usize) -> Option<Desk> {
+        self.kept.guest.as_ref()?.map(parameters).unwrap_or_else(|error| {
+            debug!("parameters and gradients go over the wire: {error}");
+            None
+        })
+    }
+
     fn end_job(&mut self) {
         self.kept.forget_work();
         self.stop_fetching();
         self.job = None;
+        self.desk = None;
         self.parameters = None;
         self.incoming_parameters = None;
     }
@@ -310,7 +329,10 @@ impl Session<'_> {
     }
 
     fn work(&mut self, work: v1::Work) -> Result<(), Status> {
-        let Some(job) = &self.job else { return Ok(()) };
+        let Some(job) = self.job.clone() else { return Ok(()) };
+        if let Some(slot) = work.parameter_slot {
+            self.take_parameters(&work, slot)?;
+        }
         if work.parameter_bytes == 0 {
             return self.ask(work);
         }
@@ -321,15 +343,21 @@ impl Session<'_> {
                 "{announced} bytes of parameters; the model has {count}"
             )));
         }
-        let buffer = self.reusable_buffer(count);
-        self.incoming_parameters = Some(IncomingParameters { work, assembly: Assembly::new(buffer) });
+        // The buffer of the parameters before is free, if no slot computes with them any more.
+        self.parameters = None;
+        let assembly = Assembly::new(self.kept.pool.take(count));
+        self.incoming_parameters = Some(IncomingParameters { work, assembly });
         Ok(())
     }
 
-    /// The buffer of the parameters before, if no slot computes with them any more.
-    fn reusable_buffer(&mut self, count: usize) -> Vec<f32> {
-        let old = self.parameters.take().and_then(|(_, parameters)| Arc::try_unwrap(parameters).ok());
-        old.unwrap_or_else(|| self.kept.pool.take(count))
+    /// Takes parameters from shared memory.
+    fn take_parameters(&mut self, work: &v1::Work, slot: u32) -> Result<(), Status> {
+        let part = self.desk.as_ref().and_then(|desk| desk.parameters(slot));
+        let part =
+            part.ok_or_else(|| Status::data_loss(format!("no shared parameters in slot {slot} here")))?;
+        let tag = work.id.as_ref().map_or(0, |id| id.parameter_tag);
+        self.parameters = Some((tag, Arc::new(part.into())));
+        Ok(())
     }
 
     fn chunk(&mut self, data: &[u8]) -> Result<(), Status> {
@@ -367,8 +395,11 @@ impl Session<'_> {
             None => Err(Status::data_loss(format!("no samples of shard {shard} here"))),
         });
         let samples = samples.collect::<Result<_, _>>()?;
-        let (job, done) = (Arc::clone(job), self.done.clone());
-        self.kept.slots.ask(Batch { work: id, job, parameters, nodes, samples, done });
+        let values = if id.phase == Phase::Train { job.model.parameter_count() } else { 0 };
+        let (desk, pool) = (self.desk.as_ref(), &self.kept.pool);
+        let batch =
+            Batch { work: id, job: Arc::clone(job), parameters, nodes, samples, done: self.done.clone() };
+        self.kept.slots.ask(batch, || target(desk, pool, values));
         Ok(())
     }
 
@@ -376,23 +407,30 @@ impl Session<'_> {
 
     /// Sends a complete node. Its job may be over; then the rest of the session has no use for it.
     fn finished(&mut self, done: Done) {
-        let Done { work, node, sum } = done;
+        let (work, node, sum) = (done.work(), done.node(), done.into_sum());
         self.kept.slots.answered(work, node);
         if self.job.as_ref().is_none_or(|job| job.number != work.job.0) {
-            return self.kept.pool.give(sum.gradient);
+            return;
         }
+        if let (Some(desk), Some(slot)) = (&self.desk, sum.slot) {
+            desk.hand_over(slot);
+        }
+        let bulk: Vec<_> = match sum.slot {
+            Some(_) => Vec::new(),
+            None => sum.gradient.into_iter().map(Buffer::into_bytes).collect(),
+        };
         let result = v1::WorkResult {
             id: Some(work.into()),
             node: Some(node.into()),
-            loss_sum: sum.loss_sum,
-            correct: sum.correct,
-            samples: sum.samples,
+            loss_sum: sum.figures.loss_sum,
+            correct: sum.figures.correct,
+            samples: sum.figures.samples,
             sample_digests: sum.sample_digests.iter().map(|digest| Bytes::copy_from_slice(digest)).collect(),
-            gradient_bytes: (sum.gradient.len() * size_of::<f32>()) as u64,
+            gradient_bytes: bulk.iter().map(|section| section.len() as u64).sum(),
+            gradient_slot: sum.slot,
             busy_ns: sum.busy.as_nanos() as u64,
         };
         self.kept.condition.sent.inc_by(result.gradient_bytes);
-        let bulk = (!sum.gradient.is_empty()).then(|| self.kept.pool.lend(sum.gradient));
         self.outbox.say_with(Up::Result(result), bulk);
     }
 
@@ -413,7 +451,8 @@ impl Session<'_> {
 
     fn accepted(&mut self, job: &Job, fingerprint: String) {
         if self.is_current(job.number) && !self.draining {
-            self.outbox.say(Up::JobAccepted(v1::JobAccepted { job: job.number, fingerprint }));
+            let shares_memory = self.desk.is_some();
+            self.outbox.say(Up::JobAccepted(v1::JobAccepted { job: job.number, fingerprint, shares_memory }));
         }
     }
 
@@ -470,6 +509,17 @@ impl Session<'_> {
         let job = self.job.as_ref().map_or(0, |job| job.number);
         let held = v1::ShardHeld { job, id: Some(shard.into()), generation: self.holding };
         self.outbox.say(Up::ShardHeld(held));
+    }
+}
+
+/// Where the sum of a node is written: into shared memory, as long as there is a free slot.
+fn target(desk: Option<&Desk>, pool: &Pool, values: usize) -> Target {
+    match desk.filter(|_| values > 0).and_then(Desk::take) {
+        Some(part) => {
+            let slot = Some(part.slot());
+            Target { sections: part.cut(SECTION).map(Buffer::from).collect(), slot }
+        }
+        None => Target::pooled(pool, values),
     }
 }
 

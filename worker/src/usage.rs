@@ -1,14 +1,18 @@
 //! Command lines, read. What is wrong with one is said in one line, as all errors are: with the value as it was typed,
 //! and with the variable's name where it came from the environment.
 
+use std::any::TypeId;
 use std::error::Error as _;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command, Error, Parser};
 
 use crate::process::{self, exit};
+use crate::variables;
 
 /// Reads the arguments of a program, its own name first.
 ///
@@ -44,8 +48,45 @@ fn answer(command: &Command, arguments: &[OsString], error: &Error) -> ExitCode 
             let _ = error.print();
             ExitCode::from(exit::USAGE)
         }
+        ErrorKind::InvalidUtf8 => process::fail(exit::USAGE, &no_text(command, arguments)),
         _ => process::fail(exit::USAGE, &line(command, arguments, error)),
     }
+}
+
+/// What is said where something that has to be text is none: clap does not say what it is.
+fn no_text(command: &Command, arguments: &[OsString]) -> String {
+    let command = chosen(command, arguments);
+    let texts = command
+        .get_arguments()
+        .filter(|argument| !may_be_any_bytes(argument) && !is_typed(argument, arguments));
+    let mut set = texts.filter_map(|text| Some((text.get_env()?, std::env::var_os(text.get_env()?)?)));
+    if let Some((name, value)) = set.find(|(_, value)| value.to_str().is_none()) {
+        return variables::no_text(&name.to_string_lossy(), &value);
+    }
+    let typed = arguments.iter().find(|argument| argument.to_str().is_none()).cloned().unwrap_or_default();
+    format!("{typed:?}: not text in UTF-8")
+}
+
+/// The command that the arguments name, of this one and those below it.
+fn chosen<'a>(command: &'a Command, arguments: &[OsString]) -> &'a Command {
+    let below = |command: &'a Command, word: &OsString| command.find_subcommand(word).unwrap_or(command);
+    arguments.iter().skip(1).fold(command, below)
+}
+
+/// Whether it is a path.
+fn may_be_any_bytes(argument: &Arg) -> bool {
+    argument.get_value_parser().type_id() == TypeId::of::<PathBuf>()
+}
+
+fn is_typed(argument: &Arg, arguments: &[OsString]) -> bool {
+    let flag = argument.get_long().map(|long| format!("--{long}")).unwrap_or_default();
+    arguments.iter().any(|typed| begins_with_flag(typed, &flag))
+}
+
+/// Whether this is the flag, with or without its value.
+fn begins_with_flag(typed: &OsString, flag: &str) -> bool {
+    let rest = typed.as_bytes().strip_prefix(flag.as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
 }
 
 fn line(command: &Command, arguments: &[OsString], error: &Error) -> String {
@@ -70,15 +111,11 @@ fn text(error: &Error, kind: ContextKind) -> Option<&str> {
 /// A flag with its value as typed, or the variable that it came from. `argument` is a flag with its value's name.
 fn place(command: &Command, arguments: &[OsString], argument: &str, value: &str) -> String {
     let flag = argument.split([' ', '=']).next().unwrap_or(argument);
-    let typed = |argument: &OsString| {
-        argument
-            .to_str()
-            .and_then(|argument| argument.strip_prefix(flag))
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
-    };
     let variable = flag.strip_prefix("--").and_then(|long| variable(command, long));
     match variable {
-        Some(variable) if !arguments.iter().any(typed) => format!("{variable}={}", shown(value)),
+        Some(variable) if !arguments.iter().any(|typed| begins_with_flag(typed, flag)) => {
+            format!("{variable}={}", shown(value))
+        }
         _ => format!("{flag} {}", shown(value)),
     }
 }

@@ -33,7 +33,7 @@ use millefeuille_worker::doctor;
 use millefeuille_worker::kernel::Unusable;
 use millefeuille_worker::kernel::probe;
 use millefeuille_worker::process::{self, exit};
-use millefeuille_worker::usage;
+use millefeuille_worker::{usage, variables};
 
 use self::given::Given;
 use crate::cluster::local::WORKER;
@@ -161,6 +161,9 @@ pub fn main() -> ExitCode {
     if let Err(error) = process::end_when_told(exit::INTERRUPTED) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
+    if let Err(message) = variables::check() {
+        return process::fail(exit::USAGE, &message);
+    }
     if let Some(code) = probe::answer() {
         return code;
     }
@@ -218,7 +221,7 @@ fn ink() -> Ink {
 
 /// The columns that are asked for by `COLUMNS`, or those of the terminal, or what is usual.
 fn columns() -> usize {
-    let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let asked = variables::text("COLUMNS").and_then(|columns| columns.parse().ok());
     let terminal = || terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into());
     asked.or_else(terminal).filter(|&columns| columns >= NARROWEST).unwrap_or(WIDTH)
 }

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{ArgAction, Args as ClapArgs};
@@ -10,6 +11,7 @@ use millefeuille_core::job::{
     BlasKernel, Data, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, SHARDS, parse_number, parse_scale,
     parse_whole,
 };
+use millefeuille_proto::shared::Host;
 use millefeuille_proto::v1;
 use millefeuille_worker::backoff::Backoff;
 use millefeuille_worker::kernel;
@@ -350,11 +352,14 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     args.settings.apply(&mut config);
     config.control.expected_workers = workers.min(job.shards) as usize;
     config.control.wait_workers = Some(args.wait_workers);
+    let shared_memory = shared_memory();
+    config.shared_memory = shared_memory.clone();
     let cluster = Cluster::new(config);
     let handle = cluster.handle();
     let json_log = args.log_format == LogFormat::Json;
     let kernel = job.blas_kernel.clone();
-    let local = Local { coordinator: address, token, workers, slots, kernel, json_log }.start(handle);
+    let local = Local { coordinator: address, token, workers, slots, kernel, json_log, shared_memory };
+    let local = local.start(handle);
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let cluster = tokio::spawn(cluster.run(listener, async move { _ = stopped.await }));
@@ -377,6 +382,14 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let ended = cluster.await.map_err(anyhow::Error::from).and_then(|ended| ended);
     ended.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))?;
     followed.map_err(|failed| if failed.code == exit::INTERRUPTED { interrupted(&path) } else { failed })
+}
+
+/// Memory through which workers of this machine get parameters and give gradients.
+fn shared_memory() -> Option<Arc<Host>> {
+    let host = Host::new();
+    let host =
+        host.inspect_err(|error| tracing::debug!("bulk data goes over the wire: no shared memory: {error}"));
+    host.ok().map(Arc::new)
 }
 
 /// What an interruption has left, by the run directory itself: who follows may not have seen the last epoch.

@@ -10,11 +10,11 @@ use millefeuille_core::control::{Phase, WorkId};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::job::BlasKernel;
-use millefeuille_core::learn::elementwise::add_assign;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{Learner, Scratch, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Reduction};
+use millefeuille_proto::buffer::Pool;
 use millefeuille_worker::kernel;
 
 use super::messages::Sum;
@@ -29,6 +29,7 @@ pub(super) struct Task {
     pub(super) model: Arc<Model>,
     pub(super) store: Arc<ShardStore>,
     pub(super) parameters: Bytes,
+    pub(super) pool: Pool,
 }
 
 impl Task {
@@ -44,9 +45,11 @@ impl Task {
         let present = pieces.iter().map(|&(shard, _)| shard).collect();
         let mut reduction = Reduction::over(self.node, &present);
         for (shard, sum) in pieces {
-            reduction.insert(Node::leaf(shard), sum, add);
+            reduction.insert(Node::leaf(shard), sum, Sum::join);
         }
-        reduction.take_root(add)
+        let mut sum = reduction.take_root(Sum::join)?;
+        sum.settle(|| self.pool.take(self.model.parameter_count()));
+        Some(sum)
     }
 
     /// One shard's piece; none if it has no samples in this work.
@@ -55,7 +58,7 @@ impl Task {
         let stored = self.store.get(Shard { split: work.phase.split(), index })?;
         let samples = ShardSamples::of(&stored.samples, index, spec.shards);
         let learner = Learner { model, spec, parameters: bytemuck::cast_slice(&self.parameters) };
-        let mut gradient = Vec::new();
+        let mut gradient = None;
         let outcome = if work.phase == Phase::Train {
             let order = plan.order(spec.seed, work.epoch, index, spec.shuffle);
             let place = plan.piece(work.step, index);
@@ -63,25 +66,11 @@ impl Task {
                 return None;
             }
             let order = &order[place.start as usize..place.end as usize];
-            gradient = vec![0.0; model.parameter_count()];
-            learner.train_piece(&samples, order, work.epoch.into(), &mut gradient, scratch)
+            let buffer = gradient.insert(self.pool.take(model.parameter_count()));
+            learner.train_piece(&samples, order, work.epoch.into(), buffer, scratch)
         } else {
             learner.evaluate_piece(&samples, scratch)
         };
-        Some(Sum {
-            gradient,
-            loss_sum: outcome.loss_sum,
-            correct: outcome.correct,
-            samples: outcome.count,
-            sample_digests: vec![outcome.samples_sha256],
-        })
+        Some(Sum::of_piece(gradient, &outcome))
     }
-}
-
-fn add(left: &mut Sum, right: Sum) {
-    add_assign(&mut left.gradient, &right.gradient);
-    left.loss_sum += right.loss_sum;
-    left.correct += right.correct;
-    left.samples += right.samples;
-    left.sample_digests.extend(right.sample_digests);
 }

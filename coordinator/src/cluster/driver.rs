@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millefeuille_core::control::{Action, Author, Cluster, Event, JobId, Note, WorkerId};
+use millefeuille_proto::shared::Borrower;
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_response::Message as Down;
 use millefeuille_worker::ops::Pulse;
@@ -40,6 +41,10 @@ const PUBLISH: Duration = Duration::from_millis(50);
 pub(super) struct Session {
     pub(super) build: String,
     pub(super) cpu: String,
+    /// The number of the memory that it shares with this process; 0 for none.
+    shared_memory: u64,
+    /// That memory, once the worker has mapped it for the running job.
+    borrower: Option<Arc<Borrower>>,
     outbox: mpsc::Sender<Outgoing>,
     pub(super) traffic: Arc<Traffic>,
     _reading: oneshot::Sender<()>,
@@ -151,6 +156,7 @@ impl Driver {
             Input::Connected(connected) => self.connected(*connected),
             Input::Result(result) => self.result(*result),
             Input::Arbitrated(arbitrated) => self.arbitrated(*arbitrated),
+            Input::SharesMemory(worker, job) => self.shares_memory(worker, job),
             Input::Event(event) => {
                 if let Event::Leave { worker, departure } = &event {
                     self.tally.leaves(*worker, departure);
@@ -181,9 +187,7 @@ impl Driver {
                 self.act(action);
             }
         }
-        if let (Some(training), Some((_, sum))) = (&self.training, self.pending.take()) {
-            training.pool.give(sum.gradient);
-        }
+        self.pending = None;
         if visible {
             self.publish();
         }

@@ -7,18 +7,22 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millefeuille_core::job::BlasKernel;
+use millefeuille_proto::shared::{self, Host};
 use millefeuille_worker::backoff::Backoff;
-use millefeuille_worker::kernel;
-use millefeuille_worker::process;
+use millefeuille_worker::{kernel, process, variables};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::Handle;
 use super::messages::Input;
+
+/// What a worker must know of the memory that it shares with this process.
+const SHARED_MEMORY: &str = "MILLEFEUILLE_SHARED_MEMORY";
 
 /// The hidden subcommand.
 pub const WORKER: &str = "__worker";
@@ -43,6 +47,8 @@ pub struct Local {
     pub kernel: BlasKernel,
     /// Whether their log is JSON.
     pub json_log: bool,
+    /// The memory that they share with this process, where that can be had.
+    pub shared_memory: Option<Arc<Host>>,
 }
 
 /// Keeps local workers alive for as long as this value lives.
@@ -61,7 +67,7 @@ impl Local {
         Workers { keepers }
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
+    fn spawn(&self, shared: Option<&shared::Child>) -> std::io::Result<Child> {
         let mut command = Command::new(process::program());
         command.arg(WORKER).args(["--coordinator", &self.coordinator.to_string()]);
         command.args(["--slots", &self.slots.to_string(), "--exit-with-parent"]);
@@ -72,12 +78,25 @@ impl Local {
         command.env(kernel::STARTED_FOR, self.kernel.to_string()).envs(kernel::handed_down());
         // Between the two, on this machine, nothing is encrypted, whatever this process was started with.
         command.env_remove(process::INSTANCE).env_remove("MILLEFEUILLE_TLS");
-        if std::env::var_os("MILLEFEUILLE_LOG").is_none() {
-            command.env("MILLEFEUILLE_LOG", "warn");
+        match shared {
+            Some(shared) => inherit(&mut command, shared),
+            None => _ = command.env_remove(SHARED_MEMORY),
+        }
+        if std::env::var_os(variables::LOG).is_none() {
+            command.env(variables::LOG, "warn");
         }
         // Ctrl-C in a terminal reaches the whole process group: a group of its own leaves the worker to its parent.
         command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
     }
+}
+
+/// Hands memory down to the process that is about to be started.
+#[allow(unsafe_code)] // What runs between fork and exec.
+fn inherit(command: &mut Command, shared: &shared::Child) {
+    let files = shared.files();
+    command.env(SHARED_MEMORY, shared.to_inherit());
+    // SAFETY: the closure makes system calls; it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(move || shared::keep_over_exec(files)) };
 }
 
 impl Workers {
@@ -112,7 +131,9 @@ async fn keep(local: Local, cluster: Handle) {
 
 /// One life of a worker, from its start to its end: how it died, unless it ended well.
 async fn live(local: &Local) -> Option<String> {
-    let mut child = match local.spawn() {
+    // Until the process has ended; without it, bulk data goes over the wire.
+    let shared = local.shared_memory.as_ref().and_then(|host| host.child().ok());
+    let mut child = match local.spawn(shared.as_ref()) {
         Ok(child) => child,
         Err(error) => return Some(format!("it cannot be started: {error}")),
     };

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use millefeuille_core::control::{Digest, Event, Failure, Hello, JobId, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::learn::elementwise;
+use millefeuille_core::learn::sum;
 use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_proto::buffer::{Buffer, Pool};
+use millefeuille_proto::shared::Lender;
 use millefeuille_proto::v1::session_response::Message as Down;
 use millefeuille_proto::{v1, wire};
 use sha2::{Digest as _, Sha256};
@@ -31,6 +34,8 @@ pub enum Input {
     Result(Box<NodeResult>),
     /// The coordinator has computed a node itself.
     Arbitrated(Box<Arbitrated>),
+    /// A worker has mapped the memory that it shares with this process, for this job.
+    SharesMemory(WorkerId, JobId),
     /// What concerns the control machine alone.
     Event(Event),
     /// Somebody submits a job: a TOML job file, and a key of the client's choice.
@@ -78,6 +83,8 @@ pub struct Connected {
     pub(super) hello: Hello,
     pub(super) build: String,
     pub(super) cpu: String,
+    /// The number of the memory that it shares with this process; 0 for none.
+    pub(super) shared_memory: u64,
     pub(super) outbox: mpsc::Sender<Outgoing>,
     pub(super) traffic: Arc<Traffic>,
     /// Dropped with the session: then its reader stops.
@@ -104,33 +111,22 @@ pub struct NodeResult {
 }
 
 /// The sum over the pieces of a node.
-#[derive(Debug)]
-pub(super) struct Sum {
-    /// Empty in evaluation.
-    pub(super) gradient: Vec<f32>,
-    pub(super) loss_sum: f64,
-    pub(super) correct: u64,
-    pub(super) samples: u64,
-    /// Of the samples that each piece gathered, in shard order.
-    pub(super) sample_digests: Vec<[u8; 32]>,
+pub(super) type Sum = sum::Sum<Buffer>;
+
+/// Whether every number in it is finite.
+pub(super) fn is_finite(sum: &Sum) -> bool {
+    sum.figures.loss_sum.is_finite() && sum.terms().iter().all(|term| elementwise::all_finite(term))
 }
 
-impl Sum {
-    /// Whether every number in it is finite.
-    pub(super) fn is_finite(&self) -> bool {
-        self.loss_sum.is_finite() && elementwise::all_finite(&self.gradient)
-    }
-
-    /// SHA-256 of its bits, samples included.
-    pub(super) fn digest(&self) -> Digest {
-        let mut hash = Sha256::new();
-        hash.update(bytemuck::cast_slice::<f32, u8>(&self.gradient));
-        hash.update(self.loss_sum.to_bits().to_le_bytes());
-        hash.update(self.correct.to_le_bytes());
-        hash.update(self.samples.to_le_bytes());
-        self.sample_digests.iter().for_each(|digest| hash.update(digest));
-        hash.finalize().into()
-    }
+/// SHA-256 of its bits, samples included. It has no two terms.
+pub(super) fn digest(sum: &Sum) -> Digest {
+    let mut hash = Sha256::new();
+    sum.terms().iter().for_each(|term| hash.update(bytemuck::cast_slice::<f32, u8>(term)));
+    hash.update(sum.figures.loss_sum.to_bits().to_le_bytes());
+    hash.update(sum.figures.correct.to_le_bytes());
+    hash.update(sum.figures.samples.to_le_bytes());
+    sum.sample_digests.iter().for_each(|digest| hash.update(digest));
+    hash.finalize().into()
 }
 
 /// A message to a worker, and the bulk data that follows it.
@@ -202,7 +198,9 @@ pub(super) struct Serving {
     /// Parameters of the model.
     pub(super) parameters: usize,
     pub(super) store: Arc<ShardStore>,
-    pub(super) pool: wire::Pool,
+    pub(super) pool: Pool,
+    /// The memory that some workers share with this process.
+    pub(super) lender: Option<Arc<Lender>>,
 }
 
 /// The services' way to the driver.

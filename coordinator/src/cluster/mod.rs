@@ -30,6 +30,7 @@ use std::time::Duration;
 
 pub use messages::Input;
 use millefeuille_core::control;
+use millefeuille_proto::shared::Host;
 use millefeuille_proto::v1::cluster_server::ClusterServer;
 use millefeuille_proto::v1::worker_server::WorkerServer;
 use millefeuille_proto::{DESCRIPTORS, wire};
@@ -70,6 +71,8 @@ pub struct Config {
     pub door: Door,
     /// Jobs that may wait in the queue.
     pub max_queued: usize,
+    /// The memory that worker processes of its own share with it.
+    pub shared_memory: Option<Arc<Host>>,
 }
 
 /// The settings with their defaults.
@@ -99,6 +102,7 @@ impl Config {
             token: None,
             door: Door::default(),
             max_queued: 1024,
+            shared_memory: None,
         }
     }
 }

@@ -197,7 +197,7 @@ fn progress(driver: &Driver, number: JobId) -> Option<v1::Progress> {
     let training = driver.training.as_ref().filter(|_| driver.control.running() == Some(number))?;
     let begun = driver.control.job_state(number) == Some(&JobState::Running);
     let position = driver.control.position().filter(|_| begun)?;
-    let (means, clock) = (training.means(), &training.clock);
+    let (means, clock) = (training.figures(), &training.clock);
     let steps = driver.jobs.get(&number)?.steps_per_epoch;
     Some(v1::Progress {
         epoch: position.epoch + 1,

@@ -1,7 +1,7 @@
 //! The arithmetic of the running job: sums, parameters, the optimizer, the epoch's figures.
 //!
-//! The control machine says when; this says what. Sums are added along the reduction tree as they come; the last
-//! addition, the optimizer and the writing of the next broadcast are one pass over memory.
+//! The control machine says when; this says what. Sums are put into the reduction tree as they come. When it is complete,
+//! adding them up, the optimizer and the writing of the next broadcast are one pass over memory, on all cores.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +11,13 @@ use bytes::Bytes;
 use millefeuille_core::control::{Author, Hello, Phase, Start, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
-use millefeuille_core::learn::elementwise::add_assign;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizer::OptimizerState;
-use millefeuille_core::learn::tree::{Inserted, Node, Reduction, Tree};
-use millefeuille_proto::wire::Pool;
+use millefeuille_core::learn::sum::{self, Figures};
+use millefeuille_core::learn::tree::{Node, Reduction, Tree};
+use millefeuille_proto::buffer::{Buffer, Pool};
+use millefeuille_proto::shared::{Borrower, Host, Lender};
+use tracing::debug;
 
 use super::arbiter;
 use super::disk::Snapshot;
@@ -34,14 +36,18 @@ pub(super) struct Training {
     pub(super) loaded: Loaded,
     pub(super) model: Arc<Model>,
     pub(super) pool: Pool,
+    /// The memory that workers of this machine share with this process.
+    pub(super) lender: Option<Arc<Lender>>,
     optimizer: OptimizerState,
     parameters: Bytes,
+    /// The slot of shared memory that they are in.
+    parameter_slot: Option<u32>,
     /// The tag of the parameters that each worker has.
     sent: BTreeMap<WorkerId, u64>,
     reduction: Option<Reduction<Sum>>,
     /// Results that are compared with others before one of them is used.
     aside: BTreeMap<(Node, Author), Sum>,
-    figures: Figures,
+    figures: Epoch,
     ledger: Ledger,
     /// Optimizer steps taken.
     steps_taken: u64,
@@ -54,38 +60,22 @@ pub(super) struct Training {
     pub(super) clock: Clock,
 }
 
-/// Loss and accuracy over some samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Means {
-    loss_sum: f64,
-    correct: u64,
-    samples: u64,
-}
-
-impl Means {
-    fn add(&mut self, sum: &Sum) {
-        self.loss_sum += sum.loss_sum;
-        self.correct += sum.correct;
-        self.samples += sum.samples;
-    }
-
-    /// The mean loss; 0 over nothing.
-    pub(super) fn loss(&self) -> f64 {
-        if self.samples == 0 { 0.0 } else { self.loss_sum / self.samples as f64 }
-    }
-
-    /// The share of right answers; 0 over nothing.
-    pub(super) fn accuracy(&self) -> f64 {
-        if self.samples == 0 { 0.0 } else { self.correct as f64 / self.samples as f64 }
-    }
+/// How a worker gets the parameters that it is to compute with.
+pub(super) enum Sent {
+    /// It has them.
+    Before,
+    /// They are in this slot of memory that it shares with this process.
+    InSlot(u32),
+    /// Over the wire.
+    Bytes(Bytes),
 }
 
 /// The figures of one epoch.
 #[derive(Clone, Copy, Debug, Default)]
-struct Figures {
-    train: Means,
-    validation: Option<Means>,
-    test: Means,
+struct Epoch {
+    train: Figures,
+    validation: Option<Figures>,
+    test: Figures,
 }
 
 impl Training {
@@ -101,7 +91,9 @@ impl Training {
             asked: BTreeMap::new(),
             participation: Participation::default(),
             suspects: Participation::default(),
+            lender: None,
             parameters: Bytes::new(),
+            parameter_slot: None,
             pool: Pool::default(),
             job,
             loaded,
@@ -109,7 +101,7 @@ impl Training {
             sent: BTreeMap::new(),
             reduction: None,
             aside: BTreeMap::new(),
-            figures: Figures::default(),
+            figures: Epoch::default(),
             clock: Clock::new(),
         };
         match resumed {
@@ -119,16 +111,48 @@ impl Training {
         training
     }
 
+    /// Has parameters and gradients of this machine's workers go through memory that they share with this process, where
+    /// that can be had.
+    pub(super) fn share(&mut self, host: &Arc<Host>) {
+        match host.map(self.model.parameter_count()) {
+            Ok(lender) => self.lender = Some(Arc::new(lender)),
+            Err(error) => debug!("bulk data goes over the wire: no shared memory: {error}"),
+        }
+        let (mut buffer, slot) = self.next_buffer();
+        buffer.copy_from_slice(bytemuck::cast_slice(&self.parameters));
+        (self.parameters, self.parameter_slot) = (buffer.into_bytes(), slot);
+    }
+
+    /// The worker process that shares the memory of this number, if it lives.
+    pub(super) fn prepare_sharing(&self, number: u64) -> Option<Arc<Borrower>> {
+        let lender = self.lender.as_ref().filter(|_| number > 0)?;
+        lender.borrower(number).unwrap_or_else(|error| {
+            debug!("bulk data goes over the wire: no memory is shared with worker process {number}: {error}");
+            None
+        })
+    }
+
+    /// A buffer for parameters, and its slot if it is one of shared memory.
+    fn next_buffer(&self) -> (Buffer, Option<u32>) {
+        match self.lender.as_ref().and_then(|lender| lender.take()) {
+            Some(part) => {
+                let slot = part.slot();
+                (part.into(), Some(slot))
+            }
+            None => (self.pool.take(self.model.parameter_count()), None),
+        }
+    }
+
     fn start_over(&mut self) {
-        self.parameters = self.pool.lend(self.model.initial_parameters(self.job.seed));
+        self.parameters = self.pool.adopt(self.model.initial_parameters(self.job.seed)).into_bytes();
     }
 
     fn go_on(&mut self, ledger: Ledger, checkpoint: Option<Checkpoint>) {
         self.ledger = ledger;
         let Some(checkpoint) = checkpoint else { return self.start_over() };
-        self.parameters = self.pool.lend(checkpoint.values());
+        self.parameters = self.pool.adopt(checkpoint.values()).into_bytes();
         let Partial { loss_sum, correct, samples, seconds } = checkpoint.partial;
-        self.figures.train = Means { loss_sum, correct, samples };
+        self.figures.train = Figures { loss_sum, correct, samples };
         self.clock.go_on_after(Duration::try_from_secs_f64(seconds).unwrap_or_default());
         self.optimizer = checkpoint.optimizer;
         self.steps_taken = checkpoint.parameter_tag;
@@ -139,7 +163,7 @@ impl Training {
     /// A copy of the state between two steps, from which the job can go on.
     pub(super) fn snapshot(&self, from: Start) -> Snapshot {
         let begun = from.position.step > 0;
-        let Means { loss_sum, correct, samples } = self.figures.train;
+        let Figures { loss_sum, correct, samples } = self.figures.train;
         let partial = Partial { loss_sum, correct, samples, seconds: self.clock.epoch().as_secs_f64() };
         Snapshot {
             from,
@@ -202,10 +226,18 @@ impl Training {
         self.parameters.clone()
     }
 
-    /// The parameters for a worker that is asked to work with this tag; nothing if it has them.
-    pub(super) fn parameters_for(&mut self, worker: WorkerId, tag: u64) -> Option<Bytes> {
-        let had = self.sent.insert(worker, tag);
-        (had != Some(tag)).then(|| self.parameters())
+    /// How a worker that is asked to work with this tag gets the parameters.
+    pub(super) fn parameters_for(&mut self, worker: WorkerId, tag: u64, borrower: Option<&Borrower>) -> Sent {
+        if self.sent.insert(worker, tag) == Some(tag) {
+            return Sent::Before;
+        }
+        match (self.parameter_slot, borrower) {
+            (Some(slot), Some(borrower)) => {
+                borrower.lend(slot);
+                Sent::InSlot(slot)
+            }
+            _ => Sent::Bytes(self.parameters()),
+        }
     }
 
     /// A worker that comes back has nothing.
@@ -220,7 +252,7 @@ impl Training {
         self.reduction = Some(Reduction::new(Tree::new(facts.shards), &present));
         self.aside.clear();
         if work.phase == Phase::Train && work.step == 0 {
-            self.figures = Figures::default();
+            self.figures = Epoch::default();
             self.clock.begin_epoch();
         }
         self.clock.begin_step();
@@ -233,8 +265,8 @@ impl Training {
         let of_shard = |shard| u64::from(facts.samples(work.phase, work.step, shard));
         let samples: u64 = (node.first..node.end).map(of_shard).sum();
         let pieces = (node.first..node.end).filter(|&shard| of_shard(shard) > 0).count();
-        let counts = sum.samples == samples && sum.correct <= samples;
-        sum.gradient.len() == values && counts && sum.sample_digests.len() == pieces
+        let counts = sum.figures.samples == samples && sum.figures.correct <= samples;
+        sum.len() == values && counts && sum.sample_digests.len() == pieces
     }
 
     /// What the coordinator needs to compute a node itself.
@@ -248,6 +280,7 @@ impl Training {
             model: Arc::clone(&self.model),
             store: Arc::clone(self.store()),
             parameters: self.parameters(),
+            pool: self.pool.clone(),
         }
     }
 
@@ -264,12 +297,9 @@ impl Training {
     /// Puts a node's sum into the tree.
     pub(super) fn accept(&mut self, node: Node, sum: Sum) {
         let started = Instant::now();
-        let Some(reduction) = &mut self.reduction else { return };
-        let pool = &self.pool;
-        match reduction.insert(node, sum, |left, right| add(left, right, pool)) {
-            Inserted::Kept { superseded } => superseded.into_iter().for_each(|sum| pool.give(sum.gradient)),
-            Inserted::Superfluous(sum) | Inserted::Unexpected(sum) => pool.give(sum.gradient),
-        }
+        let (Some(reduction), pool) = (&mut self.reduction, &self.pool) else { return };
+        // What comes again is dropped, and so is what it makes superfluous.
+        let _ = reduction.insert(node, sum, |left, right| join(left, right, pool));
         self.clock.reduced(started);
     }
 
@@ -281,33 +311,22 @@ impl Training {
     /// Closes the tree: adds the last pair and, in training, makes the next parameters. Says if the loss is finite.
     pub(super) fn close(&mut self, work: WorkId) -> bool {
         let started = Instant::now();
-        let pair = self.reduction.take().and_then(|mut reduction| reduction.take_last_pair());
-        let Some((mut left, right)) = pair else {
-            unreachable!("the control machine closes complete trees only")
-        };
-        let mut sample_digests = std::mem::take(&mut left.sample_digests);
-        sample_digests.extend(right.iter().flat_map(|right| &right.sample_digests));
-        let total = Sum {
-            gradient: Vec::new(),
-            sample_digests,
-            loss_sum: left.loss_sum + right.as_ref().map_or(0.0, |right| right.loss_sum),
-            correct: left.correct + right.as_ref().map_or(0, |right| right.correct),
-            samples: left.samples + right.as_ref().map_or(0, |right| right.samples),
-        };
-        self.enter_into_ledger(work, &total.sample_digests);
-        let gradients = (std::mem::take(&mut left.gradient), right.map(|right| right.gradient));
+        let pool = &self.pool;
+        let sum =
+            self.reduction.take().and_then(|mut tree| tree.take_root(|left, right| join(left, right, pool)));
+        let Some(sum) = sum else { unreachable!("the control machine closes complete trees only") };
+        self.enter_into_ledger(work, &sum.sample_digests);
         match work.phase {
             Phase::Train => {
-                self.figures.train.add(&total);
-                let samples = self.loaded.facts.plan.step_len(work.step);
-                self.step(gradients, samples.into());
+                self.figures.train += sum.figures;
+                self.step(&sum);
             }
-            Phase::Validate => self.figures.validation.get_or_insert_default().add(&total),
-            Phase::Test => self.figures.test.add(&total),
+            Phase::Validate => *self.figures.validation.get_or_insert_default() += sum.figures,
+            Phase::Test => self.figures.test += sum.figures,
         }
         self.clock.reduced(started);
-        self.clock.end_step(work.phase, total.samples);
-        total.loss_sum.is_finite()
+        self.clock.end_step(work.phase, sum.figures.samples);
+        sum.figures.loss_sum.is_finite()
     }
 
     fn enter_into_ledger(&mut self, work: WorkId, digests: &[[u8; 32]]) {
@@ -318,33 +337,27 @@ impl Training {
         }
     }
 
-    fn step(&mut self, (left, right): (Vec<f32>, Option<Vec<f32>>), samples: u64) {
-        let mut next = self.pool.take(self.model.parameter_count());
-        let parameters = bytemuck::cast_slice(&self.parameters);
-        match &right {
-            Some(right) => self.optimizer.step_of_halves(parameters, [&left, right], samples, &mut next),
-            None => self.optimizer.step(parameters, &left, samples, &mut next),
-        }
-        self.pool.give(left);
-        right.into_iter().for_each(|right| self.pool.give(right));
-        self.parameters = self.pool.lend(next);
+    fn step(&mut self, sum: &Sum) {
+        let (mut next, slot) = self.next_buffer();
+        self.optimizer.step_of_sum(bytemuck::cast_slice(&self.parameters), sum, &mut next);
+        (self.parameters, self.parameter_slot) = (next.into_bytes(), slot);
         self.steps_taken += 1;
     }
 
     /// Loss and accuracy over the epoch so far.
-    pub(super) fn means(&self) -> Means {
+    pub(super) fn figures(&self) -> Figures {
         self.figures.train
     }
 
     /// The epoch's line of history, all but the hash of its weights.
     pub(super) fn row(&self, epoch: u32) -> Row {
-        let Figures { train, validation, test } = self.figures;
+        let Epoch { train, validation, test } = self.figures;
         Row {
             epoch: u64::from(epoch) + 1,
             loss: train.loss(),
             accuracy: train.accuracy(),
-            val_loss: validation.map(|means| means.loss()),
-            val_accuracy: validation.map(|means| means.accuracy()),
+            val_loss: validation.map(|figures| figures.loss()),
+            val_accuracy: validation.map(|figures| figures.accuracy()),
             test_loss: test.loss(),
             test_accuracy: test.accuracy(),
             seconds: self.clock.epoch().as_secs_f64(),
@@ -353,13 +366,13 @@ impl Training {
     }
 }
 
-fn add(left: &mut Sum, right: Sum, pool: &Pool) {
-    add_assign(&mut left.gradient, &right.gradient);
-    pool.give(right.gradient);
-    left.sample_digests.extend(right.sample_digests);
-    left.loss_sum += right.loss_sum;
-    left.correct += right.correct;
-    left.samples += right.samples;
+/// Joins two sums, and adds them up if they are too many gradients to be kept until the last is there.
+fn join(left: &mut Sum, right: Sum, pool: &Pool) {
+    left.join(right);
+    let values = left.len();
+    if left.terms().len() > sum::terms_at_once(values) {
+        left.settle(|| pool.take(values));
+    }
 }
 
 /// How fast it goes: means over the last steps, in milliseconds.

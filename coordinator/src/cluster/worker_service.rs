@@ -12,6 +12,8 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _, stream};
 use millefeuille_core::control::{Departure, Event, Hello, JobId, WorkerId};
 use millefeuille_core::data::shard::Shard;
+use millefeuille_core::learn::sum::Figures;
+use millefeuille_proto::buffer::Buffer;
 use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::worker_server::Worker;
 use millefeuille_proto::wire::{self, Assembly};
@@ -21,7 +23,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Services;
-use super::messages::{Connected, Input, NodeResult, Outbox, SESSION_OUTBOX, Serving, Sum, Traffic};
+use super::messages::{
+    Connected, Input, NodeResult, Outbox, SESSION_OUTBOX, Serving, Sum, Traffic, is_finite,
+};
 
 /// How long a new session may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,6 +73,7 @@ impl Worker for WorkerService {
             hello: Hello::try_from(&hello)?,
             build: convert::text(&hello.build),
             cpu: convert::text(&hello.cpu),
+            shared_memory: hello.shared_memory,
             outbox,
             traffic: Arc::clone(&traffic),
             reading,
@@ -160,9 +165,15 @@ impl Shared {
     ) {
         let inbox = self.services.outbox.clone();
         let (worker, traffic) = (connected.worker, Arc::clone(&connected.traffic));
+        let shared_memory = connected.shared_memory;
         inbox.send(Input::Connected(Box::new(connected))).await;
-        let mut reader =
-            Reader { worker, inbox: &inbox, serving: self.services.serving.clone(), result: None };
+        let mut reader = Reader {
+            worker,
+            shared_memory,
+            inbox: &inbox,
+            serving: self.services.serving.clone(),
+            result: None,
+        };
         // The driver drops its end with the session. What it said last gets a moment to arrive.
         let lingering = async {
             let _ = over.await;
@@ -192,6 +203,8 @@ impl Shared {
 /// Makes events of one worker's messages.
 struct Reader<'a> {
     worker: WorkerId,
+    /// The number of the memory that it shares with this process; 0 for none.
+    shared_memory: u64,
     inbox: &'a Outbox,
     serving: watch::Receiver<Option<Arc<Serving>>>,
     result: Option<Incoming>,
@@ -204,6 +217,8 @@ struct Incoming {
 }
 
 enum Bulk {
+    /// All is here; nothing in evaluation.
+    Whole(Option<Buffer>),
     Assembly(Assembly),
     /// The job is over: the rest is read and thrown away.
     Ignored {
@@ -227,8 +242,11 @@ impl Reader<'_> {
             }
             _ if self.result.is_some() => Err(Status::invalid_argument("a result is not complete")),
             Up::Result(header) => self.result(header).await,
-            Up::JobAccepted(v1::JobAccepted { job, fingerprint }) => {
+            Up::JobAccepted(v1::JobAccepted { job, fingerprint, shares_memory }) => {
                 let worker = self.worker;
+                if shares_memory {
+                    self.inbox.send(Input::SharesMemory(worker, JobId(job))).await;
+                }
                 self.inbox.event(Event::JobAccepted { worker, job: JobId(job), fingerprint }).await;
                 Ok(())
             }
@@ -251,7 +269,11 @@ impl Reader<'_> {
         let bytes = header.gradient_bytes;
         let bulk = match serving {
             None => Bulk::Ignored { left: bytes },
-            Some(_) if bytes == 0 => Bulk::Assembly(Assembly::new(Vec::new())),
+            Some(serving) if header.gradient_slot.is_some() => {
+                let slot = header.gradient_slot.unwrap_or_default();
+                Bulk::Whole(Some(self.in_shared_memory(&serving, slot)?))
+            }
+            Some(_) if bytes == 0 => Bulk::Whole(None),
             Some(serving) if bytes == (serving.parameters * size_of::<f32>()) as u64 => {
                 Bulk::Assembly(Assembly::new(serving.pool.take(serving.parameters)))
             }
@@ -261,9 +283,19 @@ impl Reader<'_> {
         self.finish_result().await
     }
 
+    /// A gradient that the worker has written into memory that it shares with this process.
+    fn in_shared_memory(&self, serving: &Serving, slot: u32) -> Result<Buffer, Status> {
+        let lender = serving.lender.as_ref().filter(|_| self.shared_memory > 0);
+        let borrower = lender.map(|lender| lender.borrower(self.shared_memory)).transpose()?.flatten();
+        let part = borrower.and_then(|borrower| borrower.result(slot));
+        part.map(Buffer::from).ok_or_else(|| Status::invalid_argument(format!("no gradient in slot {slot}")))
+    }
+
     async fn chunk(&mut self, data: &[u8]) -> Result<(), Status> {
         match self.result.as_mut().map(|result| &mut result.bulk) {
-            None => return Err(Status::invalid_argument("a chunk that belongs to nothing")),
+            None | Some(Bulk::Whole(_)) => {
+                return Err(Status::invalid_argument("a chunk that belongs to nothing"));
+            }
             Some(Bulk::Assembly(assembly)) => assembly.push(data)?,
             Some(Bulk::Ignored { left }) => {
                 let rest = left.checked_sub(data.len() as u64);
@@ -276,27 +308,29 @@ impl Reader<'_> {
     /// Hands a result on, if it is complete.
     async fn finish_result(&mut self) -> Result<(), Status> {
         let complete = self.result.take_if(|result| match &result.bulk {
+            Bulk::Whole(_) => true,
             Bulk::Assembly(assembly) => assembly.is_complete(),
             Bulk::Ignored { left } => *left == 0,
         });
-        let Some(Incoming { header, bulk: Bulk::Assembly(assembly) }) = complete else { return Ok(()) };
+        let Some(Incoming { header, bulk }) = complete else { return Ok(()) };
+        let gradient = match bulk {
+            Bulk::Whole(gradient) => gradient,
+            Bulk::Assembly(assembly) => Some(assembly.into_values()),
+            Bulk::Ignored { .. } => return Ok(()),
+        };
         let job = header.id.as_ref().map_or(0, |id| id.job);
         let Some(serving) = self.serving.borrow().as_ref().filter(|serving| serving.job.0 == job).cloned()
         else {
             return Ok(());
         };
-        let sum = Sum {
-            gradient: assembly.into_values(),
-            loss_sum: header.loss_sum,
-            correct: header.correct,
-            samples: header.samples,
-            sample_digests: header.sample_digests.iter().map(digest).collect::<Result<_, _>>()?,
-        };
+        let v1::WorkResult { loss_sum, correct, samples, .. } = header;
+        let digests = header.sample_digests.iter().map(digest).collect::<Result<_, _>>()?;
+        let sum = Sum::new(gradient, Figures { loss_sum, correct, samples }, digests);
         let result = NodeResult {
             worker: self.worker,
             work: convert::required(header.id, "id")?.try_into()?,
             node: convert::node(convert::required(header.node, "node")?, &serving.tree)?,
-            finite: sum.is_finite(),
+            finite: is_finite(&sum),
             sum,
             busy: Duration::from_nanos(header.busy_ns),
         };

@@ -33,6 +33,7 @@ pub(super) fn of_this_process() -> String {
     hash_functions(&mut hash);
 
     let numbers = numbers(EVALUATION_ROWS.max(256) * 784);
+    hash_subnormals(&numbers, &mut hash);
     for [rows, inputs, units] in TRAINED {
         let x = Matrix::new(&numbers[..rows * inputs], inputs);
         let weights = Matrix::new(&numbers[..inputs * units], units);
@@ -56,6 +57,25 @@ fn hash_functions(hash: &mut Sha256) {
         let mut values = grid.clone();
         function(&mut values);
         hash.update(bytemuck::cast_slice(&values));
+    }
+}
+
+/// What becomes of subnormal operands and of results that would be subnormal, in a sum, in the optimizer's step, and in
+/// products by a plain loop and by BLAS. A process that keeps such numbers has another hash.
+fn hash_subnormals(numbers: &[f32], hash: &mut Sha256) {
+    const SIZES: [usize; 3] = [4, 16, 64];
+    let scaled = |len: usize, scale: f32| numbers[..len].iter().map(|x| x * scale).collect::<Vec<f32>>();
+    for size in SIZES {
+        let (subnormal, small, large) =
+            (scaled(size * size, 1e-39), scaled(size * size, 1e-20), scaled(size * size, 1e20));
+        let mut sum = subnormal.clone();
+        elementwise::add_assign(&mut sum, &scaled(size * size, 2e-38));
+        hash.update(bytemuck::cast_slice(&sum));
+        elementwise::descend(&subnormal, &small, 1e10, 1e-10, &mut sum);
+        hash.update(bytemuck::cast_slice(&sum));
+        for (a, b) in [(&subnormal, &large), (&small, &small)] {
+            hash_product(Matrix::new(a, size), Matrix::new(b, size), size * size, hash);
+        }
     }
 }
 
@@ -127,4 +147,34 @@ pub(super) fn chunk_sizes(spec: &Spec) -> BTreeSet<u32> {
 /// Both sizes that the parts of so many samples have.
 fn shares(samples: u32, shards: u32) -> [u32; 2] {
     [samples / shards, samples.div_ceil(shards)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plain loops without the mode in which a model is computed.
+    #[test]
+    fn a_process_that_keeps_subnormal_numbers_would_have_another_fingerprint() {
+        let numbers = numbers(16 * 16);
+        let [subnormal, normal, small, large] =
+            [1e-39, 2e-38, 1e-20, 1e20].map(|scale| numbers.iter().map(|x| x * scale).collect::<Vec<f32>>());
+        let product = |a: &[f32], b: &[f32]| -> Vec<f32> {
+            let entry =
+                |row: usize, column: usize| (0..16).map(|i| a[row * 16 + i] * b[i * 16 + column]).sum();
+            (0..16 * 16).map(|place| entry(place / 16, place % 16)).collect()
+        };
+        let by_blas = |a: &[f32], b: &[f32]| {
+            let mut out = vec![0.0; 16 * 16];
+            gemm(Matrix::new(a, 16), Matrix::new(b, 16), &mut out);
+            out
+        };
+        let zeros = |values: &[f32]| values.iter().all(|value| *value == 0.0);
+        for (a, b) in [(&subnormal, &large), (&small, &small)] {
+            assert!(!zeros(&product(a, b)) && zeros(&by_blas(a, b)));
+        }
+        let mut sum = subnormal.clone();
+        elementwise::add_assign(&mut sum, &normal);
+        assert!(sum.iter().zip(&subnormal).zip(&normal).any(|((sum, a), b)| *sum != a + b));
+    }
 }

@@ -87,8 +87,18 @@ impl Plan {
 
     /// The order of shard `s` in `epoch` (from 0): a permutation of the shard's samples.
     pub fn order(&self, seed: u64, epoch: u32, s: u32, shuffle: bool) -> Vec<u32> {
-        let len = self.shard_len(s);
-        if shuffle { random::shuffled(seed, epoch.into(), s.into(), len) } else { (0..len).collect() }
+        let mut order = Vec::new();
+        self.order_into(seed, epoch, s, shuffle, &mut order);
+        order
+    }
+
+    /// The same in the place of another order, whose memory it uses.
+    pub fn order_into(&self, seed: u64, epoch: u32, s: u32, shuffle: bool, order: &mut Vec<u32>) {
+        order.clear();
+        order.extend(0..self.shard_len(s));
+        if shuffle {
+            random::shuffle(seed, epoch.into(), s.into(), order);
+        }
     }
 
     /// The split's indices of the samples that shard `s` gives to step `t`, in the order in which they are

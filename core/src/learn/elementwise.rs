@@ -3,7 +3,7 @@
 //! Nothing here calls the C library. Its `expf` differs between versions, so two machines would disagree in
 //! the last bit, and it is slow. `exp` and `log` are polynomials (the coefficients and the reduction of the
 //! argument are those of Cephes' `expf` and `logf`, S. L. Moshier, 1992), without fused multiply-add, within
-//! 2 units in the last place of the true value, subnormal results included.
+//! 2 units in the last place of the true value. Subnormal numbers are zero ([`subnormals`](super::subnormals)).
 //!
 //! Every loop is plain Rust, compiled up to three times: for the baseline of the architecture, for AVX2 and
 //! for AVX-512. The widest one that the CPU has is chosen at run time. All of them give the same bits,
@@ -12,6 +12,10 @@
 //!
 //! A result that is not a number is always [`NOT_A_NUMBER`], the one that x86 arithmetic makes by itself:
 //! which of two operands' payloads survives an addition is up to the compiler, so there must be only one.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::subnormals::flushed;
 
 /// The one NaN that computations here return: the one that x86 makes of `0 · ∞`.
 pub const NOT_A_NUMBER: f32 = f32::from_bits(0xffc0_0000);
@@ -47,8 +51,18 @@ impl Level {
     }
 
     fn widest() -> Self {
-        Self::available().last().unwrap_or(Self::Baseline)
+        let most = MOST.load(Ordering::Relaxed);
+        Self::available().take(most).last().unwrap_or(Self::Baseline)
     }
+}
+
+/// How many of the available instruction sets may be used.
+static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// From now on this process uses the `most` narrowest instruction sets that its CPU has, at least one. That changes its speed and
+/// nothing else, which tests of whole processes show.
+pub fn narrow_to(most: usize) {
+    MOST.store(most.max(1), Ordering::Relaxed);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -89,7 +103,7 @@ macro_rules! for_every_level {
                     body($($argument),*);
                 }
 
-                match level {
+                flushed(|| match level {
                     Level::Baseline => body($($argument),*),
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: `Level::available` gives this level only to a CPU that has these instructions.
@@ -97,7 +111,7 @@ macro_rules! for_every_level {
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: as above.
                     Level::Avx512 => unsafe { avx512($($argument),*) },
-                }
+                });
             }
         }
     )*};
@@ -174,6 +188,13 @@ for_every_level! {
         }
     }
 
+    /// `out ← left + right`.
+    pub fn sum(left: &[f32], right: &[f32], out: &mut [f32]) {
+        for ((out, left), right) in out.iter_mut().zip(left).zip(right) {
+            *out = left + right;
+        }
+    }
+
     /// `product ← product · factor`.
     pub fn multiply_assign(product: &mut [f32], factor: &[f32]) {
         for (product, factor) in product.iter_mut().zip(factor) {
@@ -231,7 +252,7 @@ fn exp_of(x: f32) -> f32 {
         polynomial(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
     let mantissa = polynomial * (r * r) + r + 1.0;
 
-    // Half of the exponent at a time: the first product is exact, so a subnormal result is rounded once.
+    // Half of the exponent at a time, since 2ⁿ alone may be infinite, or zero, where the product is neither.
     let n = (shifted.to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32);
     let half = n >> 1;
     known(mantissa * power_of_two(half) * power_of_two(n.wrapping_sub(half)))
@@ -240,14 +261,9 @@ fn exp_of(x: f32) -> f32 {
 /// `ln(x)`: with `x = 2ᵉ (1 + m)` and `1 + m` in `[√½, √2)`, `e ln 2 + ln(1 + m)`.
 #[inline(always)]
 fn log_of(x: f32) -> f32 {
-    // Subnormal numbers are lifted out of their range first.
-    let subnormal = x < f32::MIN_POSITIVE;
-    let normal = if subnormal { x * 8_388_608.0 } else { x };
-    let lifted = if subnormal { 23 } else { 0 };
-
     // Subtracting √½ from the bits makes the exponent field change where the mantissa passes √2.
-    let offset = normal.to_bits().wrapping_sub(std::f32::consts::FRAC_1_SQRT_2.to_bits()) as i32;
-    let exponent = (offset >> 23).wrapping_sub(lifted) as f32;
+    let offset = x.to_bits().wrapping_sub(std::f32::consts::FRAC_1_SQRT_2.to_bits()) as i32;
+    let exponent = (offset >> 23) as f32;
     let m = f32::from_bits(
         ((offset & 0x007f_ffff) as u32).wrapping_add(std::f32::consts::FRAC_1_SQRT_2.to_bits()),
     ) - 1.0;
@@ -271,9 +287,10 @@ fn log_of(x: f32) -> f32 {
     let finite = m + tail + exponent * LN2_HIGH;
 
     let finite = if x == f32::INFINITY { x } else { finite };
-    let result = if x == 0.0 { f32::NEG_INFINITY } else { finite };
     // Also false for NaN.
-    if x >= 0.0 { result } else { NOT_A_NUMBER }
+    let result = if x > 0.0 { finite } else { NOT_A_NUMBER };
+    // Zero, and what counts as zero. Not `x == 0.0`: the compiler may compare bits instead, which know no mode.
+    if x.abs() < f32::MIN_POSITIVE { f32::NEG_INFINITY } else { result }
 }
 
 /// `1 / (1 + exp(-x))`, from `exp(-|x|)`, so that nothing overflows and the left tail keeps its digits.
@@ -328,9 +345,13 @@ mod tests {
         spread.chain(edges.map(f32::from_bits)).chain(special).collect()
     }
 
-    /// The distance of `got` from `wanted`, in units of the last place of the nearest float.
+    /// The distance of `got` from `wanted`, in units of the last place of the nearest float. A zero is right for any
+    /// subnormal number.
     fn ulps(got: f32, wanted: f64) -> f64 {
         let nearest = wanted as f32;
+        if nearest.is_subnormal() && got == 0.0 {
+            return 0.0;
+        }
         if nearest.is_infinite() || nearest.is_nan() {
             let same = got == nearest || (got.is_nan() && nearest.is_nan());
             return if same { 0.0 } else { f64::INFINITY };
@@ -343,7 +364,10 @@ mod tests {
         let inputs = floats();
         let mut outputs = inputs.clone();
         function(&mut outputs);
-        let errors = inputs.iter().zip(outputs).map(|(x, got)| (ulps(got, truth(f64::from(*x))), *x));
+        let errors = inputs.iter().zip(outputs).map(|(&x, got)| {
+            let counts_as = if x.is_subnormal() { 0.0 } else { x };
+            (ulps(got, truth(f64::from(counts_as))), x)
+        });
         errors.fold((0.0, 0.0), |worst, next| if next.0 > worst.0 { next } else { worst })
     }
 
@@ -395,7 +419,8 @@ mod tests {
         for (at, scalar) in
             [(exp::at as At, exp_of as fn(f32) -> f32), (log::at, log_of), (sigmoid::at, sigmoid_of)]
         {
-            let wanted: Vec<f32> = inputs.iter().map(|x| std::hint::black_box(scalar)(*x)).collect();
+            let wanted: Vec<f32> =
+                flushed(|| inputs.iter().map(|x| std::hint::black_box(scalar)(*x)).collect());
             for level in Level::available() {
                 let mut got = inputs.clone();
                 at(level, &mut got);
@@ -411,30 +436,101 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn the_other_loops_give_the_same_bits_with_every_instruction_set() {
-        let (a, b, c) = (matrix(1), matrix(2), matrix(3));
+    /// Numbers from 2⁻¹⁴⁹ to 2⁻¹¹⁹ and their negatives: more than half are subnormal, and what is made of the others often is.
+    fn tiny(salt: u32) -> Vec<f32> {
+        let scattered = (0..37 * 11u32).map(|i| i.wrapping_mul(2_654_435_761).wrapping_add(salt) ^ (i << 7));
+        scattered
+            .map(|word| f32::from_bits((word & 0x83ff_ffff) >> (word % 2 * 2) | (word & 1 << 31)))
+            .collect()
+    }
+
+    fn all(level: Level, a: &[f32], b: &[f32], c: &[f32]) -> Vec<u32> {
         let words: Vec<u32> = a.iter().map(|x| x.to_bits().wrapping_mul(2_654_435_761)).collect();
         let bytes: Vec<u8> = words.iter().map(|word| *word as u8).collect();
-        let all = |level| {
-            let mut results = vec![a.clone(); 12];
-            add_bias::at(level, &mut results[0], &b[..37]);
-            add_bias_sigmoid::at(level, &mut results[1], &b[..37]);
-            sigmoid_backward::at(level, &mut results[2], &b);
-            column_sums::at(level, &b, &mut results[3][..37]);
-            scaled_bytes::at(level, &bytes, 1.0 / 255.0, &mut results[4]);
-            add_assign::at(level, &mut results[5], &b);
-            multiply_assign::at(level, &mut results[6], &b);
-            dropout_factors::at(level, &words, 1 << 31, 2.0, &mut results[7]);
-            multiply::at(level, &b, &c, &mut results[8]);
-            descend::at(level, &b, &c, 500.0, 0.1, &mut results[9]);
-            add_and_descend::at(level, &b, &c, &a, 500.0, 0.1, &mut results[10]);
-            results.iter().flat_map(|result| bits(result)).collect::<Vec<_>>()
-        };
-        let baseline = all(Level::Baseline);
-        for level in Level::available() {
-            assert!(all(level) == baseline, "{level:?}");
+        let mut results = vec![a.to_vec(); 12];
+        add_bias::at(level, &mut results[0], &b[..37]);
+        add_bias_sigmoid::at(level, &mut results[1], &b[..37]);
+        sigmoid_backward::at(level, &mut results[2], b);
+        column_sums::at(level, b, &mut results[3][..37]);
+        scaled_bytes::at(level, &bytes, 1.0 / 255.0, &mut results[4]);
+        add_assign::at(level, &mut results[5], b);
+        multiply_assign::at(level, &mut results[6], b);
+        dropout_factors::at(level, &words, 1 << 31, 2.0, &mut results[7]);
+        multiply::at(level, b, c, &mut results[8]);
+        descend::at(level, b, c, 500.0, 0.1, &mut results[9]);
+        add_and_descend::at(level, b, c, a, 500.0, 0.1, &mut results[10]);
+        sum::at(level, b, c, &mut results[11]);
+        results.iter().flat_map(|result| bits(result)).collect()
+    }
+
+    #[test]
+    fn the_other_loops_give_the_same_bits_with_every_instruction_set() {
+        for numbers in [matrix, tiny] {
+            let [a, b, c] = [1, 2, 3].map(numbers);
+            let baseline = all(Level::Baseline, &a, &b, &c);
+            for level in Level::available() {
+                assert!(all(level, &a, &b, &c) == baseline, "{level:?}");
+            }
         }
+    }
+
+    /// One operation as it has to be, by operations that know no mode: its exact result, rounded to 24 bits whatever its
+    /// size, and zero if that is below the normal numbers.
+    fn modelled(operation: fn(f64, f64) -> f64, a: f32, b: f32) -> f32 {
+        const UP: f64 = (1u64 << 60) as f64;
+        let counts_as = |x: f32| if x.is_subnormal() { f64::from(x) * 0.0 } else { f64::from(x) };
+        let rounded = (operation(counts_as(a), counts_as(b)) * UP) as f32;
+        let small = f64::from(rounded.abs()) < f64::from(f32::MIN_POSITIVE) * UP;
+        if small { 0.0f32.copysign(rounded) } else { (f64::from(rounded) / UP) as f32 }
+    }
+
+    #[test]
+    fn loops_flush_subnormal_operands_and_results_as_the_mode_is_modelled() {
+        let [plus, times]: [fn(f64, f64) -> f64; 2] = [|a, b| a + b, |a, b| a * b];
+        let (a, b) = (tiny(1), tiny(2));
+        let large: Vec<f32> = matrix(3).iter().map(|x| x / 64.0).collect();
+        let wanted = |operation, a: &[f32], b: &[f32]| -> Vec<f32> {
+            a.iter().zip(b).map(|(a, b)| modelled(operation, *a, *b)).collect()
+        };
+        let (sums, products) = (wanted(plus, &a, &b), wanted(times, &a, &large));
+        let kept = |values: &[f32]| values.iter().filter(|value| **value != 0.0).count();
+        assert!(
+            [kept(&sums), kept(&products)].iter().all(|kept| (20..387).contains(kept)),
+            "both kinds occur"
+        );
+        for level in Level::available() {
+            let [mut added, mut multiplied, mut apart, mut summed] = [(); 4].map(|()| a.clone());
+            add_assign::at(level, &mut added, &b);
+            multiply_assign::at(level, &mut multiplied, &large);
+            multiply::at(level, &a, &large, &mut apart);
+            sum::at(level, &a, &b, &mut summed);
+            assert!(bits(&added) == bits(&sums) && bits(&summed) == bits(&sums), "{level:?}");
+            assert!(bits(&multiplied) == bits(&products) && bits(&apart) == bits(&products), "{level:?}");
+        }
+    }
+
+    #[test]
+    fn it_makes_no_difference_whether_the_thread_flushes_already() {
+        for numbers in [matrix, tiny] {
+            let [a, b, c] = [1, 2, 3].map(numbers);
+            for level in Level::available() {
+                assert!(flushed(|| all(level, &a, &b, &c)) == all(level, &a, &b, &c), "{level:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn functions_know_no_subnormal_numbers() {
+        let apply = |function: fn(&mut [f32]), x| {
+            let mut values = [x];
+            function(&mut values);
+            values[0]
+        };
+        let subnormal = f32::from_bits(0x0040_0000);
+        assert_eq!(apply(exp, subnormal), 1.0);
+        assert_eq!(apply(exp, -88.0), 0.0, "its true value is subnormal");
+        assert_eq!(apply(sigmoid, -88.0), 0.0, "its true value is subnormal");
+        assert_eq!(apply(log, subnormal), f32::NEG_INFINITY);
     }
 
     #[test]

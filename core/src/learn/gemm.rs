@@ -8,10 +8,13 @@
 //!
 //! The rows of one call are never computed together with those of another: for some kernels a row's bits
 //! depend on how many rows there are, so whoever merges two calls changes the result.
+//!
+//! Subnormal numbers are zero, whichever code computes ([`subnormals`](super::subnormals)).
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
+use super::subnormals::flushed;
 use crate::blas;
 
 /// The largest dimension of a product for which ndarray would not ask BLAS.
@@ -62,11 +65,11 @@ pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
     assert!(k == inner && out.len() == m * n, "shapes fit: [{m}, {k}] · [{inner}, {n}]");
     let dimensions = [m, k, n];
     if dimensions.contains(&0) || dimensions.iter().all(|dimension| *dimension <= TINY) {
-        plain(a, b, out);
+        flushed(|| plain(a, b, out));
     } else {
         blas::single_threaded();
         let mut out = ArrayViewMut2::from_shape((m, n), out).expect("the length was checked above");
-        general_mat_mul(1.0, &a.view(), &b.view(), 0.0, &mut out);
+        flushed(|| general_mat_mul(1.0, &a.view(), &b.view(), 0.0, &mut out));
     }
 }
 
@@ -124,6 +127,19 @@ mod tests {
     #[test]
     fn a_product_of_no_rows_is_empty() {
         gemm(Matrix::new(&[], 10), Matrix::new(&values(200), 20), &mut []);
+    }
+
+    #[test]
+    fn subnormal_operands_and_results_are_zero_in_every_product() {
+        let tiny = f32::MIN_POSITIVE / 2.0;
+        for size in [2, 7, 8, 20, 62, 300] {
+            for (a, b) in [(tiny, 1e30), (1e30, tiny), (1e-20, 1e-20), (-1e-20, 1e-20)] {
+                let (a, b) = (vec![a; size * size], vec![b; size * size]);
+                let mut out = vec![f32::NAN; size * size];
+                gemm(Matrix::new(&a, size), Matrix::new(&b, size), &mut out);
+                assert!(out.iter().all(|value| *value == 0.0), "{size}: {}", out[0]);
+            }
+        }
     }
 
     #[test]

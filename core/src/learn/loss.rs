@@ -9,6 +9,7 @@
 //! about.
 
 use super::elementwise;
+use super::subnormals::flushed;
 
 /// The loss and the score of some samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,8 +22,10 @@ pub struct Score {
 
 /// `z ← softmax(z)` by rows, for `z` `[rows, classes]`. `totals` is overwritten.
 pub(super) fn softmax(z: &mut [f32], classes: usize, totals: &mut Vec<f32>) {
-    subtract_largest(z, classes);
-    exponentials_to_shares(z, classes, totals);
+    flushed(|| {
+        subtract_largest(z, classes);
+        exponentials_to_shares(z, classes, totals);
+    });
 }
 
 /// Softmax with categorical cross-entropy: `z` `[labels, classes]` becomes the probabilities.
@@ -33,24 +36,28 @@ pub(super) fn softmax_crossentropy(
     totals: &mut Vec<f32>,
     chosen: &mut Vec<f32>,
 ) -> Score {
-    subtract_largest(z, classes);
-    chosen.clear();
-    chosen.extend(z.chunks_exact(classes).zip(labels).map(|(row, label)| row[usize::from(*label)]));
-    exponentials_to_shares(z, classes, totals);
-    elementwise::log(totals);
+    flushed(|| {
+        subtract_largest(z, classes);
+        chosen.clear();
+        chosen.extend(z.chunks_exact(classes).zip(labels).map(|(row, label)| row[usize::from(*label)]));
+        exponentials_to_shares(z, classes, totals);
+        elementwise::log(totals);
 
-    let losses =
-        totals.iter().zip(&*chosen).map(|(log_total, chosen)| f64::from(*log_total) - f64::from(*chosen));
-    let hits =
-        z.chunks_exact(classes).zip(labels).filter(|(row, label)| largest(row) == usize::from(**label));
-    Score { loss_sum: losses.fold(0.0, |sum, loss| sum + loss), correct: hits.count() as u64 }
+        let losses =
+            totals.iter().zip(&*chosen).map(|(total, chosen)| f64::from(*total) - f64::from(*chosen));
+        let hits =
+            z.chunks_exact(classes).zip(labels).filter(|(row, label)| largest(row) == usize::from(**label));
+        Score { loss_sum: losses.fold(0.0, |sum, loss| sum + loss), correct: hits.count() as u64 }
+    })
 }
 
 /// The gradient of the summed cross-entropy by the softmax's inputs, from its outputs: 1 less at the labels.
 pub(super) fn subtract_labels(probabilities: &mut [f32], classes: usize, labels: &[u8]) {
-    for (row, label) in probabilities.chunks_exact_mut(classes).zip(labels) {
-        row[usize::from(*label)] -= 1.0;
-    }
+    flushed(|| {
+        for (row, label) in probabilities.chunks_exact_mut(classes).zip(labels) {
+            row[usize::from(*label)] -= 1.0;
+        }
+    });
 }
 
 /// The place of the largest value, the first of equals; values that are not numbers are passed over.

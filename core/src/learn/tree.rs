@@ -61,7 +61,7 @@ impl Node {
         self.first <= other.first && other.end <= self.end
     }
 
-    fn children(self) -> Option<(Self, Self)> {
+    pub(super) fn children(self) -> Option<(Self, Self)> {
         let last = self.len() - 1;
         let middle = self.first + (1 << last.checked_ilog2()?);
         Some((Self { end: middle, ..self }, Self { first: middle, ..self }))

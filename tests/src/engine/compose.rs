@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::container::Container;
-use super::{Engine, PATIENCE_TO_BUILD, fresh_name, remove};
+use super::{Engine, fresh_name, remove};
 use crate::home::{Call, project};
-use crate::process::{Ended, Process, until};
+use crate::patience::{Wait, asking, until};
+use crate::process::{Ended, Process};
 use crate::run::Run;
 
 /// A cluster of containers. All of it goes with this value: containers, network, volumes, images.
@@ -49,14 +50,14 @@ impl<'e> Compose<'e> {
             .env("MILLEFEUILLE_OPS_PORT", "0")
     }
 
-    /// Does something that takes as long as containers take to come and go.
+    /// Does something with the whole cluster.
     pub fn does(&self, arguments: &str) -> Ended {
-        self.call(arguments).run_within(PATIENCE_TO_BUILD).with_code(0)
+        self.call(arguments).succeeds()
     }
 
     /// `up` with as many workers, in the background; comes back when all have been started.
     pub fn up(&self, workers: usize) -> Ended {
-        self.call(&format!("up --detach --scale worker={workers}")).run_within(PATIENCE_TO_BUILD).with_code(0)
+        self.call(&format!("up --detach --scale worker={workers}")).succeeds()
     }
 
     /// The containers of a service that are there, running or not.
@@ -105,13 +106,16 @@ impl<'e> Compose<'e> {
         (text("state"), text("detail"))
     }
 
-    /// Waits until a job is done, for as long as it gets on: how long that takes is the machine's affair.
+    /// Waits until a job is done. What it does is in a container, where nobody sees it who does not ask.
     pub fn is_done(&self, job: &str) {
-        let mut seen = self.state(job);
-        while seen.0 != "done" {
-            seen = until(format!("job {job}, which is {seen:?}, gets on"), || {
-                Some(self.state(job)).filter(|now| *now != seen)
-            });
+        let mut wait = Wait::new(format_args!("job {job} is done"));
+        loop {
+            let state = asking(|| self.state(job));
+            if state.0 == "done" {
+                return;
+            }
+            wait.sees(&state);
+            wait.pause().unwrap_or_else(|in_vain| panic!("{in_vain}; it is {state:?}"));
         }
     }
 
@@ -156,7 +160,7 @@ impl<'e> Compose<'e> {
 impl Drop for Compose<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", self.call("logs --no-color --tail 40").run_within(PATIENCE_TO_BUILD));
+            eprintln!("{}", self.call("logs --no-color --tail 40").run());
         }
         remove(self.call("down --volumes --rmi local --remove-orphans --timeout 0"));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Engine, PATIENCE_TO_BUILD, fresh_name, inspected, remove};
+use super::{Engine, fresh_name, inspected, remove};
 use crate::home::{Call, project};
 use crate::process::Ended;
 
@@ -27,11 +27,7 @@ impl Engine {
     /// Builds an image from another directory, with these flags.
     pub fn build_of(&self, directory: &Path, flags: &str) -> Image<'_> {
         let name = fresh_name("image");
-        let ended = self
-            .docker(&format!("build --tag {name} {flags} ."))
-            .directory(directory)
-            .run_within(PATIENCE_TO_BUILD)
-            .with_code(0);
+        let ended = self.docker(&format!("build --tag {name} {flags} .")).directory(directory).succeeds();
         Image { engine: self, name, log: ended.stdout + &ended.stderr }
     }
 }

@@ -8,27 +8,25 @@
 //! Whatever a test puts on the engine has a name that begins with [`PREFIX`] and the test's process, and is removed with the
 //! value that stands for it, also after a panic. What a killed test has left, `scripts/containers.sh sweep` removes.
 //!
-//! Where no engine answers, [`Engine::find`] gives none and says so; with `CI=true` that is a failure.
+//! Where no engine answers, or `TESTS_WITHOUT_CONTAINERS` says why there is nothing to be done with it (as `scripts/test.sh` does
+//! where there are no base images), [`Engine::find`] gives none and says so; with `CI=true` that is a failure.
 
 pub mod compose;
 pub mod container;
 pub mod image;
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::ci;
 use crate::home::{Call, Home, project};
+use crate::patience;
+use crate::peers::is_there;
 use crate::process::Ended;
 
 /// How everything's name begins that tests put on the engine.
 pub const PREFIX: &str = "mftest-";
-
-/// How long a build may take: that of the whole Dockerfile compiles every dependency, on a machine that does other things too.
-pub const PATIENCE_TO_BUILD: Duration = Duration::from_secs(20 * 60);
 
 /// Two cores bear one cluster of containers at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -37,7 +35,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 #[derive(Debug)]
 pub struct Engine {
     home: Home,
-    compose: Vec<&'static str>,
+    /// As people type it.
+    compose: &'static str,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -47,13 +46,19 @@ impl Engine {
     /// # Panics
     /// If there is none with `CI=true`, where nothing is skipped.
     pub fn find() -> Option<Self> {
-        let found = compose_command().filter(|_| answers("docker", &["version"]));
+        if let Some(reason) = std::env::var_os("TESTS_WITHOUT_CONTAINERS") {
+            ci::skip(&reason.to_string_lossy());
+            return None;
+        }
+        let home = Home::new();
+        let found = compose_command(&home).filter(|_| answers(&home, "docker version"));
         let Some(compose) = found else {
             ci::skip("no Docker engine with compose answers (https://docs.docker.com/engine/install)");
             return None;
         };
+        patience::others_work();
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Self { home: Home::new(), compose, _alone: alone })
+        Some(Self { home, compose, _alone: alone })
     }
 
     /// A directory of this test's own on this machine.
@@ -73,20 +78,25 @@ impl Engine {
 
     /// The command `docker compose`, or `docker-compose` where that is what there is, in the project's directory.
     fn compose(&self, arguments: &str) -> Call {
-        let (program, first) = self.compose.split_first().expect("a command has a name");
-        let line = first.iter().copied().chain([arguments]).collect::<Vec<_>>().join(" ");
-        self.home.call(Path::new(program), &line).directory(&project())
+        typed(&self.home, &format!("{} {arguments}", self.compose)).directory(&project())
     }
 }
 
-fn compose_command() -> Option<Vec<&'static str>> {
-    [vec!["docker", "compose"], vec!["docker-compose"]]
+fn compose_command(home: &Home) -> Option<&'static str> {
+    ["docker compose", "docker-compose"]
         .into_iter()
-        .find(|command| answers(command[0], &[&command[1..], &["version"]].concat()))
+        .find(|command| answers(home, &format!("{command} version")))
 }
 
-fn answers(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+fn answers(home: &Home, command: &str) -> bool {
+    let program = command.split(' ').next().unwrap_or_default();
+    is_there(Path::new(program)) && typed(home, command).run().code() == Some(0)
+}
+
+/// A command as people type it, without quotes.
+fn typed(home: &Home, command: &str) -> Call {
+    let (program, arguments) = command.split_once(' ').unwrap_or((command, ""));
+    home.call(Path::new(program), arguments)
 }
 
 /// A name that nothing else on the engine has.
@@ -97,7 +107,7 @@ pub(crate) fn fresh_name(what: &str) -> String {
 
 /// Removes something; a test that panics already has other things to say than that this failed.
 pub(crate) fn remove(call: Call) {
-    let ended = call.run_within(PATIENCE_TO_BUILD);
+    let ended = call.run();
     if ended.code() != Some(0) && !std::thread::panicking() {
         panic!("left on the engine: {ended}");
     }

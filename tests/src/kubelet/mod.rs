@@ -16,19 +16,18 @@ mod probe;
 mod volumes;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::engine::{Engine, fresh_name, remove};
 use crate::home::Call;
 use crate::manifests::Manifests;
 use crate::manifests::workload::Workload;
+use crate::patience::{Wait, asking};
 use crate::run::Run;
 
 use pod::Pod;
 use volumes::Volumes;
 
-/// How long anything may take: images are there, but four workers and a coordinator share two cores.
-const PATIENCE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(100);
 
 /// A node with pods. All of it goes with this value: containers, network, volumes.
@@ -64,16 +63,19 @@ impl<'e> Node<'e> {
     /// Lets every pod take its turn until something holds.
     ///
     /// # Panics
-    /// If it does not in time; says what was waited for.
+    /// If the wait is in vain; says what was waited for.
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let mut wait = Wait::new(what);
         loop {
-            self.pods.iter_mut().for_each(Pod::turn);
-            if holds(self) {
+            let (is_so, state) = asking(|| {
+                self.pods.iter_mut().for_each(Pod::turn);
+                (holds(self), self.pods.iter().map(Pod::state).collect::<Vec<_>>())
+            });
+            if is_so {
                 return;
             }
-            let state: Vec<_> = self.pods.iter().map(Pod::state).collect();
-            assert!(Instant::now() < deadline, "this did not happen: {what}; {state:#?}");
+            wait.sees(&state);
+            wait.glance().unwrap_or_else(|in_vain| panic!("{in_vain}; {state:#?}"));
             std::thread::sleep(POLL);
         }
     }

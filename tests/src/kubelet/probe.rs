@@ -53,7 +53,9 @@ impl Asked {
         self.due = Instant::now() + self.period;
         let answer = get(SocketAddr::new(address, self.port), &self.path, self.timeout);
         self.is_good = answer.is_some_and(|status| (200..400).contains(&status));
-        self.failures = if self.is_good { 0 } else { self.failures + 1 };
+        // A kubelet also counts that nobody answers in time. A machine that is slow would fail here; who never answers
+        // never becomes ready, which is waited for in vain.
+        self.failures = if answer.is_none() || self.is_good { 0 } else { self.failures + 1 };
     }
 
     /// Whether it has failed too often in a row.

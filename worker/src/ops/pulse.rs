@@ -42,8 +42,12 @@ impl Pulse {
 
     /// Whether the task is stuck, and for how long already.
     pub fn stuck(&self) -> Option<Duration> {
-        Some(self.silence()).filter(|&silence| silence > STUCK)
+        stuck(self.silence())
     }
+}
+
+fn stuck(silence: Duration) -> Option<Duration> {
+    Some(silence).filter(|&silence| silence > STUCK)
 }
 
 #[cfg(test)]
@@ -54,11 +58,17 @@ mod tests {
     fn a_pulse_is_as_old_as_its_last_beat() {
         let start = Instant::now() - Duration::from_secs(60);
         let pulse = Pulse(Arc::new(Beats { start, last: AtomicU64::new(0) }));
-        assert!(pulse.stuck().is_some_and(|silence| silence >= Duration::from_secs(60)));
+        let before = pulse.stuck().expect("a minute is too long");
+        assert!(before >= Duration::from_secs(60), "{before:?}");
 
         pulse.clone().beat();
 
-        assert!(pulse.silence() < Duration::from_secs(10), "{:?}", pulse.silence());
-        assert_eq!(pulse.stuck(), None);
+        assert!(pulse.silence() < before, "{:?}", pulse.silence());
+    }
+
+    #[test]
+    fn only_what_is_silent_for_long_is_stuck() {
+        let later = STUCK + Duration::from_millis(1);
+        assert_eq!([stuck(STUCK), stuck(later)], [None, Some(later)]);
     }
 }

@@ -278,10 +278,13 @@ impl Driver {
         if self.control.running() != Some(job) {
             return self.give_back(job);
         }
-        let Beginning { training, from, history, resumed } = match ready.training {
+        let Beginning { mut training, from, history, resumed } = match ready.training {
             Ok(beginning) => *beginning,
             Err(failure) => return self.handle(Event::Broken { job, failure }),
         };
+        if let Some(host) = &self.config.shared_memory {
+            training.share(host);
+        }
         let facts = training.loaded.facts.clone();
         info!(
             "data is ready: {} training, {} validation, {} test samples; kernel {}, OpenBLAS {}",
@@ -301,6 +304,7 @@ impl Driver {
             parameters: training.model.parameter_count(),
             store: Arc::clone(training.store()),
             pool: training.pool.clone(),
+            lender: training.lender.clone(),
         })));
         record.job = training.job.clone();
         record.steps_per_epoch = facts.plan.steps();

@@ -11,12 +11,15 @@ use tonic::Status as Refusal;
 use tracing::warn;
 
 use super::{Driver, Session};
-use crate::cluster::messages::{Arbitrated, Connected, Input, NodeResult, Outgoing};
+use crate::cluster::messages::{Arbitrated, Connected, Input, NodeResult, Outgoing, digest, is_finite};
+use crate::cluster::training::Sent;
 
 impl Driver {
     pub(super) fn connected(&mut self, connected: Connected) {
-        let Connected { worker, hello, build, cpu, outbox, traffic, reading } = connected;
-        self.sessions.insert(worker, Session { build, cpu, outbox, traffic, _reading: reading });
+        let Connected { worker, hello, build, cpu, shared_memory, outbox, traffic, reading } = connected;
+        let session =
+            Session { build, cpu, shared_memory, borrower: None, outbox, traffic, _reading: reading };
+        self.sessions.insert(worker, session);
         self.handle(Event::Join { worker, hello });
     }
 
@@ -95,16 +98,31 @@ impl Driver {
         if self.control.running() != Some(work.job) {
             return;
         }
-        let result = sum.as_ref().map(|sum| (sum.is_finite(), sum.digest()));
+        let result = sum.as_ref().map(|sum| (is_finite(sum), digest(sum)));
         self.pending = sum.map(|sum| (Author::Coordinator, sum));
         self.handle(Event::Arbitrated { work, node, result });
     }
 
     pub(super) fn start_job(&mut self, worker: WorkerId, job: JobId) {
         let (Some(training), Some(record)) = (&self.training, self.jobs.get(&job)) else { return };
+        if let Some(session) = self.sessions.get_mut(&worker) {
+            session.borrower = None;
+            // Before the worker maps it, the memory is made as long as the job needs it.
+            training.prepare_sharing(session.shared_memory);
+        }
         let spec = Some(v1::Spec::from(&training.loaded.spec));
         let start = v1::JobStart { job: job.0, run_id: record.id.clone(), spec };
         self.say(worker, Down::JobStart(start));
+    }
+
+    /// From now on parameters for this worker go through memory that it shares with this process.
+    pub(super) fn shares_memory(&mut self, worker: WorkerId, job: JobId) {
+        let Some(training) = self.training.as_ref().filter(|_| self.control.running() == Some(job)) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(&worker) {
+            session.borrower = training.prepare_sharing(session.shared_memory);
+        }
     }
 
     pub(super) fn hold(
@@ -135,15 +153,18 @@ impl Driver {
         if let Some(member) = self.control.members().get(&worker) {
             training.asked(worker, &member.hello);
         }
-        let parameters = training.parameters_for(worker, work.parameter_tag);
+        let borrower = self.sessions.get(&worker).and_then(|session| session.borrower.as_deref());
+        let parameters = training.parameters_for(worker, work.parameter_tag, borrower);
         let nodes = nodes.into_iter().map(v1::Node::from).collect();
-        let parameter_bytes = parameters.as_ref().map_or(0, |parameters| parameters.len() as u64);
-        let header = Down::Work(v1::Work { id: Some(work.into()), nodes, parameter_bytes });
+        let header = |parameter_bytes, parameter_slot| {
+            Down::Work(v1::Work { id: Some(work.into()), nodes, parameter_bytes, parameter_slot })
+        };
         self.put(
             worker,
             match parameters {
-                Some(parameters) => Outgoing::Bulk(header, parameters),
-                None => Outgoing::Message(header),
+                Sent::Before => Outgoing::Message(header(0, None)),
+                Sent::InSlot(slot) => Outgoing::Message(header(0, Some(slot))),
+                Sent::Bytes(bytes) => Outgoing::Bulk(header(bytes.len() as u64, None), bytes),
             },
         );
     }
@@ -159,8 +180,8 @@ impl Driver {
         }
         let slots = self.control.members().get(&worker).map_or(1, |member| member.hello.slots);
         training.clock.result(worker, busy / slots);
-        let samples = sum.samples;
-        let digest = (!finite || self.control.compares(work, node)).then(|| sum.digest());
+        let samples = sum.figures.samples;
+        let digest = (!finite || self.control.compares(work, node)).then(|| digest(&sum));
         self.pending = Some((Author::Worker(worker), sum));
         self.handle(Event::Result { worker, work, node, samples, busy, finite, digest });
     }

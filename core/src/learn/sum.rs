@@ -1,0 +1,523 @@
+//! Sums over pieces: what is added, in which order, and how that is done a section at a time.
+//!
+//! The reduction tree fixes the order of additions ([`tree`](super::tree)). To add two gradients as soon as both are there
+//! would go over memory once for each pair, and keep one thread busy with it. So a [`Sum`] only notes what
+//! is to be added: its *terms*, which are whole gradients, and their [`Order`]. Once all terms are there, they are added
+//! section by section, by as many threads as there are, and within a section block by block, so that what is
+//! between two additions stays in a core's first cache. The last addition of a block may be one with whatever
+//! follows, such as the optimizer's step. All that is as the tree says, so the bits are those of adding pair by pair.
+//!
+//! Figures (losses, counts) are added at once, as they cost nothing.
+
+use std::collections::BTreeSet;
+use std::ops::{AddAssign, Deref, Range};
+
+use super::elementwise;
+use super::piece::PieceOutcome;
+use super::tree::{Node, Reduction};
+
+/// Values that one thread adds at a time: the parts into which a gradient is cut, for threads and for the wire.
+pub const SECTION: usize = 32 * 1024;
+
+/// Values that are added at once: a few blocks fit into a core's first cache.
+const BLOCK: usize = 2048;
+
+/// Gradients that are kept until they are added together, at most, and their bytes: small ones fit into a core's caches, and of
+/// large ones memory has no room for many.
+pub const TERMS: usize = 8;
+const TERMS_BYTES: usize = 64 << 20;
+
+/// How many gradients of so many values are kept until they are added together.
+pub fn terms_at_once(values: usize) -> usize {
+    (TERMS_BYTES / (values * size_of::<f32>()).max(1)).clamp(2, TERMS)
+}
+
+/// The order in which terms are added: a tree over them, written with each addition after what it adds.
+///
+/// Terms are taken one after the other. `(0 + 1) + 2` is take, take, add, take, add.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order(Vec<Step>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Take,
+    Add,
+}
+
+impl Order {
+    /// A single term.
+    pub fn one() -> Self {
+        Self(vec![Step::Take])
+    }
+
+    /// The order of the reduction tree over the shards under `node` that are `present`; `None` if none is.
+    pub fn over(node: Node, present: &BTreeSet<u32>) -> Option<Self> {
+        let mut reduction = Reduction::over(node, present);
+        for &shard in present.range(node.first..node.end) {
+            reduction.insert(Node::leaf(shard), Self::one(), Self::join);
+        }
+        reduction.take_root(Self::join)
+    }
+
+    /// The order over some of the tree's nodes under `node`, ascending, which together are all of its `present` shards.
+    fn over_nodes(node: Node, nodes: &[Node], present: &BTreeSet<u32>) -> Self {
+        let mut reduction = Reduction::over(node, present);
+        for &node in nodes {
+            reduction.insert(node, Self::one(), Self::join);
+        }
+        reduction.take_root(Self::join).expect("the nodes are all there is")
+    }
+
+    /// `self + right`.
+    pub fn join(&mut self, right: Self) {
+        self.0.extend(right.0);
+        self.0.push(Step::Add);
+    }
+
+    /// How many terms are added.
+    pub fn terms(&self) -> usize {
+        self.0.iter().filter(|step| **step == Step::Take).count()
+    }
+
+    /// Adds up values other than slices, of which there are as many as terms. `stack` is room for those under way.
+    pub fn fold<T>(
+        &self,
+        values: impl IntoIterator<Item = T>,
+        stack: &mut Vec<T>,
+        mut add: impl FnMut(&mut T, T),
+    ) -> Option<T> {
+        let mut values = values.into_iter();
+        stack.clear();
+        for step in &self.0 {
+            match step {
+                Step::Take => stack.push(values.next()?),
+                Step::Add => {
+                    let right = stack.pop()?;
+                    add(stack.last_mut()?, right);
+                }
+            }
+        }
+        stack.pop()
+    }
+
+    /// Adds up slices of equal length, but for the last addition: `finish` gets what it adds, or the only term alone.
+    ///
+    /// The slices are at most a block long.
+    fn add_block<'a>(
+        &self,
+        term: impl Fn(usize) -> &'a [f32],
+        room: &mut Room,
+        finish: impl FnOnce(&[f32], Option<&[f32]>),
+    ) {
+        let (last, additions) = self.0.split_last().expect("an order has a term");
+        let mut next = 0;
+        room.stack.clear();
+        for step in additions {
+            match step {
+                Step::Take => {
+                    room.stack.push(Operand::Term(next));
+                    next += 1;
+                }
+                Step::Add => room.add(&term),
+            }
+        }
+        if *last == Step::Take {
+            return finish(term(next), None);
+        }
+        let (left, right) = room.pop_pair();
+        finish(room.values(left, &term), Some(room.values(right, &term)));
+    }
+}
+
+/// Room for what is between two additions, kept from one block to the next.
+#[derive(Debug, Default)]
+pub struct Room {
+    stack: Vec<Operand>,
+    sums: Vec<Vec<f32>>,
+    /// The length of the block at hand.
+    len: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Operand {
+    Term(usize),
+    /// One of the sums under way, of which the stack has the first ones, in order.
+    Sum(usize),
+}
+
+impl Room {
+    fn add<'a>(&mut self, term: &impl Fn(usize) -> &'a [f32]) {
+        let (left, right) = self.pop_pair();
+        let len = self.len;
+        // Which of two numbers is the left one does not show in their sum.
+        let sum = match (left, right) {
+            (Operand::Term(left), Operand::Term(right)) => {
+                let sum = self.stack.iter().filter(|operand| matches!(operand, Operand::Sum(_))).count();
+                if sum == self.sums.len() {
+                    self.sums.push(vec![0.0; BLOCK]);
+                }
+                elementwise::sum(term(left), term(right), &mut self.sums[sum][..len]);
+                sum
+            }
+            (Operand::Sum(sum), Operand::Term(other)) | (Operand::Term(other), Operand::Sum(sum)) => {
+                elementwise::add_assign(&mut self.sums[sum][..len], term(other));
+                sum
+            }
+            (Operand::Sum(left), Operand::Sum(right)) => {
+                let (lower, upper) = self.sums.split_at_mut(right);
+                elementwise::add_assign(&mut lower[left][..len], &upper[0][..len]);
+                left
+            }
+        };
+        self.stack.push(Operand::Sum(sum));
+    }
+
+    fn pop_pair(&mut self) -> (Operand, Operand) {
+        let (right, left) = (self.stack.pop(), self.stack.pop());
+        left.zip(right).expect("an addition comes after what it adds")
+    }
+
+    fn values<'r, 'a: 'r>(&'r self, operand: Operand, term: &impl Fn(usize) -> &'a [f32]) -> &'r [f32] {
+        match operand {
+            Operand::Term(index) => term(index),
+            Operand::Sum(index) => &self.sums[index][..self.len],
+        }
+    }
+}
+
+/// A part of a sum over many shards: so many terms at most are added at once, lest all gradients be kept until the last
+/// is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it adds.
+    pub inputs: Vec<Input>,
+    /// In which order.
+    pub order: Order,
+    /// The part that it is an input of, and its place there; nothing of the whole sum.
+    pub parent: Option<(usize, usize)>,
+}
+
+/// What a part adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The piece of a shard.
+    Shard(u32),
+    /// The sum of another part.
+    Part(usize),
+}
+
+/// The sum over the shards under `node` that are `present`, in parts of at most `most` inputs. The first is the whole;
+/// none if no shard is present.
+pub fn parts(node: Node, present: &BTreeSet<u32>, most: usize) -> Vec<Part> {
+    let mut parts = Vec::new();
+    if present.range(node.first..node.end).next().is_some() {
+        add_part(node, None, present, most, &mut parts);
+    }
+    parts
+}
+
+fn add_part(
+    node: Node,
+    parent: Option<(usize, usize)>,
+    present: &BTreeSet<u32>,
+    most: usize,
+    parts: &mut Vec<Part>,
+) {
+    let nodes = cut(node, present, most);
+    let (index, order) = (parts.len(), Order::over_nodes(node, &nodes, present));
+    parts.push(Part { inputs: Vec::with_capacity(nodes.len()), order, parent });
+    for (place, node) in nodes.into_iter().enumerate() {
+        let mut shards = present.range(node.first..node.end);
+        let input = match (shards.next(), shards.next()) {
+            (Some(&shard), None) => Input::Shard(shard),
+            _ => {
+                let part = parts.len();
+                add_part(node, Some((index, place)), present, most, parts);
+                Input::Part(part)
+            }
+        };
+        parts[index].inputs.push(input);
+    }
+}
+
+/// Cuts a node into nodes with present shards, ascending: the largest again and again, until there are `most`.
+fn cut(node: Node, present: &BTreeSet<u32>, most: usize) -> Vec<Node> {
+    let shards = |node: &Node| present.range(node.first..node.end).count();
+    let mut nodes = vec![node];
+    while nodes.len() < most.max(2) {
+        let places = (0..nodes.len()).rev();
+        let Some(largest) = places.max_by_key(|&place| shards(&nodes[place])) else { break };
+        let Some((left, right)) = nodes[largest].children().filter(|_| shards(&nodes[largest]) > 1) else {
+            break;
+        };
+        nodes.splice(largest..=largest, [left, right].into_iter().filter(|node| shards(node) > 0));
+    }
+    nodes
+}
+
+/// Adds up the `section` of `terms`, block by block: `finish` gets the place of each block and what its last
+/// addition adds, or the only term alone.
+pub fn add_section<B: Deref<Target = [f32]>>(
+    order: &Order,
+    terms: &[B],
+    section: Range<usize>,
+    room: &mut Room,
+    mut finish: impl FnMut(Range<usize>, &[f32], Option<&[f32]>),
+) {
+    let end = section.end;
+    for start in section.step_by(BLOCK) {
+        let block = start..end.min(start + BLOCK);
+        room.len = block.len();
+        let term = |index: usize| &terms[index][block.clone()];
+        order.add_block(term, room, |left, right| finish(block.clone(), left, right));
+    }
+}
+
+/// [`add_section`] into `out`, which is as long as the section.
+pub fn add_section_into<B: Deref<Target = [f32]>>(
+    order: &Order,
+    terms: &[B],
+    section: Range<usize>,
+    room: &mut Room,
+    out: &mut [f32],
+) {
+    let first = section.start;
+    add_section(order, terms, section, room, |block, left, right| {
+        let out = &mut out[block.start - first..block.end - first];
+        match right {
+            Some(right) => elementwise::sum(left, right, out),
+            None => out.copy_from_slice(left),
+        }
+    });
+}
+
+/// The sections of a gradient of so many values.
+pub fn sections(len: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
+    (0..len.div_ceil(SECTION)).map(move |index| index * SECTION..len.min((index + 1) * SECTION))
+}
+
+/// The section of this number; none if the gradient has no more.
+pub fn section(len: usize, index: usize) -> Option<Range<usize>> {
+    let start = index.checked_mul(SECTION).filter(|start| *start < len)?;
+    Some(start..len.min(start + SECTION))
+}
+
+/// Loss and hits over some samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// The sum of the samples' losses.
+    pub loss_sum: f64,
+    /// How many were classified right.
+    pub correct: u64,
+    /// How many there are.
+    pub samples: u64,
+}
+
+impl Figures {
+    /// The mean loss; 0 over nothing.
+    pub fn loss(&self) -> f64 {
+        if self.samples == 0 { 0.0 } else { self.loss_sum / self.samples as f64 }
+    }
+
+    /// The share of right answers; 0 over nothing.
+    pub fn accuracy(&self) -> f64 {
+        if self.samples == 0 { 0.0 } else { self.correct as f64 / self.samples as f64 }
+    }
+}
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, right: Self) {
+        self.loss_sum += right.loss_sum;
+        self.correct += right.correct;
+        self.samples += right.samples;
+    }
+}
+
+impl From<&PieceOutcome> for Figures {
+    fn from(outcome: &PieceOutcome) -> Self {
+        Self { loss_sum: outcome.loss_sum, correct: outcome.correct, samples: outcome.count }
+    }
+}
+
+/// The sum over the pieces of one node of the reduction tree, or over several that are joined.
+///
+/// `B` is a buffer of a gradient's values.
+#[derive(Clone, Debug)]
+pub struct Sum<B> {
+    /// What is still to be added; nothing in evaluation.
+    terms: Vec<B>,
+    order: Order,
+    /// Added already.
+    pub figures: Figures,
+    /// For each piece, in shard order, SHA-256 over the indices of its samples.
+    pub sample_digests: Vec<[u8; 32]>,
+}
+
+impl<B: Deref<Target = [f32]>> Sum<B> {
+    /// A sum whose gradient is there, if it has one.
+    pub fn new(gradient: Option<B>, figures: Figures, sample_digests: Vec<[u8; 32]>) -> Self {
+        Self { terms: gradient.into_iter().collect(), order: Order::one(), figures, sample_digests }
+    }
+
+    /// That of a single piece.
+    pub fn of_piece(gradient: Option<B>, outcome: &PieceOutcome) -> Self {
+        Self::new(gradient, Figures::from(outcome), vec![outcome.samples_sha256])
+    }
+
+    /// Takes in what stands to the right of it in the tree.
+    pub fn join(&mut self, right: Self) {
+        self.terms.extend(right.terms);
+        self.order.join(right.order);
+        self.figures += right.figures;
+        self.sample_digests.extend(right.sample_digests);
+    }
+
+    /// How many values its gradient has; 0 in evaluation.
+    pub fn len(&self) -> usize {
+        self.terms.first().map_or(0, |term| term.len())
+    }
+
+    /// Whether it has no gradient, as in evaluation.
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// What is still to be added.
+    pub fn terms(&self) -> &[B] {
+        &self.terms
+    }
+
+    /// In which order.
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Adds its terms up into `out`, if there are several, and keeps that as the only one.
+    pub fn settle(&mut self, out: impl FnOnce() -> B)
+    where
+        B: std::ops::DerefMut,
+    {
+        if self.terms.len() < 2 {
+            return;
+        }
+        let (mut out, mut room) = (out(), Room::default());
+        add_section_into(&self.order, &self.terms, 0..self.len(), &mut room, &mut out);
+        self.terms = vec![out];
+        self.order = Order::one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::tree::Tree;
+
+    fn term(shard: u32, len: usize) -> Vec<f32> {
+        let scattered = (0..len as u32).map(|i| (i * 8 + shard).wrapping_mul(2_654_435_761) >> 8);
+        scattered.map(|word| (word as f32 - 8_388_608.0) * 10f32.powi(shard as i32 % 7 - 3)).collect()
+    }
+
+    /// Pair by pair, over the whole length.
+    fn added_in_pairs(present: &BTreeSet<u32>, tree: Tree, len: usize) -> Vec<f32> {
+        let mut reduction = Reduction::new(tree, present);
+        let add = |left: &mut Vec<f32>, right: Vec<f32>| elementwise::add_assign(left, &right);
+        for &shard in present.iter().rev() {
+            reduction.insert(Node::leaf(shard), term(shard, len), add);
+        }
+        reduction.take_root(add).unwrap()
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    #[test]
+    fn sections_have_the_bits_of_adding_pair_by_pair() {
+        let len = 2 * BLOCK + 37;
+        for shards in 1..20 {
+            let present: BTreeSet<u32> = (0..shards).filter(|shard| shard % 5 != 2).collect();
+            let tree = Tree::new(shards);
+            let order = Order::over(tree.root(), &present).unwrap();
+            let terms: Vec<_> = present.iter().map(|&shard| term(shard, len)).collect();
+            assert_eq!(order.terms(), terms.len());
+            let (mut out, mut room) = (vec![f32::NAN; len], Room::default());
+            let cut = BLOCK + 11;
+            add_section_into(&order, &terms, 0..cut, &mut room, &mut out[..cut]);
+            add_section_into(&order, &terms, cut..len, &mut room, &mut out[cut..]);
+            assert!(bits(&out) == bits(&added_in_pairs(&present, tree, len)), "{shards} shards");
+        }
+    }
+
+    #[test]
+    fn joined_sums_are_added_as_the_tree_says() {
+        let (len, tree) = (100, Tree::new(6));
+        let present: BTreeSet<u32> = (0..6).collect();
+        let mut reduction = Reduction::new(tree, &present);
+        for shard in [5, 0, 3, 1, 4, 2] {
+            let figures = Figures { loss_sum: f64::from(shard), correct: 1, samples: 2 };
+            let sum = Sum::new(Some(term(shard, len)), figures, vec![[shard as u8; 32]]);
+            reduction.insert(Node::leaf(shard), sum, Sum::join);
+        }
+        let mut sum = reduction.take_root(Sum::join).unwrap();
+        assert_eq!(sum.figures, Figures { loss_sum: 15.0, correct: 6, samples: 12 });
+        assert_eq!(sum.sample_digests, [0, 1, 2, 3, 4, 5].map(|shard| [shard; 32]));
+        sum.settle(|| vec![0.0; len]);
+        assert!(bits(&sum.terms()[0]) == bits(&added_in_pairs(&present, tree, len)));
+    }
+
+    #[test]
+    fn other_values_are_added_in_the_same_order() {
+        let order = Order::over(Tree::new(7).root(), &[0, 1, 3, 6].into()).unwrap();
+        let names = ["0", "1", "3", "6"].map(String::from);
+        let text = order.fold(names, &mut Vec::new(), |left, right| *left = format!("({left}+{right})"));
+        assert_eq!(text.as_deref(), Some("(((0+1)+3)+6)"));
+        assert_eq!(Order::over(Tree::new(7).root(), &BTreeSet::new()), None);
+    }
+
+    fn bracketed(parts: &[Part], part: usize) -> String {
+        let part = &parts[part];
+        let inputs = part.inputs.iter().map(|input| match *input {
+            Input::Shard(shard) => shard.to_string(),
+            Input::Part(below) => bracketed(parts, below),
+        });
+        let add = |left: &mut String, right| *left = format!("({left}+{right})");
+        part.order.fold(inputs, &mut Vec::new(), add).unwrap()
+    }
+
+    #[test]
+    fn a_sum_in_parts_is_bracketed_as_the_tree_is() {
+        for shards in 1..70 {
+            let present: BTreeSet<u32> = (0..shards).filter(|shard| shard % 5 != 2 || shards == 3).collect();
+            let root = Tree::new(shards).root();
+            let whole = Order::over(root, &present).unwrap();
+            let names = present.iter().map(u32::to_string);
+            let add = |left: &mut String, right| *left = format!("({left}+{right})");
+            let wanted = whole.fold(names, &mut Vec::new(), add).unwrap();
+            for most in [2, 3, 8] {
+                let parts = parts(root, &present, most);
+                assert_eq!(bracketed(&parts, 0), wanted);
+                assert!(parts.iter().all(|part| part.inputs.len() <= most));
+                for (index, part) in parts.iter().enumerate().skip(1) {
+                    let (parent, place) = part.parent.unwrap();
+                    assert_eq!(parts[parent].inputs[place], Input::Part(index));
+                }
+            }
+        }
+        assert!(parts(Tree::new(4).root(), &BTreeSet::new(), 8).is_empty());
+    }
+
+    #[test]
+    fn few_large_gradients_are_kept_and_more_small_ones() {
+        let gibibyte = (1 << 30) / size_of::<f32>();
+        assert_eq!([0, 235_146, gibibyte].map(terms_at_once), [TERMS, TERMS, 2]);
+    }
+
+    #[test]
+    fn sections_cover_a_gradient_once() {
+        let lens: Vec<_> = sections(2 * SECTION + 5).map(|section| section.len()).collect();
+        assert_eq!(lens, [SECTION, SECTION, 5]);
+        let by_number: Vec<_> = (0..4).map_while(|index| section(2 * SECTION + 5, index)).collect();
+        assert_eq!(by_number, sections(2 * SECTION + 5).collect::<Vec<_>>());
+        assert_eq!(sections(0).len(), 0);
+    }
+}

@@ -1,0 +1,550 @@
+//! Bulk data between a coordinator and the workers that it has started itself: through memory that both have mapped.
+//!
+//! Parameters and gradients of workers on the coordinator's own host need not be copied through sockets. The coordinator
+//! makes one file in memory for parameters, which all its workers read, and one for each worker's results, and hands
+//! them down as open files. Control messages stay gRPC, and only name slots:
+//!
+//! ```text
+//! parameters' file   [ slot 0 | slot 1 | … ]                    written by the coordinator
+//! a worker's file    [ header | slot 0 | slot 1 | … ]           written by that worker
+//!                      a word for each of its slots: with the coordinator?
+//!                      a word for each of the parameters' slots: with this worker?
+//! ```
+//!
+//! **A slot is written only while nobody else may read it.** A worker fills a slot that it has not in use and whose
+//! word is 0, sets the word to 1 and sends the slot's number; the coordinator sets the word back to 0 when it needs
+//! the numbers no more. The coordinator fills a slot of parameters that it has not in use and whose word is 0 with
+//! every worker, and sets a worker's word to 1 before it sends the number to it; the worker sets it back. Where
+//! no slot is free, the numbers go over the wire, so a slot that is never given back costs speed and nothing else. A worker
+//! that dies takes its file with it. How long slots are changes between jobs only, and only while no slot is in use.
+//!
+//! Words are atomics, released by whoever gives a slot away and acquired by whoever takes it. So what one process
+//! writes happens before what the other reads, as between threads. Both are the same program, one started by the
+//! other: what this leaves out is any protection against a worker that does otherwise on purpose.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut, Range};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
+
+/// Slots for parameters: what is computed with, what comes next, and what a checkpoint or a late worker still holds.
+const PARAMETERS: usize = 4;
+/// Slots for a worker's results: a run of shards is seldom more nodes of the tree.
+const RESULTS: usize = 4;
+const HEADER_BYTES: usize = 4096;
+/// Slots begin at pages.
+const PAGE_BYTES: usize = 4096;
+
+/// Slots of one file, as this process has it mapped.
+struct Slots {
+    map: MmapRaw,
+    header_bytes: usize,
+    /// Values of a slot.
+    values: usize,
+    /// Which slots this process has in use, whatever it does with them.
+    in_use: Vec<AtomicBool>,
+}
+
+impl Slots {
+    /// Maps a file, which is made as long as it has to be if `grow` says so.
+    fn map(file: &OwnedFd, header_bytes: usize, count: usize, values: usize, grow: bool) -> io::Result<Self> {
+        let bytes = header_bytes + count * stride(values);
+        let there = fstat(file)?.st_size as usize;
+        if there < bytes && grow {
+            ftruncate(file, bytes as u64)?;
+        } else if there < bytes {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the shared memory is too short"));
+        }
+        let map = MmapOptions::new().len(bytes).map_raw(file)?;
+        let in_use = (0..count).map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { map, header_bytes, values, in_use })
+    }
+
+    /// A word of the header.
+    #[allow(unsafe_code)] // Reaches into mapped memory.
+    fn word(&self, index: usize) -> &AtomicU32 {
+        assert!((index + 1) * size_of::<u32>() <= self.header_bytes, "the header has this word");
+        // SAFETY: the mapping is at least as long as its header, begins at a page, and lives as long as the reference;
+        // words are only ever used as atomics.
+        unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().cast::<u32>().add(index)) }
+    }
+
+    /// Takes the first slot that nobody uses, and that `free` says nobody else does.
+    fn take(self: &Arc<Self>, free: impl Fn(usize) -> bool) -> Option<Slot> {
+        let unused = |&slot: &usize| !self.in_use[slot].load(Ordering::Acquire) && free(slot);
+        let index = (0..self.in_use.len()).find(unused)?;
+        let taken = !self.in_use[index].swap(true, Ordering::AcqRel);
+        taken.then(|| Slot { slots: Arc::clone(self), index, given_back: None })
+    }
+
+    /// Takes a slot that another process has given to this one; none if there is no such slot, or it is in use already.
+    fn receive(self: &Arc<Self>, index: usize, given_back: (Arc<Self>, usize)) -> Option<Slot> {
+        let taken = !self.in_use.get(index)?.swap(true, Ordering::AcqRel);
+        taken.then(|| Slot { slots: Arc::clone(self), index, given_back: Some(given_back) })
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_use.iter().all(|used| !used.load(Ordering::Acquire))
+    }
+
+    fn start(&self, slot: usize) -> *mut f32 {
+        let offset = self.header_bytes + slot * stride(self.values);
+        self.map.as_mut_ptr().wrapping_add(offset).cast()
+    }
+}
+
+/// Bytes from one slot to the next.
+fn stride(values: usize) -> usize {
+    (values * size_of::<f32>()).next_multiple_of(PAGE_BYTES)
+}
+
+/// A slot in use by this process. Dropped, it is free again.
+struct Slot {
+    slots: Arc<Slots>,
+    index: usize,
+    /// The word that tells the other process so.
+    given_back: Option<(Arc<Slots>, usize)>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.in_use[self.index].store(false, Ordering::Release);
+        if let Some((slots, word)) = &self.given_back {
+            slots.word(*word).store(0, Ordering::Release);
+        }
+    }
+}
+
+/// Some of a slot's values, which are nobody else's.
+pub struct Part {
+    slot: Arc<Slot>,
+    range: Range<usize>,
+}
+
+impl Part {
+    fn whole(slot: Slot) -> Self {
+        let range = 0..slot.slots.values;
+        Self { slot: Arc::new(slot), range }
+    }
+
+    /// Cuts it into parts of `len` values, the last of which may be shorter.
+    pub fn cut(self, len: usize) -> impl Iterator<Item = Self> {
+        let Self { slot, range } = self;
+        let end = range.end;
+        range.step_by(len).map(move |start| {
+            let range = start..end.min(start + len);
+            Self { slot: Arc::clone(&slot), range }
+        })
+    }
+
+    /// The number of its slot.
+    pub fn slot(&self) -> u32 {
+        self.slot.index as u32
+    }
+
+    fn start(&self) -> *mut f32 {
+        self.slot.slots.start(self.slot.index).wrapping_add(self.range.start)
+    }
+}
+
+impl Deref for Part {
+    type Target = [f32];
+
+    #[allow(unsafe_code)] // Reaches into mapped memory.
+    fn deref(&self) -> &[f32] {
+        // SAFETY: the range lies within the slot and that within the mapping, which lives as long as the slot. Parts of a
+        // slot don't overlap, and no other process writes into a slot that this one has in use.
+        unsafe { std::slice::from_raw_parts(self.start(), self.range.len()) }
+    }
+}
+
+impl DerefMut for Part {
+    #[allow(unsafe_code)] // Reaches into mapped memory.
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and this part is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.range.len()) }
+    }
+}
+
+/// The coordinator's side: the parameters' file, and a file for each worker process.
+pub struct Host {
+    parameters: OwnedFd,
+    children: AtomicU64,
+    workers: Mutex<BTreeMap<u64, Weak<OwnedFd>>>,
+}
+
+/// A worker process' file, as long as the process lives.
+pub struct Child {
+    id: u64,
+    parameters: RawFd,
+    file: Arc<OwnedFd>,
+}
+
+impl Host {
+    /// Makes the parameters' file.
+    ///
+    /// # Errors
+    /// If the system has no such files.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { parameters: new_file()?, children: AtomicU64::new(0), workers: Mutex::default() })
+    }
+
+    /// A file for a worker process that is about to be started.
+    ///
+    /// # Errors
+    /// If the system has no more files.
+    pub fn child(&self) -> io::Result<Child> {
+        let file = Arc::new(new_file()?);
+        ftruncate(&*file, HEADER_BYTES as u64)?;
+        let id = self.children.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut workers = self.workers();
+        workers.retain(|_, file| file.strong_count() > 0);
+        workers.insert(id, Arc::downgrade(&file));
+        Ok(Child { id, parameters: self.parameters.as_raw_fd(), file })
+    }
+
+    /// Memory for a model of so many values.
+    ///
+    /// # Errors
+    /// If there is not enough.
+    pub fn map(self: &Arc<Self>, values: usize) -> io::Result<Lender> {
+        let parameters = Arc::new(Slots::map(&self.parameters, 0, PARAMETERS, values, true)?);
+        Ok(Lender { host: Arc::clone(self), parameters, borrowers: Mutex::default() })
+    }
+
+    fn workers(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<OwnedFd>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Values of these types say little; their owners are printed all the same.
+macro_rules! opaque {
+    ($($name:ident),*) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )*};
+}
+opaque!(Host, Child, Lender, Borrower, Guest, Desk);
+
+fn new_file() -> io::Result<OwnedFd> {
+    Ok(memfd_create(c"millefeuille", MemfdFlags::CLOEXEC)?)
+}
+
+impl Child {
+    /// What the process must know: its number, and which open files it inherits.
+    pub fn to_inherit(&self) -> String {
+        format!("{},{},{}", self.id, self.parameters, self.file.as_raw_fd())
+    }
+
+    /// The open files that it inherits.
+    pub fn files(&self) -> [RawFd; 2] {
+        [self.parameters, self.file.as_raw_fd()]
+    }
+}
+
+/// Lets open files be inherited by a program that is about to be run. To be called between fork and exec.
+///
+/// # Errors
+/// If they are not open.
+#[allow(unsafe_code)] // Borrows files by their numbers.
+pub fn keep_over_exec(files: [RawFd; 2]) -> io::Result<()> {
+    files.into_iter().try_for_each(|file| {
+        // SAFETY: if no file of this number is open, the call fails, and nothing else is done with it.
+        let file = unsafe { BorrowedFd::borrow_raw(file) };
+        Ok(rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?)
+    })
+}
+
+/// Memory for one job, on the coordinator's side.
+pub struct Lender {
+    host: Arc<Host>,
+    parameters: Arc<Slots>,
+    borrowers: Mutex<BTreeMap<u64, Arc<Borrower>>>,
+}
+
+/// A worker process that shares memory with this one.
+pub struct Borrower {
+    slots: Arc<Slots>,
+    /// As long as it lives.
+    file: Weak<OwnedFd>,
+}
+
+impl Lender {
+    /// The worker process of this number, if it lives.
+    ///
+    /// # Errors
+    /// If its memory can't be mapped.
+    pub fn borrower(&self, worker: u64) -> io::Result<Option<Arc<Borrower>>> {
+        let mut borrowers = self.borrowers();
+        borrowers.retain(|_, borrower| borrower.lives());
+        if let Some(known) = borrowers.get(&worker) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let Some(file) = self.host.workers().get(&worker).and_then(Weak::upgrade) else { return Ok(None) };
+        let slots = Slots::map(&file, HEADER_BYTES, RESULTS, self.parameters.values, true)?;
+        // Whatever an earlier job has lost on the way is forgotten.
+        (0..RESULTS + PARAMETERS).for_each(|word| slots.word(word).store(0, Ordering::Release));
+        let borrower = Arc::new(Borrower { slots: Arc::new(slots), file: Arc::downgrade(&file) });
+        borrowers.insert(worker, Arc::clone(&borrower));
+        Ok(Some(borrower))
+    }
+
+    /// A slot for the next parameters, if one is free.
+    pub fn take(&self) -> Option<Part> {
+        let borrowers = self.borrowers();
+        let has = |borrower: &Arc<Borrower>, slot| borrower.lent(slot).load(Ordering::Acquire) != 0;
+        let free = |slot| !borrowers.values().any(|borrower| borrower.lives() && has(borrower, slot));
+        self.parameters.take(free).map(Part::whole)
+    }
+
+    fn borrowers(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Borrower>>> {
+        self.borrowers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Borrower {
+    /// Parameters in this slot are about to be named to the worker.
+    pub fn lend(&self, slot: u32) {
+        self.lent(slot as usize).store(1, Ordering::Release);
+    }
+
+    /// The result that the worker says is in this slot; none if that can't be.
+    pub fn result(&self, slot: u32) -> Option<Part> {
+        let index = slot as usize;
+        if index >= RESULTS || self.slots.word(index).load(Ordering::Acquire) != 1 {
+            return None;
+        }
+        self.slots.receive(index, (Arc::clone(&self.slots), index)).map(Part::whole)
+    }
+
+    fn lent(&self, slot: usize) -> &AtomicU32 {
+        assert!(slot < PARAMETERS, "a slot of parameters");
+        self.slots.word(RESULTS + slot)
+    }
+
+    fn lives(&self) -> bool {
+        self.file.strong_count() > 0
+    }
+}
+
+/// A worker's side: the files that it has inherited.
+pub struct Guest {
+    id: u64,
+    parameters: OwnedFd,
+    file: OwnedFd,
+    /// Of the newest job, and of those before it that still have a slot in use.
+    mapped: Mutex<Vec<Weak<Slots>>>,
+}
+
+/// Memory for one job, on a worker's side.
+#[derive(Clone)]
+pub struct Desk {
+    parameters: Arc<Slots>,
+    results: Arc<Slots>,
+}
+
+impl Guest {
+    /// The files that `inherited` names, as [`Child::to_inherit`] has it; none if it is no such text, or they are not there.
+    #[allow(unsafe_code)] // Takes open files by their numbers.
+    pub fn of(inherited: &str) -> Option<Self> {
+        let mut numbers = inherited.split(',');
+        let id = numbers.next()?.parse().ok()?;
+        let mut file = || {
+            let number: RawFd = numbers.next()?.parse().ok()?;
+            std::fs::metadata(format!("/proc/self/fd/{number}")).ok()?;
+            // SAFETY: the file is open, and inherited for this use: nobody else in this process knows its number.
+            Some(unsafe { OwnedFd::from_raw_fd(number) })
+        };
+        Some(Self { id, parameters: file()?, file: file()?, mapped: Mutex::default() })
+    }
+
+    /// The number by which the coordinator knows this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Memory for a job whose model has so many values; none while a piece of another job is still computed there.
+    ///
+    /// # Errors
+    /// If the files can't be mapped.
+    pub fn map(&self, values: usize) -> io::Result<Option<Desk>> {
+        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        mapped.retain(|slots| slots.upgrade().is_some_and(|slots| !slots.is_idle()));
+        if !mapped.is_empty() {
+            return Ok(None);
+        }
+        let parameters = Arc::new(Slots::map(&self.parameters, 0, PARAMETERS, values, false)?);
+        let results = Arc::new(Slots::map(&self.file, HEADER_BYTES, RESULTS, values, false)?);
+        mapped.extend([&parameters, &results].map(Arc::downgrade));
+        Ok(Some(Desk { parameters, results }))
+    }
+}
+
+impl Desk {
+    /// A slot for a result, if one is free.
+    pub fn take(&self) -> Option<Part> {
+        self.results.take(|slot| self.results.word(slot).load(Ordering::Acquire) == 0).map(Part::whole)
+    }
+
+    /// A result is about to be named to the coordinator: its slot is the coordinator's now.
+    pub fn hand_over(&self, slot: u32) {
+        self.results.word(slot as usize).store(1, Ordering::Release);
+    }
+
+    /// The parameters that the coordinator says are in this slot; none if that can't be.
+    pub fn parameters(&self, slot: u32) -> Option<Part> {
+        let index = slot as usize;
+        let slot = self.parameters.receive(index, (Arc::clone(&self.results), RESULTS + index))?;
+        Some(Part::whole(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALUES: usize = 5_000;
+
+    /// A coordinator and one worker of its own, both of them here.
+    struct Pair {
+        host: Arc<Host>,
+        child: Child,
+        guest: Guest,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let host = Arc::new(Host::new().unwrap());
+            let child = host.child().unwrap();
+            let guest = guest(&child);
+            Self { host, child, guest }
+        }
+
+        fn map(&self, values: usize) -> (Lender, Arc<Borrower>, Desk) {
+            let lender = self.host.map(values).unwrap();
+            let borrower = lender.borrower(self.child.id).unwrap().unwrap();
+            (lender, borrower, self.guest.map(values).unwrap().unwrap())
+        }
+    }
+
+    /// What a worker process makes of its inheritance; the files are closed apart.
+    fn guest(child: &Child) -> Guest {
+        let [parameters, file] = child.files().map(|file| {
+            // A file of the same number would be closed twice.
+            let link = std::fs::File::options().read(true).write(true).open(format!("/proc/self/fd/{file}"));
+            std::os::fd::IntoRawFd::into_raw_fd(link.unwrap())
+        });
+        Guest::of(&format!("{},{parameters},{file}", child.id)).unwrap()
+    }
+
+    #[test]
+    fn parameters_and_results_arrive_without_being_sent() {
+        let pair = Pair::new();
+        let (lender, borrower, desk) = pair.map(VALUES);
+
+        let mut parameters = lender.take().unwrap();
+        parameters.fill(1.5);
+        borrower.lend(parameters.slot());
+        let read = desk.parameters(parameters.slot()).unwrap();
+        assert!(read.len() == VALUES && read.iter().all(|value| *value == 1.5));
+
+        let result = desk.take().unwrap();
+        let slot = result.slot();
+        for (number, mut part) in result.cut(2_000).enumerate() {
+            part.fill(number as f32);
+        }
+        desk.hand_over(slot);
+        let sum = borrower.result(slot).unwrap();
+        assert_eq!([sum[0], sum[1_999], sum[2_000], sum[VALUES - 1]], [0.0, 0.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_result_is_the_workers_again_once_the_coordinator_has_done_with_it() {
+        let pair = Pair::new();
+        let (_lender, borrower, desk) = pair.map(VALUES);
+        let taken: Vec<_> = std::iter::from_fn(|| desk.take()).collect();
+        assert_eq!(taken.len(), RESULTS, "then the wire has to do");
+        let slot = taken[2].slot();
+        desk.hand_over(slot);
+        drop(taken);
+
+        let free = || {
+            let taken: Vec<_> = std::iter::from_fn(|| desk.take()).collect();
+            taken.iter().map(Part::slot).collect::<Vec<_>>()
+        };
+        assert!(!free().contains(&slot), "it is with the coordinator");
+        let result = borrower.result(slot).unwrap();
+        assert!(borrower.result(slot).is_none(), "it has it already");
+        drop(result);
+        assert!(free().contains(&slot));
+    }
+
+    #[test]
+    fn parameters_that_a_worker_has_are_not_overwritten() {
+        let pair = Pair::new();
+        let (lender, borrower, desk) = pair.map(VALUES);
+        let slot = lender.take().unwrap().slot();
+        borrower.lend(slot);
+        // Named, and not yet taken up: it may come any moment.
+        assert_ne!(lender.take().unwrap().slot(), slot);
+        let read = desk.parameters(slot).unwrap();
+        assert_ne!(lender.take().unwrap().slot(), slot);
+        drop(read);
+        assert_eq!(lender.take().unwrap().slot(), slot);
+    }
+
+    #[test]
+    fn a_worker_that_is_gone_holds_nothing() {
+        let Pair { host, child, guest } = Pair::new();
+        let lender = host.map(VALUES).unwrap();
+        let borrower = lender.borrower(child.id).unwrap().unwrap();
+        let slot = lender.take().unwrap().slot();
+        borrower.lend(slot);
+        let id = child.id;
+        drop((child, guest));
+        assert_eq!(lender.take().unwrap().slot(), slot);
+        assert!(lender.borrower(id).unwrap().is_none());
+        assert_ne!(host.child().unwrap().id, id, "another one is not taken for it");
+    }
+
+    #[test]
+    fn slots_that_can_not_be_are_refused() {
+        let pair = Pair::new();
+        let (_lender, borrower, desk) = pair.map(VALUES);
+        for slot in [0, RESULTS as u32, u32::MAX] {
+            assert!(borrower.result(slot).is_none(), "nothing was handed over in {slot}");
+        }
+        for slot in [PARAMETERS as u32, u32::MAX] {
+            assert!(desk.parameters(slot).is_none());
+        }
+        for text in ["", "1", "1,2", "x,3,4", "1,99999,99998"] {
+            assert!(Guest::of(text).is_none(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn another_job_has_slots_of_another_length_once_the_last_is_over() {
+        let pair = Pair::new();
+        let (lender, borrower, desk) = pair.map(VALUES);
+        let busy = desk.take().unwrap();
+        assert!(pair.guest.map(10).unwrap().is_none(), "a slot thread is still busy");
+        drop((busy, lender, borrower, desk));
+        let (_lender, _borrower, desk) = pair.map(3 * VALUES);
+        assert_eq!(desk.take().unwrap().len(), 3 * VALUES);
+    }
+
+    #[test]
+    fn memory_that_the_coordinator_has_not_made_is_not_mapped() {
+        let pair = Pair::new();
+        assert!(pair.guest.map(VALUES).is_err());
+    }
+}
