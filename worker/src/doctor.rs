@@ -105,7 +105,7 @@ impl OpenBlas {
 
 /// Variables that speak to OpenBLAS, or to libraries like it, and that nobody listens to here.
 fn ignored(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let others = variables.iter().filter(|(name, _)| name.starts_with("OMP_") || name.starts_with("GOTO_"));
+    let others = variables.iter().filter(|(name, _)| name.starts_with("OMP_"));
     let others = others.map(|(name, value)| (name.clone(), value.clone()));
     environment::users_own(variables).into_iter().chain(others).collect()
 }
