@@ -1,7 +1,7 @@
 //! How fast others are at the same: the article's program in Keras and in PyTorch, beside this project.
 //!
 //! All [contenders](contender) run in turn, round after round; who begins changes from round to round. Each run is a
-//! fresh process in an empty directory, from whose start to whose end the *command* is timed ([`call`]). What a program
+//! fresh process in an empty directory, from whose start to whose end the *command* is timed ([`mod@call`]). What a program
 //! says of itself is its *fit*, and the accuracy that it reached. The round that warms up is not timed: there memory is
 //! watched, which costs time.
 //!

@@ -3,7 +3,7 @@
 //! A variable that nothing here reads is nobody's business, whatever it holds. One that is read as text and is none is an
 //! error that names it ([`check`]; for those behind flags see [`crate::usage`]). OpenBLAS' own are set aside and given back
 //! unchanged, text or not, so that they pass through the decision about kernels in a form that loses nothing
-//! ([`openblas`], [`bytes`]).
+//! ([`openblas`], [`bytes()`]).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -41,7 +41,7 @@ pub fn text(name: &str) -> Option<String> {
     std::env::var_os(name)?.into_string().ok()
 }
 
-/// The variables that decide how BLAS computes, in a form from which [`bytes`] gives back what they are.
+/// The variables that decide how BLAS computes, in a form from which [`bytes()`] gives back what they are.
 pub fn openblas() -> BTreeMap<String, String> {
     let of_blas = |name: &OsStr| OF_BLAS.iter().any(|begin| name.as_bytes().starts_with(begin.as_bytes()));
     let variables = std::env::vars_os().filter(|(name, _)| of_blas(name));
