@@ -143,14 +143,16 @@ impl<'a> Replay<'a> {
         present: &[u32],
         compute: impl Fn(&Learner<'_>, &ShardSamples<'_>, &mut Scratch) -> Sum<Buffer> + Sync,
     ) -> Option<Sum<Buffer>> {
-        let Self { store, spec, model, threads, .. } = self;
+        let Self { store, spec, model, threads, pool, .. } = self;
+        let pool = &*pool;
+        let join = |left: &mut Sum<Buffer>, right| left.join_within_bounds(right, |values| pool.take(values));
         let learner = Learner { model, spec, parameters };
         let tree = Reduction::new(Tree::new(spec.shards), &present.iter().copied().collect());
         let (shards, reduction) = (Mutex::new(present.iter()), Mutex::new(tree));
         let work = |scratch: &mut Scratch| {
             while let Some(shard) = next(&shards) {
                 let piece = compute(&learner, &samples(store, phase, shard), scratch);
-                lock(&reduction).insert(Node::leaf(shard), piece, Sum::join);
+                lock(&reduction).insert(Node::leaf(shard), piece, join);
             }
         };
         thread::scope(|scope| {

@@ -2,8 +2,8 @@
 //!
 //! A buffer of a megabyte that is freed goes back to the operating system, and its next pages are zeroed again: that costs
 //! as much as sending it. So a [`Buffer`] comes from a [`Pool`] and goes back there when it is dropped, also when it was
-//! sent in between. Some are no memory of this process alone, but a slot that another one reads
-//! ([`shared`](crate::shared)); whoever computes with a buffer need not know.
+//! sent in between. Some are a slot of shared memory ([`shared`](crate::shared));
+//! whoever computes with a buffer need not know.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +17,9 @@ use crate::shared::Part;
 #[cfg(target_endian = "big")]
 compile_error!("parameters and gradients travel as little-endian f32, straight from memory");
 
-/// More spare buffers of a length than this are freed.
-const SPARE: usize = 64;
+/// Spare buffers of a length that are kept in any case, and bytes of them up to which more are. The rest is freed.
+const SPARE: usize = 4;
+const SPARE_BYTES: usize = 64 << 20;
 /// Lengths that one job needs at most: a model's, a section's and the last section's. Another one is a sign of another job.
 const LENGTHS: usize = 3;
 
@@ -104,8 +105,8 @@ impl Pool {
         if spare.len() >= LENGTHS && !spare.contains_key(&values.len()) {
             spare.clear();
         }
-        let alike = spare.entry(values.len()).or_insert_with(|| Vec::with_capacity(SPARE));
-        if alike.len() < SPARE {
+        let alike = spare.entry(values.len()).or_default();
+        if alike.len() < SPARE || alike.len() * size_of_val(&*values) < SPARE_BYTES {
             alike.push(values);
         }
     }

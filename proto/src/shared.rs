@@ -24,9 +24,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -175,6 +176,8 @@ impl DerefMut for Part {
 /// The coordinator's side: the parameters' file, and a file for each worker process.
 pub struct Host {
     parameters: OwnedFd,
+    /// Of the newest job.
+    mapped: Mutex<Weak<Slots>>,
     children: AtomicU64,
     workers: Mutex<BTreeMap<u64, Weak<OwnedFd>>>,
 }
@@ -192,7 +195,8 @@ impl Host {
     /// # Errors
     /// If the system has no such files.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { parameters: new_file()?, children: AtomicU64::new(0), workers: Mutex::default() })
+        let (parameters, children) = (new_file()?, AtomicU64::new(0));
+        Ok(Self { parameters, mapped: Mutex::default(), children, workers: Mutex::default() })
     }
 
     /// A file for a worker process that is about to be started.
@@ -212,9 +216,14 @@ impl Host {
     /// Memory for a model of so many values.
     ///
     /// # Errors
-    /// If there is not enough.
+    /// If there is not enough, or parameters of the job before are still in use.
     pub fn map(self: &Arc<Self>, values: usize) -> io::Result<Lender> {
+        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        if mapped.upgrade().is_some_and(|slots| !slots.is_idle()) {
+            return Err(io::Error::other("parameters of the job before are still in use"));
+        }
         let parameters = Arc::new(Slots::map(&self.parameters, 0, PARAMETERS, values, true)?);
+        *mapped = Arc::downgrade(&parameters);
         Ok(Lender { host: Arc::clone(self), parameters, borrowers: Mutex::default() })
     }
 
@@ -254,11 +263,14 @@ impl Child {
 /// Lets open files be inherited by a program that is about to be run. To be called between fork and exec.
 ///
 /// # Errors
-/// If they are not open.
+/// If the system refuses.
+///
+/// # Safety
+/// The files are open, as those of a [`Child`] are for as long as it lives.
 #[allow(unsafe_code)] // Borrows files by their numbers.
-pub fn keep_over_exec(files: [RawFd; 2]) -> io::Result<()> {
+pub unsafe fn keep_over_exec(files: [RawFd; 2]) -> io::Result<()> {
     files.into_iter().try_for_each(|file| {
-        // SAFETY: if no file of this number is open, the call fails, and nothing else is done with it.
+        // SAFETY: the caller says that it is open.
         let file = unsafe { BorrowedFd::borrow_raw(file) };
         Ok(rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?)
     })
@@ -341,8 +353,8 @@ pub struct Guest {
     id: u64,
     parameters: OwnedFd,
     file: OwnedFd,
-    /// Of the newest job, and of those before it that still have a slot in use.
-    mapped: Mutex<Vec<Weak<Slots>>>,
+    /// Of the newest job: the parameters' slots and this process's own.
+    mapped: Mutex<[Weak<Slots>; 2]>,
 }
 
 /// Memory for one job, on a worker's side.
@@ -354,15 +366,15 @@ pub struct Desk {
 
 impl Guest {
     /// The files that `inherited` names, as [`Child::to_inherit`] has it; none if it is no such text, or they are not there.
-    #[allow(unsafe_code)] // Takes open files by their numbers.
+    ///
+    /// They are opened once more, so that the inherited ones stay open for a program that takes this one's place.
     pub fn of(inherited: &str) -> Option<Self> {
         let mut numbers = inherited.split(',');
         let id = numbers.next()?.parse().ok()?;
         let mut file = || {
             let number: RawFd = numbers.next()?.parse().ok()?;
-            std::fs::metadata(format!("/proc/self/fd/{number}")).ok()?;
-            // SAFETY: the file is open, and inherited for this use: nobody else in this process knows its number.
-            Some(unsafe { OwnedFd::from_raw_fd(number) })
+            let link = format!("/proc/self/fd/{number}");
+            Some(OwnedFd::from(File::options().read(true).write(true).open(link).ok()?))
         };
         Some(Self { id, parameters: file()?, file: file()?, mapped: Mutex::default() })
     }
@@ -372,19 +384,24 @@ impl Guest {
         self.id
     }
 
-    /// Memory for a job whose model has so many values; none while a piece of another job is still computed there.
+    /// Memory for a job whose model has so many values. None while a piece of a job with another length is still computed
+    /// there.
     ///
     /// # Errors
     /// If the files can't be mapped.
     pub fn map(&self, values: usize) -> io::Result<Option<Desk>> {
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
-        mapped.retain(|slots| slots.upgrade().is_some_and(|slots| !slots.is_idle()));
-        if !mapped.is_empty() {
-            return Ok(None);
+        match mapped.each_ref().map(Weak::upgrade) {
+            // Another session: a piece of the one before may still be computed there, and its slots are known to be in use.
+            [Some(parameters), Some(results)] if results.values == values => {
+                return Ok(Some(Desk { parameters, results }));
+            }
+            [None, None] => {}
+            _ => return Ok(None),
         }
         let parameters = Arc::new(Slots::map(&self.parameters, 0, PARAMETERS, values, false)?);
         let results = Arc::new(Slots::map(&self.file, HEADER_BYTES, RESULTS, values, false)?);
-        mapped.extend([&parameters, &results].map(Arc::downgrade));
+        *mapped = [&parameters, &results].map(Arc::downgrade);
         Ok(Some(Desk { parameters, results }))
     }
 }
@@ -403,8 +420,10 @@ impl Desk {
     /// The parameters that the coordinator says are in this slot; none if that can't be.
     pub fn parameters(&self, slot: u32) -> Option<Part> {
         let index = slot as usize;
-        let slot = self.parameters.receive(index, (Arc::clone(&self.results), RESULTS + index))?;
-        Some(Part::whole(slot))
+        if index >= PARAMETERS || self.results.word(RESULTS + index).load(Ordering::Acquire) != 1 {
+            return None;
+        }
+        self.parameters.receive(index, (Arc::clone(&self.results), RESULTS + index)).map(Part::whole)
     }
 }
 
@@ -436,14 +455,9 @@ mod tests {
         }
     }
 
-    /// What a worker process makes of its inheritance; the files are closed apart.
+    /// What a worker process makes of its inheritance.
     fn guest(child: &Child) -> Guest {
-        let [parameters, file] = child.files().map(|file| {
-            // A file of the same number would be closed twice.
-            let link = std::fs::File::options().read(true).write(true).open(format!("/proc/self/fd/{file}"));
-            std::os::fd::IntoRawFd::into_raw_fd(link.unwrap())
-        });
-        Guest::of(&format!("{},{parameters},{file}", child.id)).unwrap()
+        Guest::of(&child.to_inherit()).unwrap()
     }
 
     #[test]
@@ -523,8 +537,8 @@ mod tests {
         for slot in [0, RESULTS as u32, u32::MAX] {
             assert!(borrower.result(slot).is_none(), "nothing was handed over in {slot}");
         }
-        for slot in [PARAMETERS as u32, u32::MAX] {
-            assert!(desk.parameters(slot).is_none());
+        for slot in [0, PARAMETERS as u32, u32::MAX] {
+            assert!(desk.parameters(slot).is_none(), "nothing was lent in {slot}");
         }
         for text in ["", "1", "1,2", "x,3,4", "1,99999,99998"] {
             assert!(Guest::of(text).is_none(), "{text:?}");
@@ -537,7 +551,13 @@ mod tests {
         let (lender, borrower, desk) = pair.map(VALUES);
         let busy = desk.take().unwrap();
         assert!(pair.guest.map(10).unwrap().is_none(), "a slot thread is still busy");
-        drop((busy, lender, borrower, desk));
+        let again = pair.guest.map(VALUES).unwrap().unwrap();
+        assert_ne!(again.take().unwrap().slot(), busy.slot(), "another session of the same job knows of it");
+        drop(again);
+        drop((busy, desk));
+        let parameters = lender.take().unwrap();
+        assert!(pair.host.map(10).is_err(), "a checkpoint is still written");
+        drop((parameters, lender, borrower));
         let (_lender, _borrower, desk) = pair.map(3 * VALUES);
         assert_eq!(desk.take().unwrap().len(), 3 * VALUES);
     }

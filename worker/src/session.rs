@@ -412,10 +412,11 @@ impl Session<'_> {
         if self.job.as_ref().is_none_or(|job| job.number != work.job.0) {
             return;
         }
-        if let (Some(desk), Some(slot)) = (&self.desk, sum.slot) {
+        let handed_over = self.desk.as_ref().zip(sum.slot).map(|(desk, slot)| {
             desk.hand_over(slot);
-        }
-        let bulk: Vec<_> = match sum.slot {
+            slot
+        });
+        let bulk: Vec<_> = match handed_over {
             Some(_) => Vec::new(),
             None => sum.gradient.into_iter().map(Buffer::into_bytes).collect(),
         };
@@ -427,7 +428,7 @@ impl Session<'_> {
             samples: sum.figures.samples,
             sample_digests: sum.sample_digests.iter().map(|digest| Bytes::copy_from_slice(digest)).collect(),
             gradient_bytes: bulk.iter().map(|section| section.len() as u64).sum(),
-            gradient_slot: sum.slot,
+            gradient_slot: handed_over,
             busy_ns: sum.busy.as_nanos() as u64,
         };
         self.kept.condition.sent.inc_by(result.gradient_bytes);

@@ -3,6 +3,7 @@
 //! The samples are here anyway. The arithmetic may not be: a cluster that lives on has the kernel that its CPU
 //! selects, and a job may have pinned another. Then there is no answer, and trials do without it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -38,18 +39,28 @@ impl Task {
         if !kernel::has(&self.kernel) {
             return None;
         }
-        let mut scratch = Scratch::default();
-        let pieces: Vec<_> = (self.node.first..self.node.end)
-            .filter_map(|shard| Some((shard, self.piece(shard, &mut scratch)?)))
-            .collect();
-        let present = pieces.iter().map(|&(shard, _)| shard).collect();
-        let mut reduction = Reduction::over(self.node, &present);
-        for (shard, sum) in pieces {
-            reduction.insert(Node::leaf(shard), sum, Sum::join);
+        let (mut scratch, take) = (Scratch::default(), |values| self.pool.take(values));
+        let mut reduction = Reduction::over(self.node, &self.present());
+        for shard in self.node.first..self.node.end {
+            if let Some(sum) = self.piece(shard, &mut scratch) {
+                reduction.insert(Node::leaf(shard), sum, |left: &mut Sum, right| {
+                    left.join_within_bounds(right, take)
+                });
+            }
         }
         let mut sum = reduction.take_root(Sum::join)?;
-        sum.settle(|| self.pool.take(self.model.parameter_count()));
+        sum.settle(|| take(self.model.parameter_count()));
         Some(sum)
+    }
+
+    /// The node's shards that have samples in this work.
+    fn present(&self) -> BTreeSet<u32> {
+        let Self { work, node, spec, plan, .. } = self;
+        let has_samples = |&shard: &u32| match work.phase {
+            Phase::Train => !plan.piece(work.step, shard).is_empty(),
+            Phase::Validate | Phase::Test => shard < spec.sizes.of(work.phase.split()),
+        };
+        (node.first..node.end).filter(has_samples).collect()
     }
 
     /// One shard's piece; none if it has no samples in this work.

@@ -118,8 +118,9 @@ pub(super) fn is_finite(sum: &Sum) -> bool {
     sum.figures.loss_sum.is_finite() && sum.terms().iter().all(|term| elementwise::all_finite(term))
 }
 
-/// SHA-256 of its bits, samples included. It has no two terms.
+/// SHA-256 of its bits, samples included. It is settled: it has one term at most.
 pub(super) fn digest(sum: &Sum) -> Digest {
+    debug_assert!(sum.terms().len() < 2, "a sum is settled before it is compared");
     let mut hash = Sha256::new();
     sum.terms().iter().for_each(|term| hash.update(bytemuck::cast_slice::<f32, u8>(term)));
     hash.update(sum.figures.loss_sum.to_bits().to_le_bytes());

@@ -13,7 +13,7 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizer::OptimizerState;
-use millefeuille_core::learn::sum::{self, Figures};
+use millefeuille_core::learn::sum::Figures;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
 use millefeuille_proto::buffer::{Buffer, Pool};
 use millefeuille_proto::shared::{Borrower, Host, Lender};
@@ -299,7 +299,8 @@ impl Training {
         let started = Instant::now();
         let (Some(reduction), pool) = (&mut self.reduction, &self.pool) else { return };
         // What comes again is dropped, and so is what it makes superfluous.
-        let _ = reduction.insert(node, sum, |left, right| join(left, right, pool));
+        let _ = reduction
+            .insert(node, sum, |left, right| left.join_within_bounds(right, |values| pool.take(values)));
         self.clock.reduced(started);
     }
 
@@ -308,12 +309,10 @@ impl Training {
         if work.phase == Phase::Train { self.loaded.facts.plan.step_len(work.step).into() } else { 0 }
     }
 
-    /// Closes the tree: adds the last pair and, in training, makes the next parameters. Says if the loss is finite.
+    /// Closes the tree: adds what is left and, in training, makes the next parameters. Says if the loss is finite.
     pub(super) fn close(&mut self, work: WorkId) -> bool {
         let started = Instant::now();
-        let pool = &self.pool;
-        let sum =
-            self.reduction.take().and_then(|mut tree| tree.take_root(|left, right| join(left, right, pool)));
+        let sum = self.reduction.take().and_then(|mut tree| tree.take_root(Sum::join));
         let Some(sum) = sum else { unreachable!("the control machine closes complete trees only") };
         self.enter_into_ledger(work, &sum.sample_digests);
         match work.phase {
@@ -363,15 +362,6 @@ impl Training {
             seconds: self.clock.epoch().as_secs_f64(),
             weights_sha256: String::new(),
         }
-    }
-}
-
-/// Joins two sums, and adds them up if they are too many gradients to be kept until the last is there.
-fn join(left: &mut Sum, right: Sum, pool: &Pool) {
-    left.join(right);
-    let values = left.len();
-    if left.terms().len() > sum::terms_at_once(values) {
-        left.settle(|| pool.take(values));
     }
 }
 

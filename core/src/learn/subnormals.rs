@@ -5,7 +5,8 @@
 //! it is part of this project's arithmetic that subnormal operands count as zero and subnormal results become zero,
 //! their sign kept, as TensorFlow has it in its threads.
 //!
-//! CPUs have a mode for that: `DAZ` and `FTZ` of MXCSR on x86-64, `FZ` of FPCR on aarch64. [`flushed`] is the one place that
+//! CPUs have a mode for that: `DAZ` and `FTZ` of MXCSR on x86-64, `FZ` of FPCR on aarch64. (They differ in results just below
+//! 2⁻¹²⁶ that rounding would make normal: x86 keeps them, Arm does not.) [`flushed`] is the one place that
 //! turns it on. It does so for one computation and restores what was there before. [`gemm`](super::gemm), each loop of
 //! [`elementwise`](super::elementwise) and the losses call it themselves, so no caller and no thread can compute
 //! without it; calls within calls cost a look at the register.
@@ -89,7 +90,7 @@ mod control {
     /// `function(argument)` with `during` in the register, then `after`.
     pub(super) fn call(during: Register, after: Register, function: Erased, argument: *mut c_void) {
         // SAFETY: both values are what the register had, but for the bits above. The call follows the C ABI: the stack
-        // is aligned for calls at the begin of a block, r12 is preserved by the called function, which doesn't unwind,
+        // is aligned for calls at the beginning of a block, r12 is preserved by the called function, which doesn't unwind,
         // and all that it may change is declared.
         unsafe {
             asm!(

@@ -149,7 +149,7 @@ impl Room {
     fn add<'a>(&mut self, term: &impl Fn(usize) -> &'a [f32]) {
         let (left, right) = self.pop_pair();
         let len = self.len;
-        // Which of two numbers is the left one does not show in their sum.
+        // Which of two numbers is the left one does not show in their sum. (Of two NaNs it might; here there is only one.)
         let sum = match (left, right) {
             (Operand::Term(left), Operand::Term(right)) => {
                 let sum = self.stack.iter().filter(|operand| matches!(operand, Operand::Sum(_))).count();
@@ -370,6 +370,19 @@ impl<B: Deref<Target = [f32]>> Sum<B> {
         self.order.join(right.order);
         self.figures += right.figures;
         self.sample_digests.extend(right.sample_digests);
+    }
+
+    /// [`join`](Self::join)s, and adds up what would be too many gradients to be kept until the last is there, into the buffer
+    /// of so many values that `out` gives.
+    pub fn join_within_bounds(&mut self, right: Self, out: impl FnOnce(usize) -> B)
+    where
+        B: std::ops::DerefMut,
+    {
+        self.join(right);
+        let values = self.len();
+        if self.terms.len() > terms_at_once(values) {
+            self.settle(|| out(values));
+        }
     }
 
     /// How many values its gradient has; 0 in evaluation.
