@@ -126,6 +126,21 @@ fn an_unknown_kernel_is_named_in_one_line() {
 }
 
 #[test]
+fn a_kernel_that_the_environment_names_in_vain_is_an_error_for_jobs_that_listen_to_it() {
+    let home = small();
+    let train = |kernel: &str| {
+        let train =
+            format!("train small.toml --epochs 1 --workers 1 --blas-kernel {kernel} --run-dir {kernel}");
+        home.coordinator(&train).env("OPENBLAS_CORETYPE", "Nonesuch")
+    };
+
+    let error = train("environment").fails(2);
+    assert!(error.contains("\"Nonesuch\"") && !home.path("environment").exists(), "{error}");
+
+    train("native").succeeds();
+}
+
+#[test]
 fn a_kernel_of_the_past_does_not_hinder_a_saved_model() {
     let home = small();
     let named = other_than(&native(&home));

@@ -9,7 +9,8 @@ mod page;
 use std::collections::BTreeMap;
 
 use clap::Args as ClapArgs;
-use millefeuille_core::blas::{self, check, environment};
+use millefeuille_core::blas::environment::{self, KernelError};
+use millefeuille_core::blas::{self, check};
 use serde::Serialize;
 
 use crate::kernel::{self, Search, Speed, Unusable};
@@ -96,7 +97,7 @@ impl OpenBlas {
             checked: check::general().len(),
             gflops: native.as_ref().map(|native| kernel::speed(native, threads)).transpose()?,
             ignored: ignored(&variables),
-            asked_in_vain: asked_in_vain(&environment::users_own(&variables))?,
+            asked_in_vain: asked_in_vain()?,
         };
         let failure = native.is_none().then(|| Unusable::of_all(reasons));
         Ok((found, failure))
@@ -110,9 +111,11 @@ fn ignored(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     environment::users_own(variables).into_iter().chain(others).collect()
 }
 
-/// The kernel that the user's variables ask for, and what is loaded instead, if this library does not have it.
-fn asked_in_vain(users: &BTreeMap<String, String>) -> Result<Option<(String, String)>, Unusable> {
-    let Some(asked) = users.get(environment::KERNEL).filter(|name| !name.is_empty()) else { return Ok(None) };
-    let loaded = kernel::of_environment()?;
-    Ok((!loaded.eq_ignore_ascii_case(asked)).then(|| (asked.clone(), loaded)))
+/// The kernel that the user's variables name, and what is loaded instead, if this library does not have it.
+fn asked_in_vain() -> Result<Option<(String, String)>, Unusable> {
+    match kernel::has_users() {
+        Ok(()) => Ok(None),
+        Err(Unusable::Missing(KernelError::FellBack { wanted, loaded })) => Ok(Some((wanted, loaded))),
+        Err(error) => Err(error),
+    }
 }

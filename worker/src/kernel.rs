@@ -314,9 +314,13 @@ pub(crate) fn speed(kernel: &Native, threads: u32) -> Result<Speed, Unusable> {
     Trial::of_speed(&variables::openblas(), &kernel.choice(), threads)?.speed()
 }
 
-/// What OpenBLAS loads with the user's own variables.
-pub(crate) fn of_environment() -> Result<String, Unusable> {
-    Trial::named(&variables::openblas(), &Choice::Environment)?.name()
+/// Checks that this library has the kernel which the user's own variables name, if they name one.
+pub(crate) fn has_users() -> Result<(), Unusable> {
+    let variables = variables::openblas();
+    match environment::kernel_of_user(&variables) {
+        Some(_) => Trial::named(&variables, &Choice::Environment)?.name().map(drop),
+        None => Ok(()),
+    }
 }
 
 /// What OpenBLAS picks by itself, if this process can tell.

@@ -28,7 +28,7 @@ pub const NATIVE: &str = "MILLEFEUILLE_NATIVE";
 
 const PREFIX: &str = "OPENBLAS_";
 /// The variable that names the kernel which OpenBLAS is to load.
-pub const KERNEL: &str = "OPENBLAS_CORETYPE";
+const KERNEL: &str = "OPENBLAS_CORETYPE";
 
 const THREADS: &str = "OPENBLAS_NUM_THREADS";
 
@@ -162,6 +162,11 @@ pub fn is_own_pick(variables: &BTreeMap<String, String>) -> bool {
 /// The user's own `OPENBLAS_*` variables, from before any restart.
 pub fn users_own(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     originals(variables)
+}
+
+/// The kernel that the user's own variables name, if they name one.
+pub fn kernel_of_user(variables: &BTreeMap<String, String>) -> Option<String> {
+    originals(variables).remove(KERNEL).filter(|name| !name.is_empty())
 }
 
 /// Checks that this `cpu` can compute with the kernel.

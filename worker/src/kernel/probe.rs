@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use millefeuille_core::blas::check::{self, Product};
 use millefeuille_core::blas::choice::Instructions;
-use millefeuille_core::blas::environment::{self, Choice, KernelError};
+use millefeuille_core::blas::environment::{self, Choice, KernelError, Native};
 use millefeuille_core::blas::exercise::Exercise;
 use millefeuille_core::blas::{self, Arithmetic};
 use millefeuille_core::learn::spec::Spec;
@@ -72,7 +72,10 @@ const MEASURED: Duration = Duration::from_millis(250);
 
 /// A process that tries a kernel.
 pub(super) struct Trial {
-    wanted: Choice,
+    /// The kernel that is asked for by name.
+    asked: Option<String>,
+    /// What it is called as long as it has not said its name.
+    called: String,
     child: Child,
     input: Option<ChildStdin>,
     output: Receiver<String>,
@@ -125,7 +128,10 @@ impl Trial {
             let _ = pipe.read_to_string(&mut text);
             let _ = sender.send(text);
         });
-        Ok(Self { wanted: wanted.clone(), input: child.stdin.take(), child, output, patience: PATIENCE })
+        let asked = asked(variables, wanted);
+        let called =
+            asked.clone().or_else(|| picked(variables)).unwrap_or_else(|| "that it picks".to_string());
+        Ok(Self { asked, called, input: child.stdin.take(), child, output, patience: PATIENCE })
     }
 
     /// The name of the kernel, once it was tried.
@@ -172,19 +178,16 @@ impl Trial {
     }
 
     fn judge(&self, said: Said) -> Result<Said, Unusable> {
-        match &self.wanted {
-            Choice::Named(name) if !said.kernel.eq_ignore_ascii_case(name) => {
-                let (wanted, loaded) = (name.clone(), said.kernel);
-                Err(Unusable::Missing(KernelError::FellBack { wanted, loaded }))
+        if let Some(asked) = self.asked.as_ref().filter(|name| !said.kernel.eq_ignore_ascii_case(name)) {
+            let (wanted, loaded) = (asked.clone(), said.kernel);
+            return Err(Unusable::Missing(KernelError::FellBack { wanted, loaded }));
+        }
+        match said.wrong {
+            None => Ok(said),
+            Some(wrong) => {
+                let what = format!("computes wrong numbers: {wrong}");
+                Err(Unusable::NoGood { kernel: said.kernel, version: said.version, what })
             }
-            _ => match said.wrong {
-                Some(wrong) => Err(Unusable::NoGood {
-                    kernel: said.kernel,
-                    version: said.version,
-                    what: format!("computes wrong numbers: {wrong}"),
-                }),
-                None => Ok(said),
-            },
         }
     }
 
@@ -199,12 +202,7 @@ impl Trial {
 
     /// It has not said which kernel it has.
     fn no_good(&self, what: &str) -> Unusable {
-        let kernel = match &self.wanted {
-            Choice::Named(name) => name.clone(),
-            Choice::Environment => "of the environment".to_string(),
-            Choice::OpenBlas => "that OpenBLAS picks".to_string(),
-        };
-        Unusable::NoGood { kernel, version: blas::version(), what: what.to_string() }
+        Unusable::NoGood { kernel: self.called.clone(), version: blas::version(), what: what.to_string() }
     }
 
     fn kill(&mut self) {
@@ -217,6 +215,20 @@ impl Drop for Trial {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The kernel that a choice names.
+fn asked(variables: &BTreeMap<String, String>, wanted: &Choice) -> Option<String> {
+    match wanted {
+        Choice::Named(name) => Some(name.clone()),
+        Choice::Environment => environment::kernel_of_user(variables),
+        Choice::OpenBlas => None,
+    }
+}
+
+/// What OpenBLAS picks by itself, if that is known.
+fn picked(variables: &BTreeMap<String, String>) -> Option<String> {
+    super::own_pick(variables).or_else(|| Some(Native::handed_down(variables)?.own))
 }
 
 /// How long these products may take.
