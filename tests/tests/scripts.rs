@@ -88,7 +88,9 @@ fn run(home: &Home, script: &str, ci: &str, (name, value): (&str, &str)) -> Ende
     let tools = home.path("tools");
     let tools = tools.to_str().expect("a path in UTF-8");
     let call = home.call(&home.path(&format!("scripts/{script}.sh")), "").env("PATH", tools).env("CI", ci);
-    call.env("CARGO_HOME", tools).env(name, value).run()
+    let cache = home.path(".cache");
+    let call = call.env("CARGO_HOME", tools).env("XDG_CACHE_HOME", &cache);
+    call.env(name, value).run()
 }
 
 #[test]
