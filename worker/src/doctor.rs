@@ -106,7 +106,9 @@ impl OpenBlas {
 
 /// Variables that speak to OpenBLAS, or to libraries like it, and that nobody listens to here.
 fn ignored(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let others = variables.iter().filter(|(name, _)| name.starts_with("OMP_"));
+    // How many threads OpenBLAS has is no job's choice.
+    let others =
+        variables.iter().filter(|(name, _)| name.starts_with("OMP_") || *name == "OPENBLAS_NUM_THREADS");
     let others = others.map(|(name, value)| (name.clone(), value.clone()));
     environment::users_own(variables).into_iter().chain(others).collect()
 }

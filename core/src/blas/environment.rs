@@ -164,9 +164,10 @@ pub fn users_own(variables: &BTreeMap<String, String>) -> BTreeMap<String, Strin
     originals(variables)
 }
 
-/// The kernel that the user's own variables name, if they name one.
+/// The kernel that the user's own variables name, if they name one. Other bytes than ASCII's are no kernel's name, and
+/// left to OpenBLAS, like all that it does not understand.
 pub fn kernel_of_user(variables: &BTreeMap<String, String>) -> Option<String> {
-    originals(variables).remove(KERNEL).filter(|name| !name.is_empty())
+    originals(variables).remove(KERNEL).filter(|name| !name.is_empty() && name.is_ascii())
 }
 
 /// Checks that this `cpu` can compute with the kernel.
