@@ -29,7 +29,8 @@ use serde::{Deserialize, Serialize};
 use self::patience::{Patience, Silence, processor_time};
 use super::{Unusable, changed};
 use crate::failpoints;
-use crate::process::{self, INSTANCE, exit};
+use crate::process::{self, exit};
+use crate::variables::INSTANCE;
 
 /// The hidden subcommand. Its argument says what is to be found out.
 const PROBE: &str = "__probe";
