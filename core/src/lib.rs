@@ -21,3 +21,4 @@ pub mod data;
 pub mod job;
 pub mod learn;
 pub mod random;
+mod registry;

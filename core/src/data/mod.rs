@@ -2,21 +2,21 @@
 //!
 //! Bytes come in, already read by somebody else; everything after that happens here, in this order:
 //!
-//! 1. [`idx`] decodes a file, raw or gzip, and says exactly what is wrong with a damaged one.
-//! 2. [`dataset`] puts four files together and checks them against each other; [`builtin`] has MNIST's.
+//! 1. [`formats`] decode files, and say exactly what is wrong with damaged ones.
+//! 2. What comes out is a [`dataset`]; its [`schema`] says what a sample is.
 //! 3. [`split`] sets the last training samples aside for validation.
-//! 4. [`shard`] deals each split out to shards: the unit in which samples travel, are hashed and kept.
+//! 4. [`shard`] partitions each split into shards: the unit in which samples travel, are hashed and kept.
 //! 5. [`plan`] says which samples of which shard make up which step of an epoch.
 //!
-//! Pixels stay the bytes they were: scaling and one-hot labels are the learner's, which has the sample in its
+//! Features stay the bytes they were: scaling and one-hot labels are the learner's, which has the sample in its
 //! hands anyway. Nothing here opens a file, and nothing depends on how many workers there are.
 
 use std::borrow::Cow;
 
-pub mod builtin;
 pub mod dataset;
-pub mod idx;
+pub mod formats;
 pub mod plan;
+pub mod schema;
 pub mod shard;
 pub mod split;
 

@@ -19,6 +19,7 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 
 use super::shard;
+use super::split::{Sizes, Split};
 use crate::random;
 
 /// The steps of an epoch over `samples` samples in `shards` shards, `batch` samples a step.
@@ -78,6 +79,14 @@ impl Plan {
         let positions = self.positions(t);
         let distinct = positions.len().min(self.shards as usize);
         positions.take(distinct).map(|position| self.locate(position).0).collect()
+    }
+
+    /// How many samples shard `s` has in a unit of work: in step `t` of training, or in the evaluation of a whole split.
+    pub fn share(&self, split: Split, sizes: Sizes, t: u32, s: u32) -> u32 {
+        match split {
+            Split::Train => self.piece(t, s).len() as u32,
+            Split::Validation | Split::Test => shard::shard_len(sizes.of(split), self.shards, s),
+        }
     }
 
     /// Where `position` is found: the shard, and the place in its order.

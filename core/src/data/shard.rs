@@ -1,13 +1,13 @@
 //! Shards: the portions in which samples travel, are checked and are kept.
 //!
-//! Each split is dealt out like cards: sample i of a split belongs to shard i mod S. How many shards there are
+//! Sample i of a split belongs to shard i mod S. How many shards there are
 //! is part of the job; how many workers share them is not.
 //!
 //! A shard is one run of bytes, whose SHA-256 is its name wherever it is kept:
 //!
 //! ```text
-//! [len, width]  pixels, one row a sample, ascending
-//! [len]         labels, in the same order
+//! [len] features, one sample after another, ascending; each laid out by the schema
+//! [len] targets, in the same order
 //! ```
 //!
 //! [`ShardStore`] is the coordinator's copy of all of them. It is dealt from the end of the data set, which
@@ -15,13 +15,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::dataset::{CLASSES, Dataset, Samples};
+use super::dataset::{DataFile, Dataset, Samples};
+use super::schema::{Schema, Target};
 use super::split::{Sizes, Split};
 
 /// How many samples are dealt before their memory is given back.
@@ -51,7 +54,7 @@ pub fn shard_len(samples: u32, shards: u32, index: u32) -> u32 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardSamples {
     bytes: Bytes,
-    width: usize,
+    schema: Arc<Schema>,
     len: u32,
 }
 
@@ -59,7 +62,7 @@ pub struct ShardSamples {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ShardError {
     /// The number of bytes is wrong.
-    #[error("{found} bytes, but {len} samples of {width} pixels with their labels are {expected}")]
+    #[error("{found} bytes, but {len} samples of {each} bytes, target included, are {expected}")]
     Length {
         /// How many bytes there are.
         found: usize,
@@ -67,36 +70,47 @@ pub enum ShardError {
         expected: u64,
         /// The samples expected.
         len: u32,
-        /// The pixels of a sample.
-        width: usize,
+        /// The bytes of a sample.
+        each: usize,
     },
     /// A label is not a class.
-    #[error("the label of sample {index} is {value} (there are {CLASSES} classes, 0 to 9)")]
+    #[error("the label of sample {index} is {value} (there are {classes} classes, 0 to {})", classes - 1)]
     Label {
         /// Which sample of the shard, from 0.
         index: usize,
         /// What it is.
-        value: u8,
+        value: u32,
+        /// How many classes there are.
+        classes: u32,
     },
 }
 
 impl ShardSamples {
-    /// Takes `bytes` as `len` samples of `width` pixels each.
+    /// Takes `bytes` as `len` samples of a schema.
     ///
     /// # Errors
     ///
     /// When the number of bytes or a label is impossible. Whether they are the *right* samples only the
     /// [hash](Self::sha256) says.
-    pub fn decode(bytes: Bytes, width: usize, len: u32) -> Result<Self, ShardError> {
-        let expected = u64::from(len).saturating_mul((width as u64).saturating_add(1));
+    pub fn decode(bytes: Bytes, schema: Arc<Schema>, len: u32) -> Result<Self, ShardError> {
+        let each = schema.sample_bytes();
+        let expected = u64::from(len).saturating_mul(each as u64);
         if bytes.len() as u64 != expected {
-            return Err(ShardError::Length { found: bytes.len(), expected, len, width });
+            return Err(ShardError::Length { found: bytes.len(), expected, len, each });
         }
-        let samples = Self { bytes, width, len };
-        match samples.labels().iter().position(|&label| label >= CLASSES) {
-            None => Ok(samples),
-            Some(index) => Err(ShardError::Label { index, value: samples.labels()[index] }),
+        let samples = Self { bytes, schema, len };
+        let target = samples.schema.target;
+        match (target, target.first_unknown(samples.targets())) {
+            (Target::Class { classes }, Some((index, value))) => {
+                Err(ShardError::Label { index, value, classes })
+            }
+            _ => Ok(samples),
         }
+    }
+
+    /// What each sample is.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
     }
 
     /// How many samples there are.
@@ -109,39 +123,47 @@ impl ShardSamples {
         self.len == 0
     }
 
-    /// The pixels of a sample.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
     /// All bytes, as they travel.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// `[len, width]`, row-major.
-    pub fn pixels(&self) -> &[u8] {
-        &self.bytes[..self.len as usize * self.width]
+    /// `[len]` features, as they are stored.
+    pub fn features(&self) -> &[u8] {
+        &self.bytes[..self.len as usize * self.schema.features.bytes()]
     }
 
-    /// `[len]`, each below [`CLASSES`].
-    pub fn labels(&self) -> &[u8] {
-        &self.bytes[self.len as usize * self.width..]
+    /// `[len]` targets, as they are stored.
+    pub fn targets(&self) -> &[u8] {
+        &self.bytes[self.len as usize * self.schema.features.bytes()..]
     }
 
-    /// The pixels of the shard's sample `k`.
+    /// The features of some of the shard's samples, side by side.
     ///
     /// # Panics
     ///
-    /// If there is no such sample.
-    pub fn row(&self, k: u32) -> &[u8] {
-        &self.pixels()[k as usize * self.width..][..self.width]
+    /// If there are no such samples.
+    pub fn features_of(&self, samples: Range<u32>) -> &[u8] {
+        part(self.features(), self.schema.features.bytes(), samples)
+    }
+
+    /// The targets of some of the shard's samples, side by side.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such samples.
+    pub fn targets_of(&self, samples: Range<u32>) -> &[u8] {
+        part(self.targets(), self.schema.target.bytes(), samples)
     }
 
     /// SHA-256 of [`bytes`](Self::bytes), in hex.
     pub fn sha256(&self) -> String {
         hex::encode(Sha256::digest(&self.bytes))
     }
+}
+
+fn part(bytes: &[u8], each: usize, samples: Range<u32>) -> &[u8] {
+    &bytes[samples.start as usize * each..samples.end as usize * each]
 }
 
 /// A shard in the store, with its hash.
@@ -159,12 +181,12 @@ pub struct ShardStore {
     shards: BTreeMap<Shard, StoredShard>,
     per_split: u32,
     sizes: Sizes,
-    image: (usize, usize),
-    file_hashes: [String; 4],
+    schema: Arc<Schema>,
+    files: Vec<DataFile>,
 }
 
 impl ShardStore {
-    /// Deals out `dataset`, whose last `validation_split` of the training file validates, to `shards` shards a
+    /// Partitions `dataset`, whose last `validation_split` of the training samples validates, into `shards` shards a
     /// split.
     ///
     /// # Panics
@@ -172,16 +194,15 @@ impl ShardStore {
     /// If `shards` is 0.
     pub fn new(dataset: Dataset, validation_split: f64, shards: u32) -> Self {
         assert!(shards > 0, "a job has at least one shard");
-        let Dataset { train, test, hashes: file_hashes } = dataset;
-        let image = train.image;
-        let sizes = Sizes::new(train.len(), test.len(), validation_split);
+        let Dataset { schema, train, test, files } = dataset;
+        let (schema, sizes) = (Arc::new(schema), Sizes::new(train.len, test.len, validation_split));
         let (mut dealt, tested) = thread::scope(|scope| {
-            let test = scope.spawn(|| deal(test, &[(Split::Test, sizes.test)], shards));
+            let test = scope.spawn(|| deal(test, &schema, &[(Split::Test, sizes.test)], shards));
             let cuts = [(Split::Train, sizes.train), (Split::Validation, sizes.validation)];
-            (deal(train, &cuts, shards), test.join().expect("dealing does not fail"))
+            (deal(train, &schema, &cuts, shards), test.join().expect("dealing does not fail"))
         });
         dealt.extend(tested);
-        Self { shards: hashed(dealt), per_split: shards, sizes, image, file_hashes }
+        Self { shards: hashed(dealt), per_split: shards, sizes, schema, files }
     }
 
     /// One shard; `None` if the job has no such shard.
@@ -194,12 +215,11 @@ impl ShardStore {
         self.shards.iter().map(|(&shard, stored)| (shard, stored))
     }
 
-    /// Pixels and label of sample `index` of `split`, from 0 in file order.
-    pub fn sample(&self, split: Split, index: u32) -> Option<(&[u8], u8)> {
+    /// Features and target, as they are stored, of sample `index` of `split`, from 0 in file order.
+    pub fn sample(&self, split: Split, index: u32) -> Option<(&[u8], &[u8])> {
         let (shard, k) = (index % self.per_split, index / self.per_split);
         let samples = &self.get(Shard { split, index: shard })?.samples;
-        let label = *samples.labels().get(k as usize)?;
-        Some((samples.row(k), label))
+        (k < samples.len()).then(|| (samples.features_of(k..k + 1), samples.targets_of(k..k + 1)))
     }
 
     /// How many samples each split has.
@@ -212,27 +232,32 @@ impl ShardStore {
         self.per_split
     }
 
-    /// Rows and columns of an image.
-    pub fn image(&self) -> (usize, usize) {
-        self.image
+    /// What each sample is.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
     }
 
-    /// The pixels of an image.
-    pub fn width(&self) -> usize {
-        self.image.0 * self.image.1
+    /// The files that the data comes from.
+    pub fn files(&self) -> &[DataFile] {
+        &self.files
     }
 
-    /// SHA-256, in hex, of each uncompressed file, in the order of [`FILES`](super::dataset::FILES).
-    pub fn file_hashes(&self) -> &[String; 4] {
-        &self.file_hashes
+    /// SHA-256, in hex, of each of [`files`](Self::files).
+    pub fn file_hashes(&self) -> Vec<String> {
+        self.files.iter().map(|file| file.sha256.clone()).collect()
     }
 }
 
 /// Deals `samples`, which are the named splits one after another, to `shards` shards each.
-fn deal(mut samples: Samples, splits: &[(Split, u32)], shards: u32) -> Vec<(Shard, ShardSamples)> {
+fn deal(
+    mut samples: Samples,
+    schema: &Arc<Schema>,
+    splits: &[(Split, u32)],
+    shards: u32,
+) -> Vec<(Shard, ShardSamples)> {
     let mut dealt = Vec::new();
     for &(split, len) in splits.iter().rev() {
-        let mut hands = Hands::new(samples.width(), len, shards);
+        let mut hands = Hands::new(schema, len, shards);
         while hands.open > 0 {
             hands.take_last(&mut samples);
         }
@@ -242,46 +267,49 @@ fn deal(mut samples: Samples, splits: &[(Split, u32)], shards: u32) -> Vec<(Shar
 }
 
 /// The shards of one split while they are dealt, from its last sample to its first.
-struct Hands {
-    width: usize,
+struct Hands<'a> {
+    schema: &'a Arc<Schema>,
     /// How many samples are still to be dealt.
     open: usize,
     lens: Vec<u32>,
     buffers: Vec<Vec<u8>>,
 }
 
-impl Hands {
-    fn new(width: usize, len: u32, shards: u32) -> Self {
+impl<'a> Hands<'a> {
+    fn new(schema: &'a Arc<Schema>, len: u32, shards: u32) -> Self {
         let lens: Vec<u32> = (0..shards).map(|index| shard_len(len, shards, index)).collect();
-        let buffers = lens.iter().map(|&len| vec![0; len as usize * (width + 1)]).collect();
-        Self { width, open: len as usize, lens, buffers }
+        let buffers = lens.iter().map(|&len| vec![0; len as usize * schema.sample_bytes()]).collect();
+        Self { schema, open: len as usize, lens, buffers }
     }
 
     /// Moves the last samples of `source` over, and gives their memory back.
     fn take_last(&mut self, source: &mut Samples) {
+        let [row, target] = [self.schema.features.bytes(), self.schema.target.bytes()];
         let count = self.open.min(DEALT_AT_ONCE);
-        let first = source.labels.len() - count;
-        let rows = source.pixels[first * self.width..].chunks_exact(self.width);
+        let first = source.len as usize - count;
         self.open -= count;
-        for (sample, (row, &label)) in (self.open..).zip(rows.zip(&source.labels[first..])) {
-            self.put(sample, row, label);
+        let rows = source.features[first * row..].chunks_exact(row);
+        let targets = source.targets[first * target..].chunks_exact(target);
+        for (sample, (row, target)) in (self.open..).zip(rows.zip(targets)) {
+            self.put(sample, row, target);
         }
-        source.labels.truncate(first);
-        source.pixels.truncate(first * self.width);
-        source.pixels.shrink_to_fit();
+        source.len = first as u32;
+        source.targets.truncate(first * target);
+        source.features.truncate(first * row);
+        source.features.shrink_to_fit();
     }
 
-    fn put(&mut self, sample: usize, row: &[u8], label: u8) {
+    fn put(&mut self, sample: usize, row: &[u8], target: &[u8]) {
         let (index, k) = (sample % self.buffers.len(), sample / self.buffers.len());
-        let labels = self.lens[index] as usize * self.width;
-        self.buffers[index][k * self.width..][..self.width].copy_from_slice(row);
-        self.buffers[index][labels + k] = label;
+        let targets = self.lens[index] as usize * row.len();
+        self.buffers[index][k * row.len()..][..row.len()].copy_from_slice(row);
+        self.buffers[index][targets + k * target.len()..][..target.len()].copy_from_slice(target);
     }
 
     fn close(self, split: Split) -> impl Iterator<Item = (Shard, ShardSamples)> {
-        let Self { width, lens, buffers, .. } = self;
+        let Self { schema, lens, buffers, .. } = self;
         (0..).zip(lens.into_iter().zip(buffers)).map(move |(index, (len, buffer))| {
-            (Shard { split, index }, ShardSamples { bytes: buffer.into(), width, len })
+            (Shard { split, index }, ShardSamples { bytes: buffer.into(), schema: Arc::clone(schema), len })
         })
     }
 }
@@ -305,24 +333,28 @@ fn hashed(mut dealt: Vec<(Shard, ShardSamples)>) -> BTreeMap<Shard, StoredShard>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::schema::{Element, Features};
 
     const WIDTH: usize = 6;
 
+    fn schema() -> Schema {
+        Schema { features: Features::image(2, 3), target: Target::Class { classes: 10 } }
+    }
+
     fn samples(len: u32, salt: u32) -> Samples {
-        let pixels = (0..len * WIDTH as u32).map(|i| (i * 31 + salt) as u8).collect();
-        Samples { image: (2, 3), pixels, labels: (0..len).map(|i| ((i + salt) % 10) as u8).collect() }
+        let features = (0..len * WIDTH as u32).map(|i| (i * 31 + salt) as u8).collect();
+        Samples { len, features, targets: (0..len).map(|i| ((i + salt) % 10) as u8).collect() }
     }
 
     fn dataset(train: u32, test: u32) -> Dataset {
-        let hashes = ["a", "b", "c", "d"].map(str::to_owned);
-        Dataset { train: samples(train, 1), test: samples(test, 2), hashes }
+        Dataset { schema: schema(), train: samples(train, 1), test: samples(test, 2), files: Vec::new() }
     }
 
     /// The layout, spelt out: rows of samples `index`, `index + shards` … from `first`, then their labels.
     fn encoded(samples: &Samples, first: u32, end: u32, shards: u32, index: u32) -> Vec<u8> {
         let members = || (first + index..end).step_by(shards as usize).map(|i| i as usize);
-        let rows = members().flat_map(|i| &samples.pixels[i * WIDTH..][..WIDTH]);
-        rows.copied().chain(members().map(|i| samples.labels[i])).collect()
+        let rows = members().flat_map(|i| &samples.features[i * WIDTH..][..WIDTH]);
+        rows.copied().chain(members().map(|i| samples.targets[i])).collect()
     }
 
     #[test]
@@ -344,7 +376,7 @@ mod tests {
                     assert_eq!(stored.samples.bytes(), &expected, "{split}/{index} of {shards}");
                     assert_eq!(stored.samples.len(), shard_len(end - first, shards, index));
                     assert_eq!(stored.sha256, hex::encode(Sha256::digest(&expected)));
-                    let again = ShardSamples::decode(expected.into(), WIDTH, stored.samples.len());
+                    let again = ShardSamples::decode(expected.into(), schema().into(), stored.samples.len());
                     assert_eq!(again.as_ref(), Ok(&stored.samples));
                 }
             }
@@ -357,28 +389,52 @@ mod tests {
         let data = dataset(50, 9);
         let store = ShardStore::new(data.clone(), 0.2, 8);
         for i in 0..40 {
-            let row = &data.train.pixels[i * WIDTH..][..WIDTH];
-            assert_eq!(store.sample(Split::Train, i as u32), Some((row, data.train.labels[i])));
+            let row = &data.train.features[i * WIDTH..][..WIDTH];
+            assert_eq!(store.sample(Split::Train, i as u32), Some((row, &data.train.targets[i..i + 1])));
         }
-        let row = &data.train.pixels[40 * WIDTH..][..WIDTH];
-        assert_eq!(store.sample(Split::Validation, 0), Some((row, data.train.labels[40])));
+        let row = &data.train.features[40 * WIDTH..][..WIDTH];
+        assert_eq!(store.sample(Split::Validation, 0), Some((row, &data.train.targets[40..41])));
         assert_eq!(store.sample(Split::Train, 40), None);
         assert_eq!(store.sample(Split::Test, u32::MAX), None);
     }
 
     #[test]
     fn impossible_shards_are_refused() {
-        let length = ShardSamples::decode(Bytes::from_static(&[0; 13]), WIDTH, 2);
+        let schema = Arc::new(schema());
+        let decode = |bytes, len| ShardSamples::decode(bytes, Arc::clone(&schema), len);
         assert_eq!(
-            length.unwrap_err().to_string(),
-            "13 bytes, but 2 samples of 6 pixels with their labels are 14"
+            decode(Bytes::from_static(&[0; 13]), 2).unwrap_err().to_string(),
+            "13 bytes, but 2 samples of 7 bytes, target included, are 14"
         );
         let mut bytes = vec![0; 14];
         bytes[13] = 10;
-        let label = ShardSamples::decode(bytes.into(), WIDTH, 2);
-        assert_eq!(label, Err(ShardError::Label { index: 1, value: 10 }));
-        assert!(ShardSamples::decode(Bytes::new(), usize::MAX, u32::MAX).is_err());
-        assert!(ShardSamples::decode(Bytes::new(), WIDTH, 0).is_ok_and(|shard| shard.is_empty()));
+        assert_eq!(decode(bytes.into(), 2), Err(ShardError::Label { index: 1, value: 10, classes: 10 }));
+        let huge = Schema {
+            features: Features { element: Element::F32, shape: vec![u32::MAX; 3] },
+            target: Target::Class { classes: 2 },
+        };
+        assert!(ShardSamples::decode(Bytes::new(), huge.into(), u32::MAX).is_err());
+        assert!(decode(Bytes::new(), 0).is_ok_and(|shard| shard.is_empty()));
+    }
+
+    #[test]
+    fn rows_of_floats_with_several_numbers_to_learn_are_partitioned_as_they_are() {
+        let schema = Schema {
+            features: Features { element: Element::F32, shape: vec![2] },
+            target: Target::Reals { width: 2 },
+        };
+        let floats =
+            |salt: f32| -> Vec<u8> { (0..10).flat_map(|i| (i as f32 + salt).to_le_bytes()).collect() };
+        let train = Samples { len: 5, features: floats(0.0), targets: floats(100.0) };
+        let test = Samples { len: 0, features: Vec::new(), targets: Vec::new() };
+        let dataset = Dataset { schema, train, test, files: Vec::new() };
+        let store = ShardStore::new(dataset, 0.0, 2);
+
+        let second = &store.get(Shard { split: Split::Train, index: 1 }).unwrap().samples;
+        let expected = [2.0f32, 3.0, 6.0, 7.0, 102.0, 103.0, 106.0, 107.0];
+        assert_eq!(second.bytes()[..], expected.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
+        let (features, target) = store.sample(Split::Train, 3).unwrap();
+        assert_eq!((features, target), (second.features_of(1..2), second.targets_of(1..2)));
     }
 
     #[test]

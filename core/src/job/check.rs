@@ -7,7 +7,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::error::{Places, shown};
-use super::{Activation, CLASSES, INPUTS, Job, JobError, Layer, Loss, Optimizer};
+use super::{Job, JobError, Layer};
+use crate::data::schema::Target;
 
 /// At most one shard a worker, and at most 1,024 workers, can be of use.
 pub const SHARDS: RangeInclusive<u32> = 1..=1024;
@@ -31,20 +32,20 @@ impl Job {
         self.validate_at(&Places::default())
     }
 
-    /// Checks that the output layer gives what the loss needs, for labels of so many classes.
+    /// Checks that the output layer gives what the loss needs to learn this target, and the metrics what they need.
     ///
     /// # Errors
     ///
-    /// If it has another activation or number of units.
-    pub fn check_output(&self, classes: u32) -> Result<(), JobError> {
-        self.check_output_at(classes, &Places::default())
+    /// If the loss or a metric needs another target, or the output layer has another activation or number of units.
+    pub fn check_target(&self, target: Target) -> Result<(), JobError> {
+        self.check_target_at(Some(target), &Places::default())
     }
 
     pub(super) fn validate_at(&self, places: &Places) -> Result<(), JobError> {
         self.check_top(places)?;
         self.check_data(places)?;
         self.check_layers(places)?;
-        self.check_output_at(CLASSES, places)?;
+        self.check_target_at(self.data.source.target(), places)?;
         self.check_compile(places)?;
         self.check_fit(places)
     }
@@ -86,7 +87,8 @@ impl Job {
         for (index, layer) in self.layers.iter().enumerate() {
             self.check_layer(index, layer, places)?;
         }
-        self.check_size(INPUTS).map_err(|rule| places.error_of_whole("layers", rule))
+        // Of the smallest samples: how large they are shows when they are read.
+        self.check_size(1).map_err(|rule| places.error_of_whole("layers", rule))
     }
 
     /// Checks that the model has a size that a machine can hold, for so many input values.
@@ -108,8 +110,10 @@ impl Job {
         match *layer {
             Layer::Dense { units, activation } => {
                 check_count(places, &key("units"), units, UNITS)?;
-                if activation == Activation::Softmax && !is_output {
-                    let rule = "only the output layer, the last one, can have softmax; use sigmoid here";
+                if !activation.fits_hidden_layers() && !is_output {
+                    let rule = format!(
+                        "only the output layer, the last one, can have {activation}; use sigmoid here"
+                    );
                     return Err(places.error(&key("activation"), quoted(activation), rule));
                 }
             }
@@ -127,29 +131,41 @@ impl Job {
         Ok(())
     }
 
-    fn check_output_at(&self, classes: u32, places: &Places) -> Result<(), JobError> {
-        let Loss::CategoricalCrossentropy = self.compile.loss;
+    fn check_target_at(&self, target: Option<Target>, places: &Places) -> Result<(), JobError> {
+        let (loss, last) = (self.compile.loss, self.layers.len().wrapping_sub(1));
         let Some(&Layer::Dense { units, activation }) = self.layers.last() else {
             return Err(places.error_of_whole("layers", "no output layer; end with a dense layer"));
         };
-        let key = |name: &str| format!("layers[{}].{name}", self.layers.len() - 1);
-        if activation != Activation::Softmax {
-            let rule = "categorical_crossentropy needs probabilities; give the output layer softmax";
+        let key = |name: &str| format!("layers[{last}].{name}");
+        if activation != loss.activation() {
+            let (needs, right) = (loss.needs(), loss.activation());
+            let rule = format!("{loss} needs {needs}; give the output layer {right}");
             return Err(places.error(&key("activation"), quoted(activation), rule));
         }
-        if units != classes {
-            let rule = format!("the labels have {classes} classes; give the output layer {classes} units");
+        let Some(target) = target else { return Ok(()) };
+        let of_data = |what: &str, needs| {
+            places.error(
+                "compile.loss",
+                quoted(loss),
+                format!("{what} needs {needs}, and the data has {target}"),
+            )
+        };
+        let outputs = loss.outputs(target).map_err(|needs| of_data(loss.name(), needs))?;
+        if units != outputs {
+            let rule = format!("the data has {target}; give the output layer {outputs} units");
             return Err(places.error(&key("units"), units, rule));
+        }
+        for metric in &self.compile.metrics {
+            metric.fits(target).map_err(|needs| of_data(metric.name(), needs))?;
         }
         Ok(())
     }
 
     fn check_compile(&self, places: &Places) -> Result<(), JobError> {
-        let Optimizer::Sgd { learning_rate } = self.compile.optimizer;
-        if !learning_rate.is_finite() || learning_rate <= 0.0 {
-            let rule = "nothing can be learned at this rate; give a finite number above 0, such as 0.1 (an f32 holds \
-                        about 1e-45 to 3e38)";
-            return Err(places.error("compile.optimizer.learning_rate", learning_rate, rule));
+        for (key, value) in self.compile.optimizer.settings() {
+            if let Some(problem) = (key.problem)(value) {
+                return Err(places.error(&format!("compile.optimizer.{}", key.name), value, problem));
+            }
         }
         for (index, metric) in self.compile.metrics.iter().enumerate() {
             if self.compile.metrics[..index].contains(metric) {

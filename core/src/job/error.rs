@@ -46,21 +46,6 @@ impl Places {
     }
 }
 
-/// How an unknown name is answered: with the nearest known one, or with all of them.
-pub(super) fn suggestion(name: &str, plural: &str, known: &[&str]) -> String {
-    match nearest(name, known) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("known {plural}: {}", known.join(", ")),
-    }
-}
-
-/// The known name that `name` is most likely a slip of, if any is near.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let likeness = |other: &str| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), other);
-    let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(best) >= 0.6).then_some(best)
-}
-
 /// A value as it is shown in an error: quoted when it would be invisible or break the line otherwise.
 pub(super) fn shown(value: impl Display) -> String {
     let text = value.to_string();

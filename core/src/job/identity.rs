@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::{Compile, Data, Fit, Job, Layer, Optimizer};
+use super::{Compile, Data, Fit, Job, Layer};
 
 impl Job {
     /// `job_sha256`: the SHA-256, in hexadecimal, of what determines the trained numbers.
@@ -46,7 +46,7 @@ impl Job {
         // Field by field, so that a new one cannot be forgotten.
         let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
         let Data { source: _, scale, validation_split } = data;
-        let Compile { loss, optimizer: Optimizer::Sgd { learning_rate }, metrics: _ } = compile;
+        let Compile { loss, optimizer, metrics: _ } = compile;
         let Fit { batch_size: _, epochs, shuffle } = fit;
 
         let mut text = String::from("millefeuille job 1\n");
@@ -65,7 +65,8 @@ impl Job {
             }
         }
         line(&mut text, "loss", loss);
-        line(&mut text, "optimizer sgd", bits_f32(*learning_rate));
+        let values: Vec<_> = optimizer.settings().map(|(_, value)| bits_f32(value)).collect();
+        line(&mut text, "optimizer", format!("{} {}", optimizer.kind(), values.join(" ")));
         line(&mut text, "epochs", epochs);
         line(&mut text, "shuffle", shuffle);
         for hash in data_hashes {

@@ -35,14 +35,18 @@ pub use read::MAX_BYTES;
 
 use std::path::PathBuf;
 
+use crate::data::formats::DataFormat;
+use crate::data::schema::{Schema, Target};
+use crate::data::split::Sizes;
+pub use crate::learn::activations::Activation;
+pub use crate::learn::heads::Loss;
+pub use crate::learn::layers::Layer;
+pub use crate::learn::metrics::Metric;
+pub use crate::learn::optimizers::{Optimizer, OptimizerKind};
+use crate::learn::spec::Spec;
+
 /// The seed of a job that names none.
 pub const DEFAULT_SEED: u64 = 42;
-
-/// The classes of the labels, 0 to 9: what the output layer of a classifier must have as units.
-pub const CLASSES: u32 = 10;
-
-/// The pixels of a sample, 28 × 28: the inputs of the first layer.
-pub const INPUTS: u32 = 784;
 
 /// A complete, valid job. Two equal jobs over equal data give equal models, bit for bit.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,32 +102,6 @@ pub enum Source {
     Directory(PathBuf),
 }
 
-/// A layer of the model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Layer {
-    /// `activation(x · kernel + bias)`; Keras' `Dense`.
-    Dense {
-        /// Outputs.
-        units: u32,
-        /// The function applied to every output.
-        activation: Activation,
-    },
-    /// Inverted dropout: while training, a share `rate` of the units is zero and the rest is divided by `1 - rate`.
-    Dropout {
-        /// In `[0, 1)`.
-        rate: f32,
-    },
-}
-
-/// An activation function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `1 / (1 + exp(-x))`.
-    Sigmoid,
-    /// `exp(x_i) / Σ exp(x_j)`, over a row.
-    Softmax,
-}
-
 /// What is minimised, how, and what is reported; Keras' `compile`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compile {
@@ -135,36 +113,12 @@ pub struct Compile {
     pub metrics: Vec<Metric>,
 }
 
-/// A loss function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// `-Σ y_i log p_i`, the mean over the samples.
-    CategoricalCrossentropy,
-}
-
-/// A metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metric {
-    /// The share of samples whose largest output is the right class.
-    Accuracy,
-}
-
-/// An optimizer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Optimizer {
-    /// `w ← w - learning_rate · gradient`.
-    Sgd {
-        /// Finite and positive.
-        learning_rate: f32,
-    },
-}
-
 /// Mini-batches and epochs; Keras' `fit`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
     /// Samples in a step, over the whole cluster, before `replicas` multiplies it.
     pub batch_size: u32,
-    /// How often the training samples are gone through.
+    /// The number of epochs.
     pub epochs: u32,
     /// Whether each epoch has an order of its own; otherwise it is file order.
     pub shuffle: bool,
@@ -185,11 +139,11 @@ impl Default for Job {
                 Layer::Dense { units: 256, activation: Sigmoid },
                 Layer::Dense { units: 128, activation: Sigmoid },
                 Layer::Dropout { rate: 0.5 },
-                Layer::Dense { units: CLASSES, activation: Softmax },
+                Layer::Dense { units: 10, activation: Softmax },
             ],
             compile: Compile {
                 loss: Loss::CategoricalCrossentropy,
-                optimizer: Optimizer::Sgd { learning_rate: 0.1 },
+                optimizer: Optimizer::sgd(0.1),
                 metrics: vec![Metric::Accuracy],
             },
             fit: Fit { batch_size: 500, epochs: 5, shuffle: true },
@@ -214,5 +168,35 @@ impl Job {
             }
         }
         parameters
+    }
+
+    /// What a worker must know of it, over samples of this schema.
+    pub fn spec(&self, schema: Schema, sizes: Sizes) -> Spec {
+        Spec {
+            seed: self.seed,
+            shards: self.shards,
+            batch_size: self.batch() as u32,
+            shuffle: self.fit.shuffle,
+            scale: self.data.scale,
+            schema,
+            layers: self.layers.clone(),
+            loss: self.compile.loss,
+            sizes,
+        }
+    }
+}
+
+impl Source {
+    /// In which format the samples are.
+    pub fn format(&self) -> DataFormat {
+        match self {
+            Self::Mnist => DataFormat::Idx,
+            Self::Directory(path) => DataFormat::of(path),
+        }
+    }
+
+    /// What samples are to be learnt as, where that is so before anything is read.
+    pub fn target(&self) -> Option<Target> {
+        self.format().target()
     }
 }

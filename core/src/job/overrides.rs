@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::error::{Places, shown};
-use super::{BlasKernel, Job, JobError, Optimizer, read};
+use super::{BlasKernel, Job, JobError, read};
 
 /// What flags say about a job. `None` leaves what the file or the default says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,7 +69,6 @@ impl Overrides {
     fn apply(&self, job: &mut Job, places: &mut Places) -> Result<(), JobError> {
         let Self { name, seed, shards, replicas, blas_kernel, data, .. } = self;
         let Self { scale, validation_split, learning_rate, batch_size, epochs, shuffle, .. } = self;
-        let Optimizer::Sgd { learning_rate: job_learning_rate } = &mut job.compile.optimizer;
         let source =
             data.as_deref().map(str::parse).transpose().map_err(|error: super::ParseNameError| {
                 JobError::new(self.place("--data", data.as_deref().unwrap_or_default()), error.to_string())
@@ -85,7 +84,10 @@ impl Overrides {
         overlay.set(&mut job.data.scale, scale, "data.scale", "--scale");
         let split = &mut job.data.validation_split;
         overlay.set(split, validation_split, "data.validation_split", "--validation-split");
-        overlay.set(job_learning_rate, learning_rate, "compile.optimizer.learning_rate", "--learning-rate");
+        if let Some(mut rate) = job.compile.optimizer.get("learning_rate") {
+            overlay.set(&mut rate, learning_rate, "compile.optimizer.learning_rate", "--learning-rate");
+            job.compile.optimizer.set("learning_rate", rate);
+        }
         overlay.set(&mut job.fit.batch_size, batch_size, "fit.batch_size", "--batch-size");
         overlay.set(&mut job.fit.epochs, epochs, "fit.epochs", "--epochs");
         overlay.set(&mut job.fit.shuffle, shuffle, "fit.shuffle", "--shuffle");

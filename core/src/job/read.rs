@@ -17,20 +17,32 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::check::{POSITIVE, SHARDS, UNITS, problem_of_whole};
-use super::error::{Places, suggestion};
-use super::names::{LAYERS, OPTIMIZERS, ParseNameError};
-use super::{Compile, Data, Fit, Job, JobError, Layer, Optimizer, parse_scale};
+use super::error::Places;
+use super::names::ParseNameError;
+use super::{Compile, Data, Fit, Job, JobError, Layer, Optimizer, OptimizerKind, parse_scale};
+use crate::registry::suggestion;
 
-/// The known keys of each section; `""` is the top.
+/// The known keys of each section; `""` is the top. Those of `compile.optimizer` are the optimizer's own.
 const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["name", "seed", "shards", "replicas", "blas_kernel", "data", "layers", "compile", "fit"]),
     ("data", &["source", "scale", "validation_split"]),
     ("compile", &["loss", "metrics", "optimizer"]),
-    ("compile.optimizer", &["type", "learning_rate"]),
     ("fit", &["batch_size", "epochs", "shuffle"]),
 ];
+const OPTIMIZER: &str = "compile.optimizer";
 const DENSE: &[&str] = &["type", "units", "activation"];
 const DROPOUT: &[&str] = &["type", "rate"];
+
+/// The known keys of a section.
+fn keys_of(section: &str) -> Vec<&'static str> {
+    if section == OPTIMIZER {
+        let keys = OptimizerKind::ALL.iter().flat_map(|&kind| Optimizer::new(kind).keys());
+        let mut keys: Vec<_> = ["type"].into_iter().chain(keys).collect();
+        keys.dedup();
+        return keys;
+    }
+    SECTIONS.iter().find(|(name, _)| *name == section).map_or(Vec::new(), |(_, keys)| keys.to_vec())
+}
 
 /// The most bytes that a job file may have: ample for a job; small enough that a hostile one from the wire costs little.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -116,7 +128,7 @@ impl<'a> Reader<'a> {
                 activation: item.required(&entries, "activation", DENSE)?.named()?,
             }),
             "dropout" => Ok(Layer::Dropout { rate: item.required(&entries, "rate", DROPOUT)?.number()? }),
-            other => Err(kind.error(ParseNameError::unknown("layer type", other, "types", LAYERS))),
+            other => Err(kind.error(ParseNameError::unknown("layer type", other, "types", Layer::NAMES))),
         }
     }
 
@@ -136,23 +148,18 @@ impl<'a> Reader<'a> {
     }
 
     fn optimizer(&mut self, table: &'a DeTable<'a>, optimizer: &mut Optimizer) -> Result<(), JobError> {
-        let Optimizer::Sgd { learning_rate } = optimizer;
-        for entry in self.entries(table, "compile.optimizer") {
-            match entry.name {
-                "type" => match entry.string()? {
-                    "sgd" => {}
-                    other => {
-                        return Err(entry.error(ParseNameError::unknown(
-                            "optimizer",
-                            other,
-                            "optimizers",
-                            OPTIMIZERS,
-                        )));
-                    }
-                },
-                "learning_rate" => *learning_rate = entry.number()?,
-                _ => return Err(entry.unknown_in("compile.optimizer")),
+        let entries = self.entries(table, OPTIMIZER);
+        if let Some(kind) = entries.iter().find(|entry| entry.name == "type") {
+            let kind: OptimizerKind = kind.named()?;
+            if kind != optimizer.kind() {
+                *optimizer = Optimizer::new(kind);
             }
+        }
+        for entry in entries.iter().filter(|entry| entry.name != "type") {
+            if optimizer.get(entry.name).is_none() {
+                return Err(entry.unknown_in(OPTIMIZER));
+            }
+            optimizer.set(entry.name, entry.number()?);
         }
         Ok(())
     }
@@ -238,8 +245,8 @@ impl<'a> Entry<'a> {
 
     fn table(&self) -> Result<&'a DeTable<'a>, JobError> {
         self.value.get_ref().as_table().ok_or_else(|| {
-            let known = SECTIONS.iter().find(|(section, _)| *section == self.path);
-            let keys = known.map_or(&["type", "…"][..], |(_, keys)| keys);
+            let known = keys_of(&self.path);
+            let keys = if known.is_empty() { vec!["type", "…"] } else { known };
             self.wrong_type(&format!("a table with the keys {}", keys.join(", ")))
         })
     }
@@ -317,12 +324,13 @@ impl<'a> Entry<'a> {
 
     /// That `section` has no such key; says where it belongs, if it is another section's.
     fn unknown_in(&self, section: &str) -> JobError {
-        let known = SECTIONS.iter().find(|(name, _)| *name == section).map_or(&[][..], |(_, keys)| keys);
-        let home = SECTIONS.iter().find(|(_, keys)| keys.contains(&self.name));
+        let known = keys_of(section);
+        let sections = SECTIONS.iter().map(|(name, _)| *name).chain([OPTIMIZER]);
+        let home = sections.into_iter().find(|name| keys_of(name).contains(&self.name));
         let advice = match home {
-            Some(("", _)) => "it belongs at the top, before the first [section]".to_owned(),
-            Some((home, _)) => format!("it belongs in [{home}]"),
-            None => suggestion(self.name, "keys", known),
+            Some("") => "it belongs at the top, before the first [section]".to_owned(),
+            Some(home) => format!("it belongs in [{home}]"),
+            None => suggestion(self.name, "keys", &known),
         };
         let place = if section.is_empty() { "at the top".to_owned() } else { format!("in [{section}]") };
         self.unknown(&place, &advice)

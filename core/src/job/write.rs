@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Compile, Data, Fit, Job, Layer, Optimizer};
+use super::{Compile, Data, Fit, Job, Layer};
 
 impl Job {
     /// The job as a job file that leaves nothing to defaults.
@@ -23,16 +23,15 @@ impl Job {
     }
 
     /// Everything but the layers: dotted keys and their values in TOML, section by section.
-    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn settings(&self) -> Vec<(String, String)> {
         // Field by field, so that a new one cannot be forgotten.
         let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, compile, fit } = self;
         let Data { source, scale, validation_split } = data;
         let Compile { loss, optimizer, metrics } = compile;
-        let Optimizer::Sgd { learning_rate } = optimizer;
         let Fit { batch_size, epochs, shuffle } = fit;
 
         let metrics: Vec<String> = metrics.iter().map(|metric| string(metric.name())).collect();
-        vec![
+        let before = [
             ("name", string(name)),
             ("seed", seed.to_string()),
             ("shards", shards.to_string()),
@@ -43,17 +42,23 @@ impl Job {
             ("data.validation_split", format!("{validation_split:?}")),
             ("compile.loss", string(loss.name())),
             ("compile.metrics", format!("[{}]", metrics.join(", "))),
-            ("compile.optimizer.type", string(optimizer.name())),
-            ("compile.optimizer.learning_rate", format!("{learning_rate:?}")),
+            ("compile.optimizer.type", string(optimizer.kind().name())),
+        ];
+        let optimizer = optimizer.settings();
+        let optimizer =
+            optimizer.map(|(key, value)| (format!("compile.optimizer.{}", key.name), format!("{value:?}")));
+        let after = [
             ("fit.batch_size", batch_size.to_string()),
             ("fit.epochs", epochs.to_string()),
             ("fit.shuffle", shuffle.to_string()),
-        ]
+        ];
+        let owned = |(key, value): (&str, String)| (key.to_string(), value);
+        before.into_iter().map(owned).chain(optimizer).chain(after.into_iter().map(owned)).collect()
     }
 }
 
 /// Writes settings under the headers of their sections.
-fn write_settings(text: &mut String, settings: &[&(&'static str, String)]) {
+fn write_settings(text: &mut String, settings: &[&(String, String)]) {
     let mut current = "";
     for (key, value) in settings {
         let (section, name) = key.rsplit_once('.').unwrap_or(("", key));

@@ -1,4 +1,5 @@
-//! The functions that work on one number at a time, over slices: activations, biases, updates.
+//! The functions that work on one number at a time, over slices: exponentials, biases, sums, updates. Those of activations
+//! are in their own files, made with the same macro.
 //!
 //! Nothing here calls the C library. Its `expf` differs between versions, so two machines would disagree in
 //! the last bit, and it is slow. `exp` and `log` are polynomials (the coefficients and the reduction of the
@@ -15,7 +16,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::subnormals::flushed;
+#[cfg(test)]
+pub(in crate::learn) mod check;
 
 /// The one NaN that computations here return: the one that x86 makes of `0 · ∞`.
 pub const NOT_A_NUMBER: f32 = f32::from_bits(0xffc0_0000);
@@ -29,7 +31,7 @@ pub fn all_finite(values: &[f32]) -> bool {
 
 /// Instruction sets that the loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
+pub(in crate::learn) enum Level {
     Baseline,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -50,7 +52,7 @@ impl Level {
         candidates.into_iter().flatten()
     }
 
-    fn widest() -> Self {
+    pub(in crate::learn) fn widest() -> Self {
         let most = MOST.load(Ordering::Relaxed);
         Self::available().take(most).last().unwrap_or(Self::Baseline)
     }
@@ -80,11 +82,12 @@ macro_rules! for_every_level {
     ($($(#[$doc:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block)*) => {$(
         $(#[$doc])*
         pub fn $name($($argument: $type),*) {
-            $name::at(Level::widest(), $($argument),*);
+            $name::at($crate::learn::elementwise::Level::widest(), $($argument),*);
         }
 
         mod $name {
             use super::*;
+            use $crate::learn::elementwise::Level;
 
             #[allow(unsafe_code)] // The call of a function that needs more than the baseline of the CPU.
             pub(super) fn at(level: Level, $($argument: $type),*) {
@@ -103,7 +106,7 @@ macro_rules! for_every_level {
                     body($($argument),*);
                 }
 
-                flushed(|| match level {
+                $crate::learn::subnormals::flushed(|| match level {
                     Level::Baseline => body($($argument),*),
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: `Level::available` gives this level only to a CPU that has these instructions.
@@ -116,6 +119,8 @@ macro_rules! for_every_level {
         }
     )*};
 }
+
+pub(in crate::learn) use for_every_level;
 
 for_every_level! {
     /// `x ← exp(x)`.
@@ -132,35 +137,12 @@ for_every_level! {
         }
     }
 
-    /// `x ← 1 / (1 + exp(-x))`.
-    pub fn sigmoid(values: &mut [f32]) {
-        for value in values {
-            *value = sigmoid_of(*value);
-        }
-    }
-
     /// `z ← z + bias`, for every row of `z` `[rows, units]` and `bias` `[units]`.
     pub fn add_bias(z: &mut [f32], bias: &[f32]) {
         for row in z.chunks_exact_mut(bias.len()) {
             for (value, bias) in row.iter_mut().zip(bias) {
                 *value += bias;
             }
-        }
-    }
-
-    /// `z ← sigmoid(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
-    pub fn add_bias_sigmoid(z: &mut [f32], bias: &[f32]) {
-        for row in z.chunks_exact_mut(bias.len()) {
-            for (value, bias) in row.iter_mut().zip(bias) {
-                *value = sigmoid_of(*value + bias);
-            }
-        }
-    }
-
-    /// The way back through a sigmoid: `delta ← delta · a · (1 - a)`, where `a` are its outputs.
-    pub fn sigmoid_backward(delta: &mut [f32], outputs: &[f32]) {
-        for (delta, output) in delta.iter_mut().zip(outputs) {
-            *delta = *delta * output * (1.0 - output);
         }
     }
 
@@ -178,6 +160,13 @@ for_every_level! {
     pub fn scaled_bytes(bytes: &[u8], scale: f32, out: &mut [f32]) {
         for (out, byte) in out.iter_mut().zip(bytes) {
             *out = f32::from(*byte) * scale;
+        }
+    }
+
+    /// `out ← floats · scale`, from floats of 32 bits, little-endian.
+    pub fn scaled_floats(bytes: &[u8], scale: f32, out: &mut [f32]) {
+        for (out, float) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *out = f32::from_le_bytes(*float) * scale;
         }
     }
 
@@ -239,7 +228,7 @@ const ROUNDER: f32 = 12_582_912.0; // 1.5 · 2²³
 
 /// `exp(x)`: with `x = n ln 2 + r`, `2ⁿ exp(r)`.
 #[inline(always)]
-fn exp_of(x: f32) -> f32 {
+pub(in crate::learn) fn exp_of(x: f32) -> f32 {
     // Beyond these, the result is 0 or infinite whatever the digits. Comparisons let NaN pass.
     let bounded = if x > 89.0 { 89.0 } else { x };
     let bounded = if bounded < -104.0 { -104.0 } else { bounded };
@@ -293,19 +282,6 @@ fn log_of(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { f32::NEG_INFINITY } else { result }
 }
 
-/// `1 / (1 + exp(-x))`, from `exp(-|x|)`, so that nothing overflows and the left tail keeps its digits.
-#[inline(always)]
-fn sigmoid_of(x: f32) -> f32 {
-    let e = exp_of(-x.abs());
-    let denominator = 1.0 + e;
-    let numerator = if x < 0.0 { e } else { 1.0 };
-    let quotient = numerator / denominator;
-    // The part of `e` that the sum lost is put back to first order; without it the left tail is 2.2 units
-    // off.
-    let lost = e - (denominator - 1.0);
-    known(quotient - quotient * lost)
-}
-
 /// ln 2 in two parts; a product of the first with a small integer is exact.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -328,60 +304,40 @@ fn power_of_two(n: i32) -> f32 {
 
 /// `x`, or [`NOT_A_NUMBER`] for any other NaN.
 #[inline(always)]
-fn known(x: f32) -> f32 {
+pub(in crate::learn) fn known(x: f32) -> f32 {
     if x.is_nan() { NOT_A_NUMBER } else { x }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::check::{COLUMNS, bits, matrix, tiny};
     use super::*;
 
-    /// Every 1009th of all floats, of either sign, and the neighbourhoods of all powers of two.
-    fn floats() -> Vec<f32> {
-        let spread = (0..u32::MAX).step_by(1009).map(f32::from_bits);
-        let edges =
-            (0..=0x1ffu32).flat_map(|top| [-2, -1, 0, 1, 2].map(|d| (top << 23).wrapping_add_signed(d)));
-        let special = [89.0, 88.722_84, 88.722_83, -87.336_55, -103.972_08, -103.972_1, -104.0];
-        spread.chain(edges.map(f32::from_bits)).chain(special).collect()
-    }
-
-    /// The distance of `got` from `wanted`, in units of the last place of the nearest float. A zero is right for any
-    /// subnormal number.
-    fn ulps(got: f32, wanted: f64) -> f64 {
-        let nearest = wanted as f32;
-        if nearest.is_subnormal() && got == 0.0 {
-            return 0.0;
-        }
-        if nearest.is_infinite() || nearest.is_nan() {
-            let same = got == nearest || (got.is_nan() && nearest.is_nan());
-            return if same { 0.0 } else { f64::INFINITY };
-        }
-        let exponent = ((nearest.to_bits() >> 23) & 0xff).max(1) as i32;
-        (f64::from(got) - wanted).abs() / 2f64.powi(exponent - 127 - 23)
-    }
-
-    fn worst(function: fn(&mut [f32]), truth: fn(f64) -> f64) -> (f64, f32) {
-        let inputs = floats();
-        let mut outputs = inputs.clone();
-        function(&mut outputs);
-        let errors = inputs.iter().zip(outputs).map(|(&x, got)| {
-            let counts_as = if x.is_subnormal() { 0.0 } else { x };
-            (ulps(got, truth(f64::from(counts_as))), x)
-        });
-        errors.fold((0.0, 0.0), |worst, next| if next.0 > worst.0 { next } else { worst })
+    #[test]
+    fn exp_and_log_are_within_two_units_of_the_last_place_with_the_same_bits_everywhere() {
+        check::function(exp, exp::at, exp_of, f64::exp);
+        check::function(log, log::at, log_of, f64::ln);
     }
 
     #[test]
-    fn exp_log_and_sigmoid_are_within_two_units_of_the_last_place() {
-        for (name, function, truth) in [
-            ("exp", exp as fn(&mut [f32]), f64::exp as fn(f64) -> f64),
-            ("log", log, f64::ln),
-            ("sigmoid", sigmoid, |x| 1.0 / (1.0 + (-x).exp())),
-        ] {
-            let (error, at) = worst(function, truth);
-            println!("{name}: {error:.3} ulp at {at:e}");
-            assert!(error <= 2.0, "{name}({at:e}) is {error} ulp off");
-        }
+    fn the_other_loops_give_the_same_bits_with_every_instruction_set() {
+        check::loops(|level, a, b, c| {
+            let words: Vec<u32> = a.iter().map(|x| x.to_bits().wrapping_mul(2_654_435_761)).collect();
+            let bytes: Vec<u8> = words.iter().map(|word| *word as u8).collect();
+            let mut results = vec![a.to_vec(); 11];
+            add_bias::at(level, &mut results[0], &b[..COLUMNS]);
+            column_sums::at(level, b, &mut results[1][..COLUMNS]);
+            scaled_bytes::at(level, &bytes, 1.0 / 255.0, &mut results[2]);
+            add_assign::at(level, &mut results[3], b);
+            multiply_assign::at(level, &mut results[4], b);
+            dropout_factors::at(level, &words, 1 << 31, 2.0, &mut results[5]);
+            multiply::at(level, b, c, &mut results[6]);
+            descend::at(level, b, c, 500.0, 0.1, &mut results[7]);
+            add_and_descend::at(level, b, c, a, 500.0, 0.1, &mut results[8]);
+            sum::at(level, b, c, &mut results[9]);
+            scaled_floats::at(level, bytemuck::cast_slice(b), 1.0 / 255.0, &mut results[10]);
+            results.concat()
+        });
     }
 
     #[test]
@@ -393,85 +349,9 @@ mod tests {
             values
         };
         assert_eq!(apply(exp), [0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY]);
-        assert_eq!(apply(sigmoid), [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]);
         assert_eq!(apply(log)[2..4], [f32::NEG_INFINITY; 2]);
         assert_eq!(apply(log)[5], f32::INFINITY);
         assert!(apply(log)[..2].iter().all(|log| log.is_nan()));
-    }
-
-    #[test]
-    fn every_nan_comes_out_as_the_same_one() {
-        for function in [exp, log, sigmoid] as [fn(&mut [f32]); 3] {
-            let mut values = [f32::NAN, -f32::NAN, f32::from_bits(0x7fc1_2345), f32::from_bits(0xff80_0001)];
-            function(&mut values);
-            assert!(values.iter().all(|value| value.to_bits() == NOT_A_NUMBER.to_bits()));
-        }
-    }
-
-    fn bits(values: &[f32]) -> Vec<u32> {
-        values.iter().map(|value| value.to_bits()).collect()
-    }
-
-    #[test]
-    fn every_instruction_set_gives_the_same_bits_as_one_number_at_a_time() {
-        let inputs = floats();
-        type At = fn(Level, &mut [f32]);
-        for (at, scalar) in
-            [(exp::at as At, exp_of as fn(f32) -> f32), (log::at, log_of), (sigmoid::at, sigmoid_of)]
-        {
-            let wanted: Vec<f32> =
-                flushed(|| inputs.iter().map(|x| std::hint::black_box(scalar)(*x)).collect());
-            for level in Level::available() {
-                let mut got = inputs.clone();
-                at(level, &mut got);
-                assert!(bits(&got) == bits(&wanted), "{level:?}");
-            }
-        }
-    }
-
-    /// Finite numbers of moderate size; 37 columns leave a remainder for every register width.
-    fn matrix(salt: u32) -> Vec<f32> {
-        (0..37 * 11u32)
-            .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 8) as f32 / (1 << 21) as f32 - 4.0)
-            .collect()
-    }
-
-    /// Numbers from 2⁻¹⁴⁹ to 2⁻¹¹⁹ and their negatives: more than half are subnormal, and what is made of the others often is.
-    fn tiny(salt: u32) -> Vec<f32> {
-        let scattered = (0..37 * 11u32).map(|i| i.wrapping_mul(2_654_435_761).wrapping_add(salt) ^ (i << 7));
-        scattered
-            .map(|word| f32::from_bits((word & 0x83ff_ffff) >> (word % 2 * 2) | (word & 1 << 31)))
-            .collect()
-    }
-
-    fn all(level: Level, a: &[f32], b: &[f32], c: &[f32]) -> Vec<u32> {
-        let words: Vec<u32> = a.iter().map(|x| x.to_bits().wrapping_mul(2_654_435_761)).collect();
-        let bytes: Vec<u8> = words.iter().map(|word| *word as u8).collect();
-        let mut results = vec![a.to_vec(); 12];
-        add_bias::at(level, &mut results[0], &b[..37]);
-        add_bias_sigmoid::at(level, &mut results[1], &b[..37]);
-        sigmoid_backward::at(level, &mut results[2], b);
-        column_sums::at(level, b, &mut results[3][..37]);
-        scaled_bytes::at(level, &bytes, 1.0 / 255.0, &mut results[4]);
-        add_assign::at(level, &mut results[5], b);
-        multiply_assign::at(level, &mut results[6], b);
-        dropout_factors::at(level, &words, 1 << 31, 2.0, &mut results[7]);
-        multiply::at(level, b, c, &mut results[8]);
-        descend::at(level, b, c, 500.0, 0.1, &mut results[9]);
-        add_and_descend::at(level, b, c, a, 500.0, 0.1, &mut results[10]);
-        sum::at(level, b, c, &mut results[11]);
-        results.iter().flat_map(|result| bits(result)).collect()
-    }
-
-    #[test]
-    fn the_other_loops_give_the_same_bits_with_every_instruction_set() {
-        for numbers in [matrix, tiny] {
-            let [a, b, c] = [1, 2, 3].map(numbers);
-            let baseline = all(Level::Baseline, &a, &b, &c);
-            for level in Level::available() {
-                assert!(all(level, &a, &b, &c) == baseline, "{level:?}");
-            }
-        }
     }
 
     /// One operation as it has to be, by operations that know no mode: its exact result, rounded to 24 bits whatever its
@@ -510,16 +390,6 @@ mod tests {
     }
 
     #[test]
-    fn it_makes_no_difference_whether_the_thread_flushes_already() {
-        for numbers in [matrix, tiny] {
-            let [a, b, c] = [1, 2, 3].map(numbers);
-            for level in Level::available() {
-                assert!(flushed(|| all(level, &a, &b, &c)) == all(level, &a, &b, &c), "{level:?}");
-            }
-        }
-    }
-
-    #[test]
     fn functions_know_no_subnormal_numbers() {
         let apply = |function: fn(&mut [f32]), x| {
             let mut values = [x];
@@ -529,7 +399,6 @@ mod tests {
         let subnormal = f32::from_bits(0x0040_0000);
         assert_eq!(apply(exp, subnormal), 1.0);
         assert_eq!(apply(exp, -88.0), 0.0, "its true value is subnormal");
-        assert_eq!(apply(sigmoid, -88.0), 0.0, "its true value is subnormal");
         assert_eq!(apply(log, subnormal), f32::NEG_INFINITY);
     }
 

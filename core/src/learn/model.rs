@@ -7,7 +7,8 @@
 
 use std::ops::Range;
 
-use crate::job::{Activation, Layer};
+use super::activations::Activation;
+use super::layers::Layer;
 use crate::random;
 
 /// A stack of layers, each of which feeds the next; Keras' `Sequential`.

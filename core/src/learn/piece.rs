@@ -14,35 +14,41 @@
 //! of the gradient in place, so there is no other pass over that memory. Buffers live in a [`Scratch`], one
 //! for each thread that computes.
 
+use super::activations::Activation;
 use super::elementwise;
 use super::gemm::{Matrix, gemm};
-use super::loss;
+use super::heads;
+use super::metrics::Metric;
 use super::model::{Model, Operation, Step};
 use super::spec::Spec;
-use crate::data::{plan, shard};
-use crate::job::{Activation, Loss};
+use crate::data::plan;
+use crate::data::schema::{Element, Truth, Truths};
+use crate::data::shard::ShardSamples;
 use crate::random::DropoutWords;
-
-pub use super::loss::Score;
 
 /// Samples that an evaluation computes at once.
 ///
 /// A row's bits depend on how many rows its GEMM has, so this is part of what a model's history means.
 pub const EVALUATION_ROWS: usize = 250;
 
-/// The samples of one shard.
+/// The samples of a shard, and which shard it is.
 #[derive(Clone, Copy, Debug)]
-pub struct ShardSamples<'a> {
+pub struct ShardView<'a> {
     /// Which shard.
     pub shard: u32,
     /// Of how many: local sample k is sample `k · shards + shard` of its split.
     pub shards: u32,
-    /// Values of a sample.
-    pub width: usize,
-    /// `[len, width]`.
-    pub pixels: &'a [u8],
-    /// `[len]`, each below the number of classes.
-    pub labels: &'a [u8],
+    /// Its samples.
+    pub samples: &'a ShardSamples,
+}
+
+/// The loss and the metrics of some samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Score {
+    /// The sum of their losses, added in row order.
+    pub loss_sum: f64,
+    /// For how many of them the largest output, the first of equals, is the label's.
+    pub correct: u64,
 }
 
 /// What a piece comes to, beside its gradient.
@@ -70,11 +76,10 @@ pub struct Scratch {
     /// The gradient by the outputs of the layer at hand, `[rows, outputs]`, and by its inputs.
     delta: Vec<f32>,
     delta_below: Vec<f32>,
-    /// The labels of the rows.
-    labels: Vec<u8>,
-    /// Two numbers a row, for the loss.
-    totals: Vec<f32>,
-    chosen: Vec<f32>,
+    /// The targets of the rows.
+    truths: Truths,
+    /// Numbers of each row, for the head.
+    room: heads::Room,
 }
 
 /// A model at one point of its training: everything that a piece needs beside the samples.
@@ -102,7 +107,7 @@ impl Learner<'_> {
     /// `gradient`, as long as the parameters, is overwritten with the sum of the samples' gradients.
     pub fn train_piece(
         &self,
-        samples: &ShardSamples<'_>,
+        samples: &ShardView<'_>,
         order: &[u32],
         epoch: u64,
         gradient: &mut [f32],
@@ -120,87 +125,95 @@ impl Learner<'_> {
         samples.outcome(score, order.iter().copied())
     }
 
-    /// The summed gradient of samples that are numbers already, `inputs` `[labels, inputs]`, without dropout.
+    /// The summed gradient of samples that are numbers already, `inputs` `[rows, inputs]`, without dropout.
     ///
     /// `gradient`, as long as the parameters, is overwritten.
     pub fn gradient_of(
         &self,
         inputs: &[f32],
-        labels: &[u8],
+        truth: Truth<'_>,
         gradient: &mut [f32],
         scratch: &mut Scratch,
     ) -> Score {
         assert_eq!(gradient.len(), self.model.parameter_count(), "a gradient is as long as the parameters");
-        assert_eq!(inputs.len(), labels.len() * self.model.inputs(), "every sample has a label");
+        let rows = inputs.len() / self.model.inputs();
         self.allocate(scratch);
         sized(&mut scratch.values[0], inputs.len()).copy_from_slice(inputs);
-        scratch.labels.clear();
-        scratch.labels.extend_from_slice(labels);
-        self.forward(labels.len(), None, scratch);
-        let score = self.score(labels.len(), scratch);
-        self.backward(labels.len(), gradient, scratch);
+        scratch.truths.clear();
+        scratch.truths.add(truth);
+        self.forward(rows, None, scratch);
+        let score = self.score(rows, scratch);
+        self.backward(rows, gradient, scratch);
         score
     }
 
     /// Computes a whole shard without learning from it.
-    pub fn evaluate_piece(&self, samples: &ShardSamples<'_>, scratch: &mut Scratch) -> PieceOutcome {
+    pub fn evaluate_piece(&self, samples: &ShardView<'_>, scratch: &mut Scratch) -> PieceOutcome {
         self.prepare(samples, scratch);
-        let mut sum = Score::default();
-        let chunks = samples.pixels.chunks(EVALUATION_ROWS * samples.width);
-        for (pixels, labels) in chunks.zip(samples.labels.chunks(EVALUATION_ROWS)) {
-            self.forward_chunk(pixels, scratch);
-            scratch.labels.clear();
-            scratch.labels.extend_from_slice(labels);
-            let score = self.score(labels.len(), scratch);
+        let (mut sum, len) = (Score::default(), samples.samples.len());
+        for first in (0..len).step_by(EVALUATION_ROWS) {
+            let chunk = first..len.min(first + EVALUATION_ROWS as u32);
+            let rows = self.forward_chunk(samples.samples.features_of(chunk.clone()), scratch);
+            scratch.truths.clear();
+            scratch.truths.extend(self.spec.schema.target, samples.samples.targets_of(chunk));
+            let score = self.score(rows, scratch);
             sum.loss_sum += score.loss_sum;
             sum.correct += score.correct;
         }
-        samples.outcome(sum, 0..samples.labels.len() as u32)
+        samples.outcome(sum, 0..len)
     }
 
-    /// The model's outputs, `[samples, classes]`, for `pixels` `[samples, inputs]`.
-    pub fn outputs(&self, pixels: &[u8], scratch: &mut Scratch) -> Vec<f32> {
-        let classes = self.model.outputs();
+    /// The model's outputs, `[samples, outputs]`, for the `features` of samples as they are stored, one after another.
+    pub fn outputs(&self, features: &[u8], scratch: &mut Scratch) -> Vec<f32> {
+        let (width, bytes) = (self.model.outputs(), self.spec.schema.features.bytes());
         self.allocate(scratch);
-        let mut outputs = Vec::with_capacity(pixels.len() / self.model.inputs() * classes);
-        for chunk in pixels.chunks(EVALUATION_ROWS * self.model.inputs()) {
+        let mut outputs = Vec::with_capacity(features.len() / bytes * width);
+        for chunk in features.chunks(EVALUATION_ROWS * bytes) {
             let rows = self.forward_chunk(chunk, scratch);
-            let last = &mut scratch.values[self.model.steps().len()][..rows * classes];
-            match self.output_activation() {
-                Activation::Sigmoid => elementwise::sigmoid(last),
-                Activation::Softmax => loss::softmax(last, classes, &mut scratch.totals),
-            }
+            let last = &mut scratch.values[self.model.steps().len()][..rows * width];
+            self.output_activation().get().apply(last, width, &mut scratch.room.totals);
             outputs.extend_from_slice(last);
         }
         outputs
     }
 
-    fn prepare(&self, samples: &ShardSamples<'_>, scratch: &mut Scratch) {
-        assert_eq!(samples.width, self.model.inputs(), "a sample is as wide as the model's input");
-        assert_eq!(samples.pixels.len(), samples.labels.len() * samples.width, "every sample has a label");
+    fn prepare(&self, samples: &ShardView<'_>, scratch: &mut Scratch) {
+        assert_eq!(samples.samples.schema(), &self.spec.schema, "the samples are the job's");
         self.allocate(scratch);
     }
 
     fn allocate(&self, scratch: &mut Scratch) {
         assert_eq!(self.parameters.len(), self.model.parameter_count(), "the parameters are the model's");
+        assert_eq!(self.spec.inputs(), self.model.inputs(), "a sample is as wide as the model's input");
         let layers = self.model.steps().len();
         scratch.values.resize_with(layers + 1, Vec::new);
         scratch.factors.resize_with(layers, Vec::new);
     }
 
-    fn gather(&self, samples: &ShardSamples<'_>, order: &[u32], scratch: &mut Scratch) {
-        let input = sized(&mut scratch.values[0], order.len() * samples.width);
-        for (row, k) in input.chunks_exact_mut(samples.width).zip(order) {
-            elementwise::scaled_bytes(samples.row(*k), self.spec.scale, row);
+    fn gather(&self, samples: &ShardView<'_>, order: &[u32], scratch: &mut Scratch) {
+        let (width, target) = (self.model.inputs(), self.spec.schema.target);
+        let input = sized(&mut scratch.values[0], order.len() * width);
+        for (row, &k) in input.chunks_exact_mut(width).zip(order) {
+            self.scaled(samples.samples.features_of(k..k + 1), row);
         }
-        scratch.labels.clear();
-        scratch.labels.extend(order.iter().map(|k| samples.labels[*k as usize]));
+        scratch.truths.clear();
+        for &k in order {
+            scratch.truths.extend(target, samples.samples.targets_of(k..k + 1));
+        }
     }
 
-    /// Goes forward with rows that lie side by side; returns how many.
-    fn forward_chunk(&self, pixels: &[u8], scratch: &mut Scratch) -> usize {
-        let rows = pixels.len() / self.model.inputs();
-        elementwise::scaled_bytes(pixels, self.spec.scale, sized(&mut scratch.values[0], pixels.len()));
+    /// Stored features as the model takes them.
+    fn scaled(&self, features: &[u8], out: &mut [f32]) {
+        match self.spec.schema.features.element {
+            Element::U8 => elementwise::scaled_bytes(features, self.spec.scale, out),
+            Element::F32 => elementwise::scaled_floats(features, self.spec.scale, out),
+        }
+    }
+
+    /// Goes forward with samples whose features lie side by side; returns how many there are.
+    fn forward_chunk(&self, features: &[u8], scratch: &mut Scratch) -> usize {
+        let rows = features.len() / self.spec.schema.features.bytes();
+        self.scaled(features, sized(&mut scratch.values[0], rows * self.model.inputs()));
         self.forward(rows, None, scratch);
         rows
     }
@@ -216,8 +229,12 @@ impl Learner<'_> {
                 (Operation::Dense { activation, kernel, bias }, _) => {
                     let weights = Matrix::new(&self.parameters[kernel.clone()], step.outputs);
                     gemm(Matrix::new(input, step.inputs), weights, output);
-                    let hidden = (index + 1 < steps.len()).then_some(*activation);
-                    activate(output, &self.parameters[bias.clone()], hidden);
+                    let bias = &self.parameters[bias.clone()];
+                    // The output layer's activation is the head's.
+                    match index + 1 < steps.len() {
+                        true => activation.hidden().add_bias(output, bias),
+                        false => elementwise::add_bias(output, bias),
+                    }
                 }
                 (Operation::Dropout { .. }, None) => output.copy_from_slice(input),
                 (Operation::Dropout { rate }, Some(dropping)) => {
@@ -236,29 +253,26 @@ impl Learner<'_> {
         }
     }
 
-    /// The loss and the score of the last layer's sums, which become the model's outputs.
+    /// The loss and the metrics of the last layer's sums, which become the model's outputs.
     fn score(&self, rows: usize, scratch: &mut Scratch) -> Score {
-        let classes = self.model.outputs();
-        let Scratch { values, labels, totals, chosen, .. } = scratch;
-        let last = &mut values[self.model.steps().len()][..rows * classes];
-        match (self.output_activation(), self.spec.loss) {
-            (Activation::Softmax, Loss::CategoricalCrossentropy) => {
-                loss::softmax_crossentropy(last, classes, labels, totals, chosen)
-            }
-            (activation, loss) => unreachable!("a valid job does not join {activation:?} with {loss:?}"),
-        }
+        let (width, Scratch { values, truths, room, .. }) = (self.model.outputs(), scratch);
+        let last = &mut values[self.model.steps().len()][..rows * width];
+        let truth = truths.get(self.spec.schema.target);
+        let loss_sum = self.spec.loss.get().forward(last, width, truth, room);
+        Score { loss_sum, correct: Metric::Accuracy.get().count(last, width, truth) }
     }
 
     /// From the outputs back to the first dense layer.
     fn backward(&self, rows: usize, gradient: &mut [f32], scratch: &mut Scratch) {
-        let Scratch { values, factors, delta, delta_below, labels, .. } = scratch;
+        let Scratch { values, factors, delta, delta_below, truths, .. } = scratch;
         let steps = self.model.steps();
         let first = steps.iter().position(|step| matches!(step.operation, Operation::Dense { .. }));
 
-        let classes = self.model.outputs();
-        let outputs = &values[steps.len()][..rows * classes];
-        sized(delta, outputs.len()).copy_from_slice(outputs);
-        loss::subtract_labels(&mut delta[..outputs.len()], classes, labels);
+        let width = self.model.outputs();
+        let outputs = &values[steps.len()][..rows * width];
+        let last = sized(delta, outputs.len());
+        last.copy_from_slice(outputs);
+        self.spec.loss.get().backward(last, width, truths.get(self.spec.schema.target));
 
         for (index, step) in steps.iter().enumerate().rev() {
             let above = &mut delta[..rows * step.outputs];
@@ -268,7 +282,7 @@ impl Learner<'_> {
                 }
                 Operation::Dense { activation, kernel, bias } => {
                     if index + 1 < steps.len() {
-                        activate_backward(above, &values[index + 1][..rows * step.outputs], *activation);
+                        activation.hidden().backward(above, &values[index + 1][..rows * step.outputs]);
                     }
                     elementwise::column_sums(above, &mut gradient[bias.clone()]);
                     let input = Matrix::new(&values[index][..rows * step.inputs], step.inputs);
@@ -286,16 +300,7 @@ impl Learner<'_> {
     }
 }
 
-impl<'a> ShardSamples<'a> {
-    /// Those of a stored shard, which is number `shard` of `shards`.
-    pub fn of(stored: &'a shard::ShardSamples, shard: u32, shards: u32) -> Self {
-        Self { shard, shards, width: stored.width(), pixels: stored.pixels(), labels: stored.labels() }
-    }
-
-    fn row(&self, k: u32) -> &'a [u8] {
-        &self.pixels[k as usize * self.width..][..self.width]
-    }
-
+impl ShardView<'_> {
     /// The split's index of local sample `k`.
     fn index(&self, k: u32) -> u64 {
         u64::from(k) * u64::from(self.shards) + u64::from(self.shard)
@@ -322,23 +327,6 @@ impl Dropping<'_> {
         // A rate below 1 is at most 1 - 2⁻²⁴, so the threshold fits.
         let threshold = (f64::from(rate) * 2f64.powi(32)).round() as u32;
         elementwise::dropout_factors(words, threshold, 1.0 / (1.0 - rate), factors);
-    }
-}
-
-/// `z + bias`, then a hidden layer's activation; the output layer's belongs to the loss.
-fn activate(z: &mut [f32], bias: &[f32], hidden: Option<Activation>) {
-    match hidden {
-        None => elementwise::add_bias(z, bias),
-        Some(Activation::Sigmoid) => elementwise::add_bias_sigmoid(z, bias),
-        Some(Activation::Softmax) => unreachable!("a valid job has softmax only at its output"),
-    }
-}
-
-/// From the gradient by a hidden layer's outputs to that by its sums.
-fn activate_backward(delta: &mut [f32], outputs: &[f32], activation: Activation) {
-    match activation {
-        Activation::Sigmoid => elementwise::sigmoid_backward(delta, outputs),
-        Activation::Softmax => unreachable!("a valid job has softmax only at its output"),
     }
 }
 

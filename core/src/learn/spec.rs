@@ -1,7 +1,9 @@
 //! What a worker must know of a job.
 
+use super::heads::Loss;
+use super::layers::Layer;
+use crate::data::schema::Schema;
 use crate::data::split::Sizes;
-use crate::job::{Layer, Loss};
 
 /// What a worker must know of a job to compute any piece of it.
 ///
@@ -18,14 +20,42 @@ pub struct Spec {
     pub shuffle: bool,
     /// Every input value is multiplied by this.
     pub scale: f32,
-    /// Input values of a sample.
-    pub inputs: u32,
-    /// Outputs of the last layer: the classes of the labels.
-    pub classes: u32,
+    /// What a sample is.
+    pub schema: Schema,
     /// The layers, from input to output.
     pub layers: Vec<Layer>,
     /// What is minimised.
     pub loss: Loss,
     /// How many samples each split has.
     pub sizes: Sizes,
+}
+
+impl Spec {
+    /// Input values of a sample.
+    pub fn inputs(&self) -> usize {
+        self.schema.features.width()
+    }
+
+    /// Checks that the layers can learn the target by the loss, as those of a valid job can.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_layers(&self) -> Result<(), String> {
+        let (loss, activation) = (self.loss, self.loss.activation());
+        let outputs = loss.outputs(self.schema.target).map_err(|needs| format!("{loss} needs {needs}"))?;
+        let hidden = |layer: &Layer| match layer {
+            Layer::Dense { activation, .. } => activation.fits_hidden_layers(),
+            Layer::Dropout { .. } => true,
+        };
+        match self.layers.split_last() {
+            Some((&Layer::Dense { units, activation: last }, rest))
+                if (units, last) == (outputs, activation) && rest.iter().all(hidden) =>
+            {
+                Ok(())
+            }
+            _ => Err(format!(
+                "the layers do not end in {activation} with {outputs} units, and have it there only"
+            )),
+        }
+    }
 }

@@ -5,20 +5,20 @@
 
 use std::borrow::Cow;
 
-use super::NamedFile;
+use crate::data::NamedFile;
 
 macro_rules! file {
     ($name:literal) => {
         NamedFile {
             name: concat!("data/mnist/", $name).to_owned(),
-            bytes: Cow::Borrowed(include_bytes!(concat!("../../../data/mnist/", $name))),
+            bytes: Cow::Borrowed(include_bytes!(concat!("../../../../../data/mnist/", $name))),
         }
     };
 }
 
-/// MNIST's four files, in the order of [`FILES`](super::dataset::FILES).
-pub fn mnist() -> [NamedFile; 4] {
-    [
+/// MNIST's four files, in the order in which a data set has them.
+pub fn files() -> Vec<NamedFile> {
+    vec![
         file!("train-images-idx3-ubyte.gz"),
         file!("train-labels-idx1-ubyte.gz"),
         file!("t10k-images-idx3-ubyte.gz"),

@@ -26,7 +26,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::{NamedFile, grouped};
+use crate::data::{NamedFile, grouped};
 
 /// The most values that a file may hold: 1 GiB.
 pub const MAX_VALUES: u64 = 1 << 30;

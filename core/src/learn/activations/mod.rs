@@ -1,0 +1,52 @@
+//! Activation functions, one a file.
+//!
+//! A new one is a file with a [`Function`], and a line in the registry below. It is then a name in jobs, on the wire and in
+//! errors, and the vectors of Keras that have it are checked.
+
+pub(in crate::learn) mod sigmoid;
+pub(in crate::learn) mod softmax;
+
+use crate::registry::registry;
+
+registry! {
+    /// An activation function.
+    pub enum Activation: dyn Function, "activation", "activations" {
+        /// `1 / (1 + exp(-x))`.
+        Sigmoid = sigmoid::Sigmoid,
+        /// `exp(x_i) / Σ exp(x_j)`, over a row.
+        Softmax = softmax::Softmax,
+    }
+}
+
+/// What an activation's file says of it.
+pub(crate) trait Function: Sync {
+    /// Keras' name.
+    fn name(&self) -> &'static str;
+
+    /// `z ← f(z)`, for `z` `[rows, units]`: a model's outputs. `room` is overwritten.
+    fn apply(&self, z: &mut [f32], units: usize, room: &mut Vec<f32>);
+
+    /// What a hidden layer needs; `None` for a function that only an output layer can have.
+    fn hidden(&self) -> Option<&dyn Hidden>;
+}
+
+/// An activation of a hidden layer, which takes one number at a time.
+pub(crate) trait Hidden: Sync {
+    /// `z ← f(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
+    fn add_bias(&self, z: &mut [f32], bias: &[f32]);
+
+    /// From the gradient by the outputs to that by `z`: `delta ← delta · f'(z)`, where `outputs` are `f(z)`.
+    fn backward(&self, delta: &mut [f32], outputs: &[f32]);
+}
+
+impl Activation {
+    /// Whether a hidden layer can have it.
+    pub fn fits_hidden_layers(self) -> bool {
+        self.get().hidden().is_some()
+    }
+
+    /// That of a hidden layer.
+    pub(super) fn hidden(self) -> &'static dyn Hidden {
+        self.get().hidden().unwrap_or_else(|| unreachable!("a valid job has {self} only at its output"))
+    }
+}

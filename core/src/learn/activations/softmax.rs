@@ -1,0 +1,78 @@
+//! Softmax, `exp(x_i) / Σ exp(x_j)` over a row: of output layers alone.
+//!
+//! Every exponent is taken relative to the row's largest, so that none overflows. Numbers that are not finite pass
+//! through: they make the loss not finite, which somebody else decides about.
+
+use super::{Function, Hidden};
+use crate::learn::elementwise;
+use crate::learn::subnormals::flushed;
+
+/// `exp(x_i) / Σ exp(x_j)`, over a row.
+pub(crate) struct Softmax;
+
+impl Function for Softmax {
+    fn name(&self) -> &'static str {
+        "softmax"
+    }
+
+    fn apply(&self, z: &mut [f32], units: usize, room: &mut Vec<f32>) {
+        flushed(|| {
+            subtract_largest(z, units);
+            exponentials_to_shares(z, units, room);
+        });
+    }
+
+    fn hidden(&self) -> Option<&dyn Hidden> {
+        None
+    }
+}
+
+/// The place of the largest value, the first of equals; values that are not numbers are passed over.
+pub(in crate::learn) fn largest(row: &[f32]) -> usize {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (place, value) in row.iter().enumerate() {
+        if *value > best.1 {
+            best = (place, *value);
+        }
+    }
+    best.0
+}
+
+/// Takes from each row of `z`, `[rows, units]`, its largest value.
+pub(in crate::learn) fn subtract_largest(z: &mut [f32], units: usize) {
+    for row in z.chunks_exact_mut(units) {
+        let largest = row[largest(row)];
+        row.iter_mut().for_each(|value| *value -= largest);
+    }
+}
+
+/// `z ← exp(z)`, divided by the row's sum, which stays behind in `totals`, `[rows]`.
+pub(in crate::learn) fn exponentials_to_shares(z: &mut [f32], units: usize, totals: &mut Vec<f32>) {
+    elementwise::exp(z);
+    totals.clear();
+    for row in z.chunks_exact_mut(units) {
+        let total = row.iter().fold(0.0, |sum, value| sum + value);
+        row.iter_mut().for_each(|value| *value /= total);
+        totals.push(total);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_is_found_beside_nan() {
+        assert_eq!(largest(&[1.0, f32::NAN, 2.0]), 2);
+        assert_eq!(largest(&[f32::NAN, 1.0, 2.0]), 2);
+        assert_eq!(largest(&[f32::NAN; 2]), 0);
+    }
+
+    #[test]
+    fn rows_are_shares_however_large_the_numbers_are() {
+        let mut z = [1000.0, 1000.0, -1000.0, 0.0, 0.0, 0.0];
+        Softmax.apply(&mut z, 3, &mut Vec::new());
+        assert_eq!(z[..3], [0.5, 0.5, 0.0]);
+        assert_eq!(z[3..], [1.0 / 3.0; 3]);
+    }
+}

@@ -1,0 +1,73 @@
+//! What is minimised: a head is a loss with all that it needs at the end of a model, one a file.
+//!
+//! It says which activation the output layer must have (the two are computed together, because apart they lose digits),
+//! which targets it learns and how many outputs these need, and it has the loss and its gradient. A new one is a file with
+//! a [`Head`], and a line in the registry below.
+//!
+//! Numbers that are not finite pass through: they make the loss not finite, which somebody else decides about.
+
+mod categorical_crossentropy;
+
+use super::activations::Activation;
+use crate::data::schema::{Target, Truth};
+use crate::registry::registry;
+
+registry! {
+    /// A loss function.
+    pub enum Loss: dyn Head, "loss", "losses" {
+        /// `-Σ y_i log p_i`, the mean over the samples.
+        CategoricalCrossentropy = categorical_crossentropy::CategoricalCrossentropy,
+    }
+}
+
+/// What a loss's file says of it.
+pub(crate) trait Head: Sync {
+    /// Keras' name.
+    fn name(&self) -> &'static str;
+
+    /// What the output layer must have.
+    fn activation(&self) -> Activation;
+
+    /// What the loss needs of the outputs, for errors: "probabilities".
+    fn needs(&self) -> &'static str;
+
+    /// How many outputs it needs to learn this target.
+    ///
+    /// # Errors
+    /// What it needs instead, if it can't learn such a target.
+    fn outputs(&self, target: Target) -> Result<u32, &'static str>;
+
+    /// The sum of the samples' losses, added in row order. `z`, `[rows, outputs]`, has the sums of the output layer and
+    /// becomes the model's outputs.
+    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, room: &mut Room) -> f64;
+
+    /// The gradient of that sum by `z`, in the place of the outputs.
+    fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>);
+}
+
+impl Loss {
+    /// What the output layer must have as activation.
+    pub fn activation(self) -> Activation {
+        self.get().activation()
+    }
+
+    /// What the loss needs of the outputs, for errors: "probabilities".
+    pub fn needs(self) -> &'static str {
+        self.get().needs()
+    }
+
+    /// How many outputs it needs to learn this target.
+    ///
+    /// # Errors
+    /// What it needs instead, if it can't learn such a target.
+    pub fn outputs(self, target: Target) -> Result<u32, &'static str> {
+        self.get().outputs(target)
+    }
+}
+
+/// Room for numbers of each row, kept from one piece to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    pub(crate) totals: Vec<f32>,
+    pub(crate) chosen: Vec<f32>,
+}

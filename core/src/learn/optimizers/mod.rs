@@ -1,0 +1,285 @@
+//! From a step's gradients to the next parameters; one optimizer a file.
+//!
+//! An optimizer divides the sum of the per-sample gradients by the step's own number of samples: a mean taken
+//! earlier, shard by shard, would weigh the samples of a small shard more. Its state stays with the
+//! coordinator; workers never see it.
+//!
+//! A new optimizer is a file with a [`Rule`] (its keys in a job, what it remembers, and its step over a part of the
+//! parameters), and a line in the registry below.
+
+mod sgd;
+
+use std::fmt::{self, Display, Formatter};
+use std::ops::Deref;
+
+use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
+
+use super::sum::{self, Room, SECTION, Sum};
+use crate::registry::registry;
+
+registry! {
+    /// A kind of optimizer.
+    pub enum OptimizerKind: dyn Rule, "optimizer", "optimizers" {
+        /// `w ← w - learning_rate · gradient`.
+        Sgd = sgd::Sgd,
+    }
+}
+
+/// What an optimizer's file says of it.
+pub(crate) trait Rule: Sync {
+    /// Keras' class name in lower case.
+    fn name(&self) -> &'static str;
+
+    /// Its settings in a job; at most [`MOST_KEYS`], `learning_rate` first.
+    fn keys(&self) -> &'static [Key];
+
+    /// Names of what it remembers: each a number a parameter, 0 before the first step.
+    fn remembers(&self) -> &'static [&'static str];
+
+    /// One step of a part of the parameters, with a value for each of the keys.
+    fn step(&self, values: &[f32], part: Part<'_>);
+}
+
+/// A setting of an optimizer.
+#[derive(Debug)]
+pub struct Key {
+    /// Keras' name.
+    pub name: &'static str,
+    /// What it is where a job does not say.
+    pub default: f32,
+    /// What is wrong with a value, and what to give instead.
+    pub problem: fn(f32) -> Option<&'static str>,
+}
+
+/// What is wrong with a learning rate.
+fn problem_of_learning_rate(rate: f32) -> Option<&'static str> {
+    let problem = "nothing can be learned at this rate; give a finite number above 0, such as 0.1 (an f32 holds \
+                   about 1e-45 to 3e38)";
+    (!rate.is_finite() || rate <= 0.0).then_some(problem)
+}
+
+/// The most keys that an optimizer can have.
+pub const MOST_KEYS: usize = 8;
+
+/// A part of the parameters that takes a step. All slices are of equal length.
+pub(crate) struct Part<'a> {
+    /// The parameters before it.
+    pub(crate) parameters: &'a [f32],
+    /// The sum of the samples' gradients, or its last two terms.
+    pub(crate) gradient: (&'a [f32], Option<&'a [f32]>),
+    /// How many samples there are.
+    pub(crate) count: f32,
+    /// What the optimizer remembers of this part, in the order of [`Rule::remembers`].
+    pub(crate) memory: Vec<&'a mut [f32]>,
+    /// Becomes the parameters after it.
+    pub(crate) out: &'a mut [f32],
+}
+
+/// An optimizer with its settings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Optimizer {
+    kind: OptimizerKind,
+    /// A value for each of its keys; 0 behind them.
+    values: [f32; MOST_KEYS],
+}
+
+impl Optimizer {
+    /// One with the default of every key.
+    pub fn new(kind: OptimizerKind) -> Self {
+        let mut values = [0.0; MOST_KEYS];
+        for (value, key) in values.iter_mut().zip(kind.get().keys()) {
+            *value = key.default;
+        }
+        Self { kind, values }
+    }
+
+    /// Plain gradient descent.
+    pub fn sgd(learning_rate: f32) -> Self {
+        let mut optimizer = Self::new(OptimizerKind::Sgd);
+        optimizer.set("learning_rate", learning_rate);
+        optimizer
+    }
+
+    /// What kind it is.
+    pub fn kind(&self) -> OptimizerKind {
+        self.kind
+    }
+
+    /// Its keys with their values.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static Key, f32)> {
+        self.kind.get().keys().iter().zip(self.values)
+    }
+
+    /// The names of its keys.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.kind.get().keys().iter().map(|key| key.name)
+    }
+
+    /// The value of a key, if it has such a key.
+    pub fn get(&self, name: &str) -> Option<f32> {
+        self.settings().find(|(key, _)| key.name == name).map(|(_, value)| value)
+    }
+
+    /// Gives a key another value; says if it has such a key.
+    pub fn set(&mut self, name: &str, value: f32) -> bool {
+        let place = self.kind.get().keys().iter().position(|key| key.name == name);
+        place.map(|place| self.values[place] = value).is_some()
+    }
+}
+
+/// `sgd 0.1`.
+impl Display for Optimizer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        self.settings().try_for_each(|(_, value)| write!(f, " {value}"))
+    }
+}
+
+/// An optimizer with what it remembers between steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OptimizerState {
+    optimizer: Optimizer,
+    memory: Vec<Vec<f32>>,
+}
+
+impl OptimizerState {
+    /// The state before the first step of a model with so many `parameters`.
+    pub fn new(optimizer: &Optimizer, parameters: usize) -> Self {
+        let memory = optimizer.kind.get().remembers().iter().map(|_| vec![0.0; parameters]).collect();
+        Self { optimizer: *optimizer, memory }
+    }
+
+    /// What kind of optimizer it is of.
+    pub fn kind(&self) -> OptimizerKind {
+        self.optimizer.kind
+    }
+
+    /// What it remembers, by name; each is as long as the parameters.
+    pub fn memory(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
+        self.optimizer.kind.get().remembers().iter().copied().zip(self.memory.iter().map(Vec::as_slice))
+    }
+
+    /// The same, to be filled.
+    pub fn memory_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut [f32])> {
+        let names = self.optimizer.kind.get().remembers().iter().copied();
+        names.zip(self.memory.iter_mut().map(Vec::as_mut_slice))
+    }
+
+    /// One step of the parameters from place `first` on: `out` becomes the parameters after it.
+    ///
+    /// `gradient` is the sum of the gradients of `count` samples, at least one, or its last two terms, which one pass over
+    /// memory adds with the same bits. All slices are of equal length.
+    pub fn step(
+        &mut self,
+        first: usize,
+        parameters: &[f32],
+        gradient: (&[f32], Option<&[f32]>),
+        count: u64,
+        out: &mut [f32],
+    ) {
+        let mut slices = [Some(parameters), Some(gradient.0), gradient.1].into_iter().flatten();
+        assert!(count > 0, "a step has samples");
+        assert!(slices.all(|slice| slice.len() == out.len()), "a gradient is as long as the parameters");
+        let memory = self.memory.iter_mut().map(|memory| &mut memory[first..][..out.len()]).collect();
+        let Optimizer { kind, values } = &self.optimizer;
+        kind.get().step(values, Part { parameters, gradient, count: count as f32, memory, out });
+    }
+
+    /// [`step`](Self::step) of all parameters with what is still to be added of `sum`, with all cores: each adds its sections,
+    /// and takes the step there while they are in its caches.
+    pub fn step_of_sum<B>(&mut self, parameters: &[f32], sum: &Sum<B>, out: &mut [f32])
+    where
+        B: Deref<Target = [f32]> + Sync,
+    {
+        let (len, count) = (out.len(), sum.figures.samples);
+        assert!(count > 0, "a step has samples");
+        assert_eq!(parameters.len(), len, "as many parameters come out");
+        let Optimizer { kind, values } = &self.optimizer;
+        let sections = sections(&mut self.memory, out);
+        sections.into_par_iter().enumerate().for_each_init(Room::default, |room, (index, mut section)| {
+            let places = sum::section(len, index).expect("there is a section for each part of the output");
+            let first = places.start;
+            sum::add_section(sum.order(), sum.terms(), places, room, |block, left, right| {
+                let within = block.start - first..block.end - first;
+                let memory = section.memory.iter_mut().map(|memory| &mut memory[within.clone()]).collect();
+                let (parameters, out) = (&parameters[block], &mut section.out[within.clone()]);
+                let part = Part { parameters, gradient: (left, right), count: count as f32, memory, out };
+                kind.get().step(values, part);
+            });
+        });
+    }
+}
+
+/// What one thread works on at a time.
+struct Section<'a> {
+    memory: Vec<&'a mut [f32]>,
+    out: &'a mut [f32],
+}
+
+fn sections<'a>(memory: &'a mut [Vec<f32>], out: &'a mut [f32]) -> Vec<Section<'a>> {
+    let mut memory: Vec<_> = memory.iter_mut().map(|memory| memory.chunks_mut(SECTION)).collect();
+    let sections = out
+        .chunks_mut(SECTION)
+        .map(|out| Section { memory: memory.iter_mut().filter_map(Iterator::next).collect(), out });
+    sections.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::sum::Figures;
+
+    fn numbers(len: usize, salt: u32) -> Vec<f32> {
+        let spread = (0..len as u32).map(|i| i.wrapping_mul(2_654_435_761).wrapping_add(salt));
+        spread.map(|bits| f32::from_bits(bits & 0xbfff_ffff)).collect()
+    }
+
+    #[test]
+    fn a_step_of_a_sum_has_the_bits_of_adding_it_first() {
+        let len = 2 * SECTION + 11;
+        let parameters = numbers(len, 1);
+        let figures = Figures { loss_sum: 0.0, correct: 0, samples: 100 };
+        let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+        for kind in OptimizerKind::ALL {
+            let fresh = || OptimizerState::new(&Optimizer::new(*kind), len);
+            let (mut whole, mut by_sections) = (fresh(), fresh());
+            let mut sum = Sum::new(Some(numbers(len, 2)), figures, Vec::new());
+            for terms in 1..=4 {
+                let mut settled = sum.clone();
+                settled.settle(|| vec![0.0; len]);
+                let (mut apart, mut fused) = (vec![0.0; len], vec![0.0; len]);
+                whole.step(0, &parameters, (&settled.terms()[0], None), sum.figures.samples, &mut apart);
+                by_sections.step_of_sum(&parameters, &sum, &mut fused);
+                assert!(same(&apart, &fused), "{kind}, {terms} terms");
+                for ((name, one), (_, other)) in whole.memory().zip(by_sections.memory()) {
+                    assert!(same(one, other), "{kind}: {name}");
+                }
+                sum.join(Sum::new(Some(numbers(len, 2 + terms)), figures, Vec::new()));
+            }
+        }
+    }
+
+    #[test]
+    fn sections_have_their_own_part_of_what_is_remembered() {
+        let (mut memory, mut out) = (vec![vec![0.0; SECTION + 3]; 2], vec![0.0; SECTION + 3]);
+        for (index, section) in sections(&mut memory, &mut out).into_iter().enumerate() {
+            section.memory.into_iter().chain([section.out]).for_each(|part| part.fill(index as f32));
+        }
+        for numbers in memory.iter().chain([&out]) {
+            assert!(numbers[..SECTION].iter().all(|x| *x == 0.0) && numbers[SECTION..] == [1.0; 3]);
+        }
+    }
+
+    #[test]
+    fn keys_are_read_and_written_by_name() {
+        for kind in OptimizerKind::ALL {
+            let mut optimizer = Optimizer::new(*kind);
+            assert!((1..=MOST_KEYS).contains(&optimizer.settings().count()), "{kind}");
+            assert_eq!(optimizer.settings().next().unwrap().0.name, "learning_rate", "{kind}");
+            assert!(optimizer.settings().all(|(key, value)| (key.problem)(value).is_none()), "{kind}");
+            assert!(optimizer.set("learning_rate", 0.25) && !optimizer.set("learning_rat", 1.0));
+            assert_eq!((optimizer.get("learning_rate"), optimizer.get("x")), (Some(0.25), None));
+        }
+        assert_eq!(Optimizer::sgd(0.1).to_string(), "sgd 0.1");
+    }
+}

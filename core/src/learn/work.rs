@@ -1,0 +1,132 @@
+//! Units of work: which pieces each has, and how one is computed.
+//!
+//! A unit of work is a step of training, or the evaluation of a split. What its pieces are follows from the job's [`Spec`]
+//! alone, and whoever computes one (a worker, the coordinator where answers differ, `verify`) does it here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::model::Model;
+use super::piece::{Learner, PieceOutcome, Scratch, ShardView};
+use super::spec::Spec;
+use crate::data::plan::Plan;
+use crate::data::shard::ShardSamples;
+use crate::data::split::Split;
+
+/// A unit of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// What is computed: training, or the evaluation of a split that is held out.
+    pub split: Split,
+    /// The epoch, from 0.
+    pub epoch: u32,
+    /// The step of training in its epoch, from 0.
+    pub step: u32,
+}
+
+impl Unit {
+    /// A step of training.
+    pub fn train(epoch: u32, step: u32) -> Self {
+        Self { split: Split::Train, epoch, step }
+    }
+
+    /// The evaluation of a split after an epoch.
+    pub fn evaluate(split: Split, epoch: u32) -> Self {
+        Self { split, epoch, step: 0 }
+    }
+}
+
+/// A job, as its pieces need it.
+#[derive(Debug)]
+pub struct Course {
+    spec: Spec,
+    model: Model,
+    plan: Plan,
+    /// Each shard's order in the epoch for which it was asked last.
+    orders: Mutex<BTreeMap<u32, Order>>,
+}
+
+/// A shard's order in one epoch.
+#[derive(Debug)]
+struct Order {
+    epoch: u32,
+    samples: Arc<Vec<u32>>,
+}
+
+impl Course {
+    /// All that follows from a spec.
+    pub fn new(spec: Spec) -> Self {
+        let model = Model::new(spec.inputs(), &spec.layers);
+        let plan = Plan::new(spec.sizes.train, spec.batch_size, spec.shards);
+        Self { spec, model, plan, orders: Mutex::default() }
+    }
+
+    /// What it is made of.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The layers.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Which samples make up which step.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The shards among these that have samples in a unit of work; the others are absent from its sum.
+    pub fn present(&self, unit: Unit, shards: Range<u32>) -> BTreeSet<u32> {
+        let sizes = self.spec.sizes;
+        shards.filter(|&shard| self.plan.share(unit.split, sizes, unit.step, shard) > 0).collect()
+    }
+
+    /// Computes the piece of a shard. Of training, `gradient` is overwritten with the sum of the samples' gradients, and as long
+    /// as the parameters; of an evaluation, it is left alone.
+    pub fn compute(
+        &self,
+        unit: Unit,
+        shard: u32,
+        samples: &ShardSamples,
+        parameters: &[f32],
+        gradient: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> PieceOutcome {
+        let learner = Learner { model: &self.model, spec: &self.spec, parameters };
+        let samples = ShardView { shard, shards: self.spec.shards, samples };
+        if unit.split != Split::Train {
+            return learner.evaluate_piece(&samples, scratch);
+        }
+        let Range { start, end } = self.plan.piece(unit.step, shard);
+        let order = self.order(unit.epoch, shard);
+        learner.train_piece(
+            &samples,
+            &order[start as usize..end as usize],
+            unit.epoch.into(),
+            gradient,
+            scratch,
+        )
+    }
+
+    /// Values of the gradient that a piece has; 0 in evaluation.
+    pub fn gradient_len(&self, unit: Unit) -> usize {
+        if unit.split == Split::Train { self.model.parameter_count() } else { 0 }
+    }
+
+    fn order(&self, epoch: u32, shard: u32) -> Arc<Vec<u32>> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = orders.entry(shard).or_insert_with(|| Order { epoch: u32::MAX, samples: Arc::default() });
+        if order.epoch != epoch {
+            // In the place of the epoch before, unless a piece of it is still computed.
+            if Arc::get_mut(&mut order.samples).is_none() {
+                order.samples = Arc::default();
+            }
+            let samples = Arc::get_mut(&mut order.samples).expect("nobody else has a new one");
+            self.plan.order_into(self.spec.seed, epoch, shard, self.spec.shuffle, samples);
+            order.epoch = epoch;
+        }
+        Arc::clone(&order.samples)
+    }
+}

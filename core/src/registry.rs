@@ -1,0 +1,127 @@
+//! Things that a job names: activations, losses, optimizers, metrics.
+//!
+//! Each of them is a file of its own that implements its room's trait, and stands once in the room's [`registry!`], which
+//! makes an enum of them. All else (reading and writing jobs, the command line, the wire, errors with suggestions) asks
+//! the enum for all its variants, and each variant for its name.
+
+/// A text that names nothing known; says what would be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseNameError(pub(crate) String);
+
+impl ParseNameError {
+    /// That there is no such thing, with the nearest known name or all of them.
+    pub(crate) fn unknown(what: &str, name: &str, plural: &str, known: &[&str]) -> Self {
+        Self(format!("unknown {what}; {}", suggestion(name, plural, known)))
+    }
+}
+
+/// How an unknown name is answered: with the nearest known one, or with all of them.
+pub(crate) fn suggestion(name: &str, plural: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known {plural}: {}", known.join(", ")),
+    }
+}
+
+/// The known name that `name` is most likely a slip of, if any is near.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let likeness = |other: &str| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), other);
+    let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) >= 0.6).then_some(best)
+}
+
+/// An enum of things that implement a trait, each named by the file that has it.
+///
+/// `registry! { /// Docs. pub enum Kind: dyn Trait, "kind", "kinds" { /// Docs. First = first::First, … } }` gives the enum with
+/// `ALL`, `name()`, `get()` (the thing itself), `Display` and `FromStr`. The trait has a method `name`.
+macro_rules! registry {
+    (
+        $(#[$docs:meta])*
+        pub enum $kind:ident: dyn $rule:ident, $what:literal, $plural:literal {
+            $($(#[$variant_docs:meta])* $variant:ident = $thing:path,)+
+        }
+    ) => {
+        $(#[$docs])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $kind {
+            $($(#[$variant_docs])* $variant,)+
+        }
+
+        impl $kind {
+            /// Every one, in the order of the registry.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// What its file says of it.
+            pub(crate) fn get(self) -> &'static dyn $rule {
+                match self {
+                    $(Self::$variant => &$thing,)+
+                }
+            }
+
+            /// The name that Keras users know.
+            pub fn name(self) -> &'static str {
+                self.get().name()
+            }
+
+            /// All names, for errors.
+
+            pub(crate) fn names() -> Vec<&'static str> {
+                Self::ALL.iter().map(|one| one.name()).collect()
+            }
+        }
+
+        impl std::fmt::Display for $kind {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.name())
+            }
+        }
+
+        impl std::str::FromStr for $kind {
+            type Err = $crate::registry::ParseNameError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let found = Self::ALL.iter().copied().find(|one| one.name() == text);
+                let unknown =
+                    || $crate::registry::ParseNameError::unknown($what, text, $plural, &Self::names());
+                found.ok_or_else(unknown)
+            }
+        }
+    };
+}
+
+pub(crate) use registry;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::learn::activations::Activation;
+    use crate::learn::heads::Loss;
+    use crate::learn::optimizers::OptimizerKind;
+
+    #[test]
+    fn every_name_is_read_as_what_has_it_and_no_two_share_one() {
+        fn check<T: Copy + PartialEq + std::fmt::Debug + std::str::FromStr>(
+            all: &[T],
+            name: fn(T) -> &'static str,
+        ) {
+            let names: BTreeSet<_> = all.iter().map(|&one| name(one)).collect();
+            assert_eq!(names.len(), all.len(), "{names:?}");
+            for &one in all {
+                assert_eq!(name(one).parse::<T>().ok(), Some(one));
+            }
+        }
+        check(Activation::ALL, Activation::name);
+        check(Loss::ALL, Loss::name);
+        check(OptimizerKind::ALL, OptimizerKind::name);
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_a_near_one_or_all() {
+        let error = |text: &str| text.parse::<Activation>().unwrap_err().to_string();
+        assert_eq!(error("sigmiod"), "unknown activation; did you mean `sigmoid`?");
+        let all = Activation::names().join(", ");
+        assert_eq!(error("zzz"), format!("unknown activation; known activations: {all}"));
+    }
+}
