@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use millefeuille_core::blas::{self, Arithmetic};
+use millefeuille_core::arithmetic::{self, Arithmetic};
 use millefeuille_core::data::dataset::FILES;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::{BlasKernel, Job};
@@ -255,13 +255,13 @@ impl Evidence {
     /// # Errors
     /// Both, if they differ.
     pub fn can_be_computed_here(&self, spec: &Spec) -> Result<String> {
-        let here = blas::arithmetic();
+        let here = Arithmetic::of_this_process();
         if let Some(there) = self.arithmetic().filter(|there| *there != here) {
             return self.cannot_verify(&described(&there), &described(&here));
         }
         // The receipt does not have it, so it is compared where a checkpoint is there.
         if let Some(read) = self.checkpoints.first() {
-            let (there, here) = (&read.checkpoint.shapes_fingerprint, blas::model_fingerprint(spec));
+            let (there, here) = (&read.checkpoint.shapes_fingerprint, arithmetic::model_fingerprint(spec));
             if *there != here {
                 return self.cannot_verify(&described_shapes(there), &described_shapes(&here));
             }

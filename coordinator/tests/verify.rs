@@ -20,7 +20,8 @@ use millefeuille_coordinator::runs::receipt::{FORMAT, Participation, Receipt, we
 use millefeuille_coordinator::runs::{Existing, RunDir, SavedRun, model, names};
 use millefeuille_coordinator::see::history::Row;
 use millefeuille_coordinator::verify::{Evidence, Finding};
-use millefeuille_core::blas::{self, Arithmetic};
+use millefeuille_core::arithmetic::{self, Arithmetic};
+use millefeuille_core::blas;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::data::dataset::FILES;
 use millefeuille_core::data::plan::Plan;
@@ -130,8 +131,8 @@ impl<'a> Trainer<'a> {
             optimizer,
             tag: 0,
             fault: None,
-            arithmetic: blas::arithmetic(),
-            shapes_fingerprint: blas::model_fingerprint(&loaded.spec),
+            arithmetic: Arithmetic::of_this_process(),
+            shapes_fingerprint: arithmetic::model_fingerprint(&loaded.spec),
         }
     }
 

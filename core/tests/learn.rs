@@ -6,7 +6,7 @@ use millefeuille_core::job::{Activation, Layer, Loss};
 use millefeuille_core::learn::model::{Model, Tensor};
 use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, PieceOutcome, Scratch, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_core::{blas, random};
+use millefeuille_core::{arithmetic, random};
 
 const SEED: u64 = 42;
 
@@ -237,10 +237,10 @@ fn a_parameter_that_is_no_number_shows_in_loss_and_gradient() {
 fn a_jobs_own_shapes_have_a_fingerprint() {
     let article = spec(784, &article(), 1.0);
     let other = Spec { batch_size: 96, ..article.clone() };
-    assert_eq!(blas::model_fingerprint(&article), blas::model_fingerprint(&article));
-    assert_ne!(blas::model_fingerprint(&article), blas::model_fingerprint(&other));
+    assert_eq!(arithmetic::model_fingerprint(&article), arithmetic::model_fingerprint(&article));
+    assert_ne!(arithmetic::model_fingerprint(&article), arithmetic::model_fingerprint(&other));
     // More shards than samples, and a batch that is larger than any chunk.
     for (batch_size, shards) in [(3, 8), (1 << 20, 1)] {
-        assert_eq!(blas::model_fingerprint(&Spec { batch_size, shards, ..article.clone() }).len(), 64);
+        assert_eq!(arithmetic::model_fingerprint(&Spec { batch_size, shards, ..article.clone() }).len(), 64);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Hello, JobId, Phase, WorkId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::{Sizes, Split};

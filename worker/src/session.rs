@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millefeuille_core::blas;
+use millefeuille_core::arithmetic;
 use millefeuille_core::control::{Phase, WorkId};
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
@@ -291,7 +291,7 @@ impl Session<'_> {
         self.job = Some(Arc::clone(&job));
         self.desk = self.shared_desk(job.model.parameter_count());
         self.tasks.spawn_blocking(move || {
-            let fingerprint = blas::model_fingerprint(&job.spec);
+            let fingerprint = arithmetic::model_fingerprint(&job.spec);
             Side::Accepted { job, fingerprint }
         });
         Ok(())

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Failure, JobId, Start};
 use millefeuille_core::data::dataset::FILES;
 use millefeuille_core::data::shard::ShardStore;

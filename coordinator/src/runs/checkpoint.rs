@@ -19,7 +19,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;

@@ -11,7 +11,7 @@ use millefeuille_coordinator::runs::ledger::Ledger;
 use millefeuille_coordinator::runs::receipt::Participation;
 use millefeuille_coordinator::runs::{Existing, RunDir};
 use millefeuille_coordinator::see::history::Row;
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::job::{Activation, Job, Layer};
 use millefeuille_core::learn::model::Model;

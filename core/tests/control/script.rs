@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{
     Action, Author, Cluster, Config, Departure, Digest, Dismissal, Event, Facts, Hello, JobId, JobState,
     Outcome, Phase, Start, WorkId, WorkerId,
