@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use super::{JobId, Phase, WorkerId};
+use super::ids::{JobId, Phase, WorkerId};
 use crate::data::shard::Shard;
 
 pub use crate::arithmetic::Arithmetic;

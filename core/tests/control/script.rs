@@ -348,7 +348,7 @@ impl Script {
     }
 
     pub(crate) fn state(&self, job: u64) -> String {
-        self.cluster.job_state(JobId(job)).map_or("unknown".into(), ToString::to_string)
+        self.cluster.job_state(JobId(job)).map_or("unknown".into(), |state| state.to_string())
     }
 
     pub(crate) fn outcome(&self, job: u64) -> &Outcome {
