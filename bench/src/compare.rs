@@ -4,22 +4,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::coordinator::{self, Call, Shape, Trained};
+use crate::coordinator::{self, Call, Trained};
 use crate::fit::{EPOCHS, Fit};
 use crate::machine::{self, Machine};
-use crate::memory::Peaks;
+use crate::measured::{CLUSTERS, Measured, Round, Taken};
 use crate::products::Products;
 use crate::report;
-
-/// The clusters that are measured, and how many floors their fit may take.
-pub(crate) const CLUSTERS: [(Shape, f64); 3] = [
-    (Shape { workers: 1, slots: 2 }, 1.25),
-    (Shape { workers: 2, slots: 1 }, 1.5),
-    (Shape { workers: 4, slots: 1 }, 1.7),
-];
 
 /// How the comparison is made.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,35 +19,6 @@ pub(crate) struct Args {
     /// Rounds that count; one more before them warms up
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-}
-
-/// One round: the products, the floor, then each cluster, in the order of [`CLUSTERS`].
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Round {
-    pub(crate) products_seconds: f64,
-    pub(crate) floor_seconds: f64,
-    pub(crate) clusters: Vec<Taken>,
-    /// The machine's load before the round.
-    pub(crate) load: f64,
-}
-
-/// What a cluster took.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Taken {
-    pub(crate) fit_seconds: f64,
-    pub(crate) wall_seconds: f64,
-}
-
-/// All that was measured.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Measured {
-    pub(crate) date: String,
-    pub(crate) machine: Machine,
-    pub(crate) weights_sha256: String,
-    /// Multiplications and additions in the products.
-    pub(crate) operations: f64,
-    pub(crate) rounds: Vec<Round>,
-    pub(crate) memory: Peaks,
 }
 
 /// Measures, prints the table and writes `latest`.

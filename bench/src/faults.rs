@@ -15,48 +15,16 @@ mod cluster;
 mod cost;
 mod log;
 mod losses;
+mod measured;
 mod report;
 
 use std::path::Path;
 
-use serde::Serialize;
-
 use crate::coordinator;
-use crate::fit::EPOCHS;
 use crate::machine::{self, Machine};
-use cost::Round;
-use losses::{KILL, Losses, STOP};
-
-/// How much is measured.
-#[derive(Clone, Debug, Serialize, clap::Args)]
-pub(crate) struct Args {
-    /// Workers killed
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    kills: u32,
-    /// Workers stopped [default: as many as are killed]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    stops: Option<u32>,
-    /// Rounds of fits, with and without what makes the cluster safe
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pairs: u32,
-    /// Epochs of each of these fits
-    #[arg(long, default_value_t = EPOCHS, value_parser = clap::value_parser!(u32).range(1..))]
-    epochs: u32,
-}
-
-/// All that was measured.
-#[derive(Clone, Debug, Serialize)]
-struct Measured {
-    date: String,
-    machine: Machine,
-    /// The machine's load before all of it.
-    load: f64,
-    asked: Args,
-    weights_sha256: String,
-    killed: Losses,
-    stopped: Losses,
-    rounds: Vec<Round>,
-}
+use losses::{KILL, STOP};
+pub(crate) use measured::Args;
+use measured::Measured;
 
 /// Measures, prints the table and writes `to`.
 pub(crate) fn run(args: &Args, to: &Path) -> anyhow::Result<()> {

@@ -1,13 +1,13 @@
 //! What is computed, and what comes of it.
 
 use anyhow::Context as _;
-use millefeuille_core::data::builtin;
-use millefeuille_core::data::dataset::{CLASSES, Dataset};
+use millefeuille_core::data::formats::idx::mnist;
+use millefeuille_core::data::schema::Schema;
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::data::split::Split;
 use millefeuille_core::job::{Job, Optimizer};
 use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::piece::ShardSamples;
+use millefeuille_core::learn::piece::ShardView;
 use millefeuille_core::learn::spec::Spec;
 use serde::{Deserialize, Serialize};
 
@@ -58,31 +58,16 @@ impl Article {
     /// Reads the data that is part of the program.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let job = Job::default();
-        let dataset = Dataset::decode(builtin::mnist()).context("the built-in data")?;
+        let dataset = job.data.source.format().decode(mnist::files()).context("the built-in data")?;
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
-        let spec = spec(&job, &store);
-        let model = Model::new(store.width(), &job.layers);
+        let spec = job.spec(Schema::clone(store.schema()), store.sizes());
+        let model = Model::new(spec.inputs(), &job.layers);
         Ok(Self { spec, model, optimizer: job.compile.optimizer, store })
     }
 
     /// The samples of a shard that has some, as every shard of the article's job has.
-    pub(crate) fn samples(&self, split: Split, index: u32) -> ShardSamples<'_> {
+    pub(crate) fn samples(&self, split: Split, index: u32) -> ShardView<'_> {
         let stored = self.store.get(Shard { split, index }).expect("each split has all shards");
-        ShardSamples::of(&stored.samples, index, self.spec.shards)
-    }
-}
-
-fn spec(job: &Job, store: &ShardStore) -> Spec {
-    Spec {
-        seed: job.seed,
-        shards: job.shards,
-        batch_size: job.batch() as u32,
-        shuffle: job.fit.shuffle,
-        scale: job.data.scale,
-        inputs: store.width() as u32,
-        classes: CLASSES.into(),
-        layers: job.layers.clone(),
-        loss: job.compile.loss,
-        sizes: store.sizes(),
+        ShardView { shard: index, shards: self.spec.shards, samples: &stored.samples }
     }
 }

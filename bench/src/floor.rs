@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use millefeuille_core::blas;
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Split;
-use millefeuille_core::learn::optimizer::OptimizerState;
+use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::{Learner, Scratch};
 use millefeuille_core::learn::sum::{self, Order, Room};
 use millefeuille_core::learn::tree::Tree;
@@ -160,7 +160,7 @@ impl<'a> Thread<'a> {
         }
         shared.barrier.wait();
         shared.next_piece.store(0, Ordering::Relaxed);
-        self.reduce(step);
+        self.reduce(epoch, step);
         shared.barrier.wait();
         self.copy_sections();
     }
@@ -181,8 +181,9 @@ impl<'a> Thread<'a> {
     }
 
     /// Sums this thread's section over the shards, and takes the optimizer's step there.
-    fn reduce(&mut self, step: u32) {
+    fn reduce(&mut self, epoch: u32, step: u32) {
         let plan = &self.shared.plan;
+        let taken = u64::from(epoch) * u64::from(plan.steps()) + u64::from(step) + 1;
         let present = plan.present(step);
         let slots: Vec<_> = present.iter().map(|&shard| read(&self.shared.slots[shard as usize])).collect();
         let terms: Vec<_> = slots.iter().map(|slot| slot.gradient.as_slice()).collect();
@@ -193,11 +194,8 @@ impl<'a> Thread<'a> {
         let mut next = self.shared.sections[self.number].write().unwrap_or_else(PoisonError::into_inner);
         sum::add_section(&order, &terms, section, &mut self.room, |block, left, right| {
             let out = &mut next[block.start - first..block.end - first];
-            let parameters = &self.parameters[block];
-            match right {
-                Some(right) => self.optimizer.step_of_halves(parameters, [left, right], count, out),
-                None => self.optimizer.step(parameters, left, count, out),
-            }
+            let parameters = &self.parameters[block.clone()];
+            self.optimizer.step(taken, block.start, parameters, (left, right), count, out);
         });
         if self.number == 0 {
             self.figures += total(slots.iter().map(|slot| slot.figures), &order);

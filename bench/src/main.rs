@@ -20,6 +20,7 @@ mod faults;
 mod fit;
 mod floor;
 mod machine;
+mod measured;
 mod memory;
 mod peers;
 mod process;

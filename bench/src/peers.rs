@@ -6,7 +6,7 @@
 //! watched, which costs time.
 //!
 //! A program that computes something else is no peer: whose accuracy on the test set lies outside of what Keras reached
-//! over twenty seeds ([`ACCURACY`]) is disqualified and compared with nobody. Runs of this project must even agree with its
+//! over twenty seeds ([`ACCURACY`](measured::ACCURACY)) is disqualified and compared with nobody. Runs of this project must even agree with its
 //! floor, bit for bit, or the benchmark fails.
 //!
 //! What comes out is two tables ([`report`]), of what was measured and of the targets, and `bench/peers.json` with every
@@ -14,32 +14,26 @@
 
 mod call;
 mod contender;
+mod measured;
 mod report;
 mod verdict;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
-use crate::compare::CLUSTERS;
 use crate::coordinator;
 use crate::fit::Fit;
 use crate::machine::{self, Machine};
-use crate::memory::Peaks;
+use crate::measured::CLUSTERS;
 use crate::process;
 use crate::report::write_json;
 use call::{Called, Watch};
 use contender::{ALL, Contender, Programs, Said};
+use measured::{Measured, Round, Taken};
 use verdict::Verdict;
-
-/// Accuracy on the test set of Keras 3.15 over twenty seeds: mean and standard deviation, as in the README.
-const ACCURACY: (f64, f64) = (0.9129, 0.0016);
-
-/// How many of Keras' standard deviations an accuracy may be away from its mean.
-const DEVIATIONS: f64 = 5.0;
 
 /// How it is measured.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,45 +47,6 @@ pub(crate) struct Args {
     /// Writes the tables, as a section of RESULTS.md, to this file too
     #[arg(long)]
     markdown: Option<PathBuf>,
-}
-
-/// What one run came to.
-#[derive(Clone, Debug, Serialize)]
-struct Taken {
-    fit_seconds: f64,
-    command_seconds: f64,
-    /// Of processors, user's and system's, over all processes from start to end.
-    cpu_seconds: f64,
-    /// Of those that compute a model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    test_accuracy: Option<f64>,
-}
-
-/// One run of each, in the order of [`ALL`].
-#[derive(Clone, Debug, Serialize)]
-struct Round {
-    /// Who began; the others followed in the order of the table, the first after the last.
-    first: String,
-    /// The machine's load before the round.
-    load: f64,
-    taken: Vec<Taken>,
-}
-
-/// All that was measured.
-#[derive(Clone, Debug, Serialize)]
-struct Measured {
-    date: String,
-    machine: Machine,
-    /// Of what the peers are made of.
-    versions: BTreeMap<String, String>,
-    weights_sha256: String,
-    /// In the products.
-    operations: f64,
-    /// Peaks of the proportional set size over all processes, in the order of [`ALL`]; of a run of its own.
-    peak_bytes: Vec<Option<u64>>,
-    /// Peaks of a coordinator and of a worker that holds all shards; of a run of their own.
-    memory: Peaks,
-    rounds: Vec<Round>,
 }
 
 /// Measures, prints the tables and writes `to`.
@@ -191,15 +146,4 @@ fn call(programs: &Programs, who: Contender, seed: u32, watch: Watch) -> anyhow:
     let called = call::run(&who.to_string(), programs.command(who, seed)?, place.path(), watch)?;
     let said = who.said(&called.stdout, place.path()).with_context(|| format!("the result of {who}"))?;
     Ok((said, called))
-}
-
-impl Taken {
-    fn of(said: &Said, called: &Called) -> Self {
-        Self {
-            fit_seconds: said.fit_seconds,
-            command_seconds: called.seconds,
-            cpu_seconds: called.cpu_seconds,
-            test_accuracy: said.test_accuracy,
-        }
-    }
 }

@@ -86,8 +86,9 @@ fn pieces(article: &Article, epochs: u32) -> Vec<Piece> {
         steps.map(|(step, shard)| Piece::Train { rows: plan.piece(step, shard).len() }).collect();
     for split in [Split::Validation, Split::Test] {
         for shard in 0..spec.shards {
-            let samples = article.samples(split, shard).labels.chunks(EVALUATION_ROWS);
-            epoch.extend(samples.map(|chunk| Piece::Evaluate { rows: chunk.len() }));
+            let len = article.samples(split, shard).samples.len() as usize;
+            let chunks = (0..len).step_by(EVALUATION_ROWS);
+            epoch.extend(chunks.map(|first| Piece::Evaluate { rows: EVALUATION_ROWS.min(len - first) }));
         }
     }
     (0..epochs).flat_map(|_| epoch.iter().copied()).collect()

@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::compare::{CLUSTERS, Measured, Round};
 use crate::coordinator::Shape;
+use crate::measured::{CLUSTERS, Measured, Round};
 use crate::products::FLOOR_TARGET;
 use crate::statistics::Summary;
 

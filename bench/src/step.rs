@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Split;
+use millefeuille_core::job::Activation;
 use millefeuille_core::learn::elementwise;
 use millefeuille_core::learn::gemm::{Matrix, gemm};
-use millefeuille_core::learn::optimizer::OptimizerState;
+use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::{Learner, Scratch};
 use millefeuille_core::random::DropoutWords;
 
@@ -127,7 +128,7 @@ fn products(
 fn sigmoids(repeats: u32) -> f64 {
     let times = LAYERS[..2].iter().map(|&[_, units]| {
         let (mut z, bias) = (numbers(ROWS * units), numbers(units));
-        median(repeats, || elementwise::add_bias_sigmoid(&mut z, &bias))
+        median(repeats, || Activation::Sigmoid.hidden().add_bias(&mut z, &bias))
     });
     times.sum()
 }
@@ -136,7 +137,7 @@ fn sigmoids_back(repeats: u32) -> f64 {
     let times = LAYERS[..2].iter().map(|&[_, units]| {
         let (mut delta, outputs, mut sums) = (numbers(ROWS * units), numbers(ROWS * units), numbers(units));
         median(repeats, || {
-            elementwise::sigmoid_backward(&mut delta, &outputs);
+            Activation::Sigmoid.hidden().backward(&mut delta, &outputs);
             elementwise::column_sums(&delta, &mut sums);
         })
     });
@@ -168,8 +169,8 @@ fn addition(repeats: u32) -> f64 {
 fn last_pass(article: &Article, repeats: u32) -> f64 {
     let len = article.model.parameter_count();
     let (parameters, left, right, mut out) = (numbers(len), numbers(len), numbers(len), vec![0.0; len]);
-    let optimizer = OptimizerState::new(&article.optimizer, len);
+    let mut optimizer = OptimizerState::new(&article.optimizer, len);
     median(repeats, || {
-        optimizer.step_of_halves(&parameters, [&left, black_box(&right)], 500, &mut out);
+        optimizer.step(1, 0, &parameters, (&left, Some(black_box(&right))), 500, &mut out);
     })
 }

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
-use millefeuille_core::data::idx::START;
+use millefeuille_core::data::formats::idx::file::START;
 
 /// Reads a file as far as `worth` says, from its first [`START`] bytes (or all, if there are fewer).
 ///

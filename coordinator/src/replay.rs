@@ -8,16 +8,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use millefeuille_core::control::Phase;
-use millefeuille_core::data::plan::Plan;
-use millefeuille_core::data::shard::{Shard, ShardStore};
+use millefeuille_core::data::shard::{Shard, ShardSamples, ShardStore};
+use millefeuille_core::data::split::Split;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::optimizer::OptimizerState;
-use millefeuille_core::learn::piece::{Learner, Scratch, ShardSamples};
-use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::optimizers::OptimizerState;
+use millefeuille_core::learn::piece::Scratch;
 use millefeuille_core::learn::sum::{Figures, Sum};
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
+use millefeuille_core::learn::work::{Course, Unit};
 use millefeuille_proto::buffer::{Buffer, Pool};
 
 use crate::runs::Checkpoint;
@@ -28,9 +27,7 @@ use crate::see::history::Row;
 #[derive(Debug)]
 pub struct Replay<'a> {
     store: &'a ShardStore,
-    spec: &'a Spec,
-    model: &'a Model,
-    plan: Plan,
+    course: &'a Course,
     threads: Vec<Scratch>,
     pool: Pool,
 }
@@ -75,23 +72,19 @@ impl State {
 
 impl<'a> Replay<'a> {
     /// Computes with so many threads. BLAS must have been told to use one a call.
-    pub fn new(store: &'a ShardStore, spec: &'a Spec, model: &'a Model, threads: u32) -> Self {
-        let plan = Plan::new(spec.sizes.train, spec.batch_size, spec.shards);
-        let threads = (0..threads.clamp(1, spec.shards)).map(|_| Scratch::default()).collect();
-        Self { store, spec, model, plan, threads, pool: Pool::default() }
+    pub fn new(store: &'a ShardStore, course: &'a Course, threads: u32) -> Self {
+        let threads = (0..threads.clamp(1, course.spec().shards)).map(|_| Scratch::default()).collect();
+        Self { store, course, threads, pool: Pool::default() }
     }
 
     /// Computes what is left of the epoch, and evaluates: its line of history, with the time that this took.
     pub fn finish_epoch(&mut self, state: &mut State) -> Row {
         let started = Instant::now();
-        let orders: Vec<_> = (0..self.spec.shards)
-            .map(|shard| self.plan.order(self.spec.seed, state.epoch, shard, self.spec.shuffle))
-            .collect();
-        while state.step < self.plan.steps() {
-            self.step(state, &orders);
+        while state.step < self.course.plan().steps() {
+            self.step(state);
         }
-        let validation = self.evaluate(&state.parameters, Phase::Validate);
-        let test = self.evaluate(&state.parameters, Phase::Test).unwrap_or_default();
+        let validation = self.evaluate(&state.parameters, Split::Validation);
+        let test = self.evaluate(&state.parameters, Split::Test).unwrap_or_default();
         let row = Row {
             epoch: u64::from(state.epoch) + 1,
             loss: state.train.loss(),
@@ -108,50 +101,35 @@ impl<'a> Replay<'a> {
     }
 
     /// Loss and accuracy over a split that is held out; nothing over one without samples.
-    pub fn evaluate(&mut self, parameters: &[f32], phase: Phase) -> Option<Figures> {
-        let present = (0..self.spec.shards).filter(|&shard| shard < self.spec.sizes.of(phase.split()));
-        let sum = self.sum(parameters, phase, &present.collect::<Vec<_>>(), |learner, samples, scratch| {
-            Sum::of_piece(None, &learner.evaluate_piece(samples, scratch))
-        });
-        sum.map(|sum| sum.figures)
+    pub fn evaluate(&mut self, parameters: &[f32], split: Split) -> Option<Figures> {
+        self.sum(parameters, Unit::evaluate(split, 0)).map(|sum| sum.figures)
     }
 
-    fn step(&mut self, state: &mut State, orders: &[Vec<u32>]) {
-        let (epoch, step) = (state.epoch, state.step);
-        let (plan, pool, len) = (self.plan, self.pool.clone(), self.model.parameter_count());
-        let present: Vec<u32> = plan.present(step).into_iter().collect();
-        let sum = self.sum(&state.parameters, Phase::Train, &present, |learner, samples, scratch| {
-            let piece = plan.piece(step, samples.shard);
-            let order = &orders[samples.shard as usize][piece.start as usize..piece.end as usize];
-            let mut gradient = pool.take(len);
-            let outcome = learner.train_piece(samples, order, epoch.into(), &mut gradient, scratch);
-            Sum::of_piece(Some(gradient), &outcome)
-        });
+    fn step(&mut self, state: &mut State) {
+        let sum = self.sum(&state.parameters, Unit::train(state.epoch, state.step));
         let sum = sum.expect("a step of the plan has samples");
-        let mut next = self.pool.take(len);
-        state.optimizer.step_of_sum(&state.parameters, &sum, &mut next);
+        let taken = u64::from(state.epoch) * u64::from(self.course.plan().steps()) + u64::from(state.step);
+        let mut next = self.pool.take(self.course.model().parameter_count());
+        state.optimizer.step_of_sum(taken + 1, &state.parameters, &sum, &mut next);
         state.parameters.copy_from_slice(&next);
         state.train += sum.figures;
         state.step += 1;
     }
 
-    /// The sum over the pieces of these shards, along the tree; nothing over none.
-    fn sum(
-        &mut self,
-        parameters: &[f32],
-        phase: Phase,
-        present: &[u32],
-        compute: impl Fn(&Learner<'_>, &ShardSamples<'_>, &mut Scratch) -> Sum<Buffer> + Sync,
-    ) -> Option<Sum<Buffer>> {
-        let Self { store, spec, model, threads, pool, .. } = self;
-        let pool = &*pool;
-        let join = |left: &mut Sum<Buffer>, right| left.join_within_bounds(right, |values| pool.take(values));
-        let learner = Learner { model, spec, parameters };
-        let tree = Reduction::new(Tree::new(spec.shards), &present.iter().copied().collect());
-        let (shards, reduction) = (Mutex::new(present.iter()), Mutex::new(tree));
+    /// The sum over the pieces of a unit of work, along the tree; nothing over none.
+    fn sum(&mut self, parameters: &[f32], unit: Unit) -> Option<Sum<Buffer>> {
+        let Self { store, course, threads, pool } = self;
+        let take = |values| pool.take(values);
+        let join = |left: &mut Sum<Buffer>, right| left.join_within_bounds(right, take);
+        let shards = course.spec().shards;
+        let present = course.present(unit, 0..shards);
+        let reduction = Mutex::new(Reduction::new(Tree::new(shards), &present));
+        let next = Mutex::new(present.into_iter());
         let work = |scratch: &mut Scratch| {
-            while let Some(shard) = next(&shards) {
-                let piece = compute(&learner, &samples(store, phase, shard), scratch);
+            loop {
+                let Some(shard) = lock(&next).next() else { return };
+                let samples = samples(store, unit.split, shard);
+                let piece = course.sum_of(unit, shard, samples, parameters, take, scratch);
                 lock(&reduction).insert(Node::leaf(shard), piece, join);
             }
         };
@@ -164,14 +142,8 @@ impl<'a> Replay<'a> {
     }
 }
 
-fn next(shards: &Mutex<std::slice::Iter<'_, u32>>) -> Option<u32> {
-    lock(shards).next().copied()
-}
-
-fn samples(store: &ShardStore, phase: Phase, index: u32) -> ShardSamples<'_> {
-    let stored =
-        store.get(Shard { split: phase.split(), index }).expect("the store has every shard of the job");
-    ShardSamples::of(&stored.samples, index, store.shards())
+fn samples(store: &ShardStore, split: Split, index: u32) -> &ShardSamples {
+    &store.get(Shard { split, index }).expect("the store has every shard of the job").samples
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

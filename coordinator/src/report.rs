@@ -2,9 +2,8 @@
 
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
-use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{Learner, Scratch};
-use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::work::Course;
 
 use crate::see::digits::{self, Tile};
 use crate::see::history::Row;
@@ -22,9 +21,9 @@ pub struct Shown {
     /// Grey values, row by row.
     pub pixels: Vec<u8>,
     /// What it is.
-    pub label: u8,
+    pub label: u32,
     /// What the model says.
-    pub class: u8,
+    pub class: u32,
 }
 
 impl Shown {
@@ -37,30 +36,34 @@ impl Shown {
 }
 
 /// The first test images with the model's predictions.
-pub fn first_test_images(store: &ShardStore, model: &Model, spec: &Spec, parameters: &[f32]) -> Vec<Shown> {
+pub fn first_test_images(store: &ShardStore, course: &Course, parameters: &[f32]) -> Vec<Shown> {
+    let Some(image) = store.schema().features.rows_and_columns() else { return Vec::new() };
     let images = first_images(store, Split::Test);
     let pixels: Vec<u8> = images.iter().flat_map(|(pixels, _)| pixels.iter().copied()).collect();
-    let outputs = Learner { model, spec, parameters }.outputs(&pixels, &mut Scratch::default());
-    let classes = outputs.chunks(model.outputs()).map(class);
-    let shown = |((pixels, label), class)| Shown { image: store.image(), pixels, label, class };
+    let learner = Learner { model: course.model(), spec: course.spec(), parameters };
+    let outputs = learner.outputs(&pixels, &mut Scratch::default());
+    let classes = outputs.chunks(course.model().outputs()).map(class);
+    let shown = |((pixels, label), class)| Shown { image, pixels, label, class };
     images.into_iter().zip(classes).map(shown).collect()
 }
 
 /// The class of the largest output, the lowest of equals.
-pub fn class(outputs: &[f32]) -> u8 {
+pub fn class(outputs: &[f32]) -> u32 {
     let best = outputs.iter().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
-    best.map_or(0, |(class, _)| class as u8)
+    best.map_or(0, |(class, _)| class as u32)
 }
 
 /// The first images of a split with their labels.
-pub fn first_images(store: &ShardStore, split: Split) -> Vec<(Vec<u8>, u8)> {
-    let sample = |index| store.sample(split, index).map(|(pixels, label)| (pixels.to_vec(), label));
+pub fn first_images(store: &ShardStore, split: Split) -> Vec<(Vec<u8>, u32)> {
+    let target = store.schema().target;
+    let sample =
+        |index| store.sample(split, index).map(|(pixels, label)| (pixels.to_vec(), target.class(label)));
     (0..PICTURED).map_while(sample).collect()
 }
 
 /// The first training images with their labels.
 pub fn first_training_tiles(store: &ShardStore) -> Vec<Tile> {
-    let (rows, columns) = store.image();
+    let Some((rows, columns)) = store.schema().features.rows_and_columns() else { return Vec::new() };
     let tile = |(pixels, label)| Some(Tile::labelled(Grey::new(columns, rows, pixels)?, label));
     first_images(store, Split::Train).into_iter().filter_map(tile).collect()
 }

@@ -9,8 +9,8 @@
 
 use std::path::PathBuf;
 
-use millefeuille_core::blas::{self, Arithmetic};
-use millefeuille_core::data::dataset::FILES;
+use millefeuille_core::arithmetic::{self, Arithmetic};
+use millefeuille_core::data::dataset::DataFile;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::model::Model;
@@ -192,11 +192,10 @@ impl Evidence {
     /// # Errors
     /// The first file, or the job, if they are not those of the run.
     pub fn agrees_with_data(&self, store: &ShardStore) -> Result<String> {
-        let hashes = store.file_hashes();
-        let job_sha256 = self.job.sha256(hashes, &self.kernel());
+        let job_sha256 = self.job.sha256(&store.file_hashes(), &self.kernel());
         if let Some(receipt) = &self.receipt {
-            for (name, hash) in FILES.iter().zip(hashes) {
-                let theirs = receipt.data_sha256.get(*name).map_or("", |hash| hash);
+            for DataFile { name, sha256: hash } in store.files() {
+                let theirs = receipt.data_sha256.get(name).map_or("", |hash| hash);
                 if theirs != hash {
                     let what = format!("data file {name}: SHA-256 is {hash}, in receipt.json {theirs}");
                     return Err(Finding::Differs(format!("{}: {what}", self.run.display())));
@@ -255,13 +254,13 @@ impl Evidence {
     /// # Errors
     /// Both, if they differ.
     pub fn can_be_computed_here(&self, spec: &Spec) -> Result<String> {
-        let here = blas::arithmetic();
+        let here = Arithmetic::of_this_process();
         if let Some(there) = self.arithmetic().filter(|there| *there != here) {
             return self.cannot_verify(&described(&there), &described(&here));
         }
         // The receipt does not have it, so it is compared where a checkpoint is there.
         if let Some(read) = self.checkpoints.first() {
-            let (there, here) = (&read.checkpoint.shapes_fingerprint, blas::model_fingerprint(spec));
+            let (there, here) = (&read.checkpoint.shapes_fingerprint, arithmetic::model_fingerprint(spec));
             if *there != here {
                 return self.cannot_verify(&described_shapes(there), &described_shapes(&here));
             }

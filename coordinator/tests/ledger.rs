@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
-use millefeuille_coordinator::cluster::load::spec_for_inputs;
 use millefeuille_coordinator::runs::ledger::{self, Chain, Ledger, Place};
 use millefeuille_core::control::Phase;
 use millefeuille_core::data::plan::{self, Plan};
+use millefeuille_core::data::schema::{Features, Schema, Target};
 use millefeuille_core::data::split::Sizes;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::spec::Spec;
@@ -16,8 +16,9 @@ type Chains = Vec<(Place, Chain)>;
 
 fn spec() -> Spec {
     let sizes = Sizes { train: 53, validation: 7, test: 2 };
-    let spec = spec_for_inputs(&Job { shards: 3, ..Job::default() }, 784);
-    Spec { batch_size: 10, sizes, ..spec }
+    let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
+    let spec = Job { shards: 3, ..Job::default() }.spec(schema, sizes);
+    Spec { batch_size: 10, ..spec }
 }
 
 /// Trains by the plan, entering each piece. Gives the ledger after every step, and the file.

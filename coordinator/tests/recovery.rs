@@ -12,7 +12,7 @@ use millefeuille_coordinator::runs::record::{Ending, State};
 use millefeuille_coordinator::runs::{
     Existing, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
 };
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::job::Job;
 use tempfile::TempDir;
 

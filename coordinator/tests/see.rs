@@ -12,6 +12,7 @@ use millefeuille_coordinator::see::progress::{Progress, Style};
 use millefeuille_coordinator::see::summary::{Layer, summary};
 use millefeuille_coordinator::see::table::{Column, Table};
 use millefeuille_coordinator::see::{Ink, chart, data, plots};
+use millefeuille_core::data::schema::{Features, Schema, Target};
 
 /// Rows 5 to 24 of MNIST's first training image, a 5, in hexadecimal; the others are empty.
 const FIVE: &str = "
@@ -117,13 +118,12 @@ fn a_table_aligns_words_left_and_numbers_right() {
 
 #[test]
 fn the_data_is_shown_with_shapes_and_one_hot_rows() {
-    let one_hot = |label: u8| (0..10).map(|class| f32::from(u8::from(class == label))).collect();
+    let one_hot = |label: u32| (0..10).map(|class| f32::from(u8::from(class == label))).collect();
     let first = [5, 0, 4].map(|label| (label, one_hot(label))).to_vec();
     let mut view = data::Overview {
         train: 60_000,
         test: 10_000,
-        image: (28, 28),
-        classes: 10,
+        schema: Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } },
         values: (0.0, 255.0),
         validation_split: 0.2,
         validation: 12_000,

@@ -20,17 +20,16 @@ use millefeuille_coordinator::runs::receipt::{FORMAT, Participation, Receipt, we
 use millefeuille_coordinator::runs::{Existing, RunDir, SavedRun, model, names};
 use millefeuille_coordinator::see::history::Row;
 use millefeuille_coordinator::verify::{Evidence, Finding};
-use millefeuille_core::blas::{self, Arithmetic};
+use millefeuille_core::arithmetic::{self, Arithmetic};
+use millefeuille_core::blas;
 use millefeuille_core::control::{Phase, Position};
-use millefeuille_core::data::dataset::FILES;
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::job::{Activation, BlasKernel, Data, Fit, Job, Layer, Source};
-use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::optimizer::OptimizerState;
-use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardSamples};
-use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::optimizers::OptimizerState;
+use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
+use millefeuille_core::learn::work::Course;
 use tempfile::TempDir;
 
 const EPOCHS: u32 = 3;
@@ -76,27 +75,24 @@ fn job(data: &Path) -> Job {
 struct Loaded {
     job: Job,
     store: ShardStore,
-    spec: Spec,
-    model: Model,
+    course: Course,
 }
 
 impl Loaded {
     fn new(job: Job) -> Self {
         let dataset = millefeuille_coordinator::data::read(&job.data.source).unwrap();
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
-        let spec = load::spec(&job, &store);
-        let model = Model::new(spec.inputs as usize, &spec.layers);
-        Self { job, store, spec, model }
+        let course = Course::new(load::spec(&job, &store));
+        Self { job, store, course }
     }
 
     fn job_sha256(&self) -> String {
-        self.job.sha256(self.store.file_hashes(), &blas::kernel())
+        self.job.sha256(&self.store.file_hashes(), &blas::kernel())
     }
 
-    fn samples(&self, phase: Phase, index: u32) -> ShardSamples<'_> {
+    fn samples(&self, phase: Phase, index: u32) -> ShardView<'_> {
         let samples = &self.store.get(Shard { split: phase.split(), index }).unwrap().samples;
-        let (width, pixels, labels) = (samples.width(), samples.pixels(), samples.labels());
-        ShardSamples { shard: index, shards: self.spec.shards, width, pixels, labels }
+        ShardView { shard: index, shards: self.course.spec().shards, samples }
     }
 }
 
@@ -119,7 +115,7 @@ impl<'a> Trainer<'a> {
     fn begin(loaded: &'a Loaded, path: &Path) -> Self {
         let mut run = RunDir::claim(path, Existing::Refuse).unwrap();
         run.begin(&loaded.job).unwrap();
-        let parameters = loaded.model.initial_parameters(loaded.job.seed);
+        let parameters = loaded.course.model().initial_parameters(loaded.job.seed);
         let optimizer = OptimizerState::new(&loaded.job.compile.optimizer, parameters.len());
         Self {
             loaded,
@@ -130,14 +126,14 @@ impl<'a> Trainer<'a> {
             optimizer,
             tag: 0,
             fault: None,
-            arithmetic: blas::arithmetic(),
-            shapes_fingerprint: blas::model_fingerprint(&loaded.spec),
+            arithmetic: Arithmetic::of_this_process(),
+            shapes_fingerprint: arithmetic::model_fingerprint(loaded.course.spec()),
         }
     }
 
     /// One tree: the sum of gradients, and of all else.
     fn sum(&mut self, epoch: u32, phase: Phase, step: u32) -> (Vec<f32>, PieceOutcome) {
-        let Loaded { spec, model, .. } = self.loaded;
+        let (spec, model) = (self.loaded.course.spec(), self.loaded.course.model());
         let plan = Plan::new(spec.sizes.train, spec.batch_size, spec.shards);
         let present = match phase {
             Phase::Train => plan.present(step),
@@ -170,7 +166,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn epoch(&mut self, checkpoint_after: Option<u32>) {
-        let spec = &self.loaded.spec;
+        let spec = self.loaded.course.spec();
         let plan = Plan::new(spec.sizes.train, spec.batch_size, spec.shards);
         let epoch = self.history.len() as u32;
         let (mut loss, mut correct) = (0.0, 0);
@@ -179,7 +175,14 @@ impl<'a> Trainer<'a> {
             loss += outcome.loss_sum;
             correct += outcome.correct;
             let mut next = vec![0.0; gradient.len()];
-            self.optimizer.step(&self.parameters, &gradient, outcome.count, &mut next);
+            self.optimizer.step(
+                self.tag + 1,
+                0,
+                &self.parameters,
+                (&gradient, None),
+                outcome.count,
+                &mut next,
+            );
             self.parameters = next;
             if let Some((_, error)) = self.fault.filter(|&(tag, _)| tag == self.tag) {
                 self.parameters[3] += error;
@@ -228,18 +231,23 @@ impl<'a> Trainer<'a> {
             participation: Participation::default(),
             suspects: Participation::default(),
         };
-        self.run.write_checkpoint(&checkpoint, &self.loaded.model).unwrap();
+        self.run.write_checkpoint(&checkpoint, self.loaded.course.model()).unwrap();
     }
 
     fn finish(self) {
-        let encoded = model::encode(&self.parameters, &self.loaded.model).unwrap();
+        let encoded = model::encode(&self.parameters, self.loaded.course.model()).unwrap();
         self.run.write(names::MODEL, &encoded).unwrap();
         let arithmetic = self.arithmetic;
-        let hashes = self.loaded.store.file_hashes().clone();
         let receipt = Receipt {
             format: FORMAT,
             job_sha256: self.loaded.job_sha256(),
-            data_sha256: FILES.iter().map(|name| name.to_string()).zip(hashes).collect(),
+            data_sha256: self
+                .loaded
+                .store
+                .files()
+                .iter()
+                .map(|file| (file.name.clone(), file.sha256.clone()))
+                .collect(),
             blas_kernel: arithmetic.kernel,
             blas_kernel_of_openblas: None,
             blas_version: arithmetic.version,
@@ -274,11 +282,11 @@ fn verify(run: &Path, quick: bool) -> Result<Vec<String>, Finding> {
     let loaded = Loaded::new(evidence.job.clone());
     let mut said = evidence.agrees_with_itself()?;
     said.push(evidence.agrees_with_data(&loaded.store)?);
-    said.push(evidence.ledger_agrees(&loaded.spec)?);
+    said.push(evidence.ledger_agrees(loaded.course.spec())?);
     if !quick {
-        said.push(evidence.can_be_computed_here(&loaded.spec)?);
-        let mut replay = Replay::new(&loaded.store, &loaded.spec, &loaded.model, 3);
-        let mut state = State::beginning(&loaded.job, &loaded.model);
+        said.push(evidence.can_be_computed_here(loaded.course.spec())?);
+        let mut replay = Replay::new(&loaded.store, &loaded.course, 3);
+        let mut state = State::beginning(&loaded.job, loaded.course.model());
         while state.epoch < evidence.epochs() {
             said.push(evidence.epoch_agrees(&mut replay, &mut state)?.to_line());
         }
@@ -321,11 +329,11 @@ fn an_epoch_is_computed_from_a_checkpoint_too() {
     let (_place, path) = done(None);
     let evidence = Evidence::read(&SavedRun::open(&path).unwrap()).unwrap();
     let loaded = Loaded::new(evidence.job.clone());
-    let steps = u64::from(loaded.spec.sizes.train.div_ceil(loaded.spec.batch_size));
+    let steps = u64::from(loaded.course.spec().sizes.train.div_ceil(loaded.course.spec().batch_size));
     let tag = |epoch| evidence.before(epoch).map(|read| read.checkpoint.parameter_tag);
     // The first epoch's is the one that was too many.
     assert_eq!([tag(0), tag(1), tag(2), tag(3)], [None, None, Some(2 * steps), Some(3 * steps)]);
-    let mut replay = Replay::new(&loaded.store, &loaded.spec, &loaded.model, 2);
+    let mut replay = Replay::new(&loaded.store, &loaded.course, 2);
     for (read, epochs) in evidence.checkpoints.iter().zip([0, 1, 2]) {
         let mut state = State::of(&read.checkpoint);
         for _ in 0..epochs {
@@ -340,8 +348,8 @@ fn the_number_of_threads_does_not_show() {
     let (_place, path) = done(None);
     let loaded = Loaded::new(SavedRun::open(&path).unwrap().job().unwrap());
     let rows = |threads| {
-        let mut replay = Replay::new(&loaded.store, &loaded.spec, &loaded.model, threads);
-        let row = replay.finish_epoch(&mut State::beginning(&loaded.job, &loaded.model));
+        let mut replay = Replay::new(&loaded.store, &loaded.course, threads);
+        let row = replay.finish_epoch(&mut State::beginning(&loaded.job, loaded.course.model()));
         Row { seconds: 0.0, ..row }
     };
     assert_eq!(rows(1), rows(4));

@@ -1,24 +1,15 @@
-//! The BLAS that this process has loaded, and what it computes.
+//! The BLAS that this process has loaded.
 //!
 //! OpenBLAS picks a kernel for the CPU when it is loaded, or the one that `OPENBLAS_CORETYPE` names. Kernels
 //! give different bits, and so do one and two threads. Threads are settled here: one, before the first call.
 //! The kernel is the job's choice. [`choice`] says what `native` may be, and [`environment`] decides whether a process
-//! has the right one.
-//!
-//! Names mislead: some kernels of different names give equal bits, two versions of one name need not. So what
-//! counts is the *fingerprint*: the SHA-256 of results. That of [`arithmetic`] covers the elementwise
-//! functions and a fixed set of products; [`model_fingerprint`] covers one job's own shapes.
+//! has the right one. What it computes is looked at in [`crate::arithmetic`].
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Once;
 
-pub mod check;
 pub mod choice;
 pub mod environment;
-pub mod exercise;
-mod fingerprint;
-
-pub use fingerprint::model_fingerprint;
 
 #[allow(unsafe_code)] // OpenBLAS is C.
 mod c {
@@ -29,17 +20,6 @@ mod c {
         pub(super) fn openblas_get_corename() -> *const c_char;
         pub(super) fn openblas_get_config() -> *const c_char;
     }
-}
-
-/// How a process computes. Equal fingerprints give equal bits; kernel and version are for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Arithmetic {
-    /// The loaded kernel, such as `Haswell`.
-    pub kernel: String,
-    /// OpenBLAS' version, such as `0.3.21`.
-    pub version: String,
-    /// Hex SHA-256 of the results of the elementwise functions and of products of fixed shapes.
-    pub fingerprint: String,
 }
 
 /// Makes BLAS compute on the calling thread alone. Every product calls it first; more than once does nothing.
@@ -64,11 +44,6 @@ pub fn version() -> String {
     version_of(&text(unsafe { c::openblas_get_config() }))
 }
 
-/// How this process computes. Takes some milliseconds.
-pub fn arithmetic() -> Arithmetic {
-    Arithmetic { kernel: kernel(), version: version(), fingerprint: fingerprint::of_this_process() }
-}
-
 /// The second word of `OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH …`.
 fn version_of(config: &str) -> String {
     config.split_whitespace().nth(1).unwrap_or("unknown").to_owned()
@@ -91,14 +66,5 @@ mod tests {
     fn the_version_is_the_second_word_of_the_configuration() {
         assert_eq!(version_of("OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH Haswell MAX_THREADS=64"), "0.3.21");
         assert_eq!(version_of(""), "unknown");
-    }
-
-    #[test]
-    fn a_process_has_one_arithmetic() {
-        let arithmetic = arithmetic();
-        assert_eq!(arithmetic, super::arithmetic());
-        assert_eq!(arithmetic.fingerprint.len(), 64);
-        assert!(arithmetic.version.starts_with("0."), "{arithmetic:?}");
-        assert_ne!(arithmetic.kernel, "unknown");
     }
 }

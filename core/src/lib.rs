@@ -10,11 +10,13 @@
 //! - [`control`]: who computes what, when: a state machine, `handle(now, event) -> actions`.
 //! - [`random`]: every random number, as a function of its coordinates.
 //! - [`blas`]: which BLAS kernel is loaded, and which one a job asks for.
+//! - [`arithmetic`]: what this process computes with it: which bits, and whether they are right.
 
 // Links BLAS into everything that uses this crate.
 use blas_src as _;
 use openblas_src as _;
 
+pub mod arithmetic;
 pub mod blas;
 pub mod control;
 pub mod data;

@@ -5,11 +5,16 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use millefeuille_core::data::dataset::{DataError, Dataset};
-use millefeuille_core::data::idx::{Fault, Idx, IdxError, Kind, MAX_VALUES, START, worth_reading};
+use millefeuille_core::data::NamedFile;
+use millefeuille_core::data::dataset::DataError;
+use millefeuille_core::data::formats::DataFormat;
+use millefeuille_core::data::formats::idx::file::{
+    Fault, Idx, IdxError, Kind, MAX_VALUES, START, worth_reading,
+};
+use millefeuille_core::data::formats::idx::mnist;
+use millefeuille_core::data::schema::Features;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
-use millefeuille_core::data::{NamedFile, builtin};
 use proptest::prelude::*;
 
 fn named(name: &str, bytes: Vec<u8>) -> NamedFile {
@@ -54,15 +59,19 @@ fn raw_and_gzip_decode_to_the_same() {
 
 #[test]
 fn the_built_in_files_match_their_published_checksums() {
-    let data = Dataset::decode(builtin::mnist()).unwrap();
+    let data = DataFormat::Idx.decode(mnist::files()).unwrap();
     let sums = include_str!("../../data/mnist/SHA256SUMS");
-    for (name, hash) in millefeuille_core::data::dataset::FILES.iter().zip(&data.hashes) {
-        assert!(sums.contains(&format!("{hash}  {name}\n")), "{name} has {hash}");
+    assert_eq!(data.files.len(), 4);
+    for file in &data.files {
+        assert!(sums.contains(&format!("{}  {}\n", file.sha256, file.name)), "{file:?}");
     }
-    assert_eq!((data.train.len(), data.test.len(), data.train.image), (60_000, 10_000, (28, 28)));
+    assert_eq!(
+        (data.train.len, data.test.len, data.schema.features.clone()),
+        (60_000, 10_000, Features::image(28, 28))
+    );
 
     let store = ShardStore::new(data, 0.2, 8);
-    let first_ten = |split| (0..10).map(|i| store.sample(split, i).unwrap().1).collect::<Vec<_>>();
+    let first_ten = |split| (0..10).map(|i| store.sample(split, i).unwrap().1[0]).collect::<Vec<_>>();
     assert_eq!(first_ten(Split::Train), [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
     assert_eq!(first_ten(Split::Test), [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
     assert_eq!(store.sizes().of(Split::Validation), 12_000);
@@ -223,10 +232,10 @@ fn the_end_of_gzip_is_checked() {
     );
 }
 
-fn four(train: u32, labels: &[u8], test_shape: [u32; 2]) -> [NamedFile; 4] {
+fn four(train: u32, labels: &[u8], test_shape: [u32; 2]) -> Vec<NamedFile> {
     let mut train_labels = header(&[labels.len() as u32]);
     train_labels.extend(labels);
-    [
+    vec![
         named("train-images", file(&[train, 4, 3])),
         named("train-labels", train_labels),
         named("test-images", file(&[2, test_shape[0], test_shape[1]])),
@@ -236,8 +245,8 @@ fn four(train: u32, labels: &[u8], test_shape: [u32; 2]) -> [NamedFile; 4] {
 
 #[test]
 fn files_are_checked_against_each_other() {
-    let refused = |files| Dataset::decode(files).unwrap_err().to_string();
-    assert!(Dataset::decode(four(3, &[0, 9, 1], [4, 3])).is_ok());
+    let refused = |files| DataFormat::Idx.decode(files).unwrap_err().to_string();
+    assert!(DataFormat::Idx.decode(four(3, &[0, 9, 1], [4, 3])).is_ok());
     assert_eq!(
         refused(four(3, &[0, 9], [4, 3])),
         "train-labels: 2 labels for the 3 images in train-images (put two files of one data set here)"
@@ -253,7 +262,7 @@ fn files_are_checked_against_each_other() {
     );
     let mut swapped = four(3, &[0, 9, 1], [4, 3]);
     swapped.swap(0, 1);
-    assert!(matches!(Dataset::decode(swapped), Err(DataError::Idx(_))));
+    assert!(matches!(DataFormat::Idx.decode(swapped), Err(DataError::Idx(_))));
 }
 
 proptest! {

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use millefeuille_core::data::schema::Target;
 use millefeuille_core::job::{
-    Activation, BlasKernel, CLASSES, Fit, INPUTS, Job, Layer, Loss, Metric, Optimizer, Overrides, POSITIVE,
-    Source, parse_scale, parse_whole,
+    Activation, BlasKernel, Fit, Job, Layer, Loss, Metric, Optimizer, Overrides, POSITIVE, Source,
+    parse_scale, parse_whole,
 };
 use proptest::prelude::*;
 
@@ -46,7 +47,7 @@ fn the_written_out_article_leaves_nothing_out() {
 
 #[test]
 fn the_article_has_235_146_parameters_and_batches_of_500() {
-    assert_eq!(Job::default().parameters(INPUTS), 235_146);
+    assert_eq!(Job::default().parameters(784), 235_146);
     assert_eq!(Job::default().batch(), 500);
     let job = Job::parse("job.toml", "replicas = 4").unwrap();
     assert_eq!((job.fit.batch_size, job.batch()), (500, 2000));
@@ -66,7 +67,7 @@ fn a_file_changes_what_it_names() {
     let mut expected = Job { seed: u64::MAX, ..Job::default() };
     expected.data.source = Source::Directory(PathBuf::from("data/own"));
     expected.data.scale = 1.0 / 255.0;
-    expected.compile.optimizer = Optimizer::Sgd { learning_rate: 1.0 };
+    expected.compile.optimizer = Optimizer::sgd(1.0);
     expected.layers = vec![Layer::Dense { units: 10, activation: Activation::Softmax }];
     assert_eq!(Job::parse("job.toml", text), Ok(expected));
 }
@@ -116,7 +117,7 @@ fn a_flag_wins_over_the_file() {
     expected.data.source = Source::Directory(PathBuf::from("somewhere"));
     expected.data.scale = 0.5;
     expected.data.validation_split = 0.0;
-    expected.compile.optimizer = Optimizer::Sgd { learning_rate: 0.25 };
+    expected.compile.optimizer = Optimizer::sgd(0.25);
     assert_eq!(job, expected);
 }
 
@@ -135,8 +136,8 @@ fn names_are_read_as_they_are_written() {
     assert_eq!(listed, ["dense 256 sigmoid", "dense 128 sigmoid", "dropout 0.5", "dense 10 softmax"]);
     assert_eq!(Job::default().compile.optimizer.to_string(), "sgd 0.1");
     assert_eq!(
-        "relu".parse::<Activation>().unwrap_err().to_string(),
-        "unknown activation; known activations: sigmoid, softmax"
+        "swish".parse::<Activation>().unwrap_err().to_string(),
+        "unknown activation; known activations: linear, relu, sigmoid, softmax"
     );
     assert_eq!(
         "Softmax".parse::<Activation>().unwrap_err().to_string(),
@@ -178,7 +179,7 @@ fn unknown_keys() {
         ),
         (
             "[compile.optimizer]\nmomentum = 0.9",
-            "job.toml:2: unknown key `momentum` in [compile.optimizer]; known keys: type, learning_rate",
+            "job.toml:2: unknown key `momentum` in [compile.optimizer]; known keys of sgd: type, learning_rate",
         ),
         (
             "[training]\nepochs = 5",
@@ -227,7 +228,7 @@ fn wrong_types() {
         ),
         (
             "[compile]\noptimizer = \"sgd\"",
-            "job.toml:2: optimizer = \"sgd\": found a string, expected a table with the keys type, learning_rate",
+            "job.toml:2: optimizer = \"sgd\": found a string, expected a table with the keys type, learning_rate, beta_1, beta_2, epsilon",
         ),
         (
             "[compile]\nmetrics = \"accuracy\"",
@@ -348,8 +349,8 @@ fn names_that_mean_nothing() {
             "job.toml:2: scale = \"a third\": not a number; give one such as 0.5, or a fraction such as 1/255",
         ),
         (
-            "[compile]\nloss = \"mse\"",
-            "job.toml:2: loss = \"mse\": unknown loss; known losses: categorical_crossentropy",
+            "[compile]\nloss = \"hinge\"",
+            "job.toml:2: loss = \"hinge\": unknown loss; known losses: categorical_crossentropy, mse",
         ),
         (
             "[compile]\nloss = \"categorical_cross_entropy\"",
@@ -364,8 +365,8 @@ fn names_that_mean_nothing() {
             "job.toml:2: metrics = [\"accuracy\", \"accuracy\"]: accuracy is there twice; give each metric once",
         ),
         (
-            "[compile.optimizer]\ntype = \"adam\"",
-            "job.toml:2: type = \"adam\": unknown optimizer; known optimizers: sgd",
+            "[compile.optimizer]\ntype = \"lion\"",
+            "job.toml:2: type = \"lion\": unknown optimizer; known optimizers: adam, sgd",
         ),
     ]);
     let long = "x".repeat(65);
@@ -405,8 +406,8 @@ fn layers_that_are_no_model() {
             "job.toml:2: unknown key `rates` in a dropout layer; did you mean `rate`?",
         ),
         (
-            "[[layers]]\ntype = \"dense\"\nunits = 10\nactivation = \"relu\"",
-            "job.toml:4: activation = \"relu\": unknown activation; known activations: sigmoid, softmax",
+            "[[layers]]\ntype = \"dense\"\nunits = 10\nactivation = \"swish\"",
+            "job.toml:4: activation = \"swish\": unknown activation; known activations: linear, relu, sigmoid, softmax",
         ),
         (
             "[[layers]]\ntype = \"dense\"\nunits = 0\nactivation = \"sigmoid\"",
@@ -427,7 +428,7 @@ fn layers_that_are_no_model() {
         ),
         (
             &output.replace("10", "12"),
-            "job.toml:3: units = 12: the labels have 10 classes; give the output layer 10 units",
+            "job.toml:3: units = 12: the data has labels of 10 classes; give the output layer 10 units",
         ),
         (
             &output.replace("softmax", "sigmoid"),
@@ -522,10 +523,10 @@ fn a_job_built_by_hand_is_blamed_on_its_keys() {
     );
     assert!(problem(|job| job.blas_kernel = BlasKernel::Named("native".to_owned())).contains("not a kernel"));
     assert_eq!(
-        Job::default().check_output(7).unwrap_err().to_string(),
-        "layers[3].units = 10: the labels have 7 classes; give the output layer 7 units"
+        Job::default().check_target(Target::Class { classes: 7 }).unwrap_err().to_string(),
+        "layers[3].units = 10: the data has labels of 7 classes; give the output layer 7 units"
     );
-    assert_eq!(Job::default().check_output(CLASSES), Ok(()));
+    assert_eq!(Job::default().check_target(Target::Class { classes: 10 }), Ok(()));
 }
 
 // ---- what is written
@@ -536,7 +537,7 @@ fn layers() -> impl Strategy<Value = Vec<Layer>> {
         (0.0f32..1.0).prop_map(|rate| Layer::Dropout { rate }),
     ];
     prop::collection::vec(hidden, 0..6).prop_map(|mut layers| {
-        layers.push(Layer::Dense { units: CLASSES, activation: Activation::Softmax });
+        layers.push(Layer::Dense { units: 10, activation: Activation::Softmax });
         layers
     })
 }
@@ -569,7 +570,7 @@ prop_compose! {
         job.data.source = source;
         job.data.scale = scale;
         job.data.validation_split = validation_split;
-        job.compile.optimizer = Optimizer::Sgd { learning_rate: learning_rate.min(f32::MAX) };
+        job.compile.optimizer = Optimizer::sgd(learning_rate.min(f32::MAX));
         job.compile.metrics.truncate(usize::from(with_accuracy));
         job.fit = Fit { batch_size, epochs, shuffle };
         job
@@ -667,7 +668,7 @@ fn what_determines_the_numbers_is_hashed() {
         |job| job.layers[0] = Layer::Dense { units: 256, activation: Activation::Softmax },
         |job| job.layers[2] = Layer::Dropout { rate: 0.25 },
         |job| job.layers.swap(0, 1),
-        |job| job.compile.optimizer = Optimizer::Sgd { learning_rate: 0.01 },
+        |job| job.compile.optimizer = Optimizer::sgd(0.01),
         |job| job.fit.batch_size += 1,
         |job| job.fit.epochs += 1,
         |job| job.fit.shuffle = false,
@@ -721,7 +722,7 @@ fn differences_name_their_keys() {
 
     theirs.fit.epochs = 6;
     theirs.data.source = Source::Directory(PathBuf::from("own"));
-    theirs.compile.optimizer = Optimizer::Sgd { learning_rate: 0.01 };
+    theirs.compile.optimizer = Optimizer::sgd(0.01);
     theirs.layers[0] = Layer::Dense { units: 64, activation: Activation::Sigmoid };
     assert_eq!(
         ours.differences(&theirs),
@@ -774,5 +775,37 @@ fn whole_numbers_of_flags_are_those_of_the_file() {
     assert_eq!(
         parse_whole("-1", 0..=u64::MAX).unwrap_err().to_string(),
         "too small; give a whole number of at least 0"
+    );
+}
+
+#[test]
+fn an_optimizer_has_the_keys_and_the_defaults_of_its_kind() {
+    let job = |text: &str| Job::parse("job.toml", text);
+    let adam = job("[compile.optimizer]\nbeta_1 = 0.8\ntype = \"adam\"").unwrap();
+    let settings: Vec<_> =
+        adam.compile.optimizer.settings().map(|(key, value)| format!("{} {value}", key.name)).collect();
+    assert_eq!(settings, ["learning_rate 0.001", "beta_1 0.8", "beta_2 0.999", "epsilon 0.0000001"]);
+    assert_eq!(Job::parse("again", &adam.to_toml()).as_ref(), Ok(&adam));
+    assert_ne!(adam.sha256(&[], "Haswell"), Job::default().sha256(&[], "Haswell"));
+    assert_eq!(
+        job("[compile.optimizer]\ntype = \"adam\"\nbeta_2 = 1.0").unwrap_err().to_string(),
+        "job.toml:3: beta_2 = 1.0: not a share; give at least 0 and less than 1, such as 0.9"
+    );
+    assert_eq!(
+        job("[compile.optimizer]\ntype = \"adam\"\nbeta3 = 1.0").unwrap_err().to_string(),
+        "job.toml:3: unknown key `beta3` in [compile.optimizer]; did you mean `beta_2`?"
+    );
+}
+
+#[test]
+fn a_loss_says_what_it_needs_of_layers_and_data() {
+    let mse = "[[layers]]\ntype = \"dense\"\nunits = 1\nactivation = \"linear\"\n[compile]\nloss = \"mse\"\nmetrics = []";
+    assert_eq!(
+        Job::parse("job.toml", mse).unwrap_err().to_string(),
+        "job.toml:6: loss = \"mse\": mse needs targets that are numbers, and the data has labels of 10 classes"
+    );
+    assert_eq!(
+        Job::parse("job.toml", "[compile]\nloss = \"mse\"").unwrap_err().to_string(),
+        "layers[3].activation = \"softmax\": mse needs plain numbers; give the output layer linear"
     );
 }

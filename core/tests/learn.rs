@@ -1,12 +1,18 @@
 //! Models and pieces, as a worker and a coordinator use them.
 
+#![allow(clippy::unwrap_used)] // All of this is test code; clippy only knows of the functions marked as tests.
+
+use std::sync::Arc;
+
 use millefeuille_core::data::plan;
+use millefeuille_core::data::schema::{Features, Schema, Target};
+use millefeuille_core::data::shard::ShardSamples;
 use millefeuille_core::data::split::Sizes;
-use millefeuille_core::job::{Activation, Layer, Loss};
+use millefeuille_core::job::{Activation, Layer, Loss, Metric};
 use millefeuille_core::learn::model::{Model, Tensor};
-use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, PieceOutcome, Scratch, ShardSamples};
+use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_core::{blas, random};
+use millefeuille_core::{arithmetic, random};
 
 const SEED: u64 = 42;
 
@@ -42,10 +48,10 @@ fn spec(inputs: u32, layers: &[Layer], scale: f32) -> Spec {
         batch_size: 500,
         shuffle: true,
         scale,
-        inputs,
-        classes,
+        schema: Schema { features: Features::image(1, inputs as usize), target: Target::Class { classes } },
         layers: layers.to_vec(),
         loss: Loss::CategoricalCrossentropy,
+        metrics: vec![Metric::Accuracy],
         sizes: Sizes { train: 48_000, validation: 12_000, test: 10_000 },
     }
 }
@@ -55,8 +61,7 @@ struct Bench {
     spec: Spec,
     model: Model,
     parameters: Vec<f32>,
-    pixels: Vec<u8>,
-    labels: Vec<u8>,
+    samples: ShardSamples,
 }
 
 impl Bench {
@@ -66,16 +71,18 @@ impl Bench {
         let bytes = |len: u32| (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8);
         Self {
             parameters: model.initial_parameters(SEED),
-            pixels: bytes(samples * inputs).collect(),
-            labels: bytes(samples).map(|byte| byte % spec.classes as u8).collect(),
+            samples: {
+                let labels = bytes(samples).map(|byte| byte % model.outputs() as u8);
+                let both: Vec<u8> = bytes(samples * inputs).chain(labels).collect();
+                ShardSamples::decode(both.into(), Arc::new(spec.schema.clone()), samples).unwrap()
+            },
             model,
             spec,
         }
     }
 
-    fn samples(&self) -> ShardSamples<'_> {
-        let (pixels, labels) = (&self.pixels, &self.labels);
-        ShardSamples { shard: 3, shards: 8, width: self.model.inputs(), pixels, labels }
+    fn samples(&self) -> ShardView<'_> {
+        ShardView { shard: 3, shards: 8, samples: &self.samples }
     }
 
     fn learner(&self) -> Learner<'_> {
@@ -209,8 +216,8 @@ fn a_shard_is_evaluated_in_chunks_of_fixed_length() {
     assert_eq!(whole.count, u64::from(samples));
     assert_eq!(whole.samples_sha256, plan::digest((0..u64::from(samples)).map(|k| k * 8 + 3)));
 
-    let outputs = learner.outputs(&bench.pixels, &mut scratch);
-    let rows = || outputs.chunks_exact(3).zip(&bench.labels);
+    let outputs = learner.outputs(bench.samples.features(), &mut scratch);
+    let rows = || outputs.chunks_exact(3).zip(bench.samples.targets());
     let loss: f64 = rows().map(|(row, label)| -f64::from(row[usize::from(*label)]).ln()).sum();
     assert!((whole.loss_sum - loss).abs() < 1e-3, "{} {loss}", whole.loss_sum);
     let correct = rows().filter(|(row, label)| row.iter().all(|p| *p <= row[usize::from(**label)])).count();
@@ -237,10 +244,10 @@ fn a_parameter_that_is_no_number_shows_in_loss_and_gradient() {
 fn a_jobs_own_shapes_have_a_fingerprint() {
     let article = spec(784, &article(), 1.0);
     let other = Spec { batch_size: 96, ..article.clone() };
-    assert_eq!(blas::model_fingerprint(&article), blas::model_fingerprint(&article));
-    assert_ne!(blas::model_fingerprint(&article), blas::model_fingerprint(&other));
+    assert_eq!(arithmetic::model_fingerprint(&article), arithmetic::model_fingerprint(&article));
+    assert_ne!(arithmetic::model_fingerprint(&article), arithmetic::model_fingerprint(&other));
     // More shards than samples, and a batch that is larger than any chunk.
     for (batch_size, shards) in [(3, 8), (1 << 20, 1)] {
-        assert_eq!(blas::model_fingerprint(&Spec { batch_size, shards, ..article.clone() }).len(), 64);
+        assert_eq!(arithmetic::model_fingerprint(&Spec { batch_size, shards, ..article.clone() }).len(), 64);
     }
 }

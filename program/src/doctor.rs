@@ -9,8 +9,9 @@ mod page;
 use std::collections::BTreeMap;
 
 use clap::Args as ClapArgs;
+use millefeuille_core::arithmetic::check;
+use millefeuille_core::blas;
 use millefeuille_core::blas::environment::{self, KernelError};
-use millefeuille_core::blas::{self, check};
 use serde::Serialize;
 
 use crate::kernel::{self, Search, Speed, Unusable};

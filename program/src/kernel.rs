@@ -14,9 +14,10 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use millefeuille_core::arithmetic::Arithmetic;
+use millefeuille_core::blas;
 use millefeuille_core::blas::choice::{self, Instructions};
 use millefeuille_core::blas::environment::{self, Change, Choice, Decision, NATIVE, Native};
-use millefeuille_core::blas::{self, Arithmetic};
 use millefeuille_core::job::BlasKernel;
 use millefeuille_core::learn::spec::Spec;
 

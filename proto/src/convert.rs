@@ -5,11 +5,12 @@
 
 use std::str::FromStr;
 
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Hello, JobId, Phase, WorkId};
+use millefeuille_core::data::schema::{Element, Features, Schema, Target};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::{Sizes, Split};
-use millefeuille_core::job::{Activation, Layer, Loss};
+use millefeuille_core::job::{Activation, Layer, Loss, Metric};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Tree};
 
@@ -210,10 +211,10 @@ impl From<&Spec> for v1::Spec {
             batch_size: from.batch_size,
             shuffle: from.shuffle,
             scale: from.scale,
-            inputs: from.inputs,
-            classes: from.classes,
+            schema: Some(v1::Schema::from(&from.schema)),
             layers: from.layers.iter().map(v1::Layer::from).collect(),
             loss: from.loss.to_string(),
+            metrics: from.metrics.iter().map(ToString::to_string).collect(),
             train_samples: from.sizes.train,
             validation_samples: from.sizes.validation,
             test_samples: from.sizes.test,
@@ -225,43 +226,71 @@ impl TryFrom<v1::Spec> for Spec {
     type Error = Malformed;
 
     fn try_from(from: v1::Spec) -> Result<Self, Malformed> {
-        for (name, value) in
-            [("shards", from.shards), ("batch_size", from.batch_size), ("inputs", from.inputs)]
-        {
+        for (name, value) in [("shards", from.shards), ("batch_size", from.batch_size)] {
             if value == 0 {
                 return Err(malformed(format!("`{name}` is 0")));
             }
         }
         let layers: Vec<Layer> = from.layers.into_iter().map(Layer::try_from).collect::<Result<_, _>>()?;
-        check_output(&layers, from.classes)?;
-        Ok(Self {
+        let metrics = from.metrics.iter().map(|name| named::<Metric>("metric", name));
+        let schema = required(from.schema, "schema")?;
+        let spec = Self {
             seed: from.seed,
             shards: from.shards,
             batch_size: from.batch_size,
             shuffle: from.shuffle,
             scale: from.scale,
-            inputs: from.inputs,
-            classes: from.classes,
+            schema: Schema::try_from(schema)?,
             layers,
             loss: named::<Loss>("loss", &from.loss)?,
+            metrics: metrics.collect::<Result<_, _>>()?,
             sizes: Sizes {
                 train: from.train_samples,
                 validation: from.validation_samples,
                 test: from.test_samples,
             },
-        })
+        };
+        spec.check_layers().map_err(malformed)?;
+        Ok(spec)
     }
 }
 
-/// The loss needs a softmax over the classes at the end, and only there.
-fn check_output(layers: &[Layer], classes: u32) -> Result<(), Malformed> {
-    let softmax = |layer: &Layer| matches!(layer, Layer::Dense { activation: Activation::Softmax, .. });
-    match layers.split_last() {
-        Some((output @ Layer::Dense { units, .. }, hidden))
-            if softmax(output) && *units == classes && !hidden.iter().any(softmax) =>
-        {
-            Ok(())
+impl From<&Schema> for v1::Schema {
+    fn from(from: &Schema) -> Self {
+        use v1::schema::Target as Wire;
+        Self {
+            element: from.features.element.to_string(),
+            shape: from.features.shape.clone(),
+            target: Some(match from.target {
+                Target::Class { classes } => Wire::Classes(classes),
+                Target::Reals { width } => Wire::Reals(width),
+            }),
         }
-        _ => Err(malformed(format!("the layers do not end in a softmax over {classes} classes"))),
     }
 }
+
+impl TryFrom<v1::Schema> for Schema {
+    type Error = Malformed;
+
+    fn try_from(from: v1::Schema) -> Result<Self, Malformed> {
+        use v1::schema::Target as Wire;
+        let element = match from.element.as_str() {
+            "uint8" => Element::U8,
+            "float32" => Element::F32,
+            other => return Err(malformed(format!("this build does not know the element `{other}`"))),
+        };
+        let target = match from.target {
+            Some(Wire::Classes(classes @ 1..)) => Target::Class { classes },
+            Some(Wire::Reals(width @ 1..)) => Target::Reals { width },
+            _ => return Err(malformed("a schema has no target".to_string())),
+        };
+        let features = Features { element, shape: from.shape };
+        match features.width() {
+            1..=MAX_WIDTH => Ok(Self { features, target }),
+            width => Err(malformed(format!("a sample has {width} values"))),
+        }
+    }
+}
+
+/// The most values that a sample may have: those of the largest image that a format reads.
+const MAX_WIDTH: usize = 1 << 30;

@@ -1,6 +1,7 @@
 //! Conversions: what goes to the wire comes back, and what makes no sense is refused with what is wrong.
 
 use millefeuille_core::control::{Hello, JobId, Phase, WorkId};
+use millefeuille_core::data::schema::{Features, Schema, Target};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::{Sizes, Split};
 use millefeuille_core::job::Job;
@@ -9,19 +10,9 @@ use millefeuille_core::learn::tree::{Node, Tree};
 use millefeuille_proto::{convert, v1};
 
 fn spec() -> Spec {
-    let job = Job::default();
-    Spec {
-        seed: u64::MAX,
-        shards: 8,
-        batch_size: 500,
-        shuffle: true,
-        scale: 1.0 / 255.0,
-        inputs: 784,
-        classes: 10,
-        layers: job.layers,
-        loss: job.compile.loss,
-        sizes: Sizes { train: 48_000, validation: 12_000, test: 10_000 },
-    }
+    let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
+    let spec = Job::default().spec(schema, Sizes { train: 48_000, validation: 12_000, test: 10_000 });
+    Spec { seed: u64::MAX, scale: 1.0 / 255.0, ..spec }
 }
 
 fn refused(change: impl FnOnce(&mut v1::Spec)) -> String {
@@ -39,7 +30,23 @@ fn a_spec_goes_to_the_wire_and_back() {
 fn a_spec_that_makes_no_sense_is_refused() {
     assert_eq!(refused(|spec| spec.shards = 0), "`shards` is 0");
     assert_eq!(refused(|spec| spec.batch_size = 0), "`batch_size` is 0");
-    assert_eq!(refused(|spec| spec.inputs = 0), "`inputs` is 0");
+    assert_eq!(refused(|spec| spec.schema = None), "`schema` is missing");
+    let schema = |change: fn(&mut v1::Schema)| refused(|spec| change(spec.schema.as_mut().unwrap()));
+    assert_eq!(schema(|schema| schema.shape = vec![28, 0]), "a sample has 0 values");
+    assert_eq!(
+        schema(|schema| schema.shape = vec![u32::MAX; 9]),
+        format!("a sample has {} values", usize::MAX)
+    );
+    assert_eq!(
+        schema(|schema| schema.element = "int4".into()),
+        "this build does not know the element `int4`"
+    );
+    assert_eq!(schema(|schema| schema.target = None), "a schema has no target");
+    assert_eq!(
+        schema(|schema| schema.target = Some(v1::schema::Target::Reals(10))),
+        "categorical_crossentropy needs targets that are classes"
+    );
+    assert_eq!(refused(|spec| spec.metrics[0] = "auc".into()), "this build does not know the metric `auc`");
     assert_eq!(refused(|spec| spec.loss = "hinge".into()), "this build does not know the loss `hinge`");
     assert_eq!(refused(|spec| spec.layers[0].layer = None), "`layer` is missing");
     let dense = |units, activation: &str| {
@@ -49,7 +56,7 @@ fn a_spec_that_makes_no_sense_is_refused() {
     assert_eq!(refused(|spec| spec.layers[0].layer = dense(0, "sigmoid")), "a dense layer has 0 units");
     let unknown = refused(|spec| spec.layers[0].layer = dense(9, "swish"));
     assert_eq!(unknown, "this build does not know the activation `swish`");
-    let misfit = "the layers do not end in a softmax over 10 classes";
+    let misfit = "the layers do not end in softmax with 10 units, and have it there only";
     assert_eq!(refused(|spec| spec.layers[3].layer = dense(9, "softmax")), misfit);
     assert_eq!(refused(|spec| spec.layers[0].layer = dense(9, "softmax")), misfit);
     assert_eq!(refused(|spec| spec.layers.clear()), misfit);

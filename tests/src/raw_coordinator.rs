@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use millefeuille_core::control::WorkId;
+use millefeuille_core::data::schema::{Features, Schema, Target};
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_core::data::split::{Sizes, Split};
-use millefeuille_core::job::{Activation, Layer, Loss};
+use millefeuille_core::job::{Activation, Layer, Loss, Metric};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_proto::v1::session_request::Message as Up;
@@ -224,6 +225,10 @@ fn work(step: u32, nodes: &[(u32, u32)], parameter_bytes: usize) -> v1::Work {
     v1::Work { id: Some(id.into()), nodes, parameter_bytes: parameter_bytes as u64, parameter_slot: None }
 }
 
+fn schema() -> Schema {
+    Schema { features: Features::image(1, WIDTH as usize), target: Target::Class { classes: 10 } }
+}
+
 fn spec() -> Spec {
     Spec {
         seed: 1,
@@ -231,24 +236,23 @@ fn spec() -> Spec {
         batch_size: SHARDS * 5,
         shuffle: true,
         scale: 1.0,
-        inputs: WIDTH,
-        classes: 10,
+        schema: schema(),
         layers: vec![Layer::Dense { units: 10, activation: Activation::Softmax }],
         loss: Loss::CategoricalCrossentropy,
+        metrics: vec![Metric::Accuracy],
         sizes: Sizes { train: SHARDS * SAMPLES, validation: 1, test: 1 },
     }
 }
 
 fn parameters() -> usize {
-    let Spec { inputs, layers, .. } = spec();
-    Model::new(inputs as usize, &layers).parameter_count()
+    Model::new(WIDTH as usize, &spec().layers).parameter_count()
 }
 
 fn samples(shard: u32) -> ShardSamples {
     let pixels = (0..SAMPLES * WIDTH).map(|place| (place * 31 + shard * 7) as u8);
     let labels = (0..SAMPLES).map(|sample| ((sample + shard) % 10) as u8);
     let bytes: Vec<u8> = pixels.chain(labels).collect();
-    ShardSamples::decode(bytes.into(), WIDTH as usize, SAMPLES).expect("they are samples")
+    ShardSamples::decode(bytes.into(), schema().into(), SAMPLES).expect("they are samples")
 }
 
 struct Service {

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use millefeuille_core::control::{Phase, WorkId};
 use millefeuille_core::data::shard::ShardSamples;
-use millefeuille_core::learn::piece::{self, Learner, PieceOutcome, Scratch};
+use millefeuille_core::learn::piece::{PieceOutcome, Scratch};
 use millefeuille_core::learn::sum::{self, Figures, Input, Part, Room, TERMS};
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::buffer::{Buffer, Pool};
@@ -252,8 +252,8 @@ struct Term {
 
 impl OpenNode {
     fn new(batch: &Arc<Batch>, node: Node, target: Target) -> Self {
-        let present = batch.job.present(batch.work, node);
-        let most = sum::terms_at_once(batch.job.model.parameter_count());
+        let present = batch.job.course.present(batch.work.into(), node.first..node.end);
+        let most = sum::terms_at_once(batch.job.course.model().parameter_count());
         let parts = sum::parts(node, &present, most).into_iter().map(OpenPart::new).collect();
         let unfinished = AtomicUsize::new(target.sections.len());
         Self {
@@ -285,7 +285,7 @@ impl OpenNode {
     }
 
     fn values(&self) -> usize {
-        if self.sections.is_empty() { 0 } else { self.batch.job.model.parameter_count() }
+        if self.sections.is_empty() { 0 } else { self.batch.job.course.model().parameter_count() }
     }
 
     fn was_busy(&self, since: Instant) {
@@ -442,16 +442,14 @@ impl Shared {
 }
 
 fn compute(batch: &Batch, shard: u32, pool: &Pool, scratch: &mut Scratch) -> (Option<Buffer>, PieceOutcome) {
-    let Batch { job, work, parameters, .. } = batch;
-    let learner = Learner { model: &job.model, spec: &job.spec, parameters };
-    let samples = piece::ShardSamples::of(&batch.samples[&shard], shard, job.spec.shards);
-    if work.phase != Phase::Train {
-        return (None, learner.evaluate_piece(&samples, scratch));
-    }
-    let (order, part) = job.part(*work, shard);
-    let mut gradient = pool.take(job.model.parameter_count());
-    let outcome = learner.train_piece(&samples, &order[part], work.epoch.into(), &mut gradient, scratch);
-    (Some(gradient), outcome)
+    let (course, unit) = (&batch.job.course, batch.work.into());
+    let mut gradient = match course.gradient_len(unit) {
+        0 => None,
+        values => Some(pool.take(values)),
+    };
+    let out = gradient.as_deref_mut().unwrap_or_default();
+    let outcome = course.compute(unit, shard, &batch.samples[&shard], &batch.parameters, out, scratch);
+    (gradient, outcome)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -461,8 +459,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use millefeuille_core::control::JobId;
+    use millefeuille_core::data::schema::{Features, Schema, Target};
     use millefeuille_core::data::split::Sizes;
-    use millefeuille_core::job::{Activation, Layer, Loss};
+    use millefeuille_core::job::{Activation, Layer, Loss, Metric};
     use millefeuille_core::learn::spec::Spec;
 
     use super::*;
@@ -484,7 +483,7 @@ mod tests {
     impl Desk {
         fn new() -> Self {
             let job = Job::new(1, spec());
-            let parameters = job.model.initial_parameters(7);
+            let parameters = job.course.model().initial_parameters(7);
             let (sender, done) = mpsc::channel(16);
             Self {
                 slots: Slots::start(0, Pool::default(), Counter::default()).unwrap(),
@@ -497,7 +496,8 @@ mod tests {
         }
 
         fn ask(&self, work: WorkId, nodes: &[(u32, u32)]) {
-            let values = if work.phase == Phase::Train { self.job.model.parameter_count() } else { 0 };
+            let values =
+                if work.phase == Phase::Train { self.job.course.model().parameter_count() } else { 0 };
             let batch = Batch {
                 work,
                 job: Arc::clone(&self.job),
@@ -506,7 +506,7 @@ mod tests {
                 samples: (0..SHARDS).map(|shard| (shard, samples(shard))).collect(),
                 done: self.sender.clone(),
             };
-            self.slots.ask(batch, || Target::pooled(&self.slots.shared.pool, values));
+            self.slots.ask(batch, || super::Target::pooled(&self.slots.shared.pool, values));
         }
 
         fn waiting(&self) -> usize {
@@ -547,19 +547,23 @@ mod tests {
             batch_size: SHARDS * 2,
             shuffle: true,
             scale: 1.0 / 255.0,
-            inputs: WIDTH,
-            classes: 10,
+            schema: schema(),
             layers: vec![dense(6, Activation::Sigmoid), dense(10, Activation::Softmax)],
             loss: Loss::CategoricalCrossentropy,
+            metrics: vec![Metric::Accuracy],
             sizes: Sizes { train: SHARDS * PER_SHARD, validation: 2, test: 2 },
         }
+    }
+
+    fn schema() -> Schema {
+        Schema { features: Features::image(1, WIDTH as usize), target: Target::Class { classes: 10 } }
     }
 
     fn samples(shard: u32) -> ShardSamples {
         let pixels = (0..PER_SHARD * WIDTH).map(|place| (place * 37 + shard * 11) as u8);
         let labels = (0..PER_SHARD).map(|sample| ((sample + shard) % 10) as u8);
         let bytes: Vec<u8> = pixels.chain(labels).collect();
-        ShardSamples::decode(bytes.into(), WIDTH as usize, PER_SHARD).unwrap()
+        ShardSamples::decode(bytes.into(), schema().into(), PER_SHARD).unwrap()
     }
 
     fn step(step: u32) -> WorkId {

@@ -7,7 +7,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use millefeuille_core::blas;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_program::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT};
 use millefeuille_program::kernel;
 use millefeuille_program::machine::Cpu;
@@ -117,7 +117,7 @@ fn hello(config: &Config) -> v1::Hello {
         instance_id: process::instance_id(),
         name: process::name(),
         slots: config.slots,
-        arithmetic: Some((&blas::arithmetic()).into()),
+        arithmetic: Some((&Arithmetic::of_this_process()).into()),
         cpu: Cpu::of_this_machine().model,
         token: config.token.clone(),
         cache_bytes: config.cache_bytes,

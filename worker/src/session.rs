@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millefeuille_core::blas;
-use millefeuille_core::control::{Phase, WorkId};
+use millefeuille_core::arithmetic;
+use millefeuille_core::control::WorkId;
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::sum::SECTION;
@@ -289,9 +289,9 @@ impl Session<'_> {
         info!("job {} begins", start.run_id);
         let job = Arc::new(Job::new(start.job, spec));
         self.job = Some(Arc::clone(&job));
-        self.desk = self.shared_desk(job.model.parameter_count());
+        self.desk = self.shared_desk(job.course.model().parameter_count());
         self.tasks.spawn_blocking(move || {
-            let fingerprint = blas::model_fingerprint(&job.spec);
+            let fingerprint = arithmetic::model_fingerprint(job.course.spec());
             Side::Accepted { job, fingerprint }
         });
         Ok(())
@@ -337,7 +337,7 @@ impl Session<'_> {
         if work.parameter_bytes == 0 {
             return self.ask(work);
         }
-        let count = job.model.parameter_count();
+        let count = job.course.model().parameter_count();
         if work.parameter_bytes != (count * size_of::<f32>()) as u64 {
             let announced = work.parameter_bytes;
             return Err(Status::invalid_argument(format!(
@@ -381,7 +381,7 @@ impl Session<'_> {
     fn ask(&mut self, work: v1::Work) -> Result<(), Status> {
         let Some(job) = &self.job else { return Ok(()) };
         let id = WorkId::try_from(convert::required(work.id, "id")?)?;
-        let tree = Tree::new(job.spec.shards);
+        let tree = Tree::new(job.course.spec().shards);
         let nodes: Vec<Node> =
             work.nodes.into_iter().map(|node| convert::node(node, &tree)).collect::<Result<_, _>>()?;
         let parameters = match &self.parameters {
@@ -389,14 +389,14 @@ impl Session<'_> {
             _ => return Err(Status::data_loss(format!("no parameters {} here", id.parameter_tag))),
         };
         // A node may span shards that have no part in this work; their samples may be elsewhere.
-        let needed = nodes.iter().flat_map(|&node| job.present(id, node));
+        let needed = nodes.iter().flat_map(|&node| job.course.present(id.into(), node.first..node.end));
         let needed = needed.map(|index| Shard { split: id.phase.split(), index });
         let samples = needed.map(|shard| match self.kept.shards.get(shard) {
             Some(samples) => Ok((shard.index, samples.clone())),
             None => Err(Status::data_loss(format!("no samples of shard {shard} here"))),
         });
         let samples = samples.collect::<Result<_, _>>()?;
-        let values = if id.phase == Phase::Train { job.model.parameter_count() } else { 0 };
+        let values = job.course.gradient_len(id.into());
         let (desk, pool) = (self.desk.as_ref(), &self.kept.pool);
         let batch =
             Batch { work: id, job: Arc::clone(job), parameters, nodes, samples, done: self.done.clone() };
@@ -470,10 +470,10 @@ impl Session<'_> {
         let Some(wanted) = self.kept.shards.next() else { return };
         let id = Some(wanted.shard.into());
         let request = v1::FetchShardRequest { worker_id: self.worker_id, job: job.number, id };
-        let (client, width) = (self.client.clone(), job.spec.inputs as usize);
+        let (client, schema) = (self.client.clone(), Arc::new(job.course.spec().schema.clone()));
         let (job, sha256) = (job.number, wanted.sha256.clone());
         let task = self.tasks.spawn(async move {
-            let fetched = fetch(client, request, wanted.clone(), width).await;
+            let fetched = fetch(client, request, wanted.clone(), schema).await;
             Side::Fetched { job, wanted, fetched }
         });
         self.fetching = Some(Fetching { sha256, task });

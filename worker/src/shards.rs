@@ -5,9 +5,11 @@
 //! over the same data fetches nothing, and neither does a worker that finds its coordinator again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use millefeuille_core::data::schema::Schema;
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_program::backoff::Backoff;
 use millefeuille_proto::v1;
@@ -124,12 +126,12 @@ pub(crate) async fn fetch(
     client: WorkerClient<Channel>,
     request: v1::FetchShardRequest,
     wanted: Wanted,
-    width: usize,
+    schema: Arc<Schema>,
 ) -> Result<ShardSamples, Status> {
     let mut backoff = Backoff::new();
     let mut attempt = 1;
     loop {
-        let status = match fetch_once(client.clone(), request, &wanted, width).await {
+        let status = match fetch_once(client.clone(), request, &wanted, Arc::clone(&schema)).await {
             Ok(samples) => return Ok(samples),
             Err(status) => status,
         };
@@ -147,10 +149,10 @@ async fn fetch_once(
     mut client: WorkerClient<Channel>,
     request: v1::FetchShardRequest,
     wanted: &Wanted,
-    width: usize,
+    schema: Arc<Schema>,
 ) -> Result<ShardSamples, Status> {
     let mut stream = moves(client.fetch_shard(request), 0).await?.into_inner();
-    let expected = wanted.samples as usize * (width + 1);
+    let expected = (wanted.samples as usize).saturating_mul(schema.sample_bytes());
     let mut bytes = BytesMut::with_capacity(expected);
     while let Some(data) = next_part(&mut stream, bytes.len()).await? {
         if bytes.len() + data.len() > expected {
@@ -159,7 +161,7 @@ async fn fetch_once(
         bytes.extend_from_slice(&data);
         failpoints::die_at(failpoints::MID_FETCH);
     }
-    check(wanted, bytes.freeze(), width).await
+    check(wanted, bytes.freeze(), schema).await
 }
 
 async fn next_part(
@@ -178,10 +180,10 @@ async fn moves<T>(next: impl Future<Output = Result<T, Status>>, bytes_so_far: u
     })
 }
 
-async fn check(wanted: &Wanted, bytes: Bytes, width: usize) -> Result<ShardSamples, Status> {
+async fn check(wanted: &Wanted, bytes: Bytes, schema: Arc<Schema>) -> Result<ShardSamples, Status> {
     let Wanted { samples, sha256, .. } = wanted.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let samples = ShardSamples::decode(bytes, width, samples)
+        let samples = ShardSamples::decode(bytes, schema, samples)
             .map_err(|error| Status::data_loss(error.to_string()))?;
         match samples.sha256() == sha256 {
             true => Ok(samples),
@@ -193,13 +195,15 @@ async fn check(wanted: &Wanted, bytes: Bytes, width: usize) -> Result<ShardSampl
 
 #[cfg(test)]
 mod tests {
+    use millefeuille_core::data::schema::{Features, Target};
     use millefeuille_core::data::split::Split;
 
     use super::*;
 
     /// A shard of eight bytes, all of the same value.
     fn shard(index: u32, value: u8) -> (Wanted, ShardSamples) {
-        let samples = ShardSamples::decode(vec![value; 8].into(), 7, 1).unwrap();
+        let schema = Schema { features: Features::image(1, 7), target: Target::Class { classes: 10 } };
+        let samples = ShardSamples::decode(vec![value; 8].into(), Arc::new(schema), 1).unwrap();
         let shard = Shard { split: Split::Train, index };
         (Wanted { shard, samples: 1, sha256: samples.sha256() }, samples)
     }

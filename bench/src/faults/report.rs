@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Measured;
 use super::cost::{Round, SHAPE, Taken};
 use super::losses::{Losses, STOP_DEADLINE};
+use super::measured::Measured;
 use crate::report;
 use crate::statistics::{Ranks, RatioSummary};
 

@@ -13,6 +13,7 @@ use super::call::last_line;
 use crate::compare;
 use crate::coordinator::{self, Shape};
 use crate::fit::{EPOCHS, Fit};
+use crate::measured::CLUSTERS;
 use crate::products::Products;
 use crate::report;
 
@@ -39,9 +40,9 @@ pub(super) const ALL: [Contender; 9] = [
     Contender::Torch,
     Contender::Ddp { processes: 2 },
     Contender::Ddp { processes: 4 },
-    Contender::Here(compare::CLUSTERS[0].0),
-    Contender::Here(compare::CLUSTERS[1].0),
-    Contender::Here(compare::CLUSTERS[2].0),
+    Contender::Here(CLUSTERS[0].0),
+    Contender::Here(CLUSTERS[1].0),
+    Contender::Here(CLUSTERS[2].0),
     Contender::Floor,
     Contender::Products,
 ];

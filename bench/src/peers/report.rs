@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::contender::{ALL, Contender};
+use super::measured::{ACCURACY, DEVIATIONS, Measured, Round};
 use super::verdict::{Figure, Ratio, Standing, Target, Verdict};
-use super::{ACCURACY, DEVIATIONS, Measured, Round};
 use crate::statistics::Summary;
 
 /// What there is not.

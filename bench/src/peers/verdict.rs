@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::contender::{ALL, Contender};
-use super::{ACCURACY, DEVIATIONS, Measured, Round, Taken};
-use crate::compare::CLUSTERS;
+use super::measured::{ACCURACY, DEVIATIONS, Measured, Round, Taken};
+use crate::measured::CLUSTERS;
 use crate::products::FLOOR_TARGET;
 use crate::statistics::Summary;
 

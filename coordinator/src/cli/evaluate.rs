@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use millefeuille_core::control::Phase;
+use millefeuille_core::data::split::Split;
 use millefeuille_program::machine::Cores;
 use serde::Serialize;
 
@@ -41,11 +41,10 @@ struct Evaluation {
 
 pub(super) fn run(args: Args) -> Result {
     let trained = Trained::open(&args.run, args.data.as_deref())?;
-    let mut replay =
-        Replay::new(&trained.store, &trained.spec, &trained.model, Cores::of_this_process().usable());
-    let mut evaluate = |phase| replay.evaluate(&trained.parameters, phase);
-    let validation = evaluate(Phase::Validate);
-    let test = evaluate(Phase::Test).unwrap_or_default();
+    let mut replay = Replay::new(&trained.store, &trained.course, Cores::of_this_process().usable());
+    let mut evaluate = |split| replay.evaluate(&trained.parameters, split);
+    let validation = evaluate(Split::Validation);
+    let test = evaluate(Split::Test).unwrap_or_default();
     let evaluation = Evaluation {
         val_loss: validation.map(|sums| sums.loss()),
         val_accuracy: validation.map(|sums| sums.accuracy()),

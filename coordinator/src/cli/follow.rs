@@ -226,8 +226,8 @@ fn report(rows: &[Row], outcome: &v1::Outcome, job: &v1::Job) {
     let shown = outcome.predictions.iter().map(|prediction| Shown {
         image: (prediction.rows as usize, prediction.columns as usize),
         pixels: prediction.pixels.to_vec(),
-        label: prediction.label as u8,
-        class: prediction.class as u8,
+        label: prediction.label,
+        class: prediction.class,
     });
     print(&summary(rows, &shown.collect::<Vec<_>>()));
     print(&format!("\nweights_sha256 {}\nrun directory  {}\n", outcome.weights_sha256, job.run_dir));

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use millefeuille_core::data::NamedFile;
-use millefeuille_core::data::idx::{self, Idx, Kind};
+use millefeuille_core::data::formats::idx::file::{self, Idx, Kind};
+use millefeuille_core::data::schema::{Features, Schema};
 use millefeuille_core::data::split::Sizes;
+use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, Scratch};
 use millefeuille_core::learn::spec::Spec;
@@ -15,7 +17,6 @@ use serde::Serialize;
 
 use super::saved::{self, own_kernel};
 use super::{Failed, Result, columns, ink, print};
-use crate::cluster::load;
 use crate::input;
 use crate::report::class;
 use crate::see::digits::{self, Tile};
@@ -51,7 +52,7 @@ pub(super) struct Args {
 struct Prediction<'a> {
     file: &'a str,
     index: usize,
-    class: u8,
+    class: u32,
     probabilities: &'a [f32],
 }
 
@@ -82,7 +83,7 @@ pub(super) fn run(args: Args) -> Result {
     let job = run.job()?;
     own_kernel(&job)?;
     let inputs = run.inputs(&job)?;
-    let spec = load::spec_for_inputs(&job, inputs);
+    let spec = spec_of_images(&job, inputs)?;
     kernel::is_right_for(&of_images(&spec))?;
     let inputs = inputs as usize;
     let model = Model::new(inputs, &spec.layers);
@@ -99,6 +100,14 @@ pub(super) fn run(args: Args) -> Result {
         }
     }
     if refused { Err(Failed::silently(exit::DATA)) } else { Ok(()) }
+}
+
+/// The job over images with so many pixels.
+fn spec_of_images(job: &Job, inputs: u32) -> Result<Spec> {
+    let unfit = || Failed::new(exit::DATA, "the model was not trained with images".to_string());
+    let target = job.data.source.target().ok_or_else(unfit)?;
+    let schema = Schema { features: Features::image(1, inputs as usize), target };
+    Ok(job.spec(schema, Sizes { train: 0, validation: 0, test: 0 }))
 }
 
 /// The shapes of predictions: of full chunks, and of a single image.
@@ -140,8 +149,8 @@ fn predict(images: &Images, learner: &Learner<'_>, json: bool) {
 /// Pictures shown of one file.
 const SHOWN: usize = 10;
 
-fn line(images: &Images, index: usize, class: u8, probabilities: &[f32]) -> String {
-    let share = probabilities.get(usize::from(class)).copied().unwrap_or(0.0) * 100.0;
+fn line(images: &Images, index: usize, class: u32, probabilities: &[f32]) -> String {
+    let share = probabilities.get(class as usize).copied().unwrap_or(0.0) * 100.0;
     format!("{} [{index}]: {class} ({share:.1} %)\n", images.file)
 }
 
@@ -177,7 +186,7 @@ fn read_png(file: &str, bytes: &[u8], raw: bool) -> Result<Images, PictureError>
 fn worth_reading(start: &[u8]) -> u64 {
     match format::of(start) {
         Format::Png => picture::MAX_FILE_BYTES,
-        Format::Idx => idx::worth_reading(start, Kind::Images),
+        Format::Idx => file::worth_reading(start, Kind::Images),
         Format::Empty | Format::Other(_) => start.len() as u64,
     }
 }

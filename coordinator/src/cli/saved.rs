@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use millefeuille_core::data::dataset::FILES;
+use millefeuille_core::data::dataset::DataFile;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::work::Course;
 use millefeuille_program::kernel::{self, Unusable};
 use millefeuille_program::machine::Cores;
 use millefeuille_program::process::{self, exit};
@@ -21,8 +21,7 @@ use crate::runs::{SavedRun, model, names};
 /// A run that is done, its data read again.
 pub(super) struct Trained {
     pub(super) store: Arc<ShardStore>,
-    pub(super) spec: Spec,
-    pub(super) model: Model,
+    pub(super) course: Course,
     pub(super) parameters: Vec<f32>,
 }
 
@@ -82,21 +81,20 @@ impl Trained {
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
         let spec = load::spec(&job, &store);
         kernel::is_right_for(&spec)?;
-        let model = Model::new(spec.inputs as usize, &spec.layers);
-        let parameters = parameters(&run, &model)?;
+        let course = Course::new(spec);
+        let parameters = parameters(&run, course.model())?;
         if let Some(receipt) = run.receipt()? {
             say_what_differs(&job, &store, &receipt);
         }
-        Ok(Self { store: Arc::new(store), spec, model, parameters })
+        Ok(Self { store: Arc::new(store), course, parameters })
     }
 }
 
 /// Figures over other data than the model was trained with may be just what is wanted, but nobody should take them for
 /// those of the run.
 fn say_what_differs(job: &Job, store: &ShardStore, receipt: &Receipt) {
-    let differs = |(name, hash): &(&&str, &String)| receipt.data_sha256.get(**name) != Some(hash);
-    let names: Vec<_> =
-        FILES.iter().zip(store.file_hashes()).filter(differs).map(|(&name, _)| name).collect();
+    let differs = |file: &&DataFile| receipt.data_sha256.get(&file.name) != Some(&file.sha256);
+    let names: Vec<_> = store.files().iter().filter(differs).map(|file| file.name.as_str()).collect();
     if !names.is_empty() {
         let (source, names) = (&job.data.source, names.join(", "));
         process::say(&format!(

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use millefeuille_core::data::dataset::CLASSES;
+use millefeuille_core::data::schema::{Schema, Target};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::job::Job;
@@ -78,8 +78,8 @@ pub(super) fn run(args: Args, given: &Given) -> Result {
 
 fn data(job: &Job, svg: Option<PathBuf>) -> Result {
     let store = store(job)?;
-    let first =
-        report::first_images(&store, Split::Train).into_iter().map(|(_, label)| (label, one_hot(label)));
+    let images = report::first_images(&store, Split::Train);
+    let first = images.into_iter().map(|(_, label)| (label, one_hot(label, store.schema().target)));
     let sizes = store.sizes();
     print(&format!("The first {PICTURED} training images:\n"));
     let tiles = report::first_training_tiles(&store);
@@ -90,8 +90,7 @@ fn data(job: &Job, svg: Option<PathBuf>) -> Result {
                 &Overview {
                     train: (sizes.train + sizes.validation) as usize,
                     test: sizes.test as usize,
-                    image: store.image(),
-                    classes: CLASSES.into(),
+                    schema: Schema::clone(store.schema()),
                     values: (0.0, 255.0 * job.data.scale),
                     validation_split: job.data.validation_split,
                     validation: sizes.validation as usize,
@@ -114,12 +113,13 @@ fn store(job: &Job) -> Result<ShardStore> {
     Ok(ShardStore::new(dataset, job.data.validation_split, job.shards))
 }
 
-fn one_hot(label: u8) -> Vec<f32> {
-    (0..CLASSES).map(|class| if class == label { 1.0 } else { 0.0 }).collect()
+fn one_hot(label: u32, target: Target) -> Vec<f32> {
+    let Target::Class { classes } = target else { return Vec::new() };
+    (0..classes).map(|class| if class == label { 1.0 } else { 0.0 }).collect()
 }
 
 fn model(job: &Job) -> Result {
-    let inputs = store(job)?.width();
+    let inputs = store(job)?.schema().features.width();
     let layers = Model::new(inputs, &job.layers).summary().into_iter().map(|row| summary::Layer {
         name: row.name,
         kind: row.kind.to_string(),
@@ -142,7 +142,7 @@ pub(super) fn report(run: &SavedRun) -> Result {
         None => Vec::new(),
         Some(_) => {
             let trained = Trained::open(run.path(), None)?;
-            report::first_test_images(&trained.store, &trained.model, &trained.spec, &trained.parameters)
+            report::first_test_images(&trained.store, &trained.course, &trained.parameters)
         }
     };
     print(&follow::summary(&history, &shown));

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{ArgAction, Args as ClapArgs};
-use millefeuille_core::data::dataset::CLASSES;
 use millefeuille_core::job::{
     BlasKernel, Data, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, SHARDS, parse_number, parse_scale,
     parse_whole,
@@ -159,9 +158,7 @@ impl JobFlags {
     pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
         let text = file.map(read_job).transpose()?;
         let name = file.map(|path| path.display().to_string()).unwrap_or_default();
-        let job = Job::resolve(text.as_deref().map(|text| (name.as_str(), text)), &self.overrides(given))?;
-        job.check_output(CLASSES.into())?;
-        Ok(job)
+        Ok(Job::resolve(text.as_deref().map(|text| (name.as_str(), text)), &self.overrides(given))?)
     }
 }
 

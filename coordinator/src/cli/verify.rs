@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
-use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::work::Course;
 use millefeuille_program::kernel::{self, Unusable};
 use millefeuille_program::machine::Cores;
 use millefeuille_program::process::exit;
@@ -131,7 +131,7 @@ fn compute_again(
     let cores = Cores::of_this_process().usable();
     kernel::is_right_for(spec).map_err(|error| cannot_verify(&args.run, &error))?;
     let arithmetic = evidence.can_be_computed_here(spec)?;
-    let model = Model::new(spec.inputs as usize, &spec.layers);
+    let course = Course::new(spec.clone());
     let (mut state, from, end) = match epochs {
         Epochs::All => (None, None, evidence.epochs()),
         Epochs::Only(epoch) => {
@@ -145,8 +145,8 @@ fn compute_again(
         |read| format!("from {}, {}", read.path.display(), read.checkpoint.place(all)),
     );
     say(&format!("computing again {place}: {arithmetic}, on {cores} cores"));
-    let state = state.get_or_insert_with(|| State::beginning(&evidence.job, &model));
-    let mut replay = Replay::new(store, spec, &model, cores);
+    let state = state.get_or_insert_with(|| State::beginning(&evidence.job, course.model()));
+    let mut replay = Replay::new(store, &course, cores);
     while state.epoch < end {
         let row = evidence.epoch_agrees(&mut replay, state)?;
         say(&format!(

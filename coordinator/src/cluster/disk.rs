@@ -10,14 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Failure, JobId, Start};
-use millefeuille_core::data::dataset::FILES;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
-use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::optimizer::OptimizerState;
-use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::optimizers::OptimizerState;
+use millefeuille_core::learn::work::Course;
 use millefeuille_program::process::exit;
 use tracing::warn;
 
@@ -100,8 +98,7 @@ pub(super) struct Snapshot {
 pub(super) struct Content {
     pub(super) job: Job,
     pub(super) job_sha256: String,
-    pub(super) spec: Spec,
-    pub(super) model: Arc<Model>,
+    pub(super) course: Arc<Course>,
     pub(super) store: Arc<ShardStore>,
     pub(super) arithmetic: Arithmetic,
     pub(super) shapes_fingerprint: String,
@@ -306,17 +303,17 @@ impl Run {
             participation,
             suspects,
         };
-        self.directory.write_checkpoint(&checkpoint, &self.content.model)?;
+        self.directory.write_checkpoint(&checkpoint, self.content.course.model())?;
         Ok(Checkpointed { tag: from.parameter_tag, took: begun.elapsed() })
     }
 
     /// Writes the result; the receipt last, because it says that the rest is there.
     fn save(&mut self, parameters: &Bytes, suspects: &Participation) -> Result<Written, RunError> {
-        let Content { job, spec, model: shape, store, .. } = &*self.content;
+        let Content { job, course, store, .. } = &*self.content;
         let values: &[f32] = bytemuck::cast_slice(parameters);
-        let encoded = model::encode(values, shape).unwrap_or_else(|error| unreachable!("{error}"));
+        let encoded = model::encode(values, course.model()).unwrap_or_else(|error| unreachable!("{error}"));
         self.directory.write(names::MODEL, &encoded)?;
-        let shown = report::first_test_images(store, shape, spec, values);
+        let shown = report::first_test_images(store, course, values);
         for (name, svg) in report::pictures(&self.history, store, &shown) {
             self.directory.write_plot(name, &svg)?;
         }
@@ -333,11 +330,10 @@ impl Run {
 
     fn receipt(&self, job: &Job, weights_sha256: String, suspects: &Participation) -> Receipt {
         let Content { store, arithmetic, job_sha256, openblas_picks, .. } = &*self.content;
-        let hashes = store.file_hashes();
         Receipt {
             format: FORMAT,
             job_sha256: job_sha256.clone(),
-            data_sha256: FILES.iter().map(|&name| name.to_string()).zip(hashes.iter().cloned()).collect(),
+            data_sha256: store.files().iter().map(|file| (file.name.clone(), file.sha256.clone())).collect(),
             blas_kernel: job.blas_kernel.to_string(),
             blas_kernel_of_openblas: Some(openblas_picks.clone()),
             blas_version: arithmetic.version.clone(),

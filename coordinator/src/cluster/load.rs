@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use millefeuille_core::control::{Facts, Failure, Start};
-use millefeuille_core::data::dataset::CLASSES;
 use millefeuille_core::data::plan::Plan;
+use millefeuille_core::data::schema::Schema;
 use millefeuille_core::data::shard::ShardStore;
-use millefeuille_core::data::split::Sizes;
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_program::kernel::{JobTrial, Probed, Unusable};
@@ -85,7 +84,7 @@ fn take_up(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, RunErro
 impl Loaded {
     /// Hex SHA-256 of what determines the numbers.
     pub fn job_sha256(&self) -> String {
-        self.job.sha256(self.store.file_hashes(), &self.job.blas_kernel.to_string())
+        self.job.sha256(&self.store.file_hashes(), &self.job.blas_kernel.to_string())
     }
 }
 
@@ -99,9 +98,10 @@ pub fn load(mut job: Job) -> Result<Loaded, Failure> {
     // The kernel is tried while the data is read; what is wrong with the data is told first.
     let trial = JobTrial::begin(&job.blas_kernel);
     let dataset = crate::data::read(&job.data.source).map_err(failure(exit::DATA))?;
+    job.check_target(dataset.schema.target).map_err(|error| failure(exit::USAGE)(error.to_string()))?;
     let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
     let spec = spec(&job, &store);
-    job.check_size(spec.inputs).map_err(failure(exit::USAGE))?;
+    job.check_size(spec.inputs() as u32).map_err(failure(exit::USAGE))?;
     if spec.sizes.train == 0 {
         let message =
             format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
@@ -120,23 +120,7 @@ fn unusable(error: Unusable) -> Failure {
 
 /// What workers must know of a job over this data.
 pub fn spec(job: &Job, store: &ShardStore) -> Spec {
-    Spec { sizes: store.sizes(), ..spec_for_inputs(job, store.width() as u32) }
-}
-
-/// The same for a model alone, without data: for predictions.
-pub fn spec_for_inputs(job: &Job, inputs: u32) -> Spec {
-    Spec {
-        seed: job.seed,
-        shards: job.shards,
-        batch_size: job.batch() as u32,
-        shuffle: job.fit.shuffle,
-        scale: job.data.scale,
-        inputs,
-        classes: CLASSES.into(),
-        layers: job.layers.clone(),
-        loss: job.compile.loss,
-        sizes: Sizes { train: 0, validation: 0, test: 0 },
-    }
+    job.spec(Schema::clone(store.schema()), store.sizes())
 }
 
 fn facts(job: &Job, spec: &Spec, probed: &Probed) -> Facts {
@@ -150,7 +134,7 @@ fn facts(job: &Job, spec: &Spec, probed: &Probed) -> Facts {
         plan: Plan::new(spec.sizes.train, spec.batch_size, spec.shards),
         shards: spec.shards,
         sizes: spec.sizes,
-        sample_bytes: u64::from(spec.inputs) + 1,
+        sample_bytes: spec.schema.sample_bytes() as u64,
         kernel_request,
         arithmetic: arithmetic.clone(),
         shapes_fingerprint: shapes_fingerprint.clone(),

@@ -85,7 +85,7 @@ pub(super) fn job(driver: &Driver, number: JobId) -> v1::Job {
     }
 }
 
-fn job_state(state: Option<&JobState>, record: &Record) -> v1::JobState {
+fn job_state(state: Option<JobState<'_>>, record: &Record) -> v1::JobState {
     if let Some(ending) = &record.ended {
         return match ending.exit_code {
             exit::DONE => v1::JobState::Done,
@@ -105,7 +105,7 @@ fn job_state(state: Option<&JobState>, record: &Record) -> v1::JobState {
 }
 
 /// Why the job ended.
-fn ending(driver: &Driver, number: JobId, state: Option<&JobState>) -> String {
+fn ending(driver: &Driver, number: JobId, state: Option<JobState<'_>>) -> String {
     let ended = driver.jobs.get(&number).and_then(|record| record.ended.as_ref());
     if let Some(ending) = ended.filter(|ending| !matches!(ending.exit_code, exit::DONE | exit::INTERRUPTED)) {
         return ending.message.clone();
@@ -195,7 +195,7 @@ pub(super) fn epoch(row: &Row) -> v1::Epoch {
 
 fn progress(driver: &Driver, number: JobId) -> Option<v1::Progress> {
     let training = driver.training.as_ref().filter(|_| driver.control.running() == Some(number))?;
-    let begun = driver.control.job_state(number) == Some(&JobState::Running);
+    let begun = driver.control.job_state(number) == Some(JobState::Running);
     let position = driver.control.position().filter(|_| begun)?;
     let (means, clock) = (training.figures(), &training.clock);
     let steps = driver.jobs.get(&number)?.steps_per_epoch;

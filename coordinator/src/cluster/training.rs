@@ -11,10 +11,10 @@ use bytes::Bytes;
 use millefeuille_core::control::{Author, Hello, Phase, Start, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
-use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::optimizer::OptimizerState;
+use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::sum::Figures;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
+use millefeuille_core::learn::work::Course;
 use millefeuille_proto::buffer::{Buffer, Pool};
 use millefeuille_proto::shared::{Borrower, Host, Lender};
 use tracing::debug;
@@ -34,7 +34,7 @@ use crate::see::history::Row;
 pub(super) struct Training {
     pub(super) job: Job,
     pub(super) loaded: Loaded,
-    pub(super) model: Arc<Model>,
+    pub(super) course: Arc<Course>,
     pub(super) pool: Pool,
     /// The memory that workers of this machine share with this process.
     pub(super) lender: Option<Arc<Lender>>,
@@ -82,10 +82,10 @@ impl Training {
     /// At the beginning of a job, or where its run goes on.
     pub(super) fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
         let job = loaded.job.clone();
-        let model = Arc::new(Model::new(loaded.spec.inputs as usize, &job.layers));
+        let course = Arc::new(Course::new(loaded.spec.clone()));
         let mut training = Self {
             job_sha256: loaded.job_sha256(),
-            optimizer: OptimizerState::new(&job.compile.optimizer, model.parameter_count()),
+            optimizer: OptimizerState::new(&job.compile.optimizer, course.model().parameter_count()),
             ledger: Ledger::default(),
             steps_taken: 0,
             asked: BTreeMap::new(),
@@ -97,7 +97,7 @@ impl Training {
             pool: Pool::default(),
             job,
             loaded,
-            model,
+            course,
             sent: BTreeMap::new(),
             reduction: None,
             aside: BTreeMap::new(),
@@ -114,7 +114,7 @@ impl Training {
     /// Has parameters and gradients of this machine's workers go through memory that they share with this process, where
     /// that can be had.
     pub(super) fn share(&mut self, host: &Arc<Host>) {
-        match host.map(self.model.parameter_count()) {
+        match host.map(self.course.model().parameter_count()) {
             Ok(lender) => self.lender = Some(Arc::new(lender)),
             Err(error) => debug!("bulk data goes over the wire: no shared memory: {error}"),
         }
@@ -139,12 +139,12 @@ impl Training {
                 let slot = part.slot();
                 (part.into(), Some(slot))
             }
-            None => (self.pool.take(self.model.parameter_count()), None),
+            None => (self.pool.take(self.course.model().parameter_count()), None),
         }
     }
 
     fn start_over(&mut self) {
-        self.parameters = self.pool.adopt(self.model.initial_parameters(self.job.seed)).into_bytes();
+        self.parameters = self.pool.adopt(self.course.model().initial_parameters(self.job.seed)).into_bytes();
     }
 
     fn go_on(&mut self, ledger: Ledger, checkpoint: Option<Checkpoint>) {
@@ -261,7 +261,7 @@ impl Training {
     /// Whether a result has the shape, and is over as many samples, as its work says.
     pub(super) fn fits(&self, work: WorkId, node: Node, sum: &Sum) -> bool {
         let facts = &self.loaded.facts;
-        let values = if work.phase == Phase::Train { self.model.parameter_count() } else { 0 };
+        let values = self.course.gradient_len(work.into());
         let of_shard = |shard| u64::from(facts.samples(work.phase, work.step, shard));
         let samples: u64 = (node.first..node.end).map(of_shard).sum();
         let pieces = (node.first..node.end).filter(|&shard| of_shard(shard) > 0).count();
@@ -275,9 +275,7 @@ impl Training {
             work,
             node,
             kernel: self.job.blas_kernel.clone(),
-            spec: self.loaded.spec.clone(),
-            plan: self.loaded.facts.plan,
-            model: Arc::clone(&self.model),
+            course: Arc::clone(&self.course),
             store: Arc::clone(self.store()),
             parameters: self.parameters(),
             pool: self.pool.clone(),
@@ -338,7 +336,12 @@ impl Training {
 
     fn step(&mut self, sum: &Sum) {
         let (mut next, slot) = self.next_buffer();
-        self.optimizer.step_of_sum(bytemuck::cast_slice(&self.parameters), sum, &mut next);
+        self.optimizer.step_of_sum(
+            self.steps_taken + 1,
+            bytemuck::cast_slice(&self.parameters),
+            sum,
+            &mut next,
+        );
         (self.parameters, self.parameter_slot) = (next.into_bytes(), slot);
         self.steps_taken += 1;
     }

@@ -1,6 +1,6 @@
 //! How a run is computed, as its checkpoints keep it and as people are told.
 
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use serde::{Deserialize, Serialize};
 
 /// The form of an [`Arithmetic`] in a manifest.

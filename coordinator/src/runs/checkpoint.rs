@@ -19,11 +19,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::optimizer::OptimizerState;
+use millefeuille_core::learn::optimizers::OptimizerState;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -197,9 +197,9 @@ impl Checkpoints {
         if manifest.parameter_tag != tag {
             return Err(damaged(format!("it is the manifest of {}", name(manifest.parameter_tag, MANIFEST))));
         }
-        let parameters = self.parameters(&manifest, job)?;
+        let (parameters, optimizer) = self.numbers(&manifest, job)?;
         let events_bytes = manifest.events_bytes;
-        Ok(Read { path, checkpoint: manifest.checkpoint(parameters, job), events_bytes })
+        Ok(Read { path, checkpoint: manifest.checkpoint(parameters, optimizer), events_bytes })
     }
 
     /// The newest one that is whole; none where there is no checkpoint at all.
@@ -252,7 +252,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    fn parameters(&self, manifest: &Manifest, job: &Job) -> Result<Vec<f32>, Unreadable> {
+    fn numbers(&self, manifest: &Manifest, job: &Job) -> Result<(Vec<f32>, OptimizerState), Unreadable> {
         let path = self.data(manifest.parameter_tag);
         let (name, expected) = (&manifest.data.file, &manifest.data.sha256);
         let damaged = |what: String| Unreadable::Damaged(Damaged { path: self.directory.join(name), what });
@@ -269,11 +269,14 @@ impl Checkpoints {
                 format!("damaged: its {} bytes are not those whose SHA-256 its manifest has", data.len());
             return Err(damaged(what));
         }
-        let parameters = decode(&data, job).map_err(damaged)?;
+        let (parameters, optimizer) = decode(&data, job).map_err(damaged)?;
         if weights_sha256(bytemuck::cast_slice(&parameters)) != manifest.weights_sha256 {
             return Err(damaged("its parameters are not those whose SHA-256 its manifest has".to_string()));
         }
-        Ok(parameters)
+        if manifest.optimizer.kind != optimizer.kind().name() {
+            return Err(damaged(format!("its manifest is of the optimizer {}", manifest.optimizer.kind)));
+        }
+        Ok((parameters, optimizer))
     }
 
     /// Data files without a manifest that are newer than this one: what a crash leaves, or somebody's deletion.
@@ -360,12 +363,10 @@ struct Data {
     sha256: String,
 }
 
-/// What the optimizer remembers beside tensors.
+/// The optimizer. What it remembers is in the data file.
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum Optimizer {
-    /// Nothing.
-    Sgd,
+struct Optimizer {
+    kind: String,
 }
 
 impl Manifest {
@@ -379,9 +380,7 @@ impl Manifest {
             step: checkpoint.position.step,
             parameter_tag: checkpoint.parameter_tag,
             partial: checkpoint.partial,
-            optimizer: match checkpoint.optimizer {
-                OptimizerState::Sgd { .. } => Optimizer::Sgd,
-            },
+            optimizer: Optimizer { kind: checkpoint.optimizer.kind().to_string() },
             history: checkpoint.history,
             ledger: checkpoint.ledger,
             events_bytes,
@@ -395,8 +394,7 @@ impl Manifest {
         }
     }
 
-    fn checkpoint(self, parameters: Vec<f32>, job: &Job) -> Checkpoint {
-        let fresh = OptimizerState::new(&job.compile.optimizer, parameters.len());
+    fn checkpoint(self, parameters: Vec<f32>, optimizer: OptimizerState) -> Checkpoint {
         Checkpoint {
             job_sha256: self.job_sha256,
             arithmetic: self.arithmetic,
@@ -404,9 +402,7 @@ impl Manifest {
             position: Position { epoch: self.epoch, phase: Phase::Train, step: self.step },
             parameter_tag: self.parameter_tag,
             parameters: Bytes::copy_from_slice(bytemuck::cast_slice(&parameters)),
-            optimizer: match self.optimizer {
-                Optimizer::Sgd => fresh,
-            },
+            optimizer,
             partial: self.partial,
             history: self.history,
             ledger: self.ledger,
@@ -416,16 +412,24 @@ impl Manifest {
     }
 }
 
-/// The data file's content: the parameters, and the optimizer's tensors if it has any.
+/// The data file's content: the parameters, and what the optimizer remembers.
 fn encode(checkpoint: &Checkpoint, shape: &Model) -> Vec<u8> {
-    let OptimizerState::Sgd { .. } = checkpoint.optimizer;
-    let encoded = model::encode(&checkpoint.values(), shape);
+    let memory = checkpoint.optimizer.memory().map(|(name, values)| (tensor_name(name), values));
+    let encoded = model::encode_with(&checkpoint.values(), shape, memory);
     encoded.unwrap_or_else(|error| unreachable!("parameters of their own model: {error}"))
 }
 
-fn decode(data: &[u8], job: &Job) -> Result<Vec<f32>, String> {
-    let inputs = model::inputs(data, job)?;
-    model::decode(data, &Model::new(inputs as usize, &job.layers))
+fn decode(data: &[u8], job: &Job) -> Result<(Vec<f32>, OptimizerState), String> {
+    let model = Model::new(model::inputs(data, job)? as usize, &job.layers);
+    let mut optimizer = OptimizerState::new(&job.compile.optimizer, model.parameter_count());
+    let memory = optimizer.memory_mut().map(|(name, values)| (tensor_name(name), values));
+    let parameters = model::decode_with(data, &model, memory)?;
+    Ok((parameters, optimizer))
+}
+
+/// What a part of the optimizer's memory is called in the data file.
+fn tensor_name(memory: &str) -> String {
+    format!("optimizer/{memory}")
 }
 
 /// A float by its bits, in hex: what is computed with again must lose none.

@@ -13,13 +13,29 @@ pub const MAX_FILE_BYTES: u64 = (1 << 30) + (1 << 20);
 /// # Errors
 /// If the tensors can't be written down, which would be a mistake of ours.
 pub fn encode(parameters: &[f32], model: &Model) -> Result<Vec<u8>, String> {
+    encode_with(parameters, model, [])
+}
+
+/// The content of a file that has more tensors, each by its name.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_with<'a>(
+    parameters: &'a [f32],
+    model: &Model,
+    more: impl IntoIterator<Item = (String, &'a [f32])>,
+) -> Result<Vec<u8>, String> {
+    let more = more.into_iter().map(|(name, values)| {
+        let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
+        view.map(|view| (name, view)).map_err(|error| error.to_string())
+    });
     let tensors = model.tensors().into_iter().map(|tensor| {
         let len: usize = tensor.shape.iter().product();
         let bytes = bytemuck::cast_slice(&parameters[tensor.offset..tensor.offset + len]);
         let view = TensorView::new(Dtype::F32, tensor.shape.to_vec(), bytes);
         view.map(|view| (tensor.name, view)).map_err(|error| error.to_string())
     });
-    let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
+    let tensors = tensors.chain(more).collect::<Result<Vec<_>, _>>()?;
     safetensors::serialize(tensors, None).map_err(|error| error.to_string())
 }
 
@@ -28,11 +44,30 @@ pub fn encode(parameters: &[f32], model: &Model) -> Result<Vec<u8>, String> {
 /// # Errors
 /// What does not fit the model.
 pub fn decode(bytes: &[u8], model: &Model) -> Result<Vec<f32>, String> {
+    decode_with(bytes, model, [])
+}
+
+/// The parameters, and what else is there by these names, into slices as long as it is.
+///
+/// # Errors
+/// What does not fit.
+pub fn decode_with<'a>(
+    bytes: &[u8],
+    model: &Model,
+    more: impl IntoIterator<Item = (String, &'a mut [f32])>,
+) -> Result<Vec<f32>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
     let tensors = model.tensors();
     let views = tensors.iter().map(|tensor| fitting(&file, tensor)).collect::<Result<Vec<_>, _>>()?;
-    if file.len() != tensors.len() {
-        return Err(misfit(&format!("it has {} tensors, the model {}", file.len(), tensors.len())));
+    let mut known = tensors.len();
+    for (name, values) in more {
+        let tensor = Tensor { name, shape: vec![values.len()], offset: 0 };
+        let view = fitting(&file, &tensor)?;
+        bytemuck::cast_slice_mut::<f32, u8>(values).copy_from_slice(view.data());
+        known += 1;
+    }
+    if file.len() != known {
+        return Err(misfit(&format!("it has {} tensors, not {known}", file.len())));
     }
     // Only now is it known that the file has as many bytes as this takes.
     let mut parameters = vec![0.0; model.parameter_count()];

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::Start;
 use millefeuille_core::job::Job;
 

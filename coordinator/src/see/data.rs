@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use millefeuille_core::data::schema::{Features, Schema, Target};
+
 use super::folded;
 
 /// What there is to tell. Counts and rows are those of the real arrays; nothing is computed here but text.
@@ -12,10 +14,8 @@ pub struct Overview {
     pub train: usize,
     /// Test samples.
     pub test: usize,
-    /// The height and the width of an image, in pixels.
-    pub image: (usize, usize),
-    /// Into how many classes labels fall.
-    pub classes: usize,
+    /// What each sample is.
+    pub schema: Schema,
     /// The smallest and the largest input after preprocessing.
     pub values: (f32, f32),
     /// The share of training samples at the end that validate.
@@ -23,7 +23,7 @@ pub struct Overview {
     /// How many samples that is.
     pub validation: usize,
     /// The first training labels, each with its one-hot row.
-    pub first: Vec<(u8, Vec<f32>)>,
+    pub first: Vec<(u32, Vec<f32>)>,
 }
 
 /// The text of `show data` in lines of at most `columns`, with a line feed after each.
@@ -42,18 +42,21 @@ pub fn overview(data: &Overview, columns: usize) -> String {
 const INDENT: usize = 9;
 
 fn inputs(data: &Overview, split: &str, samples: usize) -> String {
-    let (height, width) = data.image;
+    let Features { element, shape } = &data.schema.features;
+    let sides: String = shape.iter().map(|side| format!(", {side}")).collect();
     let (low, high) = data.values;
-    let features = height * width;
-    let name = format!("x_{split}:");
-    format!(
-        "{name:<8} ({samples}, {height}, {width}) uint8 → ({samples}, {features}) float32, values {low} … {high}\n"
-    )
+    let (name, width) = (format!("x_{split}:"), data.schema.features.width());
+    format!("{name:<8} ({samples}{sides}) {element} → ({samples}, {width}) float32, values {low} … {high}\n")
 }
 
 fn labels(data: &Overview, split: &str, samples: usize) -> String {
     let name = format!("y_{split}:");
-    format!("{name:<8} ({samples},) uint8 → ({samples}, {}) float32, one-hot\n", data.classes)
+    match data.schema.target {
+        Target::Class { classes } => {
+            format!("{name:<8} ({samples},) uint8 → ({samples}, {classes}) float32, one-hot\n")
+        }
+        Target::Reals { width } => format!("{name:<8} ({samples}, {width}) float32\n"),
+    }
 }
 
 fn split(data: &Overview) -> String {
@@ -66,7 +69,7 @@ fn split(data: &Overview) -> String {
     format!("split:   {train} train / {} validation (the last {percent} %)\n", data.validation)
 }
 
-fn one_hot_rows(first: &[(u8, Vec<f32>)]) -> String {
+fn one_hot_rows(first: &[(u32, Vec<f32>)]) -> String {
     if first.is_empty() {
         return String::new();
     }

@@ -42,7 +42,7 @@ impl Tile {
     }
 
     /// An image and the class that a model gave it, with an honest mark: `7 ✓`, `6 ✗ (is 5)`.
-    pub fn predicted(image: Grey, predicted: u8, actual: u8) -> Tile {
+    pub fn predicted(image: Grey, predicted: u32, actual: u32) -> Tile {
         if predicted == actual {
             Tile { image, caption: format!("{predicted} ✓"), verdict: Verdict::Right }
         } else {

@@ -11,11 +11,11 @@ use millefeuille_coordinator::runs::ledger::Ledger;
 use millefeuille_coordinator::runs::receipt::Participation;
 use millefeuille_coordinator::runs::{Existing, RunDir};
 use millefeuille_coordinator::see::history::Row;
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::job::{Activation, Job, Layer};
 use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::optimizer::OptimizerState;
+use millefeuille_core::learn::optimizers::OptimizerState;
 
 /// The steps of an epoch.
 pub const STEPS: u32 = 4;

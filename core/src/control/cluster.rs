@@ -1,86 +1,75 @@
 //! The control machine itself: events in, actions out.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
-use super::members::{Member, Members, Role};
-use super::membership::describe;
-use super::open::Owing;
-use super::progress::Answer;
-use super::queue::Queue;
-use super::run::{Facts, Position, Run, Stage, Start};
-use super::{Action, Departure, Event, JobId, JobState, Outcome, Placement, WorkId, WorkerId};
+use super::action::{Action, Discard, Dismissal, Note};
+use super::conduct::Conduct;
+use super::config::Config;
+use super::event::{Departure, Event};
+use super::facts::{Facts, Position, Start};
+use super::ids::{JobId, Phase, WorkId, WorkerId};
+use super::members::{Hello, Member, Members, Role};
+use super::outcome::Outcome;
+use super::place::Placement;
+use super::progress::{Answer, Slow};
+use super::queue::{JobState, Queue};
+use super::run::{Run, Stage};
+use super::scene::{Flow, Scene};
+use super::waiting::Waiting;
 use crate::learn::tree::Node;
 
-/// The settings of a cluster.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Which life of the coordinator this is.
-    pub incarnation: u64,
-    /// A job waits until so many workers can compute it.
-    pub min_workers: usize,
-    /// A job that begins waits a moment for so many.
-    pub expected_workers: usize,
-    /// How long that moment is.
-    pub settle: Duration,
-    /// How long a job waits for `min_workers`; without limit if none.
-    pub wait_workers: Option<Duration>,
-    /// No more workers are let in.
-    pub max_workers: usize,
-    /// A worker from which nothing came for so long is given up.
-    pub heartbeat_deadline: Duration,
-    /// A worker that fetches samples, and has received nothing for so long, is given up.
-    pub stall_deadline: Duration,
-    /// How often the state is copied in the middle of an epoch; never if none.
-    pub checkpoint_interval: Option<Duration>,
-    /// The share of nodes that two compute, to compare their answers: from 0 to 1.
-    pub audit_rate: f64,
+/// Whose turn it is.
+#[derive(Debug, Default)]
+enum Turn {
+    /// No job's.
+    #[default]
+    Free,
+    /// A job's whose data is read.
+    Loading { job: JobId, conduct: Conduct },
+    /// A job's of which everything is known.
+    Run(Box<Run>),
 }
 
-/// What the running job is waiting for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// No job runs.
-    Nothing,
-    /// Its data is read.
-    Data,
-    /// Not enough workers are there.
-    Workers {
-        /// How many can compute it.
-        present: usize,
-        /// How many are needed or, for a moment, expected.
-        needed: usize,
-        /// Since when.
-        since: Duration,
-    },
-    /// These workers fetch samples.
-    Samples(Vec<WorkerId>),
-    /// These workers compute.
-    Results {
-        /// What.
-        work: WorkId,
-        /// Who, and since when.
-        owing: Vec<Owing>,
-        /// Shards whose samples nobody has who could compute them: they are fetched first.
-        unheld: Vec<u32>,
-    },
-    /// The coordinator writes the result.
-    Disk,
+impl Turn {
+    fn job(&self) -> Option<JobId> {
+        match self {
+            Turn::Free => None,
+            Turn::Loading { job, .. } => Some(*job),
+            Turn::Run(run) => Some(run.job),
+        }
+    }
+
+    fn run(&self) -> Option<&Run> {
+        match self {
+            Turn::Run(run) => Some(run),
+            Turn::Free | Turn::Loading { .. } => None,
+        }
+    }
+
+    fn conduct(&mut self) -> Option<&mut Conduct> {
+        match self {
+            Turn::Free => None,
+            Turn::Loading { conduct, .. } => Some(conduct),
+            Turn::Run(run) => Some(&mut run.conduct),
+        }
+    }
 }
 
 /// The state of the cluster.
 #[derive(Debug)]
 pub struct Cluster {
-    pub(super) config: Config,
-    pub(super) members: Members,
-    pub(super) queue: Queue,
-    pub(super) run: Option<Run>,
+    config: Config,
+    members: Members,
+    queue: Queue,
+    turn: Turn,
 }
 
 impl Cluster {
     /// A cluster without workers and jobs.
     pub fn new(config: Config) -> Self {
-        Self { config, members: Members::new(), queue: Queue::default(), run: None }
+        Self { config, members: Members::new(), queue: Queue::default(), turn: Turn::Free }
     }
 
     /// Takes in what happened at `now` (since the coordinator's start); says what is to be done, in order.
@@ -89,40 +78,40 @@ impl Cluster {
         let out = &mut actions;
         match event {
             Event::Join { worker, hello } => self.join(now, worker, hello, out),
-            Event::Leave { worker, departure } => {
-                if matches!(departure, Departure::Misbehaved(_)) {
-                    self.count_offence(worker);
-                }
-                self.leave(now, worker, &describe(&departure), out);
-            }
+            Event::Leave { worker, departure } => self.departed(now, worker, &departure, out),
             Event::Drain { worker, reason } => self.drain(now, worker, reason, out),
             Event::Heard { worker, at, moved } => {
                 self.heard(at, worker);
                 self.moved(now, worker, moved);
             }
             Event::JobAccepted { worker, job, fingerprint } => {
-                self.accepted(now, worker, job, fingerprint, out)
+                self.heard(now, worker);
+                self.with_run(now, out, |run, scene| run.accepted(scene, worker, job, fingerprint));
             }
             Event::ShardHeld { worker, job, generation, shard } => {
                 self.heard(now, worker);
-                self.shard_held(now, worker, (job, generation), shard, out);
+                self.with_run(now, out, |run, scene| run.shard_held(scene, worker, (job, generation), shard));
             }
             Event::Result { worker, work, node, samples, busy, finite, digest } => {
                 self.result(now, Answer { worker, work, node, samples, busy, finite, digest }, out);
             }
-            Event::Arbitrated { work, node, result } => self.arbitrated(now, work, node, result, out),
-            Event::Closed { work, finite } => self.closed(now, work, finite, out),
+            Event::Arbitrated { work, node, result } => {
+                self.with_run(now, out, |run, scene| run.arbitrated(scene, work, node, result));
+            }
+            Event::Closed { work, finite } => {
+                self.with_run(now, out, |run, scene| run.closed(scene, work, finite));
+            }
             Event::Submit { job } => self.submit(job, out),
             Event::Loaded { job, facts, from, put_out } => {
                 self.loaded(now, job, facts, (from, put_out), out);
             }
             Event::CheckpointWritten { job } => {
-                if let Some(run) = self.run.as_mut().filter(|run| run.job == job) {
+                self.with_run_of(now, job, out, |run, _| {
                     run.checkpointing = false;
-                }
+                    Continue(())
+                });
             }
-            Event::EpochWritten { job } if self.running() == Some(job) => self.epoch_written(now, out),
-            Event::EpochWritten { .. } => {}
+            Event::EpochWritten { job } => self.with_run_of(now, job, out, Run::epoch_written),
             Event::Saved { job } => self.end_if_running(now, job, Outcome::Done, out),
             Event::Broken { job, failure } => self.end_if_running(now, job, Outcome::Broken(failure), out),
             Event::Cancel { job } => self.cancel(now, job, out),
@@ -142,8 +131,12 @@ impl Cluster {
     }
 
     /// Where a job is in its life.
-    pub fn job_state(&self, job: JobId) -> Option<&JobState> {
-        self.queue.state(job)
+    pub fn job_state(&self, job: JobId) -> Option<JobState<'_>> {
+        match &self.turn {
+            Turn::Loading { job: loading, .. } if *loading == job => Some(JobState::Waiting),
+            Turn::Run(run) if run.job == job => Some(run.state()),
+            _ => self.queue.state(job),
+        }
     }
 
     /// The place of a job in the queue, from 1; none if it is not queued.
@@ -158,27 +151,29 @@ impl Cluster {
 
     /// The job that has its turn.
     pub fn running(&self) -> Option<JobId> {
-        self.run.as_ref().map(|run| run.job)
+        self.turn.job()
     }
 
-    /// Where the running job is.
+    /// Where the running job is; none before its data is read.
     pub fn position(&self) -> Option<Position> {
-        self.run.as_ref().map(|run| run.position)
+        self.turn.run().map(|run| run.position)
     }
 
     /// Where the running job could go on from its present state, if that is between two steps.
     pub fn resting_place(&self) -> Option<Start> {
-        self.run.as_ref().and_then(Run::resting_place)
+        self.turn.run().and_then(Run::resting_place)
     }
 
     /// Who computes what for the running job.
     pub fn placement(&self) -> Option<&Placement> {
-        self.run.as_ref().map(|run| &run.placement)
+        self.turn.run().map(|run| &run.placement)
     }
 
     /// A worker's part in the running job.
     pub fn role(&self, worker: WorkerId) -> Role {
-        let (Some(run), Some(member)) = (&self.run, self.members.get(&worker)) else { return Role::Idle };
+        let (Some(run), Some(member)) = (self.turn.run(), self.members.get(&worker)) else {
+            return Role::Idle;
+        };
         match member.part(run.job) {
             _ if member.draining => Role::Draining,
             Some(_) if run.placement.contains_key(&worker) => Role::Computing,
@@ -197,42 +192,142 @@ impl Cluster {
 
     /// What the running job is waiting for.
     pub fn waiting(&self) -> Waiting {
-        let Some(run) = &self.run else { return Waiting::Nothing };
-        match run.stage {
-            Stage::Loading => Waiting::Data,
-            Stage::Gathering { since } if run.target.is_none() => {
-                let present = run.candidates(&self.members).len();
-                let Config { min_workers, expected_workers, .. } = self.config;
-                let needed = if present < min_workers { min_workers } else { expected_workers };
-                Waiting::Workers { present, needed, since }
-            }
-            Stage::Gathering { .. } => Waiting::Samples(self.fetching(run)),
-            Stage::Short { since } => Waiting::Workers {
-                present: run.candidates(&self.members).len(),
-                needed: self.config.min_workers,
-                since,
-            },
-            Stage::Stepping | Stage::Closing => Waiting::Results {
-                work: run.work(self.config.incarnation),
-                owing: run.open.as_ref().map(|open| open.owing()).unwrap_or_default(),
-                unheld: run.unheld(&self.members),
-            },
-            Stage::Writing | Stage::Saving => Waiting::Disk,
+        match &self.turn {
+            Turn::Free => Waiting::Nothing,
+            Turn::Loading { .. } => Waiting::Data,
+            Turn::Run(run) => run.waiting(&self.config, &self.members),
         }
     }
 
     /// Whether answers to this node are compared, so that the event needs their digest.
     pub fn compares(&self, work: WorkId, node: Node) -> bool {
-        let open = self.run.as_ref().and_then(|run| run.open.as_ref());
+        let open = self.turn.run().and_then(|run| run.stage.open());
         open.is_some_and(|open| open.work == work && open.compares(node))
     }
 
-    fn fetching(&self, run: &Run) -> Vec<WorkerId> {
-        let lacks = |worker: &WorkerId| {
-            let part = self.members.get(worker).and_then(|member| member.part(run.job));
-            part.is_none_or(|part| part.told.iter().any(|shard| !part.held.contains(shard)))
-        };
-        run.target.iter().flat_map(|target| target.keys()).copied().filter(lacks).collect()
+    /// Has the running job handled by what knows everything of it, and ends it if that says so; whether there is one.
+    fn with_run(
+        &mut self,
+        now: Duration,
+        out: &mut Vec<Action>,
+        handler: impl FnOnce(&mut Run, &mut Scene<'_>) -> Flow,
+    ) -> bool {
+        let Turn::Run(run) = &mut self.turn else { return false };
+        let mut scene = Scene { now, config: &self.config, members: &mut self.members, out: &mut *out };
+        if let Break(outcome) = handler(run, &mut scene) {
+            self.end(outcome, now, out);
+        }
+        true
+    }
+
+    /// As [`Self::with_run`], if this is the running job.
+    fn with_run_of(
+        &mut self,
+        now: Duration,
+        job: JobId,
+        out: &mut Vec<Action>,
+        handler: impl FnOnce(&mut Run, &mut Scene<'_>) -> Flow,
+    ) {
+        if self.running() == Some(job) {
+            self.with_run(now, out, handler);
+        }
+    }
+
+    fn scene<'a>(&'a mut self, now: Duration, out: &'a mut Vec<Action>) -> Scene<'a> {
+        Scene { now, config: &self.config, members: &mut self.members, out }
+    }
+
+    fn join(&mut self, now: Duration, worker: WorkerId, hello: Hello, out: &mut Vec<Action>) {
+        let same = |member: &Member| member.hello.instance_id == hello.instance_id;
+        let before = self.members.iter().find(|(_, member)| same(member)).map(|(&before, _)| before);
+        if let Some(before) = before {
+            out.push(Action::Dismiss { worker: before, reason: Dismissal::Superseded });
+            self.leave(now, before, "the same process has come again", out);
+        }
+        if self.members.len() >= self.config.max_workers {
+            let reason = Dismissal::Full { limit: self.config.max_workers };
+            return out.push(Action::Dismiss { worker, reason });
+        }
+        if let Some(refusal) = self.refusal(worker, &hello) {
+            return out.push(refusal);
+        }
+        out.push(Action::Welcome { worker });
+        out.push(Action::Note(Note::Joined { worker, name: hello.name.clone(), slots: hello.slots }));
+        self.members.insert(worker, Member::new(now, hello));
+        self.with_run(now, out, |run, scene| {
+            run.invite(scene, worker);
+            Continue(())
+        });
+    }
+
+    /// What to answer to a worker that can't compute the running job.
+    fn refusal(&self, worker: WorkerId, hello: &Hello) -> Option<Action> {
+        match &self.turn {
+            Turn::Free => None,
+            Turn::Loading { conduct, .. } => conduct.refusal(worker, hello),
+            Turn::Run(run) => run.refusal(worker, hello),
+        }
+    }
+
+    fn departed(&mut self, now: Duration, worker: WorkerId, departure: &Departure, out: &mut Vec<Action>) {
+        if let (Departure::Misbehaved(_), Some(conduct), Some(member)) =
+            (departure, self.turn.conduct(), self.members.get(&worker))
+        {
+            conduct.count_offence(&member.hello.instance_id);
+        }
+        self.leave(now, worker, &departure.to_string(), out);
+    }
+
+    /// Takes a worker out, whatever the reason; what it owes goes to others.
+    fn leave(&mut self, now: Duration, worker: WorkerId, how: &str, out: &mut Vec<Action>) {
+        if !self.with_run(now, out, |run, scene| run.leave(scene, worker, how)) {
+            self.scene(now, out).remove(worker, how);
+        }
+    }
+
+    fn drain(&mut self, now: Duration, worker: WorkerId, reason: String, out: &mut Vec<Action>) {
+        let Some(member) = self.members.get_mut(&worker).filter(|member| !member.draining) else { return };
+        member.draining = true;
+        out.push(Action::Note(Note::Draining { worker, name: member.hello.name.clone(), reason }));
+        if !self.with_run(now, out, |run, scene| run.relieve(scene, worker)) {
+            self.say_farewell(now, out);
+        }
+    }
+
+    /// While no tree is open, lets everybody go who was told to stop.
+    fn say_farewell(&mut self, now: Duration, out: &mut Vec<Action>) {
+        let mut scene = self.scene(now, out);
+        for worker in scene.finished(|_| false) {
+            scene.say_farewell(worker);
+        }
+    }
+
+    fn heard(&mut self, at: Duration, worker: WorkerId) {
+        if let Some(member) = self.members.get_mut(&worker) {
+            member.heard = member.heard.max(at);
+        }
+    }
+
+    /// Bytes went to a worker: a transfer that moves is no stall.
+    fn moved(&mut self, now: Duration, worker: WorkerId, moved: u64) {
+        if let Some(member) = self.members.get_mut(&worker)
+            && moved > member.moved.0
+        {
+            member.moved = (moved, now);
+        }
+    }
+
+    fn result(&mut self, now: Duration, answer: Answer, out: &mut Vec<Action>) {
+        self.heard(now, answer.worker);
+        if let Some(member) = self.members.get_mut(&answer.worker) {
+            member.behind = false;
+            if answer.work.phase == Phase::Train {
+                member.measure(now, answer.samples, answer.busy);
+            }
+        }
+        if !self.with_run(now, out, |run, scene| run.result(scene, answer)) {
+            out.push(Action::Discard { reason: Discard::Late });
+        }
     }
 
     fn submit(&mut self, job: JobId, out: &mut Vec<Action>) {
@@ -241,12 +336,11 @@ impl Cluster {
     }
 
     fn start_next(&mut self, out: &mut Vec<Action>) {
-        if self.run.is_some() {
+        if !matches!(self.turn, Turn::Free) {
             return;
         }
         if let Some(job) = self.queue.pop() {
-            self.queue.set(job, JobState::Waiting);
-            self.run = Some(Run::new(job));
+            self.turn = Turn::Loading { job, conduct: Conduct::default() };
             out.push(Action::Load { job });
         }
     }
@@ -254,29 +348,33 @@ impl Cluster {
     fn loaded(
         &mut self,
         now: Duration,
-        job: JobId,
+        loaded: JobId,
         facts: Facts,
         (from, put_out): (Start, BTreeMap<String, String>),
         out: &mut Vec<Action>,
     ) {
-        let Some(run) = self.run.as_mut().filter(|run| run.job == job && run.stage == Stage::Loading) else {
+        let Turn::Loading { job, conduct } = &mut self.turn else { return };
+        if *job != loaded {
             return;
-        };
-        run.load(now, facts, from);
-        run.banned = put_out;
-        if run.is_trained() {
-            return self.go_on(now, out);
         }
-        self.invite_all(now, out);
+        let conduct = std::mem::take(conduct).know(put_out);
+        self.turn = Turn::Run(Box::new(Run::new(now, loaded, conduct, facts, from)));
+        self.with_run(
+            now,
+            out,
+            |run, scene| {
+                if run.is_trained() { run.go_on(scene) } else { run.invite_all(scene) }
+            },
+        );
     }
 
     fn cancel(&mut self, now: Duration, job: JobId, out: &mut Vec<Action>) {
         if self.queue.remove(job) {
-            self.queue.set(job, JobState::Ended(Outcome::Cancelled));
+            self.queue.end(job, Outcome::Cancelled);
             out.push(Action::End { job, outcome: Outcome::Cancelled });
         } else {
             // Once the result is being written it is too late: the run is done, whatever is said of it.
-            let saving = self.run.as_ref().is_some_and(|run| run.stage == Stage::Saving);
+            let saving = self.turn.run().is_some_and(|run| matches!(run.stage, Stage::Saving));
             if !saving {
                 self.end_if_running(now, job, Outcome::Cancelled, out);
             }
@@ -285,28 +383,80 @@ impl Cluster {
 
     fn end_if_running(&mut self, now: Duration, job: JobId, outcome: Outcome, out: &mut Vec<Action>) {
         if self.running() == Some(job) {
-            self.end(now, outcome, out);
+            self.end(outcome, now, out);
         }
     }
 
-    pub(super) fn end(&mut self, now: Duration, outcome: Outcome, out: &mut Vec<Action>) {
-        let Some(run) = self.run.take() else { return };
+    /// Ends the job that has its turn.
+    fn end(&mut self, outcome: Outcome, now: Duration, out: &mut Vec<Action>) {
+        let Some(job) = self.running() else { return };
         // What was trained is kept where somebody may want to go on with it.
         let resumable = !matches!(outcome, Outcome::Done | Outcome::Diverged { .. });
-        if let Some(from) =
-            run.resting_place().filter(|_| resumable && self.config.checkpoint_interval.is_some())
-        {
-            out.push(Action::Checkpoint { job: run.job, from });
-        }
+        let kept = resumable && self.config.checkpoint_interval.is_some();
+        out.extend(self.resting_place().filter(|_| kept).map(|from| Action::Checkpoint { job, from }));
+        self.turn = Turn::Free;
         for member in self.members.values_mut() {
             member.job = None;
             member.pace = None;
             member.turnaround = [None; 2];
             member.behind = false;
         }
-        self.queue.set(run.job, JobState::Ended(outcome.clone()));
-        out.push(Action::End { job: run.job, outcome });
+        self.queue.end(job, outcome.clone());
+        out.push(Action::End { job, outcome });
         self.say_farewell(now, out);
         self.start_next(out);
+    }
+
+    fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
+        self.give_up_silent(now, out);
+        self.give_up_stalled(now, out);
+        self.look_after_slow(now, out);
+        self.with_run(now, out, Run::check_waiting);
+        self.with_run(now, out, |run, scene| {
+            run.balance(scene);
+            Continue(())
+        });
+    }
+
+    fn give_up_silent(&mut self, now: Duration, out: &mut Vec<Action>) {
+        let deadline = self.config.heartbeat_deadline;
+        let silence = |member: &Member| now.saturating_sub(member.heard);
+        let silent = self.members.iter().map(|(&worker, member)| (worker, silence(member)));
+        let silent: Vec<_> = silent.filter(|&(_, silence)| silence > deadline).collect();
+        for (worker, silence) in silent {
+            out.push(Action::Dismiss { worker, reason: Dismissal::Silent { silence } });
+            self.leave(now, worker, &format!("nothing came from it for {:.1} s", silence.as_secs_f64()), out);
+        }
+    }
+
+    /// Gives up who was told to fetch samples and does not.
+    fn give_up_stalled(&mut self, now: Duration, out: &mut Vec<Action>) {
+        let stalled = |member: &Member| {
+            let part = member.job.as_ref().filter(|part| part.accepted && !member.draining)?;
+            let lacks = part.told.iter().any(|shard| !part.held.contains(shard));
+            let moved = part.moved.max(member.moved.1);
+            Some(now.saturating_sub(moved)).filter(|&idle| lacks && idle > self.config.stall_deadline)
+        };
+        let stalled: Vec<_> =
+            self.members.iter().filter_map(|(&worker, member)| Some((worker, stalled(member)?))).collect();
+        for (worker, stalled) in stalled {
+            out.push(Action::Dismiss { worker, reason: Dismissal::Stalled { stalled } });
+            let how = format!("no sample reached it for {:.0} s", stalled.as_secs_f64());
+            self.leave(now, worker, &how, out);
+        }
+    }
+
+    /// Asks others for what takes too long, and gives up who hangs.
+    fn look_after_slow(&mut self, now: Duration, out: &mut Vec<Action>) {
+        let slow = self.turn.run().and_then(|run| run.slow(now, &self.members));
+        let Some(Slow { work, late, hung }) = slow else { return };
+        for worker in late {
+            self.with_run(now, out, |run, scene| run.ask_others(scene, worker));
+        }
+        for (worker, asked) in hung {
+            out.push(Action::Dismiss { worker, reason: Dismissal::Hung { work, asked } });
+            let how = format!("it has not answered to {work} for {:.0} s", asked.as_secs_f64());
+            self.leave(now, worker, &how, out);
+        }
     }
 }

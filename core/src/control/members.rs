@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use super::{JobId, Phase, WorkerId};
+use super::ids::{JobId, Phase, WorkerId};
 use crate::data::shard::Shard;
 
-pub use crate::blas::Arithmetic;
+pub use crate::arithmetic::Arithmetic;
 
 /// What a worker says of itself when it joins.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
+use super::action::Discard;
+use super::ids::{WorkId, WorkerId};
+use super::members::Hello;
 use super::trial::{Author, Digest, Trial, Verdict};
-use super::{Discard, WorkId, WorkerId};
 use crate::learn::tree::{Inserted, Node, Reduction, Tree};
 
 /// A worker that may be asked.
@@ -66,6 +68,8 @@ pub(super) struct Open {
     trials: BTreeMap<Node, Trial>,
     /// Whose answers are in the tree.
     used: BTreeSet<WorkerId>,
+    /// Who has answered and is gone: the answer may yet turn out to be wrong.
+    departed: BTreeMap<WorkerId, Hello>,
 }
 
 /// What an answer did.
@@ -114,6 +118,7 @@ impl Open {
             loads: BTreeMap::new(),
             trials: BTreeMap::new(),
             used: BTreeSet::new(),
+            departed: BTreeMap::new(),
         }
     }
 
@@ -121,7 +126,8 @@ impl Open {
     pub(super) fn again(&self) -> Self {
         let asked = self.asks.iter().map(|ask| (ask.worker, ask.node));
         let answered = self.answered.iter().copied().chain(asked).collect();
-        Self { answered, ..Self::new(self.work, self.tree, self.present.clone()) }
+        let departed = self.departed.clone();
+        Self { answered, departed, ..Self::new(self.work, self.tree, self.present.clone()) }
     }
 
     /// Whether nothing is missing.
@@ -140,7 +146,7 @@ impl Open {
     }
 
     /// Whether it has an answer of this worker, used or on trial.
-    pub(super) fn has_heard(&self, worker: WorkerId) -> bool {
+    fn has_heard(&self, worker: WorkerId) -> bool {
         self.has_used(worker) || self.trials.values().any(|trial| trial.has_heard(worker))
     }
 
@@ -190,6 +196,18 @@ impl Open {
     /// Workers whose answers others gave, because they took too long.
     pub(super) fn late(&self) -> BTreeSet<WorkerId> {
         self.asks.iter().filter(|ask| ask.overdue).map(|ask| ask.worker).collect()
+    }
+
+    /// Keeps what a worker has said of itself that is gone, if it has an answer of it.
+    pub(super) fn remember(&mut self, worker: WorkerId, hello: Hello) {
+        if self.has_heard(worker) {
+            self.departed.insert(worker, hello);
+        }
+    }
+
+    /// What a worker has said of itself that has answered and is gone.
+    pub(super) fn departed(&self, worker: WorkerId) -> Option<&Hello> {
+        self.departed.get(&worker)
     }
 
     /// A worker is gone: what it owes is owed by nobody. Says whether it owed anything.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::WorkerId;
+use super::ids::WorkerId;
 use crate::learn::tree::Tree;
 
 /// Who computes what. Workers that are not in it are spares.

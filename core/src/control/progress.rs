@@ -1,13 +1,17 @@
 //! How the running job moves on: answers, the next unit of work, epochs, and help for slow workers.
 
+use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
-use super::cluster::Cluster;
-use super::members::usual_turnaround;
+use super::action::{Action, Discard, Note};
+use super::facts::{Position, Start};
+use super::ids::{Phase, WorkId, WorkerId};
+use super::members::{Members, usual_turnaround};
 use super::open::{Dispatch, Taken};
-use super::run::{Position, Stage, Start};
+use super::outcome::Outcome;
+use super::run::{Run, Stage};
+use super::scene::{Flow, Scene};
 use super::trial::{Author, Digest, Verdict};
-use super::{Action, Discard, Dismissal, Note, Outcome, Phase, WorkId, WorkerId};
 use crate::learn::tree::Node;
 
 /// Others are asked too when an answer takes so many times as long as is usual.
@@ -36,212 +40,224 @@ pub(super) struct Answer {
     pub(super) digest: Option<Digest>,
 }
 
-impl Cluster {
-    pub(super) fn result(&mut self, now: Duration, answer: Answer, out: &mut Vec<Action>) {
-        let Answer { worker, work, node, samples, busy, finite, digest } = answer;
-        self.heard(now, worker);
-        if let Some(member) = self.members.get_mut(&worker) {
-            member.behind = false;
-            if work.phase == Phase::Train {
-                member.measure(now, samples, busy);
-            }
-        }
-        let open = self.run.as_mut().and_then(|run| run.open.as_mut()).filter(|open| open.work == work);
-        let Some(open) = open.filter(|open| !open.is_complete()) else {
-            return out.push(Action::Discard { reason: Discard::Late });
+/// Who takes too long with a unit of work.
+pub(super) struct Slow {
+    pub(super) work: WorkId,
+    /// Others are to be asked for what these owe.
+    pub(super) late: Vec<WorkerId>,
+    /// These are given up; how long ago they were asked.
+    pub(super) hung: Vec<(WorkerId, Duration)>,
+}
+
+impl Run {
+    /// Takes a worker's answer in.
+    pub(super) fn result(&mut self, scene: &mut Scene<'_>, answer: Answer) -> Flow {
+        let Answer { worker, work, node, finite, digest, .. } = answer;
+        let open = self.stage.open_mut().filter(|open| open.work == work && !open.is_complete());
+        let Some(open) = open else {
+            scene.out.push(Action::Discard { reason: Discard::Late });
+            return Continue(());
         };
-        let (taken, turnaround) = open.take(now, worker, node, finite, digest);
-        if let (Some(member), Some(turnaround)) = (self.members.get_mut(&worker), turnaround) {
+        let (taken, turnaround) = open.take(scene.now, worker, node, finite, digest);
+        if let (Some(member), Some(turnaround)) = (scene.members.get_mut(&worker), turnaround) {
             member.answered(work.phase, turnaround);
         }
-        self.took(now, node, Author::Worker(worker), taken, out);
-        self.say_farewell(now, out);
+        self.took(scene, work, node, Author::Worker(worker), taken)?;
+        self.say_farewell(scene)
     }
 
+    /// Takes the coordinator's own answer in; none if it can't compute this job.
     pub(super) fn arbitrated(
         &mut self,
-        now: Duration,
+        scene: &mut Scene<'_>,
         work: WorkId,
         node: Node,
         result: Option<(bool, Digest)>,
-        out: &mut Vec<Action>,
-    ) {
-        let open = self.run.as_mut().and_then(|run| run.open.as_mut()).filter(|open| open.work == work);
-        let Some(open) = open else { return };
+    ) -> Flow {
+        let Some(open) = self.stage.open_mut().filter(|open| open.work == work) else { return Continue(()) };
         match result {
             None => {
                 open.no_arbiter(node);
-                self.give_out(now, None, out);
+                self.give_out(scene, None)
             }
             Some((finite, digest)) => {
                 let taken = open.arbitrated(node, finite, digest);
-                self.took(now, node, Author::Coordinator, taken, out);
+                self.took(scene, work, node, Author::Coordinator, taken)
             }
         }
     }
 
-    fn took(&mut self, now: Duration, node: Node, author: Author, taken: Taken, out: &mut Vec<Action>) {
+    /// Does what an answer to the open tree leads to.
+    fn took(
+        &mut self,
+        scene: &mut Scene<'_>,
+        work: WorkId,
+        node: Node,
+        author: Author,
+        taken: Taken,
+    ) -> Flow {
         match taken {
             Taken::Discarded(reason) => {
-                out.push(Action::Discard { reason });
-                if let (Discard::Unasked, Author::Worker(worker)) = (reason, author) {
-                    self.count_unasked(now, worker, out);
+                scene.out.push(Action::Discard { reason });
+                match (reason, author) {
+                    (Discard::Unasked, Author::Worker(worker)) => self.count_unasked(scene, worker),
+                    _ => Continue(()),
                 }
             }
             Taken::Kept => {
-                out.push(Action::Keep { node, author });
-                self.give_out(now, None, out);
+                scene.out.push(Action::Keep { node, author });
+                self.give_out(scene, None)
             }
             Taken::Accepted(author) => {
-                let Some(work) = self.run.as_ref().and_then(super::run::Run::current) else { return };
-                out.push(Action::Accept { work, node, author });
-                self.close_if_complete(out);
+                scene.out.push(Action::Accept { work, node, author });
+                self.close_if_complete(scene);
+                Continue(())
             }
             Taken::Tried(verdict) => {
-                out.push(Action::Keep { node, author });
-                self.settle(now, node, &verdict, out);
+                scene.out.push(Action::Keep { node, author });
+                self.settle(scene, node, &verdict)
             }
         }
     }
 
     /// Carries out what the comparison of answers came to.
-    fn settle(&mut self, now: Duration, node: Node, verdict: &Verdict, out: &mut Vec<Action>) {
-        let Some(open) = self.run.as_mut().and_then(|run| run.open.as_mut()) else { return };
+    fn settle(&mut self, scene: &mut Scene<'_>, node: Node, verdict: &Verdict) -> Flow {
+        let Some(open) = self.stage.open_mut() else { return Continue(()) };
         let work = open.work;
         if verdict.right.is_some() && !verdict.finite {
-            return self.end(now, Outcome::Diverged { work }, out);
+            return Break(Outcome::Diverged { work });
         }
         let accepted = open.settle(node, verdict);
         if let Some(author) = verdict.right.filter(|_| accepted) {
-            out.push(Action::Accept { work, node, author });
+            scene.out.push(Action::Accept { work, node, author });
         }
         for &worker in &verdict.faulty {
             let others =
                 if verdict.right.is_some() { "others agree on another" } else { "nobody could settle it" };
             let reason = format!("its answer to {node} of {work} differs from another's, and {others}");
-            self.put_out(now, worker, &reason, out);
+            self.put_out(scene, worker, &reason)?;
         }
-        self.close_if_complete(out);
-        self.give_out(now, None, out);
+        self.close_if_complete(scene);
+        self.give_out(scene, None)
     }
 
-    fn close_if_complete(&mut self, out: &mut Vec<Action>) {
-        let Some(run) = &mut self.run else { return };
-        let complete = run.open.as_ref().filter(|open| open.is_complete()).map(|open| open.work);
-        if let Some(work) = complete.filter(|_| matches!(run.stage, Stage::Stepping | Stage::Short { .. })) {
-            run.stage = Stage::Closing;
-            out.push(Action::Close { work });
+    fn close_if_complete(&mut self, scene: &mut Scene<'_>) {
+        let complete = match &self.stage {
+            Stage::Stepping(open) | Stage::Short { open: Some(open), .. } => open.is_complete(),
+            _ => false,
+        };
+        if let Some(open) = complete.then(|| self.stage.leave()).flatten() {
+            scene.out.push(Action::Close { work: open.work });
+            self.stage = Stage::Closing(open);
         }
     }
 
-    pub(super) fn closed(&mut self, now: Duration, work: WorkId, finite: bool, out: &mut Vec<Action>) {
-        let Some(run) = self.run.as_mut().filter(|run| run.stage == Stage::Closing) else { return };
-        if run.current() != Some(work) {
-            return;
+    /// The driver has closed the tree.
+    pub(super) fn closed(&mut self, scene: &mut Scene<'_>, work: WorkId, finite: bool) -> Flow {
+        let Stage::Closing(open) = &self.stage else { return Continue(()) };
+        if open.work != work {
+            return Continue(());
         }
         if !finite {
-            return self.end(now, Outcome::Diverged { work }, out);
+            return Break(Outcome::Diverged { work });
         }
-        for worker in run.open.take().map(|open| open.late()).unwrap_or_default() {
-            self.members.entry(worker).and_modify(|member| member.behind = true);
+        for worker in open.late() {
+            scene.members.entry(worker).and_modify(|member| member.behind = true);
         }
-        let run = self.run.as_mut().expect("it was there a moment ago");
-        run.departed.clear();
-        if run.advance() {
-            self.checkpoint_if_due(now, out);
+        self.stage = Stage::Resting;
+        if self.advance() {
+            self.checkpoint_if_due(scene);
         } else {
-            out.push(Action::EndEpoch { job: run.job, epoch: work.epoch });
-            run.position = Position::start_of(work.epoch + 1);
-            run.checkpointed = now;
-            run.checkpoint_due = false;
-            run.unwritten += 1;
+            self.end_epoch(scene, work.epoch);
         }
-        self.say_farewell(now, out);
-        self.go_on(now, out);
+        self.say_farewell(scene)?;
+        self.go_on(scene)
     }
 
-    fn checkpoint_if_due(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let Some(interval) = self.config.checkpoint_interval else { return };
-        let Some(run) = &mut self.run else { return };
+    fn end_epoch(&mut self, scene: &mut Scene<'_>, epoch: u32) {
+        scene.out.push(Action::EndEpoch { job: self.job, epoch });
+        self.position = Position::start_of(epoch + 1);
+        self.checkpointed = scene.now;
+        self.checkpoint_due = false;
+        self.unwritten += 1;
+    }
+
+    fn checkpoint_if_due(&mut self, scene: &mut Scene<'_>) {
+        let Some(interval) = scene.config.checkpoint_interval else { return };
         // Within an evaluation there is nothing to come back to: its epoch's end is near.
-        let rests = run.position.phase == Phase::Train && !run.checkpointing;
-        let due = run.checkpoint_due || now.saturating_sub(run.checkpointed) >= interval;
+        let rests = self.position.phase == Phase::Train && !self.checkpointing;
+        let due = self.checkpoint_due || scene.now.saturating_sub(self.checkpointed) >= interval;
         if rests && due {
-            run.checkpointed = now;
-            run.checkpoint_due = false;
-            run.checkpointing = true;
-            let from = Start { position: run.position, parameter_tag: run.parameter_tag };
-            out.push(Action::Checkpoint { job: run.job, from });
+            self.checkpointed = scene.now;
+            self.checkpoint_due = false;
+            self.checkpointing = true;
+            let from = Start { position: self.position, parameter_tag: self.parameter_tag };
+            scene.out.push(Action::Checkpoint { job: self.job, from });
         }
     }
 
-    pub(super) fn epoch_written(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let Some(run) = &mut self.run else { return };
-        run.unwritten = run.unwritten.saturating_sub(1);
-        if run.stage == Stage::Writing {
-            self.go_on(now, out);
-        }
+    /// A line of history is on disk.
+    pub(super) fn epoch_written(&mut self, scene: &mut Scene<'_>) -> Flow {
+        self.unwritten = self.unwritten.saturating_sub(1);
+        if matches!(self.stage, Stage::Resting) { self.go_on(scene) } else { Continue(()) }
     }
 
     /// What comes between two units of work: the end, a wait, or the next.
-    pub(super) fn go_on(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let Some(run) = &mut self.run else { return };
-        if run.is_trained() {
-            run.stage = Stage::Saving;
-            return out.push(Action::Save { job: run.job });
+    pub(super) fn go_on(&mut self, scene: &mut Scene<'_>) -> Flow {
+        if self.is_trained() {
+            self.stage = Stage::Saving;
+            scene.out.push(Action::Save { job: self.job });
+            return Continue(());
         }
-        if run.unwritten > UNWRITTEN_EPOCHS {
-            run.stage = Stage::Writing;
-            return;
+        if self.unwritten > UNWRITTEN_EPOCHS {
+            self.stage = Stage::Resting;
+            return Continue(());
         }
-        run.stage = Stage::Stepping;
-        self.wait_if_short(now, out);
-        if self.run.as_ref().is_some_and(|run| run.stage == Stage::Stepping) {
-            self.open_next(now, out);
+        let present = self.candidates(scene.members).len();
+        if present < scene.config.min_workers {
+            self.fall_short(scene, present, None);
+            return Continue(());
         }
+        self.recovered(scene);
+        self.open_next(scene)
     }
 
     /// Opens the tree at the run's position, under the new placement if everybody is ready for it.
-    pub(super) fn open_next(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let Some(run) = &mut self.run else { return };
-        let work = run.work(self.config.incarnation);
-        if run.target_is_held(&self.members) {
-            run.placement = run.target.take().unwrap_or_default();
-            let (job, placement) = (run.job, run.placement.clone());
-            out.push(Action::Note(Note::Placed { job, placement, from: work }));
-            self.tell_holdings(now, out);
+    pub(super) fn open_next(&mut self, scene: &mut Scene<'_>) -> Flow {
+        let work = self.work(scene.config.incarnation);
+        self.stage = Stage::Stepping(self.new_open(work));
+        if self.target_is_held(scene.members) {
+            self.placement = self.target.take().unwrap_or_default();
+            let (job, placement) = (self.job, self.placement.clone());
+            scene.note(Note::Placed { job, placement, from: work });
+            self.tell_holdings(scene);
         }
-        let Some(run) = &mut self.run else { return };
-        run.open(work);
-        out.push(Action::Begin { work });
-        self.give_out(now, None, out);
+        scene.out.push(Action::Begin { work });
+        self.give_out(scene, None)
     }
 
     /// Asks for what is missing and owed by nobody; says so where that is because of somebody.
-    pub(super) fn give_out(
-        &mut self,
-        now: Duration,
-        because_of: Option<(WorkerId, bool)>,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(run) = self.run.as_mut().filter(|run| run.stage == Stage::Stepping) else { return };
-        let Some(work) = run.current() else { return };
-        let Dispatch { asks, arbitrate, settled } = run.dispatch(now, &self.members, self.config.audit_rate);
+    pub(super) fn give_out(&mut self, scene: &mut Scene<'_>, because_of: Option<(WorkerId, bool)>) -> Flow {
+        let Some((work, dispatch)) = self.dispatch(scene.now, scene.config, scene.members) else {
+            return Continue(());
+        };
+        let Dispatch { asks, arbitrate, settled } = dispatch;
         if let Some((owed_by, slow)) = because_of.filter(|_| !asks.is_empty()) {
             let to = asks.iter().map(|(&worker, nodes)| (worker, nodes.clone())).collect();
-            out.push(Action::Note(Note::Reassigned { work, owed_by, slow, to }));
+            scene.note(Note::Reassigned { work, owed_by, slow, to });
         }
-        out.extend(asks.into_iter().map(|(worker, nodes)| Action::Send { worker, work, nodes }));
-        out.extend(arbitrate.into_iter().map(|node| Action::Arbitrate { work, node }));
+        scene.out.extend(asks.into_iter().map(|(worker, nodes)| Action::Send { worker, work, nodes }));
+        scene.out.extend(arbitrate.into_iter().map(|node| Action::Arbitrate { work, node }));
         for (node, verdict) in settled {
-            self.settle(now, node, &verdict, out);
+            self.settle(scene, node, &verdict)?;
         }
+        Continue(())
     }
 
-    /// Asks others for what takes too long, and gives up who hangs.
-    pub(super) fn look_after_slow(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let Some(open) = self.run.as_ref().and_then(|run| run.open.as_ref()) else { return };
-        let usual = usual_turnaround(&self.members, open.work.phase);
+    /// Who takes too long with the open tree, if one is.
+    pub(super) fn slow(&self, now: Duration, members: &Members) -> Option<Slow> {
+        let open = self.stage.open()?;
+        let usual = usual_turnaround(members, open.work.phase);
         let times = |factor: f64, samples: u64, shortest: Duration, first: Duration| {
             usual.map_or(first, |usual| {
                 Duration::try_from_secs_f64(factor * usual * samples as f64).unwrap_or(first).max(shortest)
@@ -250,35 +266,32 @@ impl Cluster {
         let slow = |&(_, since, samples): &(WorkerId, Duration, u64)| {
             now.saturating_sub(since) > times(SLOW, samples, SHORTEST_PATIENCE, FIRST_PATIENCE)
         };
-        let late: Vec<_> = open.pending().into_iter().filter(slow).map(|(worker, ..)| worker).collect();
-        let work = open.work;
+        let late = open.pending().into_iter().filter(slow).map(|(worker, ..)| worker).collect();
         // While bytes move, the question or the answer is still on its way.
-        let moved = |worker| self.members.get(&worker).map_or(Duration::ZERO, |member| member.moved.1);
+        let moved = |worker| members.get(&worker).map_or(Duration::ZERO, |member| member.moved.1);
         let hung = open.owing().into_iter().filter(|owing| {
             let samples = open.samples_asked(owing.worker);
             let idle = now.saturating_sub(owing.since.max(moved(owing.worker)));
             idle > times(HANGS, samples, SHORTEST_HANG, FIRST_HANG)
         });
-        let hung: Vec<_> = hung.map(|owing| (owing.worker, now.saturating_sub(owing.since))).collect();
-        for worker in late {
-            if let Some(open) = self.run.as_mut().and_then(|run| run.open.as_mut()) {
-                open.set_overdue(worker);
-            }
-            self.give_out(now, Some((worker, true)), out);
+        let hung = hung.map(|owing| (owing.worker, now.saturating_sub(owing.since))).collect();
+        Some(Slow { work: open.work, late, hung })
+    }
+
+    /// Asks others for what this worker owes, who takes too long.
+    pub(super) fn ask_others(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
+        if let Some(open) = self.stage.open_mut() {
+            open.set_overdue(worker);
         }
-        for (worker, asked) in hung {
-            out.push(Action::Dismiss { worker, reason: Dismissal::Hung { work, asked } });
-            let how = format!("it has not answered to {work} for {:.0} s", asked.as_secs_f64());
-            self.leave(now, worker, &how, out);
-        }
+        self.give_out(scene, Some((worker, true)))
     }
 
     /// Looks whether measured speeds ask for another placement.
-    pub(super) fn balance(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let Some(run) = self.run.as_mut().filter(|run| run.stage == Stage::Stepping) else { return };
-        if run.target.is_none() && now.saturating_sub(run.placed) >= BALANCE_EVERY {
-            run.replace(now, &self.members);
-            self.tell_holdings(now, out);
+    pub(super) fn balance(&mut self, scene: &mut Scene<'_>) {
+        let steady = matches!(self.stage, Stage::Stepping(_)) && self.target.is_none();
+        if steady && scene.now.saturating_sub(self.placed) >= BALANCE_EVERY {
+            self.replace(scene.now, scene.members);
+            self.tell_holdings(scene);
         }
     }
 }

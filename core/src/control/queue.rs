@@ -1,13 +1,14 @@
-//! The jobs of the cluster: one runs, the others wait in the order in which they came.
+//! The jobs beside the one that has its turn: those that wait, in the order in which they came, and those that have ended.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use super::{JobId, Outcome};
+use super::ids::JobId;
+use super::outcome::Outcome;
 
 /// Where a job is in its life.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobState {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState<'a> {
     /// Another job runs.
     Queued,
     /// It waits for its data or for workers.
@@ -15,10 +16,10 @@ pub enum JobState {
     /// It trains.
     Running,
     /// It has ended.
-    Ended(Outcome),
+    Ended(&'a Outcome),
 }
 
-impl fmt::Display for JobState {
+impl fmt::Display for JobState<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             JobState::Queued => "queued",
@@ -31,24 +32,16 @@ impl fmt::Display for JobState {
     }
 }
 
-/// A job as the queue knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobEntry {
-    /// Where it is in its life.
-    pub state: JobState,
-}
-
-/// Every job, and the order of those that wait.
+/// Every job that does not have its turn.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    entries: BTreeMap<JobId, JobEntry>,
     waiting: VecDeque<JobId>,
+    ended: BTreeMap<JobId, Outcome>,
 }
 
 impl Queue {
     /// Puts a job at the end.
     pub(super) fn push(&mut self, job: JobId) {
-        self.entries.insert(job, JobEntry { state: JobState::Queued });
         self.waiting.push_back(job);
     }
 
@@ -64,23 +57,20 @@ impl Queue {
         self.waiting.len() < before
     }
 
+    /// Keeps how a job has ended.
+    pub(super) fn end(&mut self, job: JobId, outcome: Outcome) {
+        self.ended.insert(job, outcome);
+    }
+
     /// Forgets a job that has ended.
     pub(super) fn forget(&mut self, job: JobId) {
-        if matches!(self.state(job), Some(JobState::Ended(_))) {
-            self.entries.remove(&job);
-        }
+        self.ended.remove(&job);
     }
 
-    /// Notes where a job is now.
-    pub(super) fn set(&mut self, job: JobId, state: JobState) {
-        if let Some(entry) = self.entries.get_mut(&job) {
-            entry.state = state;
-        }
-    }
-
-    /// Where a job is now.
-    pub(super) fn state(&self, job: JobId) -> Option<&JobState> {
-        self.entries.get(&job).map(|entry| &entry.state)
+    /// Where a job is; none if it is neither waiting nor ended.
+    pub(super) fn state(&self, job: JobId) -> Option<JobState<'_>> {
+        let queued = self.waiting.contains(&job).then_some(JobState::Queued);
+        queued.or_else(|| self.ended.get(&job).map(JobState::Ended))
     }
 
     /// How many jobs run before this one is done, itself included; none if it is not queued.

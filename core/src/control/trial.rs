@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 
-use super::WorkerId;
+use super::ids::WorkerId;
 
 /// SHA-256 of a result's bits.
 pub type Digest = [u8; 32];

@@ -147,6 +147,17 @@ pub enum Truth<'a> {
 }
 
 impl<'a> Truth<'a> {
+    /// The numbers.
+    ///
+    /// # Panics
+    /// If the targets are classes, which a loss of numbers refuses beforehand.
+    pub(crate) fn reals(self) -> &'a [f32] {
+        match self {
+            Self::Reals(reals) => reals,
+            Self::Classes(_) => unreachable!("a loss of numbers does not take classes for targets"),
+        }
+    }
+
     /// The classes.
     ///
     /// # Panics

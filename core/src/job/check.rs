@@ -87,8 +87,7 @@ impl Job {
         for (index, layer) in self.layers.iter().enumerate() {
             self.check_layer(index, layer, places)?;
         }
-        // Of the smallest samples: how large they are shows when they are read.
-        self.check_size(1).map_err(|rule| places.error_of_whole("layers", rule))
+        self.check_size(self.data.source.least_inputs()).map_err(|rule| places.error_of_whole("layers", rule))
     }
 
     /// Checks that the model has a size that a machine can hold, for so many input values.

@@ -36,6 +36,7 @@ pub use read::MAX_BYTES;
 use std::path::PathBuf;
 
 use crate::data::formats::DataFormat;
+use crate::data::formats::idx::mnist;
 use crate::data::schema::{Schema, Target};
 use crate::data::split::Sizes;
 pub use crate::learn::activations::Activation;
@@ -181,6 +182,7 @@ impl Job {
             schema,
             layers: self.layers.clone(),
             loss: self.compile.loss,
+            metrics: self.compile.metrics.clone(),
             sizes,
         }
     }
@@ -192,6 +194,14 @@ impl Source {
         match self {
             Self::Mnist => DataFormat::Idx,
             Self::Directory(path) => DataFormat::of(path),
+        }
+    }
+
+    /// How many inputs a sample has at least, as far as that is known before anything is read.
+    pub fn least_inputs(&self) -> u32 {
+        match self {
+            Self::Mnist => mnist::INPUTS,
+            Self::Directory(_) => 1,
         }
     }
 

@@ -36,9 +36,12 @@ const DROPOUT: &[&str] = &["type", "rate"];
 /// The known keys of a section.
 fn keys_of(section: &str) -> Vec<&'static str> {
     if section == OPTIMIZER {
-        let keys = OptimizerKind::ALL.iter().flat_map(|&kind| Optimizer::new(kind).keys());
-        let mut keys: Vec<_> = ["type"].into_iter().chain(keys).collect();
-        keys.dedup();
+        let mut keys = vec!["type"];
+        for key in OptimizerKind::ALL.iter().flat_map(|kind| kind.keys()) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
         return keys;
     }
     SECTIONS.iter().find(|(name, _)| *name == section).map_or(Vec::new(), |(_, keys)| keys.to_vec())
@@ -157,7 +160,9 @@ impl<'a> Reader<'a> {
         }
         for entry in entries.iter().filter(|entry| entry.name != "type") {
             if optimizer.get(entry.name).is_none() {
-                return Err(entry.unknown_in(OPTIMIZER));
+                let keys: Vec<_> = ["type"].into_iter().chain(optimizer.kind().keys()).collect();
+                let advice = suggestion(entry.name, &format!("keys of {}", optimizer.kind()), &keys);
+                return Err(entry.unknown("in [compile.optimizer]", &advice));
             }
             optimizer.set(entry.name, entry.number()?);
         }

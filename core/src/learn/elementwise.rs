@@ -81,11 +81,13 @@ fn has_avx512() -> bool {
 macro_rules! for_every_level {
     ($($(#[$doc:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block)*) => {$(
         $(#[$doc])*
+        #[allow(unreachable_pub)] // Some rooms keep theirs to themselves.
         pub fn $name($($argument: $type),*) {
             $name::at($crate::learn::elementwise::Level::widest(), $($argument),*);
         }
 
         mod $name {
+            #[allow(unused_imports)] // Not every loop needs more than its arguments.
             use super::*;
             use $crate::learn::elementwise::Level;
 

@@ -47,7 +47,7 @@ pub struct ShardView<'a> {
 pub struct Score {
     /// The sum of their losses, added in row order.
     pub loss_sum: f64,
-    /// For how many of them the largest output, the first of equals, is the label's.
+    /// How many of them count for the accuracy; 0 where the job does not ask for it.
     pub correct: u64,
 }
 
@@ -56,7 +56,7 @@ pub struct Score {
 pub struct PieceOutcome {
     /// The sum of the samples' losses, added in the order of the samples.
     pub loss_sum: f64,
-    /// How many were classified correctly.
+    /// How many of them count for the accuracy; 0 where the job does not ask for it.
     pub correct: u64,
     /// How many there were.
     pub count: u64,
@@ -97,7 +97,7 @@ pub struct Learner<'a> {
 struct Dropping<'a> {
     seed: u64,
     epoch: u64,
-    samples: &'a ShardSamples<'a>,
+    samples: &'a ShardView<'a>,
     order: &'a [u32],
 }
 
@@ -259,7 +259,9 @@ impl Learner<'_> {
         let last = &mut values[self.model.steps().len()][..rows * width];
         let truth = truths.get(self.spec.schema.target);
         let loss_sum = self.spec.loss.get().forward(last, width, truth, room);
-        Score { loss_sum, correct: Metric::Accuracy.get().count(last, width, truth) }
+        let asked = self.spec.metrics.contains(&Metric::Accuracy);
+        let correct = if asked { Metric::Accuracy.get().count(last, width, truth) } else { 0 };
+        Score { loss_sum, correct }
     }
 
     /// From the outputs back to the first dense layer.

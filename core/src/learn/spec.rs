@@ -2,12 +2,13 @@
 
 use super::heads::Loss;
 use super::layers::Layer;
+use super::metrics::Metric;
 use crate::data::schema::Schema;
 use crate::data::split::Sizes;
 
 /// What a worker must know of a job to compute any piece of it.
 ///
-/// The optimizer, the number of epochs and the metrics are not here: they stay with the coordinator.
+/// The optimizer and the number of epochs are not here: they stay with the coordinator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// The seed of every random number.
@@ -26,6 +27,8 @@ pub struct Spec {
     pub layers: Vec<Layer>,
     /// What is minimised.
     pub loss: Loss,
+    /// What is counted beside it.
+    pub metrics: Vec<Metric>,
     /// How many samples each split has.
     pub sizes: Sizes,
 }

@@ -4,12 +4,13 @@
 //! alone, and whoever computes one (a worker, the coordinator where answers differ, `verify`) does it here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::model::Model;
 use super::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use super::spec::Spec;
+use super::sum::Sum;
 use crate::data::plan::Plan;
 use crate::data::shard::ShardSamples;
 use crate::data::split::Split;
@@ -108,6 +109,26 @@ impl Course {
             gradient,
             scratch,
         )
+    }
+
+    /// The same as a sum of one piece, whose gradient is in the buffer of so many values that `take` gives; none of an
+    /// evaluation.
+    pub fn sum_of<B: DerefMut<Target = [f32]>>(
+        &self,
+        unit: Unit,
+        shard: u32,
+        samples: &ShardSamples,
+        parameters: &[f32],
+        take: impl FnOnce(usize) -> B,
+        scratch: &mut Scratch,
+    ) -> Sum<B> {
+        let mut gradient = match self.gradient_len(unit) {
+            0 => None,
+            values => Some(take(values)),
+        };
+        let out = gradient.as_deref_mut().unwrap_or_default();
+        let outcome = self.compute(unit, shard, samples, parameters, out, scratch);
+        Sum::of_piece(gradient, &outcome)
     }
 
     /// Values of the gradient that a piece has; 0 in evaluation.

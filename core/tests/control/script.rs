@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{
     Action, Author, Cluster, Config, Departure, Digest, Dismissal, Event, Facts, Hello, JobId, JobState,
     Outcome, Phase, Start, WorkId, WorkerId,
@@ -348,7 +348,7 @@ impl Script {
     }
 
     pub(crate) fn state(&self, job: u64) -> String {
-        self.cluster.job_state(JobId(job)).map_or("unknown".into(), ToString::to_string)
+        self.cluster.job_state(JobId(job)).map_or("unknown".into(), |state| state.to_string())
     }
 
     pub(crate) fn outcome(&self, job: u64) -> &Outcome {

@@ -1,7 +1,7 @@
 //! Trying a kernel in another process: this very program, started again with a hidden subcommand.
 //!
 //! A kernel that this library lacks shows when it is loaded, one that is wrong when its products are compared with sums
-//! in f64 ([`millefeuille_core::blas::check`]), and one that cannot run here at all kills whoever calls it, or never
+//! in f64 ([`millefeuille_core::arithmetic::check`]), and one that cannot run here at all kills whoever calls it, or never
 //! comes back. All this happens to the process that tries, which says what it found in one line of JSON, and is waited
 //! for as long as [`patience`] says.
 
@@ -15,11 +15,12 @@ use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use millefeuille_core::blas::check::{self, Product};
+use millefeuille_core::arithmetic::check::{self, Product};
+use millefeuille_core::arithmetic::exercise::Exercise;
+use millefeuille_core::arithmetic::{self, Arithmetic};
+use millefeuille_core::blas;
 use millefeuille_core::blas::choice::Instructions;
 use millefeuille_core::blas::environment::{self, Choice, KernelError, Native};
-use millefeuille_core::blas::exercise::Exercise;
-use millefeuille_core::blas::{self, Arithmetic};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_proto::v1;
 use prost::Message as _;
@@ -310,11 +311,11 @@ fn tried(products: impl IntoIterator<Item = Product>) -> Said {
 fn of_job() -> Result<Said, String> {
     // This needs no job, which comes when its data has been read.
     failpoints::misbehave_as(&blas::kernel());
-    let Arithmetic { fingerprint, .. } = blas::arithmetic();
+    let Arithmetic { fingerprint, .. } = Arithmetic::of_this_process();
     let spec = spec()?;
     let said = tried(check::of_job(&spec));
     let right = said.wrong.is_none();
-    let shapes_fingerprint = if right { blas::model_fingerprint(&spec) } else { String::new() };
+    let shapes_fingerprint = if right { arithmetic::model_fingerprint(&spec) } else { String::new() };
     Ok(Said { fingerprint, shapes_fingerprint, ..said })
 }
 

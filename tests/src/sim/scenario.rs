@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millefeuille_core::blas::Arithmetic;
+use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Config, Facts};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Sizes;

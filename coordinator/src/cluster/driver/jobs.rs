@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millefeuille_core::control::{Event, Failure, JobId, JobState, Outcome, Start};
-use millefeuille_core::data::dataset::CLASSES;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::tree::Tree;
 use millefeuille_program::process::exit;
@@ -166,7 +165,6 @@ impl Driver {
         }
         let invalid = |error: millefeuille_core::job::JobError| Refusal::invalid_argument(error.to_string());
         let job = Job::parse("job", job_toml).map_err(invalid)?;
-        job.check_output(CLASSES.into()).map_err(invalid)?;
         Ok(Submission::New(Box::new(job)))
     }
 
@@ -301,7 +299,7 @@ impl Driver {
         self.serving.send_replace(Some(Arc::new(Serving {
             job,
             tree: Tree::new(facts.shards),
-            parameters: training.model.parameter_count(),
+            parameters: training.course.model().parameter_count(),
             store: Arc::clone(training.store()),
             pool: training.pool.clone(),
             lender: training.lender.clone(),
@@ -313,8 +311,7 @@ impl Driver {
             let content = Arc::new(Content {
                 job: training.job.clone(),
                 job_sha256: training.job_sha256.clone(),
-                spec: training.loaded.spec.clone(),
-                model: Arc::clone(&training.model),
+                course: Arc::clone(&training.course),
                 store: Arc::clone(training.store()),
                 arithmetic: facts.arithmetic.clone(),
                 shapes_fingerprint: facts.shapes_fingerprint.clone(),

@@ -3,7 +3,9 @@
 //! A new one is a file with a [`Function`], and a line in the registry below. It is then a name in jobs, on the wire and in
 //! errors, and the vectors of Keras that have it are checked.
 
-pub(in crate::learn) mod sigmoid;
+mod linear;
+mod relu;
+pub(crate) mod sigmoid;
 pub(in crate::learn) mod softmax;
 
 use crate::registry::registry;
@@ -11,6 +13,10 @@ use crate::registry::registry;
 registry! {
     /// An activation function.
     pub enum Activation: dyn Function, "activation", "activations" {
+        /// `x`: none.
+        Linear = linear::Linear,
+        /// `max(0, x)`.
+        Relu = relu::Relu,
         /// `1 / (1 + exp(-x))`.
         Sigmoid = sigmoid::Sigmoid,
         /// `exp(x_i) / Σ exp(x_j)`, over a row.
@@ -31,7 +37,7 @@ pub(crate) trait Function: Sync {
 }
 
 /// An activation of a hidden layer, which takes one number at a time.
-pub(crate) trait Hidden: Sync {
+pub trait Hidden: Sync {
     /// `z ← f(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
     fn add_bias(&self, z: &mut [f32], bias: &[f32]);
 
@@ -46,7 +52,7 @@ impl Activation {
     }
 
     /// That of a hidden layer.
-    pub(super) fn hidden(self) -> &'static dyn Hidden {
+    pub fn hidden(self) -> &'static dyn Hidden {
         self.get().hidden().unwrap_or_else(|| unreachable!("a valid job has {self} only at its output"))
     }
 }

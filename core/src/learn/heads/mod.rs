@@ -7,6 +7,7 @@
 //! Numbers that are not finite pass through: they make the loss not finite, which somebody else decides about.
 
 mod categorical_crossentropy;
+mod mean_squared_error;
 
 use super::activations::Activation;
 use crate::data::schema::{Target, Truth};
@@ -17,6 +18,8 @@ registry! {
     pub enum Loss: dyn Head, "loss", "losses" {
         /// `-Σ y_i log p_i`, the mean over the samples.
         CategoricalCrossentropy = categorical_crossentropy::CategoricalCrossentropy,
+        /// `Σ (z_i - y_i)² / k`, the mean over the samples.
+        MeanSquaredError = mean_squared_error::MeanSquaredError,
     }
 }
 

@@ -7,6 +7,7 @@
 //! A new optimizer is a file with a [`Rule`] (its keys in a job, what it remembers, and its step over a part of the
 //! parameters), and a line in the registry below.
 
+mod adam;
 mod sgd;
 
 use std::fmt::{self, Display, Formatter};
@@ -20,6 +21,8 @@ use crate::registry::registry;
 registry! {
     /// A kind of optimizer.
     pub enum OptimizerKind: dyn Rule, "optimizer", "optimizers" {
+        /// Adaptive moment estimation.
+        Adam = adam::Adam,
         /// `w ← w - learning_rate · gradient`.
         Sgd = sgd::Sgd,
     }
@@ -69,10 +72,19 @@ pub(crate) struct Part<'a> {
     pub(crate) gradient: (&'a [f32], Option<&'a [f32]>),
     /// How many samples there are.
     pub(crate) count: f32,
+    /// Which step of the training this is, from 1.
+    pub(crate) step: u64,
     /// What the optimizer remembers of this part, in the order of [`Rule::remembers`].
     pub(crate) memory: Vec<&'a mut [f32]>,
     /// Becomes the parameters after it.
     pub(crate) out: &'a mut [f32],
+}
+
+impl OptimizerKind {
+    /// The names of its keys in a job.
+    pub fn keys(self) -> impl Iterator<Item = &'static str> {
+        self.get().keys().iter().map(|key| key.name)
+    }
 }
 
 /// An optimizer with its settings.
@@ -108,11 +120,6 @@ impl Optimizer {
     /// Its keys with their values.
     pub fn settings(&self) -> impl Iterator<Item = (&'static Key, f32)> {
         self.kind.get().keys().iter().zip(self.values)
-    }
-
-    /// The names of its keys.
-    pub fn keys(&self) -> impl Iterator<Item = &'static str> {
-        self.kind.get().keys().iter().map(|key| key.name)
     }
 
     /// The value of a key, if it has such a key.
@@ -165,12 +172,13 @@ impl OptimizerState {
         names.zip(self.memory.iter_mut().map(Vec::as_mut_slice))
     }
 
-    /// One step of the parameters from place `first` on: `out` becomes the parameters after it.
+    /// The `step`-th step, from 1, of the parameters from place `first` on: `out` becomes the parameters after it.
     ///
     /// `gradient` is the sum of the gradients of `count` samples, at least one, or its last two terms, which one pass over
     /// memory adds with the same bits. All slices are of equal length.
     pub fn step(
         &mut self,
+        step: u64,
         first: usize,
         parameters: &[f32],
         gradient: (&[f32], Option<&[f32]>),
@@ -178,21 +186,21 @@ impl OptimizerState {
         out: &mut [f32],
     ) {
         let mut slices = [Some(parameters), Some(gradient.0), gradient.1].into_iter().flatten();
-        assert!(count > 0, "a step has samples");
+        assert!(step > 0 && count > 0, "a step has a number and samples");
         assert!(slices.all(|slice| slice.len() == out.len()), "a gradient is as long as the parameters");
         let memory = self.memory.iter_mut().map(|memory| &mut memory[first..][..out.len()]).collect();
         let Optimizer { kind, values } = &self.optimizer;
-        kind.get().step(values, Part { parameters, gradient, count: count as f32, memory, out });
+        kind.get().step(values, Part { parameters, gradient, count: count as f32, step, memory, out });
     }
 
     /// [`step`](Self::step) of all parameters with what is still to be added of `sum`, with all cores: each adds its sections,
     /// and takes the step there while they are in its caches.
-    pub fn step_of_sum<B>(&mut self, parameters: &[f32], sum: &Sum<B>, out: &mut [f32])
+    pub fn step_of_sum<B>(&mut self, step: u64, parameters: &[f32], sum: &Sum<B>, out: &mut [f32])
     where
         B: Deref<Target = [f32]> + Sync,
     {
         let (len, count) = (out.len(), sum.figures.samples);
-        assert!(count > 0, "a step has samples");
+        assert!(step > 0 && count > 0, "a step has a number and samples");
         assert_eq!(parameters.len(), len, "as many parameters come out");
         let Optimizer { kind, values } = &self.optimizer;
         let sections = sections(&mut self.memory, out);
@@ -203,7 +211,8 @@ impl OptimizerState {
                 let within = block.start - first..block.end - first;
                 let memory = section.memory.iter_mut().map(|memory| &mut memory[within.clone()]).collect();
                 let (parameters, out) = (&parameters[block], &mut section.out[within.clone()]);
-                let part = Part { parameters, gradient: (left, right), count: count as f32, memory, out };
+                let part =
+                    Part { parameters, gradient: (left, right), count: count as f32, step, memory, out };
                 kind.get().step(values, part);
             });
         });
@@ -248,8 +257,15 @@ mod tests {
                 let mut settled = sum.clone();
                 settled.settle(|| vec![0.0; len]);
                 let (mut apart, mut fused) = (vec![0.0; len], vec![0.0; len]);
-                whole.step(0, &parameters, (&settled.terms()[0], None), sum.figures.samples, &mut apart);
-                by_sections.step_of_sum(&parameters, &sum, &mut fused);
+                whole.step(
+                    terms.into(),
+                    0,
+                    &parameters,
+                    (&settled.terms()[0], None),
+                    sum.figures.samples,
+                    &mut apart,
+                );
+                by_sections.step_of_sum(terms.into(), &parameters, &sum, &mut fused);
                 assert!(same(&apart, &fused), "{kind}, {terms} terms");
                 for ((name, one), (_, other)) in whole.memory().zip(by_sections.memory()) {
                     assert!(same(one, other), "{kind}: {name}");
@@ -277,6 +293,7 @@ mod tests {
             assert!((1..=MOST_KEYS).contains(&optimizer.settings().count()), "{kind}");
             assert_eq!(optimizer.settings().next().unwrap().0.name, "learning_rate", "{kind}");
             assert!(optimizer.settings().all(|(key, value)| (key.problem)(value).is_none()), "{kind}");
+            assert_eq!(kind.keys().next(), Some("learning_rate"));
             assert!(optimizer.set("learning_rate", 0.25) && !optimizer.set("learning_rat", 1.0));
             assert_eq!((optimizer.get("learning_rate"), optimizer.get("x")), (Some(0.25), None));
         }

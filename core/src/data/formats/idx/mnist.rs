@@ -7,6 +7,9 @@ use std::borrow::Cow;
 
 use crate::data::NamedFile;
 
+/// The pixels of an image, 28 × 28.
+pub(crate) const INPUTS: u32 = 784;
+
 macro_rules! file {
     ($name:literal) => {
         NamedFile {

@@ -1,13 +1,17 @@
 //! The bits that this process computes, as one hash.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::data::schema::{Element, Features, Target};
+use crate::data::shard::ShardSamples;
+use crate::learn::activations::sigmoid::sigmoid;
 use crate::learn::elementwise;
 use crate::learn::gemm::{Matrix, gemm};
 use crate::learn::model::Model;
-use crate::learn::piece::{EVALUATION_ROWS, Learner, Scratch, ShardSamples};
+use crate::learn::piece::{EVALUATION_ROWS, Learner, Scratch, ShardView};
 use crate::learn::spec::Spec;
 
 /// `[rows, inputs, units]` of dense layers of which all three products of training are hashed: small and odd
@@ -53,7 +57,7 @@ pub(super) fn of_this_process() -> String {
 /// The functions that are not single operations of the CPU, over a grid of all floats.
 fn hash_functions(hash: &mut Sha256) {
     let grid: Vec<f32> = (0..4096u32).map(|i| f32::from_bits(i.wrapping_mul(1_048_573))).collect();
-    for function in [elementwise::exp, elementwise::log, elementwise::sigmoid] as [fn(&mut [f32]); 3] {
+    for function in [elementwise::exp, elementwise::log, sigmoid] as [fn(&mut [f32]); 3] {
         let mut values = grid.clone();
         function(&mut values);
         hash.update(bytemuck::cast_slice(&values));
@@ -102,7 +106,7 @@ pub(super) fn scattered(i: u32) -> u32 {
 /// Covers the gradients of training pieces of every size that the job has, those of the last, smaller step included,
 /// and the outputs of every size of chunk that its evaluations have.
 pub fn model_fingerprint(spec: &Spec) -> String {
-    let model = Model::new(spec.inputs as usize, &spec.layers);
+    let model = Model::new(spec.inputs(), &spec.layers);
     let parameters = model.initial_parameters(spec.seed);
     let learner = Learner { model: &model, spec, parameters: &parameters };
     let mut scratch = Scratch::default();
@@ -110,23 +114,45 @@ pub fn model_fingerprint(spec: &Spec) -> String {
 
     let (trained, evaluated) = (piece_sizes(spec), chunk_sizes(spec));
     let most = trained.iter().chain(&evaluated).copied().max().unwrap_or(0) as usize;
-    let pixels: Vec<u8> = (0..(most * model.inputs()) as u32).map(|i| (scattered(i) >> 24) as u8).collect();
+    let features = made_up_features(&spec.schema.features, most);
+    let bytes = spec.schema.features.bytes();
     let mut gradient = vec![0.0f32; model.parameter_count()];
     for rows in trained {
-        let rows = rows as usize;
-        let labels: Vec<u8> = (0..rows as u32).map(|row| (row % spec.classes) as u8).collect();
-        let pixels = &pixels[..rows * model.inputs()];
-        let samples = ShardSamples { shard: 0, shards: 1, width: model.inputs(), pixels, labels: &labels };
-        let order: Vec<u32> = (0..rows as u32).collect();
-        let outcome = learner.train_piece(&samples, &order, 0, &mut gradient, &mut scratch);
+        let targets = made_up_targets(spec.schema.target, rows);
+        let samples = [&features[..rows as usize * bytes], &targets].concat();
+        let samples = ShardSamples::decode(samples.into(), Arc::new(spec.schema.clone()), rows);
+        let samples = samples.unwrap_or_else(|error| unreachable!("samples of the job's schema: {error}"));
+        let order: Vec<u32> = (0..rows).collect();
+        let view = ShardView { shard: 0, shards: 1, samples: &samples };
+        let outcome = learner.train_piece(&view, &order, 0, &mut gradient, &mut scratch);
         hash.update(bytemuck::cast_slice(&gradient));
         hash.update(outcome.loss_sum.to_le_bytes());
     }
     for rows in evaluated {
-        let outputs = learner.outputs(&pixels[..rows as usize * model.inputs()], &mut scratch);
+        let outputs = learner.outputs(&features[..rows as usize * bytes], &mut scratch);
         hash.update(bytemuck::cast_slice(&outputs));
     }
     hex::encode(hash.finalize())
+}
+
+fn made_up_features(features: &Features, samples: usize) -> Vec<u8> {
+    let values = 0..(samples * features.width()) as u32;
+    match features.element {
+        Element::U8 => values.map(|i| (scattered(i) >> 24) as u8).collect(),
+        Element::F32 => numbers(values.len()).into_iter().flat_map(f32::to_le_bytes).collect(),
+    }
+}
+
+/// The classes in turn, or numbers in `[-1, 1)`.
+fn made_up_targets(target: Target, samples: u32) -> Vec<u8> {
+    match target {
+        Target::Class { classes } => {
+            (0..samples).flat_map(|i| (i % classes).to_le_bytes().into_iter().take(target.bytes())).collect()
+        }
+        Target::Reals { width } => {
+            numbers((samples * width) as usize).into_iter().flat_map(f32::to_le_bytes).collect()
+        }
+    }
 }
 
 /// How many samples a training piece can have: those of a full step and of the last one, shared by the shards.

@@ -143,7 +143,7 @@ pub fn of_job(spec: &Spec) -> BTreeSet<Product> {
 
 /// Inputs and units of the dense layers.
 fn dense_layers(spec: &Spec) -> Vec<[usize; 2]> {
-    let model = Model::new(spec.inputs as usize, &spec.layers);
+    let model = Model::new(spec.inputs(), &spec.layers);
     let kernels = model.tensors().into_iter().filter_map(|tensor| <[usize; 2]>::try_from(tensor.shape).ok());
     kernels.collect()
 }
@@ -303,23 +303,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::data::schema::{Features, Schema, Target};
     use crate::data::split::Sizes;
     use crate::job::Job;
 
     fn article() -> Spec {
-        let job = Job::default();
-        Spec {
-            seed: job.seed,
-            shards: job.shards,
-            batch_size: 500,
-            shuffle: true,
-            scale: 1.0,
-            inputs: 784,
-            classes: 10,
-            layers: job.layers,
-            loss: job.compile.loss,
-            sizes: Sizes { train: 48_000, validation: 12_000, test: 10_000 },
-        }
+        let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
+        Job::default().spec(schema, Sizes { train: 48_000, validation: 12_000, test: 10_000 })
     }
 
     #[test]

@@ -1,0 +1,43 @@
+//! What is measured of a comparison.
+
+use serde::Serialize;
+
+use crate::coordinator::Shape;
+use crate::machine::Machine;
+use crate::memory::Peaks;
+
+/// The clusters that are measured, and how many floors their fit may take.
+pub(crate) const CLUSTERS: [(Shape, f64); 3] = [
+    (Shape { workers: 1, slots: 2 }, 1.25),
+    (Shape { workers: 2, slots: 1 }, 1.5),
+    (Shape { workers: 4, slots: 1 }, 1.7),
+];
+
+/// One round: the products, the floor, then each cluster, in the order of [`CLUSTERS`].
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Round {
+    pub(crate) products_seconds: f64,
+    pub(crate) floor_seconds: f64,
+    pub(crate) clusters: Vec<Taken>,
+    /// The machine's load before the round.
+    pub(crate) load: f64,
+}
+
+/// What a cluster took.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Taken {
+    pub(crate) fit_seconds: f64,
+    pub(crate) wall_seconds: f64,
+}
+
+/// All that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) date: String,
+    pub(crate) machine: Machine,
+    pub(crate) weights_sha256: String,
+    /// Multiplications and additions in the products.
+    pub(crate) operations: f64,
+    pub(crate) rounds: Vec<Round>,
+    pub(crate) memory: Peaks,
+}

@@ -1,0 +1,284 @@
+//! What a cluster has its driver do.
+
+use std::time::Duration;
+
+use super::facts::Start;
+use super::ids::{JobId, WorkId, WorkerId};
+use super::members::Arithmetic;
+use super::outcome::Outcome;
+use super::place::Placement;
+use super::trial::Author;
+use crate::data::shard::Shard;
+use crate::learn::tree::Node;
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Let the worker in.
+    Welcome {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// End the worker's session, with the reason.
+    Dismiss {
+        /// Whom.
+        worker: WorkerId,
+        /// Why.
+        reason: Dismissal,
+    },
+    /// The worker has finished what it owed, and goes.
+    Farewell {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// The worker's answers are wrong: it has no part in the job any more.
+    PutOut {
+        /// Whom.
+        worker: WorkerId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Tell the worker to start again with this kernel (`environment`: with what its variables select).
+    UseKernel {
+        /// Whom.
+        worker: WorkerId,
+        /// An OpenBLAS core name, or `environment`.
+        kernel: String,
+    },
+    /// Read the job's data; answer with `Loaded` or `Broken`.
+    Load {
+        /// Which job.
+        job: JobId,
+    },
+    /// Tell the worker what the job is.
+    StartJob {
+        /// Whom.
+        worker: WorkerId,
+        /// Which job.
+        job: JobId,
+    },
+    /// Tell the worker all the shards that it shall hold, the most urgent first.
+    Hold {
+        /// Whom.
+        worker: WorkerId,
+        /// Of which job.
+        job: JobId,
+        /// Counts what this worker was told for this job; its answers repeat it.
+        generation: u64,
+        /// Which shards.
+        shards: Vec<Shard>,
+        /// Whether it computes none of them for now.
+        spare: bool,
+    },
+    /// A new tree is open.
+    Begin {
+        /// Which work.
+        work: WorkId,
+    },
+    /// Ask the worker for these nodes.
+    Send {
+        /// Whom.
+        worker: WorkerId,
+        /// Which work.
+        work: WorkId,
+        /// Which nodes.
+        nodes: Vec<Node>,
+    },
+    /// Put the result that just came aside: another is needed to compare it with.
+    Keep {
+        /// Which node.
+        node: Node,
+        /// Whose.
+        author: Author,
+    },
+    /// Put a result into the tree: the one that just came, or one that was put aside.
+    Accept {
+        /// Of which work.
+        work: WorkId,
+        /// Which node.
+        node: Node,
+        /// Whose.
+        author: Author,
+    },
+    /// Compute this node here, to settle who is right; answer with `Arbitrated`.
+    Arbitrate {
+        /// Of which work.
+        work: WorkId,
+        /// Which node.
+        node: Node,
+    },
+    /// Throw the result that just came away.
+    Discard {
+        /// Why.
+        reason: Discard,
+    },
+    /// The tree is complete: add what is left to add, and make the next parameters. Answer with `Closed`.
+    Close {
+        /// Which work.
+        work: WorkId,
+    },
+    /// Copy the state between two units of work, and write it.
+    Checkpoint {
+        /// Of which job.
+        job: JobId,
+        /// What comes next.
+        from: Start,
+    },
+    /// Write the epoch's line of history, and a checkpoint; answer with `EpochWritten`.
+    EndEpoch {
+        /// Of which job.
+        job: JobId,
+        /// From 0.
+        epoch: u32,
+    },
+    /// Write the result; answer with `Saved` or `Broken`.
+    Save {
+        /// Of which job.
+        job: JobId,
+    },
+    /// The job has ended.
+    End {
+        /// Which.
+        job: JobId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Something that people want to know.
+    Note(Note),
+}
+
+/// Why a worker is sent away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dismissal {
+    /// Nothing came from it for longer than the deadline.
+    Silent {
+        /// For how long.
+        silence: Duration,
+    },
+    /// It computes other bits than the cluster's job needs.
+    Arithmetic {
+        /// What it said.
+        theirs: Arithmetic,
+        /// What is needed.
+        needed: Arithmetic,
+    },
+    /// It computes other bits on the job's own shapes.
+    Shapes {
+        /// What it computed, and what is needed.
+        theirs: String,
+        /// What is needed.
+        needed: String,
+    },
+    /// There are as many workers as the cluster takes.
+    Full {
+        /// How many.
+        limit: usize,
+    },
+    /// The same process has come again: its new session counts.
+    Superseded,
+    /// It is alive, and has not answered for far longer than answers take.
+    Hung {
+        /// What it was asked for.
+        work: WorkId,
+        /// How long ago.
+        asked: Duration,
+    },
+    /// It was told to fetch samples, and no byte has moved for so long.
+    Stalled {
+        /// For how long.
+        stalled: Duration,
+    },
+    /// It has sent answers that nobody asked for.
+    Unasked {
+        /// How many.
+        answers: u32,
+    },
+}
+
+/// Why a result is thrown away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// It belongs to work that is over.
+    Late,
+    /// The node is in the tree already.
+    Duplicate,
+    /// Nobody asked this worker for it.
+    Unasked,
+}
+
+/// Something that people want to know: for the log and `events.jsonl`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// A worker is in.
+    Joined {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// Pieces computed at once.
+        slots: u32,
+    },
+    /// A worker is gone.
+    Left {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// How.
+        how: String,
+    },
+    /// A worker was told to stop, and gets nothing new.
+    Draining {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// Why, as it says.
+        reason: String,
+    },
+    /// What workers owed is asked of others, too.
+    Reassigned {
+        /// Of which work.
+        work: WorkId,
+        /// Who owed it: one that left, or that is slow.
+        owed_by: WorkerId,
+        /// Whether it may still answer.
+        slow: bool,
+        /// Who is asked now.
+        to: Vec<(WorkerId, Vec<Node>)>,
+    },
+    /// A worker is put out of the job.
+    PutOut {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// Its process, whatever its session.
+        instance_id: String,
+        /// Why.
+        reason: String,
+    },
+    /// There are too few workers: the job waits.
+    Short {
+        /// Which job.
+        job: JobId,
+        /// How many can compute it.
+        present: usize,
+        /// How many are needed.
+        needed: usize,
+    },
+    /// There are enough workers again.
+    Recovered {
+        /// Which job.
+        job: JobId,
+    },
+    /// Shards are placed anew.
+    Placed {
+        /// Of which job.
+        job: JobId,
+        /// Who computes what; spares have nothing.
+        placement: Placement,
+        /// The work from which on it holds.
+        from: WorkId,
+    },
+}

@@ -1,0 +1,117 @@
+//! What the control machine must know of a job, and the places in it.
+
+use std::collections::BTreeSet;
+
+use super::ids::Phase;
+use super::members::Arithmetic;
+use crate::data::plan::Plan;
+use crate::data::shard::{self, Shard};
+use crate::data::split::{Sizes, Split};
+
+/// What the control machine must know of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// Epochs to train.
+    pub epochs: u32,
+    /// Shards, steps, and which shard has samples in which step.
+    pub plan: Plan,
+    /// Shards of each split.
+    pub shards: u32,
+    /// Samples of each split.
+    pub sizes: Sizes,
+    /// Bytes of one sample with its label.
+    pub sample_bytes: u64,
+    /// What a worker starts itself again with if its arithmetic is another: a kernel's name, or `environment`.
+    pub kernel_request: String,
+    /// The arithmetic that every worker must have.
+    pub arithmetic: Arithmetic,
+    /// Hex SHA-256 of the results on the job's own shapes.
+    pub shapes_fingerprint: String,
+}
+
+impl Facts {
+    /// The shards that have samples in a unit of work.
+    pub fn present(&self, phase: Phase, step: u32) -> BTreeSet<u32> {
+        match phase {
+            Phase::Train => self.plan.present(step),
+            Phase::Validate | Phase::Test => (0..self.shards.min(self.sizes.of(phase.split()))).collect(),
+        }
+    }
+
+    /// How many samples a shard has in a unit of work.
+    pub fn samples(&self, phase: Phase, step: u32, shard: u32) -> u32 {
+        match phase {
+            Phase::Train => self.plan.piece(step, shard).len() as u32,
+            Phase::Validate | Phase::Test => {
+                shard::shard_len(self.sizes.of(phase.split()), self.shards, shard)
+            }
+        }
+    }
+
+    /// Shards of the three splits with these indices, leaving out those without samples.
+    pub(super) fn shards_of(&self, indices: impl Iterator<Item = u32> + Clone) -> Vec<Shard> {
+        let of = |split| {
+            indices
+                .clone()
+                .filter(move |&i| i < self.sizes.of(split))
+                .map(move |index| Shard { split, index })
+        };
+        Split::ALL.into_iter().flat_map(of).collect()
+    }
+
+    pub(super) fn shard_bytes(&self, shard: Shard) -> u64 {
+        u64::from(shard::shard_len(self.sizes.of(shard.split), self.shards, shard.index)) * self.sample_bytes
+    }
+}
+
+/// Where a job is: the unit of work that is open, or comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// From 0.
+    pub epoch: u32,
+    /// What is computed.
+    pub phase: Phase,
+    /// From 0; 0 in evaluation.
+    pub step: u32,
+}
+
+impl Position {
+    /// The first step of an epoch.
+    pub fn start_of(epoch: u32) -> Self {
+        Self { epoch, phase: Phase::Train, step: 0 }
+    }
+
+    /// What comes next in the same epoch.
+    pub(super) fn next(self, facts: &Facts) -> Option<Self> {
+        match self.phase {
+            Phase::Train if self.step + 1 < facts.plan.steps() => Some(Self { step: self.step + 1, ..self }),
+            Phase::Train if facts.sizes.validation > 0 => {
+                Some(Self { phase: Phase::Validate, step: 0, ..self })
+            }
+            Phase::Train | Phase::Validate if facts.sizes.test > 0 => {
+                Some(Self { phase: Phase::Test, step: 0, ..self })
+            }
+            Phase::Train | Phase::Validate | Phase::Test => None,
+        }
+    }
+}
+
+/// Where a job begins, or goes on after the coordinator's death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The next step. Of an epoch that the job does not have: it is trained, and its result not written.
+    pub position: Position,
+    /// Optimizer steps taken before it.
+    pub parameter_tag: u64,
+}
+
+impl Start {
+    /// The beginning of a job.
+    pub const BEGINNING: Self =
+        Self { position: Position { epoch: 0, phase: Phase::Train, step: 0 }, parameter_tag: 0 };
+
+    /// The first step of an epoch.
+    pub fn of_epoch(epoch: u32, parameter_tag: u64) -> Self {
+        Self { position: Position::start_of(epoch), parameter_tag }
+    }
+}

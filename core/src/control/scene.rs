@@ -1,0 +1,48 @@
+//! What a handler of the running job has to do with beside the job itself.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::action::{Action, Note};
+use super::config::Config;
+use super::ids::WorkerId;
+use super::members::{Member, Members};
+use super::outcome::Outcome;
+
+/// Whether the job goes on after what a handler has done, or has ended, and how.
+pub(super) type Flow = ControlFlow<Outcome>;
+
+/// The surroundings of the running job at one moment.
+pub(super) struct Scene<'a> {
+    pub(super) now: Duration,
+    pub(super) config: &'a Config,
+    pub(super) members: &'a mut Members,
+    /// What is to be done, in order.
+    pub(super) out: &'a mut Vec<Action>,
+}
+
+impl Scene<'_> {
+    /// Notes something that people want to know.
+    pub(super) fn note(&mut self, note: Note) {
+        self.out.push(Action::Note(note));
+    }
+
+    /// Takes a worker out of the cluster.
+    pub(super) fn remove(&mut self, worker: WorkerId, how: &str) -> Option<Member> {
+        let member = self.members.remove(&worker)?;
+        self.note(Note::Left { worker, name: member.hello.name.clone(), how: how.to_string() });
+        Some(member)
+    }
+
+    /// Takes a worker out that was told to stop and owes nothing any more.
+    pub(super) fn say_farewell(&mut self, worker: WorkerId) -> Option<Member> {
+        self.out.push(Action::Farewell { worker });
+        self.remove(worker, "it was told to stop, and has finished what it was asked for")
+    }
+
+    /// Those who were told to stop, of whom `owes` says nothing.
+    pub(super) fn finished(&self, owes: impl Fn(WorkerId) -> bool) -> Vec<WorkerId> {
+        let draining = self.members.iter().filter(|(_, member)| member.draining);
+        draining.map(|(&worker, _)| worker).filter(|&worker| !owes(worker)).collect()
+    }
+}

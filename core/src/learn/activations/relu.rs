@@ -1,0 +1,90 @@
+//! The rectifier, `max(0, x)`.
+
+use super::{Function, Hidden};
+use crate::learn::elementwise::{for_every_level, known};
+
+/// `max(0, x)`.
+pub(crate) struct Relu;
+
+impl Function for Relu {
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+
+    fn apply(&self, z: &mut [f32], _units: usize, _room: &mut Vec<f32>) {
+        relu(z);
+    }
+
+    fn hidden(&self) -> Option<&dyn Hidden> {
+        Some(self)
+    }
+}
+
+impl Hidden for Relu {
+    fn add_bias(&self, z: &mut [f32], bias: &[f32]) {
+        add_bias_relu(z, bias);
+    }
+
+    fn backward(&self, delta: &mut [f32], outputs: &[f32]) {
+        relu_backward(delta, outputs);
+    }
+}
+
+for_every_level! {
+    /// `x ← max(0, x)`.
+    pub fn relu(values: &mut [f32]) {
+        for value in values {
+            *value = relu_of(*value);
+        }
+    }
+
+    /// `z ← max(0, z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
+    pub fn add_bias_relu(z: &mut [f32], bias: &[f32]) {
+        for row in z.chunks_exact_mut(bias.len()) {
+            for (value, bias) in row.iter_mut().zip(bias) {
+                *value = relu_of(*value + bias);
+            }
+        }
+    }
+
+    /// The way back: `delta` where the output is above 0, 0 elsewhere, at 0 itself too, as in Keras.
+    pub fn relu_backward(delta: &mut [f32], outputs: &[f32]) {
+        for (delta, output) in delta.iter_mut().zip(outputs) {
+            *delta = if *output > 0.0 { *delta } else { 0.0 };
+        }
+    }
+}
+
+/// A number that is none stays one, so that it shows in the loss. Plus zero, so that what counts as zero is written as zero.
+#[inline(always)]
+fn relu_of(x: f32) -> f32 {
+    known(if x < 0.0 { 0.0 } else { x + 0.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::elementwise::check;
+
+    #[test]
+    fn it_is_exact_with_the_same_bits_everywhere() {
+        check::function(relu, relu::at, relu_of, |x| if x < 0.0 { 0.0 } else { x });
+    }
+
+    #[test]
+    fn its_loops_give_the_same_bits_with_every_instruction_set() {
+        check::loops(|level, a, b, _| {
+            let (mut above, mut back) = (a.to_vec(), a.to_vec());
+            add_bias_relu::at(level, &mut above, &b[..check::COLUMNS]);
+            relu_backward::at(level, &mut back, b);
+            [above, back].concat()
+        });
+    }
+
+    #[test]
+    fn nothing_flows_back_at_zero() {
+        let mut delta = [1.0, 2.0, 3.0];
+        relu_backward(&mut delta, &[0.0, 0.5, -0.0]);
+        assert_eq!(delta, [0.0, 2.0, 0.0]);
+    }
+}

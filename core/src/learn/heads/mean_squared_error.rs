@@ -1,0 +1,78 @@
+//! Mean squared error, for targets that are numbers: the mean over a sample's `k` numbers of `(z - y)²`.
+//!
+//! The gradient by `z` is `2 (z - y) / k`.
+
+use super::{Head, Room};
+use crate::data::schema::{Target, Truth};
+use crate::learn::activations::Activation;
+use crate::learn::subnormals::flushed;
+
+/// `Σ (z_i - y_i)² / k`.
+pub(crate) struct MeanSquaredError;
+
+impl Head for MeanSquaredError {
+    fn name(&self) -> &'static str {
+        "mse"
+    }
+
+    fn activation(&self) -> Activation {
+        Activation::Linear
+    }
+
+    fn needs(&self) -> &'static str {
+        "plain numbers"
+    }
+
+    fn outputs(&self, target: Target) -> Result<u32, &'static str> {
+        match target {
+            Target::Reals { width } => Ok(width),
+            Target::Class { .. } => Err("targets that are numbers"),
+        }
+    }
+
+    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, _room: &mut Room) -> f64 {
+        flushed(|| {
+            let samples = z.chunks_exact(outputs).zip(truth.reals().chunks_exact(outputs));
+            let losses = samples.map(|(z, y)| squares(z, y) / outputs as f64);
+            losses.fold(0.0, |sum, loss| sum + loss)
+        })
+    }
+
+    fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>) {
+        flushed(|| {
+            for (z, y) in outputs.iter_mut().zip(truth.reals()) {
+                *z = 2.0 * (*z - y) / width as f32;
+            }
+        });
+    }
+}
+
+fn squares(z: &[f32], y: &[f32]) -> f64 {
+    let differences = z.iter().zip(y).map(|(z, y)| f64::from(*z - y));
+    differences.fold(0.0, |sum, difference| sum + difference * difference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sample_has_the_mean_of_its_squares() {
+        let (mut z, truth) = ([1.0, 2.0, 3.0, -1.0], Truth::Reals(&[0.0, 2.0, 1.0, 1.0]));
+        assert_eq!(MeanSquaredError.forward(&mut z, 2, truth, &mut Room::default()), 0.5 + 4.0);
+        MeanSquaredError.backward(&mut z, 2, truth);
+        assert_eq!(z, [1.0, 0.0, 2.0, -2.0]);
+    }
+
+    #[test]
+    fn it_learns_numbers_and_nothing_else() {
+        assert_eq!(MeanSquaredError.outputs(Target::Reals { width: 3 }), Ok(3));
+        assert!(MeanSquaredError.outputs(Target::Class { classes: 3 }).is_err());
+    }
+
+    #[test]
+    fn a_number_that_is_none_makes_the_loss_none() {
+        let loss = MeanSquaredError.forward(&mut [f32::NAN], 1, Truth::Reals(&[0.0]), &mut Room::default());
+        assert!(loss.is_nan());
+    }
+}

@@ -1,0 +1,128 @@
+//! Adam (D. Kingma and J. Ba, 2015, algorithm 1, with the step size of section 2), as Keras has it:
+//!
+//! ```text
+//! m ← m + (g - m) (1 - β₁)        α = learning_rate √(1 - β₂ᵗ) / (1 - β₁ᵗ)
+//! v ← v + (g² - v) (1 - β₂)       w ← w - m α / (√v + ε)
+//! ```
+
+use super::{Key, Part, Rule, problem_of_learning_rate};
+use crate::learn::elementwise::for_every_level;
+
+/// Adaptive moment estimation.
+pub(crate) struct Adam;
+
+impl Rule for Adam {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        &[
+            Key { name: "learning_rate", default: 0.001, problem: problem_of_learning_rate },
+            Key { name: "beta_1", default: 0.9, problem: problem_of_beta },
+            Key { name: "beta_2", default: 0.999, problem: problem_of_beta },
+            Key { name: "epsilon", default: 1e-7, problem: problem_of_epsilon },
+        ]
+    }
+
+    fn remembers(&self) -> &'static [&'static str] {
+        &["momentum", "velocity"]
+    }
+
+    fn step(&self, values: &[f32], part: Part<'_>) {
+        let [rate, beta_1, beta_2, epsilon] = values[..4] else { unreachable!("a value for each key") };
+        let Part { parameters, gradient, count, step, mut memory, out } = part;
+        let [momentum, velocity] = &mut memory[..] else { unreachable!("room for what it remembers") };
+        let unbiased = |beta: f32| 1.0 - power(f64::from(beta), step);
+        let alpha = (f64::from(rate) * unbiased(beta_2).sqrt() / unbiased(beta_1)) as f32;
+        mean(gradient.0, gradient.1.unwrap_or_default(), count, out);
+        move_average(momentum, out, 1.0 - beta_1);
+        move_average_of_squares(velocity, out, 1.0 - beta_2);
+        descend_adaptively(parameters, momentum, velocity, alpha, epsilon, out);
+    }
+}
+
+for_every_level! {
+    /// `out ← (left + right) / count`, or `left / count` if there is no right one.
+    pub fn mean(left: &[f32], right: &[f32], count: f32, out: &mut [f32]) {
+        if right.is_empty() {
+            for (out, left) in out.iter_mut().zip(left) {
+                *out = left / count;
+            }
+        }
+        for ((out, left), right) in out.iter_mut().zip(left).zip(right) {
+            *out = (left + right) / count;
+        }
+    }
+
+    /// `average ← average + (g - average) · share`.
+    pub fn move_average(average: &mut [f32], gradient: &[f32], share: f32) {
+        for (average, g) in average.iter_mut().zip(gradient) {
+            *average += (g - *average) * share;
+        }
+    }
+
+    /// `average ← average + (g² - average) · share`.
+    pub fn move_average_of_squares(average: &mut [f32], gradient: &[f32], share: f32) {
+        for (average, g) in average.iter_mut().zip(gradient) {
+            *average += (g * g - *average) * share;
+        }
+    }
+
+    /// `out ← parameters - m · alpha / (√v + epsilon)`.
+    pub fn descend_adaptively(
+        parameters: &[f32], m: &[f32], v: &[f32], alpha: f32, epsilon: f32, out: &mut [f32],
+    ) {
+        for (((out, parameter), m), v) in out.iter_mut().zip(parameters).zip(m).zip(v) {
+            *out = parameter - m * alpha / (v.sqrt() + epsilon);
+        }
+    }
+}
+
+/// `baseⁿ`, by squaring: the same bits on every machine, which the library's need not give.
+fn power(base: f64, mut n: u64) -> f64 {
+    let (mut square, mut product) = (base, 1.0);
+    while n > 0 {
+        if n % 2 == 1 {
+            product *= square;
+        }
+        square *= square;
+        n /= 2;
+    }
+    product
+}
+
+fn problem_of_beta(beta: f32) -> Option<&'static str> {
+    (!(0.0..1.0).contains(&beta)).then_some("not a share; give at least 0 and less than 1, such as 0.9")
+}
+
+fn problem_of_epsilon(epsilon: f32) -> Option<&'static str> {
+    let problem = "nothing to divide by safely; give a finite number above 0, such as 1e-7";
+    (!epsilon.is_finite() || epsilon <= 0.0).then_some(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::elementwise::check;
+
+    #[test]
+    fn its_loops_give_the_same_bits_with_every_instruction_set() {
+        check::loops(|level, a, b, c| {
+            let (mut whole, mut halves) = (vec![0.0; a.len()], vec![0.0; a.len()]);
+            mean::at(level, a, &[], 7.0, &mut whole);
+            mean::at(level, a, b, 7.0, &mut halves);
+            let (mut m, mut v, mut out) = (b.to_vec(), c.to_vec(), vec![0.0; a.len()]);
+            move_average::at(level, &mut m, a, 0.1);
+            move_average_of_squares::at(level, &mut v, a, 0.001);
+            v.iter_mut().for_each(|v| *v = v.abs());
+            descend_adaptively::at(level, a, &m, &v, 0.001, 1e-7, &mut out);
+            [whole, halves, m, v, out].concat()
+        });
+    }
+
+    #[test]
+    fn powers_are_products() {
+        assert_eq!([0, 1, 2, 5, 10].map(|n| power(0.5, n)), [1.0, 0.5, 0.25, 0.03125, 0.000_976_562_5]);
+    }
+}
