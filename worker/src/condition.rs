@@ -52,9 +52,9 @@ impl Condition {
 
     fn ready(&self) -> Verdict {
         match *self.standing.borrow() {
-            Standing::Looking => Err("not ready: no coordinator has let this worker in".into()),
+            Standing::Looking => Err("not ready: no coordinator has admitted this worker".into()),
             Standing::InSession => Ok("ready: in a session".into()),
-            Standing::Draining => Err("not ready: told to stop, and finishing what was asked".into()),
+            Standing::Draining => Err("not ready: draining".into()),
         }
     }
 

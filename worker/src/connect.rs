@@ -60,7 +60,7 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
         };
         if is_refusal(&status) {
             return End::Refused(format!(
-                "{} does not let this worker in: {}",
+                "{} rejects this worker: {}",
                 config.coordinator,
                 reason(&status)
             ));

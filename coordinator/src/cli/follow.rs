@@ -85,7 +85,7 @@ async fn attend(following: &mut Following, view: &mut View) -> Result<v1::Outcom
 }
 
 fn stopped_following(id: &str) -> Failed {
-    eprintln!("stopped following; job {id} goes on (coordinator cancel {id} ends it)");
+    eprintln!("stopped watching; job {id} continues (coordinator cancel {id} ends it)");
     Failed::silently(exit::INTERRUPTED)
 }
 

@@ -115,7 +115,7 @@ impl Refusals {
     /// Somebody at this address is turned away.
     pub fn turn_away(self: &Arc<Self>, reason: Reason, address: impl Display, message: &str) {
         if self.count(reason) {
-            warn!("turned {address} away: {message}");
+            warn!("rejected {address}: {message}");
         }
     }
 
@@ -161,7 +161,7 @@ async fn sum_up(refusals: Weak<Refusals>, reason: Reason) {
         let Some(refusals) = refusals.upgrade() else { return };
         let Some(more) = refusals.unsaid(reason) else { return };
         let seconds = QUIET.as_secs();
-        warn!("turned {more} more away like that within {seconds} s ({})", reason.name());
+        warn!("rejected {more} more for the same reason within {seconds} s ({})", reason.name());
     }
 }
 

@@ -21,7 +21,7 @@ impl Cluster {
         let before = self.members.iter().find(|(_, member)| same(member)).map(|(&before, _)| before);
         if let Some(before) = before {
             out.push(Action::Dismiss { worker: before, reason: Dismissal::Superseded });
-            self.leave(now, before, "the same process has come again", out);
+            self.leave(now, before, "the same process has joined again", out);
         }
         if self.members.len() >= self.config.max_workers {
             let reason = Dismissal::Full { limit: self.config.max_workers };
@@ -84,7 +84,7 @@ impl Cluster {
                 None => self.invite(now, worker, out),
                 Some(refusal) => {
                     out.push(refusal);
-                    self.leave(now, worker, "it needs another arithmetic", out);
+                    self.leave(now, worker, "the job needs a different BLAS kernel", out);
                 }
             }
         }
@@ -148,7 +148,7 @@ impl Cluster {
             .collect();
         for worker in free {
             out.push(Action::Farewell { worker });
-            self.leave(now, worker, "it was told to stop, and has finished what it was asked for", out);
+            self.leave(now, worker, "it is drained", out);
         }
     }
 
@@ -201,7 +201,7 @@ impl Cluster {
         if answers >= UNASKED_ANSWERS {
             self.count_offence(worker);
             out.push(Action::Dismiss { worker, reason: Dismissal::Unasked { answers } });
-            self.leave(now, worker, "it sent answers that nobody asked for", out);
+            self.leave(now, worker, "it sent results that were not assigned to it", out);
         }
     }
 
@@ -438,7 +438,7 @@ pub(super) fn describe(departure: &super::Departure) -> String {
     use super::Departure;
     match departure {
         Departure::Closed => "its connection was closed".to_string(),
-        Departure::Goodbye(reason) => format!("it said goodbye: {reason}"),
+        Departure::Goodbye(reason) => format!("it shut down: {reason}"),
         Departure::Misbehaved(how) => format!("it broke the protocol: {how}"),
     }
 }

@@ -117,8 +117,8 @@ impl Cluster {
         }
         for &worker in &verdict.faulty {
             let others =
-                if verdict.right.is_some() { "others agree on another" } else { "nobody could settle it" };
-            let reason = format!("its answer to {node} of {work} differs from another's, and {others}");
+                if verdict.right.is_some() { "a third one confirms the other" } else { "no third one decides" };
+            let reason = format!("its result for {node} of {work} differs from another one, and {others}");
             self.put_out(now, worker, &reason, out);
         }
         self.close_if_complete(out);
@@ -268,7 +268,7 @@ impl Cluster {
         }
         for (worker, asked) in hung {
             out.push(Action::Dismiss { worker, reason: Dismissal::Hung { work, asked } });
-            let how = format!("it has not answered to {work} for {:.0} s", asked.as_secs_f64());
+            let how = format!("it has not returned {work} for {:.0} s", asked.as_secs_f64());
             self.leave(now, worker, &how, out);
         }
     }
