@@ -27,7 +27,7 @@ pub struct Args {
     /// The coordinator's address
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR", required = true, value_parser = process::address)]
     pub coordinator: Option<String>,
-    /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: nothing is encrypted]
+    /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: no encryption]
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_TLS")]
     pub tls: Option<PathBuf>,
     /// Pieces computed at once [default: the available cores]
@@ -48,7 +48,7 @@ pub struct Args {
     /// The address of the ops port (/livez, /readyz, /metrics), or `off`
     #[arg(long, value_name = "HOST:PORT|off", env = "MILLEFEUILLE_OPS_LISTEN", default_value = "off")]
     pub ops_listen: Listen,
-    /// How the log is written
+    /// Format of the log
     #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// The token of a cluster that asks for one

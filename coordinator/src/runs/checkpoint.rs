@@ -223,7 +223,7 @@ impl Checkpoints {
             return Ok(None);
         }
         let damaged: Vec<_> = damaged.iter().map(ToString::to_string).collect();
-        let what = format!("no checkpoint is whole: {} (--overwrite starts anew)", damaged.join("; "));
+        let what = format!("no checkpoint is whole: {} (--overwrite starts over)", damaged.join("; "));
         Err(RunError::of(&self.directory, what))
     }
 

@@ -61,7 +61,7 @@ impl RunDir {
         let record = Record::new(id(path), 1, String::new());
         let run = Self { path: path.to_path_buf(), _lock: lock, made, record, recorded: false };
         if existing == Existing::Refuse && run.holds_a_run() {
-            let what = "there is a run already (--resume finishes it, --overwrite starts anew, --run-dir names another)";
+            let what = "there is a run already (--resume continues it, --overwrite replaces it, --run-dir names another)";
             return Err(Unclaimed::Taken(RunError::of(path, what)));
         }
         Ok(run.with_record(existing)?)

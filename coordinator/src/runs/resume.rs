@@ -147,7 +147,7 @@ fn same_job(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), RunEr
     }
     let what = format!(
         "a checkpoint of another job: job_sha256 was {then} and is now {now}; the data or {JOB} has changed since (put \
-         it back, or start anew with --overwrite)"
+         it back, or start over with --overwrite)"
     );
     Err(RunError::of(path, what))
 }
@@ -172,21 +172,21 @@ fn same_shapes(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), Ru
 fn computed_otherwise(path: &Path, needed: &Arithmetic, then: &str, now: &str) -> RunError {
     let Arithmetic { kernel, version, .. } = needed;
     let what = format!(
-        "computed with another arithmetic: it was {then}, and here it is {now} (go on on a machine with OpenBLAS \
+        "computed with a different BLAS kernel: it was {then}, and here it is {now} (resume on a machine with OpenBLAS \
          {version} and its kernel {kernel}, with the same variables of OpenBLAS in the environment if the job began \
-         with --blas-kernel environment; or start anew with --overwrite)"
+         with --blas-kernel environment; or start over with --overwrite)"
     );
     RunError::of(path, what)
 }
 
 fn wrong_ledger(path: &Path, what: &str) -> RunError {
-    RunError::of(path, format!("{what} (put the file back, or start anew with --overwrite)"))
+    RunError::of(path, format!("{what} (put the file back, or start over with --overwrite)"))
 }
 
 /// What becomes of a file that is cut, for people.
 fn difference(name: &str, there: &[u8], kept: usize) -> String {
     let Some(cut) = there.get(kept..).filter(|cut| !cut.is_empty()) else {
-        return format!("{name} written anew");
+        return format!("{name} rewritten");
     };
     let lines = cut.split_inclusive(|&byte| byte == b'\n').count();
     format!("{lines} {} of {name} cut", if lines == 1 { "line" } else { "lines" })

@@ -79,7 +79,7 @@ fn look(path: &Path) -> Result<Option<Found>, RunError> {
 /// in either.
 fn renamed(path: &Path, id: &str, recorded: &str) -> RunError {
     let what = format!(
-        "its {RECORD} is that of {recorded}: {id} is a copy, or was renamed (rename it back, or go on with it by \
+        "its {RECORD} is that of {recorded}: {id} is a copy, or was renamed (rename it back, or resume it by \
          coordinator train --run-dir {} --resume)",
         path.display()
     );
