@@ -348,7 +348,11 @@ fn a_ca_that_cannot_be_used_is_named_and_not_touched() {
             Some(&over.key()),
             &["tls/ca/ca.crt: the CA expired on 20", "move its directory away"],
         ),
-        (Some(to_come.trusted()), Some(&to_come.key()), &["tls/ca/ca.crt: the CA is not valid before 20", "clock"]),
+        (
+            Some(to_come.trusted()),
+            Some(&to_come.key()),
+            &["tls/ca/ca.crt: the CA is not valid before 20", "clock"],
+        ),
     ] {
         let home = Home::new();
         fs::create_dir_all(home.path("tls/ca")).unwrap();

@@ -188,7 +188,10 @@ fn a_worker_that_drains_costs_nobody_a_deadline() {
     drains.signal(Signal::TERM);
 
     let ended = drains.wait().with_code(0);
-    assert!(ended.stderr.contains("finishing the assigned work") && ended.stderr.contains("drained"), "{ended}");
+    assert!(
+        ended.stderr.contains("finishing the assigned work") && ended.stderr.contains("drained"),
+        "{ended}"
+    );
     following.wait().with_code(0);
     let run = home.run("runs/small-1");
     assert!(run.taken_over().is_empty(), "it has finished what it owed: {:?}", run.taken_over());

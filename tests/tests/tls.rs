@@ -188,7 +188,9 @@ fn roles_allow_what_they_say() {
     home.coordinator(&format!("metrics {cluster} --tls certs/reader")).succeeds();
     let line = home.coordinator(&format!("train small.toml {cluster} --tls certs/reader")).fails(4);
     assert!(
-        line.contains("a certificate with role reader does not allow SubmitJob, which requires role operator"),
+        line.contains(
+            "a certificate with role reader does not allow SubmitJob, which requires role operator"
+        ),
         "{line}"
     );
     let line = home.coordinator(&format!("cancel {cluster} --tls certs/reader")).fails(4);

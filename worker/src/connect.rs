@@ -59,11 +59,7 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
             None => status,
         };
         if is_refusal(&status) {
-            return End::Refused(format!(
-                "{} rejects this worker: {}",
-                config.coordinator,
-                reason(&status)
-            ));
+            return End::Refused(format!("{} rejects this worker: {}", config.coordinator, reason(&status)));
         }
         let was_in = std::mem::take(&mut kept.welcomed);
         known |= was_in;

@@ -114,7 +114,8 @@ fn left(text: &str) -> Option<What> {
 
 fn reassigned(text: &str) -> Option<What> {
     let (what, _) = text.split_once(": ")?;
-    let (owed_by, work) = what.split_once(" is lost in ").or_else(|| what.split_once(" is a straggler in "))?;
+    let (owed_by, work) =
+        what.split_once(" is lost in ").or_else(|| what.split_once(" is a straggler in "))?;
     Some(What::Reassigned { work: work.to_owned(), owed_by: owed_by.to_owned() })
 }
 
@@ -197,7 +198,10 @@ mod tests {
         assert_eq!(What::parse("step 5 of epoch 2 is closed"), What::Closed { work: work.clone() });
         let reassigned = What::Reassigned { work, owed_by: worker.clone() };
         assert_eq!(What::parse("worker 4 is lost in step 5 of epoch 2: worker 1 computes 0–1"), reassigned);
-        assert_eq!(What::parse("worker 4 is a straggler in step 5 of epoch 2: worker 1 computes 0–1"), reassigned);
+        assert_eq!(
+            What::parse("worker 4 is a straggler in step 5 of epoch 2: worker 1 computes 0–1"),
+            reassigned
+        );
         assert_eq!(
             What::parse("worker 4 (host (a):17) joined with 1 slots"),
             What::Joined { worker: worker.clone(), process: 17 }

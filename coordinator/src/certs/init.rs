@@ -177,7 +177,9 @@ fn reason_to_renew(held: &Held, role: Role, authority: &Authority, asked: &Asked
             format!("it was not a {role}'s")
         }
         () if validity.is_over(asked.now) => format!("it expired on {}", shown(validity.not_after)),
-        () if validity.is_to_come(asked.now) => format!("it was not valid before {}", shown(validity.not_before)),
+        () if validity.is_to_come(asked.now) => {
+            format!("it was not valid before {}", shown(validity.not_before))
+        }
         () if validity.is_nearly_over(asked.now) => "less than a third of its time was left".to_string(),
         () if !missing.is_empty() => format!("it lacked {}", Name::list(&missing)),
         () => return None,

@@ -29,7 +29,10 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
         Note::Placed { placement, from, .. } => {
             let runs =
                 placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
-            ("placed", format!("from {from} on, shards are assigned: {}", runs.collect::<Vec<_>>().join(", ")))
+            (
+                "placed",
+                format!("from {from} on, shards are assigned: {}", runs.collect::<Vec<_>>().join(", ")),
+            )
         }
     }
 }

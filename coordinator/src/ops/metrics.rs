@@ -56,12 +56,7 @@ const JOB_STATES: [(&str, v1::JobState); 6] = [
 fn jobs(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let in_state = |state| status.jobs.iter().filter(|status| status.job.state() == state).count();
     let by_state = JOB_STATES.map(|(name, state)| (name, in_state(state)));
-    page.gauges(
-        "jobs",
-        "Jobs by state, including those from before a restart",
-        "state",
-        by_state,
-    )?;
+    page.gauges("jobs", "Jobs by state, including those from before a restart", "state", by_state)?;
     page.gauge("queue_length", "Queued jobs", in_state(v1::JobState::Queued))
 }
 
@@ -153,11 +148,7 @@ fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
         "Workers that were evicted because their results were wrong",
         tally.put_out,
     )?;
-    page.counter(
-        "reassignments",
-        "Reassignments of a lost worker's pending nodes",
-        tally.reassigned,
-    )?;
+    page.counter("reassignments", "Reassignments of a lost worker's pending nodes", tally.reassigned)?;
     page.counter("copies", "Backup tasks for a straggler's pending nodes", tally.copied)?;
     page.counter("checkpoints", "Checkpoints written", tally.checkpoints)?;
     page.counter(

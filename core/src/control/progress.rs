@@ -116,8 +116,11 @@ impl Cluster {
             out.push(Action::Accept { work, node, author });
         }
         for &worker in &verdict.faulty {
-            let others =
-                if verdict.right.is_some() { "a third one confirms the other" } else { "no third one decides" };
+            let others = if verdict.right.is_some() {
+                "a third one confirms the other"
+            } else {
+                "no third one decides"
+            };
             let reason = format!("its result for {node} of {work} differs from another one, and {others}");
             self.put_out(now, worker, &reason, out);
         }
