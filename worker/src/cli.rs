@@ -148,7 +148,7 @@ fn work(args: Args) -> ExitCode {
     })
 }
 
-/// A kernel that is missing here is asked for by the coordinator, so that this worker is not let in.
+/// The coordinator asks for a kernel that is missing here, so this worker is rejected.
 fn code(error: &Unusable) -> u8 {
     match error {
         Unusable::Missing(_) => exit::NOT_ALLOWED,

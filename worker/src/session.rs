@@ -3,9 +3,8 @@
 //! One task owns everything here. It takes in what the coordinator sends, what the slots have finished and what was
 //! fetched; it never computes, never waits for the disk, and never waits for the coordinator to read.
 //!
-//! Told to stop, the session *drains*: it says so, goes on computing what it was asked for, takes no new job and
-//! fetches nothing, and ends when the coordinator says goodbye, when the session ends otherwise, or when the time for
-//! it is over.
+//! When the worker is stopped, the session *drains*: it says so, finishes the assigned work, takes no new job and fetches
+//! nothing. It ends with the coordinator's `Goodbye`, with the connection, or when the time limit is over.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -39,7 +38,7 @@ use crate::outbox::{self, Outbox, Outgoing};
 use crate::shards::{Shards, Wanted, fetch};
 use crate::{Config, End, Shutdown};
 
-/// How long the coordinator has to take note of a goodbye.
+/// How long the coordinator has to read a `Goodbye`.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What survives a session: samples, buffers, and the slots.
@@ -228,7 +227,7 @@ impl Session<'_> {
         self.outbox.say(Up::Drain(v1::Drain { reason: "stop requested".into() }));
     }
 
-    /// Says goodbye, and gives the coordinator a moment to hear it.
+    /// Sends `Goodbye`, and gives the coordinator a moment to read it.
     async fn goodbye(
         &self,
         mut incoming: Streaming<v1::SessionResponse>,

@@ -23,7 +23,7 @@ pub struct Asked {
     pub days: u32,
     /// How many days a new CA is good.
     pub ca_days: u32,
-    /// Whether good certificates are made anew too.
+    /// Whether valid certificates are renewed too.
     pub renew: bool,
     /// What time it is.
     pub now: OffsetDateTime,
@@ -91,7 +91,7 @@ fn authority(
     Ok(authority)
 }
 
-/// Refuses a CA that has ended, or has not begun: nothing that it signs would be good.
+/// Refuses a CA that has expired, or is not valid yet: what it signs would not be valid.
 ///
 /// # Errors
 /// With the remedy.
@@ -187,7 +187,7 @@ fn reason_to_renew(held: &Held, role: Role, authority: &Authority, asked: &Asked
     Some(reason)
 }
 
-/// Makes a certificate, anew if there is a reason.
+/// Issues a certificate; with a reason, it replaces another.
 fn make(
     claim: &Claim,
     path: &Path,

@@ -213,7 +213,7 @@ fn check_flags_of_a_cluster(given: &Given) -> Result {
     Err(Failed::new(exit::USAGE, message))
 }
 
-/// Without a job file, `--resume` goes on with the job of the run that is there.
+/// Without a job file, `--resume` takes the job from the run directory.
 fn of_the_run(args: &Args, given: &Given) -> Option<Result<Job>> {
     let run = args.run_dir.as_deref().filter(|_| args.resume && args.job.is_none())?;
     let file = SavedRun::open(run).ok()?.job_file();
@@ -269,7 +269,7 @@ fn alone(args: &Args, job: Job) -> Result {
     runtime()?.block_on(train(args, workers, job, run))
 }
 
-/// How many workers are started, which must be as many as the job waits for: nobody else can come.
+/// How many workers are started: at least as many as the job waits for, since no others can join.
 fn workers(args: &Args, job: &Job) -> Result<u32> {
     let least = u32::from(args.settings.min_workers);
     match args.workers {
@@ -336,7 +336,7 @@ fn claim(args: &Args, job: &Job) -> Result<RunDir> {
     }
 }
 
-/// A cluster on loopback, with one job and workers of its own.
+/// A cluster on loopback, with one job and its own workers.
 async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let path = run.path().to_path_buf();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -392,7 +392,7 @@ fn shared_memory() -> Option<Arc<Host>> {
     host.ok().map(Arc::new)
 }
 
-/// What an interruption has left, by the run directory itself: who follows may not have seen the last epoch.
+/// What an interruption has left, from the run directory: this process may not have seen the last epoch.
 fn interrupted(path: &Path) -> Failed {
     if !holds_a_run(path) {
         return Failed::new(exit::INTERRUPTED, NOTHING_KEPT);

@@ -25,7 +25,7 @@ pub struct Peer {
 /// Whom a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// For whoever has a role.
+    /// For every role.
     Everybody,
     /// What reads a cluster.
     Reading,

@@ -1,4 +1,4 @@
-//! Going on after a crash: the newest whole checkpoint is believed, and the other files are cut back to it.
+//! Resuming after a crash: the newest whole checkpoint is used, and the other files are cut back to it.
 //!
 //! Every step of this can be cut short and done again: nothing is removed that the checkpoint in use needs, and the
 //! checkpoint itself is not touched.
@@ -18,19 +18,19 @@ use super::saved::{SavedRun, without_a_job};
 use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, RunError, files};
 use crate::see::history::Row;
 
-/// What a run goes on from.
+/// What a run is resumed from.
 #[derive(Clone, Debug)]
 pub struct Resumed {
     /// Where it is; none for a run that starts over, because it never came to a checkpoint.
     pub checkpoint: Option<Checkpoint>,
-    /// The ledger, to be gone on with.
+    /// The ledger so far.
     pub ledger: Ledger,
     /// What `events.jsonl` says of it: which checkpoint, what was damaged, what was cut.
     pub text: String,
 }
 
 impl RunDir {
-    /// Goes on with the run that is here. `job_sha256` is that of its job with the data as it is now; `arithmetic` and
+    /// Resumes the run in this directory. `job_sha256` is that of its job with the data as it is now; `arithmetic` and
     /// `shapes_fingerprint` are what its job is computed with from now on.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl Resumed {
         self.checkpoint.as_ref().map(|checkpoint| checkpoint.history.clone()).unwrap_or_default()
     }
 
-    /// Where the job goes on.
+    /// Where the job continues.
     pub fn start(&self) -> Start {
         let start = |checkpoint: &Checkpoint| Start {
             position: checkpoint.position,
