@@ -196,7 +196,7 @@ fn a_worker_that_drains_costs_nobody_a_deadline() {
     let run = home.run("runs/small-1");
     assert!(run.taken_over().is_empty(), "it has finished what it owed: {:?}", run.taken_over());
     assert_eq!(run.told("draining").len(), 1);
-    assert!(run.told("left")[0].contains("has finished what it was asked for"), "{:?}", run.told("left"));
+    assert!(run.told("left")[0].contains("it is drained"), "{:?}", run.told("left"));
     alone.is_equalled_by(&run);
 }
 
