@@ -2,7 +2,7 @@
 //!
 //! - [`cli`]: the commands, one file a subcommand.
 //! - [`cluster`]: the services and the driver of a running cluster.
-//! - [`door`]: who gets in, and what they may ask for.
+//! - [`door`]: admission: who may connect, and what they may call.
 //! - [`runs`]: run directories.
 //! - [`see`]: progress, tables, charts, pictures.
 //! - [`certs`]: the certificates by which the processes of a cluster know each other.

@@ -128,7 +128,7 @@ fn a_damaged_checkpoint_is_named_and_removed_and_the_one_before_it_used() {
 fn lost_history_comes_back_from_the_manifest() {
     let (_place, path) = died();
     fs::remove_file(path.join("history.jsonl")).unwrap();
-    assert!(resume(&path).text.contains("history.jsonl written anew"));
+    assert!(resume(&path).text.contains("history.jsonl rewritten"));
     assert_eq!(SavedRun::open(&path).unwrap().history().unwrap(), [row(1), row(2)]);
 }
 
@@ -199,7 +199,7 @@ fn a_ledger_that_does_not_go_with_the_checkpoint_is_named() {
     fs::write(&ledger, whole.replacen("train 0 20", "train 0 21", 1)).unwrap();
     assert!(refused(&path).contains("ledger: its beginning is not what belongs to the checkpoint"));
     fs::remove_file(&ledger).unwrap();
-    assert!(refused(&path).contains("ledger: missing (put the file back, or start anew with --overwrite)"));
+    assert!(refused(&path).contains("ledger: missing (put the file back, or start over with --overwrite)"));
 }
 
 #[test]

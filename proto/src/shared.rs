@@ -18,7 +18,7 @@
 //! no slot is free, the numbers go over the wire, so a slot that is never given back costs speed and nothing else. A worker
 //! that dies takes its file with it. How long slots are changes between jobs only, and only while no slot is in use.
 //!
-//! Words are atomics, released by whoever gives a slot away and acquired by whoever takes it. So what one process
+//! Words are atomics, released by the side that gives a slot away and acquired by the side that takes it. So what one process
 //! writes happens before what the other reads, as between threads. Both are the same program, one started by the
 //! other: what this leaves out is any protection against a worker that does otherwise on purpose.
 

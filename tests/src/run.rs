@@ -114,9 +114,9 @@ impl Run {
         })
     }
 
-    /// What was asked of others because a worker was gone, a line each.
+    /// Reassignments because a worker was lost, a line each.
     pub fn taken_over(&self) -> Vec<String> {
-        self.told("reassigned").into_iter().filter(|told| told.contains("is gone from")).collect()
+        self.told("reassigned").into_iter().filter(|told| told.contains("is lost in")).collect()
     }
 
     /// A column of the history.

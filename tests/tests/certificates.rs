@@ -85,7 +85,7 @@ fn all_that_a_cluster_needs_is_made() {
     let made = home.coordinator("certs init tls").succeeds();
 
     for directory in DIRECTORIES {
-        assert!(line(&made, directory).contains("made, good until 20"), "{made}");
+        assert!(line(&made, directory).contains("made, expires 20"), "{made}");
     }
     assert!(
         line(&made, "ca").ends_with("(3650 days)") && line(&made, "worker").ends_with("(90 days)"),
@@ -252,7 +252,7 @@ fn run_again_it_keeps_everything() {
     let again = home.coordinator("certs init tls").succeeds();
 
     for directory in DIRECTORIES {
-        assert!(line(&again, directory).contains("kept, good until 20"), "{again}");
+        assert!(line(&again, directory).contains("kept, expires 20"), "{again}");
     }
     assert_eq!((again.stdout.lines().count(), again.stderr.as_str()), (5, ""));
     assert_eq!(files(&home), before);
@@ -319,7 +319,7 @@ fn a_ca_whose_certificate_is_lost_gets_one_for_its_key() {
 
     assert!(line(&healed, "ca").contains("made for the key that was there, "), "{healed}");
     assert!(line(&healed, "worker").contains("kept, "), "{healed}");
-    assert!(line(&healed, "worker").ends_with("; ca.crt written anew"), "{healed}");
+    assert!(line(&healed, "worker").ends_with("; ca.crt rewritten"), "{healed}");
     assert_eq!((text(&home, "tls/ca/ca.key"), text(&home, "tls/worker/tls.crt")), (key, worker));
     home.coordinator("certs show tls").succeeds();
 }
@@ -346,9 +346,13 @@ fn a_ca_that_cannot_be_used_is_named_and_not_touched() {
         (
             Some(over.trusted()),
             Some(&over.key()),
-            &["tls/ca/ca.crt: the CA ended on 20", "move its directory away"],
+            &["tls/ca/ca.crt: the CA expired on 20", "move its directory away"],
         ),
-        (Some(to_come.trusted()), Some(&to_come.key()), &["tls/ca/ca.crt: the CA is good from 20", "clock"]),
+        (
+            Some(to_come.trusted()),
+            Some(&to_come.key()),
+            &["tls/ca/ca.crt: the CA is not valid before 20", "clock"],
+        ),
     ] {
         let home = Home::new();
         fs::create_dir_all(home.path("tls/ca")).unwrap();
@@ -370,10 +374,10 @@ fn a_ca_that_ends_soon_is_warned_about_and_outlived_by_nobody() {
 
     let made = home.coordinator("certs init tls").succeeds();
 
-    assert!(made.stderr.starts_with("warning: tls/ca/ca.crt: the CA ends on 20"), "{made}");
+    assert!(made.stderr.starts_with("warning: tls/ca/ca.crt: the CA expires on 20"), "{made}");
     assert_eq!(made.stderr.lines().count(), 1, "{made}");
     assert!(line(&made, "ca").contains("kept"), "{made}");
-    assert!(line(&made, "worker").ends_with("(20 days): the CA ends then"), "{made}");
+    assert!(line(&made, "worker").ends_with("(20 days): the CA expires then"), "{made}");
     let ends = authority.certificate().validity().not_after;
     assert_eq!(certificate(&home, "tls/worker").validity().not_after, ends);
     assert!(
@@ -389,16 +393,16 @@ fn certificates_that_are_not_good_are_made_anew() {
     let other = Authority::new(days(-1, 1000)).unwrap();
     for (leaf, by_other, says) in [
         (good.clone(), false, "kept, "),
-        (of(days(-61, 29)), false, "made anew (less than a third of its time was left), "),
-        (of(days(-90, -1)), false, "made anew (it ended on 20"),
-        (of(days(1, 90)), false, "made anew (it was good from 20"),
-        (good.clone(), true, "made anew (it was not from this CA), "),
-        (Leaf { uris: Vec::new(), ..good.clone() }, false, "made anew (it was not a worker's), "),
-        (Leaf::of(Role::Reader, Vec::new(), days(-1, 90)), false, "made anew (it was not a worker's), "),
+        (of(days(-61, 29)), false, "renewed (less than a third of its time was left), "),
+        (of(days(-90, -1)), false, "renewed (it expired on 20"),
+        (of(days(1, 90)), false, "renewed (it was not valid before 20"),
+        (good.clone(), true, "renewed (it was not from this CA), "),
+        (Leaf { uris: Vec::new(), ..good.clone() }, false, "renewed (it was not a worker's), "),
+        (Leaf::of(Role::Reader, Vec::new(), days(-1, 90)), false, "renewed (it was not a worker's), "),
         (
             Leaf { usage: Leaf::of(Role::Coordinator, Vec::new(), good.validity).usage, ..good.clone() },
             false,
-            "made anew (it was not a worker's), ",
+            "renewed (it was not a worker's), ",
         ),
     ] {
         let (home, authority) = with_authority(days(-1, 1000));
@@ -514,7 +518,7 @@ fn renewing_makes_all_anew_but_the_ca() {
         let changes = path.file_name().unwrap() == "tls.crt" || path.file_name().unwrap() == "tls.key";
         assert_eq!(fs::read(&path).unwrap() != content, changes, "{}", path.display());
     }
-    assert!(line(&renewed, "reader").contains("made anew (asked for), "), "{renewed}");
+    assert!(line(&renewed, "reader").contains("renewed (requested), "), "{renewed}");
     assert!(line(&renewed, "reader").ends_with("(7 days)"), "{renewed}");
     home.coordinator("certs show tls").succeeds();
 }
@@ -551,7 +555,7 @@ fn a_certificate_of_each_role_is_issued() {
     for role in Role::ALL {
         let issued =
             home.coordinator(&format!("certs issue {role} more/{role} --ca tls/ca --days 10")).succeeds();
-        assert!(line(&issued, role.name()).contains("made, good until 20"), "{issued}");
+        assert!(line(&issued, role.name()).contains("made, expires 20"), "{issued}");
         let certificate = certificate(&home, &format!("more/{role}"));
         assert_eq!(
             (certificate.roles(), certificate.subject()),
@@ -579,7 +583,7 @@ fn two_cas_are_trusted_while_one_takes_over_from_the_other() {
     home.write("tls/ca/ca.crt", old.clone() + new.trusted());
 
     let spread = home.coordinator("certs init tls").succeeds();
-    assert!(line(&spread, "worker").ends_with("; ca.crt written anew"), "{spread}");
+    assert!(line(&spread, "worker").ends_with("; ca.crt rewritten"), "{spread}");
     assert_eq!(text(&home, "tls/worker/ca.crt"), old.clone() + new.trusted());
 
     home.write("tls/ca/ca.key", new.key());
@@ -651,7 +655,7 @@ fn certificates_are_shown_to_people_and_to_programs() {
         "names        coordinator, localhost, 127.0.0.1, ::1\n",
         &format!("sha256       {}\n", certificate(&home, "tls/coordinator").fingerprint()),
         "signed by    Millefeuille CA, sha256 ",
-        "state        good\n",
+        "state        valid\n",
     ] {
         assert!(shown.contains(line), "{line:?} is not in {shown}");
     }
@@ -681,8 +685,8 @@ fn what_is_wrong_with_certificates_is_shown() {
     let good = Leaf::of(Role::Worker, Vec::new(), days(-50, 40));
     let both = vec![Role::Worker.uri(), Role::Reader.uri()];
     for (leaf, trusted, says) in [
-        (Leaf { validity: days(-90, -1), ..good.clone() }, &authority, "ended on 20"),
-        (Leaf { validity: days(1, 90), ..good.clone() }, &authority, "not good before 20"),
+        (Leaf { validity: days(-90, -1), ..good.clone() }, &authority, "expired on 20"),
+        (Leaf { validity: days(1, 90), ..good.clone() }, &authority, "not valid before 20"),
         (Leaf { uris: Vec::new(), ..good.clone() }, &authority, "tls.crt says no role"),
         (Leaf { uris: both, ..good.clone() }, &authority, "tls.crt says several roles"),
         (good.clone(), &other, "tls.crt is not signed by a CA in ca.crt"),
@@ -703,7 +707,7 @@ fn what_is_wrong_with_certificates_is_shown() {
 
     place(&home, "tls", &authority, &Leaf { validity: days(-80, 10), ..good });
     let shown = home.coordinator("certs show tls").succeeds().stdout;
-    assert!(shown.contains("state        good; less than a third of its time is left\n"), "{shown}");
+    assert!(shown.contains("state        valid; less than a third of its time is left\n"), "{shown}");
 }
 
 #[test]
@@ -713,6 +717,6 @@ fn a_directory_without_its_certificate_is_not_called_good() {
 
     for shown in ["tls/worker", "tls"] {
         let error = home.coordinator(&format!("certs show {shown}")).fails(4);
-        assert!(error.contains("tls/worker/tls.crt: is not there (make it anew"), "{error}");
+        assert!(error.contains("tls/worker/tls.crt: is not there (renew it"), "{error}");
     }
 }

@@ -62,7 +62,7 @@ fn killed_time_and_again_it_comes_back_and_everybody_finds_it() {
         until("the job has come further", || (progress(&client) > before).then_some(()));
         cluster.is_killed();
         cluster.comes_back(OFTEN);
-        cluster.serve.says("job small-1 goes on");
+        cluster.serve.says("job small-1 is resumed");
         until(format!("in life {life} it is known where the run went on"), || {
             home.run("runs/small-1").told("resumed").last().map(|_| ())
         });
@@ -204,7 +204,7 @@ fn told_to_stop_it_checkpoints_says_goodbye_and_goes_on_from_there_later() {
 
     cluster.serve.wait().with_code(0);
     let ended = first.wait().with_code(0);
-    assert!(ended.stderr.contains("the coordinator said goodbye"), "{ended}");
+    assert!(ended.stderr.contains("the coordinator ended the session"), "{ended}");
     let run = home.run("runs/small-1");
     let rows = run.history().len();
     cluster.comes_back("");
@@ -244,7 +244,7 @@ fn the_job_that_it_serves_is_gone_on_with_and_left_alone_once_it_is_done() {
     client.submit(&job_of(&home, 3), "").expect("it is taken");
     cluster.job_is(&client, "small-2", "done");
     assert_eq!(client.jobs().len(), 2);
-    assert!(run.snapshot() == before, "what is done is left alone");
+    assert!(run.snapshot() == before, "what is done is skipped");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_run_that_a_cluster_trains_is_nobody_elses() {
     assert!(error.contains(&format!(":{}", cluster.serve.pid())), "{error}");
     // A second cluster over the same runs leaves it alone, too.
     let mut second = home.cluster("");
-    let warning = second.serve.says("left alone");
+    let warning = second.serve.says("skipped");
     assert!(warning.contains(&format!(":{}", cluster.serve.pid())), "{warning}");
     assert!(second.client().jobs().iter().all(|job| job.id != "small-1" || job.detail.is_empty()));
     assert_eq!(client.job_state("small-1"), "running");

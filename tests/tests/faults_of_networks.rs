@@ -145,7 +145,7 @@ fn a_worker_that_comes_again_before_it_is_missed_takes_its_own_place() {
     far.proxy.lose();
 
     far.far.says_after(said, "joined as worker");
-    far.is_given_up("the same process has come again");
+    far.is_given_up("the same process has joined again");
     far.computes_far_away();
     let workers = far.client.workers();
     assert_eq!(workers.len(), 2, "nobody is counted twice: {workers:?}");

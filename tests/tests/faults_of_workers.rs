@@ -40,7 +40,7 @@ fn begun(cluster: &Cluster<'_>, job: &str) -> Process {
 
 /// What was asked of others belongs to one unit of work: no more than that was computed twice.
 fn at_most_one_step_is_repeated(run: &Run) {
-    let work = |told: &String| told.split(" is gone from ").nth(1)?.split(": ").next().map(str::to_string);
+    let work = |told: &String| told.split(" is lost in ").nth(1)?.split(": ").next().map(str::to_string);
     let works: BTreeSet<_> = run.taken_over().iter().filter_map(work).collect();
     assert!(works.len() <= 1, "more than one step was repeated: {works:?}");
     assert!(run.told("resumed").is_empty(), "nothing began anew");
@@ -188,12 +188,15 @@ fn a_worker_that_drains_costs_nobody_a_deadline() {
     drains.signal(Signal::TERM);
 
     let ended = drains.wait().with_code(0);
-    assert!(ended.stderr.contains("finishing what was asked") && ended.stderr.contains("goodbye"), "{ended}");
+    assert!(
+        ended.stderr.contains("finishing the assigned work") && ended.stderr.contains("drained"),
+        "{ended}"
+    );
     following.wait().with_code(0);
     let run = home.run("runs/small-1");
     assert!(run.taken_over().is_empty(), "it has finished what it owed: {:?}", run.taken_over());
     assert_eq!(run.told("draining").len(), 1);
-    assert!(run.told("left")[0].contains("has finished what it was asked for"), "{:?}", run.told("left"));
+    assert!(run.told("left")[0].contains("it is drained"), "{:?}", run.told("left"));
     alone.is_equalled_by(&run);
 }
 
@@ -228,7 +231,7 @@ fn what_a_slow_worker_owes_is_asked_of_others_and_it_gets_less() {
     let mut following = begun(&cluster, job);
     let run = home.run("runs/small-1");
 
-    let told = run.tells("reassigned", "is slow with");
+    let told = run.tells("reassigned", "is a straggler in");
     assert!(told.contains("computes ["), "{told}");
     until("the slow one has fewer shards than the others, or none", || {
         shards_of(&client, &slow).filter(|&shards| shards < 2)
@@ -268,7 +271,7 @@ fn the_only_worker_hangs_and_one_that_joins_takes_over() {
     until("it is said for what is waited, from whom, and what happens next", || {
         let job = job();
         let says =
-            job.detail.contains("from worker 1") && job.next.contains("it takes long: others compute it");
+            job.detail.contains("from worker 1") && job.next.contains("it takes long: backup tasks run");
         says.then_some(())
     });
 
@@ -328,7 +331,7 @@ fn below_its_minimum_a_job_waits_and_says_so() {
     following.wait().with_code(0);
     let run = home.run("runs/small-1");
     run.tells("waiting", "1 of at least 2");
-    run.tells("recovered", "goes on");
+    run.tells("recovered", "continues");
     at_most_one_step_is_repeated(&run);
     alone.is_equalled_by(&run);
 }
@@ -365,7 +368,7 @@ fn a_spare_takes_over_at_once() {
     let client = cluster.client();
     let mut workers = [(); 3].map(|()| joined_with(&cluster, "worker-slow=sleep(5)"));
     let mut following = begun(&cluster, job);
-    cluster.workers_are(&client, 1, "spare");
+    cluster.workers_are(&client, 1, "standby");
     let all_held = || client.workers().iter().all(|worker| worker.shards_held == 6).then_some(());
     until("all hold all", all_held);
     let computes = |worker: &&mut Process| shards_of(&client, worker) == Some(1);

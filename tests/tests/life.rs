@@ -226,7 +226,7 @@ fn a_training_whose_workers_are_all_killed_waits_for_new_ones() {
     train.wait().with_code(0);
     let run = home.run("run");
     run.tells("waiting", "0 of at least 1");
-    run.tells("recovered", "goes on");
+    run.tells("recovered", "continues");
     alone.is_equalled_by(&run);
 }
 
@@ -268,7 +268,7 @@ fn a_worker_that_stays_away_too_long_is_put_out_and_comes_back() {
     let worker = cluster.joined_by("--slots 1");
 
     worker.signal(Signal::STOP);
-    cluster.serve.says("is sent away: nothing came");
+    cluster.serve.says("is disconnected: nothing came");
     assert!(client.workers().is_empty());
     worker.signal(Signal::CONT);
 
@@ -289,7 +289,7 @@ fn ctrl_c_stops_following_and_the_job_goes_on() {
 
     let ended = following.wait().with_code(130);
     assert!(
-        ended.stderr.contains("small-1 goes on") && ended.stderr.contains("coordinator cancel"),
+        ended.stderr.contains("small-1 continues") && ended.stderr.contains("coordinator cancel"),
         "{ended}"
     );
     cluster.job_is(&client, "small-1", "done");

@@ -74,7 +74,7 @@ fn a_coordinator_is_ready_without_workers_and_until_it_is_told_to_stop() {
     cluster.serve.signal(Signal::TERM);
 
     let why = port.answers("/readyz", 503);
-    assert!(why.contains("told to stop"), "{why}");
+    assert!(why.contains("shutting down"), "{why}");
     assert_eq!(port.probe("/livez"), (200, "alive: stopping".into()));
     assert_eq!(metrics(&port).value("millefeuille_ready"), 0.0);
     cluster.serve.signal(Signal::TERM);
@@ -90,12 +90,12 @@ fn a_coordinator_that_looks_through_its_runs_is_alive_and_not_ready() {
 
     for _ in 0..3 {
         let (status, why) = port.probe("/readyz");
-        assert!(status == 503 && why.contains("looking through the runs"), "{status} {why}");
+        assert!(status == 503 && why.contains("scanning the runs"), "{status} {why}");
         assert_eq!(port.probe("/livez").0, 200);
     }
     assert_eq!(metrics(&port).value("millefeuille_ready"), 0.0);
     let error = home.coordinator(&format!("health --ops {port} --ready")).fails(5);
-    assert!(error.contains("looking through the runs"), "{error}");
+    assert!(error.contains("scanning the runs"), "{error}");
     home.coordinator(&format!("health --ops {port}")).succeeds();
 }
 
@@ -158,7 +158,7 @@ fn a_worker_is_ready_while_it_is_in_a_session() {
     worker.signal(Signal::TERM);
     visit.hears("drain", |message| matches!(message, Up::Drain(_)).then_some(()));
     let (status, why) = port.probe("/readyz");
-    assert!(status == 503 && why.contains("told to stop"), "{status} {why}");
+    assert!(status == 503 && why.contains("draining"), "{status} {why}");
     assert_eq!(port.probe("/livez").0, 200);
     visit.say(Down::Goodbye(v1::Goodbye { reason: "nothing is owed".into() }));
     worker.wait().with_code(0);

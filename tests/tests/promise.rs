@@ -159,7 +159,7 @@ fn workers_beyond_the_shards_stand_by_and_are_told_so() {
     cluster.coordinator(&format!("train {job}")).succeeds();
 
     assert_eq!(home.run("runs/small-1").hash(), alone);
-    let told = |worker: &&mut Process| worker.stderr().contains("standing by");
+    let told = |worker: &&mut Process| worker.stderr().contains("on standby");
     assert_eq!(workers.iter_mut().filter(told).count(), 1, "one of three has nothing to do for two shards");
     assert_eq!(trained(&home, "local", &format!("{job} --workers 3")), alone);
 }

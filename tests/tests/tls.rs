@@ -127,8 +127,8 @@ fn bad_certificates(busy: &Busy<'_>) -> Vec<(String, &'static str, &'static str)
         ),
         (
             busy.issue("worker", own, &Leaf::of(Role::Worker, Vec::new(), good)),
-            "a certificate with the role worker does not allow ListJobs: it takes an operator's or a reader's",
-            "a certificate with the role worker does not allow ListJobs",
+            "a certificate with role worker does not allow ListJobs, which requires role operator or reader",
+            "a certificate with role worker does not allow ListJobs",
         ),
     ]
 }
@@ -169,7 +169,7 @@ fn a_worker_with_a_bad_certificate_ends_with_a_line_and_is_logged() {
     }
     let line = home.worker(&format!("--coordinator {} --tls certs/operator", busy.address())).fails(4);
     assert!(
-        line.contains("a certificate with the role operator does not allow Session: it takes a worker's"),
+        line.contains("a certificate with role operator does not allow Session, which requires role worker"),
         "{line}"
     );
     let line = home.worker(&format!("--coordinator {}", busy.address())).fails(4);
@@ -188,7 +188,9 @@ fn roles_allow_what_they_say() {
     home.coordinator(&format!("metrics {cluster} --tls certs/reader")).succeeds();
     let line = home.coordinator(&format!("train small.toml {cluster} --tls certs/reader")).fails(4);
     assert!(
-        line.contains("a certificate with the role reader does not allow SubmitJob: it takes an operator's"),
+        line.contains(
+            "a certificate with role reader does not allow SubmitJob, which requires role operator"
+        ),
         "{line}"
     );
     let line = home.coordinator(&format!("cancel {cluster} --tls certs/reader")).fails(4);
@@ -281,7 +283,7 @@ fn clients_of_others_are_treated_alike() {
     assert_eq!(answer, "OK\n");
     assert_eq!(answered(LIST_JOBS, "certs/reader").unwrap(), "OK\n");
     let denied = answered(SUBMIT_JOB, "certs/reader").unwrap();
-    assert!(denied.starts_with("PERMISSION_DENIED a certificate with the role reader"), "{denied}");
+    assert!(denied.starts_with("PERMISSION_DENIED a certificate with role reader"), "{denied}");
     let denied = answered(SESSION, "certs/operator").unwrap();
     assert!(denied.starts_with("PERMISSION_DENIED"), "{denied}");
     for (directory, _, coordinator) in bad {

@@ -208,7 +208,7 @@ fn suspects_are_settled_by_computing_again() {
 
     let settled = home.coordinator("verify run").succeeds().stdout;
     assert!(
-        settled.contains("host:7 (abc) was put out as faulty; the steps it had part in (0–4, 9) are right"),
+        settled.contains("host:7 (abc) was evicted; the steps that it took part in (0–4, 9) are right"),
         "{settled}"
     );
     let quick = home.coordinator("verify run --quick").succeeds().stdout;

@@ -146,7 +146,7 @@ fn a_worker_that_is_put_out_says_why_and_exits_with_9() {
     visit.say(Down::PutOut(v1::PutOut { reason: "step 3: other bits than two others".into() }));
 
     let error = worker.wait().error(9);
-    assert_eq!(error, "put out of the cluster: step 3: other bits than two others");
+    assert_eq!(error, "evicted from the cluster: step 3: other bits than two others");
 }
 
 #[test]

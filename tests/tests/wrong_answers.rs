@@ -31,7 +31,7 @@ fn joined_with(cluster: &Cluster<'_>, failpoints: &str) -> Process {
 fn is_put_out(worker: &mut Process, run: &Run) {
     let name = format!(":{}", worker.pid());
     let error = worker.wait().error(9);
-    assert!(error.contains("differs from another's"), "{error}");
+    assert!(error.contains("differs from another one"), "{error}");
     let told = run.told("put_out");
     assert!(told.len() == 1 && told[0].contains(&name), "{told:?}");
     // Whose answers were never used, because another's came first each time, had part in nothing.
@@ -91,7 +91,7 @@ fn the_only_worker_is_compared_with_the_coordinator() {
     let mut following = cluster.coordinator(&format!("train {JOB}")).start();
 
     cluster.job_is(&client, "small-1", "waiting");
-    bad.says("put out of the cluster");
+    bad.says("evicted from the cluster");
     let _good = cluster.joined_by("--slots 1");
 
     following.wait().with_code(0);
@@ -236,7 +236,7 @@ fn an_answer_that_comes_too_late_changes_nothing() {
     in_spite_of(|home, mut pretender| {
         let work = pretender.is_asked();
         // Others have been asked for what it owes, and have answered: its work is over.
-        home.run("runs/small-1").tells("reassigned", "is slow with");
+        home.run("runs/small-1").tells("reassigned", "is a straggler in");
         let progress = home.run("runs/small-1").history().len();
         until("the job goes on without it", || {
             (home.run("runs/small-1").history().len() > progress).then_some(())
@@ -246,7 +246,7 @@ fn an_answer_that_comes_too_late_changes_nothing() {
         pretender.sends(&work, work.nodes[0], samples, BYTES);
         pretender.raw.send(Up::Goodbye(v1::Goodbye { reason: "enough".into() }));
         pretender.raw.end();
-        home.run("runs/small-1").tells("left", "it said goodbye: enough");
+        home.run("runs/small-1").tells("left", "it shut down: enough");
     });
 }
 
@@ -264,8 +264,8 @@ fn answers_that_nobody_asked_for_count_against_their_sender() {
         }
         let status = pretender.raw.end().expect("it is told why");
         assert_eq!(status.code(), Code::Aborted, "{status}");
-        assert!(status.message().contains("answers that nobody asked for"), "{status}");
-        home.run("runs/small-1").tells("left", "answers that nobody asked for");
+        assert!(status.message().contains("results that were not assigned to it"), "{status}");
+        home.run("runs/small-1").tells("left", "results that were not assigned to it");
     });
 }
 

@@ -18,38 +18,38 @@ use millefeuille_proto::shared::Guest;
 use crate::condition::Watched;
 use crate::{Condition, Config, End, failpoints, run};
 
-/// Joins a Millefeuille cluster and computes until it is told to stop.
+/// Joins a Millefeuille cluster and computes until it is stopped.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "worker", version, after_help = EXAMPLES, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Something else to do than to work
+    /// What to do instead of working
     #[command(subcommand)]
     pub command: Option<Command>,
     /// The coordinator's address
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_COORDINATOR", required = true, value_parser = process::address)]
     pub coordinator: Option<String>,
-    /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: nothing is encrypted]
+    /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: no encryption]
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_TLS")]
     pub tls: Option<PathBuf>,
-    /// Pieces computed at once [default: the cores that may be used]
+    /// Pieces computed at once [default: the available cores]
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     pub slots: Option<u32>,
-    /// How long one attempt to connect may take, in seconds
+    /// Time limit for one attempt to connect, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds, allow_negative_numbers = true)]
     pub connect_timeout: Duration,
-    /// How long to go on without a coordinator before giving up, in seconds
+    /// How long to look for a coordinator before giving up, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_JOIN_TIMEOUT", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
     pub join_timeout: Duration,
-    /// Bytes of samples to hold at most
+    /// Bytes of samples to keep at most
     #[arg(long, value_name = "BYTES", env = "MILLEFEUILLE_CACHE_BYTES", default_value_t = 1 << 30, allow_negative_numbers = true)]
     pub cache_bytes: u64,
-    /// How long to finish what was asked for, once it is told to stop, in seconds
+    /// Time limit for finishing the assigned work when it is stopped, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_DRAIN_TIMEOUT", default_value = "30", value_parser = process::seconds, allow_negative_numbers = true)]
     pub drain_timeout: Duration,
     /// The address of the ops port (/livez, /readyz, /metrics), or `off`
     #[arg(long, value_name = "HOST:PORT|off", env = "MILLEFEUILLE_OPS_LISTEN", default_value = "off")]
     pub ops_listen: Listen,
-    /// How the log is written
+    /// Format of the log
     #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// The token of a cluster that asks for one
@@ -74,17 +74,17 @@ const EXAMPLES: &str = "Examples:
   worker --coordinator 127.0.0.1:7070
   worker --coordinator coordinator:7070 --tls certs/worker --slots 2
 
-Told to stop (SIGTERM, Ctrl-C), it finishes what it was asked for and leaves; told
-again, it ends at once.
+On SIGTERM or Ctrl-C it drains: it finishes its assigned work and leaves. A second
+signal ends it at once.
 
 Exit codes:
-    0  told to stop, or the cluster has ended
+    0  stopped, or the cluster has shut down
     1  unexpected
     2  usage
-    4  no coordinator in time, or not let in, or the ops port is in use
+    4  no coordinator in time, or rejected, or the ops port is in use
     8  its BLAS kernel computes wrong numbers, or not at all
-    9  put out of the cluster, because of wrong answers
-  130  told to stop twice";
+    9  evicted from the cluster, because its results were wrong
+  130  stopped by a second signal";
 
 /// Works as the arguments say, of which the first is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -149,7 +149,7 @@ fn work(args: Args) -> ExitCode {
     })
 }
 
-/// A kernel that is missing here is asked for by the coordinator, so that this worker is not let in.
+/// The coordinator asks for a kernel that is missing here, so this worker is rejected.
 fn code(error: &Unusable) -> u8 {
     match error {
         Unusable::Missing(_) => exit::NOT_ALLOWED,
@@ -174,12 +174,12 @@ fn finish(end: End) -> u8 {
     let (code, message) = match end {
         End::Stopped => return exit::DONE,
         End::Goodbye(reason) => {
-            tracing::info!("the coordinator said goodbye: {reason}");
+            tracing::info!("the coordinator ended the session: {reason}");
             return exit::DONE;
         }
         End::UseKernel(kernel) => (exit::UNEXPECTED, kernel::restart_for(&kernel)),
         End::Refused(message) => (exit::NOT_ALLOWED, message),
-        End::PutOut(reason) => (exit::PUT_OUT, format!("put out of the cluster: {reason}")),
+        End::PutOut(reason) => (exit::PUT_OUT, format!("evicted from the cluster: {reason}")),
         End::Failed(message) => (exit::UNEXPECTED, message),
     };
     process::say(&format!("error: {message}"));

@@ -10,10 +10,10 @@
 //! slot 1   piece 1 | piece 3 | sections 2, 3, 5 … ▶ sent
 //! ```
 //!
-//! Nodes that are asked for under the same name of work join what is under way: others' shards taken over in the
-//! middle of a step, copies of slow work, audits. A node that is owed already is computed once; one that was
-//! answered is computed again, since whoever asks again has not used that answer. Nodes may overlap; each is a sum
-//! of its own. Another name of work takes the place of what was not begun.
+//! Nodes that are assigned under the same [`WorkId`] join the work under way: shards of a lost worker, backup tasks,
+//! result validation. A node that is pending already is computed once; one whose result was sent is computed again,
+//! since the coordinator asks again only if it has not used that result. Nodes may overlap; each is a sum of its own.
+//! Another `WorkId` replaces what has not begun.
 //!
 //! Slots live as long as the process, and longer than a session: one that is busy with a piece for a session that
 //! broke holds up nobody. Each piece knows where its sum goes; of a session that is over, that is nowhere.

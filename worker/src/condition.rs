@@ -1,7 +1,7 @@
 //! How a worker is, for its ops port: whether it is in a session, and what it has counted.
 //!
-//! It is alive as long as its one runtime turns, on which the session runs. It is ready while a coordinator has let
-//! it in, and not any more once it was told to stop.
+//! It is alive as long as its runtime, on which the session runs, takes turns. It is ready while it is in a session,
+//! until it drains.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,12 +17,12 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Where a worker stands with its coordinator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It has none, and looks for it.
+    /// It has none, and looks for one.
     #[default]
     Looking,
-    /// It was let in.
+    /// It is admitted.
     InSession,
-    /// It was told to stop, and finishes what it was asked for.
+    /// It finishes its assigned work, and will leave.
     Draining,
 }
 
@@ -41,7 +41,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// It stands otherwise with its coordinator.
+    /// Sets where it stands with its coordinator.
     pub(crate) fn is(&self, standing: Standing) {
         if standing == Standing::InSession {
             self.sessions.inc();
@@ -51,9 +51,9 @@ impl Condition {
 
     fn ready(&self) -> Verdict {
         match *self.standing.borrow() {
-            Standing::Looking => Err("not ready: no coordinator has let this worker in".into()),
+            Standing::Looking => Err("not ready: no coordinator has admitted this worker".into()),
             Standing::InSession => Ok("ready: in a session".into()),
-            Standing::Draining => Err("not ready: told to stop, and finishing what was asked".into()),
+            Standing::Draining => Err("not ready: draining".into()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Finding the coordinator, and finding it again.
 //!
-//! A worker that has no coordinator tries again, with a back-off. It gives up after the join timeout, counted anew
+//! A worker that has no coordinator tries again, with a back-off. It gives up after the join timeout, which starts anew
 //! for each spell without a coordinator, or at once when it is refused. A coordinator that lets it in and loses it
 //! soon after, time and again, is come back to ever more slowly.
 
@@ -27,7 +27,7 @@ const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// The same trouble is not reported more often than this.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// Works for the coordinator until told to stop, refused, or without a coordinator for too long.
+/// Works for the coordinator until it is stopped or rejected, or has been without a coordinator for too long.
 ///
 /// How it stands meanwhile is shown by `condition`.
 pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown) -> End {
@@ -53,18 +53,14 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
             Err(status) => status,
         };
         condition.is(Standing::Looking);
-        // Where it was let in before, certificates are just being changed, or will be soon.
+        // If it was admitted before, certificates are just being renewed, or will be soon.
         let status = match dialer.refusal() {
             Some(reason) if !known => return End::Refused(reason),
             Some(reason) => Status::unavailable(reason),
             None => status,
         };
         if is_refusal(&status) {
-            return End::Refused(format!(
-                "{} does not let this worker in: {}",
-                config.coordinator,
-                reason(&status)
-            ));
+            return End::Refused(format!("{} rejects this worker: {}", config.coordinator, reason(&status)));
         }
         let was_in = std::mem::take(&mut kept.welcomed);
         known |= was_in;

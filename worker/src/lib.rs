@@ -3,7 +3,7 @@
 //! One task owns the session ([`session`]); pieces are computed by threads of their own ([`compute`]), one a slot.
 //! Sessions come and go ([`connect`]); slots, samples and buffers stay for as long as the process.
 //! A worker keeps nothing that matters: parameters arrive with each step, sums leave with each result, samples can
-//! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
+//! be fetched again. So it may vanish at any instruction; to start again, it needs only an address.
 //!
 //! What it has in common with the coordinator as a program is in [`millefeuille_program`].
 
@@ -40,11 +40,11 @@ pub struct Config {
     pub token: String,
     /// How long one attempt to connect may take.
     pub connect_timeout: Duration,
-    /// How long to go on without a coordinator before giving up.
+    /// How long to look for a coordinator before giving up.
     pub join_timeout: Duration,
     /// Bytes of samples that it may hold.
     pub cache_bytes: u64,
-    /// How long to finish what was asked for once it is told to stop.
+    /// Time limit for draining.
     pub drain_timeout: Duration,
     /// The memory that it shares with the coordinator that has started it.
     pub shared_memory: Option<Arc<Guest>>,
@@ -53,15 +53,15 @@ pub struct Config {
 /// Why a worker ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was told to stop.
+    /// It was stopped.
     Stopped,
-    /// The coordinator said goodbye.
+    /// The coordinator ended the session, with its reason.
     Goodbye(String),
     /// The job needs another kernel: start again with it.
     UseKernel(String),
-    /// The coordinator could not be reached, or did not let it in.
+    /// The coordinator could not be reached, or rejected it.
     Refused(String),
-    /// Its answers were found to be wrong.
+    /// It was evicted, with the reason.
     PutOut(String),
     /// It cannot work on this machine.
     Failed(String),

@@ -3,9 +3,8 @@
 //! One task owns everything here. It takes in what the coordinator sends, what the slots have finished and what was
 //! fetched; it never computes, never waits for the disk, and never waits for the coordinator to read.
 //!
-//! Told to stop, the session *drains*: it says so, goes on computing what it was asked for, takes no new job and
-//! fetches nothing, and ends when the coordinator says goodbye, when the session ends otherwise, or when the time for
-//! it is over.
+//! When the worker is stopped, the session *drains*: it says so, finishes the assigned work, takes no new job and fetches
+//! nothing. It ends with the coordinator's `Goodbye`, with the connection, or when the time limit is over.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -40,7 +39,7 @@ use crate::outbox::{self, Outbox, Outgoing};
 use crate::shards::{Shards, Wanted, fetch};
 use crate::{Config, End};
 
-/// How long the coordinator has to take note of a goodbye.
+/// How long the coordinator has to read a `Goodbye`.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What survives a session: samples, buffers, and the slots.
@@ -132,7 +131,7 @@ pub(crate) async fn session(
     session.kept.forget_work();
     match ended {
         Err(status) if session.draining => {
-            info!("left without a goodbye: {}", status.message());
+            info!("the session ended while draining: {}", status.message());
             Ok(End::Stopped)
         }
         Ok(End::UseKernel(_)) if session.draining => Ok(End::Stopped),
@@ -214,7 +213,7 @@ impl Session<'_> {
                     drained.as_mut().reset(tokio::time::Instant::now() + config.drain_timeout);
                 }
                 () = &mut drained, if self.draining => {
-                    warn!("what was asked is not finished within {} s", config.drain_timeout.as_secs_f64());
+                    warn!("the assigned work is not finished within {} s", config.drain_timeout.as_secs_f64());
                     self.goodbye(incoming, &connection).await;
                     return Ok(End::Stopped);
                 }
@@ -223,19 +222,19 @@ impl Session<'_> {
     }
 
     fn drain(&mut self, limit: Duration) {
-        info!("told to stop: finishing what was asked, for {} s at most", limit.as_secs_f64());
+        info!("draining: finishing the assigned work, for {} s at most", limit.as_secs_f64());
         self.draining = true;
         self.kept.condition.is(Standing::Draining);
-        self.outbox.say(Up::Drain(v1::Drain { reason: "told to stop".into() }));
+        self.outbox.say(Up::Drain(v1::Drain { reason: "stop requested".into() }));
     }
 
-    /// Says goodbye, and gives the coordinator a moment to hear it.
+    /// Sends `Goodbye`, and gives the coordinator a moment to read it.
     async fn goodbye(
         &self,
         mut incoming: Streaming<v1::SessionResponse>,
         connection: &mpsc::Sender<Outgoing>,
     ) {
-        let message = Up::Goodbye(v1::Goodbye { reason: "told to stop".into() });
+        let message = Up::Goodbye(v1::Goodbye { reason: "stop requested".into() });
         let heard = async {
             let _ = connection.send(Outgoing { message, bulk: Vec::new() }).await;
             while let Ok(Some(_)) = incoming.message().await {}
@@ -316,7 +315,7 @@ impl Session<'_> {
 
     fn hold(&mut self, hold: v1::Hold) -> Result<(), Status> {
         if hold.spare {
-            info!("standing by: there are more workers than shards");
+            info!("on standby: there are more workers than shards");
         }
         self.holding = hold.generation;
         let held = self.kept.shards.want(hold.shards.into_iter().map(wanted).collect::<Result<_, _>>()?);
@@ -442,7 +441,7 @@ impl Session<'_> {
             Err(error) => return Err(Status::internal(error.to_string())),
             Ok(Side::HeartbeatFailed(status)) => return Err(status),
             Ok(Side::WelcomeDue) if self.worker_id == 0 => {
-                return Err(Status::unavailable("it does not say whether this worker is welcome"));
+                return Err(Status::unavailable("it does not say whether it admits this worker"));
             }
             Ok(Side::WelcomeDue) => {}
             Ok(Side::Fetched { job, wanted, fetched }) => self.fetched(job, &wanted, fetched)?,

@@ -72,7 +72,7 @@ pub(super) enum What {
     Left {
         worker: String,
     },
-    /// Others were asked for what a worker owes, who is gone or slow.
+    /// Pending nodes of a worker that is lost or a straggler were assigned to others.
     Reassigned {
         work: String,
         owed_by: String,
@@ -114,7 +114,8 @@ fn left(text: &str) -> Option<What> {
 
 fn reassigned(text: &str) -> Option<What> {
     let (what, _) = text.split_once(": ")?;
-    let (owed_by, work) = what.split_once(" is gone from ").or_else(|| what.split_once(" is slow with "))?;
+    let (owed_by, work) =
+        what.split_once(" is lost in ").or_else(|| what.split_once(" is a straggler in "))?;
     Some(What::Reassigned { work: work.to_owned(), owed_by: owed_by.to_owned() })
 }
 
@@ -196,8 +197,11 @@ mod tests {
         let (worker, work) = ("worker 4".to_owned(), "step 5 of epoch 2".to_owned());
         assert_eq!(What::parse("step 5 of epoch 2 is closed"), What::Closed { work: work.clone() });
         let reassigned = What::Reassigned { work, owed_by: worker.clone() };
-        assert_eq!(What::parse("worker 4 is gone from step 5 of epoch 2: worker 1 computes 0–1"), reassigned);
-        assert_eq!(What::parse("worker 4 is slow with step 5 of epoch 2: worker 1 computes 0–1"), reassigned);
+        assert_eq!(What::parse("worker 4 is lost in step 5 of epoch 2: worker 1 computes 0–1"), reassigned);
+        assert_eq!(
+            What::parse("worker 4 is a straggler in step 5 of epoch 2: worker 1 computes 0–1"),
+            reassigned
+        );
         assert_eq!(
             What::parse("worker 4 (host (a):17) joined with 1 slots"),
             What::Joined { worker: worker.clone(), process: 17 }

@@ -11,7 +11,7 @@ use rcgen::{
 use super::certificate::{self, Certificate};
 use super::{CertsError, Name, Role, Validity};
 
-/// What a CA is called. Always the same: a certificate that is made anew for its key then stands for the same CA.
+/// What a CA is called. Always the same, so that a renewed certificate for its key is the same CA.
 pub const CA: &str = "Millefeuille CA";
 
 /// A certificate authority: a key, and the certificates that others trust.

@@ -23,7 +23,7 @@ pub struct Asked {
     pub days: u32,
     /// How many days a new CA is good.
     pub ca_days: u32,
-    /// Whether good certificates are made anew too.
+    /// Whether valid certificates are renewed too.
     pub renew: bool,
     /// What time it is.
     pub now: OffsetDateTime,
@@ -91,7 +91,7 @@ fn authority(
     Ok(authority)
 }
 
-/// Refuses a CA that has ended, or has not begun: nothing that it signs would be good.
+/// Refuses a CA that has expired, or is not valid yet: what it signs would not be valid.
 ///
 /// # Errors
 /// With the remedy.
@@ -102,13 +102,13 @@ pub fn check_validity(path: &Path, authority: &Authority, now: OffsetDateTime) -
     if validity.is_over(now) {
         let ended = shown(validity.not_after);
         return Err(CertsError::Unusable(format!(
-            "{file}: the CA ended on {ended} (move its directory away and run coordinator certs init: every certificate is made anew)"
+            "{file}: the CA expired on {ended} (move its directory away and run coordinator certs init: every certificate is renewed)"
         )));
     }
     if validity.is_to_come(now) {
         let begins = shown(validity.not_before);
         return Err(CertsError::Unusable(format!(
-            "{file}: the CA is good from {begins} on (set this machine's clock)"
+            "{file}: the CA is not valid before {begins} (set this machine's clock)"
         )));
     }
     Ok(())
@@ -118,7 +118,7 @@ fn look_after(path: &Path, authority: &Authority, now: OffsetDateTime, tell: &mu
     let validity = authority.certificate().validity();
     if validity.is_nearly_over(now) {
         tell(Told::Warning(format!(
-            "{}: the CA {}; before it ends, move its directory away and run this again: every certificate is made anew",
+            "{}: the CA {}; before that, move its directory away and run this again: every certificate is renewed",
             path.join(CA_FILE).display(),
             ends(validity, now),
         )));
@@ -156,7 +156,7 @@ fn leaf(
         return Ok(format!("kept, {still}"));
     }
     claim.write_trusted(authority.trusted())?;
-    Ok(format!("kept, {still}; {CA_FILE} written anew"))
+    Ok(format!("kept, {still}; {CA_FILE} rewritten"))
 }
 
 /// Why a certificate is not kept.
@@ -170,14 +170,16 @@ fn reason_to_renew(held: &Held, role: Role, authority: &Authority, asked: &Asked
         _ => Vec::new(),
     };
     let reason = match () {
-        () if asked.renew => "asked for".to_string(),
+        () if asked.renew => "requested".to_string(),
         () if !certificate.is_signed_by(authority.certificate()) => "it was not from this CA".to_string(),
         () if key.is_err() => key.clone().err()?,
         () if certificate.roles() != [role] || !certificate.is_for(Usage::of(role)) => {
             format!("it was not a {role}'s")
         }
-        () if validity.is_over(asked.now) => format!("it ended on {}", shown(validity.not_after)),
-        () if validity.is_to_come(asked.now) => format!("it was good from {} on", shown(validity.not_before)),
+        () if validity.is_over(asked.now) => format!("it expired on {}", shown(validity.not_after)),
+        () if validity.is_to_come(asked.now) => {
+            format!("it was not valid before {}", shown(validity.not_before))
+        }
         () if validity.is_nearly_over(asked.now) => "less than a third of its time was left".to_string(),
         () if !missing.is_empty() => format!("it lacked {}", Name::list(&missing)),
         () => return None,
@@ -185,7 +187,7 @@ fn reason_to_renew(held: &Held, role: Role, authority: &Authority, asked: &Asked
     Some(reason)
 }
 
-/// Makes a certificate, anew if there is a reason.
+/// Issues a certificate; with a reason, it replaces another.
 fn make(
     claim: &Claim,
     path: &Path,
@@ -200,7 +202,7 @@ fn make(
         _ => Vec::new(),
     };
     let made = issue(claim, authority, role, names, asked.days, asked.now)?;
-    Ok(if reason.is_empty() { format!("made, {made}") } else { format!("made anew ({reason}), {made}") })
+    Ok(if reason.is_empty() { format!("made, {made}") } else { format!("renewed ({reason}), {made}") })
 }
 
 /// The names of the coordinator's certificate that is about to be replaced, if it has any, or the usual ones.
@@ -228,16 +230,16 @@ pub fn issue(
     let wanted = Validity::days(now, days);
     let validity = wanted.within(authority.certificate().validity());
     claim.write_issued(authority.trusted(), &authority.issue(&Leaf::of(role, names, validity))?)?;
-    let why = if validity == wanted { "" } else { ": the CA ends then" };
+    let why = if validity == wanted { "" } else { ": the CA expires then" };
     Ok(format!("{}{why}", until(validity, now)))
 }
 
 fn until(validity: Validity, now: OffsetDateTime) -> String {
-    format!("good until {} ({})", shown(validity.not_after), days(validity.days_left(now)))
+    format!("expires {} ({})", shown(validity.not_after), days(validity.days_left(now)))
 }
 
 fn ends(validity: Validity, now: OffsetDateTime) -> String {
-    format!("ends on {} ({})", shown(validity.not_after), days(validity.days_left(now)))
+    format!("expires on {} ({})", shown(validity.not_after), days(validity.days_left(now)))
 }
 
 fn days(days: i64) -> String {

@@ -10,7 +10,7 @@ use super::{Result, jobs, print, runtime};
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  coordinator cancel --cluster 127.0.0.1:7070 article-2")]
 pub(super) struct Args {
-    /// The job; without one, the one that runs
+    /// The job [default: the running one]
     #[arg(value_name = "JOB", default_value = "", hide_default_value = true)]
     job: String,
     #[command(flatten)]

@@ -14,7 +14,7 @@ use crate::certs::directory::{self, CA_KEY, Claim, Found, Held};
 use crate::certs::validity::{shown, whole_seconds};
 use crate::certs::{Asked, Certificate, CertsError, Name, Role, Told, Usage, init};
 
-/// Make the certificates of a cluster, and show them
+/// Make, renew and show the certificates of a cluster
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   coordinator certs init tls --names coordinator.example,10.0.0.7
@@ -35,28 +35,28 @@ enum What {
     Show(ShowArgs),
 }
 
-/// Make a CA, and a TLS directory for each role; keep what is there and good
+/// Make a CA, and a TLS directory for each role; keep valid ones
 ///
 /// Makes DIR/ca, DIR/coordinator, DIR/operator, DIR/reader and DIR/worker. Run again, it keeps the CA, and every
-/// certificate that is from this CA, has the names asked for and more than a third of its time left; the others are made
-/// anew. A CA is never replaced: to have a new one, move DIR/ca away.
+/// certificate that is from this CA, has the requested names and more than a third of its time left; the others are
+/// renewed. A CA is never replaced: for a new one, move DIR/ca away.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   coordinator certs init tls
   coordinator certs init tls --names coordinator.example,10.0.0.7 --days 30
   coordinator certs init tls --renew")]
 struct InitArgs {
-    /// The directory; DIR/ca holds the key that signs, and belongs to nobody but who makes certificates
+    /// The directory; DIR/ca holds the signing key, which only the issuer of certificates needs
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     #[command(flatten)]
     names: NamesArgs,
     #[command(flatten)]
     days: DaysArgs,
-    /// How many days a new CA is good
+    /// Days until a new CA expires
     #[arg(long, value_name = "N", default_value_t = 3650, value_parser = days(), allow_negative_numbers = true)]
     ca_days: u32,
-    /// Make every certificate anew, also good ones; the CA is kept
+    /// Renew every certificate, valid ones too; the CA is kept
     #[arg(long)]
     renew: bool,
 }
@@ -73,13 +73,13 @@ fn roles() -> impl TypedValueParser<Value = Role> {
         .map(|name| Role::of_name(&name).expect("every possible value is a role"))
 }
 
-/// Make one certificate, with a new key, into a TLS directory; what is in it is replaced
+/// Issue one certificate, with a new key, into a TLS directory; what is in it is replaced
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   coordinator certs issue worker tls-of-another-worker --ca tls/ca
   coordinator certs issue coordinator tls/coordinator --ca tls/ca --names coordinator.example")]
 struct IssueArgs {
-    /// What its holder may do
+    /// The role of its holder
     #[arg(value_name = "ROLE", value_parser = roles())]
     role: Role,
     /// The TLS directory
@@ -94,9 +94,9 @@ struct IssueArgs {
     days: DaysArgs,
 }
 
-/// Say whose the certificates in a directory are, and until when they are good
+/// Show the certificates in a directory, and when they expire
 ///
-/// Takes a TLS directory, a CA's, or one that init has made. Exit code 4 if one of them is not good.
+/// Takes a TLS directory, a CA's, or one that init has made. Exit code 4 if a certificate is not valid.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   coordinator certs show tls
@@ -112,14 +112,14 @@ struct ShowArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 struct NamesArgs {
-    /// Under which names and addresses the coordinator is reached [default: those that its certificate has, or coordinator,localhost,127.0.0.1,::1]
+    /// Names and addresses of the coordinator [default: those of its certificate, or coordinator,localhost,127.0.0.1,::1]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     names: Option<Vec<Name>>,
 }
 
 #[derive(Clone, Copy, Debug, ClapArgs)]
 struct DaysArgs {
-    /// How many days a certificate is good; none is longer than its CA
+    /// Days until a certificate expires; never after its CA
     #[arg(long, value_name = "N", default_value_t = 90, value_parser = days(), allow_negative_numbers = true)]
     days: u32,
 }
@@ -196,7 +196,7 @@ fn show(args: &ShowArgs, now: OffsetDateTime) -> Result {
         let remedy = if seen.is_authority {
             "see coordinator certs init --help"
         } else {
-            "make it anew with coordinator certs init or issue"
+            "renew it with coordinator certs init or issue"
         };
         Err(Failed::new(exit::NOT_ALLOWED, format!("{}: {problem} ({remedy})", seen.directory.display())))
     })
@@ -226,12 +226,12 @@ fn look_here(path: &Path, now: OffsetDateTime) -> Result<Vec<Seen>> {
         Found::Held(held) => Ok(vec![Seen::of_leaf(path, *held, now)]),
         Found::Damaged(what) => {
             let message =
-                format!("{}: {what} (make it anew with coordinator certs init or issue)", path.display());
+                format!("{}: {what} (renew it with coordinator certs init or issue)", path.display());
             Err(Failed::new(exit::NOT_ALLOWED, message))
         }
         Found::Nothing if path.join(KEY_FILE).exists() => {
             let message = format!(
-                "{}: is not there (make it anew with coordinator certs init or issue)",
+                "{}: is not there (renew it with coordinator certs init or issue)",
                 path.join(CERTIFICATE_FILE).display()
             );
             Err(Failed::new(exit::NOT_ALLOWED, message))
@@ -301,7 +301,7 @@ impl Seen {
         }
         let ending = self.is_nearly_over(now).then(|| "less than a third of its time is left".to_string());
         let notes = ending.into_iter().chain(self.note.clone());
-        ["good".to_string()].into_iter().chain(notes).collect::<Vec<_>>().join("; ")
+        ["valid".to_string()].into_iter().chain(notes).collect::<Vec<_>>().join("; ")
     }
 
     fn text(&self, now: OffsetDateTime) -> String {
@@ -319,8 +319,8 @@ impl Seen {
             ("role", self.role().unwrap_or_else(|| "none".to_string())),
             ("subject", self.certificate.subject().to_string()),
             ("names", Name::list(self.certificate.names())),
-            ("good from", shown(validity.not_before)),
-            ("good until", shown(validity.not_after)),
+            ("valid from", shown(validity.not_before)),
+            ("expires", shown(validity.not_after)),
             ("days left", validity.days_left(now).to_string()),
             ("sha256", self.certificate.fingerprint()),
             ("signed by", signer),
@@ -381,9 +381,9 @@ fn problem(held: &Held, now: OffsetDateTime) -> Option<String> {
 fn wrong_time(certificate: &Certificate, now: OffsetDateTime) -> Option<String> {
     let validity = certificate.validity();
     if validity.is_over(now) {
-        return Some(format!("ended on {}", shown(validity.not_after)));
+        return Some(format!("expired on {}", shown(validity.not_after)));
     }
-    validity.is_to_come(now).then(|| format!("not good before {}", shown(validity.not_before)))
+    validity.is_to_come(now).then(|| format!("not valid before {}", shown(validity.not_before)))
 }
 
 fn open_key(path: &Path) -> Option<String> {

@@ -21,10 +21,10 @@ pub(super) struct ClusterArgs {
     /// The coordinator's address
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER", value_parser = process::address)]
     pub(super) cluster: String,
-    /// The directory of a certificate to ask it with: ca.crt, tls.crt, tls.key
+    /// The directory of a client certificate: ca.crt, tls.crt, tls.key
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_CLUSTER_TLS")]
     pub(super) tls: Option<PathBuf>,
-    /// How long to try to reach it, in seconds
+    /// Time limit for connecting to it, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds)]
     pub(super) connect_timeout: Duration,
 }

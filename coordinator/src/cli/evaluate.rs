@@ -22,10 +22,10 @@ pub(super) struct Args {
     /// The run directory
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// The data's directory, if it is not where it was
+    /// The data's directory, if it has moved
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_DATA")]
     data: Option<String>,
-    /// Print a JSON object, numbers unrounded
+    /// Print a JSON object with unrounded numbers
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! Follows a job to its end: progress while it runs, the report when it is done.
+//! Watches a job to its end: progress while it runs, the report when it is done.
 //!
 //! A cluster of others may lose its coordinator and get it back. Then the job is found again by its id; epochs come
 //! again from the first, and those that were printed are not printed twice.
@@ -18,10 +18,10 @@ use crate::see::history::{self, Row};
 use crate::see::progress::{Progress, Style};
 use crate::see::{Ink, chart, digits};
 
-/// Who has just lost the coordinator lets it go first: one that ends still answers for a moment.
+/// Wait after losing the coordinator: one that shuts down still answers for a moment.
 const BREATH: Duration = Duration::from_millis(200);
 
-/// What is followed.
+/// What is watched.
 pub(super) struct Following {
     pub(super) client: Client,
     pub(super) job_id: String,
@@ -30,7 +30,7 @@ pub(super) struct Following {
     pub(super) log: LogFormat,
 }
 
-/// Follows to the end; the command's own end is the job's.
+/// Watches to the end; the command ends as the job does.
 pub(super) async fn follow(mut following: Following) -> Result {
     let mut view = View::new(following.log);
     let mut stop = pin!(process::told_to_stop());
@@ -85,7 +85,7 @@ async fn attend(following: &mut Following, view: &mut View) -> Result<v1::Outcom
 }
 
 fn stopped_following(id: &str) -> Failed {
-    eprintln!("stopped following; job {id} goes on (coordinator cancel {id} ends it)");
+    eprintln!("stopped watching; job {id} continues (coordinator cancel {id} ends it)");
     Failed::silently(exit::INTERRUPTED)
 }
 

@@ -14,7 +14,7 @@ use super::client::{ClusterArgs, request};
 use super::{Failed, Result, print, runtime};
 use crate::ops::ask::ask;
 
-/// Say whether a coordinator or a worker is alive, or ready
+/// Check whether a coordinator or a worker is alive, or ready
 #[derive(Clone, Debug, ClapArgs)]
 #[command(
     after_help = EXAMPLES,
@@ -25,10 +25,10 @@ use crate::ops::ask::ask;
 pub(super) struct Args {
     #[command(flatten)]
     cluster: Option<ClusterArgs>,
-    /// The ops port to ask instead, of a coordinator or of a worker
+    /// Check this ops port of a coordinator or a worker instead
     #[arg(long, value_name = "HOST:PORT", value_parser = process::address, conflicts_with_all = ["cluster", "tls", "connect_timeout"])]
     ops: Option<String>,
-    /// Fail unless a worker is there too; with --ops, unless it is ready
+    /// Fail unless the cluster has a worker; with --ops, unless the process is ready
     #[arg(long)]
     ready: bool,
 }

@@ -9,7 +9,7 @@ use super::watch::{WatchArgs, watch};
 use super::{Result, runtime};
 use crate::see::table::{Column, Table};
 
-/// List the jobs of a running cluster, the newest first
+/// List the jobs of a running cluster, newest first
 #[derive(Clone, Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  coordinator jobs --cluster 127.0.0.1:7070\n  coordinator jobs --cluster 127.0.0.1:7070 --watch"

@@ -9,13 +9,13 @@ use super::watch::{WatchArgs, watch};
 use super::{Result, follow, jobs, runtime, workers};
 use crate::see::history;
 
-/// Show a job's history and the cluster's speed
+/// Print a job's history and the cluster's speed
 #[derive(Clone, Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  coordinator metrics --cluster 127.0.0.1:7070 --watch\n  coordinator metrics --cluster 127.0.0.1:7070 article-1 --json"
 )]
 pub(super) struct Args {
-    /// The job; without one, the newest
+    /// The job [default: the newest]
     #[arg(value_name = "JOB", default_value = "", hide_default_value = true)]
     job: String,
     #[command(flatten)]
@@ -86,7 +86,7 @@ fn as_text(metrics: v1::GetMetricsResponse) -> String {
         if let Some(time) = metrics.step_time {
             let v1::StepTime { compute_ms, wait_ms, wire_ms, reduce_ms } = time;
             text += &format!(
-                "of a step: {compute_ms:.1} ms computing, {wire_ms:.1} ms sending, {reduce_ms:.1} ms adding; \
+                "of a step: {compute_ms:.1} ms computing, {wire_ms:.1} ms network, {reduce_ms:.1} ms reduction; \
                  {wait_ms:.1} ms from the first result to the last\n"
             );
         }

@@ -50,7 +50,7 @@ struct Args {
 
 const EXAMPLES: &str = "Examples:
   coordinator train --epochs 5                          train on this machine
-  coordinator serve --listen 127.0.0.1:7070             a cluster that lives on
+  coordinator serve --listen 127.0.0.1:7070             a long-running cluster
   worker --coordinator 127.0.0.1:7070                   … a worker of it
   coordinator train --cluster 127.0.0.1:7070            … a job for it
   coordinator show run runs/article-1                   look at a result
@@ -129,9 +129,9 @@ impl From<RunError> for Failed {
 /// directories; the cluster's.
 const REMEDIES: &[(&str, &str)] = &[
     ("(os error 13)", "change its permissions, or name another place"),
-    ("(os error 28)", "free space; a run then goes on with --resume"),
+    ("(os error 28)", "free space, then continue the run with --resume"),
     ("(os error 30)", "name a place that can be written"),
-    ("(os error 122)", "free space; a run then goes on with --resume"),
+    ("(os error 122)", "free space, then continue the run with --resume"),
     (" works in this run directory", "end that process, or name another directory"),
     (" leaves no sample to train on", "lower it, or give more data"),
 ];

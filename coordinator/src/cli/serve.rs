@@ -1,4 +1,4 @@
-//! `coordinator serve`: a cluster that lives on.
+//! `coordinator serve`: a long-running cluster.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use crate::cluster::{Cluster, Config, Input};
 use crate::door::Certificate;
 use crate::ops;
 
-/// Serve a cluster: workers join and leave, jobs queue, results stay queryable
+/// Run a cluster: workers join and leave, jobs queue, results stay available
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -37,24 +37,24 @@ pub(super) struct Args {
         default_value = "127.0.0.1:7071"
     )]
     ops_listen: Listen,
-    /// A job to begin with
+    /// A job to submit at the start
     #[arg(long, value_name = "JOB.toml", env = "MILLEFEUILLE_JOB")]
     job: Option<PathBuf>,
-    /// Where runs are made: each is a directory in it
+    /// The directory of run directories
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_RUNS_DIR", default_value = "runs")]
     runs_dir: PathBuf,
     #[command(flatten)]
     settings: Settings,
-    /// How long a job waits for enough workers, in seconds [default: without limit]
+    /// Time limit for waiting for enough workers, in seconds [default: without limit]
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", value_parser = process::seconds, allow_negative_numbers = true)]
     wait_workers: Option<Duration>,
-    /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: nothing is encrypted]
+    /// The directory of its certificate: ca.crt, tls.crt, tls.key [default: no encryption]
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_TLS")]
     tls: Option<PathBuf>,
     /// Listen on an address that others can reach, without encryption
     #[arg(long, env = "MILLEFEUILLE_INSECURE")]
     insecure: bool,
-    /// How the log is written
+    /// Format of the log
     #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
@@ -108,7 +108,7 @@ fn in_the_open(listen: &str, address: SocketAddr, insecure: bool) -> Result {
         );
         return Err(Failed::new(exit::NOT_ALLOWED, message));
     }
-    tracing::warn!("--insecure: whoever reaches {address} can use this cluster, and nothing is encrypted");
+    tracing::warn!("--insecure: anybody who can reach {address} can use this cluster, without encryption");
     Ok(())
 }
 

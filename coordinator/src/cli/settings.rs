@@ -18,19 +18,19 @@ const SHORTEST_DEADLINE: f64 = 0.5;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = HEADING)]
 pub(super) struct Settings {
-    /// A job waits until so many workers are there
+    /// Number of workers that a job waits for
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_MIN_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024), allow_negative_numbers = true)]
     pub(super) min_workers: u16,
-    /// How often a worker says that it is alive, in seconds
+    /// Interval of a worker's heartbeats, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_HEARTBEAT_INTERVAL", default_value = "1", value_parser = process::seconds, allow_negative_numbers = true)]
     heartbeat_interval: Duration,
-    /// Silence after which a worker is given up, in seconds
+    /// Silence after which a worker is disconnected, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_HEARTBEAT_DEADLINE", default_value = "5", value_parser = process::seconds, allow_negative_numbers = true)]
     heartbeat_deadline: Duration,
-    /// How often the state is saved in the middle of an epoch, in seconds, or `off`
+    /// Interval of checkpoints within an epoch, in seconds, or `off`
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CHECKPOINT_INTERVAL", default_value = "10", value_parser = interval, allow_negative_numbers = true)]
     checkpoint_interval: Interval,
-    /// The share of the work that two compute, to find workers that compute wrongly: from 0 to 1
+    /// Fraction of the work that two workers compute, to validate their results: from 0 to 1
     #[arg(long, value_name = "RATE", env = "MILLEFEUILLE_AUDIT", default_value = "0", value_parser = share, allow_hyphen_values = true)]
     audit: f64,
 }

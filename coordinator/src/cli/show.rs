@@ -19,7 +19,7 @@ use crate::runs::SavedRun;
 use crate::see::data::{Overview, overview};
 use crate::see::{digits, summary};
 
-/// Look at the data, at a model, at a run
+/// Print data, a model's summary, or a run's report
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   coordinator show data --svg digits.svg
@@ -32,11 +32,11 @@ pub(super) struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum What {
-    /// The first training images, and what preprocessing makes of them
+    /// The first training images, before and after preprocessing
     Data {
         #[command(flatten)]
         job: JobArgs,
-        /// Write the pictures into this SVG file too
+        /// Also write the images into this SVG file
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
@@ -55,7 +55,7 @@ enum What {
 
 #[derive(Clone, Debug, ClapArgs)]
 struct JobArgs {
-    /// The job file; without one, the article's job
+    /// The job file [default: the article's job]
     #[arg(value_name = "JOB.toml")]
     job: Option<PathBuf>,
     #[command(flatten)]

@@ -27,48 +27,48 @@ use crate::cluster::local::Local;
 use crate::cluster::{Cluster, Config};
 use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
 
-/// Train a job, follow it, and report. Without --cluster, on this machine with worker processes of its own
+/// Train a job, watch it, and report. Without --cluster, on this machine with its own worker processes
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The job file; without one, the article's job
+    /// The job file [default: the article's job]
     #[arg(value_name = "JOB.toml")]
     job: Option<PathBuf>,
     #[command(flatten)]
     job_flags: JobFlags,
-    /// Train on the cluster of this coordinator
+    /// Train on the cluster with this coordinator
     #[arg(long, value_name = "HOST:PORT", env = "MILLEFEUILLE_CLUSTER", value_parser = process::address)]
     cluster: Option<String>,
-    /// With --cluster: the directory of a certificate to ask it with: ca.crt, tls.crt, tls.key
+    /// With --cluster: the directory of a client certificate: ca.crt, tls.crt, tls.key
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_CLUSTER_TLS")]
     tls: Option<PathBuf>,
-    /// How long to try to reach it, in seconds
+    /// Time limit for connecting to it, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds, allow_negative_numbers = true)]
     connect_timeout: Duration,
-    /// With --cluster: how long to look for a coordinator that was lost, in seconds, each time
+    /// With --cluster: time limit for each reconnection to a lost coordinator, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_RECONNECT_TIMEOUT", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
     reconnect_timeout: Duration,
-    /// Worker processes on this machine [default: one a core, at least 2, at most the shards; never below --min-workers]
+    /// Worker processes on this machine [default: one for each core, at least 2, at most one for each shard; never below --min-workers]
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_WORKERS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     workers: Option<u32>,
     /// Pieces that each worker computes at once [default: cores / workers, rounded up]
     #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     slots: Option<u32>,
-    /// Where the run goes [default: runs/JOB-NUMBER]
+    /// The run directory [default: runs/JOB-NUMBER]
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_RUN_DIR")]
     run_dir: Option<PathBuf>,
-    /// Go on with the run that is there
+    /// Resume the run in the run directory
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
-    /// Remove the run that is there first
+    /// Replace the run in the run directory
     #[arg(long)]
     overwrite: bool,
-    /// How long to wait for enough workers, in seconds
+    /// Time limit for waiting for enough workers, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
     wait_workers: Duration,
     #[command(flatten)]
     settings: Settings,
-    /// How the log is written
+    /// Format of the log
     #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
@@ -83,37 +83,37 @@ const EXAMPLES: &str = "Examples:
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Job")]
 pub(super) struct JobFlags {
-    /// A name for people and for the run directory
+    /// Name of the run directory
     #[arg(long, env = "MILLEFEUILLE_NAME")]
     name: Option<String>,
     /// `mnist`, or a directory with the four IDX files, gzipped or raw
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_DATA")]
     data: Option<String>,
-    /// Multiplies every input value: a number, or a fraction such as 1/255
+    /// Factor of every input value: a number, or a fraction such as 1/255
     #[arg(long, env = "MILLEFEUILLE_SCALE", value_parser = parse_scale, allow_hyphen_values = true)]
     scale: Option<f32>,
-    /// The share of the training samples, at the end, that validates
+    /// Fraction of the training samples, at their end, that is used for validation
     #[arg(long, value_name = "SHARE", env = "MILLEFEUILLE_VALIDATION_SPLIT", value_parser = parse_number::<f64>, allow_hyphen_values = true)]
     validation_split: Option<f64>,
-    /// How often the training samples are gone through
+    /// Number of epochs
     #[arg(long, env = "MILLEFEUILLE_EPOCHS", value_parser = positive, allow_hyphen_values = true)]
     epochs: Option<u32>,
     /// Samples in a step, over the whole cluster
     #[arg(long, env = "MILLEFEUILLE_BATCH_SIZE", value_parser = positive, allow_hyphen_values = true)]
     batch_size: Option<u32>,
-    /// Multiplies the batch size, whatever workers do the work
+    /// Factor of the batch size; has nothing to do with the number of workers
     #[arg(long, env = "MILLEFEUILLE_REPLICAS", value_parser = positive, allow_hyphen_values = true)]
     replicas: Option<u32>,
     /// The optimizer's learning rate
     #[arg(long, value_name = "RATE", env = "MILLEFEUILLE_LEARNING_RATE", value_parser = parse_number::<f32>, allow_hyphen_values = true)]
     learning_rate: Option<f32>,
-    /// Into how many shards each split is cut
+    /// Number of shards that each split is partitioned into
     #[arg(long, env = "MILLEFEUILLE_SHARDS", value_parser = shards, allow_hyphen_values = true)]
     shards: Option<u32>,
     /// The seed of every random number
     #[arg(long, env = "MILLEFEUILLE_SEED", value_parser = seed, allow_hyphen_values = true)]
     seed: Option<u64>,
-    /// Whether each epoch has an order of its own
+    /// Whether each epoch shuffles the samples
     #[arg(long, value_name = "true|false", env = "MILLEFEUILLE_SHUFFLE", action = ArgAction::Set)]
     shuffle: Option<bool>,
     /// The BLAS kernel: native, environment, or an OpenBLAS core name
@@ -210,7 +210,7 @@ fn check_flags_of_a_cluster(given: &Given) -> Result {
     Err(Failed::new(exit::USAGE, message))
 }
 
-/// Without a job file, `--resume` goes on with the job of the run that is there.
+/// Without a job file, `--resume` takes the job from the run directory.
 fn of_the_run(args: &Args, given: &Given) -> Option<Result<Job>> {
     let run = args.run_dir.as_deref().filter(|_| args.resume && args.job.is_none())?;
     let file = SavedRun::open(run).ok()?.job_file();
@@ -266,7 +266,7 @@ fn alone(args: &Args, job: Job) -> Result {
     runtime()?.block_on(train(args, workers, job, run))
 }
 
-/// How many workers are started, which must be as many as the job waits for: nobody else can come.
+/// How many workers are started: at least as many as the job waits for, since no others can join.
 fn workers(args: &Args, job: &Job) -> Result<u32> {
     let least = u32::from(args.settings.min_workers);
     match args.workers {
@@ -291,7 +291,7 @@ fn slots(args: &Args, workers: u32) -> u32 {
 fn run_to_resume(args: &Args) -> Result<Option<SavedRun>> {
     match &args.run_dir {
         _ if !args.resume => Ok(None),
-        None => Err(Failed::new(exit::USAGE, "--resume needs --run-dir, which names the run to go on with")),
+        None => Err(Failed::new(exit::USAGE, "--resume needs --run-dir, which names the run to resume")),
         Some(path) if holds_a_run(path) => Ok(Some(saved::open(path)?)),
         Some(_) => Ok(None),
     }
@@ -312,7 +312,7 @@ fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     let (path, differences) = (run.path().display(), differences.join(", "));
     Err(Failed::new(
         exit::USAGE,
-        format!("{path}: --resume with another job: {differences} (--overwrite starts anew)"),
+        format!("{path}: --resume with another job: {differences} (--overwrite starts over)"),
     ))
 }
 
@@ -333,7 +333,7 @@ fn claim(args: &Args, job: &Job) -> Result<RunDir> {
     }
 }
 
-/// A cluster on loopback, with one job and workers of its own.
+/// A cluster on loopback, with one job and its own workers.
 async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let path = run.path().to_path_buf();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -389,14 +389,14 @@ fn shared_memory() -> Option<Arc<Host>> {
     host.ok().map(Arc::new)
 }
 
-/// What an interruption has left, by the run directory itself: who follows may not have seen the last epoch.
+/// What an interruption has left, from the run directory: this process may not have seen the last epoch.
 fn interrupted(path: &Path) -> Failed {
     if !holds_a_run(path) {
         return Failed::new(exit::INTERRUPTED, NOTHING_KEPT);
     }
     let rows = SavedRun::open(path).and_then(|run| run.whole_history()).map_or(0, |rows| rows.len());
     let path = path.display();
-    let message = format!("interrupted; epochs finished and kept in {path}: {rows} (--resume goes on)");
+    let message = format!("interrupted; epochs finished and kept in {path}: {rows} (--resume continues)");
     Failed::new(exit::INTERRUPTED, message)
 }
 

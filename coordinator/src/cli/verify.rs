@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// Compute this epoch only (from 1), from the newest checkpoint before it
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     epoch: Option<u32>,
-    /// The data's directory, if it is not where it was
+    /// The data's directory, if it has moved
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_DATA")]
     data: Option<String>,
 }
@@ -157,7 +157,7 @@ fn compute_again(
     Ok(())
 }
 
-/// What is to be said of workers that were put out as faulty.
+/// What is to be said of evicted workers.
 fn settle(args: &Args, evidence: &Evidence) {
     for suspect in evidence.receipt.iter().flat_map(|receipt| &receipt.suspects) {
         let (name, instance_id, steps) = (&suspect.name, &suspect.instance_id, &suspect.steps);
@@ -166,7 +166,7 @@ fn settle(args: &Args, evidence: &Evidence) {
             _ => "not settled: computing the whole run again would, without --quick and --epoch",
         };
         say(&format!(
-            "{name} ({instance_id}) was put out as faulty; the steps it had part in ({steps}) are {verdict}"
+            "{name} ({instance_id}) was evicted; the steps that it took part in ({steps}) are {verdict}"
         ));
     }
 }

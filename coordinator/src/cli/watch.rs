@@ -12,10 +12,10 @@ use super::{Failed, Result, print};
 /// How often, and how it is printed.
 #[derive(Clone, Debug, Args)]
 pub(super) struct WatchArgs {
-    /// Ask again every second, until Ctrl-C
+    /// Repeat every second, until Ctrl-C
     #[arg(long)]
     watch: bool,
-    /// Print JSON, an object a line
+    /// Print JSON, one object a line
     #[arg(long)]
     pub(super) json: bool,
 }

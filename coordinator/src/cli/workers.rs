@@ -73,7 +73,7 @@ pub(super) fn table(workers: &[v1::WorkerInfo]) -> String {
         Column::Right("samples/s"),
         Column::Right("sent MB"),
         Column::Right("received MB"),
-        Column::Right("heard s ago"),
+        Column::Right("last heartbeat"),
         Column::Left("detail"),
     ]);
     for worker in workers {
@@ -89,7 +89,7 @@ pub(super) fn table(workers: &[v1::WorkerInfo]) -> String {
             format!("{:.0}", worker.samples_per_second),
             megabytes(worker.bytes_sent),
             megabytes(worker.bytes_received),
-            format!("{:.1}", worker.last_heard_seconds),
+            format!("{:.1} s", worker.last_heard_seconds),
             worker.detail.clone(),
         ]);
     }

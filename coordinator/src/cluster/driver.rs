@@ -147,7 +147,7 @@ impl Driver {
     fn say_goodbye(&mut self) {
         for session in self.sessions.values() {
             // One that has stopped reading hears of it by the connection's end.
-            let _ = session.outbox.try_send(Outgoing::Message(goodbye("the cluster has ended")));
+            let _ = session.outbox.try_send(Outgoing::Message(goodbye("the cluster has shut down")));
         }
     }
 
@@ -222,7 +222,7 @@ impl Driver {
             Action::Dismiss { worker, reason } => self.close(worker, Some(dismissal(&reason))),
             Action::Farewell { worker } => {
                 self.tally.parts_well(worker);
-                self.say(worker, goodbye("nothing is left to do for you"));
+                self.say(worker, goodbye("this worker is drained"));
                 self.close(worker, None);
             }
             Action::PutOut { worker, reason } => {
@@ -243,7 +243,7 @@ impl Driver {
             Action::Send { worker, work, nodes } => self.send_work(worker, work, nodes),
             Action::Keep { node, author } => self.keep(node, author),
             Action::Accept { work, node, author } => self.accept(work, node, author),
-            Action::Discard { reason } => debug!("a result is thrown away: {reason:?}"),
+            Action::Discard { reason } => debug!("a result is discarded: {reason:?}"),
             Action::Arbitrate { work, node } => self.arbitrate(work, node),
             Action::Close { work } => {
                 let finite = self.training.as_mut().is_some_and(|training| training.close(work));

@@ -173,8 +173,8 @@ fn prediction(shown: &Shown) -> v1::Prediction {
         rows: rows as u32,
         columns: columns as u32,
         pixels: shown.pixels.clone().into(),
-        label: shown.label.into(),
-        class: shown.class.into(),
+        label: shown.label,
+        class: shown.class,
     }
 }
 

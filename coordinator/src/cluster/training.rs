@@ -196,9 +196,7 @@ impl Training {
 
     /// Processes that were put out, with what is known of why.
     pub(super) fn put_out(&self) -> BTreeMap<String, String> {
-        let why = |(instance_id, _)| {
-            (String::from(instance_id), "its answers were found to be wrong before".into())
-        };
+        let why = |(instance_id, _)| (String::from(instance_id), "its results were wrong before".into());
         self.suspects.iter().map(why).collect()
     }
 

@@ -48,7 +48,7 @@ impl View {
     /// faster: a cluster that begins or ends is alive.
     pub fn live(&self) -> Verdict {
         match *self.phase.borrow() {
-            Phase::Starting => Ok("alive: looking through the runs that are there".into()),
+            Phase::Starting => Ok("alive: scanning the runs directory".into()),
             Phase::Serving => self.turns().map(|()| "alive".into()),
             Phase::Stopping => Ok("alive: stopping".into()),
         }
@@ -61,9 +61,9 @@ impl View {
     /// ready, workers would never find it.
     pub fn ready(&self) -> Verdict {
         match *self.phase.borrow() {
-            Phase::Starting => Err("not ready: looking through the runs that are there".into()),
+            Phase::Starting => Err("not ready: scanning the runs directory".into()),
             Phase::Serving => self.turns().map(|()| "ready".into()),
-            Phase::Stopping => Err("not ready: told to stop".into()),
+            Phase::Stopping => Err("not ready: shutting down".into()),
         }
     }
 

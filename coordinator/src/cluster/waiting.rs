@@ -27,7 +27,7 @@ impl Wait {
             Waiting::Data => without_end("reading the data".to_string()),
             Waiting::Workers { present, needed, since } => Self {
                 what: format!(
-                    "waiting for workers: {present} of at least {needed} are there (start some with: worker --coordinator \
+                    "waiting for workers: {present} of at least {needed} are present (start some with: worker --coordinator \
                      ADDR)"
                 ),
                 lasts: now.saturating_sub(since),
@@ -37,7 +37,7 @@ impl Wait {
                 what: format!("waiting for samples to reach {}", listed(&workers)),
                 lasts: Duration::ZERO,
                 next: format!(
-                    "one that receives nothing for {:.0} s is given up",
+                    "a worker that receives nothing for {:.0} s is disconnected",
                     control.config().stall_deadline.as_secs_f64()
                 ),
             },
@@ -60,8 +60,8 @@ impl Wait {
         let since = owing.iter().map(|owing| owing.since).min().unwrap_or(now);
         let next = match owing.iter().any(|owing| owing.overdue) {
             _ if !unheld.is_empty() => "another worker fetches the samples",
-            true => "it takes long: others compute it, too",
-            false => "others compute it, too, if it takes too long",
+            true => "it takes long: backup tasks run on other workers",
+            false => "backup tasks start on other workers if it takes too long",
         };
         Self {
             what: format!("waiting for {work} {from}{fetched}"),
@@ -79,9 +79,9 @@ pub(super) fn of_worker(control: &Cluster, now: Duration, worker: WorkerId) -> S
     match owing.iter().find(|owing| owing.worker == worker).filter(lasts) {
         Some(Owing { since, overdue, .. }) => {
             let overdue = if *overdue { ", overdue" } else { "" };
-            format!("owes {work} for {:.1} s{overdue}", now.saturating_sub(*since).as_secs_f64())
+            format!("pending: {work}, for {:.1} s{overdue}", now.saturating_sub(*since).as_secs_f64())
         }
-        None if member.behind => "behind: has yet to answer".to_string(),
+        None if member.behind => "straggler: has yet to return a result".to_string(),
         None => String::new(),
     }
 }

@@ -12,24 +12,27 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
         Note::Joined { worker, name, slots } => ("joined", joined(*worker, name, *slots)),
         Note::Left { worker, name, how } => ("left", format!("{worker} ({name}) left: {how}")),
         Note::Draining { worker, name, reason } => {
-            ("draining", format!("{worker} ({name}) finishes what it owes, and goes: {reason}"))
+            ("draining", format!("{worker} ({name}) drains: {reason}"))
         }
         Note::Reassigned { work, owed_by, slow, to } => {
             ("reassigned", reassigned(*work, *owed_by, *slow, to))
         }
         Note::PutOut { worker, name, reason, .. } => {
-            ("put_out", format!("{worker} ({name}) is put out of the job: {reason}"))
+            ("put_out", format!("{worker} ({name}) is evicted from the job: {reason}"))
         }
         Note::Short { present, needed, .. } => {
-            ("waiting", format!("the job waits for workers: {present} of at least {needed} are there"))
+            ("waiting", format!("the job waits for workers: {present} of at least {needed} are present"))
         }
         Note::Recovered { .. } => {
-            ("recovered", "enough workers are there again: the job goes on".to_string())
+            ("recovered", "enough workers are present again: the job continues".to_string())
         }
         Note::Placed { placement, from, .. } => {
             let runs =
                 placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
-            ("placed", format!("from {from} on, shards are placed: {}", runs.collect::<Vec<_>>().join(", ")))
+            (
+                "placed",
+                format!("from {from} on, shards are assigned: {}", runs.collect::<Vec<_>>().join(", ")),
+            )
         }
     }
 }
@@ -41,7 +44,7 @@ pub(super) fn goodbye(reason: &str) -> Down {
 fn reassigned(work: WorkId, owed_by: WorkerId, slow: bool, to: &[(WorkerId, Vec<Node>)]) -> String {
     let nodes = |nodes: &[Node]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let to: Vec<_> = to.iter().map(|(worker, of)| format!("{worker} computes {}", nodes(of))).collect();
-    let why = if slow { "is slow with" } else { "is gone from" };
+    let why = if slow { "is a straggler in" } else { "is lost in" };
     format!("{owed_by} {why} {work}: {}", to.join(", "))
 }
 
@@ -49,7 +52,7 @@ pub(super) fn joined(worker: WorkerId, name: &str, slots: u32) -> String {
     format!("{worker} ({name}) joined with {slots} slots")
 }
 
-/// What a worker that is sent away is told.
+/// What a worker that is disconnected is told.
 pub(super) fn dismissal(reason: &Dismissal) -> Refusal {
     match reason {
         Dismissal::Silent { silence } => {
@@ -57,15 +60,15 @@ pub(super) fn dismissal(reason: &Dismissal) -> Refusal {
         }
         Dismissal::Superseded => Refusal::aborted("this process has joined again since"),
         Dismissal::Hung { work, asked } => Refusal::aborted(format!(
-            "this worker has not answered to {work} for {:.0} s, though it is alive",
+            "this worker has not returned {work} for {:.0} s, though it is alive",
             asked.as_secs_f64()
         )),
         Dismissal::Stalled { stalled } => Refusal::aborted(format!(
-            "this worker was told to fetch samples, and none has reached it for {:.0} s",
+            "this worker has to fetch samples, and has received none for {:.0} s",
             stalled.as_secs_f64()
         )),
         Dismissal::Unasked { answers } => {
-            Refusal::aborted(format!("this worker has sent {answers} answers that nobody asked for"))
+            Refusal::aborted(format!("this worker has sent {answers} results that were not assigned to it"))
         }
         Dismissal::Full { limit } => {
             Refusal::resource_exhausted(format!("there are {limit} workers already"))

@@ -24,10 +24,10 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const TLS_HANDSHAKE: u8 = 22;
 /// The answer in TLS where there is none: the fatal alert `handshake_failure`.
 const TLS_ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
-/// How long somebody who was turned away may take to read why.
+/// How long a rejected peer may take to read why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Why somebody is turned away, for the counts and for the log.
+/// Why a connection is rejected, for the counts and for the log.
 type Refusal = (Reason, String);
 
 /// Finds out who connects. None if it has left again without a word, as probes of a port do.

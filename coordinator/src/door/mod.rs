@@ -1,13 +1,13 @@
-//! The door of the coordinator: who gets in, and what they may ask for.
+//! Admission: who may connect to the coordinator, and what they may call.
 //!
-//! Whoever connects has to show within [`PATIENCE`] that it is worth a place: with TLS by a certificate of a trusted
-//! CA, and in any case by speaking HTTP/2. Until then it costs a socket and a small task, and the oldest of more than
-//! [`MOST_WAITING`] has to go, of the address from which most wait: who floods crowds out itself. Behind the door there
-//! are [`MOST_INSIDE`] places. What a certificate allows is asked before every call ([`roles`]).
+//! A peer has to qualify within [`PATIENCE`]: with TLS by a certificate of a trusted CA, and in any case by speaking
+//! HTTP/2. Until then it costs a socket and a small task. Of more than [`MOST_WAITING`] such connections, the oldest of
+//! the address with most of them is closed, so that a flood crowds out itself. At most [`MOST_INSIDE`] connections are
+//! admitted. The certificate's role is checked before every call ([`roles`]).
 //!
-//! Whoever is turned away is told so in its own protocol, as far as it speaks one, and is a line in the log; many
-//! alike are one line and a count ([`refusals`]). Renewed certificates are found while the cluster runs
-//! ([`certificate`]); connections that stand are not touched.
+//! A rejected peer is told so in its own protocol, if it speaks one, and gets a line in the log; many similar ones
+//! are one line and a count ([`refusals`]). Renewed certificates are noticed while the cluster runs
+//! ([`certificate`]); open connections are not touched.
 
 mod admit;
 mod certificate;
@@ -32,7 +32,7 @@ pub use roles::{Peer, RolesLayer};
 
 /// How long a peer may take from connecting to the first words of HTTP/2.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections that have not yet said who they are.
+/// Connections that are not admitted yet.
 const MOST_WAITING: usize = 512;
 /// Connections that are open: two for each of 1,024 workers, and people.
 const MOST_INSIDE: usize = 2 * 1024 + 512;
@@ -46,12 +46,12 @@ const BREATH: Duration = Duration::from_millis(100);
 pub struct Door {
     /// The coordinator's certificate; without one, everything is plain text and everybody may do everything.
     pub certificate: Option<Arc<Certificate>>,
-    /// Whom it has turned away.
+    /// The connections and calls that were rejected.
     pub refusals: Arc<Refusals>,
 }
 
 impl Door {
-    /// Opens the door: the connections of those who got in, as they come. It closes when the stream is dropped.
+    /// Accepts connections, and gives those that are admitted. It stops when the stream is dropped.
     pub fn open(self, listener: TcpListener) -> ReceiverStream<io::Result<Connection>> {
         let (inside, stream) = mpsc::channel(1);
         tokio::spawn(self.keep(listener, inside));
@@ -79,7 +79,7 @@ impl Door {
                         waiting.make_room(&self.refusals);
                         let task = self.clone().take_in(stream, address, place, inside.clone());
                         waiting.0.push_back((address.ip(), tokio::spawn(task).abort_handle()));
-                        // Or connections that come in a flood would be sent away before their first turn.
+                        // Or connections that come in a flood would be closed before their first turn.
                         tokio::task::yield_now().await;
                     }
                     Err(_) => self.refusals.turn_away(Reason::Full, address, "all places are taken"),
@@ -103,7 +103,7 @@ impl Door {
     ) {
         let admitted = admit::admit(stream, address, self.certificate.as_deref(), place);
         match tokio::time::timeout(PATIENCE, admitted).await {
-            // In a task of its own: who has been let in waits no longer among those who may be sent away.
+            // In a task of its own: an admitted connection is no longer among those that may be closed.
             Ok(Ok(Some(connection))) => _ = tokio::spawn(async move { inside.send(Ok(connection)).await }),
             Ok(Ok(None)) => {}
             Ok(Err((reason, message))) => self.refusals.turn_away(reason, address, &message),

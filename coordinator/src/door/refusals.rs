@@ -1,4 +1,4 @@
-//! Whom the door has turned away: a line in the log, and counts.
+//! Rejected connections and calls: a line in the log, and counts.
 //!
 //! A flood must not fill the disk. The first of a kind is a line at once; those like it within [`QUIET`] are
 //! counted, and become one line at its end.
@@ -13,7 +13,7 @@ use tracing::warn;
 /// Between two lines about the same kind.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Why somebody is turned away.
+/// Why a connection or a call is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// Shows no certificate.
@@ -106,20 +106,20 @@ struct Count {
 }
 
 impl Refusals {
-    /// How many were turned away, for each reason.
+    /// How many were rejected, for each reason.
     pub fn totals(&self) -> [(Reason, u64); Reason::ALL.len()] {
         let counts = self.lock();
         Reason::ALL.map(|reason| (reason, counts.get(&reason).map_or(0, |count| count.total)))
     }
 
-    /// Somebody at this address is turned away.
+    /// Rejects a peer at this address.
     pub fn turn_away(self: &Arc<Self>, reason: Reason, address: impl Display, message: &str) {
         if self.count(reason) {
-            warn!("turned {address} away: {message}");
+            warn!("rejected {address}: {message}");
         }
     }
 
-    /// Nobody can be let in at the moment.
+    /// No connection can be accepted at the moment.
     pub(super) fn cannot_accept(self: &Arc<Self>, error: &std::io::Error) {
         if self.count(Reason::NoSocket) {
             warn!("cannot accept a connection: {error}");
@@ -161,7 +161,7 @@ async fn sum_up(refusals: Weak<Refusals>, reason: Reason) {
         let Some(refusals) = refusals.upgrade() else { return };
         let Some(more) = refusals.unsaid(reason) else { return };
         let seconds = QUIET.as_secs();
-        warn!("turned {more} more away like that within {seconds} s ({})", reason.name());
+        warn!("rejected {more} more for the same reason within {seconds} s ({})", reason.name());
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Peer {
 /// Whom a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// For whoever has a role.
+    /// For every role.
     Everybody,
     /// What reads a cluster.
     Reading,
@@ -60,12 +60,12 @@ impl Access {
         }
     }
 
-    const fn whose(self) -> &'static str {
+    const fn required(self) -> &'static str {
         match self {
-            Self::Everybody => "one with a role",
-            Self::Reading => "an operator's or a reader's",
-            Self::Operating => "an operator's",
-            Self::Working => "a worker's",
+            Self::Everybody => "any role",
+            Self::Reading => "role operator or reader",
+            Self::Operating => "role operator",
+            Self::Working => "role worker",
         }
     }
 }
@@ -77,12 +77,12 @@ fn refused(peer: Option<&Peer>, path: &str) -> Option<String> {
     match peer.and_then(|peer| peer.role) {
         Some(role) if access.allows(role) => None,
         Some(role) => Some(format!(
-            "a certificate with the role {role} does not allow {method}: it takes {}",
-            access.whose()
+            "a certificate with role {role} does not allow {method}, which requires {}",
+            access.required()
         )),
         None => Some(format!(
-            "the certificate has no role, and {method} takes {} (a URI such as {})",
-            access.whose(),
+            "the certificate has no role, and {method} requires {} (a URI such as {})",
+            access.required(),
             Role::Operator.uri()
         )),
     }

@@ -39,7 +39,7 @@ fn workers(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let in_state = |state: &str| workers.iter().filter(|worker| worker.state == state).count();
     let roles = ROLES.map(|role| role.to_string());
     let by_state = roles.iter().map(|role| (role.as_str(), in_state(role)));
-    page.gauges("workers", "Workers in the cluster, by what they do", "state", by_state)?;
+    page.gauges("workers", "Workers in the cluster, by state", "state", by_state)?;
     let slots: u64 = workers.iter().map(|worker| u64::from(worker.slots)).sum();
     page.gauge("slots", "Pieces that all workers together compute at once", slots)
 }
@@ -56,13 +56,8 @@ const JOB_STATES: [(&str, v1::JobState); 6] = [
 fn jobs(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let in_state = |state| status.jobs.iter().filter(|status| status.job.state() == state).count();
     let by_state = JOB_STATES.map(|(name, state)| (name, in_state(state)));
-    page.gauges(
-        "jobs",
-        "Jobs that are known, also of earlier lives of the coordinator, by state",
-        "state",
-        by_state,
-    )?;
-    page.gauge("queue_length", "Jobs that wait for the one that runs", in_state(v1::JobState::Queued))
+    page.gauges("jobs", "Jobs by state, including those from before a restart", "state", by_state)?;
+    page.gauge("queue_length", "Queued jobs", in_state(v1::JobState::Queued))
 }
 
 /// The job that runs or waits, or else the one that ran last.
@@ -133,7 +128,7 @@ fn speed(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let parts = [("compute", compute_ms), ("wait", wait_ms), ("wire", wire_ms), ("reduce", reduce_ms)];
     page.gauges(
         "step_part_seconds",
-        "Seconds of a step: the longest that slots compute, from the first result to the last, sending, adding up",
+        "Seconds of a step: computing, waiting from the first result to the last, network, reduction",
         "part",
         parts.map(|(part, ms)| (part, ms / 1e3)),
     )
@@ -144,41 +139,37 @@ fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
     page.counter("steps", "Optimizer steps taken", tally.steps)?;
     page.counter("samples", "Training samples in these steps", tally.samples)?;
     page.counter("sent_bytes", "Payload bytes sent to workers", tally.sent)?;
-    page.counter("received_bytes", "Payload bytes that came from workers", tally.received)?;
-    page.counter("workers_joined", "Workers that were let in", tally.joined)?;
-    page.counter("workers_left", "Workers that left in good order", tally.left)?;
-    page.counter("workers_lost", "Workers that died, fell silent, hung or misbehaved", tally.lost)?;
+    page.counter("received_bytes", "Payload bytes received from workers", tally.received)?;
+    page.counter("workers_joined", "Workers that were admitted", tally.joined)?;
+    page.counter("workers_left", "Workers that left after draining or a shutdown", tally.left)?;
+    page.counter("workers_lost", "Workers that died, became silent, hung or broke the protocol", tally.lost)?;
     page.counter(
         "workers_put_out",
-        "Workers that were put out because their answers were wrong",
+        "Workers that were evicted because their results were wrong",
         tally.put_out,
     )?;
-    page.counter(
-        "reassignments",
-        "Times that what a lost worker owed was asked of others",
-        tally.reassigned,
-    )?;
-    page.counter("copies", "Times that what a slow worker owes was asked of others too", tally.copied)?;
+    page.counter("reassignments", "Reassignments of a lost worker's pending nodes", tally.reassigned)?;
+    page.counter("copies", "Backup tasks for a straggler's pending nodes", tally.copied)?;
     page.counter("checkpoints", "Checkpoints written", tally.checkpoints)?;
     page.counter(
         "checkpoint_seconds",
         "Seconds that writing checkpoints took",
         tally.checkpoint_time.as_secs_f64(),
     )?;
-    page.counter("resumes", "Jobs that were gone on with from a checkpoint", tally.resumes)?;
+    page.counter("resumes", "Jobs that were resumed", tally.resumes)?;
     let ended = [("done", tally.done), ("failed", tally.failed), ("cancelled", tally.cancelled)];
-    page.counters("jobs_ended", "Jobs that have ended, by how", "state", ended)
+    page.counters("jobs_ended", "Ended jobs, by outcome", "state", ended)
 }
 
-/// Who was turned away, and until when others can trust this coordinator.
+/// Who was rejected, and when the coordinator's certificate expires.
 fn door(page: &mut Page<'_>, door: &Door) -> fmt::Result {
     let refusals = door.refusals.totals();
     let by_reason = refusals.iter().map(|&(reason, total)| (reason.name(), total));
-    page.counters("refused", "Connections and calls that were turned away, by reason", "reason", by_reason)?;
+    page.counters("refused", "Rejected connections and calls, by reason", "reason", by_reason)?;
     let Some(certificate) = &door.certificate else { return Ok(()) };
     page.gauge(
         "certificate_expiry_timestamp_seconds",
-        "When the coordinator's certificate ends to be valid, in seconds since 1970",
+        "When the coordinator's certificate expires, in seconds since 1970",
         certificate.not_after(),
     )
 }

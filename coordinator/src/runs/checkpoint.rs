@@ -1,4 +1,4 @@
-//! `checkpoints/`: where a run can go on from after a crash.
+//! `checkpoints/`: where a run can be resumed after a crash.
 //!
 //! A checkpoint is two files, named after the number of optimizer steps taken: `000000480.safetensors` has the
 //! parameters, named as in `model.safetensors`, and the optimizer's state; `000000480.json`, the manifest, says where the
@@ -66,7 +66,7 @@ pub struct Checkpoint {
     pub ledger: ledger::State,
     /// Who had part in which steps.
     pub participation: Participation,
-    /// Who of them was put out as faulty.
+    /// The same of evicted workers.
     pub suspects: Participation,
 }
 
@@ -223,7 +223,7 @@ impl Checkpoints {
             return Ok(None);
         }
         let damaged: Vec<_> = damaged.iter().map(ToString::to_string).collect();
-        let what = format!("no checkpoint is whole: {} (--overwrite starts anew)", damaged.join("; "));
+        let what = format!("no checkpoint is whole: {} (--overwrite starts over)", damaged.join("; "));
         Err(RunError::of(&self.directory, what))
     }
 

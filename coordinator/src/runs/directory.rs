@@ -22,9 +22,9 @@ use crate::see::history::Row;
 pub enum Existing {
     /// Refuse.
     Refuse,
-    /// Go on with it.
+    /// Resume it.
     Resume,
-    /// Remove it first.
+    /// Replace it.
     Overwrite,
 }
 
@@ -61,20 +61,20 @@ impl RunDir {
         let record = Record::new(id(path), 1, String::new());
         let run = Self { path: path.to_path_buf(), _lock: lock, made, record, recorded: false };
         if existing == Existing::Refuse && run.holds_a_run() {
-            let what = "there is a run already (--resume finishes it, --overwrite starts anew, --run-dir names another)";
+            let what = "there is a run already (--resume continues it, --overwrite replaces it, --run-dir names another)";
             return Err(Unclaimed::Taken(RunError::of(path, what)));
         }
         Ok(run.with_record(existing)?)
     }
 
-    /// Goes on with the record that is there, if the run that it is of is to be gone on with.
+    /// Takes over the present record if the run is to be resumed.
     fn with_record(mut self, existing: Existing) -> Result<Self, RunError> {
         match (Record::read(&self.path), existing) {
             (Ok(Some(record)), Existing::Resume) => {
                 self.record = self.as_own(record);
                 self.recorded = true;
             }
-            // Its record is lost, and no reason to lose what can be gone on with, or to lose it without a word.
+            // A lost record is no reason to lose a run that can be resumed, or to lose it silently.
             (Ok(None), Existing::Resume) if self.has_begun() => self.record.state = State::Running,
             // What is there stays until the new run begins: it may not come to that.
             (Ok(_), _) | (Err(RecordError::Damaged(_)), Existing::Overwrite) => {}

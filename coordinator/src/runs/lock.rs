@@ -1,6 +1,6 @@
 //! The lock that makes a run directory one process' own: `.lock`, which says who it is.
 //!
-//! A directory in which no run began is left without a trace, its lock file too. So whoever has got a lock looks whether
+//! If no run began in a directory, no trace is left, not even the lock file. So a process that gets a lock checks whether
 //! the file still is the one that others will find.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};

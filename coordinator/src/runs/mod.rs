@@ -1,10 +1,10 @@
-//! A run directory: what a job leaves behind, and what it goes on from after a crash.
+//! A run directory: the files of a run, from which it can be resumed after a crash.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `run.json` | its place in the order of submissions, and how far it came ([`record`]) |
 //! | `job.toml` | the job, fully resolved |
-//! | `checkpoints/` | where it can go on from ([`checkpoint`]) |
+//! | `checkpoints/` | where it can be resumed ([`checkpoint`]) |
 //! | `history.jsonl` | a line an epoch ([`crate::see::history::Row`]) |
 //! | `ledger` | which samples were used ([`ledger`]) |
 //! | `events.jsonl` | what happened in the cluster meanwhile |
@@ -13,7 +13,7 @@
 //! | `plots/` | pictures: history, digits, predictions |
 //!
 //! A run is submitted (`job.toml` and `run.json` are on disk), begun, perhaps resumed several times, and ended;
-//! [`RunDir`] is the one who writes. [`SavedRun`] reads, and [`scan()`] finds the runs of a cluster that starts again.
+//! [`RunDir`] is the only writer. [`SavedRun`] reads, and [`scan()`] finds the runs of a cluster that starts again.
 //!
 //! The newest checkpoint that is whole is the only truth after a crash. History, ledger and events are projections of
 //! it: they are appended to without waiting for the disk, and cut back when the run is resumed. Everything else is

@@ -1,4 +1,4 @@
-//! `receipt.json`: what went in, how it was computed, what came out, and who had part in it that is not to be trusted.
+//! `receipt.json`: what went in, how it was computed, what came out, and which evicted workers took part.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,13 +30,13 @@ pub struct Receipt {
     pub epoch_weights_sha256: Vec<String>,
     /// Hex SHA-256 of the trained parameters: little-endian f32 in layer order.
     pub weights_sha256: String,
-    /// Workers that were put out as faulty, with the steps that they had part in before. `coordinator verify` settles
+    /// Evicted workers, with the earlier steps that they took part in. `coordinator verify` checks
     /// whether these steps are right.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<Suspect>,
 }
 
-/// A worker that was put out as faulty.
+/// A worker that was evicted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspect {
     /// Its name, for people.
@@ -88,7 +88,7 @@ impl Participation {
         self.0.insert(instance_id.to_string(), part);
     }
 
-    /// Moves a worker's part over to `suspects`: it was put out.
+    /// Moves a worker's part over to `suspects`: it was evicted.
     pub fn accuse(&mut self, instance_id: &str, suspects: &mut Self) {
         let Some(part) = self.0.remove(instance_id) else { return };
         let known = suspects.0.entry(instance_id.to_string()).or_default();

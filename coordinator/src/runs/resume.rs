@@ -1,4 +1,4 @@
-//! Going on after a crash: the newest whole checkpoint is believed, and the other files are cut back to it.
+//! Resuming after a crash: the newest whole checkpoint is used, and the other files are cut back to it.
 //!
 //! Every step of this can be cut short and done again: nothing is removed that the checkpoint in use needs, and the
 //! checkpoint itself is not touched.
@@ -18,19 +18,19 @@ use super::saved::{SavedRun, without_a_job};
 use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, RunError, files};
 use crate::see::history::Row;
 
-/// What a run goes on from.
+/// What a run is resumed from.
 #[derive(Clone, Debug)]
 pub struct Resumed {
     /// Where it is; none for a run that starts over, because it never came to a checkpoint.
     pub checkpoint: Option<Checkpoint>,
-    /// The ledger, to be gone on with.
+    /// The ledger so far.
     pub ledger: Ledger,
     /// What `events.jsonl` says of it: which checkpoint, what was damaged, what was cut.
     pub text: String,
 }
 
 impl RunDir {
-    /// Goes on with the run that is here. `job_sha256` is that of its job with the data as it is now; `arithmetic` and
+    /// Resumes the run in this directory. `job_sha256` is that of its job with the data as it is now; `arithmetic` and
     /// `shapes_fingerprint` are what its job is computed with from now on.
     ///
     /// # Errors
@@ -147,7 +147,7 @@ fn same_job(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), RunEr
     }
     let what = format!(
         "a checkpoint of another job: job_sha256 was {then} and is now {now}; the data or {JOB} has changed since (put \
-         it back, or start anew with --overwrite)"
+         it back, or start over with --overwrite)"
     );
     Err(RunError::of(path, what))
 }
@@ -172,21 +172,21 @@ fn same_shapes(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), Ru
 fn computed_otherwise(path: &Path, needed: &Arithmetic, then: &str, now: &str) -> RunError {
     let Arithmetic { kernel, version, .. } = needed;
     let what = format!(
-        "computed with another arithmetic: it was {then}, and here it is {now} (go on on a machine with OpenBLAS \
+        "computed with a different BLAS kernel: it was {then}, and here it is {now} (resume on a machine with OpenBLAS \
          {version} and its kernel {kernel}, with the same variables of OpenBLAS in the environment if the job began \
-         with --blas-kernel environment; or start anew with --overwrite)"
+         with --blas-kernel environment; or start over with --overwrite)"
     );
     RunError::of(path, what)
 }
 
 fn wrong_ledger(path: &Path, what: &str) -> RunError {
-    RunError::of(path, format!("{what} (put the file back, or start anew with --overwrite)"))
+    RunError::of(path, format!("{what} (put the file back, or start over with --overwrite)"))
 }
 
 /// What becomes of a file that is cut, for people.
 fn difference(name: &str, there: &[u8], kept: usize) -> String {
     let Some(cut) = there.get(kept..).filter(|cut| !cut.is_empty()) else {
-        return format!("{name} written anew");
+        return format!("{name} rewritten");
     };
     let lines = cut.split_inclusive(|&byte| byte == b'\n').count();
     format!("{lines} {} of {name} cut", if lines == 1 { "line" } else { "lines" })
@@ -207,7 +207,7 @@ impl Resumed {
         self.checkpoint.as_ref().map(|checkpoint| checkpoint.history.clone()).unwrap_or_default()
     }
 
-    /// Where the job goes on.
+    /// Where the job continues.
     pub fn start(&self) -> Start {
         let start = |checkpoint: &Checkpoint| Start {
             position: checkpoint.position,

@@ -181,7 +181,7 @@ struct Format {
 pub(super) fn without_a_job(path: &Path) -> RunError {
     let what = if super::holds_a_run(path) {
         format!(
-            "a run directory without a job: {JOB} is missing (put it back, or start anew with --overwrite)"
+            "a run directory without a job: {JOB} is missing (put it back, or start over with --overwrite)"
         )
     } else {
         format!("not a run directory: it has no {JOB}")

@@ -31,7 +31,7 @@ pub struct Found {
 pub struct Scanned {
     /// The runs, in the order of their submission: by number, and those of one number (as `train` alone gives) by time.
     pub runs: Vec<Found>,
-    /// Runs that are left alone, and why: damaged ones, those of a newer format, and copies of others.
+    /// Runs that are skipped, and why: damaged ones, those of a newer format, and copies of others.
     pub left_alone: Vec<RunError>,
 }
 
@@ -79,7 +79,7 @@ fn look(path: &Path) -> Result<Option<Found>, RunError> {
 /// in either.
 fn renamed(path: &Path, id: &str, recorded: &str) -> RunError {
     let what = format!(
-        "its {RECORD} is that of {recorded}: {id} is a copy, or was renamed (rename it back, or go on with it by \
+        "its {RECORD} is that of {recorded}: {id} is a copy, or was renamed (rename it back, or resume it by \
          coordinator train --run-dir {} --resume)",
         path.display()
     );

@@ -242,7 +242,7 @@ impl Cluster {
         let before = self.members.iter().find(|(_, member)| same(member)).map(|(&before, _)| before);
         if let Some(before) = before {
             out.push(Action::Dismiss { worker: before, reason: Dismissal::Superseded });
-            self.leave(now, before, "the same process has come again", out);
+            self.leave(now, before, "the same process has joined again", out);
         }
         if self.members.len() >= self.config.max_workers {
             let reason = Dismissal::Full { limit: self.config.max_workers };
@@ -455,7 +455,7 @@ impl Cluster {
         }
         for (worker, asked) in hung {
             out.push(Action::Dismiss { worker, reason: Dismissal::Hung { work, asked } });
-            let how = format!("it has not answered to {work} for {:.0} s", asked.as_secs_f64());
+            let how = format!("it has not returned {work} for {:.0} s", asked.as_secs_f64());
             self.leave(now, worker, &how, out);
         }
     }

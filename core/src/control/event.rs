@@ -160,7 +160,7 @@ impl fmt::Display for Departure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Departure::Closed => f.write_str("its connection was closed"),
-            Departure::Goodbye(reason) => write!(f, "it said goodbye: {reason}"),
+            Departure::Goodbye(reason) => write!(f, "it shut down: {reason}"),
             Departure::Misbehaved(how) => write!(f, "it broke the protocol: {how}"),
         }
     }

@@ -37,7 +37,7 @@ pub enum Role {
     Computing,
     /// It was told to stop: it finishes what it was asked for.
     Draining,
-    /// It stands by: there are more workers than shards.
+    /// On standby: there are more workers than shards.
     Spare,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Role {
             Role::Fetching => "fetching",
             Role::Computing => "computing",
             Role::Draining => "draining",
-            Role::Spare => "spare",
+            Role::Spare => "standby",
         })
     }
 }

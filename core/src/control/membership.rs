@@ -66,7 +66,7 @@ impl Run {
                 None => self.invite(scene, worker),
                 Some(refusal) => {
                     scene.out.push(refusal);
-                    self.leave(scene, worker, "it needs another arithmetic")?;
+                    self.leave(scene, worker, "the job needs a different BLAS kernel")?;
                 }
             }
         }
@@ -168,7 +168,7 @@ impl Run {
         }
         self.conduct.count_offence(&member.hello.instance_id);
         scene.out.push(Action::Dismiss { worker, reason: Dismissal::Unasked { answers } });
-        self.leave(scene, worker, "it sent answers that nobody asked for")
+        self.leave(scene, worker, "it sent results that were not assigned to it")
     }
 
     /// A worker has computed the job's own shapes.

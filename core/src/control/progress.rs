@@ -132,9 +132,12 @@ impl Run {
             scene.out.push(Action::Accept { work, node, author });
         }
         for &worker in &verdict.faulty {
-            let others =
-                if verdict.right.is_some() { "others agree on another" } else { "nobody could settle it" };
-            let reason = format!("its answer to {node} of {work} differs from another's, and {others}");
+            let others = if verdict.right.is_some() {
+                "a third one confirms the other"
+            } else {
+                "no third one decides"
+            };
+            let reason = format!("its result for {node} of {work} differs from another one, and {others}");
             self.put_out(scene, worker, &reason)?;
         }
         self.close_if_complete(scene);

@@ -37,7 +37,7 @@ impl Scene<'_> {
     /// Takes a worker out that was told to stop and owes nothing any more.
     pub(super) fn say_farewell(&mut self, worker: WorkerId) -> Option<Member> {
         self.out.push(Action::Farewell { worker });
-        self.remove(worker, "it was told to stop, and has finished what it was asked for")
+        self.remove(worker, "it is drained")
     }
 
     /// Those who were told to stop, of whom `owes` says nothing.

@@ -119,7 +119,7 @@ impl Identity {
         Ok(config)
     }
 
-    /// The settings of a side that connects: TLS 1.3, and to nobody but a coordinator.
+    /// The settings of a client: TLS 1.3, and only to a coordinator.
     ///
     /// # Errors
     /// If certificate and key do not belong together.

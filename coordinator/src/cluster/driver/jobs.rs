@@ -72,9 +72,9 @@ impl Driver {
         failpoints::at("runs-before-scan");
         let scanned = match scan(&self.config.runs_dir) {
             Ok(scanned) => scanned,
-            Err(error) => return warn!("runs of an earlier life cannot be looked for: {error}"),
+            Err(error) => return warn!("the runs directory cannot be scanned: {error}"),
         };
-        scanned.left_alone.iter().for_each(|error| warn!("a run is left alone: {error}"));
+        scanned.left_alone.iter().for_each(|error| warn!("a run is skipped: {error}"));
         for found in scanned.runs {
             self.find_run(found);
         }
@@ -91,13 +91,13 @@ impl Driver {
             Some(_) => None,
             None => match RunDir::claim(&path, Existing::Resume) {
                 Ok(run) => Some(run),
-                Err(error) => return warn!("an unfinished run is left alone: {error}"),
+                Err(error) => return warn!("an unfinished run is skipped: {error}"),
             },
         };
         let number = self.submissions.at_least(record.number);
         let resumes = run.is_some();
         if resumes {
-            info!("job {id} goes on; its run directory is {}", path.display());
+            info!("job {id} is resumed; its run directory is {}", path.display());
         }
         let run_dir = path.display().to_string();
         let client_key = record.client_key;
@@ -254,7 +254,7 @@ impl Driver {
         let loading = tokio::task::spawn_blocking(move || load::make_ready(config, run));
         tokio::spawn(async move {
             let panicked = |error: tokio::task::JoinError| {
-                let message = format!("the data cannot be made ready: {error}");
+                let message = format!("the data cannot be loaded: {error}");
                 Ready { run: None, training: Err(Failure { exit_code: exit::UNEXPECTED, message }) }
             };
             let loaded = Box::new(loading.await.unwrap_or_else(panicked));
@@ -293,7 +293,7 @@ impl Driver {
             facts.arithmetic.version
         );
         if let Some(text) = resumed {
-            info!("job {} goes on {text}", record.id);
+            info!("job {} resumes {text}", record.id);
             self.tally.resumes += 1;
         }
         self.serving.send_replace(Some(Arc::new(Serving {

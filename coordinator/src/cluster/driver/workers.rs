@@ -56,7 +56,7 @@ impl Driver {
         let session = self.sessions.remove(&worker);
         session.iter().for_each(|session| self.tally.moved(&session.traffic));
         if let (Some(session), Some(status)) = (session, status) {
-            warn!("{worker} is sent away: {}", status.message());
+            warn!("{worker} is disconnected: {}", status.message());
             let _ = session.outbox.try_send(Outgoing::Close(status));
         }
     }
