@@ -18,7 +18,7 @@ use millefeuille_core::learn::tree::{Node, Reduction};
 use millefeuille_program::kernel;
 use millefeuille_proto::buffer::Pool;
 
-use super::messages::Sum;
+use super::sums::Sum;
 
 /// A node to compute, with all that this needs.
 pub(super) struct Task {

@@ -22,7 +22,7 @@ use millefeuille_proto::v1::session_response::Message as Down;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, trace};
 
-use super::disk::{Disk, Order};
+use super::disk::{Disk, Order, Said};
 use super::messages::{Input, Outgoing, Serving, Traffic};
 use super::status::{self, Status};
 use super::tally::Tally;
@@ -104,7 +104,7 @@ impl Driver {
             to_load: None,
             training: None,
             happened: VecDeque::new(),
-            disk: Disk::start(handle.clone()),
+            disk: Disk::start(said_to(handle.clone())),
             handle,
             inbox,
             status,
@@ -274,5 +274,17 @@ impl Driver {
 
     fn event(&self, kind: &'static str, text: String) {
         self.disk.event(kind, text);
+    }
+}
+
+/// Puts what the disk thread says into the driver's inbox.
+fn said_to(inbox: Handle) -> impl Fn(Said) {
+    move |said| {
+        let input = match said {
+            Said::Claimed(claimed) => Input::Claimed(claimed),
+            Said::Written { job, written } => Input::Written { job, written },
+        };
+        // The cluster may have ended already; then nobody asks.
+        let _ = inbox.0.blocking_send(input);
     }
 }

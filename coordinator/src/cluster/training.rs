@@ -21,8 +21,8 @@ use tracing::debug;
 
 use super::arbiter;
 use super::disk::Snapshot;
-use super::load::Loaded;
-use super::messages::Sum;
+use super::loaded::Loaded;
+use super::sums::Sum;
 use crate::runs::checkpoint::Partial;
 use crate::runs::ledger::Ledger;
 use crate::runs::receipt::Participation;

@@ -11,7 +11,8 @@ use tonic::Status as Refusal;
 use tracing::warn;
 
 use super::{Driver, Session};
-use crate::cluster::messages::{Arbitrated, Connected, Input, NodeResult, Outgoing, digest, is_finite};
+use crate::cluster::messages::{Arbitrated, Connected, Input, NodeResult, Outgoing};
+use crate::cluster::sums::{digest, is_finite};
 use crate::cluster::training::Sent;
 
 impl Driver {
