@@ -7,11 +7,11 @@
 //! ([`handed_down`]), and they do not ask again.
 
 pub mod probe;
+mod start;
 mod unusable;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 use std::sync::OnceLock;
 
 use millefeuille_core::arithmetic::Arithmetic;
@@ -22,9 +22,9 @@ use millefeuille_core::job::BlasKernel;
 use millefeuille_core::learn::spec::Spec;
 
 pub use self::probe::Speed;
-use self::probe::Trial;
+use self::probe::{Trial, own_pick};
+use self::start::{again, changed};
 pub use self::unusable::Unusable;
-use crate::failpoints;
 use crate::machine::address_space;
 use crate::process::{self, instance_id};
 use crate::variables::{self, INSTANCE, STARTED_FOR};
@@ -320,31 +320,6 @@ pub(crate) fn has_users() -> Result<(), Unusable> {
         Some(_) => Trial::named(&variables, &Choice::Environment)?.name().map(drop),
         None => Ok(()),
     }
-}
-
-/// What OpenBLAS picks by itself, if this process can tell.
-fn own_pick(variables: &BTreeMap<String, String>) -> Option<String> {
-    let loaded = || environment::is_own_pick(variables).then(blas::kernel);
-    failpoints::own_pick().or_else(loaded)
-}
-
-/// This program with these arguments.
-fn again() -> Command {
-    let mut arguments = std::env::args_os();
-    let mut command = Command::new(process::program());
-    if let Some(name) = arguments.next() {
-        command.arg0(name);
-    }
-    command.args(arguments);
-    command
-}
-
-/// A program that begins with another environment.
-fn changed(mut command: Command, change: &Change) -> Command {
-    change.remove.iter().for_each(|name| _ = command.env_remove(variables::bytes(name)));
-    let set = change.set.iter().map(|(name, value)| (variables::bytes(name), variables::bytes(value)));
-    command.envs(set).envs(address_space::sparing().iter().copied());
-    command
 }
 
 /// The target of log lines about the kernel, which `train` shows too.

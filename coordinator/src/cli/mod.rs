@@ -11,6 +11,7 @@ mod evaluate;
 mod follow;
 mod given;
 mod health;
+mod job;
 mod jobs;
 mod metrics;
 mod predict;

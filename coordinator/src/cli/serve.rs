@@ -85,7 +85,7 @@ fn make_runs_dir(path: &Path) -> Result<(), String> {
 }
 
 fn read_job(path: &Path) -> Result<String> {
-    let text = super::train::read_job(path)?;
+    let text = super::job::read_job(path)?;
     Ok(Job::parse(&path.display().to_string(), &text)?.to_toml())
 }
 

@@ -11,8 +11,8 @@ use millefeuille_core::learn::model::Model;
 use millefeuille_program::process::exit;
 
 use super::given::Given;
+use super::job::JobFlags;
 use super::saved::{self, Trained};
-use super::train::JobFlags;
 use super::{Failed, Result, columns, follow, ink, print};
 use crate::report::{self, PICTURED};
 use crate::runs::SavedRun;

@@ -5,11 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::{ArgAction, Args as ClapArgs};
-use millefeuille_core::job::{
-    BlasKernel, Data, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, SHARDS, parse_number, parse_scale,
-    parse_whole,
-};
+use clap::Args as ClapArgs;
+use millefeuille_core::job::{BlasKernel, Data, Job};
 use millefeuille_program::backoff::Backoff;
 use millefeuille_program::kernel;
 use millefeuille_program::machine::Cores;
@@ -21,8 +18,9 @@ use tokio::net::TcpListener;
 use super::client::{Client, ClusterArgs, is_gone, request};
 use super::follow::{Following, follow};
 use super::given::Given;
+use super::job::JobFlags;
 use super::settings::{HEADING, Settings};
-use super::{Failed, Result, runtime, saved};
+use super::{Failed, Result, runtime, saved, show};
 use crate::cluster::local::Local;
 use crate::cluster::{Cluster, Config};
 use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
@@ -78,100 +76,6 @@ const EXAMPLES: &str = "Examples:
   coordinator train jobs/article.toml --workers 4 --run-dir runs/four
   coordinator train --data ~/fashion-mnist --scale 1/255 --batch-size 100 --learning-rate 0.5
   coordinator train --cluster 127.0.0.1:7070 --epochs 5";
-
-/// What flags say about a job; a flag wins over the job file.
-#[derive(Clone, Debug, ClapArgs)]
-#[command(next_help_heading = "Job")]
-pub(super) struct JobFlags {
-    /// Name of the run directory
-    #[arg(long, env = "MILLEFEUILLE_NAME")]
-    name: Option<String>,
-    /// `mnist`, or a directory with the four IDX files, gzipped or raw
-    #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_DATA")]
-    data: Option<String>,
-    /// Factor of every input value: a number, or a fraction such as 1/255
-    #[arg(long, env = "MILLEFEUILLE_SCALE", value_parser = parse_scale, allow_hyphen_values = true)]
-    scale: Option<f32>,
-    /// Fraction of the training samples, at their end, that is used for validation
-    #[arg(long, value_name = "SHARE", env = "MILLEFEUILLE_VALIDATION_SPLIT", value_parser = parse_number::<f64>, allow_hyphen_values = true)]
-    validation_split: Option<f64>,
-    /// Number of epochs
-    #[arg(long, env = "MILLEFEUILLE_EPOCHS", value_parser = positive, allow_hyphen_values = true)]
-    epochs: Option<u32>,
-    /// Samples in a step, over the whole cluster
-    #[arg(long, env = "MILLEFEUILLE_BATCH_SIZE", value_parser = positive, allow_hyphen_values = true)]
-    batch_size: Option<u32>,
-    /// Factor of the batch size; has nothing to do with the number of workers
-    #[arg(long, env = "MILLEFEUILLE_REPLICAS", value_parser = positive, allow_hyphen_values = true)]
-    replicas: Option<u32>,
-    /// The optimizer's learning rate
-    #[arg(long, value_name = "RATE", env = "MILLEFEUILLE_LEARNING_RATE", value_parser = parse_number::<f32>, allow_hyphen_values = true)]
-    learning_rate: Option<f32>,
-    /// Number of shards that each split is partitioned into
-    #[arg(long, env = "MILLEFEUILLE_SHARDS", value_parser = shards, allow_hyphen_values = true)]
-    shards: Option<u32>,
-    /// The seed of every random number
-    #[arg(long, env = "MILLEFEUILLE_SEED", value_parser = seed, allow_hyphen_values = true)]
-    seed: Option<u64>,
-    /// Whether each epoch shuffles the samples
-    #[arg(long, value_name = "true|false", env = "MILLEFEUILLE_SHUFFLE", action = ArgAction::Set)]
-    shuffle: Option<bool>,
-    /// The BLAS kernel: native, environment, or an OpenBLAS core name
-    #[arg(long, value_name = "KERNEL", env = "MILLEFEUILLE_BLAS_KERNEL")]
-    blas_kernel: Option<BlasKernel>,
-}
-
-fn positive(text: &str) -> Result<u32, ParseNameError> {
-    parse_whole(text, POSITIVE)
-}
-
-fn shards(text: &str) -> Result<u32, ParseNameError> {
-    parse_whole(text, SHARDS)
-}
-
-fn seed(text: &str) -> Result<u64, ParseNameError> {
-    parse_whole(text, 0..=u64::MAX)
-}
-
-impl JobFlags {
-    fn overrides(&self, given: &Given) -> Overrides {
-        let Self { name, data, scale, validation_split, epochs, batch_size, .. } = self.clone();
-        let Self { replicas, learning_rate, shards, seed, shuffle, blas_kernel, .. } = self.clone();
-        Overrides {
-            name,
-            data,
-            scale,
-            validation_split,
-            epochs,
-            batch_size,
-            replicas,
-            learning_rate,
-            shards,
-            seed,
-            shuffle,
-            blas_kernel,
-            places: given.places(),
-        }
-    }
-
-    /// The job of this file and these flags, checked.
-    pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
-        let text = file.map(read_job).transpose()?;
-        let name = file.map(|path| path.display().to_string()).unwrap_or_default();
-        Ok(Job::resolve(text.as_deref().map(|text| (name.as_str(), text)), &self.overrides(given))?)
-    }
-}
-
-/// The text of a job file.
-pub(super) fn read_job(path: &Path) -> Result<String> {
-    // One byte more than it may have shows that it has too many.
-    let bytes = crate::input::read(path, |_| MAX_BYTES as u64 + 1);
-    let bytes = bytes.map_err(|message| Failed::new(exit::USAGE, message))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let (path, at) = (path.display(), error.utf8_error().valid_up_to());
-        Failed::new(exit::USAGE, format!("{path}: not text in UTF-8, from byte {at} on; is it another file?"))
-    })
-}
 
 pub(super) fn run(args: Args, given: &Given) -> Result {
     args.settings.check()?;
@@ -259,7 +163,7 @@ fn alone(args: &Args, job: Job) -> Result {
     kernel::own_kernel(&job.blas_kernel, slots(args, workers))?;
     let run = claim(args, &job)?;
     if let Some(done) = there.filter(|run| run.is_done()) {
-        return super::show::report(&done);
+        return show::report(&done);
     }
     process::start_log(args.log_format, &format!("warn,{}=info", kernel::LOG));
     kernel::say_native();

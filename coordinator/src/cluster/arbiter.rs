@@ -15,7 +15,7 @@ use millefeuille_core::learn::work::Course;
 use millefeuille_program::kernel;
 use millefeuille_proto::buffer::Pool;
 
-use super::messages::Sum;
+use super::sums::Sum;
 
 /// A node to compute, with all that this needs.
 pub(super) struct Task {

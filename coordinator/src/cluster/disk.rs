@@ -1,6 +1,6 @@
 //! The thread that writes: no step waits for the disk.
 //!
-//! The driver hands over what is to be written, in order; what was written, or why not, comes back to its inbox.
+//! The driver hands over what is to be written, in order; what was written, or why not, is said to whoever has started it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,8 +19,6 @@ use millefeuille_core::learn::work::Course;
 use millefeuille_program::process::exit;
 use tracing::warn;
 
-use super::Handle;
-use super::messages::Input;
 use crate::report::{self, Shown};
 use crate::runs::checkpoint::Partial;
 use crate::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
@@ -118,6 +116,15 @@ pub enum Written {
     Ended,
 }
 
+/// What the thread says of what it was given.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// Of a submission.
+    Claimed(Box<Claimed>),
+    /// Of anything else: what was written for a job, or why not.
+    Written { job: JobId, written: Result<Written, Failure> },
+}
+
 /// A checkpoint that was written.
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpointed {
@@ -139,10 +146,11 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn start(inbox: Handle) -> Self {
+    /// Starts the thread, which calls `say` for all that it has done.
+    pub(super) fn start(say: impl Fn(Said) + Send + 'static) -> Self {
         let (orders, queue) = mpsc::channel();
         let events = Arc::new(AtomicUsize::new(0));
-        let writer = Writer { inbox, run: None, events: Arc::clone(&events) };
+        let writer = Writer { say: Box::new(say), run: None, events: Arc::clone(&events) };
         let thread = std::thread::spawn(move || writer.work(&queue));
         Self { orders: Some(orders), events, thread: Some(thread) }
     }
@@ -175,7 +183,7 @@ impl Drop for Disk {
 }
 
 struct Writer {
-    inbox: Handle,
+    say: Box<dyn Fn(Said) + Send>,
     run: Option<Run>,
     /// Events that wait.
     events: Arc<AtomicUsize>,
@@ -197,10 +205,10 @@ impl Writer {
                 self.events.fetch_sub(1, Ordering::Relaxed);
             }
             match order {
-                Order::Claim(claim) => self.say(Input::Claimed(Box::new(claim.claim()))),
+                Order::Claim(claim) => self.say(Said::Claimed(Box::new(claim.claim()))),
                 Order::GiveBack { job, run, found, ending } => {
                     give_back(run, found, &ending);
-                    self.say(Input::Written { job, written: Ok(Written::Ended) });
+                    self.say(Said::Written { job, written: Ok(Written::Ended) });
                 }
                 Order::Begin { job, run, content, history } => {
                     self.run = Some(Run { job, directory: run, content, history, failed: false });
@@ -211,7 +219,7 @@ impl Writer {
                         if !failed {
                             end(directory, &ending);
                         }
-                        self.say(Input::Written { job, written: Ok(Written::Ended) });
+                        self.say(Said::Written { job, written: Ok(Written::Ended) });
                     }
                 }
                 order => {
@@ -231,13 +239,12 @@ impl Writer {
         run.failed = written.is_err();
         let failure = |error: RunError| Failure { exit_code: exit::DATA, message: error.to_string() };
         if let Some(written) = written.map_err(failure).transpose() {
-            self.say(Input::Written { job: run.job, written });
+            self.say(Said::Written { job: run.job, written });
         }
     }
 
-    fn say(&self, input: Input) {
-        // The cluster may have ended already; then nobody asks.
-        let _ = self.inbox.0.blocking_send(input);
+    fn say(&self, said: Said) {
+        (self.say)(said);
     }
 }
 

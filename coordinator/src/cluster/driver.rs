@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millefeuille_core::control::{Action, Author, Cluster, Event, JobId, Note, WorkerId};
+use millefeuille_core::control::{Action, Cluster, Event, JobId, Note, WorkerId};
 use millefeuille_program::ops::Pulse;
 use millefeuille_proto::shared::Borrower;
 use millefeuille_proto::v1;
@@ -22,8 +22,8 @@ use millefeuille_proto::v1::session_response::Message as Down;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, trace};
 
-use super::disk::{Disk, Order};
-use super::messages::{Input, Outgoing, Serving, Sum, Traffic};
+use super::disk::{Disk, Order, Said};
+use super::messages::{Input, Outgoing, Serving, Traffic};
 use super::status::{self, Status};
 use super::tally::Tally;
 use super::training::Training;
@@ -65,8 +65,6 @@ pub(super) struct Driver {
     /// The job whose data is read next.
     to_load: Option<JobId>,
     pub(super) training: Option<Training>,
-    /// The result that the control machine is asked about.
-    pending: Option<(Author, Sum)>,
     /// What happened while actions were carried out.
     happened: VecDeque<Event>,
     handle: Handle,
@@ -105,9 +103,8 @@ impl Driver {
             loading: None,
             to_load: None,
             training: None,
-            pending: None,
             happened: VecDeque::new(),
-            disk: Disk::start(handle.clone()),
+            disk: Disk::start(said_to(handle.clone())),
             handle,
             inbox,
             status,
@@ -187,7 +184,6 @@ impl Driver {
                 self.act(action);
             }
         }
-        self.pending = None;
         if visible {
             self.publish();
         }
@@ -241,9 +237,11 @@ impl Driver {
             }
             Action::Begin { work } => self.training.iter_mut().for_each(|training| training.begin(work)),
             Action::Send { worker, work, nodes } => self.send_work(worker, work, nodes),
-            Action::Keep { node, author } => self.keep(node, author),
-            Action::Accept { work, node, author } => self.accept(work, node, author),
-            Action::Discard { reason } => debug!("a result is discarded: {reason:?}"),
+            Action::Accept { result, work, node, author } => self.accept(result, work, node, author),
+            Action::Discard { result, reason } => {
+                debug!("a result is discarded: {reason:?}");
+                self.training.iter_mut().for_each(|training| training.discard(result));
+            }
             Action::Arbitrate { work, node } => self.arbitrate(work, node),
             Action::Close { work } => {
                 let finite = self.training.as_mut().is_some_and(|training| training.close(work));
@@ -276,5 +274,17 @@ impl Driver {
 
     fn event(&self, kind: &'static str, text: String) {
         self.disk.event(kind, text);
+    }
+}
+
+/// Puts what the disk thread says into the driver's inbox.
+fn said_to(inbox: Handle) -> impl Fn(Said) {
+    move |said| {
+        let input = match said {
+            Said::Claimed(claimed) => Input::Claimed(claimed),
+            Said::Written { job, written } => Input::Written { job, written },
+        };
+        // The cluster may have ended already; then nobody asks.
+        let _ = inbox.0.blocking_send(input);
     }
 }

@@ -12,24 +12,10 @@ use millefeuille_core::learn::spec::Spec;
 use millefeuille_program::kernel::{JobTrial, Probed, Unusable};
 use millefeuille_program::process::exit;
 
+pub use super::loaded::Loaded;
 use super::training::Training;
 use crate::runs::{Resumed, RunDir, RunError, State};
 use crate::see::history::Row;
-
-/// A job that is ready to be trained.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The job, its kernel resolved to a name.
-    pub job: Job,
-    /// What workers must know of it.
-    pub spec: Spec,
-    /// What the control machine must know of it.
-    pub facts: Facts,
-    /// Its samples.
-    pub store: Arc<ShardStore>,
-    /// The kernel that OpenBLAS picks here by itself.
-    pub openblas_picks: String,
-}
 
 /// What became of [`make_ready`].
 #[derive(Debug)]

@@ -5,22 +5,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millefeuille_core::control::{Digest, Event, Failure, Hello, JobId, WorkId, WorkerId};
+use millefeuille_core::control::{Event, Failure, Hello, JobId, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
-use millefeuille_core::learn::elementwise;
-use millefeuille_core::learn::sum;
 use millefeuille_core::learn::tree::{Node, Tree};
-use millefeuille_proto::buffer::{Buffer, Pool};
+use millefeuille_proto::buffer::Pool;
 use millefeuille_proto::shared::Lender;
 use millefeuille_proto::v1::session_response::Message as Down;
 use millefeuille_proto::{v1, wire};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::Handle;
 use super::disk::{Claimed, Written};
 use super::load::Ready;
+use super::sums::Sum;
 
 /// Messages that may wait for one worker. A worker that lets more pile up has stopped reading.
 pub(super) const SESSION_OUTBOX: usize = 64;
@@ -108,26 +106,6 @@ pub struct NodeResult {
     pub(super) sum: Sum,
     pub(super) finite: bool,
     pub(super) busy: Duration,
-}
-
-/// The sum over the pieces of a node.
-pub(super) type Sum = sum::Sum<Buffer>;
-
-/// Whether every number in it is finite.
-pub(super) fn is_finite(sum: &Sum) -> bool {
-    sum.figures.loss_sum.is_finite() && sum.terms().iter().all(|term| elementwise::all_finite(term))
-}
-
-/// SHA-256 of its bits, samples included. It is settled: it has one term at most.
-pub(super) fn digest(sum: &Sum) -> Digest {
-    debug_assert!(sum.terms().len() < 2, "a sum is settled before it is compared");
-    let mut hash = Sha256::new();
-    sum.terms().iter().for_each(|term| hash.update(bytemuck::cast_slice::<f32, u8>(term)));
-    hash.update(sum.figures.loss_sum.to_bits().to_le_bytes());
-    hash.update(sum.figures.correct.to_le_bytes());
-    hash.update(sum.figures.samples.to_le_bytes());
-    sum.sample_digests.iter().for_each(|digest| hash.update(digest));
-    hash.finalize().into()
 }
 
 /// A message to a worker, and the bulk data that follows it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millefeuille_core::control::{Author, Hello, Phase, Start, WorkId, WorkerId};
+use millefeuille_core::control::{Hello, Phase, ResultId, Start, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::optimizers::OptimizerState;
@@ -21,8 +21,8 @@ use tracing::debug;
 
 use super::arbiter;
 use super::disk::Snapshot;
-use super::load::Loaded;
-use super::messages::Sum;
+use super::loaded::Loaded;
+use super::sums::Sum;
 use crate::runs::checkpoint::Partial;
 use crate::runs::ledger::Ledger;
 use crate::runs::receipt::Participation;
@@ -45,8 +45,10 @@ pub(super) struct Training {
     /// The tag of the parameters that each worker has.
     sent: BTreeMap<WorkerId, u64>,
     reduction: Option<Reduction<Sum>>,
-    /// Results that are compared with others before one of them is used.
-    aside: BTreeMap<(Node, Author), Sum>,
+    /// Results that have come and are neither in the tree nor discarded: they are compared with others first.
+    results: BTreeMap<ResultId, Sum>,
+    /// How many have come.
+    came: u64,
     figures: Epoch,
     ledger: Ledger,
     /// Optimizer steps taken.
@@ -100,7 +102,8 @@ impl Training {
             course,
             sent: BTreeMap::new(),
             reduction: None,
-            aside: BTreeMap::new(),
+            results: BTreeMap::new(),
+            came: 0,
             figures: Epoch::default(),
             clock: Clock::new(),
         };
@@ -248,7 +251,7 @@ impl Training {
         let facts = &self.loaded.facts;
         let present = facts.present(work.phase, work.step);
         self.reduction = Some(Reduction::new(Tree::new(facts.shards), &present));
-        self.aside.clear();
+        self.results.clear();
         if work.phase == Phase::Train && work.step == 0 {
             self.figures = Epoch::default();
             self.clock.begin_epoch();
@@ -280,19 +283,25 @@ impl Training {
         }
     }
 
-    /// Puts a result aside.
-    pub(super) fn keep(&mut self, node: Node, author: Author, sum: Sum) {
-        self.aside.insert((node, author), sum);
+    /// Takes in a result that has come, and gives it a name.
+    pub(super) fn came(&mut self, sum: Sum) -> ResultId {
+        self.came += 1;
+        let result = ResultId(self.came);
+        self.results.insert(result, sum);
+        result
     }
 
-    /// Takes back what was put aside.
-    pub(super) fn kept(&mut self, node: Node, author: Author) -> Option<Sum> {
-        self.aside.remove(&(node, author))
+    /// Forgets a result.
+    pub(super) fn discard(&mut self, result: ResultId) {
+        self.results.remove(&result);
     }
 
-    /// Puts a node's sum into the tree.
-    pub(super) fn accept(&mut self, node: Node, sum: Sum) {
+    /// Puts a result into the tree as this node.
+    pub(super) fn accept(&mut self, result: ResultId, node: Node) {
         let started = Instant::now();
+        let Some(sum) = self.results.remove(&result) else {
+            unreachable!("the control machine accepts what has come only")
+        };
         let (Some(reduction), pool) = (&mut self.reduction, &self.pool) else { return };
         // What comes again is dropped, and so is what it makes superfluous.
         let _ = reduction

@@ -23,9 +23,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Services;
-use super::messages::{
-    Connected, Input, NodeResult, Outbox, SESSION_OUTBOX, Serving, Sum, Traffic, is_finite,
-};
+use super::messages::{Connected, Input, NodeResult, Outbox, SESSION_OUTBOX, Serving, Traffic};
+use super::sums::{Sum, is_finite};
 
 /// How long a new session may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::facts::Start;
-use super::ids::{JobId, WorkId, WorkerId};
+use super::ids::{JobId, ResultId, WorkId, WorkerId};
 use super::members::Arithmetic;
 use super::outcome::Outcome;
 use super::place::Placement;
@@ -84,15 +84,11 @@ pub enum Action {
         /// Which nodes.
         nodes: Vec<Node>,
     },
-    /// Put the result that just came aside: another is needed to compare it with.
-    Keep {
-        /// Which node.
-        node: Node,
-        /// Whose.
-        author: Author,
-    },
-    /// Put a result into the tree: the one that just came, or one that was put aside.
+    /// Put a result into the tree. One that is neither accepted nor discarded when it comes is kept until the next
+    /// `Begin`: it may be accepted once another was compared with it.
     Accept {
+        /// Which result.
+        result: ResultId,
         /// Of which work.
         work: WorkId,
         /// Which node.
@@ -107,8 +103,10 @@ pub enum Action {
         /// Which node.
         node: Node,
     },
-    /// Throw the result that just came away.
+    /// Throw a result away.
     Discard {
+        /// Which.
+        result: ResultId,
         /// Why.
         reason: Discard,
     },

@@ -92,11 +92,11 @@ impl Cluster {
                 self.heard(now, worker);
                 self.with_run(now, out, |run, scene| run.shard_held(scene, worker, (job, generation), shard));
             }
-            Event::Result { worker, work, node, samples, busy, finite, digest } => {
-                self.result(now, Answer { worker, work, node, samples, busy, finite, digest }, out);
+            Event::Result { result, worker, work, node, samples, busy, finite, digest } => {
+                self.result(now, Answer { result, worker, work, node, samples, busy, finite, digest }, out);
             }
-            Event::Arbitrated { work, node, result } => {
-                self.with_run(now, out, |run, scene| run.arbitrated(scene, work, node, result));
+            Event::Arbitrated { work, node, computed } => {
+                self.with_run(now, out, |run, scene| run.arbitrated(scene, work, node, computed));
             }
             Event::Closed { work, finite } => {
                 self.with_run(now, out, |run, scene| run.closed(scene, work, finite));
@@ -325,8 +325,9 @@ impl Cluster {
                 member.measure(now, answer.samples, answer.busy);
             }
         }
+        let result = answer.result;
         if !self.with_run(now, out, |run, scene| run.result(scene, answer)) {
-            out.push(Action::Discard { reason: Discard::Late });
+            out.push(Action::Discard { result, reason: Discard::Late });
         }
     }
 

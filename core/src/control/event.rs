@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::facts::{Facts, Start};
-use super::ids::{JobId, WorkId, WorkerId};
+use super::ids::{JobId, ResultId, WorkId, WorkerId};
 use super::members::Hello;
 use super::outcome::Failure;
 use super::trial::Digest;
@@ -67,6 +67,8 @@ pub enum Event {
     },
     /// A worker has sent a node's sum.
     Result {
+        /// Its name from now on.
+        result: ResultId,
         /// Who.
         worker: WorkerId,
         /// Of which work.
@@ -88,8 +90,8 @@ pub enum Event {
         work: WorkId,
         /// Which node.
         node: Node,
-        /// Whether every number in it is finite, and the digest of its bits; none if it can't compute this job.
-        result: Option<(bool, Digest)>,
+        /// What came of it; none if it can't compute this job.
+        computed: Option<Computed>,
     },
     /// The driver has closed a tree: the sums are added and, in training, the next parameters made.
     Closed {
@@ -143,6 +145,17 @@ pub enum Event {
     },
     /// Time has passed.
     Tick,
+}
+
+/// A node's sum that the coordinator has computed itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Computed {
+    /// Its name from now on.
+    pub result: ResultId,
+    /// Whether every number in it is finite.
+    pub finite: bool,
+    /// Of its bits.
+    pub digest: Digest,
 }
 
 /// How a session ended.

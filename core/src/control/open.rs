@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::action::Discard;
 use super::ids::{WorkId, WorkerId};
 use super::members::Hello;
-use super::trial::{Author, Digest, Trial, Verdict};
+use super::trial::{Author, Authored, Digest, Trial, Verdict};
 use crate::learn::tree::{Inserted, Node, Reduction, Tree};
 
 /// A worker that may be asked.
@@ -72,6 +72,14 @@ pub(super) struct Open {
     departed: BTreeMap<WorkerId, Hello>,
 }
 
+/// A node's sum that has come: what is known of it here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Came {
+    pub(super) of: Authored,
+    pub(super) finite: bool,
+    pub(super) digest: Option<Digest>,
+}
+
 /// What an answer did.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -79,8 +87,8 @@ pub(super) enum Taken {
     Discarded(Discard),
     /// It waits for another to be compared with.
     Kept,
-    /// This author's answer is in the tree.
-    Accepted(Author),
+    /// It is in the tree.
+    Accepted,
     /// Answers were compared.
     Tried(Verdict),
 }
@@ -236,8 +244,7 @@ impl Open {
         now: Duration,
         worker: WorkerId,
         node: Node,
-        finite: bool,
-        digest: Option<Digest>,
+        came: Came,
     ) -> (Taken, Option<f64>) {
         let before = self.asks.len();
         self.asks.retain(|ask| (ask.worker, ask.node) != (worker, node));
@@ -248,27 +255,28 @@ impl Open {
         self.answered.insert((worker, node));
         let pace = self.loads.get(&worker).filter(|load| load.samples > 0 && !self.is_owed_by(worker));
         let pace = pace.map(|load| now.saturating_sub(load.since).as_secs_f64() / load.samples as f64);
-        (self.judge(node, Author::Worker(worker), finite, digest), pace)
+        (self.judge(node, came), pace)
     }
 
     /// Takes the coordinator's own answer.
-    pub(super) fn arbitrated(&mut self, node: Node, finite: bool, digest: Digest) -> Taken {
+    pub(super) fn arbitrated(&mut self, node: Node, came: Came) -> Taken {
         if self.trials.get(&node).is_some_and(|trial| trial.arbitrating) {
-            self.judge(node, Author::Coordinator, finite, Some(digest))
+            self.judge(node, came)
         } else {
             Taken::Discarded(Discard::Late)
         }
     }
 
-    fn judge(&mut self, node: Node, author: Author, finite: bool, digest: Option<Digest>) -> Taken {
+    fn judge(&mut self, node: Node, Came { of, finite, digest }: Came) -> Taken {
         let Some(digest) = digest.filter(|_| !finite || self.compares(node)) else {
-            return self.accept(node, author);
+            let accepted = self.accept(node, of.author);
+            return if accepted { Taken::Accepted } else { Taken::Discarded(Discard::Duplicate) };
         };
         if self.is_superfluous(node) {
             return Taken::Discarded(Discard::Duplicate);
         }
         let trial = self.trials.entry(node).or_default();
-        trial.hear(author, finite, digest);
+        trial.hear(of, finite, digest);
         match trial.verdict() {
             None => Taken::Kept,
             Some(verdict) => Taken::Tried(verdict),
@@ -278,22 +286,19 @@ impl Open {
     /// Ends a node's trial; whether the right answer is in the tree now.
     pub(super) fn settle(&mut self, node: Node, verdict: &Verdict) -> bool {
         self.trials.remove(&node);
-        match verdict.right.filter(|_| verdict.finite) {
-            Some(author) => matches!(self.accept(node, author), Taken::Accepted(_)),
-            None => false,
-        }
+        let right = verdict.right.filter(|_| verdict.finite);
+        right.is_some_and(|right| self.accept(node, right.author))
     }
 
-    fn accept(&mut self, node: Node, author: Author) -> Taken {
-        match self.reduction.insert(node, (), |(), ()| ()) {
-            Inserted::Kept { .. } => {
-                if let Author::Worker(worker) = author {
-                    self.used.insert(worker);
-                }
-                Taken::Accepted(author)
-            }
-            Inserted::Superfluous(()) | Inserted::Unexpected(()) => Taken::Discarded(Discard::Duplicate),
+    /// Puts a node into the tree, if it is missing there.
+    fn accept(&mut self, node: Node, author: Author) -> bool {
+        let kept = matches!(self.reduction.insert(node, (), |(), ()| ()), Inserted::Kept { .. });
+        if let Author::Worker(worker) = author
+            && kept
+        {
+            self.used.insert(worker);
         }
+        kept
     }
 
     fn is_superfluous(&self, node: Node) -> bool {

@@ -4,14 +4,15 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
 use super::action::{Action, Discard, Note};
+use super::event::Computed;
 use super::facts::{Position, Start};
-use super::ids::{Phase, WorkId, WorkerId};
+use super::ids::{Phase, ResultId, WorkId, WorkerId};
 use super::members::{Members, usual_turnaround};
-use super::open::{Dispatch, Taken};
+use super::open::{Came, Dispatch, Taken};
 use super::outcome::Outcome;
 use super::run::{Run, Stage};
 use super::scene::{Flow, Scene};
-use super::trial::{Author, Digest, Verdict};
+use super::trial::{Author, Authored, Digest, Verdict};
 use crate::learn::tree::Node;
 
 /// Others are asked too when an answer takes so many times as long as is usual.
@@ -31,6 +32,7 @@ const UNWRITTEN_EPOCHS: u32 = 2;
 
 /// An answer, as the event brings it.
 pub(super) struct Answer {
+    pub(super) result: ResultId,
     pub(super) worker: WorkerId,
     pub(super) work: WorkId,
     pub(super) node: Node,
@@ -52,17 +54,18 @@ pub(super) struct Slow {
 impl Run {
     /// Takes a worker's answer in.
     pub(super) fn result(&mut self, scene: &mut Scene<'_>, answer: Answer) -> Flow {
-        let Answer { worker, work, node, finite, digest, .. } = answer;
+        let Answer { result, worker, work, node, finite, digest, .. } = answer;
         let open = self.stage.open_mut().filter(|open| open.work == work && !open.is_complete());
         let Some(open) = open else {
-            scene.out.push(Action::Discard { reason: Discard::Late });
+            scene.out.push(Action::Discard { result, reason: Discard::Late });
             return Continue(());
         };
-        let (taken, turnaround) = open.take(scene.now, worker, node, finite, digest);
+        let of = Authored { author: Author::Worker(worker), result };
+        let (taken, turnaround) = open.take(scene.now, worker, node, Came { of, finite, digest });
         if let (Some(member), Some(turnaround)) = (scene.members.get_mut(&worker), turnaround) {
             member.answered(work.phase, turnaround);
         }
-        self.took(scene, work, node, Author::Worker(worker), taken)?;
+        self.took(scene, work, node, of, taken)?;
         self.say_farewell(scene)
     }
 
@@ -72,17 +75,18 @@ impl Run {
         scene: &mut Scene<'_>,
         work: WorkId,
         node: Node,
-        result: Option<(bool, Digest)>,
+        computed: Option<Computed>,
     ) -> Flow {
         let Some(open) = self.stage.open_mut().filter(|open| open.work == work) else { return Continue(()) };
-        match result {
+        match computed {
             None => {
                 open.no_arbiter(node);
                 self.give_out(scene, None)
             }
-            Some((finite, digest)) => {
-                let taken = open.arbitrated(node, finite, digest);
-                self.took(scene, work, node, Author::Coordinator, taken)
+            Some(Computed { result, finite, digest }) => {
+                let of = Authored { author: Author::Coordinator, result };
+                let taken = open.arbitrated(node, Came { of, finite, digest: Some(digest) });
+                self.took(scene, work, node, of, taken)
             }
         }
     }
@@ -93,30 +97,24 @@ impl Run {
         scene: &mut Scene<'_>,
         work: WorkId,
         node: Node,
-        author: Author,
+        Authored { author, result }: Authored,
         taken: Taken,
     ) -> Flow {
         match taken {
             Taken::Discarded(reason) => {
-                scene.out.push(Action::Discard { reason });
+                scene.out.push(Action::Discard { result, reason });
                 match (reason, author) {
                     (Discard::Unasked, Author::Worker(worker)) => self.count_unasked(scene, worker),
                     _ => Continue(()),
                 }
             }
-            Taken::Kept => {
-                scene.out.push(Action::Keep { node, author });
-                self.give_out(scene, None)
-            }
-            Taken::Accepted(author) => {
-                scene.out.push(Action::Accept { work, node, author });
+            Taken::Kept => self.give_out(scene, None),
+            Taken::Accepted => {
+                scene.out.push(Action::Accept { result, work, node, author });
                 self.close_if_complete(scene);
                 Continue(())
             }
-            Taken::Tried(verdict) => {
-                scene.out.push(Action::Keep { node, author });
-                self.settle(scene, node, &verdict)
-            }
+            Taken::Tried(verdict) => self.settle(scene, node, &verdict),
         }
     }
 
@@ -128,8 +126,8 @@ impl Run {
             return Break(Outcome::Diverged { work });
         }
         let accepted = open.settle(node, verdict);
-        if let Some(author) = verdict.right.filter(|_| accepted) {
-            scene.out.push(Action::Accept { work, node, author });
+        if let Some(Authored { author, result }) = verdict.right.filter(|_| accepted) {
+            scene.out.push(Action::Accept { result, work, node, author });
         }
         for &worker in &verdict.faulty {
             let others = if verdict.right.is_some() {

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ids::WorkerId;
+use super::ids::{ResultId, WorkerId};
 
 /// SHA-256 of a result's bits.
 pub type Digest = [u8; 32];
@@ -25,10 +25,17 @@ pub enum Author {
     Coordinator,
 }
 
+/// A result, and who computed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Authored {
+    pub(super) author: Author,
+    pub(super) result: ResultId,
+}
+
 /// What one author says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Opinion {
-    author: Author,
+    of: Authored,
     finite: bool,
     digest: Digest,
 }
@@ -46,8 +53,8 @@ pub(super) struct Trial {
 /// What a trial came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// Whose answer is right; none if nobody's can be known to be.
-    pub(super) right: Option<Author>,
+    /// Which answer is right; none if nobody's can be known to be.
+    pub(super) right: Option<Authored>,
     /// Whether the right answer is finite.
     pub(super) finite: bool,
     /// Whose answers were wrong.
@@ -56,16 +63,16 @@ pub(super) struct Verdict {
 
 impl Trial {
     /// Takes an opinion in.
-    pub(super) fn hear(&mut self, author: Author, finite: bool, digest: Digest) {
-        if author == Author::Coordinator {
+    pub(super) fn hear(&mut self, of: Authored, finite: bool, digest: Digest) {
+        if of.author == Author::Coordinator {
             self.arbitrating = false;
         }
-        self.opinions.push(Opinion { author, finite, digest });
+        self.opinions.push(Opinion { of, finite, digest });
     }
 
     /// Whether this worker has answered.
     pub(super) fn has_heard(&self, worker: WorkerId) -> bool {
-        self.opinions.iter().any(|opinion| opinion.author == Author::Worker(worker))
+        self.opinions.iter().any(|opinion| opinion.of.author == Author::Worker(worker))
     }
 
     /// Whether there is an answer yet.
@@ -75,7 +82,7 @@ impl Trial {
 
     /// Whether all that was said was said by one author. It may be asked again: who contradicts itself is faulty.
     pub(super) fn is_of_one(&self) -> bool {
-        self.opinions.iter().all(|opinion| opinion.author == self.opinions[0].author)
+        self.opinions.iter().all(|opinion| opinion.of.author == self.opinions[0].of.author)
     }
 
     /// How many more answers are needed, were there no other on its way.
@@ -104,15 +111,15 @@ impl Trial {
 
     fn by(&self, right: &Opinion) -> Option<Verdict> {
         let faulty = distinct(self.opinions.iter().filter(|opinion| opinion.digest != right.digest));
-        Some(Verdict { right: Some(right.author), finite: right.finite, faulty })
+        Some(Verdict { right: Some(right.of), finite: right.finite, faulty })
     }
 
     /// The coordinator's opinion, or one that another author shares; or what the only author has said twice.
     fn decisive(&self) -> Option<&Opinion> {
-        let own = self.opinions.iter().find(|opinion| opinion.author == Author::Coordinator);
+        let own = self.opinions.iter().find(|opinion| opinion.of.author == Author::Coordinator);
         let lone = self.is_of_one();
         let shares = |one: &Opinion, other: &Opinion| {
-            other.digest == one.digest && (lone || other.author != one.author)
+            other.digest == one.digest && (lone || other.of.author != one.of.author)
         };
         own.or_else(|| {
             self.opinions
@@ -125,7 +132,7 @@ impl Trial {
 
 impl Opinion {
     fn worker(&self) -> Option<WorkerId> {
-        match self.author {
+        match self.of.author {
             Author::Worker(worker) => Some(worker),
             Author::Coordinator => None,
         }
@@ -156,7 +163,9 @@ mod tests {
 
     fn trial(opinions: &[(Author, u8)]) -> Trial {
         let mut trial = Trial::default();
-        opinions.iter().for_each(|&(author, bits)| trial.hear(author, true, [bits; 32]));
+        for (&(author, bits), result) in opinions.iter().zip(0..) {
+            trial.hear(Authored { author, result: ResultId(result) }, true, [bits; 32]);
+        }
         trial
     }
 
@@ -188,7 +197,7 @@ mod tests {
     #[test]
     fn with_nobody_left_to_ask_only_the_coordinator_is_believed() {
         let word = trial(&[(Author::Coordinator, 7)]).last_word();
-        assert_eq!((word.right, word.faulty), (Some(Author::Coordinator), vec![]));
+        assert_eq!((word.right.map(|right| right.author), word.faulty), (Some(Author::Coordinator), vec![]));
         let word = trial(&[(ONE, 7), (TWO, 8)]).last_word();
         assert_eq!((word.right, word.faulty), (None, vec![WorkerId(1), WorkerId(2)]));
         let word = trial(&[(ONE, 7)]).last_word();

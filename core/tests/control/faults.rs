@@ -249,7 +249,7 @@ fn who_was_overtaken_gets_nothing_until_it_has_answered() {
     assert_eq!(script.closed().len(), 2);
     assert!(script.owed.iter().all(|owed| owed.0 == WorkerId(1)), "{:?}", script.asked());
     script.result(late.0, late.1, late.2);
-    assert_eq!(script.actions.last(), Some(&Action::Discard { reason: Discard::Late }));
+    assert_eq!(script.discarded(), Some(Discard::Late));
     script.answer_step();
     assert!(script.owed.iter().any(|owed| owed.0 == WorkerId(2)), "{:?}", script.asked());
     done(&mut script);

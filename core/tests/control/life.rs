@@ -158,7 +158,7 @@ fn a_result_of_a_cancelled_job_is_late() {
     let (worker, work, node) = script.owed[0];
     script.feed(Event::Cancel { job: JOB });
     script.result(worker, work, node);
-    assert_eq!(script.actions.last(), Some(&Action::Discard { reason: Discard::Late }));
+    assert_eq!(script.discarded(), Some(Discard::Late));
 }
 
 #[test]
@@ -303,20 +303,19 @@ fn results_that_are_late_doubled_or_unasked_are_thrown_away() {
     script.join(2);
     script.submit(1);
     let (first, second) = (script.owed[0], script.owed[1]);
-    let last = |script: &Script| script.actions.last().cloned();
     script.result(first.0, first.1, first.2);
     script.result(first.0, first.1, first.2);
-    assert_eq!(last(&script), Some(Action::Discard { reason: Discard::Duplicate }));
+    assert_eq!(script.discarded(), Some(Discard::Duplicate));
     script.result(first.0, second.1, second.2);
-    assert_eq!(last(&script), Some(Action::Discard { reason: Discard::Unasked }));
+    assert_eq!(script.discarded(), Some(Discard::Unasked));
     let other_life = WorkId { incarnation: 6, ..second.1 };
     script.result(second.0, other_life, second.2);
-    assert_eq!(last(&script), Some(Action::Discard { reason: Discard::Late }));
+    assert_eq!(script.discarded(), Some(Discard::Late));
     script.owed.retain(|owed| *owed != first);
     script.answer_all();
     let late = script.closed().len();
     script.result(second.0, second.1, second.2);
-    assert_eq!(last(&script), Some(Action::Discard { reason: Discard::Late }));
+    assert_eq!(script.discarded(), Some(Discard::Late));
     assert_eq!((script.closed().len(), late), (8, 8));
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{
-    Action, Author, Cluster, Config, Departure, Digest, Dismissal, Event, Facts, Hello, JobId, JobState,
-    Outcome, Phase, Start, WorkId, WorkerId,
+    Action, Author, Cluster, Computed, Config, Departure, Digest, Discard, Dismissal, Event, Facts, Hello,
+    JobId, JobState, Outcome, Phase, ResultId, Start, WorkId, WorkerId,
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
@@ -86,6 +86,8 @@ pub(crate) struct Script {
     pub(crate) writes: bool,
     /// What the coordinator itself computes, if it can: bits, finite or not.
     pub(crate) own: Option<(bool, Digest)>,
+    /// How many results have come.
+    results: u64,
 }
 
 /// The bits of every right answer.
@@ -109,6 +111,7 @@ impl Script {
             from: Start::BEGINNING,
             writes: true,
             own: Some((true, RIGHT)),
+            results: 0,
         }
     }
 
@@ -181,7 +184,11 @@ impl Script {
                 let finite = self.diverges_at != Some(work.parameter_tag);
                 vec![Event::Closed { work, finite }]
             }
-            Action::Arbitrate { work, node } => vec![Event::Arbitrated { work, node, result: self.own }],
+            Action::Arbitrate { work, node } => {
+                let result = self.next_result();
+                let computed = self.own.map(|(finite, digest)| Computed { result, finite, digest });
+                vec![Event::Arbitrated { work, node, computed }]
+            }
             Action::EndEpoch { job, .. } if self.writes => vec![Event::EpochWritten { job }],
             Action::Checkpoint { job, .. } => vec![Event::CheckpointWritten { job }],
             Action::Save { job } => vec![Event::Saved { job }],
@@ -245,7 +252,21 @@ impl Script {
     ) {
         let (busy, samples) = (Duration::from_millis(1), 5);
         let digest = (!finite || self.cluster.compares(work, node)).then_some(bits);
-        self.feed(Event::Result { worker, work, node, samples, busy, finite, digest });
+        let result = self.next_result();
+        self.feed(Event::Result { result, worker, work, node, samples, busy, finite, digest });
+    }
+
+    fn next_result(&mut self) -> ResultId {
+        self.results += 1;
+        ResultId(self.results)
+    }
+
+    /// Why the result that came last was thrown away, if that was the last thing that happened.
+    pub(crate) fn discarded(&self) -> Option<Discard> {
+        match self.actions.last() {
+            Some(&Action::Discard { result, reason }) if result.0 == self.results => Some(reason),
+            _ => None,
+        }
     }
 
     /// The first thing that this worker owes comes.
@@ -323,7 +344,7 @@ impl Script {
 
     pub(crate) fn accepted(&self) -> Vec<(WorkId, Node, Author)> {
         let accept = |action: &Action| match *action {
-            Action::Accept { work, node, author } => Some((work, node, author)),
+            Action::Accept { work, node, author, .. } => Some((work, node, author)),
             _ => None,
         };
         self.actions.iter().filter_map(accept).collect()

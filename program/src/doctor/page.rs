@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use millefeuille_core::blas::choice::{self, Instructions};
 use serde::Serialize;
 
-use super::{Findings, OpenBlas};
+use super::findings::{Findings, OpenBlas};
 use crate::machine::{Cores, Cpu, Limits, address_space};
 
 /// Something that is far from what it could be.

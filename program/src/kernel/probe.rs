@@ -28,7 +28,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use self::patience::{Patience, Silence, processor_time};
-use super::{Unusable, changed};
+use super::start::changed;
+use super::unusable::Unusable;
 use crate::failpoints;
 use crate::process::{self, exit};
 use crate::variables::INSTANCE;
@@ -232,9 +233,15 @@ fn asked(variables: &BTreeMap<String, String>, wanted: &Choice) -> Option<String
     }
 }
 
+/// What OpenBLAS picks by itself, if this process can tell.
+pub(super) fn own_pick(variables: &BTreeMap<String, String>) -> Option<String> {
+    let loaded = || environment::is_own_pick(variables).then(blas::kernel);
+    failpoints::own_pick().or_else(loaded)
+}
+
 /// What OpenBLAS picks by itself, if that is known.
 fn picked(variables: &BTreeMap<String, String>) -> Option<String> {
-    super::own_pick(variables).or_else(|| Some(Native::handed_down(variables)?.own))
+    own_pick(variables).or_else(|| Some(Native::handed_down(variables)?.own))
 }
 
 /// How long a processor may take for these products.

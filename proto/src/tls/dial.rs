@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service as _, service_fn};
 
-use super::{Identity, words};
+use super::{CA_FILE, Identity, words};
 use crate::wire;
 
 /// How often, and how soon again, files are read that do not belong together: they are just being renewed.
@@ -158,7 +158,8 @@ impl Peer {
     fn in_words(&self, error: io::Error) -> io::Error {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(tls) => {
-                let message = words::disagreement(tls, &self.address, &self.directory, &self.identity);
+                let (authorities, own) = (self.directory.join(CA_FILE), self.identity.description());
+                let message = words::disagreement(tls, &self.address, &authorities, &own);
                 io::Error::new(error_kind(tls), message)
             }
             None => error,

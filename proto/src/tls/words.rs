@@ -4,8 +4,6 @@ use std::path::Path;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-use super::{CA_FILE, Identity};
-
 /// What is wrong with a certificate, to stand after its subject: "has expired on 2026-11-20".
 pub fn certificate_trouble(error: &CertificateError) -> String {
     use CertificateError as Trouble;
@@ -33,8 +31,9 @@ pub fn certificate_trouble(error: &CertificateError) -> String {
     }
 }
 
-/// Why a client could not agree with the coordinator that it dialled.
-pub(super) fn disagreement(error: &Error, address: &str, directory: &Path, own: &Identity) -> String {
+/// Why a client could not agree with the coordinator that it dialled. It has this certificate of its `own`, and trusts the
+/// `authorities` in this file.
+pub(super) fn disagreement(error: &Error, address: &str, authorities: &Path, own: &str) -> String {
     match error {
         Error::InvalidCertificate(trouble) => {
             let remedy = match trouble {
@@ -42,7 +41,7 @@ pub(super) fn disagreement(error: &Error, address: &str, directory: &Path, own: 
                     " (use one of its names, or issue one with: coordinator certs issue --names)".to_string()
                 }
                 CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                    format!(" than those in {}", directory.join(CA_FILE).display())
+                    format!(" than those in {}", authorities.display())
                 }
                 _ => String::new(),
             };
@@ -50,7 +49,7 @@ pub(super) fn disagreement(error: &Error, address: &str, directory: &Path, own: 
         }
         Error::AlertReceived(alert) => match refused_for(*alert) {
             Some(reason) => {
-                format!("{address} does not accept the certificate {}: {reason}", own.description())
+                format!("{address} does not accept the certificate {own}: {reason}")
             }
             None => format!(
                 "{address} refuses to speak TLS with this process: {alert:?} (does it serve with --tls?)"

@@ -1,6 +1,6 @@
 //! The simulated coordinator: the product's control machine, and a driver that does what the product's driver does.
 //!
-//! Actions are carried out in the order in which they come, results are put aside and used as the machine says, and
+//! Actions are carried out in the order in which they come, results are kept and used as the machine says, and
 //! the disk has a thread of its own. The coordinator may die after any action. What it knew is then gone, but for its
 //! files.
 
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Author, Cluster, Config, Departure, Event, JobId, Outcome, Phase, Start, WorkId, WorkerId,
+    Action, Cluster, Computed, Config, Departure, Discard, Event, JobId, Outcome, Phase, ResultId, Start,
+    WorkId, WorkerId,
 };
 use millefeuille_core::learn::tree::{Inserted, Node, Reduction, Tree};
 
@@ -43,7 +44,10 @@ pub(crate) struct Training {
     sent: BTreeMap<WorkerId, u64>,
     open: Option<WorkId>,
     reduction: Option<Reduction<Sum>>,
-    aside: BTreeMap<(Node, Author), Sum>,
+    /// Results that have come to the open tree, or before it, and are not yet in one.
+    results: BTreeMap<ResultId, Sum>,
+    /// How many have come.
+    came: u64,
     /// What a mutation adds once more.
     twice: Vec<Sum>,
 }
@@ -56,7 +60,6 @@ pub(crate) struct Coordinator {
     sessions: BTreeMap<WorkerId, Session>,
     next_worker: u64,
     pub(crate) training: Option<Training>,
-    pending: Option<(Author, Sum)>,
     happened: VecDeque<Event>,
     ticked: Duration,
     /// Whether it was asleep before that.
@@ -82,7 +85,8 @@ impl Training {
             sent: BTreeMap::new(),
             open: None,
             reduction: None,
-            aside: BTreeMap::new(),
+            results: BTreeMap::new(),
+            came: 0,
             twice: Vec::new(),
         };
         if let Some(checkpoint) = checkpoint {
@@ -109,11 +113,18 @@ impl Training {
         let present = self.job.facts.present(work.phase, work.step);
         self.reduction = Some(Reduction::new(Tree::new(self.job.facts.shards), &present));
         self.open = Some(work);
-        self.aside.clear();
+        self.results.clear();
         self.twice.clear();
         if work.phase == Phase::Train && work.step == 0 {
             self.figures = BEGUN;
         }
+    }
+
+    /// Takes in a result that has come.
+    fn came(&mut self, sum: Sum) -> ResultId {
+        self.came += 1;
+        self.results.insert(ResultId(self.came), sum);
+        ResultId(self.came)
     }
 
     /// Closes the tree; whether the sum is finite, none if it is not complete.
@@ -144,7 +155,6 @@ impl World {
             sessions: BTreeMap::new(),
             next_worker: 1,
             training: None,
-            pending: None,
             happened: VecDeque::new(),
             ticked: Duration::ZERO,
             slept: false,
@@ -255,9 +265,6 @@ impl World {
                 self.judge_action(&action);
                 self.act(action);
             }
-        }
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.pending = None;
         }
     }
 
@@ -391,9 +398,10 @@ impl World {
             digest = digest.map(|_| [0; 32]);
         }
         let finite = sum.finite;
-        coordinator.pending = Some((Author::Worker(worker), sum));
+        let Some(training) = &mut coordinator.training else { return };
+        let result = training.came(sum);
         self.judge_answer(worker, work, node);
-        self.handle(Event::Result { worker, work, node, samples, busy, finite, digest });
+        self.handle(Event::Result { result, worker, work, node, samples, busy, finite, digest });
     }
 
     fn arbitrated(&mut self, work: WorkId, node: Node, sum: Option<Box<Sum>>) {
@@ -403,9 +411,12 @@ impl World {
             return;
         }
         let digest = |sum: &Sum| if nothing_compared { [0; 32] } else { sum.digest() };
-        let result = sum.as_ref().map(|sum| (sum.finite, digest(sum)));
-        coordinator.pending = sum.map(|sum| (Author::Coordinator, *sum));
-        self.handle(Event::Arbitrated { work, node, result });
+        let Some(training) = &mut coordinator.training else { return };
+        let computed = sum.map(|sum| {
+            let (finite, digest) = (sum.finite, digest(&sum));
+            Computed { result: training.came(*sum), finite, digest }
+        });
+        self.handle(Event::Arbitrated { work, node, computed });
     }
 
     // Actions.
@@ -431,9 +442,8 @@ impl World {
                 }
             }
             Action::Send { worker, work, nodes } => self.send_work(worker, work, nodes),
-            Action::Keep { node, author } => self.keep(node, author),
-            Action::Accept { node, author, .. } => self.accept(node, author),
-            Action::Discard { reason } => self.discard(reason),
+            Action::Accept { result, node, .. } => self.accept(result, node),
+            Action::Discard { result, reason } => self.discard(result, reason),
             Action::Arbitrate { work, node } => self.arbitrate(work, node),
             Action::Close { work } => self.close_tree(work),
             Action::Checkpoint { job, from } => {
@@ -515,34 +525,26 @@ impl World {
         self.tell_worker(worker, Down::Work(work, nodes, parameters));
     }
 
-    fn keep(&mut self, node: Node, author: Author) {
-        let Some(coordinator) = &mut self.coordinator else { return };
-        if let (Some(training), Some((_, sum))) = (&mut coordinator.training, coordinator.pending.take()) {
-            training.aside.insert((node, author), sum);
-        }
-    }
-
-    fn accept(&mut self, node: Node, author: Author) {
+    fn accept(&mut self, result: ResultId, node: Node) {
         let Some(coordinator) = &mut self.coordinator else { return };
         let Some(training) = &mut coordinator.training else { return };
-        // What came last counts: an author may have answered before, in a trial that came to nothing.
-        let came = coordinator.pending.take_if(|(from, _)| *from == author).map(|(_, sum)| sum);
-        let kept = training.aside.remove(&(node, author));
-        let Some(sum) = came.or(kept) else {
-            return self
-                .fail(format!("{node} of {author:?} is accepted, and is neither there nor has it come"));
+        let Some(sum) = training.results.remove(&result) else {
+            return self.fail(format!("{result:?} is accepted as {node}, and has not come"));
         };
         let inserted = training.reduction.as_mut().map(|reduction| reduction.insert(node, sum, Sum::add));
         if !matches!(inserted, Some(Inserted::Kept { .. })) {
-            self.fail(format!("{node} of {author:?} is accepted, and the tree does not take it"));
+            self.fail(format!("{result:?} is accepted as {node}, and the tree does not take it"));
         }
     }
 
-    fn discard(&mut self, reason: millefeuille_core::control::Discard) {
-        use millefeuille_core::control::Discard;
+    fn discard(&mut self, result: ResultId, reason: Discard) {
         let mutated = self.mutation == Some(Mutation::DuplicateAccepted) && reason == Discard::Duplicate;
-        let Some(coordinator) = self.coordinator.as_mut().filter(|_| mutated) else { return };
-        if let (Some(training), Some((_, sum))) = (&mut coordinator.training, coordinator.pending.take()) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let Some(training) = &mut coordinator.training else { return };
+        let Some(sum) = training.results.remove(&result) else {
+            return self.fail(format!("{result:?} is discarded, and has not come"));
+        };
+        if mutated {
             training.twice.push(sum);
         }
     }

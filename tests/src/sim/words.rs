@@ -25,11 +25,11 @@ pub(crate) fn event(event: &Event) -> String {
         Event::Closed { work, finite } => {
             format!("closed {}{}", unit(work), if *finite { "" } else { ", not finite" })
         }
-        Event::Arbitrated { work, node, result } => {
+        Event::Arbitrated { work, node, computed } => {
             format!(
                 "arbitrated {node} of {}: {}",
                 unit(work),
-                if result.is_some() { "computed" } else { "cannot" }
+                if computed.is_some() { "computed" } else { "cannot" }
             )
         }
         Event::Loaded { job, from, facts, .. } => {
@@ -55,7 +55,6 @@ pub(crate) fn action(action: &Action) -> String {
         }
         Action::Begin { work } => format!("begin {}", unit(work)),
         Action::Send { worker, work, nodes } => format!("ask {worker} for {} of {}", list(nodes), unit(work)),
-        Action::Keep { node, author } => format!("keep {node} of {}", who(author)),
         Action::Accept { node, author, .. } => format!("accept {node} of {}", who(author)),
         Action::Arbitrate { work, node } => format!("compute {node} of {} here", unit(work)),
         Action::Close { work } => format!("close {}", unit(work)),

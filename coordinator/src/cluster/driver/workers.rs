@@ -1,6 +1,6 @@
 //! The driver's dealings with workers: what they are told, what they answer.
 
-use millefeuille_core::control::{Author, Departure, Event, JobId, WorkId, WorkerId};
+use millefeuille_core::control::{Author, Computed, Departure, Event, JobId, ResultId, WorkId, WorkerId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::v1;
@@ -11,7 +11,8 @@ use tonic::Status as Refusal;
 use tracing::warn;
 
 use super::{Driver, Session};
-use crate::cluster::messages::{Arbitrated, Connected, Input, NodeResult, Outgoing, digest, is_finite};
+use crate::cluster::messages::{Arbitrated, Connected, Input, NodeResult, Outgoing};
+use crate::cluster::sums::{digest, is_finite};
 use crate::cluster::training::Sent;
 
 impl Driver {
@@ -61,25 +62,13 @@ impl Driver {
         }
     }
 
-    pub(super) fn keep(&mut self, node: Node, author: Author) {
-        if let (Some(training), Some((_, sum))) = (&mut self.training, self.pending.take()) {
-            training.keep(node, author, sum);
-        }
-    }
-
-    /// Puts a result into the tree: the one that just came, or one that was put aside.
-    pub(super) fn accept(&mut self, work: WorkId, node: Node, author: Author) {
+    /// Puts a result into the tree.
+    pub(super) fn accept(&mut self, result: ResultId, work: WorkId, node: Node, author: Author) {
         let Some(training) = &mut self.training else { return };
-        // What came last counts: an author may have answered before, in a trial that came to nothing.
-        let came = self.pending.take_if(|(from, _)| *from == author).map(|(_, sum)| sum);
-        let kept = training.kept(node, author);
-        let Some(sum) = came.or(kept) else {
-            unreachable!("the control machine accepts what came or was kept only")
-        };
         if let Author::Worker(worker) = author {
             training.took_part(worker, work);
         }
-        training.accept(node, sum);
+        training.accept(result, node);
     }
 
     /// Computes a node in a thread of its own, where this process can compute the job.
@@ -95,12 +84,13 @@ impl Driver {
     }
 
     pub(super) fn arbitrated(&mut self, Arbitrated { work, node, sum }: Arbitrated) {
-        if self.control.running() != Some(work.job) {
-            return;
-        }
-        let result = sum.as_ref().map(|sum| (is_finite(sum), digest(sum)));
-        self.pending = sum.map(|sum| (Author::Coordinator, sum));
-        self.handle(Event::Arbitrated { work, node, result });
+        let current = self.control.running() == Some(work.job);
+        let Some(training) = self.training.as_mut().filter(|_| current) else { return };
+        let computed = sum.map(|sum| {
+            let (finite, digest) = (is_finite(&sum), digest(&sum));
+            Computed { result: training.came(sum), finite, digest }
+        });
+        self.handle(Event::Arbitrated { work, node, computed });
     }
 
     pub(super) fn start_job(&mut self, worker: WorkerId, job: JobId) {
@@ -182,7 +172,7 @@ impl Driver {
         training.clock.result(worker, busy / slots);
         let samples = sum.figures.samples;
         let digest = (!finite || self.control.compares(work, node)).then(|| digest(&sum));
-        self.pending = Some((Author::Worker(worker), sum));
-        self.handle(Event::Result { worker, work, node, samples, busy, finite, digest });
+        let result = training.came(sum);
+        self.handle(Event::Result { result, worker, work, node, samples, busy, finite, digest });
     }
 }

@@ -1,0 +1,23 @@
+//! A job of which everything is known.
+
+use std::sync::Arc;
+
+use millefeuille_core::control::Facts;
+use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::job::Job;
+use millefeuille_core::learn::spec::Spec;
+
+/// A job that is ready to be trained.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The job, its kernel resolved to a name.
+    pub job: Job,
+    /// What workers must know of it.
+    pub spec: Spec,
+    /// What the control machine must know of it.
+    pub facts: Facts,
+    /// Its samples.
+    pub store: Arc<ShardStore>,
+    /// The kernel that OpenBLAS picks here by itself.
+    pub openblas_picks: String,
+}

@@ -1,0 +1,27 @@
+//! The sums that workers send, and what is asked of their bits.
+
+use millefeuille_core::control::Digest;
+use millefeuille_core::learn::elementwise;
+use millefeuille_core::learn::sum;
+use millefeuille_proto::buffer::Buffer;
+use sha2::{Digest as _, Sha256};
+
+/// The sum over the pieces of a node.
+pub(super) type Sum = sum::Sum<Buffer>;
+
+/// Whether every number in it is finite.
+pub(super) fn is_finite(sum: &Sum) -> bool {
+    sum.figures.loss_sum.is_finite() && sum.terms().iter().all(|term| elementwise::all_finite(term))
+}
+
+/// SHA-256 of its bits, samples included. It is settled: it has one term at most.
+pub(super) fn digest(sum: &Sum) -> Digest {
+    debug_assert!(sum.terms().len() < 2, "a sum is settled before it is compared");
+    let mut hash = Sha256::new();
+    sum.terms().iter().for_each(|term| hash.update(bytemuck::cast_slice::<f32, u8>(term)));
+    hash.update(sum.figures.loss_sum.to_bits().to_le_bytes());
+    hash.update(sum.figures.correct.to_le_bytes());
+    hash.update(sum.figures.samples.to_le_bytes());
+    sum.sample_digests.iter().for_each(|digest| hash.update(digest));
+    hash.finalize().into()
+}

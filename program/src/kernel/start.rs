@@ -1,0 +1,28 @@
+//! Starting this program again, or another of its processes, with the environment that a kernel needs.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use millefeuille_core::blas::environment::Change;
+
+use crate::machine::address_space;
+use crate::{process, variables};
+
+/// This program with these arguments.
+pub(super) fn again() -> Command {
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new(process::program());
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments);
+    command
+}
+
+/// A program that begins with another environment.
+pub(super) fn changed(mut command: Command, change: &Change) -> Command {
+    change.remove.iter().for_each(|name| _ = command.env_remove(variables::bytes(name)));
+    let set = change.set.iter().map(|(name, value)| (variables::bytes(name), variables::bytes(value)));
+    command.envs(set).envs(address_space::sparing().iter().copied());
+    command
+}
