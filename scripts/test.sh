@@ -204,7 +204,8 @@ leave_the_engine_as_it_was() {
 
 run_tests() {
     if have cargo-nextest; then
-        cargo nextest run --locked --workspace "$@"
+        # They wait more than they compute: two for each core. Who has to be alone is said in .config/nextest.toml.
+        cargo nextest run --locked --workspace --test-threads "$((2 * $(getconf _NPROCESSORS_ONLN)))" "$@"
     else
         cargo test --locked --workspace "$@" -- --skip "$FROM_SOURCES"
     fi

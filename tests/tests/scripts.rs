@@ -14,9 +14,9 @@ const DENY_REQUIREMENTS: &str = "scripts/deny-requirements.txt";
 const ENVIRONMENT: &str = "target/peers";
 
 /// What the scripts take for granted. Nothing else of this machine is on their PATH.
-const EVERYWHERE: [&str; 22] = [
-    "bash", "cat", "chmod", "cmp", "cp", "dirname", "env", "find", "grep", "head", "id", "mkdir", "mktemp",
-    "rm", "sed", "sh", "sort", "tail", "timeout", "tr", "uname", "xargs",
+const EVERYWHERE: [&str; 23] = [
+    "bash", "cat", "chmod", "cmp", "cp", "dirname", "env", "find", "getconf", "grep", "head", "id", "mkdir",
+    "mktemp", "rm", "sed", "sh", "sort", "tail", "timeout", "tr", "uname", "xargs",
 ];
 
 const WELL: &str = "#!/bin/sh\n";
@@ -262,16 +262,30 @@ fn the_slowest_tests_are_listed_however_it_ends_where_they_are_known() {
     assert!(!early.stdout.contains(begin), "{early}");
 }
 
+/// A test that is called otherwise than the runner's configuration says would lose its place without a word.
 #[test]
-fn what_is_left_to_the_night_is_a_test_and_is_run_there() {
-    let read = |file: &str| fs::read_to_string(project().join(file)).expect("the file is there");
-    for (file, names_it) in [
-        ("tests/tests/images.rs", format!("#[test]\nfn {FROM_SOURCES}()")),
-        (".config/nextest.toml", format!("test(={FROM_SOURCES})")),
-    ] {
-        assert!(read(file).contains(&names_it), "{file}");
+fn whom_the_runner_treats_apart_is_there() {
+    let config =
+        fs::read_to_string(project().join(".config/nextest.toml")).expect("the runner is configured");
+    let files = fs::read_dir(project().join("tests/tests")).expect("there are tests").flatten();
+    let texts: Vec<_> = files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect();
+    let named = |kind: &str| {
+        let rest = config.split(kind).skip(1).filter_map(|rest| rest.split_once(')'));
+        rest.map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+    };
+    let (tests, binaries) = (named("test(="), named("binary("));
+    assert!(tests.iter().any(|test| test == FROM_SOURCES) && binaries.len() > 5, "{tests:?} {binaries:?}");
+    for test in tests {
+        let function = format!("#[test]\nfn {test}()");
+        assert!(texts.iter().any(|text| text.contains(&function)), "there is no test {test}");
     }
+    for binary in binaries {
+        assert!(project().join(format!("tests/tests/{binary}.rs")).is_file(), "there is no file {binary}.rs");
+    }
+}
 
+#[test]
+fn what_is_left_to_the_night_is_run_there() {
     let home = home();
     executable(&home.write("tools/docker", FAILS));
     let ended = run_with(&home, "test", "nightly", "", UNBROKEN).with_code(0);
