@@ -1,9 +1,7 @@
 //! Named points at which tests make this program die, as a power cut or a SIGKILL would.
 //!
-//! They exist only with the feature `failpoints`; without it, [`at`] is nothing. The variable `FAILPOINTS` says where
-//! and when, as the crate [`fail`] reads it: `checkpoint-before-rename=return` aborts the process at the first
-//! checkpoint, `checkpoint-before-rename=2*off->return` at the third pass. Any other action of that crate works too
-//! (`sleep(100)`, `pause`).
+//! [`millefeuille_program::failpoints`] says how: `checkpoint-before-rename=return` aborts the process at the first
+//! checkpoint, `checkpoint-before-rename=2*off->return` at the third pass; `sleep(100)` and `pause` only hold it up.
 //!
 //! | point | when it is reached |
 //! | --- | --- |
@@ -21,8 +19,5 @@
 
 /// Reached a named point: the process ends here, at once, if a test has said so.
 pub fn at(name: &str) {
-    #[cfg(feature = "failpoints")]
-    fail::fail_point!(name, |_| std::process::abort());
-    #[cfg(not(feature = "failpoints"))]
-    let _ = name;
+    millefeuille_program::failpoints::die_at(name);
 }

@@ -1,4 +1,4 @@
-//! The ops port of a coordinator: what [`millefeuille_worker::ops`] serves, over a cluster's [`View`].
+//! The ops port of a coordinator: what [`millefeuille_program::ops`] serves, over a cluster's [`View`].
 //!
 //! - [`metrics`]: the table of everything at `/metrics`.
 //! - [`ask`](mod@ask): the client's side, for `coordinator health --ops`.
@@ -11,7 +11,7 @@ pub mod ask;
 pub mod metrics;
 
 use axum::Router;
-use millefeuille_worker::ops::{Health, Verdict, probes};
+use millefeuille_program::ops::{Health, Verdict, probes};
 use prometheus_client::registry::Registry;
 
 use crate::cluster::View;

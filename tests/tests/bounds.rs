@@ -261,7 +261,7 @@ fn metadata_is_huge(siege: &Siege<'_>) {
 
 fn connections_are_opened_and_left(siege: &Siege<'_>) {
     const CONNECTIONS: usize = 10_000;
-    millefeuille_worker::process::open_many_files();
+    millefeuille_program::process::open_many_files();
     let late = siege.lay("10,000 connections", || {
         let opened = siege.wait(async {
             let mut opened = Vec::with_capacity(CONNECTIONS);

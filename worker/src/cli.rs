@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use millefeuille_program::kernel::{self, Unusable, probe};
+use millefeuille_program::machine::Cores;
+use millefeuille_program::ops::{self, Listen};
+use millefeuille_program::process::{self, LogFormat, exit};
+use millefeuille_program::{doctor, usage, variables};
 use millefeuille_proto::shared::Guest;
 
 use crate::condition::Watched;
-use crate::kernel::{self, Unusable, probe};
-use crate::machine::Cores;
-use crate::ops::{self, Listen};
-use crate::process::{self, LogFormat, exit};
-use crate::{Condition, Config, End, doctor, failpoints, run, usage, variables};
+use crate::{Condition, Config, End, failpoints, run};
 
 /// Joins a Millefeuille cluster and computes until it is told to stop.
 #[derive(Clone, Debug, Parser)]

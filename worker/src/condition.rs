@@ -6,11 +6,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use millefeuille_program::ops::{self, Health, Page, Pulse, Verdict};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
-
-use crate::ops::{self, Health, Page, Pulse, Verdict};
 
 /// How often a runtime shows that it turns.
 const BEAT: Duration = Duration::from_secs(1);

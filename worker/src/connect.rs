@@ -8,18 +8,19 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use millefeuille_core::blas;
+use millefeuille_program::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT};
+use millefeuille_program::kernel;
+use millefeuille_program::machine::Cpu;
+use millefeuille_program::process::{self, Shutdown};
 use millefeuille_proto::tls::{self, Dialer};
 use millefeuille_proto::{PROTOCOL_VERSION, v1, wire};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
-use crate::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT};
 use crate::condition::{Condition, Standing};
-use crate::kernel;
-use crate::machine::Cpu;
 use crate::session::{Kept, Opened, session};
-use crate::{Config, End, Shutdown, process};
+use crate::{Config, End};
 
 /// A session that lasted so long was a good one.
 const GOOD_SESSION: Duration = Duration::from_secs(5);

@@ -5,29 +5,19 @@
 //! A worker keeps nothing that matters: parameters arrive with each step, sums leave with each result, samples can
 //! be fetched again. So it may vanish at any instruction, and starts anew with nothing but an address.
 //!
-//! Both binaries share what a process of this project needs: [`process`] (log, signals, exit codes), [`kernel`] (the right BLAS kernel), [`usage`] (command
-//! lines), [`variables`] (the environment), [`ops`] (probes and metrics), [`machine`] (what there is to compute with), [`doctor`] and [`backoff`].
+//! What it has in common with the coordinator as a program is in [`millefeuille_program`].
 
-pub mod backoff;
 pub mod cli;
 mod compute;
 mod condition;
 mod connect;
-pub mod doctor;
-pub mod failpoints;
+mod failpoints;
 mod heartbeat;
 mod job;
-pub mod kernel;
-pub mod machine;
-pub mod ops;
 mod outbox;
-pub mod process;
 mod session;
 mod shards;
-pub mod usage;
-pub mod variables;
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +66,3 @@ pub enum End {
     /// It cannot work on this machine.
     Failed(String),
 }
-
-/// Something that resolves when the worker shall stop.
-pub trait Shutdown: Future<Output = ()> + Send {}
-impl<T: Future<Output = ()> + Send> Shutdown for T {}

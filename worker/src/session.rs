@@ -18,6 +18,7 @@ use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::sum::SECTION;
 use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_program::process::Shutdown;
 use millefeuille_proto::buffer::{Buffer, Pool};
 use millefeuille_proto::shared::{Desk, Guest};
 use millefeuille_proto::v1::session_request::Message as Up;
@@ -37,7 +38,7 @@ use crate::heartbeat::{self, Beat};
 use crate::job::Job;
 use crate::outbox::{self, Outbox, Outgoing};
 use crate::shards::{Shards, Wanted, fetch};
-use crate::{Config, End, Shutdown};
+use crate::{Config, End};
 
 /// How long the coordinator has to take note of a goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use millefeuille_core::data::shard::{Shard, ShardSamples};
+use millefeuille_program::backoff::Backoff;
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::worker_client::WorkerClient;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tracing::warn;
 
-use crate::backoff::Backoff;
 use crate::failpoints;
 
 /// A transfer that does not move for so long has failed. One that moves may take as long as it takes.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use millefeuille_worker::process::random_hex;
+use millefeuille_program::process::random_hex;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Subcommand};
+use millefeuille_program::process::{self, exit};
 use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
-use millefeuille_worker::process::{self, exit};
 use serde_json::json;
 use time::OffsetDateTime;
 

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use millefeuille_program::backoff::Backoff;
+use millefeuille_program::process::{self, exit};
 use millefeuille_proto::tls::{self, Dialer};
 use millefeuille_proto::v1::cluster_client::ClusterClient;
 use millefeuille_proto::{v1, wire};
-use millefeuille_worker::backoff::Backoff;
-use millefeuille_worker::process::{self, exit};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};

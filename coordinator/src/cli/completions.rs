@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, CommandFactory as _};
 use clap_complete::Shell;
-use millefeuille_worker::process::exit;
+use millefeuille_program::process::exit;
 
 use super::{Failed, Result, print};
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use millefeuille_core::control::Phase;
-use millefeuille_worker::machine::Cores;
+use millefeuille_program::machine::Cores;
 use serde::Serialize;
 
 use super::saved::Trained;

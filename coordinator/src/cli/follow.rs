@@ -7,8 +7,8 @@ use std::io::IsTerminal as _;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use millefeuille_program::process::{self, LogFormat, exit};
 use millefeuille_proto::v1;
-use millefeuille_worker::process::{self, LogFormat, exit};
 use tonic::Status;
 
 use super::client::{Client, ClusterArgs, is_gone, request};

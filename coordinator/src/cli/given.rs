@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
-use millefeuille_worker::usage::shown;
+use millefeuille_program::usage::shown;
 
 /// What was given to a command.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use clap::builder::Resettable;
 use clap::{Arg, Args as ClapArgs};
+use millefeuille_program::process::{self, exit};
 use millefeuille_proto::v1;
-use millefeuille_worker::process::{self, exit};
 
 use super::client::{ClusterArgs, request};
 use super::{Failed, Result, print, runtime};

@@ -29,11 +29,11 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use millefeuille_core::job::JobError;
-use millefeuille_worker::doctor;
-use millefeuille_worker::kernel::Unusable;
-use millefeuille_worker::kernel::probe;
-use millefeuille_worker::process::{self, exit};
-use millefeuille_worker::{usage, variables};
+use millefeuille_program::doctor;
+use millefeuille_program::kernel::Unusable;
+use millefeuille_program::kernel::probe;
+use millefeuille_program::process::{self, exit};
+use millefeuille_program::{usage, variables};
 
 use self::given::Given;
 use crate::cluster::local::WORKER;
@@ -172,7 +172,7 @@ pub fn main() -> ExitCode {
     if arguments.peek().is_some_and(|name| name == WORKER) {
         return millefeuille_worker::cli::main(arguments);
     }
-    millefeuille_worker::failpoints::set_up();
+    millefeuille_program::failpoints::set_up();
     let done = match usage::parse::<Args>(std::env::args_os()) {
         Ok((args, matches)) => run(args.command, &Given::of(&Args::command(), &matches)),
         Err(code) => return code,

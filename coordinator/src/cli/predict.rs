@@ -9,8 +9,8 @@ use millefeuille_core::data::split::Sizes;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, Scratch};
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_worker::kernel;
-use millefeuille_worker::process::{self, exit};
+use millefeuille_program::kernel;
+use millefeuille_program::process::{self, exit};
 use serde::Serialize;
 
 use super::saved::{self, own_kernel};

@@ -8,9 +8,9 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_worker::kernel::{self, Unusable};
-use millefeuille_worker::machine::Cores;
-use millefeuille_worker::process::{self, exit};
+use millefeuille_program::kernel::{self, Unusable};
+use millefeuille_program::machine::Cores;
+use millefeuille_program::process::{self, exit};
 
 use super::{Failed, Result};
 use crate::cluster::load;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use millefeuille_core::job::{BlasKernel, Job};
+use millefeuille_program::kernel;
+use millefeuille_program::ops::Listen;
+use millefeuille_program::process::{self, LogFormat, exit};
 use millefeuille_proto::tls::date;
-use millefeuille_worker::kernel;
-use millefeuille_worker::ops::Listen;
-use millefeuille_worker::process::{self, LogFormat, exit};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tracing::info;

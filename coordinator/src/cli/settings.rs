@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use millefeuille_worker::process::{self, exit};
+use millefeuille_program::process::{self, exit};
 
 use super::{Failed, Result};
 use crate::cluster::Config;

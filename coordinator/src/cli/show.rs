@@ -8,7 +8,7 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
-use millefeuille_worker::process::exit;
+use millefeuille_program::process::exit;
 
 use super::given::Given;
 use super::saved::{self, Trained};

@@ -11,12 +11,12 @@ use millefeuille_core::job::{
     BlasKernel, Data, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, SHARDS, parse_number, parse_scale,
     parse_whole,
 };
+use millefeuille_program::backoff::Backoff;
+use millefeuille_program::kernel;
+use millefeuille_program::machine::Cores;
+use millefeuille_program::process::{self, LogFormat, exit};
 use millefeuille_proto::shared::Host;
 use millefeuille_proto::v1;
-use millefeuille_worker::backoff::Backoff;
-use millefeuille_worker::kernel;
-use millefeuille_worker::machine::Cores;
-use millefeuille_worker::process::{self, LogFormat, exit};
 use tokio::net::TcpListener;
 
 use super::client::{Client, ClusterArgs, is_gone, request};

@@ -7,9 +7,9 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_worker::kernel::{self, Unusable};
-use millefeuille_worker::machine::Cores;
-use millefeuille_worker::process::exit;
+use millefeuille_program::kernel::{self, Unusable};
+use millefeuille_program::machine::Cores;
+use millefeuille_program::process::exit;
 
 use super::{Failed, Result, print};
 use crate::cluster::load;

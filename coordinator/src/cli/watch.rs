@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
-use millefeuille_worker::process::{self, exit};
+use millefeuille_program::process::{self, exit};
 
 use super::client::{Client, ClusterArgs};
 use super::{Failed, Result, print};

@@ -15,8 +15,8 @@ use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{Learner, Scratch, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Reduction};
+use millefeuille_program::kernel;
 use millefeuille_proto::buffer::Pool;
-use millefeuille_worker::kernel;
 
 use super::messages::Sum;
 

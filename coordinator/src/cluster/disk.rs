@@ -18,7 +18,7 @@ use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizer::OptimizerState;
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_worker::process::exit;
+use millefeuille_program::process::exit;
 use tracing::warn;
 
 use super::Handle;

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millefeuille_core::control::{Action, Author, Cluster, Event, JobId, Note, WorkerId};
+use millefeuille_program::ops::Pulse;
 use millefeuille_proto::shared::Borrower;
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_response::Message as Down;
-use millefeuille_worker::ops::Pulse;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, trace};
 

@@ -10,8 +10,8 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Sizes;
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_worker::kernel::{JobTrial, Probed, Unusable};
-use millefeuille_worker::process::exit;
+use millefeuille_program::kernel::{JobTrial, Probed, Unusable};
+use millefeuille_program::process::exit;
 
 use super::training::Training;
 use crate::runs::{Resumed, RunDir, RunError, State};

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millefeuille_core::job::BlasKernel;
+use millefeuille_program::backoff::Backoff;
+use millefeuille_program::{kernel, process, variables};
 use millefeuille_proto::shared::{self, Host};
-use millefeuille_worker::backoff::Backoff;
-use millefeuille_worker::{kernel, process, variables};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -75,9 +75,9 @@ impl Local {
         command.args(["--ops-listen", "off"]);
         command.args(["--log-format", if self.json_log { "json" } else { "text" }]);
         command.env("MILLEFEUILLE_TOKEN", &self.token);
-        command.env(kernel::STARTED_FOR, self.kernel.to_string()).envs(kernel::handed_down());
+        command.env(variables::STARTED_FOR, self.kernel.to_string()).envs(kernel::handed_down());
         // Between the two, on this machine, nothing is encrypted, whatever this process was started with.
-        command.env_remove(process::INSTANCE).env_remove("MILLEFEUILLE_TLS");
+        command.env_remove(variables::INSTANCE).env_remove("MILLEFEUILLE_TLS");
         match shared {
             Some(shared) => inherit(&mut command, shared),
             None => _ = command.env_remove(SHARED_MEMORY),

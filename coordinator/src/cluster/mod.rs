@@ -30,12 +30,12 @@ use std::time::Duration;
 
 pub use messages::Input;
 use millefeuille_core::control;
+use millefeuille_program::ops::Pulse;
+use millefeuille_program::process::Shutdown;
 use millefeuille_proto::shared::Host;
 use millefeuille_proto::v1::cluster_server::ClusterServer;
 use millefeuille_proto::v1::worker_server::WorkerServer;
 use millefeuille_proto::{DESCRIPTORS, wire};
-use millefeuille_worker::Shutdown;
-use millefeuille_worker::ops::Pulse;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 pub use view::{Phase, View};
@@ -109,7 +109,7 @@ impl Config {
 
 /// A random number for this life of the coordinator.
 fn incarnation() -> [u8; 8] {
-    let hex = millefeuille_worker::process::random_hex();
+    let hex = millefeuille_program::process::random_hex();
     let mut bytes = [0; 8];
     hex::decode_to_slice(&hex[..16], &mut bytes).expect("sixteen hex digits are eight bytes");
     bytes

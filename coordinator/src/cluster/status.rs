@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millefeuille_core::control::{Arithmetic, JobId, JobState, Member, Outcome, Phase, WorkerId};
+use millefeuille_program::process::exit;
 use millefeuille_proto::v1;
-use millefeuille_worker::process::exit;
 
 use super::driver::{Driver, Record, Session};
 use super::tally::Tally;

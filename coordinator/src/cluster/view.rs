@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use millefeuille_worker::ops::{Pulse, Verdict};
+use millefeuille_program::ops::{Pulse, Verdict};
 use tokio::sync::watch;
 
 use super::status::Status;

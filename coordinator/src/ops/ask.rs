@@ -7,7 +7,7 @@ use axum::http::header::HOST;
 use axum::http::{Request, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use millefeuille_worker::process::root_cause;
+use millefeuille_program::process::root_cause;
 use tokio::net::TcpStream;
 
 /// A line is expected. Whoever says more than this is not one of ours.

@@ -9,8 +9,8 @@
 use std::fmt;
 
 use millefeuille_core::control::Role;
+use millefeuille_program::ops::{Page, table};
 use millefeuille_proto::v1;
-use millefeuille_worker::ops::{Page, table};
 use prometheus_client::registry::Registry;
 
 use crate::cluster::{JobStatus, Status, Tally, View};

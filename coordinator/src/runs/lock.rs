@@ -85,7 +85,7 @@ fn is_named(path: &Path, open: &File) -> io::Result<bool> {
 
 /// Writes into a lock who holds it.
 fn sign(file: &Path, mut lock: File) -> Result<File, Unclaimed> {
-    let holder = format!("process {}\n", millefeuille_worker::process::name());
+    let holder = format!("process {}\n", millefeuille_program::process::name());
     let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
     written.map_err(|error| RunError::of(file, format!("cannot be written: {error}")))?;
     Ok(lock)

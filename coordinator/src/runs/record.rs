@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use millefeuille_core::job::{BlasKernel, Data, Job};
-use millefeuille_worker::process::exit;
+use millefeuille_program::process::exit;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 

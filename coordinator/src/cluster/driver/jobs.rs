@@ -10,9 +10,9 @@ use millefeuille_core::control::{Event, Failure, JobId, JobState, Outcome, Start
 use millefeuille_core::data::dataset::CLASSES;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::tree::Tree;
+use millefeuille_program::process::exit;
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_response::Message as Down;
-use millefeuille_worker::process::exit;
 use tokio::sync::oneshot;
 use tonic::Status as Refusal;
 use tracing::{debug, info, warn};

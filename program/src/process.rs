@@ -1,5 +1,6 @@
 //! What every process of this project needs: exit codes, the log, signals.
 
+use std::future::Future;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -39,9 +40,6 @@ pub mod exit {
     /// Interrupted; state saved (a worker: told to stop twice).
     pub const INTERRUPTED: u8 = 130;
 }
-
-/// A process's instance id, over restarts. It is nobody else's, and must not reach the processes that it starts.
-pub const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -102,7 +100,7 @@ pub fn program() -> PathBuf {
 /// A random id of this process, the same after it has started itself again.
 pub fn instance_id() -> String {
     static ID: OnceLock<String> = OnceLock::new();
-    ID.get_or_init(|| variables::text(INSTANCE).unwrap_or_else(random_hex)).clone()
+    ID.get_or_init(|| variables::text(variables::INSTANCE).unwrap_or_else(random_hex)).clone()
 }
 
 /// 128 random bits in hex.
@@ -160,6 +158,10 @@ pub fn end_when_told(code: u8) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Something that resolves when a program shall stop, such as [`told_to_stop`].
+pub trait Shutdown: Future<Output = ()> + Send {}
+impl<T: Future<Output = ()> + Send> Shutdown for T {}
 
 /// Resolves on SIGTERM or Ctrl-C, also if that came since somebody else waited for it. What comes after it ends the
 /// process ([`end_when_told`]).

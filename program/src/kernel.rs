@@ -25,11 +25,9 @@ use self::probe::Trial;
 pub use self::unusable::Unusable;
 use crate::failpoints;
 use crate::machine::address_space;
-use crate::process::{self, INSTANCE, instance_id};
-use crate::variables;
+use crate::process::{self, instance_id};
+use crate::variables::{self, INSTANCE, STARTED_FOR};
 
-/// Which kernel a process was started for, over restarts and for the workers that it starts.
-pub const STARTED_FOR: &str = "MILLEFEUILLE_STARTED_FOR";
 /// Which kernel, as a job names it, has been tried by another process and found good.
 const TRIED: &str = "MILLEFEUILLE_TRIED";
 

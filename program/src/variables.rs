@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use crate::kernel::STARTED_FOR;
-use crate::process::INSTANCE;
-
+/// A process's instance id, over restarts. It is nobody else's, and must not reach the processes that it starts.
+pub const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
+/// Which kernel a process was started for, over restarts and for the workers that it starts.
+pub const STARTED_FOR: &str = "MILLEFEUILLE_STARTED_FOR";
 /// What filters the log, as `RUST_LOG` does elsewhere.
 pub const LOG: &str = "MILLEFEUILLE_LOG";
 

@@ -2,15 +2,17 @@
 //!
 //! A kernel that this library lacks shows when it is loaded, one that is wrong when its products are compared with sums
 //! in f64 ([`millefeuille_core::blas::check`]), and one that cannot run here at all kills whoever calls it, or never
-//! comes back. All this happens to the process that tries, which says what it found in one line of JSON, and has a
-//! deadline.
+//! comes back. All this happens to the process that tries, which says what it found in one line of JSON, and is waited
+//! for as long as [`patience`] says.
+
+mod patience;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use millefeuille_core::blas::check::{self, Product};
@@ -24,9 +26,11 @@ use prost::Message as _;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
+use self::patience::{Patience, Silence, processor_time};
 use super::{Unusable, changed};
 use crate::failpoints;
-use crate::process::{self, INSTANCE, exit};
+use crate::process::{self, exit};
+use crate::variables::INSTANCE;
 
 /// The hidden subcommand. Its argument says what is to be found out.
 const PROBE: &str = "__probe";
@@ -39,9 +43,9 @@ const SPEED: &str = "speed";
 /// The same as [`GENERAL`] for a job's shapes, and the fingerprints. The job's spec comes over standard input.
 const JOB: &str = "job";
 
-/// How long a process may take that does next to nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Multiplications a second that every kernel reaches, however busy the machine is.
+/// What a process may use that does next to nothing.
+const PATIENCE: Patience = Patience { computing: Duration::from_secs(20), idle: Duration::from_secs(20) };
+/// Multiplications a second that every kernel reaches.
 const SLOWEST: u64 = 50_000_000;
 
 /// What a process that tries a kernel says.
@@ -79,7 +83,7 @@ pub(super) struct Trial {
     child: Child,
     input: Option<ChildStdin>,
     output: Receiver<String>,
-    patience: Duration,
+    patience: Patience,
 }
 
 impl Trial {
@@ -136,7 +140,7 @@ impl Trial {
 
     /// The name of the kernel, once it was tried.
     pub(super) fn name(mut self) -> Result<String, Unusable> {
-        self.patience += time_for(check::general());
+        self.patience.computing += time_for(check::general());
         Ok(self.said()?.kernel)
     }
 
@@ -149,7 +153,7 @@ impl Trial {
     /// on the job's own.
     pub(super) fn end_with(mut self, spec: &Spec) -> Result<(Arithmetic, String), Unusable> {
         // The fingerprints compute each product once more.
-        self.patience += 2 * (time_for(check::of_job(spec)) + time_for(check::general()));
+        self.patience.computing += 2 * (time_for(check::of_job(spec)) + time_for(check::general()));
         let message = v1::Spec::from(spec).encode_to_vec();
         // If it does not take them, it has ended, and how it ended says more.
         let _ = self.input.take().map(|mut input| input.write_all(&message));
@@ -161,14 +165,15 @@ impl Trial {
     fn said(mut self) -> Result<Said, Unusable> {
         // With its input open it would wait for more.
         self.input = None;
-        self.patience = failpoints::patience().unwrap_or(self.patience);
-        let text = match self.output.recv_timeout(self.patience) {
+        self.patience.idle = failpoints::patience().unwrap_or(self.patience.idle);
+        let process = self.child.id();
+        let text = match self.patience.wait(&self.output, || processor_time(process)) {
             Ok(text) => text,
-            Err(RecvTimeoutError::Timeout) => {
+            Err(Silence::Hangs(what)) => {
                 self.kill();
-                return Err(self.no_good(&format!("does not come back within {} s", self.patience.as_secs())));
+                return Err(self.no_good(&what));
             }
-            Err(RecvTimeoutError::Disconnected) => String::new(),
+            Err(Silence::Ended) => String::new(),
         };
         let status = self.child.wait().map_err(|error| failed(&error))?;
         match serde_json::from_str::<Said>(&text) {
@@ -231,7 +236,7 @@ fn picked(variables: &BTreeMap<String, String>) -> Option<String> {
     super::own_pick(variables).or_else(|| Some(Native::handed_down(variables)?.own))
 }
 
-/// How long these products may take.
+/// How long a processor may take for these products.
 fn time_for(products: impl IntoIterator<Item = Product>) -> Duration {
     let work: u64 = products.into_iter().map(|product| product.work()).sum();
     Duration::from_secs(work / SLOWEST)

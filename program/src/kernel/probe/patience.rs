@@ -1,0 +1,148 @@
+//! How long a process that tries a kernel is waited for.
+//!
+//! It is given up for its own processor time, or because it uses none, never for the clock alone: where other processes
+//! take the cores, a good kernel answers late, and the same machine must come to the same kernel then too.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// How often the process is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What a process may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Processor time in all.
+    pub(super) computing: Duration,
+    /// Time of the clock without any processor time.
+    pub(super) idle: Duration,
+}
+
+/// Why nothing came.
+#[derive(Debug, PartialEq)]
+pub(super) enum Silence {
+    /// The sender is gone.
+    Ended,
+    /// The patience is over, as the text says.
+    Hangs(String),
+}
+
+impl Patience {
+    /// What comes from a process, whose processor time `used` tells. Where that is not to be known, the clock counts.
+    pub(super) fn wait<T>(
+        self,
+        output: &Receiver<T>,
+        mut used: impl FnMut() -> Option<Duration>,
+    ) -> Result<T, Silence> {
+        let started = Instant::now();
+        let mut moved = (Duration::ZERO, started);
+        loop {
+            match output.recv_timeout(LOOK.min(self.idle)) {
+                Ok(value) => return Ok(value),
+                Err(RecvTimeoutError::Disconnected) => return Err(Silence::Ended),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let computing = used().unwrap_or_else(|| started.elapsed());
+            if computing > moved.0 {
+                moved = (computing, Instant::now());
+            }
+            if computing >= self.computing {
+                let seconds = self.computing.as_secs();
+                return Err(Silence::Hangs(format!(
+                    "does not come back within {seconds} s of processor time"
+                )));
+            }
+            if moved.1.elapsed() >= self.idle {
+                return Err(Silence::Hangs(format!("does not come back within {} s", self.idle.as_secs())));
+            }
+        }
+    }
+}
+
+/// The processor time that all threads of a process have used, to a hundredth of a second: see `proc_pid_stat(5)`.
+/// Nothing where there is no `/proc`.
+pub(super) fn processor_time(process: u32) -> Option<Duration> {
+    parse(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
+}
+
+/// Linux counts ticks of a hundredth of a second for programs, whatever its own are.
+const TICK: Duration = Duration::from_millis(10);
+
+fn parse(stat: &str) -> Option<Duration> {
+    // The program's name stands in parentheses, and may have some itself.
+    let after_name = stat.rsplit_once(") ")?.1;
+    let ticks: Vec<u32> =
+        after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    let [user, system] = ticks[..] else { return None };
+    Some(TICK * (user + system))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const PATIENCE: Patience =
+        Patience { computing: Duration::from_secs(5), idle: Duration::from_millis(50) };
+
+    #[test]
+    fn one_that_computes_too_long_is_given_up() {
+        let (_sender, output) = mpsc::channel::<()>();
+        let mut used = Duration::ZERO;
+        let waited = PATIENCE.wait(&output, || {
+            used += Duration::from_secs(1);
+            Some(used)
+        });
+        assert_eq!(
+            waited,
+            Err(Silence::Hangs("does not come back within 5 s of processor time".to_string()))
+        );
+        assert_eq!(used, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn one_that_does_nothing_is_given_up() {
+        let (_sender, output) = mpsc::channel::<()>();
+        let waited = PATIENCE.wait(&output, || Some(Duration::ZERO));
+        assert_eq!(waited, Err(Silence::Hangs("does not come back within 0 s".to_string())));
+    }
+
+    #[test]
+    fn one_that_gets_little_of_a_busy_machine_is_waited_for() {
+        let (sender, output) = mpsc::channel();
+        let mut looks = 0;
+        // Long after the clock's own patience, a hundredth of a second at a look.
+        let waited = PATIENCE.wait(&output, || {
+            looks += 1;
+            if looks == 10 {
+                sender.send("answer").unwrap();
+            }
+            Some(TICK * looks)
+        });
+        assert_eq!(waited, Ok("answer"));
+    }
+
+    #[test]
+    fn one_that_ends_is_no_hang() {
+        let (_, output) = mpsc::channel::<()>();
+        assert_eq!(PATIENCE.wait(&output, || None), Err(Silence::Ended));
+    }
+
+    #[test]
+    fn the_time_of_a_process_is_read_past_any_name() {
+        let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 100 0 0 0 123 27 0 0 20 0 1 0 5 6 7";
+        assert_eq!(parse(stat), Some(Duration::from_millis(1_500)));
+        assert_eq!(parse("42 (a"), None);
+        assert_eq!(parse("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_uses_time() {
+        let before = processor_time(std::process::id()).expect("/proc");
+        let mut number = 1_u64;
+        while processor_time(std::process::id()).unwrap() == before {
+            number = std::hint::black_box(number.wrapping_mul(3));
+        }
+    }
+}
