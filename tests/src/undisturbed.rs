@@ -130,3 +130,39 @@ fn rows(run: &Run) -> Vec<Value> {
     rows.iter_mut().filter_map(Value::as_object_mut).for_each(|row| _ = row.remove("seconds"));
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn homes_share_a_run_whose_job_and_files_are_the_same() {
+        const JOB: &str = "small.toml --epochs 4";
+        let [home, other] = [(); 2].map(|()| Home::new());
+        home.small_job();
+        other.small_job();
+        // What the job does not lead to is another's.
+        other.write("runs/small-1/receipt.json", "{}");
+        assert_eq!(home.digest_of(JOB), other.digest_of(JOB));
+        assert_ne!(home.digest_of(JOB), home.digest_of("small.toml --epochs 5"));
+
+        for file in ["small.toml", "data/t10k-labels-idx1-ubyte"] {
+            let before = other.digest_of(JOB);
+            let content = fs::read(other.path(file)).unwrap();
+            other.write(file, [&content[..], b" "].concat());
+            assert_ne!(other.digest_of(JOB), before, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_was_built_again_is_another() {
+        let home = Home::new();
+        let program = home.write("program", "as it was");
+        let before = identity(&program).unwrap();
+        assert_eq!(identity(&program).unwrap(), before);
+
+        home.write("program", "as it is now");
+
+        assert_ne!(identity(&program).unwrap(), before);
+    }
+}
