@@ -13,7 +13,7 @@ FIRST ?= 0
 SEEDS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install build train check test chaos soak bench bench-peers bench-faults clean
+.PHONY: help install build train check test test-nightly chaos soak bench bench-peers bench-faults clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -30,8 +30,13 @@ train: build ## train the article's job on MNIST (EPOCHS=5, ARGS="--workers 4 â€
 check: install ## the quick part of the tests: formatting, clippy, unit tests
 	@scripts/test.sh quick
 
-test: install ## every test, cheapest first
+test: install ## every test but those of the night, cheapest first
 	@scripts/test.sh all
+
+test-nightly: install ## the image from its sources, a million simulated worlds, an hour of chaos
+	@scripts/test.sh nightly
+	@$(MAKE) --no-print-directory soak
+	@$(MAKE) --no-print-directory chaos SECONDS=$(or $(SECONDS),3600)
 
 chaos: install ## disturb a cluster at random (SECONDS=60, SEED=â€¦ repeats a run)
 	cargo build --workspace --bins --locked

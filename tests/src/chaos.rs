@@ -80,10 +80,7 @@ impl fmt::Display for Report {
 pub fn run(seed: u64, seconds: u64) -> Report {
     let home = Home::new();
     home.small_job();
-    let name = |number: usize| format!("undisturbed-{number}");
-    let alone: Vec<_> = (0..JOBS.len())
-        .map(|number| home.undisturbed_as(&name(number), &format!("small.toml {}", JOBS[number])))
-        .collect();
+    let alone = JOBS.map(|settings| home.undisturbed(&format!("small.toml {settings}")));
     let mut chaos = Chaos::new(&home, seed);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < deadline {

@@ -151,10 +151,25 @@ impl<'h> Siege<'h> {
         self.runtime.block_on(answer_of("an attack is over", what))
     }
 
-    fn is_small(&self) {
+    /// From strangers, of whom nobody knows yet whether they speak TLS, or HTTP/2.
+    fn before_the_door(&self) {
+        connections_are_opened_and_left(self);
+        hellos_are_slow(self);
+        garbage_is_sent(self);
+    }
+
+    /// From those who were let in, into calls that their certificate allows.
+    fn inside(&self) {
+        four_gigabytes_are_announced(self);
+        results_come_unasked(self);
+    }
+
+    /// It has stayed small, and every job has come to what it had to.
+    fn ends_well(self) {
         let peak = peak_kib(&self.cluster.serve);
         println!("peak of the coordinator: {} MB", peak / 1024);
         assert!(peak < PEAK_KIB, "the coordinator came to {peak} KiB");
+        self.jobs.end();
     }
 }
 
@@ -164,29 +179,26 @@ fn peak_kib(process: &Process) -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
-fn sieges(siege: Siege<'_>) {
-    four_gigabytes_are_announced(&siege);
-    metadata_is_huge(&siege);
-    connections_are_opened_and_left(&siege);
-    hellos_are_slow(&siege);
-    garbage_is_sent(&siege);
-    calls_are_half_made(&siege);
-    frames_flood(&siege);
-    results_come_unasked(&siege);
-    siege.is_small();
-    siege.jobs.end();
-}
-
 #[test]
 fn a_coordinator_in_plain_text_bears_every_siege() {
     let home = Home::new();
-    sieges(Siege::plain(&home));
+    let siege = Siege::plain(&home);
+    siege.before_the_door();
+    siege.inside();
+    metadata_is_huge(&siege);
+    calls_are_half_made(&siege);
+    frames_flood(&siege);
+    siege.ends_well();
 }
 
+/// What HTTP/2 and the metadata of a call are read by knows nothing of TLS: the test in plain text floods it.
 #[test]
 fn a_coordinator_with_tls_bears_every_siege_of_a_worker_gone_bad() {
     let home = Home::new();
-    sieges(Siege::encrypted(&home));
+    let siege = Siege::encrypted(&home);
+    siege.before_the_door();
+    siege.inside();
+    siege.ends_well();
 }
 
 /// How the other side answers a call with this metadata and this beginning of a body: HTTP's status and gRPC's.

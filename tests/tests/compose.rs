@@ -61,7 +61,7 @@ fn four_containers_train_the_articles_job_from_a_cold_start_and_not_again() {
     cluster.has_workers(2);
     assert_eq!(cluster.jobs(), [("article-1".to_string(), "done".to_string())]);
     assert!(files(&cluster.run("article-1")) == files(&run), "nothing of the run has changed");
-    let second = engine.home().undisturbed_as("second", "--epochs 2");
+    let second = engine.home().undisturbed("--epochs 2");
     let report = cluster.ask("train --epochs 2").succeeds();
     assert!(report.stdout.contains(&format!("weights_sha256 {}", second.hash())), "{report}");
     second.is_equalled_by(&cluster.run("article-2"));

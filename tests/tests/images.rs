@@ -126,7 +126,7 @@ fn changed_copy(directory: &Path) {
     assert!(copied.success());
 }
 
-/// Compiles everything, once.
+/// Compiles everything, once: by night alone, with `make test-nightly`.
 #[test]
 fn the_image_builds_from_sources_and_trains() {
     let Some(engine) = Engine::find() else { return };

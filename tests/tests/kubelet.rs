@@ -54,10 +54,10 @@ fn the_local_overlay_trains_the_articles_job_on_a_node_of_its_own() {
     assert_eq!(run.told("resumed").len(), 1, "{:?}", run.events());
 
     // An operator's Job submits another one, follows it, and reports.
-    let second = engine.home().undisturbed_as(
-        "second",
-        &format!("{} --epochs 1", project().join("deploy/kubernetes/train/jobs/scaled.toml").display()),
-    );
+    let second = engine.home().undisturbed(&format!(
+        "{} --epochs 1",
+        project().join("deploy/kubernetes/train/jobs/scaled.toml").display()
+    ));
     node.apply(&shortened(Manifests::render(&["overlays/local/train"])));
     node.until("the Job has succeeded", |node| node.has_succeeded("train"));
     let report = node.logs("train");

@@ -10,12 +10,13 @@ use millefeuille_tests::process::Ended;
 const SCRIPTS: [&str; 6] = ["common", "test", "base-images", "containers", "peers", "bench-peers"];
 const REQUIREMENTS: &str = "tests/peers/requirements.txt";
 const BENCH_REQUIREMENTS: &str = "bench/peers/requirements.txt";
+const DENY_REQUIREMENTS: &str = "scripts/deny-requirements.txt";
 const ENVIRONMENT: &str = "target/peers";
 
 /// What the scripts take for granted. Nothing else of this machine is on their PATH.
-const EVERYWHERE: [&str; 22] = [
-    "bash", "cat", "chmod", "cmp", "cp", "dirname", "env", "find", "grep", "head", "id", "mkdir", "mktemp",
-    "rm", "sed", "sh", "sort", "tail", "timeout", "tr", "uname", "xargs",
+const EVERYWHERE: [&str; 23] = [
+    "bash", "cat", "chmod", "cmp", "cp", "dirname", "env", "find", "getconf", "grep", "head", "id", "mkdir",
+    "mktemp", "rm", "sed", "sh", "sort", "tail", "timeout", "tr", "uname", "xargs",
 ];
 
 const WELL: &str = "#!/bin/sh\n";
@@ -33,6 +34,7 @@ exit "${VENV:-0}"
 /// A cargo that writes down what it was asked for, and whether containers are tested. A part that `$BREAKS` names fails.
 const CARGO: &str = r#"#!/bin/sh
 echo "$* ${TESTS_WITHOUT_CONTAINERS-with containers}" >>cargo.log
+[ "$1" != nextest ] || { mkdir -p target/nextest/default && cp report.xml target/nextest/default/junit.xml; }
 case "$*" in *"${BREAKS:-nothing}"*) exit 101 ;; esac
 "#;
 
@@ -41,17 +43,19 @@ const DOCKER: &str = r#"#!/bin/sh
 case "$*" in "image inspect "* | pull*) exit 1 ;; esac
 "#;
 
+/// The test that runs by night alone.
+const FROM_SOURCES: &str = "the_image_builds_from_sources_and_trains";
+
 const UNBROKEN: (&str, &str) = ("BREAKS", "nothing");
 
 /// A home with the scripts and with tools that can be told to fail; nothing can be installed.
 fn home() -> Home {
     let home = Home::new();
-    for script in SCRIPTS
-        .map(|name| format!("scripts/{name}.sh"))
-        .iter()
-        .map(String::as_str)
-        .chain([REQUIREMENTS, BENCH_REQUIREMENTS])
-    {
+    for script in SCRIPTS.map(|name| format!("scripts/{name}.sh")).iter().map(String::as_str).chain([
+        REQUIREMENTS,
+        BENCH_REQUIREMENTS,
+        DENY_REQUIREMENTS,
+    ]) {
         let text = fs::read(project().join(script)).unwrap_or_else(|error| panic!("{script}: {error}"));
         executable(&home.write(script, text));
     }
@@ -84,10 +88,16 @@ fn found(tool: &str) -> PathBuf {
 }
 
 /// Runs a script, with `CI` as it is said and one more variable.
-fn run(home: &Home, script: &str, ci: &str, (name, value): (&str, &str)) -> Ended {
+fn run(home: &Home, script: &str, ci: &str, variable: (&str, &str)) -> Ended {
+    run_with(home, script, "", ci, variable)
+}
+
+/// The same, with arguments.
+fn run_with(home: &Home, script: &str, arguments: &str, ci: &str, (name, value): (&str, &str)) -> Ended {
     let tools = home.path("tools");
     let tools = tools.to_str().expect("a path in UTF-8");
-    let call = home.call(&home.path(&format!("scripts/{script}.sh")), "").env("PATH", tools).env("CI", ci);
+    let script = home.path(&format!("scripts/{script}.sh"));
+    let call = home.call(&script, arguments).env("PATH", tools).env("CI", ci);
     let cache = home.path(".cache");
     let call = call.env("CARGO_HOME", tools).env("XDG_CACHE_HOME", &cache);
     call.env(name, value).run()
@@ -174,7 +184,8 @@ fn without_base_images_all_but_the_tests_of_containers_runs() {
         assert_eq!(end, "all that ran has passed");
         let asked = cargo(&home);
         let last = asked.last().expect("cargo was asked");
-        assert!(last.starts_with(&format!("test --locked --workspace --tests {why}")), "{asked:#?}");
+        let tests = format!("test --locked --workspace --tests -- --skip {FROM_SOURCES} {why}");
+        assert!(last.starts_with(&tests), "{asked:#?}");
         assert!(!asked.iter().any(|asked| asked.starts_with("build --release")), "{asked:#?}");
 
         let error = run(&home, "test", "true", UNBROKEN).with_code(1);
@@ -211,4 +222,100 @@ fn the_end_of_a_run_tells_the_truth() {
     }
     let unknown = run(&home, "test", "true", UNBROKEN).with_code(1);
     assert!(unknown.stderr.contains("no Docker engine answers"), "{unknown}");
+}
+
+/// What nextest writes about so many tests, the later ones the slower.
+fn report(tests: u32) -> String {
+    let case = |number: u32| {
+        format!(
+            "        <testcase name=\"test_{number}\" classname=\"package::binary\" \
+             timestamp=\"2026-01-01T00:00:00.000+00:00\" time=\"{number}.250\">\n        </testcase>\n"
+        )
+    };
+    format!("<testsuites name=\"nextest-run\" time=\"99.0\">\n{}", (1..=tests).map(case).collect::<String>())
+}
+
+#[test]
+fn the_slowest_tests_are_listed_however_it_ends_where_they_are_known() {
+    let home = home();
+    executable(&home.write("tools/docker", FAILS));
+    let begin = "\n== slowest tests\n";
+    let unknown = run(&home, "test", "", UNBROKEN).with_code(0);
+    assert!(!unknown.stdout.contains(begin), "{unknown}");
+
+    executable(&home.write("tools/cargo-nextest", WELL));
+    home.write("report.xml", report(12));
+    let slowest: Vec<_> =
+        (3..=12).rev().map(|number| format!("{number}.250 package::binary test_{number}")).collect();
+    for (which, breaks, code) in
+        [("all", "nothing", 0), ("all", "--tests", 101), ("quick", "nothing", 0), ("quick", "--lib", 101)]
+    {
+        let ended = run_with(&home, "test", which, "", ("BREAKS", breaks)).with_code(code);
+        let (_, table) = ended.stdout.split_once(begin).unwrap_or_else(|| panic!("no table: {ended}"));
+        let (table, _) =
+            table.split_once("\n\n== summary\n").unwrap_or_else(|| panic!("no summary: {ended}"));
+        assert_eq!(table.lines().collect::<Vec<_>>(), slowest, "{which} {breaks}");
+    }
+
+    // What the run before has written is no part of one that comes to no test.
+    let early = run_with(&home, "test", "quick", "", ("BREAKS", "--all-targets")).with_code(101);
+    assert!(!early.stdout.contains(begin), "{early}");
+}
+
+/// A test that is called otherwise than the runner's configuration says would lose its place without a word.
+#[test]
+fn whom_the_runner_treats_apart_is_there() {
+    let config =
+        fs::read_to_string(project().join(".config/nextest.toml")).expect("the runner is configured");
+    let files = fs::read_dir(project().join("tests/tests")).expect("there are tests").flatten();
+    let texts: Vec<_> = files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect();
+    let named = |kind: &str| {
+        let rest = config.split(kind).skip(1).filter_map(|rest| rest.split_once(')'));
+        rest.map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+    };
+    let (tests, binaries) = (named("test(="), named("binary("));
+    assert!(tests.iter().any(|test| test == FROM_SOURCES) && binaries.len() > 5, "{tests:?} {binaries:?}");
+    for test in tests {
+        let function = format!("#[test]\nfn {test}()");
+        assert!(texts.iter().any(|text| text.contains(&function)), "there is no test {test}");
+    }
+    for binary in binaries {
+        assert!(project().join(format!("tests/tests/{binary}.rs")).is_file(), "there is no file {binary}.rs");
+    }
+}
+
+#[test]
+fn what_is_left_to_the_night_is_run_there() {
+    let home = home();
+    executable(&home.write("tools/docker", FAILS));
+    let ended = run_with(&home, "test", "nightly", "", UNBROKEN).with_code(0);
+
+    let why = "tests of containers: no Docker engine answers";
+    assert!(summary(&ended)[0].starts_with(&format!("skipped: {why}")), "{ended}");
+    let asked = cargo(&home);
+    let last = asked.last().expect("cargo was asked");
+    let test = format!("test --locked -p millefeuille-tests --test images -- --exact {FROM_SOURCES} {why}");
+    assert!(last.starts_with(&test), "{asked:#?}");
+}
+
+#[test]
+fn cargo_deny_is_compiled_only_where_it_cannot_be_had_compiled() {
+    let home = home();
+    executable(&home.write("tools/docker", FAILS));
+    fs::remove_file(home.path("tools/cargo-deny")).unwrap();
+    let absent = run(&home, "test", "", UNBROKEN).with_code(0);
+    assert!(summary(&absent)[0].starts_with("skipped: cargo-deny is not installed ("), "{absent}");
+    assert!(!cargo(&home).iter().any(|asked| asked.contains("cargo-deny@")));
+
+    for (pip, compiled) in [("1", 1), ("0", 0)] {
+        // It ends where there is no engine.
+        run(&home, "test", "true", ("PIP", pip)).with_code(1);
+        let asked = cargo(&home);
+        let count = |part: &str| asked.iter().filter(|asked| asked.contains(part)).count();
+        assert_eq!(
+            (count("install --quiet --locked cargo-deny@0."), count("deny --locked check")),
+            (compiled, 1),
+            "{asked:#?}"
+        );
+    }
 }
