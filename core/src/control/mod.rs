@@ -55,6 +55,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::data::shard::Shard;
+pub use crate::failure::Failure;
 use crate::learn::tree::Node;
 
 /// A worker's number in this life of the coordinator: one for each session.
@@ -458,15 +459,6 @@ pub enum Discard {
     Duplicate,
     /// Nobody asked this worker for it.
     Unasked,
-}
-
-/// Something that failed on the coordinator's side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// As the commands exit.
-    pub exit_code: u8,
-    /// One line for people.
-    pub message: String,
 }
 
 /// How a job ended.
