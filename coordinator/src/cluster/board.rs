@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use super::snapshot::Snapshot;
@@ -96,6 +97,8 @@ impl Board {
 
     /// Pins a snapshot of this moment.
     pub(super) fn pin(&mut self, snapshot: Snapshot) {
+        // Whoever has come before is served by this one.
+        let _ = self.audience.came.notified().now_or_never();
         let changes = self.audience.changes.load(Ordering::Acquire);
         self.stale = false;
         self.pinned.send_replace(Pinned { snapshot: Arc::new(snapshot), changes, at: Instant::now() });
