@@ -5,6 +5,7 @@ use std::path::Path;
 use millefeuille_core::data::dataset::Dataset;
 use millefeuille_core::data::formats::Files;
 use millefeuille_core::data::formats::idx::mnist;
+use millefeuille_core::failure::Failure;
 use millefeuille_core::job::Source;
 
 use crate::{failpoints, input};
@@ -12,11 +13,11 @@ use crate::{failpoints, input};
 /// Reads a job's data.
 ///
 /// # Errors
-/// One line that names the file, what is wrong with it, and what to do.
-pub fn read(source: &Source) -> Result<Dataset, String> {
+/// The file, what is wrong with it, and what to do.
+pub fn read(source: &Source) -> Result<Dataset, Failure> {
     failpoints::at("data-before-read");
     match source {
-        Source::Mnist => source.format().decode(mnist::files()).map_err(|error| error.to_string()),
+        Source::Mnist => source.format().decode(mnist::files()),
         Source::Directory(path) => source.format().read(path, &Disk),
     }
 }
@@ -25,7 +26,7 @@ pub fn read(source: &Source) -> Result<Dataset, String> {
 struct Disk;
 
 impl Files for Disk {
-    fn exists(&self, path: &Path) -> Result<bool, String> {
+    fn exists(&self, path: &Path) -> Result<bool, Failure> {
         input::exists(path)
     }
 
@@ -33,7 +34,7 @@ impl Files for Disk {
         path.is_dir()
     }
 
-    fn read(&self, path: &Path, worth_reading: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, String> {
+    fn read(&self, path: &Path, worth_reading: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
         input::read(path, worth_reading)
     }
 }
@@ -42,8 +43,9 @@ impl Files for Disk {
 ///
 /// # Errors
 /// If there is no current directory.
-pub fn absolute(source: &Source) -> Result<Source, String> {
+pub fn absolute(source: &Source) -> Result<Source, Failure> {
     let Source::Directory(path) = source else { return Ok(source.clone()) };
-    let absolute = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let absolute = std::path::absolute(path);
+    let absolute = absolute.map_err(|error| Failure::of_file(path.display(), "cannot be found", &error))?;
     Ok(Source::Directory(absolute))
 }

@@ -3,14 +3,16 @@
 //! - [`metrics`]: the table of everything at `/metrics`.
 //! - [`ask`](mod@ask): the client's side, for `coordinator health --ops`.
 //!
-//! The training path knows nothing of this: readers get the snapshot that the driver publishes anyway, and the table
-//! is written from it when somebody asks. What is counted elsewhere (by whoever accepts connections, by whoever holds
+//! The training path knows nothing of this: the driver pins a snapshot because somebody looks, and the table is written
+//! from it. What is counted elsewhere (by whoever accepts connections, by whoever holds
 //! certificates) is registered in the [`registry`] before it is served.
 
 pub mod ask;
 pub mod metrics;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use millefeuille_program::ops::{Health, Verdict, probes};
 use prometheus_client::registry::Registry;
 
@@ -18,10 +20,22 @@ use crate::cluster::View;
 
 pub use metrics::registry;
 
-/// Everything on the port.
+/// Everything on the port. The table is written from a snapshot of the moment in which it is asked for.
 pub fn router(view: View, registry: Registry) -> Router {
-    probes(Watched { view, registry })
+    let seen = view.clone();
+    let refreshed = from_fn(move |request: Request, next: Next| {
+        let view = seen.clone();
+        async move {
+            if request.uri().path() == METRICS {
+                view.refresh().await;
+            }
+            next.run(request).await
+        }
+    });
+    probes(Watched { view, registry }).layer(refreshed)
 }
+
+const METRICS: &str = "/metrics";
 
 struct Watched {
     view: View,

@@ -21,7 +21,7 @@ use millefeuille_proto::buffer::{Buffer, Pool};
 
 use crate::runs::Checkpoint;
 use crate::runs::receipt::weights_sha256;
-use crate::see::history::Row;
+use millefeuille_core::view::EpochRow;
 
 /// What computes: the data, the model, and as many threads as there are scratch buffers.
 #[derive(Debug)]
@@ -78,14 +78,14 @@ impl<'a> Replay<'a> {
     }
 
     /// Computes what is left of the epoch, and evaluates: its line of history, with the time that this took.
-    pub fn finish_epoch(&mut self, state: &mut State) -> Row {
+    pub fn finish_epoch(&mut self, state: &mut State) -> EpochRow {
         let started = Instant::now();
         while state.step < self.course.plan().steps() {
             self.step(state);
         }
         let validation = self.evaluate(&state.parameters, Split::Validation);
         let test = self.evaluate(&state.parameters, Split::Test).unwrap_or_default();
-        let row = Row {
+        let row = EpochRow {
             epoch: u64::from(state.epoch) + 1,
             loss: state.train.loss(),
             accuracy: state.train.accuracy(),

@@ -4,46 +4,31 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::learn::piece::{Learner, Scratch};
 use millefeuille_core::learn::work::Course;
+use millefeuille_core::view::{EpochRow, Prediction};
 
 use crate::see::digits::{self, Tile};
-use crate::see::history::Row;
 use crate::see::picture::Grey;
 use crate::see::plots;
 
 /// How many images are pictured.
 pub const PICTURED: u32 = 10;
 
-/// A test image, what it is, and what the model says it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Rows and columns.
-    pub image: (usize, usize),
-    /// Grey values, row by row.
-    pub pixels: Vec<u8>,
-    /// What it is.
-    pub label: u32,
-    /// What the model says.
-    pub class: u32,
-}
-
-impl Shown {
-    /// The image with its prediction and, if that is wrong, a mark.
-    pub fn tile(&self) -> Option<Tile> {
-        let (rows, columns) = self.image;
-        let grey = Grey::new(columns, rows, self.pixels.clone())?;
-        Some(Tile::predicted(grey, self.class, self.label))
-    }
+/// A test image with its prediction and, if that is wrong, a mark.
+pub fn tile(prediction: &Prediction) -> Option<Tile> {
+    let (rows, columns) = prediction.image;
+    let grey = Grey::new(columns, rows, prediction.pixels.clone())?;
+    Some(Tile::predicted(grey, prediction.class, prediction.label))
 }
 
 /// The first test images with the model's predictions.
-pub fn first_test_images(store: &ShardStore, course: &Course, parameters: &[f32]) -> Vec<Shown> {
+pub fn first_test_images(store: &ShardStore, course: &Course, parameters: &[f32]) -> Vec<Prediction> {
     let Some(image) = store.schema().features.rows_and_columns() else { return Vec::new() };
     let images = first_images(store, Split::Test);
     let pixels: Vec<u8> = images.iter().flat_map(|(pixels, _)| pixels.iter().copied()).collect();
     let learner = Learner { model: course.model(), spec: course.spec(), parameters };
     let outputs = learner.outputs(&pixels, &mut Scratch::default());
     let classes = outputs.chunks(course.model().outputs()).map(class);
-    let shown = |((pixels, label), class)| Shown { image, pixels, label, class };
+    let shown = |((pixels, label), class)| Prediction { image, pixels, label, class };
     images.into_iter().zip(classes).map(shown).collect()
 }
 
@@ -69,11 +54,15 @@ pub fn first_training_tiles(store: &ShardStore) -> Vec<Tile> {
 }
 
 /// The files of a run's `plots/`, by name.
-pub fn pictures(history: &[Row], store: &ShardStore, shown: &[Shown]) -> Vec<(&'static str, String)> {
+pub fn pictures(
+    history: &[EpochRow],
+    store: &ShardStore,
+    shown: &[Prediction],
+) -> Vec<(&'static str, String)> {
     // Drawing goes to memory and does not fail; a run is not worth losing if it ever should.
     let mut pictures: Vec<_> = plots::plots(history).into_iter().flatten().collect();
     pictures.push(("digits.svg", digits::svg(&first_training_tiles(store))));
-    let predictions: Vec<Tile> = shown.iter().filter_map(Shown::tile).collect();
+    let predictions: Vec<Tile> = shown.iter().filter_map(tile).collect();
     pictures.push(("predictions.svg", digits::svg(&predictions)));
     pictures
 }

@@ -12,16 +12,17 @@ use std::path::PathBuf;
 use millefeuille_core::arithmetic::{self, Arithmetic};
 use millefeuille_core::data::dataset::DataFile;
 use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::view::EpochRow;
 
 use crate::replay::{Replay, State};
 use crate::runs::checkpoint::{Checkpoint, Read, Unreadable};
 use crate::runs::ledger::{self, Entries};
 use crate::runs::receipt::{Receipt, weights_sha256};
-use crate::runs::{RunError, SavedRun, described, described_shapes, names};
-use crate::see::history::Row;
+use crate::runs::{SavedRun, described, described_shapes, history, names};
 
 /// Why a run is not verified: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,16 +34,19 @@ pub enum Finding {
     #[error("{0}")]
     CannotVerify(String),
     /// Something that is needed cannot be read.
-    #[error("{0}")]
-    Unreadable(String),
+    #[error(transparent)]
+    Unreadable(Failure),
 }
 
 type Result<T, E = Finding> = std::result::Result<T, E>;
 
-impl From<RunError> for Finding {
-    fn from(error: RunError) -> Self {
-        let said = error.to_string();
-        if error.is_about_content() { Self::Differs(said) } else { Self::Unreadable(said) }
+impl From<Failure> for Finding {
+    /// A file that could be read and is not what it must be differs: to restore it would be to remove the evidence.
+    fn from(failure: Failure) -> Self {
+        match failure.kind {
+            FailureKind::Damaged => Self::Differs(failure.problem()),
+            _ => Self::Unreadable(failure),
+        }
     }
 }
 
@@ -53,7 +57,7 @@ pub struct Evidence {
     /// The job.
     pub job: Job,
     /// The epochs that are finished.
-    pub history: Vec<Row>,
+    pub history: Vec<EpochRow>,
     /// The receipt; none of a run that is not done.
     pub receipt: Option<Receipt>,
     /// The checkpoints that are there, the newest first.
@@ -296,7 +300,7 @@ impl Evidence {
     ///
     /// # Errors
     /// The first figure that differs.
-    pub fn epoch_agrees(&self, replay: &mut Replay<'_>, state: &mut State) -> Result<Row> {
+    pub fn epoch_agrees(&self, replay: &mut Replay<'_>, state: &mut State) -> Result<EpochRow> {
         let again = replay.finish_epoch(state);
         let Some(told) = self.history.get(again.epoch as usize - 1) else {
             return self.differs(names::HISTORY, &format!("epoch {} is missing", again.epoch));
@@ -309,8 +313,8 @@ impl Evidence {
 }
 
 /// What two lines of history have differently, the time left out.
-fn difference(told: &Row, again: &Row) -> Option<String> {
-    let figures = |row: &Row| {
+fn difference(told: &EpochRow, again: &EpochRow) -> Option<String> {
+    let figures = |row: &EpochRow| {
         [
             ("loss", Some(row.loss)),
             ("accuracy", Some(row.accuracy)),
@@ -337,14 +341,15 @@ fn shown(figure: Option<f64>) -> String {
 }
 
 /// The first epoch at which the beginning of a history is not the other, to the bit.
-fn first_difference(beginning: &[Row], all: &[Row]) -> Option<usize> {
-    let same =
-        |(index, row): &(usize, &Row)| all.get(*index).is_some_and(|other| other.to_line() == row.to_line());
+fn first_difference(beginning: &[EpochRow], all: &[EpochRow]) -> Option<usize> {
+    let same = |(index, row): &(usize, &EpochRow)| {
+        all.get(*index).is_some_and(|other| history::to_line(other) == history::to_line(row))
+    };
     beginning.iter().enumerate().find(|row| !same(row)).map(|(index, _)| index + 1)
 }
 
 /// The last row of a checkpoint's history, if the checkpoint is right behind it.
-fn at_an_epochs_end(checkpoint: &Checkpoint) -> Option<&Row> {
+fn at_an_epochs_end(checkpoint: &Checkpoint) -> Option<&EpochRow> {
     (checkpoint.position.step == 0).then(|| checkpoint.history.last()).flatten()
 }
 
@@ -353,7 +358,7 @@ fn checkpoints(run: &SavedRun, job: &Job) -> Result<Vec<Read>> {
     let read = |tag| {
         checkpoints.read(tag, job).map_err(|unreadable| match unreadable {
             Unreadable::Damaged(damaged) => Finding::Differs(damaged.to_string()),
-            Unreadable::Refused(error) => Finding::Unreadable(error.to_string()),
+            Unreadable::Refused(error) => Finding::Unreadable(error),
         })
     };
     checkpoints.tags()?.into_iter().map(read).collect()
@@ -372,7 +377,8 @@ fn whole_lines(text: &str) -> &str {
 }
 
 fn missing(run: &SavedRun, name: &str) -> Finding {
-    Finding::Unreadable(at(run, name, "missing"))
+    let path = run.path().join(name);
+    Finding::Unreadable(Failure::at(FailureKind::Data, path.display(), "missing"))
 }
 
 fn at(run: &SavedRun, name: &str, what: &str) -> String {

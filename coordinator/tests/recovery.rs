@@ -8,11 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{JOB_SHA256, SHAPES, Training, arithmetic, copy, job, names, row};
+use millefeuille_coordinator::runs::history;
 use millefeuille_coordinator::runs::record::{Ending, State};
 use millefeuille_coordinator::runs::{
     Existing, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
 };
 use millefeuille_core::arithmetic::Arithmetic;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use tempfile::TempDir;
 
@@ -121,7 +123,7 @@ fn a_damaged_checkpoint_is_named_and_removed_and_the_one_before_it_used() {
     assert!(resumed.text.contains("000000005.json, before step 2 of epoch 2; not from "), "{}", resumed.text);
     assert!(resumed.text.contains("000000009.json: damaged"), "{}", resumed.text);
     assert_eq!(names(&path.join("checkpoints")), ["000000005.json", "000000005.safetensors"]);
-    assert_eq!(text(&path, "history.jsonl"), row(1).to_line() + "\n");
+    assert_eq!(text(&path, "history.jsonl"), history::to_line(&row(1)) + "\n");
 }
 
 #[test]
@@ -262,6 +264,18 @@ fn submitted(runs: &Path, name: &str, number: u64) -> RunDir {
     run
 }
 
+/// The end of a run whose data cannot be used.
+fn failure(what: &str) -> Ending {
+    Ending::of(Failure::new(FailureKind::Data, what))
+}
+
+#[test]
+fn a_run_json_of_an_earlier_version_is_read() {
+    let written = r#"{"exit_code":3,"message":"data: there is no such directory"}"#;
+    let ending: Ending = serde_json::from_str(written).unwrap();
+    assert_eq!((ending.exit_code, ending.failure), (3, None));
+}
+
 #[test]
 fn a_cluster_that_starts_again_finds_its_runs_in_order() {
     let place = TempDir::new().unwrap();
@@ -271,11 +285,11 @@ fn a_cluster_that_starts_again_finds_its_runs_in_order() {
     done.begin(&job()).unwrap();
     done.append_history(&row(1)).unwrap();
     done.write(files::RECEIPT, b"{}").unwrap();
-    done.end(0, "done").unwrap();
+    done.end(Ending::done()).unwrap();
     let mut works = submitted(runs, "works", 9);
     works.begin(&job()).unwrap();
     let mut failed = submitted(runs, "failed", 10);
-    failed.end(3, "data: there is no such directory").unwrap();
+    failed.end(failure("data: there is no such directory")).unwrap();
     // Killed between the receipt and the record.
     let mut nearly = submitted(runs, "nearly", 4);
     nearly.begin(&job()).unwrap();
@@ -288,15 +302,14 @@ fn a_cluster_that_starts_again_finds_its_runs_in_order() {
     assert!(scanned.left_alone.is_empty(), "{:?}", scanned.left_alone);
     let found: Vec<_> =
         scanned.runs.iter().map(|run| (&*run.id, run.record.number, run.record.state.clone())).collect();
-    let ended =
-        |exit_code, message: &str| State::Ended { outcome: Ending { exit_code, message: message.into() } };
+    let ended = |outcome| State::Ended { outcome };
     assert_eq!(
         found,
         [
-            ("done", 3, ended(0, "done")),
-            ("nearly", 4, ended(0, "done")),
+            ("done", 3, ended(Ending::done())),
+            ("nearly", 4, ended(Ending::done())),
             ("works", 9, State::Running),
-            ("failed", 10, ended(3, "data: there is no such directory")),
+            ("failed", 10, ended(failure("data: there is no such directory"))),
             ("waits", 12, State::Queued),
         ]
     );
@@ -310,13 +323,11 @@ fn a_receipt_counts_more_than_the_record() {
     let place = TempDir::new().unwrap();
     let mut run = submitted(place.path(), "stopped", 1);
     run.begin(&job()).unwrap();
-    run.end(130, "cancelled").unwrap();
+    run.end(Ending::cancelled()).unwrap();
     let state = |runs: &Path| scan(runs).unwrap().runs.remove(0).record.state;
-    let ended =
-        |exit_code, message: &str| State::Ended { outcome: Ending { exit_code, message: message.into() } };
-    assert_eq!(state(place.path()), ended(130, "cancelled"));
+    assert_eq!(state(place.path()), State::Ended { outcome: Ending::cancelled() });
     run.write(files::RECEIPT, b"{}").unwrap();
-    assert_eq!(state(place.path()), ended(0, "done"));
+    assert_eq!(state(place.path()), State::Ended { outcome: Ending::done() });
 }
 
 #[test]
@@ -416,7 +427,8 @@ fn a_submission_over_another_run_leaves_that_one_until_it_begins() {
     let (place, path) = died();
     let before = place.path().join("before");
     copy(&path, &before);
-    for end in [|run: RunDir| run.withdraw().unwrap(), |mut run: RunDir| run.end(3, "no data").unwrap()] {
+    for end in [|run: RunDir| run.withdraw().unwrap(), |mut run: RunDir| run.end(failure("no data")).unwrap()]
+    {
         let mut run = RunDir::claim(&path, Existing::Overwrite).unwrap();
         run.submit(&Job { seed: 9, ..job() }, 8, "another").unwrap();
         end(run);

@@ -6,13 +6,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millefeuille_coordinator::runs::{Ending, Existing, RunDir, SavedRun, State, model, names};
-use millefeuille_coordinator::see::history::Row;
+use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
+use millefeuille_core::view::EpochRow;
 use tempfile::TempDir;
 
-fn row(epoch: u64) -> Row {
-    Row {
+fn row(epoch: u64) -> EpochRow {
+    EpochRow {
         epoch,
         loss: 0.1 + 0.2,
         accuracy: 1.0 / 3.0,
@@ -152,8 +153,8 @@ fn where_the_receipt_is_the_job_is_done_whatever_comes_after_it() {
     let path = place.path().join("run");
     let mut run = begun(&path);
     run.write(names::RECEIPT, b"{}").unwrap();
-    run.end(130, "told to stop").unwrap();
-    let done = State::Ended { outcome: Ending { exit_code: 0, message: "done".into() } };
+    run.end(Ending::cancelled()).unwrap();
+    let done = State::Ended { outcome: Ending::done() };
     assert_eq!(run.record().state, done);
     assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, done);
 }
@@ -223,7 +224,7 @@ fn a_shape_that_was_made_up_takes_no_memory_and_is_refused() {
     ] {
         run.write(names::MODEL, &of_shape(shape)).unwrap();
         let misfit = saved.inputs(&job).unwrap_err();
-        assert!(misfit.is_about_content() && misfit.to_string().contains(what), "{misfit}");
+        assert!(misfit.kind == FailureKind::Damaged && misfit.to_string().contains(what), "{misfit}");
         assert!(
             misfit.to_string().contains("model.safetensors: does not fit the run's job.toml"),
             "{misfit}"

@@ -6,13 +6,14 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use millefeuille_coordinator::see::digits::{self, Tile};
-use millefeuille_coordinator::see::history::{self, Row};
+use millefeuille_coordinator::see::history;
 use millefeuille_coordinator::see::picture::{self, Grey, Mnist, PictureError};
 use millefeuille_coordinator::see::progress::{Progress, Style};
 use millefeuille_coordinator::see::summary::{Layer, summary};
 use millefeuille_coordinator::see::table::{Column, Table};
 use millefeuille_coordinator::see::{Ink, chart, data, plots};
 use millefeuille_core::data::schema::{Features, Schema, Target};
+use millefeuille_core::view::EpochRow;
 
 /// Rows 5 to 24 of MNIST's first training image, a 5, in hexadecimal; the others are empty.
 const FIVE: &str = "
@@ -45,7 +46,7 @@ fn five() -> Mnist {
 }
 
 /// The article's five epochs, as the design's table has them.
-fn article() -> Vec<Row> {
+fn article() -> Vec<EpochRow> {
     let figures = [
         (1.7161, 0.4407, 1.0014, 0.8277),
         (0.9448, 0.7340, 0.5955, 0.8803),
@@ -53,7 +54,7 @@ fn article() -> Vec<Row> {
         (0.5533, 0.8485, 0.3726, 0.9076),
         (0.4818, 0.8672, 0.3311, 0.9131),
     ];
-    let row = |(epoch, (loss, accuracy, val_loss, val_accuracy))| Row {
+    let row = |(epoch, (loss, accuracy, val_loss, val_accuracy))| EpochRow {
         epoch,
         loss,
         accuracy,
@@ -67,7 +68,7 @@ fn article() -> Vec<Row> {
     (1..).zip(figures).map(row).collect()
 }
 
-fn without_validation(mut rows: Vec<Row>) -> Vec<Row> {
+fn without_validation(mut rows: Vec<EpochRow>) -> Vec<EpochRow> {
     rows.iter_mut().for_each(|row| (row.val_loss, row.val_accuracy) = (None, None));
     rows
 }
@@ -203,29 +204,6 @@ fn a_narrow_summary_and_overview_keep_every_word() {
 // ---- history ----
 
 #[test]
-fn a_history_line_has_the_contracts_keys_and_keeps_every_bit() {
-    let mut row = article().remove(0);
-    (row.loss, row.accuracy, row.val_loss) = (1.0 / 3.0, 0.1 + 0.2, Some(f64::MIN_POSITIVE));
-    let line = row.to_line();
-    assert!(!line.contains('\n'));
-    let keys =
-        ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds"];
-    let places: Vec<usize> = keys.iter().map(|key| line.find(&format!("\"{key}\":")).unwrap()).collect();
-    assert!(places.is_sorted() && line.contains("\"weights_sha256\":\"0123456789abcdef"));
-    assert_eq!(Row::from_line(&line).unwrap(), row);
-}
-
-#[test]
-fn a_history_line_without_validation_has_nulls() {
-    let row = without_validation(article()).remove(0);
-    assert!(row.to_line().contains("\"val_loss\":null,\"val_accuracy\":null"));
-    assert_eq!(Row::from_line(&row.to_line()).unwrap(), row);
-    let diverged = Row { loss: f64::NAN, ..row };
-    assert!(Row::from_line(&diverged.to_line()).unwrap().loss.is_nan());
-    assert!(Row::from_line("{\"epoch\":1}").is_err());
-}
-
-#[test]
 fn the_history_as_a_table() {
     assert_text(
         &history::table(&article()[..2]),
@@ -279,10 +257,12 @@ fn charts_and_plots_bear_any_history() {
     constant.iter_mut().for_each(|row| (row.loss, row.val_loss, row.accuracy) = (0.0, Some(0.0), 1.0));
     let mut huge = article();
     (huge[0].loss, huge[1].loss, huge[2].loss) = (f64::MAX, 9e99, -9e99);
-    let tiny: Vec<Row> = article().into_iter().map(|row| Row { loss: row.loss * 1e-300, ..row }).collect();
-    let nothing_finite: Vec<Row> = article().into_iter().map(|row| Row { loss: f64::NAN, ..row }).collect();
-    let long = (1..=3000).map(|epoch| Row { epoch, ..article().remove(0) }).collect();
-    let late = vec![Row { epoch: u64::MAX, ..article().remove(0) }];
+    let tiny: Vec<EpochRow> =
+        article().into_iter().map(|row| EpochRow { loss: row.loss * 1e-300, ..row }).collect();
+    let nothing_finite: Vec<EpochRow> =
+        article().into_iter().map(|row| EpochRow { loss: f64::NAN, ..row }).collect();
+    let long = (1..=3000).map(|epoch| EpochRow { epoch, ..article().remove(0) }).collect();
+    let late = vec![EpochRow { epoch: u64::MAX, ..article().remove(0) }];
     let one = article()[..1].to_vec();
     let blind = without_validation(nothing_finite);
     for rows in [vec![], one, diverged, constant, huge, tiny, blind, long, late] {
@@ -379,7 +359,7 @@ fn without_a_terminal_an_epoch_is_a_line() {
     progress.note("waiting for workers …");
     for row in without_validation(article()).iter().take(2) {
         progress.step(row.epoch, 10, 1.0, 0.5, MS(10));
-        progress.epoch(&Row { seconds: 96.0 * row.epoch as f64, loss: row.loss * 1e-4, ..row.clone() });
+        progress.epoch(&EpochRow { seconds: 96.0 * row.epoch as f64, loss: row.loss * 1e-4, ..row.clone() });
     }
     progress.finish();
     assert_text(

@@ -17,8 +17,7 @@ use millefeuille_coordinator::replay::{Replay, State};
 use millefeuille_coordinator::runs::checkpoint::{Checkpoint, Partial};
 use millefeuille_coordinator::runs::ledger::{self, Ledger};
 use millefeuille_coordinator::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
-use millefeuille_coordinator::runs::{Existing, RunDir, SavedRun, model, names};
-use millefeuille_coordinator::see::history::Row;
+use millefeuille_coordinator::runs::{Existing, RunDir, SavedRun, history, model, names};
 use millefeuille_coordinator::verify::{Evidence, Finding};
 use millefeuille_core::arithmetic::{self, Arithmetic};
 use millefeuille_core::blas;
@@ -30,6 +29,7 @@ use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
 use millefeuille_core::learn::work::Course;
+use millefeuille_core::view::EpochRow;
 use tempfile::TempDir;
 
 const EPOCHS: u32 = 3;
@@ -101,7 +101,7 @@ struct Trainer<'a> {
     loaded: &'a Loaded,
     run: RunDir,
     ledger: Ledger,
-    history: Vec<Row>,
+    history: Vec<EpochRow>,
     parameters: Vec<f32>,
     optimizer: OptimizerState,
     tag: u64,
@@ -198,7 +198,7 @@ impl<'a> Trainer<'a> {
         let mean = |outcome: &PieceOutcome| outcome.loss_sum / outcome.count as f64;
         let share = |outcome: &PieceOutcome| outcome.correct as f64 / outcome.count as f64;
         let train = f64::from(spec.sizes.train);
-        let row = Row {
+        let row = EpochRow {
             epoch: u64::from(epoch) + 1,
             loss: loss / train,
             accuracy: correct as f64 / train,
@@ -288,7 +288,7 @@ fn verify(run: &Path, quick: bool) -> Result<Vec<String>, Finding> {
         let mut replay = Replay::new(&loaded.store, &loaded.course, 3);
         let mut state = State::beginning(&loaded.job, loaded.course.model());
         while state.epoch < evidence.epochs() {
-            said.push(evidence.epoch_agrees(&mut replay, &mut state)?.to_line());
+            said.push(history::to_line(&evidence.epoch_agrees(&mut replay, &mut state)?));
         }
     }
     Ok(said)
@@ -350,7 +350,7 @@ fn the_number_of_threads_does_not_show() {
     let rows = |threads| {
         let mut replay = Replay::new(&loaded.store, &loaded.course, threads);
         let row = replay.finish_epoch(&mut State::beginning(&loaded.job, loaded.course.model()));
-        Row { seconds: 0.0, ..row }
+        EpochRow { seconds: 0.0, ..row }
     };
     assert_eq!(rows(1), rows(4));
     assert_eq!(rows(1), rows(64));
@@ -463,9 +463,10 @@ fn a_figure_that_was_changed_everywhere_is_found_by_computing_it_again() {
     let (_place, path) = done(None);
     fs::remove_dir_all(path.join("checkpoints")).unwrap();
     edit(&path, names::HISTORY, |text| {
-        let rows = text.lines().map(|line| Row::from_line(line).unwrap());
-        let better = rows.map(|row| Row { val_accuracy: row.val_accuracy.map(|share| share + 0.1), ..row });
-        better.map(|row| row.to_line() + "\n").collect()
+        let rows = text.lines().map(|line| history::from_line(line).unwrap());
+        let better =
+            rows.map(|row| EpochRow { val_accuracy: row.val_accuracy.map(|share| share + 0.1), ..row });
+        better.map(|row| history::to_line(&row) + "\n").collect()
     });
     verify(&path, true).expect("nothing else has the figures");
     let what = differs(&path, false);
@@ -515,7 +516,10 @@ fn what_is_missing_is_named() {
         copy(&path, &copied);
         fs::remove_file(copied.join(name)).unwrap();
         match verify(&copied, true) {
-            Err(Finding::Unreadable(what)) => assert!(what.ends_with(&format!("{name}: missing")), "{what}"),
+            Err(Finding::Unreadable(failure)) => {
+                let said = failure.to_string();
+                assert!(said.ends_with(&format!("{name}: missing")), "{said}");
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -8,6 +8,7 @@
 //! - [`data`]: readers, the validation split, shards and the batch plan.
 //! - [`learn`]: the model, its gradients, the optimizer, the reduction tree.
 //! - [`control`]: who computes what, when: a state machine, `handle(now, event) -> actions`.
+//! - [`view`]: what can be seen of a cluster, as plain values; [`failure`]: what went wrong, as a value.
 //! - [`random`]: every random number, as a function of its coordinates.
 //! - [`blas`]: which BLAS kernel is loaded, and which one a job asks for.
 //! - [`arithmetic`]: what this process computes with it: which bits, and whether they are right.
@@ -20,7 +21,9 @@ pub mod arithmetic;
 pub mod blas;
 pub mod control;
 pub mod data;
+pub mod failure;
 pub mod job;
 pub mod learn;
 pub mod random;
 mod registry;
+pub mod view;

@@ -238,15 +238,6 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Why a call failed: what the other side says, or what became of the connection.
-pub fn reason(status: &tonic::Status) -> String {
-    match std::error::Error::source(status) {
-        Some(cause) => root_cause(cause),
-        None if status.message().is_empty() => status.code().to_string(),
-        None => status.message().to_string(),
-    }
-}
-
 /// The innermost reason of an error, which is what its reader can act on.
 pub fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;

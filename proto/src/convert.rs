@@ -10,11 +10,20 @@ use millefeuille_core::control::{Hello, JobId, Phase, WorkId};
 use millefeuille_core::data::schema::{Element, Features, Schema, Target};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::{Sizes, Split};
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{Activation, Layer, Loss, Metric};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Tree};
+use prost::Message as _;
 
 use crate::v1;
+
+mod failure;
+mod session;
+mod view;
+
+pub use failure::{failure_of, is_gone, is_refused, reason, refusal};
+pub use view::news;
 
 /// What is wrong with something that a peer sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +36,8 @@ impl From<Malformed> for tonic::Status {
     }
 }
 
-fn malformed(what: impl Into<String>) -> Malformed {
+/// What is wrong, in words.
+pub fn malformed(what: impl Into<String>) -> Malformed {
     Malformed(what.into())
 }
 
@@ -37,6 +47,12 @@ fn malformed(what: impl Into<String>) -> Malformed {
 /// If there is none.
 pub fn required<T>(field: Option<T>, name: &str) -> Result<T, Malformed> {
     field.ok_or_else(|| malformed(format!("`{name}` is missing")))
+}
+
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(FailureKind::Usage, malformed.0)
+    }
 }
 
 /// A peer's text, to be shown to people: short, and on one line, whatever was sent.
@@ -157,12 +173,18 @@ impl From<Node> for v1::Node {
     }
 }
 
-/// A node of this tree.
+impl From<v1::Node> for Node {
+    /// A peer may name any: [`in_tree`] says whether it is one.
+    fn from(from: v1::Node) -> Self {
+        Self { first: from.first, end: from.end }
+    }
+}
+
+/// A node that a peer has named, which this tree has.
 ///
 /// # Errors
 /// If the tree has no such node.
-pub fn node(from: v1::Node, tree: &Tree) -> Result<Node, Malformed> {
-    let node = Node { first: from.first, end: from.end };
+pub fn in_tree(node: Node, tree: &Tree) -> Result<Node, Malformed> {
     if tree.is_node(node.first, node.end) {
         Ok(node)
     } else {
@@ -220,6 +242,20 @@ impl From<&Spec> for v1::Spec {
             test_samples: from.sizes.test,
         }
     }
+}
+
+/// A spec as bytes, for another process of this program.
+pub fn spec_to_bytes(spec: &Spec) -> Vec<u8> {
+    v1::Spec::from(spec).encode_to_vec()
+}
+
+/// A spec from the bytes of [`spec_to_bytes`].
+///
+/// # Errors
+/// If they are none, or of one that makes no sense.
+pub fn spec_from_bytes(bytes: &[u8]) -> Result<Spec, Malformed> {
+    let spec = v1::Spec::decode(bytes).map_err(|error| malformed(error.to_string()))?;
+    Spec::try_from(spec)
 }
 
 impl TryFrom<v1::Spec> for Spec {

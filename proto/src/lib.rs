@@ -6,6 +6,7 @@
 
 pub mod buffer;
 pub mod convert;
+pub mod session;
 pub mod shared;
 pub mod tls;
 pub mod wire;

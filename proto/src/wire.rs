@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millefeuille_core::learn::sum::SECTION;
-use tonic::Status;
 use tonic::transport::{Endpoint, Server};
 
 use crate::buffer::Buffer;
+use crate::convert::{Malformed, malformed};
 
 /// Bytes of bulk data in one message: a section of a gradient.
 pub const CHUNK_BYTES: usize = SECTION * size_of::<f32>();
@@ -104,13 +104,13 @@ impl Assembly {
     /// Takes in the next chunk.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if there are more bytes than were announced.
-    pub fn push(&mut self, chunk: &[u8]) -> Result<(), Status> {
+    /// If there are more bytes than were announced.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), Malformed> {
         let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut self.values);
         let total = buffer.len();
         let place = buffer.get_mut(self.filled_bytes..self.filled_bytes + chunk.len());
         let Some(place) = place else {
-            return Err(Status::invalid_argument(format!("more than the {total} bytes announced")));
+            return Err(malformed(format!("more than the {total} bytes announced")));
         };
         place.copy_from_slice(chunk);
         self.filled_bytes += chunk.len();
@@ -152,7 +152,7 @@ mod tests {
         let mut assembly = Assembly::new(Pool::default().take(2));
         assembly.push(&[0; 4]).unwrap();
         let error = assembly.push(&[0; 5]).unwrap_err();
-        assert_eq!(error.message(), "more than the 8 bytes announced");
+        assert_eq!(error.to_string(), "more than the 8 bytes announced");
         assert!(!assembly.is_complete());
     }
 }

@@ -88,9 +88,10 @@ fn a_shard_goes_to_the_wire_and_back() {
 #[test]
 fn only_nodes_of_the_tree_come_from_the_wire() {
     let tree = Tree::new(8);
-    assert_eq!(convert::node(v1::Node { first: 4, end: 8 }, &tree).unwrap(), Node { first: 4, end: 8 });
+    let named = |first, end| convert::in_tree(v1::Node { first, end }.into(), &tree);
+    assert_eq!(named(4, 8).unwrap(), Node { first: 4, end: 8 });
     for (first, end) in [(1, 3), (4, 4), (8, 4), (0, 16), (u32::MAX, 0)] {
-        let refused = convert::node(v1::Node { first, end }, &tree).unwrap_err().to_string();
+        let refused = named(first, end).unwrap_err().to_string();
         assert!(refused.starts_with("the tree has no node"), "{refused}");
     }
 }

@@ -8,17 +8,18 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use millefeuille_core::arithmetic::Arithmetic;
+use millefeuille_core::control::Hello;
 use millefeuille_program::backoff::{Backoff, FIRST_WAIT, LONGEST_WAIT};
 use millefeuille_program::kernel;
 use millefeuille_program::machine::Cpu;
 use millefeuille_program::process::{self, Shutdown};
-use millefeuille_proto::tls::{self, Dialer};
-use millefeuille_proto::{PROTOCOL_VERSION, v1, wire};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use millefeuille_proto::PROTOCOL_VERSION;
+use millefeuille_proto::session::Introduction;
+use millefeuille_proto::tls::Dialer;
 use tracing::{info, warn};
 
 use crate::condition::{Condition, Standing};
+use crate::link::{Link, Trouble};
 use crate::session::{Kept, Opened, session};
 use crate::{Config, End};
 
@@ -48,20 +49,24 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
             };
             session(&config, opened, &mut kept, shutdown.as_mut()).await
         };
-        let status = match attempt.await {
+        let trouble = match attempt.await {
             Ok(end) => return end,
-            Err(status) => status,
+            Err(trouble) => trouble,
         };
         condition.is(Standing::Looking);
         // If it was admitted before, certificates are just being renewed, or will be soon.
-        let status = match dialer.refusal() {
+        let trouble = match dialer.refusal() {
             Some(reason) if !known => return End::Refused(reason),
-            Some(reason) => Status::unavailable(reason),
-            None => status,
+            Some(reason) => Trouble::Lost(reason),
+            None => trouble,
         };
-        if is_refusal(&status) {
-            return End::Refused(format!("{} rejects this worker: {}", config.coordinator, reason(&status)));
-        }
+        let reason = match trouble {
+            Trouble::Refused(reason) => {
+                let coordinator = &config.coordinator;
+                return End::Refused(format!("{coordinator} does not let this worker in: {reason}"));
+            }
+            Trouble::Lost(reason) => reason,
+        };
         let was_in = std::mem::take(&mut kept.welcomed);
         known |= was_in;
         if was_in {
@@ -69,14 +74,13 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
         }
         if spell.lasts(config.join_timeout) {
             let seconds = config.join_timeout.as_secs_f64();
-            let reason = reason(&status);
             return End::Refused(format!(
                 "no coordinator at {} for {seconds:.0} s ({reason}); is it running? --coordinator names its address",
                 config.coordinator
             ));
         }
         let what = if was_in { "lost the session with" } else { "no coordinator at" };
-        spell.report(&format!("{what} {}: {}", config.coordinator, reason(&status)), config.join_timeout);
+        spell.report(&format!("{what} {}: {reason}", config.coordinator), config.join_timeout);
         tokio::select! {
             () = tokio::time::sleep(spell.backoff.next_wait()) => {}
             () = &mut shutdown => return End::Stopped,
@@ -85,55 +89,31 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
 }
 
 /// Connects and says hello. Whoever listens and never answers is no coordinator.
-async fn open(config: &Config, dialer: &Dialer) -> Result<Opened, Status> {
+async fn open(config: &Config, dialer: &Dialer) -> Result<Opened, Trouble> {
     let opened = async {
-        let (channel, heartbeats) = connect(config, dialer).await?;
-        Opened::new(hello(config), channel, heartbeats).await
+        let link = Link::connect(config, dialer).await?;
+        Opened::new(introduction(config), link).await
     };
     let opened = tokio::time::timeout(config.connect_timeout, opened).await;
-    opened.map_err(|_| Status::unavailable("it does not answer"))?
+    opened.map_err(|_| Trouble::lost("it does not answer"))?
 }
 
-/// Two connections: bulk data must not delay heartbeats.
-async fn connect(config: &Config, dialer: &Dialer) -> Result<(Channel, Channel), Status> {
-    let endpoint = dialer.endpoint(&config.coordinator);
-    let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let endpoint = endpoint.connect_timeout(config.connect_timeout);
-    let connect = async |endpoint: Endpoint| {
-        let connected = dialer.connect(endpoint).await;
-        connected.map_err(|error| Status::unavailable(process::root_cause(&error)))
-    };
-    Ok((connect(wire::bulk_endpoint(endpoint.clone())).await?, connect(wire::endpoint(endpoint)).await?))
-}
-
-fn hello(config: &Config) -> v1::Hello {
-    v1::Hello {
+fn introduction(config: &Config) -> Introduction {
+    Introduction {
         protocol_version: PROTOCOL_VERSION,
+        hello: Hello {
+            instance_id: process::instance_id(),
+            name: process::name(),
+            slots: config.slots,
+            arithmetic: Arithmetic::of_this_process(),
+            cache_bytes: config.cache_bytes,
+            started_for: kernel::started_for().to_string(),
+        },
         build: env!("CARGO_PKG_VERSION").into(),
-        instance_id: process::instance_id(),
-        name: process::name(),
-        slots: config.slots,
-        arithmetic: Some((&Arithmetic::of_this_process()).into()),
         cpu: Cpu::of_this_machine().model,
         token: config.token.clone(),
-        cache_bytes: config.cache_bytes,
-        started_for: kernel::started_for().to_string(),
         shared_memory: config.shared_memory.as_ref().map_or(0, |guest| guest.id()),
     }
-}
-
-fn is_refusal(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
-    )
-}
-
-fn reason(status: &Status) -> String {
-    if tls::asks_for_tls(status) {
-        return "it asks for TLS: name the directory of a certificate with --tls".into();
-    }
-    process::reason(status)
 }
 
 /// A spell without a coordinator.

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use millefeuille_proto::v1;
-use millefeuille_proto::v1::worker_client::WorkerClient;
-use tonic::Status;
-use tonic::transport::Channel;
+use millefeuille_core::control::WorkerId;
+use millefeuille_proto::session::Welcome;
+
+use crate::link::{Heart, Trouble};
 
 /// However short the deadline: a machine under load may take so long to answer.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -19,19 +19,19 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// Whose heart beats, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beat {
-    request: v1::HeartbeatRequest,
+    worker: WorkerId,
+    incarnation: u64,
     interval: Duration,
     timeout: Duration,
 }
 
-impl From<&v1::Welcome> for Beat {
-    fn from(welcome: &v1::Welcome) -> Self {
-        let millis = |millis: u32| Duration::from_millis(millis.into());
-        let interval = millis(welcome.heartbeat_interval_ms).max(SHORTEST_INTERVAL);
-        let deadline = millis(welcome.heartbeat_deadline_ms);
-        let v1::Welcome { worker_id, incarnation, .. } = *welcome;
+impl From<Welcome> for Beat {
+    fn from(welcome: Welcome) -> Self {
+        let Welcome { worker, incarnation, heartbeat_interval, heartbeat_deadline: deadline } = welcome;
+        let interval = heartbeat_interval.max(SHORTEST_INTERVAL);
         Self {
-            request: v1::HeartbeatRequest { worker_id, incarnation },
+            worker,
+            incarnation,
             interval,
             timeout: (deadline * 2).saturating_sub(interval).max(SHORTEST_TIMEOUT),
         }
@@ -39,16 +39,16 @@ impl From<&v1::Welcome> for Beat {
 }
 
 /// Beats until that fails.
-pub(crate) async fn beat(mut client: WorkerClient<Channel>, beat: Beat) -> Status {
-    let Beat { request, interval, timeout } = beat;
+pub(crate) async fn beat(mut heart: Heart, beat: Beat) -> Trouble {
+    let Beat { worker, incarnation, interval, timeout } = beat;
     loop {
         // The channel connects again where it must, and a vanished host takes that without an answer.
-        match tokio::time::timeout(timeout, client.heartbeat(request)).await {
-            Ok(Ok(_)) => tokio::time::sleep(interval).await,
-            Ok(Err(status)) => return status,
+        match tokio::time::timeout(timeout, heart.beat(worker, incarnation)).await {
+            Ok(Ok(())) => tokio::time::sleep(interval).await,
+            Ok(Err(trouble)) => return trouble,
             Err(_) => {
                 let seconds = timeout.as_secs_f64();
-                return Status::unavailable(format!("a heartbeat was not answered for {seconds} s"));
+                return Trouble::lost(format!("a heartbeat was not answered for {seconds} s"));
             }
         }
     }
@@ -58,24 +58,24 @@ pub(crate) async fn beat(mut client: WorkerClient<Channel>, beat: Beat) -> Statu
 mod tests {
     use super::*;
 
-    fn welcome(interval_ms: u32, deadline_ms: u32) -> v1::Welcome {
-        v1::Welcome {
-            worker_id: 3,
+    fn welcome(interval_ms: u64, deadline_ms: u64) -> Welcome {
+        Welcome {
+            worker: WorkerId(3),
             incarnation: 7,
-            heartbeat_interval_ms: interval_ms,
-            heartbeat_deadline_ms: deadline_ms,
+            heartbeat_interval: Duration::from_millis(interval_ms),
+            heartbeat_deadline: Duration::from_millis(deadline_ms),
         }
     }
 
     #[test]
     fn a_beat_without_answer_is_noticed_within_two_deadlines() {
-        let beat = Beat::from(&welcome(1_000, 5_000));
+        let beat = Beat::from(welcome(1_000, 5_000));
         assert_eq!(beat.interval + beat.timeout, Duration::from_secs(10));
     }
 
     #[test]
     fn odd_settings_neither_spin_nor_give_up_at_once() {
-        let beat = Beat::from(&welcome(0, 0));
+        let beat = Beat::from(welcome(0, 0));
         assert_eq!((beat.interval, beat.timeout), (SHORTEST_INTERVAL, SHORTEST_TIMEOUT));
     }
 }

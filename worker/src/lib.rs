@@ -1,7 +1,7 @@
 //! A worker: joins a coordinator, holds samples, computes gradients.
 //!
 //! One task owns the session ([`session`]); pieces are computed by threads of their own ([`compute`]), one a slot.
-//! Sessions come and go ([`connect`]); slots, samples and buffers stay for as long as the process.
+//! Sessions come and go ([`connect`], over a [`link`]); slots, samples and buffers stay for as long as the process.
 //! A worker keeps nothing that matters: parameters arrive with each step, sums leave with each result, samples can
 //! be fetched again. So it may vanish at any instruction; to start again, it needs only an address.
 //!
@@ -14,6 +14,7 @@ mod connect;
 mod failpoints;
 mod heartbeat;
 mod job;
+mod link;
 mod outbox;
 mod session;
 mod shards;

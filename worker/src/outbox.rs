@@ -8,8 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
-use millefeuille_proto::v1;
-use millefeuille_proto::v1::session_request::Message as Up;
+use millefeuille_proto::session::FromWorker;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -21,7 +20,7 @@ pub(crate) const CONNECTION: usize = 16;
 /// A message, and the bulk data that follows it in chunks.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    pub(crate) message: Up,
+    pub(crate) message: FromWorker,
     /// Chunks.
     pub(crate) bulk: Vec<Bytes>,
 }
@@ -33,11 +32,11 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn say(&mut self, message: Up) {
+    pub(crate) fn say(&mut self, message: FromWorker) {
         self.waiting.push_back(Outgoing { message, bulk: Vec::new() });
     }
 
-    pub(crate) fn say_with(&mut self, message: Up, bulk: Vec<Bytes>) {
+    pub(crate) fn say_with(&mut self, message: FromWorker, bulk: Vec<Bytes>) {
         self.waiting.push_back(Outgoing { message, bulk });
     }
 
@@ -48,7 +47,7 @@ impl Outbox {
     /// Hands the first message to the connection.
     pub(crate) fn hand_over(&mut self, permit: mpsc::Permit<'_, Outgoing>) {
         let Some(outgoing) = self.waiting.pop_front() else { return };
-        if matches!(outgoing.message, Up::Result(_)) {
+        if matches!(outgoing.message, FromWorker::Result(_)) {
             failpoints::die_at(failpoints::BEFORE_SEND);
         }
         permit.send(outgoing);
@@ -56,22 +55,22 @@ impl Outbox {
 }
 
 /// The way of messages from a session's task to the wire.
-pub(crate) fn channel() -> (mpsc::Sender<Outgoing>, impl Stream<Item = v1::SessionRequest>) {
+pub(crate) fn channel() -> (mpsc::Sender<Outgoing>, impl Stream<Item = FromWorker>) {
     let (sender, outgoing) = mpsc::channel(CONNECTION);
     (sender, ReceiverStream::new(outgoing).flat_map(expand))
 }
 
-/// A message on the wire: the header, then its bulk data in chunks.
-fn expand(outgoing: Outgoing) -> impl Stream<Item = v1::SessionRequest> {
-    let is_result = matches!(outgoing.message, Up::Result(_));
+/// A message as it goes: the header, then its bulk data in chunks.
+fn expand(outgoing: Outgoing) -> impl Stream<Item = FromWorker> {
+    let is_result = matches!(outgoing.message, FromWorker::Result(_));
     let middle = is_result.then_some(1 + outgoing.bulk.len() / 2);
-    let bulk = outgoing.bulk.into_iter().map(|data| Up::Chunk(v1::Chunk { data }));
+    let bulk = outgoing.bulk.into_iter().map(FromWorker::Chunk);
     let messages = std::iter::once(outgoing.message).chain(bulk).enumerate();
     let message = move |(place, message)| async move {
         if Some(place) == middle {
             failpoints::die_after_sending(failpoints::MID_MESSAGE).await;
         }
-        v1::SessionRequest { message: Some(message) }
+        message
     };
     let after = async move {
         if is_result {

@@ -10,33 +10,31 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use millefeuille_core::arithmetic;
-use millefeuille_core::control::WorkId;
+use millefeuille_core::control::{JobId, WorkerId};
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::sum::SECTION;
 use millefeuille_core::learn::tree::{Node, Tree};
 use millefeuille_program::process::Shutdown;
 use millefeuille_proto::buffer::{Buffer, Pool};
+use millefeuille_proto::convert;
+use millefeuille_proto::session::{
+    FromWorker, Hold, Introduction, Parameters, ToWorker, Welcome, Work, WorkResult,
+};
 use millefeuille_proto::shared::{Desk, Guest};
-use millefeuille_proto::v1::session_request::Message as Up;
-use millefeuille_proto::v1::session_response::Message as Down;
-use millefeuille_proto::v1::worker_client::WorkerClient;
-use millefeuille_proto::wire::{self, Assembly};
-use millefeuille_proto::{convert, v1};
+use millefeuille_proto::wire::Assembly;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tonic::transport::Channel;
-use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::compute::{Batch, Done, Slots, Target};
 use crate::condition::{Condition, Standing};
 use crate::heartbeat::{self, Beat};
 use crate::job::Job;
+use crate::link::{Incoming, Link, Trouble};
 use crate::outbox::{self, Outbox, Outgoing};
-use crate::shards::{Shards, Wanted, fetch};
+use crate::shards::{Shards, Source, Wanted, fetch};
 use crate::{Config, End};
 
 /// How long the coordinator has to read a `Goodbye`.
@@ -76,25 +74,23 @@ impl Kept {
 
 /// A session that the coordinator has taken up.
 pub(crate) struct Opened {
-    client: WorkerClient<Channel>,
+    link: Link,
     connection: mpsc::Sender<Outgoing>,
-    incoming: Streaming<v1::SessionResponse>,
-    heartbeats: Channel,
+    incoming: Incoming,
 }
 
 impl Opened {
-    /// Says hello.
+    /// Says who this worker is.
     ///
     /// # Errors
     /// How the coordinator refuses it.
-    pub(crate) async fn new(hello: v1::Hello, channel: Channel, heartbeats: Channel) -> Result<Self, Status> {
+    pub(crate) async fn new(introduction: Introduction, link: Link) -> Result<Self, Trouble> {
         let (connection, outgoing) = outbox::channel();
-        let hello = Outgoing { message: Up::Hello(hello), bulk: Vec::new() };
+        let message = FromWorker::Introduction(Box::new(introduction));
         // Nobody has closed the channel yet.
-        let _ = connection.send(hello).await;
-        let mut client = WorkerClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES);
-        let incoming = client.session(outgoing).await?.into_inner();
-        Ok(Self { client, connection, incoming, heartbeats })
+        let _ = connection.send(Outgoing { message, bulk: Vec::new() }).await;
+        let incoming = link.begin(outgoing).await?;
+        Ok(Self { link, connection, incoming })
     }
 }
 
@@ -107,16 +103,15 @@ pub(crate) async fn session(
     opened: Opened,
     kept: &mut Kept,
     shutdown: Pin<&mut impl Shutdown>,
-) -> Result<End, Status> {
-    let Opened { client, connection, incoming, heartbeats } = opened;
+) -> Result<End, Trouble> {
+    let Opened { link, connection, incoming } = opened;
     let (done_sender, done) = mpsc::channel(outbox::CONNECTION);
     let mut session = Session {
-        client,
-        heartbeats,
+        link,
         kept,
         outbox: Outbox::default(),
         done: done_sender,
-        worker_id: 0,
+        worker: None,
         job: None,
         desk: None,
         parameters: None,
@@ -130,8 +125,8 @@ pub(crate) async fn session(
     let ended = session.run(config, Streams { incoming, connection, done }, shutdown).await;
     session.kept.forget_work();
     match ended {
-        Err(status) if session.draining => {
-            info!("the session ended while draining: {}", status.message());
+        Err(trouble) if session.draining => {
+            info!("the session ended while draining: {trouble}");
             Ok(End::Stopped)
         }
         Ok(End::UseKernel(_)) if session.draining => Ok(End::Stopped),
@@ -141,22 +136,22 @@ pub(crate) async fn session(
 
 /// What a session listens to, and what it writes to.
 struct Streams {
-    incoming: Streaming<v1::SessionResponse>,
+    incoming: Incoming,
     connection: mpsc::Sender<Outgoing>,
     done: mpsc::Receiver<Done>,
 }
 
 /// Parameters on their way, with the work that waits for them.
 struct IncomingParameters {
-    work: v1::Work,
+    work: Work,
     assembly: Assembly,
 }
 
 /// What a side task has ended with.
 enum Side {
-    Fetched { job: u64, wanted: Wanted, fetched: Result<ShardSamples, Status> },
+    Fetched { job: u64, wanted: Wanted, fetched: Result<ShardSamples, Trouble> },
     Accepted { job: Arc<Job>, fingerprint: String },
-    HeartbeatFailed(Status),
+    HeartbeatFailed(Trouble),
     WelcomeDue,
 }
 
@@ -167,14 +162,13 @@ struct Fetching {
 }
 
 struct Session<'a> {
-    client: WorkerClient<Channel>,
-    heartbeats: Channel,
+    link: Link,
     kept: &'a mut Kept,
     outbox: Outbox,
     /// Where the slots put complete nodes.
     done: mpsc::Sender<Done>,
-    /// 0 before the welcome.
-    worker_id: u64,
+    /// None before the welcome.
+    worker: Option<WorkerId>,
     job: Option<Arc<Job>>,
     /// The memory that the job's bulk data goes through; none if that is the wire.
     desk: Option<Desk>,
@@ -194,14 +188,14 @@ impl Session<'_> {
         config: &Config,
         streams: Streams,
         mut shutdown: Pin<&mut impl Shutdown>,
-    ) -> Result<End, Status> {
+    ) -> Result<End, Trouble> {
         let Streams { mut incoming, connection, mut done } = streams;
         let mut drained = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             let speaks = !self.outbox.is_empty();
             tokio::select! {
-                message = incoming.message() => match message? {
-                    None => return Err(Status::unavailable("the coordinator closed the session")),
+                message = incoming.next() => match message? {
+                    None => return Err(Trouble::lost("the coordinator closed the session")),
                     Some(message) => if let Some(end) = self.received(message)? { return Ok(end) },
                 },
                 // If the stream is gone, its receiving half says so, and why.
@@ -225,19 +219,15 @@ impl Session<'_> {
         info!("draining: finishing the assigned work, for {} s at most", limit.as_secs_f64());
         self.draining = true;
         self.kept.condition.is(Standing::Draining);
-        self.outbox.say(Up::Drain(v1::Drain { reason: "stop requested".into() }));
+        self.outbox.say(FromWorker::Drain { reason: "stop requested".into() });
     }
 
     /// Sends `Goodbye`, and gives the coordinator a moment to read it.
-    async fn goodbye(
-        &self,
-        mut incoming: Streaming<v1::SessionResponse>,
-        connection: &mpsc::Sender<Outgoing>,
-    ) {
-        let message = Up::Goodbye(v1::Goodbye { reason: "stop requested".into() });
+    async fn goodbye(&self, mut incoming: Incoming, connection: &mpsc::Sender<Outgoing>) {
+        let message = FromWorker::Goodbye { reason: "stop requested".into() };
         let heard = async {
             let _ = connection.send(Outgoing { message, bulk: Vec::new() }).await;
-            while let Ok(Some(_)) = incoming.message().await {}
+            while let Ok(Some(_)) = incoming.next().await {}
         };
         let _ = tokio::time::timeout(GOODBYE, heard).await;
     }
@@ -252,48 +242,45 @@ impl Session<'_> {
 
     // What the coordinator says.
 
-    fn received(&mut self, message: v1::SessionResponse) -> Result<Option<End>, Status> {
-        match convert::required(message.message, "message")? {
-            Down::Welcome(welcome) => self.welcomed(&welcome),
-            Down::UseKernel(v1::UseKernel { kernel }) => return Ok(Some(End::UseKernel(kernel))),
-            Down::Goodbye(v1::Goodbye { reason }) => return Ok(Some(End::Goodbye(reason))),
-            Down::PutOut(v1::PutOut { reason }) => return Ok(Some(End::PutOut(reason))),
-            Down::JobStart(start) => self.start_job(start)?,
-            Down::JobEnd(_) => self.end_job(),
-            Down::Hold(hold) => self.hold(hold)?,
-            Down::Work(work) => self.work(work)?,
-            Down::Chunk(chunk) => self.chunk(&chunk.data)?,
+    fn received(&mut self, message: ToWorker) -> Result<Option<End>, Trouble> {
+        match message {
+            ToWorker::Welcome(welcome) => self.welcomed(welcome),
+            ToWorker::UseKernel { kernel } => return Ok(Some(End::UseKernel(kernel))),
+            ToWorker::Goodbye { reason } => return Ok(Some(End::Goodbye(reason))),
+            ToWorker::PutOut { reason } => return Ok(Some(End::PutOut(reason))),
+            ToWorker::JobStart { job, run_id, spec } => self.start_job(job, &run_id, *spec),
+            ToWorker::JobEnd { .. } => self.end_job(),
+            ToWorker::Hold(hold) => self.hold(hold),
+            ToWorker::Work(work) => self.work(work)?,
+            ToWorker::Chunk(data) => self.chunk(&data)?,
         }
         Ok(None)
     }
 
-    fn welcomed(&mut self, welcome: &v1::Welcome) {
-        self.worker_id = welcome.worker_id;
+    fn welcomed(&mut self, welcome: Welcome) {
+        self.worker = Some(welcome.worker);
         self.kept.welcomed = true;
         if !self.draining {
             self.kept.condition.is(Standing::InSession);
         }
-        info!("joined as worker {}", welcome.worker_id);
-        let beat = Beat::from(welcome);
-        let client = WorkerClient::new(self.heartbeats.clone());
-        self.tasks.spawn(async move { Side::HeartbeatFailed(heartbeat::beat(client, beat).await) });
+        info!("joined as {}", welcome.worker);
+        let (heart, beat) = (self.link.heart(), Beat::from(welcome));
+        self.tasks.spawn(async move { Side::HeartbeatFailed(heartbeat::beat(heart, beat).await) });
     }
 
-    fn start_job(&mut self, start: v1::JobStart) -> Result<(), Status> {
+    fn start_job(&mut self, job: JobId, run_id: &str, spec: Spec) {
         self.end_job();
         if self.draining {
-            return Ok(());
+            return;
         }
-        let spec = Spec::try_from(convert::required(start.spec, "spec")?)?;
-        info!("job {} begins", start.run_id);
-        let job = Arc::new(Job::new(start.job, spec));
+        info!("job {run_id} begins");
+        let job = Arc::new(Job::new(job.0, spec));
         self.job = Some(Arc::clone(&job));
         self.desk = self.shared_desk(job.course.model().parameter_count());
         self.tasks.spawn_blocking(move || {
             let fingerprint = arithmetic::model_fingerprint(job.course.spec());
             Side::Accepted { job, fingerprint }
         });
-        Ok(())
     }
 
     /// Memory for the job that the coordinator sees too, where that can be had.
@@ -313,35 +300,36 @@ impl Session<'_> {
         self.incoming_parameters = None;
     }
 
-    fn hold(&mut self, hold: v1::Hold) -> Result<(), Status> {
+    fn hold(&mut self, hold: Hold) {
         if hold.spare {
             info!("on standby: there are more workers than shards");
         }
         self.holding = hold.generation;
-        let held = self.kept.shards.want(hold.shards.into_iter().map(wanted).collect::<Result<_, _>>()?);
+        let held = self.kept.shards.want(hold.shards.into_iter().map(Wanted::from).collect());
         held.into_iter().for_each(|shard| self.report_held(shard));
         // What is on its way and not wanted any more would hold up what is.
         if self.fetching.as_ref().is_some_and(|fetching| !self.kept.shards.wants(&fetching.sha256)) {
             self.stop_fetching();
         }
         self.fetch_next();
-        Ok(())
     }
 
-    fn work(&mut self, work: v1::Work) -> Result<(), Status> {
+    fn work(&mut self, work: Work) -> Result<(), Trouble> {
         let Some(job) = self.job.clone() else { return Ok(()) };
-        if let Some(slot) = work.parameter_slot {
-            self.take_parameters(&work, slot)?;
+        match work.parameters {
+            Parameters::Known => self.ask(work),
+            Parameters::InSlot(slot) => {
+                self.take_parameters(work.id.parameter_tag, slot)?;
+                self.ask(work)
+            }
+            Parameters::Follow(bytes) => self.await_parameters(work, bytes, job.course.model().parameter_count()),
         }
-        if work.parameter_bytes == 0 {
-            return self.ask(work);
-        }
-        let count = job.course.model().parameter_count();
-        if work.parameter_bytes != (count * size_of::<f32>()) as u64 {
-            let announced = work.parameter_bytes;
-            return Err(Status::invalid_argument(format!(
-                "{announced} bytes of parameters; the model has {count}"
-            )));
+    }
+
+    /// Makes room for so many bytes of parameters, which must be the model's.
+    fn await_parameters(&mut self, work: Work, bytes: u64, count: usize) -> Result<(), Trouble> {
+        if bytes != (count * size_of::<f32>()) as u64 {
+            return Err(Trouble::lost(format!("{bytes} bytes of parameters; the model has {count}")));
         }
         // The buffer of the parameters before is free, if no slot computes with them any more.
         self.parameters = None;
@@ -351,16 +339,14 @@ impl Session<'_> {
     }
 
     /// Takes parameters from shared memory.
-    fn take_parameters(&mut self, work: &v1::Work, slot: u32) -> Result<(), Status> {
+    fn take_parameters(&mut self, tag: u64, slot: u32) -> Result<(), Trouble> {
         let part = self.desk.as_ref().and_then(|desk| desk.parameters(slot));
-        let part =
-            part.ok_or_else(|| Status::data_loss(format!("no shared parameters in slot {slot} here")))?;
-        let tag = work.id.as_ref().map_or(0, |id| id.parameter_tag);
+        let part = part.ok_or_else(|| Trouble::lost(format!("no shared parameters in slot {slot} here")))?;
         self.parameters = Some((tag, Arc::new(part.into())));
         Ok(())
     }
 
-    fn chunk(&mut self, data: &[u8]) -> Result<(), Status> {
+    fn chunk(&mut self, data: &[u8]) -> Result<(), Trouble> {
         // After the end of a job the rest of its last broadcast may still be on its way.
         self.kept.condition.received.inc_by(data.len() as u64);
         let Some(incoming) = &mut self.incoming_parameters else { return Ok(()) };
@@ -371,28 +357,26 @@ impl Session<'_> {
         let Some(IncomingParameters { work, assembly }) = self.incoming_parameters.take() else {
             return Ok(());
         };
-        let tag = work.id.as_ref().map_or(0, |id| id.parameter_tag);
-        self.parameters = Some((tag, Arc::new(assembly.into_values())));
+        self.parameters = Some((work.id.parameter_tag, Arc::new(assembly.into_values())));
         self.ask(work)
     }
 
     /// Gives the slots what they need for some nodes.
-    fn ask(&mut self, work: v1::Work) -> Result<(), Status> {
+    fn ask(&mut self, Work { id, nodes, .. }: Work) -> Result<(), Trouble> {
         let Some(job) = &self.job else { return Ok(()) };
-        let id = WorkId::try_from(convert::required(work.id, "id")?)?;
         let tree = Tree::new(job.course.spec().shards);
         let nodes: Vec<Node> =
-            work.nodes.into_iter().map(|node| convert::node(node, &tree)).collect::<Result<_, _>>()?;
+            nodes.into_iter().map(|node| convert::in_tree(node, &tree)).collect::<Result<_, _>>()?;
         let parameters = match &self.parameters {
             Some((tag, parameters)) if *tag == id.parameter_tag => Arc::clone(parameters),
-            _ => return Err(Status::data_loss(format!("no parameters {} here", id.parameter_tag))),
+            _ => return Err(Trouble::lost(format!("no parameters {} here", id.parameter_tag))),
         };
         // A node may span shards that have no part in this work; their samples may be elsewhere.
         let needed = nodes.iter().flat_map(|&node| job.course.present(id.into(), node.first..node.end));
         let needed = needed.map(|index| Shard { split: id.phase.split(), index });
         let samples = needed.map(|shard| match self.kept.shards.get(shard) {
             Some(samples) => Ok((shard.index, samples.clone())),
-            None => Err(Status::data_loss(format!("no samples of shard {shard} here"))),
+            None => Err(Trouble::lost(format!("no samples of shard {shard} here"))),
         });
         let samples = samples.collect::<Result<_, _>>()?;
         let values = job.course.gradient_len(id.into());
@@ -420,28 +404,26 @@ impl Session<'_> {
             Some(_) => Vec::new(),
             None => sum.gradient.into_iter().map(Buffer::into_bytes).collect(),
         };
-        let result = v1::WorkResult {
-            id: Some(work.into()),
-            node: Some(node.into()),
-            loss_sum: sum.figures.loss_sum,
-            correct: sum.figures.correct,
-            samples: sum.figures.samples,
-            sample_digests: sum.sample_digests.iter().map(|digest| Bytes::copy_from_slice(digest)).collect(),
+        let result = WorkResult {
+            work,
+            node,
+            figures: sum.figures,
+            sample_digests: sum.sample_digests,
             gradient_bytes: bulk.iter().map(|section| section.len() as u64).sum(),
             gradient_slot: handed_over,
-            busy_ns: sum.busy.as_nanos() as u64,
+            busy: sum.busy,
         };
         self.kept.condition.sent.inc_by(result.gradient_bytes);
-        self.outbox.say_with(Up::Result(result), bulk);
+        self.outbox.say_with(FromWorker::Result(Box::new(result)), bulk);
     }
 
-    fn side(&mut self, side: Result<Side, JoinError>) -> Result<(), Status> {
+    fn side(&mut self, side: Result<Side, JoinError>) -> Result<(), Trouble> {
         match side {
             Err(error) if error.is_cancelled() => {}
-            Err(error) => return Err(Status::internal(error.to_string())),
-            Ok(Side::HeartbeatFailed(status)) => return Err(status),
-            Ok(Side::WelcomeDue) if self.worker_id == 0 => {
-                return Err(Status::unavailable("it does not say whether it admits this worker"));
+            Err(error) => return Err(Trouble::lost(error.to_string())),
+            Ok(Side::HeartbeatFailed(trouble)) => return Err(trouble),
+            Ok(Side::WelcomeDue) if self.worker.is_none() => {
+                return Err(Trouble::lost("it does not say whether it admits this worker"));
             }
             Ok(Side::WelcomeDue) => {}
             Ok(Side::Fetched { job, wanted, fetched }) => self.fetched(job, &wanted, fetched)?,
@@ -453,7 +435,8 @@ impl Session<'_> {
     fn accepted(&mut self, job: &Job, fingerprint: String) {
         if self.is_current(job.number) && !self.draining {
             let shares_memory = self.desk.is_some();
-            self.outbox.say(Up::JobAccepted(v1::JobAccepted { job: job.number, fingerprint, shares_memory }));
+            let job = JobId(job.number);
+            self.outbox.say(FromWorker::JobAccepted { job, fingerprint, shares_memory });
         }
     }
 
@@ -467,12 +450,12 @@ impl Session<'_> {
     fn fetch_next(&mut self) {
         let (Some(job), None, false) = (&self.job, &self.fetching, self.draining) else { return };
         let Some(wanted) = self.kept.shards.next() else { return };
-        let id = Some(wanted.shard.into());
-        let request = v1::FetchShardRequest { worker_id: self.worker_id, job: job.number, id };
-        let (client, schema) = (self.client.clone(), Arc::new(job.course.spec().schema.clone()));
-        let (job, sha256) = (job.number, wanted.sha256.clone());
+        let worker = self.worker.unwrap_or(WorkerId(0));
+        let source = Source { samples: self.link.samples(), worker, job: JobId(job.number) };
+        let (job, schema, sha256) =
+            (job.number, Arc::new(job.course.spec().schema.clone()), wanted.sha256.clone());
         let task = self.tasks.spawn(async move {
-            let fetched = fetch(client, request, wanted.clone(), schema).await;
+            let fetched = fetch(source, wanted.clone(), schema).await;
             Side::Fetched { job, wanted, fetched }
         });
         self.fetching = Some(Fetching { sha256, task });
@@ -488,8 +471,8 @@ impl Session<'_> {
         &mut self,
         job: u64,
         wanted: &Wanted,
-        fetched: Result<ShardSamples, Status>,
-    ) -> Result<(), Status> {
+        fetched: Result<ShardSamples, Trouble>,
+    ) -> Result<(), Trouble> {
         self.fetching.take_if(|fetching| fetching.sha256 == wanted.sha256);
         match fetched {
             Ok(samples) => {
@@ -499,7 +482,7 @@ impl Session<'_> {
                 shards.into_iter().for_each(|shard| self.report_held(shard));
             }
             // What a job needed that has ended in the meantime is not needed any more.
-            Err(status) if self.is_current(job) => return Err(status),
+            Err(trouble) if self.is_current(job) => return Err(trouble),
             Err(_) => {}
         }
         self.fetch_next();
@@ -507,9 +490,8 @@ impl Session<'_> {
     }
 
     fn report_held(&mut self, shard: Shard) {
-        let job = self.job.as_ref().map_or(0, |job| job.number);
-        let held = v1::ShardHeld { job, id: Some(shard.into()), generation: self.holding };
-        self.outbox.say(Up::ShardHeld(held));
+        let job = JobId(self.job.as_ref().map_or(0, |job| job.number));
+        self.outbox.say(FromWorker::ShardHeld { job, generation: self.holding, shard });
     }
 }
 
@@ -522,9 +504,4 @@ fn target(desk: Option<&Desk>, pool: &Pool, values: usize) -> Target {
         }
         None => Target::pooled(pool, values),
     }
-}
-
-fn wanted(shard: v1::Shard) -> Result<Wanted, Status> {
-    let id = convert::required(shard.id, "id")?;
-    Ok(Wanted { shard: Shard::try_from(id)?, samples: shard.samples, sha256: shard.sha256 })
 }

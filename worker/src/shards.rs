@@ -9,16 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use millefeuille_core::control::{JobId, WorkerId};
 use millefeuille_core::data::schema::Schema;
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_program::backoff::Backoff;
-use millefeuille_proto::v1;
-use millefeuille_proto::v1::worker_client::WorkerClient;
-use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use millefeuille_proto::session::ShardToHold;
 use tracing::warn;
 
 use crate::failpoints;
+use crate::link::{Parts, Samples, Trouble};
 
 /// A transfer that does not move for so long has failed. One that moves may take as long as it takes.
 const STALL: Duration = Duration::from_secs(10);
@@ -31,6 +30,21 @@ pub(crate) struct Wanted {
     pub(crate) shard: Shard,
     pub(crate) samples: u32,
     pub(crate) sha256: String,
+}
+
+impl From<ShardToHold> for Wanted {
+    fn from(from: ShardToHold) -> Self {
+        let ShardToHold { shard, samples, sha256, .. } = from;
+        Self { shard, samples, sha256 }
+    }
+}
+
+/// Who asks for samples, and where.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) samples: Samples,
+    pub(crate) worker: WorkerId,
+    pub(crate) job: JobId,
 }
 
 /// What is held, and what is wanted.
@@ -121,23 +135,22 @@ impl Shards {
 /// Fetches a shard and checks it; tries again, with a back-off, what failed on the way.
 ///
 /// # Errors
-/// `UNAVAILABLE` if the coordinator can't send it, or what it sent is not the shard that it described.
+/// If the coordinator can't send it, or what it sent is not the shard that it described.
 pub(crate) async fn fetch(
-    client: WorkerClient<Channel>,
-    request: v1::FetchShardRequest,
+    source: Source,
     wanted: Wanted,
     schema: Arc<Schema>,
-) -> Result<ShardSamples, Status> {
+) -> Result<ShardSamples, Trouble> {
     let mut backoff = Backoff::new();
     let mut attempt = 1;
     loop {
-        let status = match fetch_once(client.clone(), request, &wanted, Arc::clone(&schema)).await {
+        let trouble = match fetch_once(source.clone(), &wanted, Arc::clone(&schema)).await {
             Ok(samples) => return Ok(samples),
-            Err(status) => status,
+            Err(trouble) => trouble,
         };
-        let failed = format!("the samples of shard {} do not come: {}", wanted.shard, status.message());
+        let failed = format!("the samples of shard {} do not come: {trouble}", wanted.shard);
         if attempt == ATTEMPTS {
-            return Err(Status::unavailable(format!("{failed} (tried {ATTEMPTS} times)")));
+            return Err(Trouble::lost(format!("{failed} (tried {ATTEMPTS} times)")));
         }
         warn!("{failed}; trying again");
         attempt += 1;
@@ -145,18 +158,14 @@ pub(crate) async fn fetch(
     }
 }
 
-async fn fetch_once(
-    mut client: WorkerClient<Channel>,
-    request: v1::FetchShardRequest,
-    wanted: &Wanted,
-    schema: Arc<Schema>,
-) -> Result<ShardSamples, Status> {
-    let mut stream = moves(client.fetch_shard(request), 0).await?.into_inner();
+async fn fetch_once(source: Source, wanted: &Wanted, schema: Arc<Schema>) -> Result<ShardSamples, Trouble> {
+    let Source { mut samples, worker, job } = source;
+    let mut parts = moves(samples.fetch(worker, job, wanted.shard), 0).await?;
     let expected = (wanted.samples as usize).saturating_mul(schema.sample_bytes());
     let mut bytes = BytesMut::with_capacity(expected);
-    while let Some(data) = next_part(&mut stream, bytes.len()).await? {
+    while let Some(data) = next_part(&mut parts, bytes.len()).await? {
         if bytes.len() + data.len() > expected {
-            return Err(Status::data_loss(format!("more than its {expected} bytes came")));
+            return Err(Trouble::lost(format!("more than its {expected} bytes came")));
         }
         bytes.extend_from_slice(&data);
         failpoints::die_at(failpoints::MID_FETCH);
@@ -164,33 +173,29 @@ async fn fetch_once(
     check(wanted, bytes.freeze(), schema).await
 }
 
-async fn next_part(
-    stream: &mut Streaming<v1::FetchShardResponse>,
-    so_far: usize,
-) -> Result<Option<Bytes>, Status> {
-    let part = moves(stream.message(), so_far).await?;
-    Ok(part.map(|part| part.data))
+async fn next_part(parts: &mut Parts, so_far: usize) -> Result<Option<Bytes>, Trouble> {
+    moves(parts.next(), so_far).await
 }
 
 /// What comes next of a transfer, unless it stalls.
-async fn moves<T>(next: impl Future<Output = Result<T, Status>>, bytes_so_far: usize) -> Result<T, Status> {
+async fn moves<T>(next: impl Future<Output = Result<T, Trouble>>, bytes_so_far: usize) -> Result<T, Trouble> {
     tokio::time::timeout(STALL, next).await.unwrap_or_else(|_| {
         let seconds = STALL.as_secs();
-        Err(Status::deadline_exceeded(format!("nothing came for {seconds} s after {bytes_so_far} bytes")))
+        Err(Trouble::lost(format!("nothing came for {seconds} s after {bytes_so_far} bytes")))
     })
 }
 
-async fn check(wanted: &Wanted, bytes: Bytes, schema: Arc<Schema>) -> Result<ShardSamples, Status> {
+async fn check(wanted: &Wanted, bytes: Bytes, schema: Arc<Schema>) -> Result<ShardSamples, Trouble> {
     let Wanted { samples, sha256, .. } = wanted.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let samples = ShardSamples::decode(bytes, schema, samples)
-            .map_err(|error| Status::data_loss(error.to_string()))?;
+        let samples =
+            ShardSamples::decode(bytes, schema, samples).map_err(|error| Trouble::lost(error.to_string()))?;
         match samples.sha256() == sha256 {
             true => Ok(samples),
-            false => Err(Status::data_loss("they arrived damaged: their hash is another")),
+            false => Err(Trouble::lost("they arrived damaged: their hash is another")),
         }
     });
-    task.await.map_err(|error| Status::internal(error.to_string()))?
+    task.await.map_err(|error| Trouble::lost(error.to_string()))?
 }
 
 #[cfg(test)]
@@ -294,8 +299,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_transfer_that_does_not_move_fails_and_says_where_it_stood() {
-        let status = moves(std::future::pending::<Result<(), Status>>(), 131_072).await.unwrap_err();
-        assert_eq!(status.message(), "nothing came for 10 s after 131072 bytes");
+        let trouble = moves(std::future::pending::<Result<(), Trouble>>(), 131_072).await.unwrap_err();
+        assert_eq!(trouble.to_string(), "nothing came for 10 s after 131072 bytes");
 
         let slow = async {
             tokio::time::sleep(STALL - Duration::from_millis(1)).await;

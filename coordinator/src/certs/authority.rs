@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use millefeuille_program::process::random_hex;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
@@ -10,6 +9,8 @@ use rcgen::{
 
 use super::certificate::{self, Certificate};
 use super::{CertsError, Name, Role, Validity};
+use millefeuille_core::failure::{Failure, FailureKind};
+use millefeuille_program::process::random_hex;
 
 /// What a CA is called. Always the same, so that a renewed certificate for its key is the same CA.
 pub const CA: &str = "Millefeuille CA";
@@ -119,7 +120,8 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let made = params.self_signed(&key).map_err(impossible)?;
-        let certificate = Certificate::of_der(made.der()).map_err(CertsError::Unusable)?;
+        let unreadable = |what| CertsError::Unusable(Failure::new(FailureKind::NotAllowed, what));
+        let certificate = Certificate::of_der(made.der()).map_err(unreadable)?;
         Ok(Self { key, certificate, trusted: made.pem() })
     }
 
@@ -220,5 +222,6 @@ fn subject_alt_names(leaf: &Leaf) -> Result<Vec<SanType>, rcgen::Error> {
 }
 
 fn impossible(error: rcgen::Error) -> CertsError {
-    CertsError::Unusable(format!("the certificate cannot be made: {error}"))
+    let what = format!("the certificate cannot be made: {error}");
+    CertsError::Unusable(Failure::new(FailureKind::NotAllowed, what))
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use rcgen::PublicKeyData as _;
 
@@ -76,12 +77,12 @@ impl Claim {
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => {
                     let what = "another process has been making certificates here for a while (end it, and try again)";
-                    return Err(CertsError::Unwritable(format!("{}: {what}", path.display())));
+                    return Err(CertsError::Unwritable(Failure::at(FailureKind::Data, path.display(), what)));
                 }
                 Err(TryLockError::Error(error)) => return Err(unwritable(path, "cannot be locked", &error)),
             }
         }
-        files::remove_temporary(path).map_err(|error| CertsError::Unwritable(error.to_string()))?;
+        files::remove_temporary(path).map_err(CertsError::Unwritable)?;
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
@@ -157,11 +158,11 @@ fn stage<'a>(path: &'a Path, content: &str, kind: &'a str, mode: u32) -> Result<
 }
 
 fn unwritable(path: &Path, what: &str, error: &io::Error) -> CertsError {
-    CertsError::Unwritable(format!("{}: {what}: {error}", path.display()))
+    CertsError::Unwritable(Failure::of_file(path.display(), what, error))
 }
 
 fn unusable(path: &Path, what: &str) -> CertsError {
-    CertsError::Unusable(format!("{}: {what}", path.display()))
+    CertsError::Unusable(Failure::at(FailureKind::NotAllowed, path.display(), what))
 }
 
 /// What is in a file, if it is there.
@@ -300,10 +301,17 @@ fn first_certificate(path: &Path) -> Result<Option<Result<Certificate, String>>,
 /// If it cannot be read, with the remedy.
 pub fn names(path: &Path) -> Result<Vec<Name>, CertsError> {
     const REMEDY: &str = "its names would be lost: restore it, or say them with --names NAME,…";
-    let unknown = |what: String| CertsError::Unusable(format!("{what} ({REMEDY})"));
-    match first_certificate(path).map_err(|error| unknown(error.to_string()))? {
+    let unknown = |failure: &Failure| {
+        let what = format!("{} ({REMEDY})", failure.problem());
+        CertsError::Unusable(Failure::new(FailureKind::NotAllowed, what))
+    };
+    let first = first_certificate(path).map_err(|error| unknown(&error.into()))?;
+    match first {
         Some(Ok(certificate)) => Ok(certificate.names().to_vec()),
-        Some(Err(what)) => Err(unknown(format!("{}: {what}", path.join(CERTIFICATE_FILE).display()))),
+        Some(Err(what)) => {
+            let path = path.join(CERTIFICATE_FILE);
+            Err(unknown(&Failure::at(FailureKind::NotAllowed, path.display(), what)))
+        }
         None => Ok(Vec::new()),
     }
 }

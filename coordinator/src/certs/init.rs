@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_proto::tls::{CA_FILE, KEY_FILE};
 use time::OffsetDateTime;
 
@@ -97,19 +98,19 @@ fn authority(
 /// With the remedy.
 pub fn check_validity(path: &Path, authority: &Authority, now: OffsetDateTime) -> Result<(), CertsError> {
     let validity = authority.certificate().validity();
-    let file = path.join(CA_FILE);
-    let file = file.display();
+    let unusable = |what| {
+        let file = path.join(CA_FILE);
+        Err(CertsError::Unusable(Failure::at(FailureKind::NotAllowed, file.display(), what)))
+    };
     if validity.is_over(now) {
         let ended = shown(validity.not_after);
-        return Err(CertsError::Unusable(format!(
-            "{file}: the CA expired on {ended} (move its directory away and run coordinator certs init: every certificate is renewed)"
-        )));
+        return unusable(format!(
+            "the CA expired on {ended} (move its directory away and run coordinator certs init: every certificate is renewed)"
+        ));
     }
     if validity.is_to_come(now) {
         let begins = shown(validity.not_before);
-        return Err(CertsError::Unusable(format!(
-            "{file}: the CA is not valid before {begins} (set this machine's clock)"
-        )));
+        return unusable(format!("the CA is not valid before {begins} (set this machine's clock)"));
     }
     Ok(())
 }

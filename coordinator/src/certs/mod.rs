@@ -29,6 +29,8 @@ pub mod init;
 pub mod name;
 pub mod validity;
 
+use millefeuille_core::failure::Failure;
+
 pub use authority::{Authority, Issued, Leaf, Usage};
 pub use certificate::Certificate;
 pub use init::{Asked, Told, init};
@@ -40,9 +42,17 @@ pub use validity::Validity;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertsError {
     /// A file of certificates cannot be read, or is not what it has to be.
-    #[error("{0}")]
-    Unusable(String),
+    #[error(transparent)]
+    Unusable(Failure),
     /// A file or directory cannot be written.
-    #[error("{0}")]
-    Unwritable(String),
+    #[error(transparent)]
+    Unwritable(Failure),
+}
+
+impl From<CertsError> for Failure {
+    fn from(error: CertsError) -> Self {
+        match error {
+            CertsError::Unusable(failure) | CertsError::Unwritable(failure) => failure,
+        }
+    }
 }

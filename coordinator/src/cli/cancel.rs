@@ -1,10 +1,9 @@
 //! `coordinator cancel`: ends a job before its time.
 
 use clap::Args as ClapArgs;
-use millefeuille_proto::v1;
 
-use super::client::{ClusterArgs, request};
-use super::{Result, jobs, print, runtime};
+use super::client::ClusterArgs;
+use super::{Result, print, runtime};
 
 /// Cancel a job of a running cluster
 #[derive(Clone, Debug, ClapArgs)]
@@ -20,16 +19,14 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result {
     runtime()?.block_on(async {
         let mut client = args.cluster.connect().await?;
-        let jobs = client.list_jobs(request(v1::ListJobsRequest {})).await?.into_inner().jobs;
-        let ended = jobs.iter().find(|job| job.id == args.job && jobs::has_ended(job));
+        let jobs = client.jobs().await?;
+        let ended = jobs.iter().find(|job| job.id == args.job && job.state.has_ended());
         if let Some(job) = ended {
-            print(&format!("job {} had ended already: {}\n", job.id, jobs::state(job)));
+            print(&format!("job {} had ended already: {}\n", job.id, job.state.name()));
             return Ok(());
         }
-        let cancelled =
-            client.cancel_job(request(v1::CancelJobRequest { job_id: args.job })).await?.into_inner();
-        let job = cancelled.job.unwrap_or_default();
-        print(&format!("job {}: {}\n", job.id, jobs::state(&job)));
+        let job = client.cancel(&args.job).await?;
+        print(&format!("job {}: {}\n", job.id, job.state.name()));
         Ok(())
     })
 }

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Subcommand};
-use millefeuille_program::process::{self, exit};
+use millefeuille_core::failure::FailureKind;
 use millefeuille_proto::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use serde_json::json;
 use time::OffsetDateTime;
+
+use millefeuille_program::process;
 
 use super::{Failed, Result, print};
 use crate::certs::directory::{self, CA_KEY, Claim, Found, Held};
@@ -131,11 +133,10 @@ fn days() -> clap::builder::RangedI64ValueParser<u32> {
 
 impl From<CertsError> for Failed {
     fn from(error: CertsError) -> Self {
-        let code = match error {
-            CertsError::Unusable(_) => exit::NOT_ALLOWED,
-            CertsError::Unwritable(_) => exit::DATA,
-        };
-        Self::new(code, error.to_string())
+        match error {
+            CertsError::Unusable(failure) => Self::from(failure).exits_as(FailureKind::NotAllowed),
+            CertsError::Unwritable(failure) => failure.into(),
+        }
     }
 }
 
@@ -174,7 +175,7 @@ fn issue(args: IssueArgs, now: OffsetDateTime) -> Result {
             let message = format!(
                 "--names is for a coordinator: a {role} connects and is not connected to (leave it out)"
             );
-            return Err(Failed::new(exit::USAGE, message));
+            return Err(Failed::new(FailureKind::Usage, message));
         }
     };
     let authority = directory::existing_authority(&ca)?;
@@ -198,7 +199,10 @@ fn show(args: &ShowArgs, now: OffsetDateTime) -> Result {
         } else {
             "renew it with coordinator certs init or issue"
         };
-        Err(Failed::new(exit::NOT_ALLOWED, format!("{}: {problem} ({remedy})", seen.directory.display())))
+        Err(Failed::new(
+            FailureKind::NotAllowed,
+            format!("{}: {problem} ({remedy})", seen.directory.display()),
+        ))
     })
 }
 
@@ -216,7 +220,7 @@ fn look(path: &Path, now: OffsetDateTime) -> Result<Vec<Seen>> {
             "{}: no certificates are here (expected {CERTIFICATE_FILE} or {CA_FILE}; make some with: coordinator certs init)",
             path.display()
         );
-        return Err(Failed::new(exit::NOT_ALLOWED, message));
+        return Err(Failed::new(FailureKind::NotAllowed, message));
     }
     Ok(below)
 }
@@ -227,14 +231,14 @@ fn look_here(path: &Path, now: OffsetDateTime) -> Result<Vec<Seen>> {
         Found::Damaged(what) => {
             let message =
                 format!("{}: {what} (renew it with coordinator certs init or issue)", path.display());
-            Err(Failed::new(exit::NOT_ALLOWED, message))
+            Err(Failed::new(FailureKind::NotAllowed, message))
         }
         Found::Nothing if path.join(KEY_FILE).exists() => {
             let message = format!(
                 "{}: is not there (renew it with coordinator certs init or issue)",
                 path.join(CERTIFICATE_FILE).display()
             );
-            Err(Failed::new(exit::NOT_ALLOWED, message))
+            Err(Failed::new(FailureKind::NotAllowed, message))
         }
         Found::Nothing => {
             let certificates = directory::authority_certificates(path)?;

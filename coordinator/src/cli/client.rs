@@ -1,17 +1,19 @@
-//! The way to a running cluster, for the commands that ask it.
+//! The way to a running cluster, for the commands that ask it: the thin client over gRPC.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use millefeuille_core::failure::{Failure, FailureKind};
+use millefeuille_core::view::{JobReport, JobView, Metrics, WorkerView};
 use millefeuille_program::backoff::Backoff;
-use millefeuille_program::process::{self, exit};
+use millefeuille_program::process;
 use millefeuille_proto::tls::{self, Dialer};
 use millefeuille_proto::v1::cluster_client::ClusterClient;
-use millefeuille_proto::{v1, wire};
+use millefeuille_proto::{convert, v1, wire};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::{Failed, Result};
 
@@ -34,14 +36,12 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A call that is not a stream takes no longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) type Client = ClusterClient<Channel>;
-
 impl ClusterArgs {
     /// Connects; tries again until the time is over.
     pub(super) async fn connect(&self) -> Result<Client> {
         let unusable = |error: tonic::transport::Error| {
             Failed::new(
-                exit::USAGE,
+                FailureKind::Usage,
                 format!("--cluster {}: {} (expected host:port)", self.cluster, process::root_cause(&error)),
             )
         };
@@ -54,7 +54,7 @@ impl ClusterArgs {
             let limit = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
             let attempt = tokio::time::timeout_at(limit, attempt(&dialer, &endpoint)).await;
             if let Some(reason) = dialer.refusal() {
-                return Err(Failed::new(exit::NOT_ALLOWED, reason));
+                return Err(Failed::new(FailureKind::NotAllowed, reason));
             }
             let reason = match attempt {
                 Ok(Ok(client)) => return Ok(client),
@@ -66,7 +66,7 @@ impl ClusterArgs {
             if Instant::now() + wait >= deadline {
                 let (address, seconds) = (&self.cluster, self.connect_timeout.as_secs_f64());
                 return Err(Failed::new(
-                    exit::NOT_ALLOWED,
+                    FailureKind::NotAllowed,
                     format!(
                         "no coordinator at {address} within {seconds} s: {reason} (is it running? start one with: coordinator serve)"
                     ),
@@ -91,41 +91,95 @@ async fn attempt(dialer: &Dialer, endpoint: &Endpoint) -> Result<Client, Fault> 
     let channel = connected.map_err(|error| Fault::Absent(process::root_cause(&error)))?;
     let mut client = ClusterClient::new(channel);
     match client.list_jobs(v1::ListJobsRequest {}).await {
-        Ok(_) => Ok(client),
+        Ok(_) => Ok(Client(client)),
         Err(status) if tls::asks_for_tls(&status) => {
             let message = "the coordinator asks for TLS: name the directory of a certificate with --tls";
-            Err(Fault::Refused(Failed::new(exit::NOT_ALLOWED, message)))
+            Err(Fault::Refused(Failed::new(FailureKind::NotAllowed, message)))
         }
-        Err(status) if status.code() == Code::PermissionDenied => Err(Fault::Refused(status.into())),
-        Err(status) => Err(Fault::Absent(process::reason(&status))),
+        Err(status) if status.code() == Code::PermissionDenied => {
+            Err(Fault::Refused(convert::failure_of(&status).into()))
+        }
+        Err(status) => Err(Fault::Absent(convert::reason(&status))),
+    }
+}
+
+/// A connection to a coordinator. Answers are plain values: nobody beyond this module sees the wire.
+#[derive(Clone, Debug)]
+pub(super) struct Client(ClusterClient<Channel>);
+
+/// Why a call has no answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) failure: Failure,
+    /// Whether the coordinator is gone, and may come back. Any other answer is an answer.
+    pub(super) is_gone: bool,
+}
+
+impl From<Status> for Unanswered {
+    fn from(status: Status) -> Self {
+        Self { failure: convert::failure_of(&status), is_gone: convert::is_gone(&status) }
+    }
+}
+
+impl From<Unanswered> for Failed {
+    fn from(unanswered: Unanswered) -> Self {
+        unanswered.failure.into()
+    }
+}
+
+impl Client {
+    /// All jobs, the newest first.
+    pub(super) async fn jobs(&mut self) -> Result<Vec<JobView>, Unanswered> {
+        let jobs = self.0.list_jobs(request(v1::ListJobsRequest {})).await?.into_inner().jobs;
+        Ok(jobs.into_iter().map(Into::into).collect())
+    }
+
+    /// All workers.
+    pub(super) async fn workers(&mut self) -> Result<Vec<WorkerView>, Unanswered> {
+        let workers = self.0.list_workers(request(v1::ListWorkersRequest {})).await?.into_inner().workers;
+        Ok(workers.into_iter().map(Into::into).collect())
+    }
+
+    /// A job and the cluster; of the newest job if the id is empty.
+    pub(super) async fn metrics(&mut self, job_id: &str) -> Result<Metrics, Unanswered> {
+        let asked = request(v1::GetMetricsRequest { job_id: job_id.to_string() });
+        Ok(self.0.get_metrics(asked).await?.into_inner().into())
+    }
+
+    /// Submits a job; gives its id. The same key again submits nothing more.
+    pub(super) async fn submit(&mut self, job_toml: &str, client_key: &str) -> Result<String, Unanswered> {
+        let (job_toml, client_key) = (job_toml.to_string(), client_key.to_string());
+        let submission = request(v1::SubmitJobRequest { job_toml, client_key });
+        Ok(self.0.submit_job(submission).await?.into_inner().job_id)
+    }
+
+    /// Cancels a job; the one that runs if the id is empty.
+    pub(super) async fn cancel(&mut self, job_id: &str) -> Result<JobView, Unanswered> {
+        let asked = request(v1::CancelJobRequest { job_id: job_id.to_string() });
+        Ok(self.0.cancel_job(asked).await?.into_inner().job.unwrap_or_default().into())
+    }
+
+    /// Follows a job.
+    pub(super) async fn watch(&mut self, job_id: &str) -> Result<Watching, Unanswered> {
+        let asked = v1::WatchJobRequest { job_id: job_id.to_string() };
+        Ok(Watching(self.0.watch_job(asked).await?.into_inner()))
+    }
+}
+
+/// A job that is followed.
+pub(super) struct Watching(Streaming<v1::WatchJobResponse>);
+
+impl Watching {
+    /// What is new of it: its history has the epochs that were not told before.
+    pub(super) async fn next(&mut self) -> Result<JobReport, Unanswered> {
+        let message = self.0.message().await?;
+        Ok(message.ok_or_else(|| Status::unavailable("it closed the stream"))?.into())
     }
 }
 
 /// A request with a deadline.
-pub(super) fn request<T>(message: T) -> tonic::Request<T> {
+fn request<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
     request
-}
-
-/// Whether the coordinator is gone, and may come back. Any other answer is an answer.
-pub(super) fn is_gone(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
-}
-
-/// What a refusal means for the command.
-impl From<Status> for Failed {
-    fn from(status: Status) -> Self {
-        let code = match status.code() {
-            Code::InvalidArgument | Code::NotFound => exit::USAGE,
-            Code::FailedPrecondition => exit::DATA,
-            _ => exit::NOT_ALLOWED,
-        };
-        let message = if status.message().is_empty() {
-            status.code().to_string()
-        } else {
-            status.message().to_string()
-        };
-        Self::new(code, message)
-    }
 }

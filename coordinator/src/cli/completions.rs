@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, CommandFactory as _};
 use clap_complete::Shell;
-use millefeuille_program::process::exit;
 
-use super::{Failed, Result, print};
+use millefeuille_core::failure::Failure;
+
+use super::{Result, print};
 
 /// Print a shell's completions, for coordinator or for worker
 #[derive(Clone, Debug, ClapArgs)]
@@ -41,10 +42,8 @@ pub(super) fn run(args: Args) -> Result {
 
 pub(super) fn man(args: ManArgs) -> Result {
     let out = &args.out_dir;
-    let failed = |error: std::io::Error| {
-        Failed::new(exit::DATA, format!("{}: cannot be written: {error}", out.display()))
-    };
-    crate::input::check_directory(out).map_err(|message| Failed::new(exit::DATA, message))?;
+    let failed = |error: std::io::Error| Failure::of_file(out.display(), "cannot be written", &error);
+    crate::input::check_directory(out)?;
     std::fs::create_dir_all(out).map_err(failed)?;
     for program in ["coordinator", "worker"] {
         clap_mangen::generate_to(command(program), out).map_err(failed)?;

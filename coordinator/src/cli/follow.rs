@@ -7,14 +7,16 @@ use std::io::IsTerminal as _;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use millefeuille_core::failure::FailureKind;
+use millefeuille_core::view::{
+    EpochRow, JobReport, JobStatus, JobView, OutcomeView, Prediction, Progress as Place,
+};
 use millefeuille_program::process::{self, LogFormat, exit};
-use millefeuille_proto::v1;
-use tonic::Status;
 
-use super::client::{Client, ClusterArgs, is_gone, request};
+use super::client::{Client, ClusterArgs, Unanswered};
 use super::{Failed, Result, columns, ink, print};
-use crate::report::Shown;
-use crate::see::history::{self, Row};
+use crate::report;
+use crate::see::history;
 use crate::see::progress::{Progress, Style};
 use crate::see::{Ink, chart, digits};
 
@@ -44,40 +46,45 @@ pub(super) async fn follow(mut following: Following) -> Result {
                     return Err(stopped_following(&following.job_id));
                 }
                 cancelled = true;
-                cancel(&mut following.client, &following.job_id).await?;
+                following.client.cancel(&following.job_id).await?;
             }
         }
     };
     view.finish();
     let job = view.job.clone();
-    if outcome.exit_code == u32::from(exit::DONE) {
-        report(&view.history, &outcome, &job);
+    if outcome.exit_code == exit::DONE {
+        print_report(&view.history, &outcome, &job);
         return Ok(());
     }
     if !view.history.is_empty() {
         print(&history::table(&view.history));
     }
-    let code = u8::try_from(outcome.exit_code).unwrap_or(exit::UNEXPECTED);
-    let message = match code {
-        exit::INTERRUPTED => {
-            format!("interrupted; epochs finished and kept in {}: {}", job.run_dir, view.history.len())
+    let (kept, epochs) = (&job.run_dir, view.history.len());
+    Err(match outcome {
+        OutcomeView { failure: Some(failure), .. } => failure.into(),
+        OutcomeView { exit_code: exit::INTERRUPTED, .. } => {
+            let what = format!("interrupted; epochs finished and kept in {kept}: {epochs}");
+            Failed::new(FailureKind::Interrupted, what)
         }
-        _ => outcome.message,
-    };
-    Err(Failed::new(code, message))
+        // Of an earlier version only the words and the code are known.
+        OutcomeView { exit_code, message, .. } => {
+            process::say(&format!("error: {message}"));
+            Failed::silently(exit_code)
+        }
+    })
 }
 
 /// Watches to the job's end, over any number of the coordinator's restarts: jobs keep their ids.
-async fn attend(following: &mut Following, view: &mut View) -> Result<v1::Outcome> {
+async fn attend(following: &mut Following, view: &mut View) -> Result<OutcomeView> {
     loop {
-        let status = match watch(&mut following.client, &following.job_id, view).await {
+        let unanswered = match watch(&mut following.client, &following.job_id, view).await {
             Ok(outcome) => return Ok(outcome),
-            Err(status) => status,
+            Err(unanswered) => unanswered,
         };
-        let Some(cluster) = following.reconnect.as_ref().filter(|_| is_gone(&status)) else {
-            return Err(status.into());
+        let Some(cluster) = following.reconnect.as_ref().filter(|_| unanswered.is_gone) else {
+            return Err(unanswered.into());
         };
-        view.note(&format!("the coordinator is gone ({}); looking for it", status.message()));
+        view.note(&format!("the coordinator is gone ({}); looking for it", unanswered.failure.what));
         tokio::time::sleep(BREATH).await;
         following.client = cluster.connect().await?;
         view.note("the coordinator is back");
@@ -89,30 +96,24 @@ fn stopped_following(id: &str) -> Failed {
     Failed::silently(exit::INTERRUPTED)
 }
 
-async fn cancel(client: &mut Client, job_id: &str) -> Result {
-    client.cancel_job(request(v1::CancelJobRequest { job_id: job_id.to_string() })).await?;
-    Ok(())
-}
-
-async fn watch(client: &mut Client, job_id: &str, view: &mut View) -> Result<v1::Outcome, Status> {
+async fn watch(client: &mut Client, job_id: &str, view: &mut View) -> Result<OutcomeView, Unanswered> {
     view.history.clear();
-    let mut stream = client.watch_job(v1::WatchJobRequest { job_id: job_id.to_string() }).await?.into_inner();
-    while let Some(message) = stream.message().await? {
-        if let Some(outcome) = view.take(message) {
+    let mut watching = client.watch(job_id).await?;
+    loop {
+        if let Some(outcome) = view.take(watching.next().await?) {
             return Ok(outcome);
         }
     }
-    Err(Status::unavailable("it closed the stream"))
 }
 
 /// What is shown of the job while it runs.
 struct View {
     style: Style,
     progress: Option<Progress>,
-    history: Vec<Row>,
+    history: Vec<EpochRow>,
     /// Epochs whose line is printed; after a reconnection they come again.
     printed: u64,
-    job: v1::Job,
+    job: JobView,
     waiting: Option<Waiting>,
 }
 
@@ -138,25 +139,22 @@ impl View {
             progress: None,
             history: Vec::new(),
             printed: 0,
-            job: v1::Job::default(),
+            job: JobView::default(),
             waiting: None,
         }
     }
 
-    fn take(&mut self, message: v1::WatchJobResponse) -> Option<v1::Outcome> {
-        if let Some(job) = message.job {
-            self.job = job;
-        }
-        if matches!(self.job.state(), v1::JobState::Queued | v1::JobState::Waiting) {
+    fn take(&mut self, report: JobReport) -> Option<OutcomeView> {
+        let JobReport { job, history, progress, outcome } = report;
+        self.job = job;
+        if matches!(self.job.state, JobStatus::Queued | JobStatus::Waiting) {
             self.wait();
         }
-        for epoch in message.new_epochs {
-            self.epoch(row(epoch));
+        history.iter().for_each(|row| self.epoch(row.clone()));
+        if let Some(place) = progress.filter(|place| u64::from(place.epoch) > self.printed) {
+            self.step(place);
         }
-        if let Some(progress) = message.progress.filter(|progress| u64::from(progress.epoch) > self.printed) {
-            self.step(&progress);
-        }
-        message.outcome
+        outcome
     }
 
     fn wait(&mut self) {
@@ -187,7 +185,7 @@ impl View {
         }
     }
 
-    fn epoch(&mut self, row: Row) {
+    fn epoch(&mut self, row: EpochRow) {
         if row.epoch > self.printed {
             self.printed = row.epoch;
             self.progress().epoch(&row);
@@ -195,9 +193,9 @@ impl View {
         self.history.push(row);
     }
 
-    fn step(&mut self, progress: &v1::Progress) {
-        let elapsed = Duration::try_from_secs_f64(progress.epoch_seconds).unwrap_or_default();
-        let v1::Progress { epoch, step, loss, accuracy, .. } = *progress;
+    fn step(&mut self, place: Place) {
+        let elapsed = Duration::try_from_secs_f64(place.epoch_seconds).unwrap_or_default();
+        let Place { epoch, step, loss, accuracy, .. } = place;
         self.progress().step(epoch.into(), step.into(), loss, accuracy, elapsed);
     }
 
@@ -208,40 +206,20 @@ impl View {
     }
 }
 
-pub(super) fn row(epoch: v1::Epoch) -> Row {
-    Row {
-        epoch: epoch.epoch.into(),
-        loss: epoch.loss,
-        accuracy: epoch.accuracy,
-        val_loss: epoch.val_loss,
-        val_accuracy: epoch.val_accuracy,
-        test_loss: epoch.test_loss,
-        test_accuracy: epoch.test_accuracy,
-        seconds: epoch.seconds,
-        weights_sha256: epoch.weights_sha256,
-    }
-}
-
-fn report(rows: &[Row], outcome: &v1::Outcome, job: &v1::Job) {
-    let shown = outcome.predictions.iter().map(|prediction| Shown {
-        image: (prediction.rows as usize, prediction.columns as usize),
-        pixels: prediction.pixels.to_vec(),
-        label: prediction.label,
-        class: prediction.class,
-    });
-    print(&summary(rows, &shown.collect::<Vec<_>>()));
+fn print_report(rows: &[EpochRow], outcome: &OutcomeView, job: &JobView) {
+    print(&summary(rows, &outcome.predictions));
     print(&format!("\nweights_sha256 {}\nrun directory  {}\n", outcome.weights_sha256, job.run_dir));
 }
 
 /// History as table and chart, the test's figures, the first test images with their predictions.
-pub(super) fn summary(rows: &[Row], shown: &[Shown]) -> String {
+pub(super) fn summary(rows: &[EpochRow], shown: &[Prediction]) -> String {
     let mut text = history::table(rows) + "\n" + &chart::chart(rows, columns(), ink());
     if let Some(last) = rows.last() {
         text +=
             &format!("\nTest loss:     {:.3}\nTest accuracy: {:.3}\n", last.test_loss, last.test_accuracy);
     }
     if !shown.is_empty() {
-        let tiles: Vec<_> = shown.iter().filter_map(Shown::tile).collect();
+        let tiles: Vec<_> = shown.iter().filter_map(report::tile).collect();
         let right = shown.iter().filter(|shown| shown.class == shown.label).count();
         text += &format!("\nThe first {} test images and their predictions:\n", shown.len());
         text += &digits::terminal(&tiles, columns(), ink());

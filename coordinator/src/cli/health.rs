@@ -7,10 +7,10 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use clap::builder::Resettable;
 use clap::{Arg, Args as ClapArgs};
-use millefeuille_program::process::{self, exit};
-use millefeuille_proto::v1;
+use millefeuille_core::failure::{Failure, FailureKind};
+use millefeuille_program::process;
 
-use super::client::{ClusterArgs, request};
+use super::client::ClusterArgs;
 use super::{Failed, Result, print, runtime};
 use crate::ops::ask::ask;
 
@@ -70,14 +70,14 @@ async fn of_ops_port(address: &str, ready: bool) -> Result {
         }
         Verdict::No(why) => why,
     };
-    let failed = |code, why: String| Err(Failed::new(code, format!("{address}: {why}")));
+    let failed = |kind, why: String| Err(Failed::from(Failure::at(kind, address, why)));
     if !ready {
-        return failed(exit::NOT_ALLOWED, why);
+        return failed(FailureKind::NotAllowed, why);
     }
     // Whoever is stuck is not ready either, and that it is not alive is worse.
     match verdict(address, LIVE).await? {
-        Verdict::Yes(_) => failed(exit::TOO_FEW_WORKERS, why),
-        Verdict::No(why) => failed(exit::NOT_ALLOWED, why),
+        Verdict::Yes(_) => failed(FailureKind::NotReady, why),
+        Verdict::No(why) => failed(FailureKind::NotAllowed, why),
     }
 }
 
@@ -95,13 +95,13 @@ async fn verdict(address: &str, path: &str) -> Result<Verdict> {
         Ok((StatusCode::OK, line)) => Ok(Verdict::Yes(line)),
         Ok((StatusCode::SERVICE_UNAVAILABLE, line)) => Ok(Verdict::No(line)),
         Ok((status, _)) => Err(Failed::new(
-            exit::NOT_ALLOWED,
+            FailureKind::NotAllowed,
             format!(
                 "{address}: answers {status} to {path} (is it an ops port? --ops-listen of serve and worker names it)"
             ),
         )),
         Err(reason) => Err(Failed::new(
-            exit::NOT_ALLOWED,
+            FailureKind::NotAllowed,
             format!("no ops port at {address}: {reason} (--ops-listen of serve and worker names it)"),
         )),
     }
@@ -109,9 +109,9 @@ async fn verdict(address: &str, path: &str) -> Result<Verdict> {
 
 async fn of_cluster(cluster: ClusterArgs, ready: bool) -> Result {
     let mut client = cluster.connect().await?;
-    let workers = client.list_workers(request(v1::ListWorkersRequest {})).await?.into_inner().workers.len();
+    let workers = client.workers().await?.len();
     if ready && workers == 0 {
-        return Err(Failed::new(exit::TOO_FEW_WORKERS, "alive, but without workers"));
+        return Err(Failed::new(FailureKind::NotReady, "alive, but without workers"));
     }
     print(&format!("alive, {workers} workers\n"));
     Ok(())

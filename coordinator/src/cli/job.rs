@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use clap::{ArgAction, Args as ClapArgs};
+use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::{
     BlasKernel, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, SHARDS, parse_number, parse_scale,
     parse_whole,
 };
-use millefeuille_program::process::exit;
 
 use super::given::Given;
 use super::{Failed, Result};
@@ -99,9 +99,12 @@ impl JobFlags {
 pub(super) fn read_job(path: &Path) -> Result<String> {
     // One byte more than it may have shows that it has too many.
     let bytes = crate::input::read(path, |_| MAX_BYTES as u64 + 1);
-    let bytes = bytes.map_err(|message| Failed::new(exit::USAGE, message))?;
+    let bytes = bytes.map_err(|failure| Failed::from(failure).exits_as(FailureKind::Usage))?;
     String::from_utf8(bytes).map_err(|error| {
         let (path, at) = (path.display(), error.utf8_error().valid_up_to());
-        Failed::new(exit::USAGE, format!("{path}: not text in UTF-8, from byte {at} on; is it another file?"))
+        Failed::new(
+            FailureKind::Usage,
+            format!("{path}: not text in UTF-8, from byte {at} on; is it another file?"),
+        )
     })
 }

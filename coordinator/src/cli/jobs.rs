@@ -1,11 +1,10 @@
 //! `coordinator jobs`: the jobs of a cluster.
 
 use clap::Args as ClapArgs;
-use millefeuille_proto::v1;
-use serde_json::json;
+use millefeuille_core::view::JobView;
 
-use super::client::{Client, ClusterArgs, request};
-use super::watch::{WatchArgs, watch};
+use super::client::{Client, ClusterArgs};
+use super::watch::{WatchArgs, json_line, watch};
 use super::{Result, runtime};
 use crate::see::table::{Column, Table};
 
@@ -27,36 +26,11 @@ pub(super) fn run(args: Args) -> Result {
 }
 
 async fn ask(mut client: Client, json: bool) -> Result<String> {
-    let jobs = client.list_jobs(request(v1::ListJobsRequest {})).await?.into_inner().jobs;
+    let jobs = client.jobs().await?;
     Ok(if json { jobs.iter().map(json_line).collect() } else { table(&jobs) })
 }
 
-fn json_line(job: &v1::Job) -> String {
-    let line = json!({
-        "id": job.id,
-        "name": job.name,
-        "state": state(job),
-        "run_dir": job.run_dir,
-        "queue_place": job.queue_place,
-        "detail": job.detail,
-        "waiting_seconds": job.waiting_seconds,
-        "next": job.next,
-    });
-    format!("{line}\n")
-}
-
-/// The state's name, as in `jobs --json`.
-pub(super) fn state(job: &v1::Job) -> String {
-    let name = job.state().as_str_name();
-    name.trim_start_matches("JOB_STATE_").to_lowercase()
-}
-
-/// Whether nothing more will happen to the job.
-pub(super) fn has_ended(job: &v1::Job) -> bool {
-    matches!(job.state(), v1::JobState::Done | v1::JobState::Failed | v1::JobState::Cancelled)
-}
-
-fn table(jobs: &[v1::Job]) -> String {
+fn table(jobs: &[JobView]) -> String {
     if jobs.is_empty() {
         return "no jobs yet\n".to_string();
     }
@@ -70,13 +44,14 @@ fn table(jobs: &[v1::Job]) -> String {
     let mut table = Table::new(columns);
     for job in jobs {
         let place = if job.queue_place == 0 { String::new() } else { job.queue_place.to_string() };
-        table.row([job.id.clone(), state(job), place, job.run_dir.clone(), detail(job)]);
+        let state = job.state.name().to_string();
+        table.row([job.id.clone(), state, place, job.run_dir.clone(), detail(job)]);
     }
     table.to_string()
 }
 
 /// What the job waits for or why it ended; of a wait that lasts also how long, and what happens next.
-pub(super) fn detail(job: &v1::Job) -> String {
+pub(super) fn detail(job: &JobView) -> String {
     if job.waiting_seconds < 1.0 {
         return job.detail.clone();
     }

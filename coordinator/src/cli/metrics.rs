@@ -1,12 +1,11 @@
 //! `coordinator metrics`: a job's history, and how fast the cluster works.
 
 use clap::Args as ClapArgs;
-use millefeuille_proto::v1;
-use serde_json::json;
+use millefeuille_core::view::{Metrics, StepTime};
 
-use super::client::{Client, ClusterArgs, request};
-use super::watch::{WatchArgs, watch};
-use super::{Result, follow, jobs, runtime, workers};
+use super::client::{Client, ClusterArgs};
+use super::watch::{WatchArgs, json_line, watch};
+use super::{Result, jobs, runtime, workers};
 use crate::see::history;
 
 /// Print a job's history and the cluster's speed
@@ -30,44 +29,15 @@ pub(super) fn run(args: Args) -> Result {
 }
 
 async fn ask(mut client: Client, job: &str, json: bool) -> Result<String> {
-    let asked = request(v1::GetMetricsRequest { job_id: job.to_string() });
-    let metrics = client.get_metrics(asked).await?.into_inner();
-    Ok(if json { as_json(&metrics) } else { as_text(metrics) })
+    let metrics = client.metrics(job).await?;
+    Ok(if json { json_line(&metrics) } else { as_text(&metrics) })
 }
 
-fn as_json(metrics: &v1::GetMetricsResponse) -> String {
-    let job = metrics.job.as_ref().map(|job| {
-        json!({ "id": job.id, "name": job.name, "state": jobs::state(job), "run_dir": job.run_dir, "queue_place": job.queue_place, "detail": job.detail })
-    });
-    let history: Vec<_> = metrics.history.iter().map(|epoch| follow::row(epoch.clone())).collect();
-    let progress = metrics.progress.map(|progress| {
-        json!({
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "loss": progress.loss,
-            "accuracy": progress.accuracy,
-            "step_ms": progress.step_ms,
-            "samples_per_second": progress.samples_per_second,
-            "epoch_seconds": progress.epoch_seconds,
-        })
-    });
-    let time = metrics.step_time.unwrap_or_default();
-    let step_time = json!({
-        "compute_ms": time.compute_ms,
-        "wait_ms": time.wait_ms,
-        "wire_ms": time.wire_ms,
-        "reduce_ms": time.reduce_ms,
-    });
-    let workers: Vec<_> = metrics.workers.iter().map(workers::json).collect();
-    let all = json!({ "job": job, "history": history, "progress": progress, "step_time": step_time, "workers": workers });
-    format!("{all}\n")
-}
-
-fn as_text(metrics: v1::GetMetricsResponse) -> String {
+fn as_text(metrics: &Metrics) -> String {
     let mut text = match &metrics.job {
         None => "no jobs yet\n".to_string(),
-        Some(job) if job.detail.is_empty() => format!("job {}: {}\n", job.id, jobs::state(job)),
-        Some(job) => format!("job {}: {} ({})\n", job.id, jobs::state(job), jobs::detail(job)),
+        Some(job) if job.detail.is_empty() => format!("job {}: {}\n", job.id, job.state.name()),
+        Some(job) => format!("job {}: {} ({})\n", job.id, job.state.name(), jobs::detail(job)),
     };
     // Before an epoch's first step there is nothing to tell.
     let begun = metrics.progress.filter(|progress| progress.step > 0);
@@ -83,17 +53,14 @@ fn as_text(metrics: v1::GetMetricsResponse) -> String {
             progress.step_ms,
             progress.samples_per_second,
         );
-        if let Some(time) = metrics.step_time {
-            let v1::StepTime { compute_ms, wait_ms, wire_ms, reduce_ms } = time;
-            text += &format!(
-                "of a step: {compute_ms:.1} ms computing, {wire_ms:.1} ms network, {reduce_ms:.1} ms reduction; \
-                 {wait_ms:.1} ms from the first result to the last\n"
-            );
-        }
+        let StepTime { compute_ms, wait_ms, wire_ms, reduce_ms } = metrics.step_time;
+        text += &format!(
+            "of a step: {compute_ms:.1} ms computing, {wire_ms:.1} ms network, {reduce_ms:.1} ms reduction; \
+             {wait_ms:.1} ms from the first result to the last\n"
+        );
     }
-    let rows: Vec<_> = metrics.history.into_iter().map(follow::row).collect();
-    if !rows.is_empty() {
-        text += &format!("\n{}", history::table(&rows));
+    if !metrics.history.is_empty() {
+        text += &format!("\n{}", history::table(&metrics.history));
     }
     text + "\n" + &workers::table(&metrics.workers)
 }

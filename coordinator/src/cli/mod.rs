@@ -29,6 +29,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::JobError;
 use millefeuille_program::doctor;
 use millefeuille_program::kernel::Unusable;
@@ -37,8 +38,8 @@ use millefeuille_program::process::{self, exit};
 use millefeuille_program::{usage, variables};
 
 use self::given::Given;
+use crate::cluster::load;
 use crate::cluster::local::WORKER;
-use crate::runs::RunError;
 use crate::see::{Ink, WIDTH};
 
 /// Trains neural networks data-parallel across worker processes: the same model, bit for bit, on any cluster.
@@ -90,65 +91,51 @@ enum Command {
 /// Why a command ends without having done its work.
 #[derive(Debug)]
 pub(crate) struct Failed {
+    /// How the command exits.
     code: u8,
-    message: String,
+    /// What there is to say; nothing if everything has been said already.
+    failure: Option<Failure>,
 }
 
 type Result<T = (), E = Failed> = std::result::Result<T, E>;
 
 impl Failed {
-    fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+    fn new(kind: FailureKind, what: impl Into<String>) -> Self {
+        Failure::new(kind, what).into()
     }
 
     /// Ends with this code; everything has been said already.
     fn silently(code: u8) -> Self {
-        Self::new(code, "")
+        Self { code, failure: None }
+    }
+
+    /// Ends with the code of this kind, where a failure means something else than usual: a certificate that cannot be
+    /// read is a matter of who may connect.
+    fn exits_as(self, kind: FailureKind) -> Self {
+        Self { code: kind.exit_code(), ..self }
+    }
+
+    fn is(&self, kind: FailureKind) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.kind == kind)
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self { code: failure.exit_code(), failure: Some(failure) }
     }
 }
 
 impl From<JobError> for Failed {
     fn from(error: JobError) -> Self {
-        Self::new(exit::USAGE, error.to_string())
+        Failure::from(error).into()
     }
 }
 
 impl From<Unusable> for Failed {
     fn from(error: Unusable) -> Self {
-        Self::new(error.code(), error.to_string())
+        load::unusable(error).into()
     }
-}
-
-impl From<RunError> for Failed {
-    fn from(error: RunError) -> Self {
-        let remedy = if error.is_about_content() { "; restore the file, or train again" } else { "" };
-        Self::new(exit::DATA, format!("{error}{remedy}"))
-    }
-}
-
-/// What to do about errors whose words come from elsewhere, by how they end: the operating system's, of files and run
-/// directories; the cluster's.
-const REMEDIES: &[(&str, &str)] = &[
-    ("(os error 13)", "change its permissions, or name another place"),
-    ("(os error 28)", "free space, then continue the run with --resume"),
-    ("(os error 30)", "name a place that can be written"),
-    ("(os error 122)", "free space, then continue the run with --resume"),
-    (" works in this run directory", "end that process, or name another directory"),
-    (" leaves no sample to train on", "lower it, or give more data"),
-];
-
-fn with_remedy(message: &str) -> String {
-    let message = without_temporary(message);
-    match REMEDIES.iter().find(|(end, _)| message.ends_with(end)) {
-        Some((_, remedy)) => format!("{message}; {remedy}"),
-        None => message.to_string(),
-    }
-}
-
-/// Leaves out the temporary file beside the one that could not be written: its user has never heard of it.
-fn without_temporary(message: &str) -> &str {
-    let before = message.rsplit_once(" at path \"").map(|(before, _)| before);
-    before.filter(|before| before.ends_with(')') && before.contains("(os error ")).unwrap_or(message)
 }
 
 /// The command line, for those who read one without running it.
@@ -180,10 +167,8 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => process::leave(exit::DONE),
-        Err(Failed { code, message }) => {
-            if !message.is_empty() {
-                process::say(&format!("error: {}", with_remedy(&message)));
-            }
+        Err(Failed { code, failure }) => {
+            failure.iter().for_each(say);
             // Not an ordinary end: threads may still be reading, or in the middle of a product.
             process::leave(code)
         }
@@ -202,12 +187,20 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Verify(args) => verify::run(args),
-        Command::Doctor(args) => doctor::run(args).map_err(|(code, message)| Failed::new(code, message)),
+        Command::Doctor(args) => doctor::run(args).map_err(|(code, message)| {
+            process::say(&format!("error: {message}"));
+            Failed::silently(code)
+        }),
         Command::Health(args) => health::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),
     }
+}
+
+/// Says on standard error what went wrong.
+fn say(failure: &Failure) {
+    process::say(&format!("error: {failure}"));
 }
 
 /// Prints to standard output.
@@ -233,7 +226,8 @@ const NARROWEST: usize = 20;
 /// The runtime of commands that talk to a cluster.
 fn runtime() -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(|error| Failed::new(exit::UNEXPECTED, format!("cannot start: {error}")))?;
+    let runtime =
+        runtime.map_err(|error| Failed::new(FailureKind::Unexpected, format!("cannot start: {error}")))?;
     Ok(Runtime(runtime))
 }
 
@@ -248,5 +242,28 @@ impl Runtime {
         let result = self.0.block_on(future);
         self.0.shutdown_timeout(LAST_WAIT);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_exit_as_the_help_says() {
+        let documented = [
+            (FailureKind::Unexpected, exit::UNEXPECTED),
+            (FailureKind::Usage, exit::USAGE),
+            (FailureKind::Data, exit::DATA),
+            (FailureKind::NotAllowed, exit::NOT_ALLOWED),
+            (FailureKind::TooFewWorkers, exit::TOO_FEW_WORKERS),
+            (FailureKind::Diverged, exit::DIVERGED),
+            (FailureKind::Differs, exit::DIFFERS),
+            (FailureKind::CannotCompute, exit::CANNOT_COMPUTE),
+            (FailureKind::Interrupted, exit::INTERRUPTED),
+        ];
+        assert!(documented.iter().all(|(kind, code)| kind.exit_code() == *code));
+        let known = |kind: FailureKind| documented.iter().any(|(_, code)| kind.exit_code() == *code);
+        assert!(FailureKind::ALL.into_iter().all(known), "no other code is used");
     }
 }

@@ -7,16 +7,17 @@ use millefeuille_core::data::NamedFile;
 use millefeuille_core::data::formats::idx::file::{self, Idx, Kind};
 use millefeuille_core::data::schema::{Features, Schema};
 use millefeuille_core::data::split::Sizes;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, Scratch};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_program::kernel;
-use millefeuille_program::process::{self, exit};
+use millefeuille_program::process::exit;
 use serde::Serialize;
 
 use super::saved::{self, own_kernel};
-use super::{Failed, Result, columns, ink, print};
+use super::{Failed, Result, columns, ink, print, say};
 use crate::input;
 use crate::report::class;
 use crate::see::digits::{self, Tile};
@@ -66,15 +67,16 @@ struct Images {
 
 impl Images {
     /// Themselves, if the model takes images of this size.
-    fn fitting(self, inputs: usize) -> Result<Self, String> {
+    fn fitting(self, inputs: usize) -> Result<Self, Failure> {
         let Self { file, rows, columns, .. } = &self;
         if rows * columns == inputs {
             return Ok(self);
         }
-        Err(format!(
-            "{file}: images of {rows}×{columns} pixels, but the model takes {inputs} values (give images of the size \
-             that it was trained with)"
-        ))
+        let what = format!(
+            "images of {rows}×{columns} pixels, but the model takes {inputs} values (give images of the size that it was \
+             trained with)"
+        );
+        Err(Failure::at(FailureKind::Data, file, what))
     }
 }
 
@@ -93,8 +95,8 @@ pub(super) fn run(args: Args) -> Result {
     for path in &args.files {
         match read(path, args.raw).and_then(|images| images.fitting(inputs)) {
             Ok(images) => predict(&images, &learner, args.json),
-            Err(message) => {
-                process::say(&format!("error: {message}"));
+            Err(failure) => {
+                say(&failure);
                 refused = true;
             }
         }
@@ -104,7 +106,7 @@ pub(super) fn run(args: Args) -> Result {
 
 /// The job over images with so many pixels.
 fn spec_of_images(job: &Job, inputs: u32) -> Result<Spec> {
-    let unfit = || Failed::new(exit::DATA, "the model was not trained with images".to_string());
+    let unfit = || Failed::new(FailureKind::Data, "the model was not trained with images".to_string());
     let target = job.data.source.target().ok_or_else(unfit)?;
     let schema = Schema { features: Features::image(1, inputs as usize), target };
     Ok(job.spec(schema, Sizes { train: 0, validation: 0, test: 0 }))
@@ -154,19 +156,21 @@ fn line(images: &Images, index: usize, class: u32, probabilities: &[f32]) -> Str
     format!("{} [{index}]: {class} ({share:.1} %)\n", images.file)
 }
 
-fn read(path: &Path, raw: bool) -> Result<Images, String> {
+fn read(path: &Path, raw: bool) -> Result<Images, Failure> {
+    let wrong = |what: String| Failure::at(FailureKind::Data, path.display(), what);
     let file = path.display().to_string();
     let bytes = input::read(path, worth_reading)?;
     match format::of(&bytes) {
-        Format::Png => read_png(&file, &bytes, raw).map_err(|error| format!("{file}: {error}")),
+        Format::Png => read_png(&file, &bytes, raw).map_err(|error| wrong(error.to_string())),
         Format::Idx => {
             let idx = Idx::decode(NamedFile { name: file.clone(), bytes: bytes.into() }, Kind::Images);
-            let Idx { dims, values, .. } = idx.map_err(|error| error.to_string())?;
+            let Idx { dims, values, .. } =
+                idx.map_err(|error| Failure::new(FailureKind::Data, error.to_string()))?;
             Ok(Images { file, rows: dims[1], columns: dims[2], pixels: values })
         }
-        Format::Empty => Err(format!("{file}: the file is empty (give a PNG, or an IDX file of images)")),
+        Format::Empty => Err(wrong("the file is empty (give a PNG, or an IDX file of images)".to_string())),
         Format::Other(what) => {
-            Err(format!("{file}: {what}, but only PNG and IDX files of images are read (save it as PNG)"))
+            Err(wrong(format!("{what}, but only PNG and IDX files of images are read (save it as PNG)")))
         }
     }
 }

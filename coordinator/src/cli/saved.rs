@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use millefeuille_core::data::dataset::DataFile;
 use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::work::Course;
 use millefeuille_program::kernel::{self, Unusable};
 use millefeuille_program::machine::Cores;
-use millefeuille_program::process::{self, exit};
+use millefeuille_program::process;
 
 use super::{Failed, Result};
 use crate::cluster::load;
@@ -36,21 +37,20 @@ const READ: [(&str, u64); 5] = [
 
 /// The run in this directory, once all that is read of it is known to be regular files of bearable size.
 pub(super) fn open(path: &Path) -> Result<SavedRun> {
-    let checked = READ.iter().try_for_each(|(name, limit)| check(&path.join(name), *limit));
-    checked.map_err(|message| Failed::new(exit::DATA, message))?;
+    READ.iter().try_for_each(|(name, limit)| check(&path.join(name), *limit))?;
     Ok(SavedRun::open(path)?)
 }
 
 /// Checks a file that may be there.
-fn check(path: &Path, limit: u64) -> Result<(), String> {
+fn check(path: &Path, limit: u64) -> Result<(), Failure> {
     if !input::exists(path)? {
         return Ok(());
     }
     match input::check(path)? {
-        len if len > limit => Err(format!(
-            "{}: {len} bytes are too many, {limit} the most (is it another file?)",
-            path.display()
-        )),
+        len if len > limit => {
+            let what = format!("{len} bytes are too many, {limit} the most (is it another file?)");
+            Err(Failure::at(FailureKind::Data, path.display(), what))
+        }
         _ => Ok(()),
     }
 }
@@ -62,10 +62,7 @@ pub(super) fn parameters(run: &SavedRun, shape: &Model) -> Result<Vec<f32>> {
         None => Ok(parameters),
         Some(what) => {
             let path = run.path().join(names::MODEL);
-            Err(Failed::new(
-                exit::DATA,
-                format!("{}: {what}; restore the file, or train again", path.display()),
-            ))
+            Err(Failure::at(FailureKind::Damaged, path.display(), what).into())
         }
     }
 }
@@ -76,8 +73,7 @@ impl Trained {
         let run = open(path)?;
         let job = with_data(run.job()?, data)?;
         own_kernel(&job)?;
-        let dataset =
-            crate::data::read(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
+        let dataset = crate::data::read(&job.data.source)?;
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
         let spec = load::spec(&job, &store);
         kernel::is_right_for(&spec)?;
@@ -106,8 +102,9 @@ fn say_what_differs(job: &Job, store: &ShardStore, receipt: &Receipt) {
 /// The job, its data in this directory if one is named.
 pub(super) fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
     if let Some(data) = data {
-        job.data.source =
-            data.parse().map_err(|error| Failed::new(exit::USAGE, format!("--data {data}: {error}")))?;
+        job.data.source = data
+            .parse()
+            .map_err(|error| Failed::new(FailureKind::Usage, format!("--data {data}: {error}")))?;
     }
     Ok(job)
 }

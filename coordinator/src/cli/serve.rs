@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_program::kernel;
 use millefeuille_program::ops::Listen;
-use millefeuille_program::process::{self, LogFormat, exit};
+use millefeuille_program::process::{self, LogFormat};
 use millefeuille_proto::tls::date;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
@@ -74,14 +75,14 @@ pub(super) fn run(args: Args) -> Result {
     let job = args.job.as_deref().map(read_job).transpose()?;
     process::start_log(args.log_format, "info");
     kernel::say_native();
-    make_runs_dir(&args.runs_dir).map_err(|message| Failed::new(exit::DATA, message))?;
+    make_runs_dir(&args.runs_dir)?;
     runtime()?.block_on(serve(args, job))
 }
 
-fn make_runs_dir(path: &Path) -> Result<(), String> {
+fn make_runs_dir(path: &Path) -> Result<(), Failure> {
     crate::input::check_directory(path)
-        .map_err(|message| format!("{message} (--runs-dir names where runs are made)"))?;
-    std::fs::create_dir_all(path).map_err(|error| format!("{}: cannot be made: {error}", path.display()))
+        .map_err(|failure| failure.with_hint("--runs-dir names where runs are made"))?;
+    std::fs::create_dir_all(path).map_err(|error| Failure::of_file(path.display(), "cannot be made", &error))
 }
 
 fn read_job(path: &Path) -> Result<String> {
@@ -93,7 +94,8 @@ fn read_job(path: &Path) -> Result<String> {
 fn certificate(directory: Option<&Path>) -> Result<Option<Arc<Certificate>>> {
     let Some(directory) = directory else { return Ok(None) };
     let read = Certificate::read(directory);
-    let certificate = read.map_err(|message| Failed::new(exit::NOT_ALLOWED, format!("--tls: {message}")))?;
+    let certificate =
+        read.map_err(|message| Failed::new(FailureKind::NotAllowed, format!("--tls: {message}")))?;
     info!("TLS 1.3 for peers with a certificate; its own is valid until {}", date(certificate.not_after()));
     Ok(Some(Arc::new(certificate)))
 }
@@ -106,7 +108,7 @@ fn in_the_open(listen: &str, address: SocketAddr, insecure: bool) -> Result {
              directory with --tls (coordinator certs init makes one), listen on 127.0.0.1, or say --insecure if the \
              network is yours alone"
         );
-        return Err(Failed::new(exit::NOT_ALLOWED, message));
+        return Err(Failed::new(FailureKind::NotAllowed, message));
     }
     tracing::warn!("--insecure: anybody who can reach {address} can use this cluster, without encryption");
     Ok(())
@@ -115,11 +117,11 @@ fn in_the_open(listen: &str, address: SocketAddr, insecure: bool) -> Result {
 async fn serve(args: Args, job: Option<String>) -> Result {
     let cannot = |error: io::Error| {
         let message = process::cannot_listen("--listen", &args.listen, &error, "name another port");
-        Failed::new(exit::NOT_ALLOWED, message)
+        Failed::new(FailureKind::NotAllowed, message)
     };
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
-    let ops_port = args.ops_listen.bind().map_err(|message| Failed::new(exit::NOT_ALLOWED, message))?;
+    let ops_port = args.ops_listen.bind().map_err(|message| Failed::new(FailureKind::NotAllowed, message))?;
     let mut config = Config::new(args.runs_dir);
     config.door.certificate = certificate(args.tls.as_deref())?;
     if config.door.certificate.is_none() && !address.ip().is_loopback() {
@@ -139,8 +141,9 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     let registry = ops::registry(cluster.view(), door);
     let router = ops::router(cluster.view(), registry);
     let ops_server = ops_port.map(|port| port.serve(router)).transpose();
-    let ops_server = ops_server
-        .map_err(|error| Failed::new(exit::UNEXPECTED, format!("cannot serve the ops port: {error}")))?;
+    let ops_server = ops_server.map_err(|error| {
+        Failed::new(FailureKind::Unexpected, format!("cannot serve the ops port: {error}"))
+    })?;
     let tls = if args.tls.is_some() { " --tls DIR" } else { "" };
     let joined =
         if address.ip().is_unspecified() { format!("HOST:{}", address.port()) } else { address.to_string() };
@@ -151,7 +154,7 @@ async fn serve(args: Args, job: Option<String>) -> Result {
         tokio::spawn(async move {
             match answer.await {
                 Ok(Ok(id)) => info!("--job is job {id}"),
-                Ok(Err(status)) => tracing::error!("--job: {}", status.message()),
+                Ok(Err(failure)) => tracing::error!("--job: {failure}"),
                 Err(_) => {}
             }
         });
@@ -161,5 +164,5 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     if let Some(server) = ops_server {
         server.end();
     }
-    served.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))
+    served.map_err(|error| Failed::new(FailureKind::Unexpected, format!("the cluster failed: {error:#}")))
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use millefeuille_program::process::{self, exit};
+use millefeuille_core::failure::FailureKind;
+use millefeuille_program::process;
 
 use super::{Failed, Result};
 use crate::cluster::Config;
@@ -63,14 +64,14 @@ impl Settings {
                 "--heartbeat-deadline {deadline}: must be longer than the heartbeat interval of {interval} s \
                  (several times as long, or one late heartbeat costs a worker)"
             );
-            return Err(Failed::new(exit::USAGE, message));
+            return Err(Failed::new(FailureKind::Usage, message));
         }
         if deadline < SHORTEST_DEADLINE {
             let message = format!(
                 "--heartbeat-deadline {deadline}: must be at least {SHORTEST_DEADLINE} s (a busy machine is silent for as \
                  long now and then)"
             );
-            return Err(Failed::new(exit::USAGE, message));
+            return Err(Failed::new(FailureKind::Usage, message));
         }
         Ok(())
     }

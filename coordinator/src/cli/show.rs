@@ -6,9 +6,9 @@ use clap::{Args as ClapArgs, Subcommand};
 use millefeuille_core::data::schema::{Schema, Target};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
-use millefeuille_program::process::exit;
 
 use super::given::Given;
 use super::job::JobFlags;
@@ -100,16 +100,15 @@ fn data(job: &Job, svg: Option<PathBuf>) -> Result {
             )),
     );
     if let Some(path) = svg {
-        std::fs::write(&path, digits::svg(&tiles)).map_err(|error| {
-            Failed::new(exit::DATA, format!("{}: cannot be written: {error}", path.display()))
-        })?;
+        std::fs::write(&path, digits::svg(&tiles))
+            .map_err(|error| Failure::of_file(path.display(), "cannot be written", &error))?;
         print(&format!("\nThe pictures are in {}\n", path.display()));
     }
     Ok(())
 }
 
 fn store(job: &Job) -> Result<ShardStore> {
-    let dataset = crate::data::read(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
+    let dataset = crate::data::read(&job.data.source)?;
     Ok(ShardStore::new(dataset, job.data.validation_split, job.shards))
 }
 
@@ -135,7 +134,7 @@ pub(super) fn report(run: &SavedRun) -> Result {
     let history = run.history()?;
     if history.is_empty() {
         let message = format!("{}: no epoch is finished yet", run.path().display());
-        return Err(Failed::new(exit::DATA, message));
+        return Err(Failed::new(FailureKind::Data, message));
     }
     let receipt = run.receipt()?;
     let shown = match &receipt {

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
+use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::{BlasKernel, Data, Job};
 use millefeuille_program::backoff::Backoff;
 use millefeuille_program::kernel;
 use millefeuille_program::machine::Cores;
-use millefeuille_program::process::{self, LogFormat, exit};
+use millefeuille_program::process::{self, LogFormat};
 use millefeuille_proto::shared::Host;
-use millefeuille_proto::v1;
 use tokio::net::TcpListener;
 
-use super::client::{Client, ClusterArgs, is_gone, request};
+use super::client::{Client, ClusterArgs};
 use super::follow::{Following, follow};
 use super::given::Given;
 use super::job::JobFlags;
@@ -88,7 +88,7 @@ pub(super) fn run(args: Args, given: &Given) -> Result {
         }
         None if given.typed("tls").is_some() => {
             let message = "--tls without --cluster: says how to ask a cluster; name its coordinator with --cluster, too";
-            Err(Failed::new(exit::USAGE, message))
+            Err(Failed::new(FailureKind::Usage, message))
         }
         None => alone(&args, job),
     }
@@ -111,7 +111,7 @@ fn check_flags_of_a_cluster(given: &Given) -> Result {
              leave {flag} out, or unset {variable} to train on this machine"
         ),
     };
-    Err(Failed::new(exit::USAGE, message))
+    Err(Failed::new(FailureKind::Usage, message))
 }
 
 /// Without a job file, `--resume` takes the job from the run directory.
@@ -119,7 +119,7 @@ fn of_the_run(args: &Args, given: &Given) -> Option<Result<Job>> {
     let run = args.run_dir.as_deref().filter(|_| args.resume && args.job.is_none())?;
     let file = SavedRun::open(run).ok()?.job_file();
     let job = args.job_flags.resolve(Some(&file), given);
-    Some(job.map_err(|failed| Failed { code: exit::DATA, ..failed }))
+    Some(job.map_err(|failed| failed.exits_as(FailureKind::Data)))
 }
 
 fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {
@@ -136,17 +136,17 @@ fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {
 /// Submits a job, and gives its id. Where the coordinator is lost before it answers, this is done again with the same
 /// key, which submits it once.
 async fn submit(client: &mut Client, job: &Job, limit: Duration) -> Result<String> {
-    let submission = v1::SubmitJobRequest { job_toml: job.to_toml(), client_key: process::random_hex() };
+    let (job_toml, client_key) = (job.to_toml(), process::random_hex());
     let deadline = Instant::now() + limit;
     let mut backoff = Backoff::new();
     loop {
-        let status = match client.submit_job(request(submission.clone())).await {
-            Ok(submitted) => return Ok(submitted.into_inner().job_id),
-            Err(status) => status,
+        let unanswered = match client.submit(&job_toml, &client_key).await {
+            Ok(id) => return Ok(id),
+            Err(unanswered) => unanswered,
         };
         let wait = backoff.next_wait();
-        if !is_gone(&status) || Instant::now() + wait >= deadline {
-            return Err(status.into());
+        if !unanswered.is_gone || Instant::now() + wait >= deadline {
+            return Err(unanswered.into());
         }
         tokio::time::sleep(wait).await;
     }
@@ -154,8 +154,7 @@ async fn submit(client: &mut Client, job: &Job, limit: Duration) -> Result<Strin
 
 fn alone(args: &Args, job: Job) -> Result {
     let workers = workers(args, &job)?;
-    let source =
-        crate::data::absolute(&job.data.source).map_err(|message| Failed::new(exit::DATA, message))?;
+    let source = crate::data::absolute(&job.data.source)?;
     let job = Job { data: Data { source, ..job.data }, ..job };
     let there = run_to_resume(args)?;
     let job = there.as_ref().map_or(Ok(job.clone()), |run| resumed(run, job))?;
@@ -175,7 +174,7 @@ fn workers(args: &Args, job: &Job) -> Result<u32> {
     let least = u32::from(args.settings.min_workers);
     match args.workers {
         Some(workers) if workers < least => Err(Failed::new(
-            exit::USAGE,
+            FailureKind::Usage,
             format!(
                 "--workers {workers} --min-workers {least}: the job would wait for {least} workers, and {workers} \
                  are started; raise --workers, or lower --min-workers"
@@ -195,7 +194,9 @@ fn slots(args: &Args, workers: u32) -> u32 {
 fn run_to_resume(args: &Args) -> Result<Option<SavedRun>> {
     match &args.run_dir {
         _ if !args.resume => Ok(None),
-        None => Err(Failed::new(exit::USAGE, "--resume needs --run-dir, which names the run to resume")),
+        None => {
+            Err(Failed::new(FailureKind::Usage, "--resume needs --run-dir, which names the run to resume"))
+        }
         Some(path) if holds_a_run(path) => Ok(Some(saved::open(path)?)),
         Some(_) => Ok(None),
     }
@@ -215,7 +216,7 @@ fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     }
     let (path, differences) = (run.path().display(), differences.join(", "));
     Err(Failed::new(
-        exit::USAGE,
+        FailureKind::Usage,
         format!("{path}: --resume with another job: {differences} (--overwrite starts over)"),
     ))
 }
@@ -228,9 +229,8 @@ fn claim(args: &Args, job: &Job) -> Result<RunDir> {
     };
     match &args.run_dir {
         Some(path) => {
-            crate::input::check_directory(path).map_err(|message| {
-                Failed::new(exit::DATA, format!("{message} (--run-dir names where the run goes)"))
-            })?;
+            crate::input::check_directory(path)
+                .map_err(|failure| failure.with_hint("--run-dir names where the run goes"))?;
             Ok(RunDir::claim(path, existing)?)
         }
         None => Ok(RunDir::claim_next(Path::new("runs"), &job.name, |_| false)?),
@@ -242,8 +242,9 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let path = run.path().to_path_buf();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener =
-        listener.map_err(|error| Failed::new(exit::NOT_ALLOWED, format!("cannot listen: {error}")))?;
-    let address = listener.local_addr().map_err(|error| Failed::new(exit::UNEXPECTED, error.to_string()))?;
+        listener.map_err(|error| Failed::new(FailureKind::NotAllowed, format!("cannot listen: {error}")))?;
+    let address =
+        listener.local_addr().map_err(|error| Failed::new(FailureKind::Unexpected, error.to_string()))?;
     let slots = slots(args, workers);
     let token = process::random_hex();
 
@@ -272,7 +273,7 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     };
     let begun = tokio::select! {
         begun = begin => begun,
-        () = process::told_to_stop() => Err(Failed::new(exit::INTERRUPTED, NOTHING_KEPT)),
+        () = process::told_to_stop() => Err(Failed::new(FailureKind::Interrupted, NOTHING_KEPT)),
     };
     let followed = match begun {
         Ok(following) => follow(following).await,
@@ -281,8 +282,8 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let _ = stop.send(());
     local.stop().await;
     let ended = cluster.await.map_err(anyhow::Error::from).and_then(|ended| ended);
-    ended.map_err(|error| Failed::new(exit::UNEXPECTED, format!("the cluster failed: {error:#}")))?;
-    followed.map_err(|failed| if failed.code == exit::INTERRUPTED { interrupted(&path) } else { failed })
+    ended.map_err(|error| Failed::new(FailureKind::Unexpected, format!("the cluster failed: {error:#}")))?;
+    followed.map_err(|failed| if failed.is(FailureKind::Interrupted) { interrupted(&path) } else { failed })
 }
 
 /// Memory through which workers of this machine get parameters and give gradients.
@@ -296,12 +297,12 @@ fn shared_memory() -> Option<Arc<Host>> {
 /// What an interruption has left, from the run directory: this process may not have seen the last epoch.
 fn interrupted(path: &Path) -> Failed {
     if !holds_a_run(path) {
-        return Failed::new(exit::INTERRUPTED, NOTHING_KEPT);
+        return Failed::new(FailureKind::Interrupted, NOTHING_KEPT);
     }
     let rows = SavedRun::open(path).and_then(|run| run.whole_history()).map_or(0, |rows| rows.len());
     let path = path.display();
     let message = format!("interrupted; epochs finished and kept in {path}: {rows} (--resume continues)");
-    Failed::new(exit::INTERRUPTED, message)
+    Failed::new(FailureKind::Interrupted, message)
 }
 
 const NOTHING_KEPT: &str = "interrupted before the run had begun; nothing is kept";

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::work::Course;
 use millefeuille_program::kernel::{self, Unusable};
 use millefeuille_program::machine::Cores;
-use millefeuille_program::process::exit;
 
 use super::{Failed, Result, print};
 use crate::cluster::load;
@@ -45,12 +45,11 @@ Exit codes: 0 verified · 7 something differs: the first file, or the first epoc
 
 impl From<Finding> for Failed {
     fn from(finding: Finding) -> Self {
-        let code = match finding {
-            Finding::Differs(_) => exit::DIFFERS,
-            Finding::CannotVerify(_) => exit::CANNOT_COMPUTE,
-            Finding::Unreadable(_) => exit::DATA,
-        };
-        Self::new(code, finding.to_string())
+        match finding {
+            Finding::Differs(what) => Self::new(FailureKind::Differs, what),
+            Finding::CannotVerify(what) => Self::new(FailureKind::CannotCompute, what),
+            Finding::Unreadable(failure) => failure.into(),
+        }
     }
 }
 
@@ -61,7 +60,7 @@ pub(super) fn run(args: Args) -> Result {
     if let Some(owner) = run.owner().filter(|_| !run.is_done()) {
         let (finished, all) = (run.whole_history()?.len(), job.fit.epochs);
         let what = format!("not finished: {finished} of {all} epochs; {owner} works in this run directory");
-        return Err(Failed::new(exit::DATA, format!("{}: {what}", args.run.display())));
+        return Err(Failure::at(FailureKind::InUse, args.run.display(), what).into());
     }
     // Before anything is said: this may start the process again. What cannot be had here is told last.
     let kernel = if args.quick { Ok(()) } else { own_kernel(&run, &job) };
@@ -69,7 +68,7 @@ pub(super) fn run(args: Args) -> Result {
     let epochs = asked_for(&args, &evidence)?;
     evidence.agrees_with_itself()?.iter().for_each(|line| say(line));
     let data = super::saved::with_data(job, args.data.as_deref())?.data.source;
-    let dataset = crate::data::read(&data).map_err(|message| Failed::new(exit::DATA, message))?;
+    let dataset = crate::data::read(&data)?;
     let store = ShardStore::new(dataset, evidence.job.data.validation_split, evidence.job.shards);
     say(&evidence.agrees_with_data(&store)?);
     let spec = load::spec(&evidence.job, &store);
@@ -94,12 +93,12 @@ fn asked_for(args: &Args, evidence: &Evidence) -> Result<Epochs> {
     match args.epoch {
         None => Ok(Epochs::All),
         Some(epoch) if epoch > all => {
-            Err(Failed::new(exit::USAGE, format!("--epoch {epoch}: the job has {all} epochs")))
+            Err(Failed::new(FailureKind::Usage, format!("--epoch {epoch}: the job has {all} epochs")))
         }
         Some(epoch) if epoch > finished => {
             let run = args.run.display();
             Err(Failed::new(
-                exit::DATA,
+                FailureKind::Data,
                 format!("{run}: not finished: {finished} of {all} epochs; there is no epoch {epoch} yet"),
             ))
         }
@@ -116,8 +115,8 @@ fn own_kernel(run: &SavedRun, job: &Job) -> Result {
 fn cannot_verify(run: &Path, error: &Unusable) -> Failed {
     let what = format!("{}: cannot be verified here: {error}", run.display());
     match error {
-        Unusable::Unexpected(_) => Failed::new(error.code(), what),
-        _ => Failed::new(exit::CANNOT_COMPUTE, what),
+        Unusable::Unexpected(_) => Failed::new(FailureKind::Unexpected, what),
+        _ => Failed::new(FailureKind::CannotCompute, what),
     }
 }
 
@@ -179,7 +178,7 @@ fn finish(run: &Path, evidence: &Evidence) -> Result {
     }
     let (finished, all) = (evidence.epochs(), evidence.job.fit.epochs);
     Err(Failed::new(
-        exit::DATA,
+        FailureKind::Data,
         format!("{run}: not finished: {finished} of {all} epochs; what there is agrees"),
     ))
 }

@@ -4,7 +4,9 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
-use millefeuille_program::process::{self, exit};
+use millefeuille_core::failure::FailureKind;
+use millefeuille_program::process;
+use serde::Serialize;
 
 use super::client::{Client, ClusterArgs};
 use super::{Failed, Result, print};
@@ -49,14 +51,19 @@ pub(super) async fn watch(
 
 /// A coordinator that answered before has gone, most likely with the cluster's end.
 fn lost(cluster: &ClusterArgs, failed: Failed) -> Failed {
-    match failed.code {
-        exit::NOT_ALLOWED => {
+    match failed {
+        Failed { failure: Some(failure), .. } if failure.kind == FailureKind::NotAllowed => {
             let message = format!(
-                "the coordinator at {} is gone: {} (has the cluster ended? start one with: coordinator serve)",
-                cluster.cluster, failed.message
+                "the coordinator at {} is gone: {failure} (has the cluster ended? start one with: coordinator serve)",
+                cluster.cluster
             );
-            Failed::new(failed.code, message)
+            Failed::new(FailureKind::NotAllowed, message)
         }
         _ => failed,
     }
+}
+
+/// A value as JSON, on a line.
+pub(super) fn json_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain values always have a JSON form") + "\n"
 }

@@ -1,11 +1,10 @@
 //! `coordinator workers`: the workers of a cluster.
 
 use clap::Args as ClapArgs;
-use millefeuille_proto::v1;
-use serde_json::json;
+use millefeuille_core::view::WorkerView;
 
-use super::client::{Client, ClusterArgs, request};
-use super::watch::{WatchArgs, watch};
+use super::client::{Client, ClusterArgs};
+use super::watch::{WatchArgs, json_line, watch};
 use super::{Result, runtime};
 use crate::see::table::{Column, Table};
 
@@ -27,38 +26,12 @@ pub(super) fn run(args: Args) -> Result {
 }
 
 async fn ask(mut client: Client, json: bool) -> Result<String> {
-    let workers = client.list_workers(request(v1::ListWorkersRequest {})).await?.into_inner().workers;
+    let workers = client.workers().await?;
     Ok(if json { workers.iter().map(json_line).collect() } else { table(&workers) })
 }
 
-/// A worker as JSON.
-pub(super) fn json(worker: &v1::WorkerInfo) -> serde_json::Value {
-    json!({
-        "id": worker.id,
-        "name": worker.name,
-        "state": worker.state,
-        "shards": (worker.first_shard..worker.end_shard).collect::<Vec<_>>(),
-        "shards_held": worker.shards_held,
-        "slots": worker.slots,
-        "kernel": worker.kernel,
-        "blas_version": worker.blas_version,
-        "fingerprint": worker.fingerprint,
-        "build": worker.build,
-        "cpu": worker.cpu,
-        "samples_per_second": worker.samples_per_second,
-        "bytes_sent": worker.bytes_sent,
-        "bytes_received": worker.bytes_received,
-        "last_heard_seconds": worker.last_heard_seconds,
-        "detail": worker.detail,
-    })
-}
-
-fn json_line(worker: &v1::WorkerInfo) -> String {
-    format!("{}\n", json(worker))
-}
-
 /// The workers as a table.
-pub(super) fn table(workers: &[v1::WorkerInfo]) -> String {
+pub(super) fn table(workers: &[WorkerView]) -> String {
     if workers.is_empty() {
         return "no workers\n".to_string();
     }
@@ -96,8 +69,8 @@ pub(super) fn table(workers: &[v1::WorkerInfo]) -> String {
     table.to_string()
 }
 
-fn shards(worker: &v1::WorkerInfo) -> String {
-    match (worker.first_shard, worker.end_shard) {
+fn shards(worker: &WorkerView) -> String {
+    match (worker.shards.start, worker.shards.end) {
         (first, end) if first == end => "–".to_string(),
         (first, end) if first + 1 == end => first.to_string(),
         (first, end) => format!("{first}–{}", end - 1),

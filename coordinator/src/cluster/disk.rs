@@ -16,14 +16,14 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::work::Course;
+use millefeuille_core::view::{EpochRow, Prediction};
 use millefeuille_program::process::exit;
 use tracing::warn;
 
-use crate::report::{self, Shown};
+use crate::report;
 use crate::runs::checkpoint::Partial;
 use crate::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
-use crate::runs::{Checkpoint, Ending, RunDir, RunError, State, ledger, model, names};
-use crate::see::history::Row;
+use crate::runs::{Checkpoint, Ending, RunDir, State, ledger, model, names};
 
 /// Something to write.
 pub(super) enum Order {
@@ -32,13 +32,13 @@ pub(super) enum Order {
     /// A job that did not come to run gives its directory back. One that an earlier life has left stays in it.
     GiveBack { job: JobId, run: RunDir, found: bool, ending: Ending },
     /// The run goes on from here.
-    Begin { job: JobId, run: RunDir, content: Arc<Content>, history: Vec<Row> },
-    /// An event, for `events.jsonl`.
-    Event { kind: &'static str, text: String },
+    Begin { job: JobId, run: RunDir, content: Arc<Content>, history: Vec<EpochRow> },
+    /// An event, for `events.jsonl`; of a failure, with it.
+    Event { kind: &'static str, text: String, failure: Option<Failure> },
     /// The state between two steps.
     Checkpoint(Box<Snapshot>),
     /// A line of history, whose hash is made here, and the ledger's lines; the state after it, if it is to be written.
-    Epoch { row: Row, ledger: String, snapshot: Box<Snapshot>, checkpoint: bool },
+    Epoch { row: EpochRow, ledger: String, snapshot: Box<Snapshot>, checkpoint: bool },
     /// The result.
     Save { parameters: Bytes, suspects: Participation },
     /// The run has ended; its directory is given back.
@@ -63,7 +63,7 @@ pub struct Claimed {
     pub(super) number: JobId,
     pub(super) job: Job,
     pub(super) client_key: String,
-    pub(super) run: Result<RunDir, RunError>,
+    pub(super) run: Result<RunDir, Failure>,
 }
 
 impl Claim {
@@ -109,9 +109,9 @@ pub enum Written {
     /// A checkpoint in the middle of an epoch.
     Checkpoint(Checkpointed),
     /// A line of history, and its checkpoint, if it has one.
-    Epoch(Row, Option<Checkpointed>),
+    Epoch(EpochRow, Option<Checkpointed>),
     /// The result; the first test images with their predictions.
-    Result(Vec<Shown>),
+    Result(Vec<Prediction>),
     /// How the job ended, where that is noted at all.
     Ended,
 }
@@ -156,9 +156,9 @@ impl Disk {
     }
 
     /// Notes an event, unless very many wait already: they are for people to read.
-    pub(super) fn event(&self, kind: &'static str, text: String) {
+    pub(super) fn event(&self, kind: &'static str, text: String, failure: Option<Failure>) {
         if self.events.fetch_add(1, Ordering::Relaxed) < EVENTS {
-            self.order(Order::Event { kind, text });
+            self.order(Order::Event { kind, text, failure });
         } else {
             self.events.fetch_sub(1, Ordering::Relaxed);
         }
@@ -193,7 +193,7 @@ struct Run {
     job: JobId,
     directory: RunDir,
     content: Arc<Content>,
-    history: Vec<Row>,
+    history: Vec<EpochRow>,
     /// Nothing is written after a failure.
     failed: bool,
 }
@@ -207,7 +207,7 @@ impl Writer {
             match order {
                 Order::Claim(claim) => self.say(Said::Claimed(Box::new(claim.claim()))),
                 Order::GiveBack { job, run, found, ending } => {
-                    give_back(run, found, &ending);
+                    give_back(run, found, ending);
                     self.say(Said::Written { job, written: Ok(Written::Ended) });
                 }
                 Order::Begin { job, run, content, history } => {
@@ -217,7 +217,7 @@ impl Writer {
                     if let Some(Run { job, directory, failed, .. }) = self.run.take() {
                         // One whose disk failed is unfinished, and can be gone on with.
                         if !failed {
-                            end(directory, &ending);
+                            end(directory, ending);
                         }
                         self.say(Said::Written { job, written: Ok(Written::Ended) });
                     }
@@ -235,10 +235,9 @@ impl Writer {
         }
     }
 
-    fn report(&self, run: &mut Run, written: Result<Option<Written>, RunError>) {
+    fn report(&self, run: &mut Run, written: Result<Option<Written>, Failure>) {
         run.failed = written.is_err();
-        let failure = |error: RunError| Failure { exit_code: exit::DATA, message: error.to_string() };
-        if let Some(written) = written.map_err(failure).transpose() {
+        if let Some(written) = written.transpose() {
             self.say(Said::Written { job: run.job, written });
         }
     }
@@ -249,19 +248,19 @@ impl Writer {
 }
 
 /// Notes how a run ended.
-fn end(mut run: RunDir, ending: &Ending) {
+fn end(mut run: RunDir, ending: Ending) {
     let noted = matches!(run.record().state, State::Ended { .. });
     if noted {
         return;
     }
-    if let Err(error) = run.end(ending.exit_code, &ending.message) {
+    if let Err(error) = run.end(ending) {
         warn!("how the run ended is not noted: {error}");
     }
 }
 
 /// A job that did not come to run. One that had run before and cannot be gone on with stays unfinished, as it was: its
 /// data may be put back, or a newer program take it up.
-fn give_back(run: RunDir, found: bool, ending: &Ending) {
+fn give_back(run: RunDir, found: bool, ending: Ending) {
     let (cancelled, begun) = (ending.exit_code == exit::INTERRUPTED, run.record().state != State::Queued);
     if begun || found && !cancelled {
         return if cancelled {
@@ -274,9 +273,12 @@ fn give_back(run: RunDir, found: bool, ending: &Ending) {
 }
 
 impl Run {
-    fn write(&mut self, order: Order) -> Result<Option<Written>, RunError> {
+    fn write(&mut self, order: Order) -> Result<Option<Written>, Failure> {
         match order {
-            Order::Event { kind, text } => self.directory.event(kind, &text).map(|()| None),
+            Order::Event { kind, failure: Some(failure), .. } => {
+                self.directory.event_of_failure(kind, &failure).map(|()| None)
+            }
+            Order::Event { kind, text, failure: None } => self.directory.event(kind, &text).map(|()| None),
             Order::Checkpoint(snapshot) => {
                 self.checkpoint(*snapshot).map(|written| Some(Written::Checkpoint(written)))
             }
@@ -293,7 +295,7 @@ impl Run {
         }
     }
 
-    fn checkpoint(&self, snapshot: Snapshot) -> Result<Checkpointed, RunError> {
+    fn checkpoint(&self, snapshot: Snapshot) -> Result<Checkpointed, Failure> {
         let begun = Instant::now();
         let Snapshot { from, parameters, optimizer, partial, ledger, participation, suspects } = snapshot;
         let checkpoint = Checkpoint {
@@ -315,7 +317,7 @@ impl Run {
     }
 
     /// Writes the result; the receipt last, because it says that the rest is there.
-    fn save(&mut self, parameters: &Bytes, suspects: &Participation) -> Result<Written, RunError> {
+    fn save(&mut self, parameters: &Bytes, suspects: &Participation) -> Result<Written, Failure> {
         let Content { job, course, store, .. } = &*self.content;
         let values: &[f32] = bytemuck::cast_slice(parameters);
         let encoded = model::encode(values, course.model()).unwrap_or_else(|error| unreachable!("{error}"));
@@ -329,7 +331,7 @@ impl Run {
         let text = serde_json::to_string_pretty(&receipt).unwrap_or_default() + "\n";
         self.directory.write(names::RECEIPT, text.as_bytes())?;
         // The receipt is there: the run is done, whether that can be noted or not.
-        if let Err(error) = self.directory.end(exit::DONE, "done") {
+        if let Err(error) = self.directory.end(Ending::done()) {
             warn!("that the run is done is said by its receipt only: {error}");
         }
         Ok(Written::Result(shown))

@@ -14,17 +14,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millefeuille_core::control::{Action, Cluster, Event, JobId, Note, WorkerId};
+use millefeuille_core::control::{Action, Cluster, Event, Failure, JobId, Note, WorkerId};
 use millefeuille_program::ops::Pulse;
+use millefeuille_proto::session::ToWorker;
 use millefeuille_proto::shared::Borrower;
-use millefeuille_proto::v1;
-use millefeuille_proto::v1::session_response::Message as Down;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, trace};
 
+use super::board::Board;
 use super::disk::{Disk, Order, Said};
 use super::messages::{Input, Outgoing, Serving, Traffic};
-use super::status::{self, Status};
+use super::snapshot;
 use super::tally::Tally;
 use super::training::Training;
 use super::words::{self, dismissal, goodbye};
@@ -34,8 +34,6 @@ pub(super) use jobs::Record;
 
 /// How often the control machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(100);
-/// How often what readers see is renewed while nothing but steps happens.
-const PUBLISH: Duration = Duration::from_millis(50);
 
 /// A worker's session, as the driver holds it.
 pub(super) struct Session {
@@ -70,8 +68,8 @@ pub(super) struct Driver {
     handle: Handle,
     inbox: mpsc::Receiver<Input>,
     disk: Disk,
-    status: watch::Sender<Arc<Status>>,
-    published: Instant,
+    /// What readers see.
+    board: Board,
     /// When the control machine was last told that time has passed.
     ticked: Duration,
     /// Whether this process was asleep before that.
@@ -88,7 +86,7 @@ impl Driver {
         config: Config,
         handle: Handle,
         inbox: mpsc::Receiver<Input>,
-        status: watch::Sender<Arc<Status>>,
+        board: Board,
         serving: watch::Sender<Option<Arc<Serving>>>,
         pulse: Pulse,
     ) -> Self {
@@ -107,8 +105,7 @@ impl Driver {
             disk: Disk::start(said_to(handle.clone())),
             handle,
             inbox,
-            status,
-            published: Instant::now(),
+            board,
             ticked: Duration::ZERO,
             slept: false,
             serving,
@@ -119,6 +116,7 @@ impl Driver {
 
     /// Runs until it is told to stop.
     pub(super) async fn run(mut self) {
+        self.board.attend();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -130,11 +128,11 @@ impl Driver {
                     Some(input) => self.take(input),
                 },
                 _ = ticks.tick() => self.tick(),
-            }
-            if self.published.elapsed() >= PUBLISH {
-                self.publish();
+                () = self.board.due() => self.publish(),
             }
         }
+        let last = snapshot::of(&self);
+        self.board.leave(last);
         self.last_checkpoint();
         self.say_goodbye();
         // Before the disk thread is waited for: what it has to say would otherwise wait for us.
@@ -166,7 +164,7 @@ impl Driver {
             Input::Cancel { job_id, reply } => self.cancel(&job_id, reply),
             Input::Loaded { job, loaded } => self.loaded(job, *loaded),
             Input::Written { job, written } => self.written(job, written),
-            Input::NoLocalWorkers(message) => self.no_local_workers(message),
+            Input::NoLocalWorkers(failure) => self.no_local_workers(failure),
             Input::Stop => {}
         }
     }
@@ -184,9 +182,7 @@ impl Driver {
                 self.act(action);
             }
         }
-        if visible {
-            self.publish();
-        }
+        if visible { self.board.changed() } else { self.board.moved() }
     }
 
     fn tick(&mut self) {
@@ -208,8 +204,8 @@ impl Driver {
     }
 
     fn publish(&mut self) {
-        self.published = Instant::now();
-        self.status.send_replace(Arc::new(status::of(self)));
+        let snapshot = snapshot::of(self);
+        self.board.pin(snapshot);
     }
 
     fn act(&mut self, action: Action) {
@@ -222,12 +218,12 @@ impl Driver {
                 self.close(worker, None);
             }
             Action::PutOut { worker, reason } => {
-                self.say(worker, Down::PutOut(v1::PutOut { reason }));
+                self.say(worker, ToWorker::PutOut { reason });
                 self.close(worker, None);
             }
             Action::UseKernel { worker, kernel } => {
                 self.tally.parts_well(worker);
-                self.say(worker, Down::UseKernel(v1::UseKernel { kernel }));
+                self.say(worker, ToWorker::UseKernel { kernel });
                 self.close(worker, None);
             }
             Action::Load { job } => self.load(job),
@@ -269,11 +265,11 @@ impl Driver {
         self.tally.note(note);
         let (kind, text) = words::note(note);
         info!("{text}");
-        self.event(kind, text);
+        self.event(kind, text, None);
     }
 
-    fn event(&self, kind: &'static str, text: String) {
-        self.disk.event(kind, text);
+    fn event(&self, kind: &'static str, text: String, failure: Option<Failure>) {
+        self.disk.event(kind, text, failure);
     }
 }
 

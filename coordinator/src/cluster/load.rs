@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
-use millefeuille_core::control::{Facts, Failure, Start};
+use millefeuille_core::control::{Facts, Start};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::schema::Schema;
 use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::view::EpochRow;
 use millefeuille_program::kernel::{JobTrial, Probed, Unusable};
-use millefeuille_program::process::exit;
 
 pub use super::loaded::Loaded;
 use super::training::Training;
-use crate::runs::{Resumed, RunDir, RunError, State};
-use crate::see::history::Row;
+use crate::runs::{Resumed, RunDir, State};
 
 /// What became of [`make_ready`].
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Beginning {
     pub(super) training: Training,
     pub(super) from: Start,
     /// The lines of history that its run has.
-    pub(super) history: Vec<Row>,
+    pub(super) history: Vec<EpochRow>,
     /// What it goes on from, for people; nothing at the beginning.
     pub(super) resumed: Option<String>,
 }
@@ -40,9 +40,7 @@ pub(super) struct Beginning {
 /// Reads all that a job needs, and begins its run or goes on with it. Takes a while: not for the driver's task.
 pub fn make_ready(job: Job, mut run: RunDir) -> Ready {
     let training = load(job).and_then(|loaded| {
-        let resumed = take_up(&mut run, &loaded);
-        let resumed =
-            resumed.map_err(|error| Failure { exit_code: exit::DATA, message: error.to_string() })?;
+        let resumed = take_up(&mut run, &loaded)?;
         Ok(Box::new(Beginning::new(loaded, resumed)))
     });
     Ready { run: Some(run), training }
@@ -57,7 +55,7 @@ impl Beginning {
     }
 }
 
-fn take_up(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, RunError> {
+fn take_up(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, Failure> {
     match run.record().state {
         State::Queued => run.begin(&loaded.job).map(|()| None),
         State::Running | State::Ended { .. } => {
@@ -79,19 +77,17 @@ impl Loaded {
 /// # Errors
 /// What is wrong with the data, or with the kernel.
 pub fn load(mut job: Job) -> Result<Loaded, Failure> {
-    let failure = |exit_code| move |message| Failure { exit_code, message };
-    job.data.source = crate::data::absolute(&job.data.source).map_err(failure(exit::DATA))?;
+    job.data.source = crate::data::absolute(&job.data.source)?;
     // The kernel is tried while the data is read; what is wrong with the data is told first.
     let trial = JobTrial::begin(&job.blas_kernel);
-    let dataset = crate::data::read(&job.data.source).map_err(failure(exit::DATA))?;
-    job.check_target(dataset.schema.target).map_err(|error| failure(exit::USAGE)(error.to_string()))?;
+    let dataset = crate::data::read(&job.data.source)?;
+    job.check_target(dataset.schema.target)?;
     let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
     let spec = spec(&job, &store);
-    job.check_size(spec.inputs() as u32).map_err(failure(exit::USAGE))?;
+    job.check_size(spec.inputs() as u32).map_err(|what| Failure::new(FailureKind::Usage, what))?;
     if spec.sizes.train == 0 {
-        let message =
-            format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
-        return Err(Failure { exit_code: exit::USAGE, message });
+        let what = format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
+        return Err(Failure::new(FailureKind::NoTrainingSamples, what));
     }
     let probed = trial.and_then(|trial| trial.end(&spec)).map_err(unusable)?;
     let facts = facts(&job, &spec, &probed);
@@ -100,8 +96,14 @@ pub fn load(mut job: Job) -> Result<Loaded, Failure> {
     Ok(Loaded { job, spec, facts, store: Arc::new(store), openblas_picks })
 }
 
-fn unusable(error: Unusable) -> Failure {
-    Failure { exit_code: error.code(), message: error.to_string() }
+/// Why a kernel cannot be had.
+pub fn unusable(error: Unusable) -> Failure {
+    let kind = match error {
+        Unusable::Missing(_) => FailureKind::Usage,
+        Unusable::NoGood { .. } | Unusable::None(_) => FailureKind::CannotCompute,
+        Unusable::Unexpected(_) => FailureKind::Unexpected,
+    };
+    Failure::new(kind, error.to_string())
 }
 
 /// What workers must know of a job over this data.

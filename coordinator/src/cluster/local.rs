@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::BlasKernel;
 use millefeuille_program::backoff::Backoff;
 use millefeuille_program::{kernel, process, variables};
@@ -117,9 +118,10 @@ async fn keep(local: Local, cluster: Handle) {
         deaths.retain(|death| death.elapsed() < WITHIN);
         deaths.push(Instant::now());
         if deaths.len() >= DEATHS {
-            let message =
+            let what =
                 format!("a worker process died {DEATHS} times within a minute ({how}); see its log above");
-            return cluster.send(Input::NoLocalWorkers(message)).await;
+            let failure = Failure::new(FailureKind::WorkersDied, what);
+            return cluster.send(Input::NoLocalWorkers(failure)).await;
         }
         if born.elapsed() >= GOOD_LIFE {
             backoff = Backoff::new();

@@ -8,14 +8,13 @@ use bytes::Bytes;
 use millefeuille_core::control::{Event, Failure, Hello, JobId, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_core::view::JobView;
 use millefeuille_proto::buffer::Pool;
+pub(super) use millefeuille_proto::session::Ended;
+use millefeuille_proto::session::ToWorker;
 use millefeuille_proto::shared::Lender;
-use millefeuille_proto::v1::session_response::Message as Down;
-use millefeuille_proto::{v1, wire};
 use tokio::sync::{mpsc, oneshot};
-use tonic::Status;
 
-use super::Handle;
 use super::disk::{Claimed, Written};
 use super::load::Ready;
 use super::sums::Sum;
@@ -43,14 +42,14 @@ pub enum Input {
         /// Answers a second submission with the first one's job.
         client_key: String,
         /// Takes the job's id, or what is wrong with it.
-        reply: oneshot::Sender<Result<String, Status>>,
+        reply: oneshot::Sender<Result<String, Failure>>,
     },
     /// Somebody cancels a job; an empty id means the one that runs.
     Cancel {
         /// Which.
         job_id: String,
         /// Takes the job as it is then.
-        reply: oneshot::Sender<Result<v1::Job, Status>>,
+        reply: oneshot::Sender<Result<JobView, Failure>>,
     },
     /// A submission is on disk, or can't be.
     Claimed(Box<Claimed>),
@@ -69,7 +68,7 @@ pub enum Input {
         written: Result<Written, Failure>,
     },
     /// The cluster's own worker processes can't be kept alive.
-    NoLocalWorkers(String),
+    NoLocalWorkers(Failure),
     /// The cluster ends.
     Stop,
 }
@@ -111,25 +110,10 @@ pub struct NodeResult {
 /// A message to a worker, and the bulk data that follows it.
 #[derive(Debug)]
 pub(super) enum Outgoing {
-    Message(Down),
-    Bulk(Down, Bytes),
+    Message(ToWorker),
+    Bulk(ToWorker, Bytes),
     /// The end of the session.
-    Close(Status),
-}
-
-impl Outgoing {
-    /// The messages on the wire.
-    pub(super) fn expand(self) -> Box<dyn Iterator<Item = Result<v1::SessionResponse, Status>> + Send> {
-        let wrap = |message| Ok(v1::SessionResponse { message: Some(message) });
-        match self {
-            Self::Message(message) => Box::new(std::iter::once(wrap(message))),
-            Self::Bulk(header, data) => {
-                let chunks = wire::chunks(data).map(move |data| wrap(Down::Chunk(v1::Chunk { data })));
-                Box::new(std::iter::once(wrap(header)).chain(chunks))
-            }
-            Self::Close(status) => Box::new(std::iter::once(Err(status))),
-        }
-    }
+    Close(Ended),
 }
 
 /// What came from a worker and went to it, counted where it passes.
@@ -180,22 +164,4 @@ pub(super) struct Serving {
     pub(super) pool: Pool,
     /// The memory that some workers share with this process.
     pub(super) lender: Option<Arc<Lender>>,
-}
-
-/// The services' way to the driver.
-#[derive(Clone)]
-pub(super) struct Outbox(Handle);
-
-impl Outbox {
-    pub(super) fn new(handle: Handle) -> Self {
-        Self(handle)
-    }
-
-    pub(super) async fn send(&self, input: Input) {
-        self.0.send(input).await;
-    }
-
-    pub(super) async fn event(&self, event: Event) {
-        self.send(Input::Event(event)).await;
-    }
 }

@@ -1,30 +1,30 @@
 //! A cluster: the gRPC services, and the driver that stands between them and the control machine.
 //!
-//! [`Cluster::run`] serves on a listener until it is told to stop. Handlers of calls only decode, put what came into the
-//! driver's inbox, and read what the driver publishes. The driver ([`driver`]) is one task that owns the state: it
-//! feeds the control machine of `millefeuille-core`, carries out its actions, and does the arithmetic of a step
-//! ([`training`]). Whatever may take long (reading data, writing files) happens in threads of their own
+//! [`Cluster::run`] serves on a listener until it is told to stop. Handlers of calls ([`grpc`]) only decode, put what came
+//! into the driver's inbox, and read what it pins on its [`board`]: a [`Snapshot`] in plain values. The driver ([`driver`])
+//! is one task that owns the state: it feeds the control machine of `millefeuille-core`, carries out its actions, and does
+//! the arithmetic of a step ([`training`]). Whatever may take long (reading data, writing files) happens in threads of their own
 //! ([`load`], [`disk`]) and comes back as another message in the inbox.
 //!
 //! `coordinator train` without a cluster runs exactly this on a free loopback port, with worker processes of its
 //! own ([`local`]).
 
 mod arbiter;
-mod cluster_service;
+mod board;
 mod disk;
 mod driver;
+mod grpc;
 pub mod load;
 mod loaded;
 pub mod local;
 mod messages;
-mod status;
+mod snapshot;
 mod sums;
 mod tally;
 mod training;
 mod view;
 mod waiting;
 mod words;
-mod worker_service;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,18 +35,16 @@ use millefeuille_core::control;
 use millefeuille_program::ops::Pulse;
 use millefeuille_program::process::Shutdown;
 use millefeuille_proto::shared::Host;
-use millefeuille_proto::v1::cluster_server::ClusterServer;
-use millefeuille_proto::v1::worker_server::WorkerServer;
-use millefeuille_proto::{DESCRIPTORS, wire};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 pub use view::{Phase, View};
 
 use crate::door::Door;
 use crate::runs::RunDir;
+use board::Board;
 use driver::Driver;
-use messages::{Outbox, Serving};
-pub(crate) use status::{JobStatus, Status};
+use grpc::Services;
+pub(crate) use snapshot::Snapshot;
 pub(crate) use tally::Tally;
 
 /// What waits for the driver at most; senders wait beyond that.
@@ -138,32 +136,23 @@ pub struct Cluster {
     view: View,
 }
 
-struct Services {
-    outbox: Outbox,
-    status: watch::Receiver<Arc<Status>>,
-    serving: watch::Receiver<Option<Arc<Serving>>>,
-    token: Option<String>,
-    incarnation: u64,
-}
-
 impl Cluster {
     /// Sets a cluster up.
     pub fn new(config: Config) -> Self {
         let (sender, inbox) = mpsc::channel(INBOX);
-        let (status_sender, status) = watch::channel(Arc::default());
-        let (serving_sender, serving) = watch::channel(None);
+        let (board, (serving_sender, serving)) = (Board::new(), watch::channel(None));
         let handle = Handle(sender);
         let services = Services {
-            outbox: Outbox::new(handle.clone()),
-            status,
+            driver: handle.clone(),
+            board: board.reader(),
             serving,
             token: config.token.clone(),
             incarnation: config.control.incarnation,
         };
         let door = config.door.clone();
         let (phase, pulse) = (watch::Sender::new(Phase::Starting), Pulse::default());
-        let view = View::new(services.status.clone(), phase.subscribe(), pulse.clone());
-        let driver = Driver::new(config, handle.clone(), inbox, status_sender, serving_sender, pulse);
+        let view = View::new(board.reader(), phase.subscribe(), pulse.clone());
+        let driver = Driver::new(config, handle.clone(), inbox, board, serving_sender, pulse);
         Self { driver, handle, services, door, phase, view }
     }
 
@@ -187,7 +176,7 @@ impl Cluster {
         driver.find_runs();
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
-        let mut server = tokio::spawn(serve(listener, door, services, handle.clone(), stopped));
+        let mut server = tokio::spawn(grpc::serve(listener, door, services, stopped));
         phase.send_replace(Phase::Serving);
         tokio::select! {
             () = shutdown => {}
@@ -211,35 +200,4 @@ impl Cluster {
             }
         }
     }
-}
-
-async fn serve(
-    listener: TcpListener,
-    door: Door,
-    services: Services,
-    handle: Handle,
-    mut stopped: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<ClusterServer<cluster_service::ClusterService>>().await;
-    health.set_serving::<WorkerServer<worker_service::WorkerService>>().await;
-    let reflect = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let cluster = cluster_service::ClusterService::new(handle, services.status.clone());
-    let worker = worker_service::WorkerService::new(services);
-    wire::server()
-        .layer(door.roles())
-        .add_service(health_service)
-        .add_service(reflect().build_v1()?)
-        .add_service(reflect().build_v1alpha()?)
-        .add_service(ClusterServer::new(cluster).max_decoding_message_size(wire::REQUEST_BYTES))
-        .add_service(WorkerServer::new(worker).max_decoding_message_size(wire::REQUEST_BYTES))
-        .serve_with_incoming_shutdown(door.open(listener), async move {
-            _ = stopped.wait_for(|&stopped| stopped).await
-        })
-        .await?;
-    Ok(())
 }

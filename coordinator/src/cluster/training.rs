@@ -15,6 +15,7 @@ use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::sum::Figures;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
 use millefeuille_core::learn::work::Course;
+use millefeuille_core::view::EpochRow;
 use millefeuille_proto::buffer::{Buffer, Pool};
 use millefeuille_proto::shared::{Borrower, Host, Lender};
 use tracing::debug;
@@ -27,7 +28,6 @@ use crate::runs::checkpoint::Partial;
 use crate::runs::ledger::Ledger;
 use crate::runs::receipt::Participation;
 use crate::runs::{Checkpoint, Resumed};
-use crate::see::history::Row;
 
 /// The state of the running job.
 #[derive(Debug)]
@@ -359,9 +359,9 @@ impl Training {
     }
 
     /// The epoch's line of history, all but the hash of its weights.
-    pub(super) fn row(&self, epoch: u32) -> Row {
+    pub(super) fn row(&self, epoch: u32) -> EpochRow {
         let Epoch { train, validation, test } = self.figures;
-        Row {
+        EpochRow {
             epoch: u64::from(epoch) + 1,
             loss: train.loss(),
             accuracy: train.accuracy(),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use millefeuille_program::ops::{Pulse, Verdict};
 use tokio::sync::watch;
 
-use super::status::Status;
+use super::board::Reader;
+use super::snapshot::Snapshot;
 
 /// How far a cluster's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,23 +23,24 @@ pub enum Phase {
 /// A window onto a cluster.
 #[derive(Clone, Debug)]
 pub struct View {
-    status: watch::Receiver<Arc<Status>>,
+    board: Reader,
     phase: watch::Receiver<Phase>,
     pulse: Pulse,
 }
 
 impl View {
-    pub(super) fn new(
-        status: watch::Receiver<Arc<Status>>,
-        phase: watch::Receiver<Phase>,
-        pulse: Pulse,
-    ) -> Self {
-        Self { status, phase, pulse }
+    pub(super) fn new(board: Reader, phase: watch::Receiver<Phase>, pulse: Pulse) -> Self {
+        Self { board, phase, pulse }
     }
 
-    /// The newest snapshot.
-    pub(crate) fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.status.borrow())
+    /// The newest snapshot, however old it is.
+    pub(crate) fn newest(&self) -> Arc<Snapshot> {
+        self.board.newest()
+    }
+
+    /// Waits until the newest snapshot is one of this moment, unless the driver is stuck.
+    pub(crate) async fn refresh(&self) {
+        self.board.fresh().await;
     }
 
     /// Whether it is worth keeping: its driver takes its turns.

@@ -18,34 +18,65 @@ pub(super) struct Wait {
     pub(super) next: String,
 }
 
-impl Wait {
-    /// What the running job waits for now.
-    pub(super) fn of(control: &Cluster, now: Duration) -> Self {
-        let without_end = |what: String| Self { what, ..Self::default() };
-        match control.waiting() {
-            Waiting::Nothing => Self::default(),
-            Waiting::Data => without_end("reading the data".to_string()),
-            Waiting::Workers { present, needed, since } => Self {
+/// What is waited for at one moment, by the job and by its workers.
+pub(super) struct Waits<'c> {
+    control: &'c Cluster,
+    now: Duration,
+    waiting: Waiting,
+}
+
+impl<'c> Waits<'c> {
+    /// What is waited for now.
+    pub(super) fn of(control: &'c Cluster, now: Duration) -> Self {
+        Self { control, now, waiting: control.waiting() }
+    }
+
+    /// What the running job waits for.
+    pub(super) fn of_job(&self) -> Wait {
+        let Self { control, now, waiting } = self;
+        let (now, without_end) = (*now, |what: &str| Wait { what: what.to_string(), ..Wait::default() });
+        match waiting {
+            Waiting::Nothing => Wait::default(),
+            Waiting::Data => without_end("reading the data"),
+            Waiting::Workers { present, needed, since } => Wait {
                 what: format!(
                     "waiting for workers: {present} of at least {needed} are present (start some with: worker --coordinator \
                      ADDR)"
                 ),
-                lasts: now.saturating_sub(since),
-                next: gives_up(control.config().wait_workers, now.saturating_sub(since)),
+                lasts: now.saturating_sub(*since),
+                next: gives_up(control.config().wait_workers, now.saturating_sub(*since)),
             },
-            Waiting::Samples(workers) => Self {
-                what: format!("waiting for samples to reach {}", listed(&workers)),
+            Waiting::Samples(workers) => Wait {
+                what: format!("waiting for samples to reach {}", listed(workers)),
                 lasts: Duration::ZERO,
                 next: format!(
                     "a worker that receives nothing for {:.0} s is disconnected",
                     control.config().stall_deadline.as_secs_f64()
                 ),
             },
-            Waiting::Results { work, owing, unheld } => Self::for_results(now, work, &owing, &unheld),
-            Waiting::Disk => without_end("waiting for the disk".to_string()),
+            Waiting::Results { work, owing, unheld } => Wait::for_results(now, *work, owing, unheld),
+            Waiting::Disk => without_end("waiting for the disk"),
         }
     }
 
+    /// What a worker is waited for; empty if it is not.
+    pub(super) fn of_worker(&self, worker: WorkerId) -> String {
+        let Self { control, now, waiting } = self;
+        let Some(member) = control.members().get(&worker) else { return String::new() };
+        let Waiting::Results { work, owing, .. } = waiting else { return String::new() };
+        let lasts = |owing: &&Owing| owing.overdue || now.saturating_sub(owing.since) >= WORTH_SAYING;
+        match owing.iter().find(|owing| owing.worker == worker).filter(lasts) {
+            Some(Owing { since, overdue, .. }) => {
+                let overdue = if *overdue { ", overdue" } else { "" };
+                format!("owes {work} for {:.1} s{overdue}", now.saturating_sub(*since).as_secs_f64())
+            }
+            None if member.behind => "behind: has yet to answer".to_string(),
+            None => String::new(),
+        }
+    }
+}
+
+impl Wait {
     fn for_results(now: Duration, work: WorkId, owing: &[Owing], unheld: &[u32]) -> Self {
         if owing.is_empty() && unheld.is_empty() {
             return Self { what: format!("closing {work}"), ..Self::default() };
@@ -68,21 +99,6 @@ impl Wait {
             lasts: now.saturating_sub(since),
             next: next.to_string(),
         }
-    }
-}
-
-/// What a worker is waited for; empty if it is not.
-pub(super) fn of_worker(control: &Cluster, now: Duration, worker: WorkerId) -> String {
-    let Some(member) = control.members().get(&worker) else { return String::new() };
-    let Waiting::Results { work, owing, .. } = control.waiting() else { return String::new() };
-    let lasts = |owing: &&Owing| owing.overdue || now.saturating_sub(owing.since) >= WORTH_SAYING;
-    match owing.iter().find(|owing| owing.worker == worker).filter(lasts) {
-        Some(Owing { since, overdue, .. }) => {
-            let overdue = if *overdue { ", overdue" } else { "" };
-            format!("pending: {work}, for {:.1} s{overdue}", now.saturating_sub(*since).as_secs_f64())
-        }
-        None if member.behind => "straggler: has yet to return a result".to_string(),
-        None => String::new(),
     }
 }
 

@@ -2,9 +2,7 @@
 
 use millefeuille_core::control::{Dismissal, Note, WorkId, WorkerId};
 use millefeuille_core::learn::tree::Node;
-use millefeuille_proto::v1;
-use millefeuille_proto::v1::session_response::Message as Down;
-use tonic::Status as Refusal;
+use millefeuille_proto::session::{EndCause, Ended, ToWorker};
 
 /// The kind of a note, and the note.
 pub(super) fn note(note: &Note) -> (&'static str, String) {
@@ -37,8 +35,8 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
     }
 }
 
-pub(super) fn goodbye(reason: &str) -> Down {
-    Down::Goodbye(v1::Goodbye { reason: reason.to_string() })
+pub(super) fn goodbye(reason: &str) -> ToWorker {
+    ToWorker::Goodbye { reason: reason.to_string() }
 }
 
 fn reassigned(work: WorkId, owed_by: WorkerId, slow: bool, to: &[(WorkerId, Vec<Node>)]) -> String {
@@ -53,27 +51,27 @@ pub(super) fn joined(worker: WorkerId, name: &str, slots: u32) -> String {
 }
 
 /// What a worker that is disconnected is told.
-pub(super) fn dismissal(reason: &Dismissal) -> Refusal {
+pub(super) fn dismissal(reason: &Dismissal) -> Ended {
+    let lost = |reason: String| Ended::new(EndCause::Lost, reason);
+    let unfit = |reason: String| Ended::new(EndCause::Unfit, reason);
     match reason {
         Dismissal::Silent { silence } => {
-            Refusal::aborted(format!("nothing came from this worker for {:.1} s", silence.as_secs_f64()))
+            lost(format!("nothing came from this worker for {:.1} s", silence.as_secs_f64()))
         }
-        Dismissal::Superseded => Refusal::aborted("this process has joined again since"),
-        Dismissal::Hung { work, asked } => Refusal::aborted(format!(
+        Dismissal::Superseded => lost("this process has joined again since".to_string()),
+        Dismissal::Hung { work, asked } => lost(format!(
             "this worker has not returned {work} for {:.0} s, though it is alive",
             asked.as_secs_f64()
         )),
-        Dismissal::Stalled { stalled } => Refusal::aborted(format!(
+        Dismissal::Stalled { stalled } => lost(format!(
             "this worker has to fetch samples, and has received none for {:.0} s",
             stalled.as_secs_f64()
         )),
         Dismissal::Unasked { answers } => {
-            Refusal::aborted(format!("this worker has sent {answers} results that were not assigned to it"))
+            lost(format!("this worker has sent {answers} results that were not assigned to it"))
         }
-        Dismissal::Full { limit } => {
-            Refusal::resource_exhausted(format!("there are {limit} workers already"))
-        }
-        Dismissal::Arithmetic { theirs, needed } => Refusal::failed_precondition(format!(
+        Dismissal::Full { limit } => Ended::new(EndCause::Full, format!("there are {limit} workers already")),
+        Dismissal::Arithmetic { theirs, needed } => unfit(format!(
             "it computes other bits than the job needs: it has OpenBLAS {} with kernel {} (fingerprint {}), \
              the job needs {} with {} ({}); use the same OpenBLAS version, and pin blas_kernel in the job",
             theirs.version,
@@ -83,7 +81,7 @@ pub(super) fn dismissal(reason: &Dismissal) -> Refusal {
             needed.kernel,
             short(&needed.fingerprint),
         )),
-        Dismissal::Shapes { theirs, needed } => Refusal::failed_precondition(format!(
+        Dismissal::Shapes { theirs, needed } => unfit(format!(
             "it computes other bits than the job needs, on the job's own shapes (fingerprint {}, needed {})",
             short(theirs),
             short(needed),

@@ -9,33 +9,33 @@
 use std::fmt;
 
 use millefeuille_core::control::Role;
+use millefeuille_core::view::{JobReport, JobStatus, StepTime};
 use millefeuille_program::ops::{Page, table};
-use millefeuille_proto::v1;
 use prometheus_client::registry::Registry;
 
-use crate::cluster::{JobStatus, Status, Tally, View};
+use crate::cluster::{Snapshot, Tally, View};
 use crate::door::Door;
 
 /// A registry with the table in it.
 pub fn registry(view: View, at_the_door: Door) -> Registry {
     table("millefeuille", move |page| {
         page.process(view.ready().is_ok())?;
-        let status = view.status();
-        workers(page, &status)?;
-        jobs(page, &status)?;
-        if let Some(job) = current(&status) {
+        let snapshot = view.newest();
+        workers(page, &snapshot)?;
+        jobs(page, &snapshot)?;
+        if let Some(job) = current(&snapshot) {
             training(page, job)?;
         }
-        speed(page, &status)?;
-        counts(page, &status.tally)?;
+        speed(page, &snapshot)?;
+        counts(page, &snapshot.tally)?;
         door(page, &at_the_door)
     })
 }
 
 const ROLES: [Role; 5] = [Role::Idle, Role::Fetching, Role::Computing, Role::Draining, Role::Spare];
 
-fn workers(page: &mut Page<'_>, status: &Status) -> fmt::Result {
-    let workers = &status.workers;
+fn workers(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let workers = &snapshot.workers;
     let in_state = |state: &str| workers.iter().filter(|worker| worker.state == state).count();
     let roles = ROLES.map(|role| role.to_string());
     let by_state = roles.iter().map(|role| (role.as_str(), in_state(role)));
@@ -44,33 +44,23 @@ fn workers(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     page.gauge("slots", "Pieces that all workers together compute at once", slots)
 }
 
-const JOB_STATES: [(&str, v1::JobState); 6] = [
-    ("queued", v1::JobState::Queued),
-    ("waiting", v1::JobState::Waiting),
-    ("running", v1::JobState::Running),
-    ("done", v1::JobState::Done),
-    ("failed", v1::JobState::Failed),
-    ("cancelled", v1::JobState::Cancelled),
-];
-
-fn jobs(page: &mut Page<'_>, status: &Status) -> fmt::Result {
-    let in_state = |state| status.jobs.iter().filter(|status| status.job.state() == state).count();
-    let by_state = JOB_STATES.map(|(name, state)| (name, in_state(state)));
+fn jobs(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let in_state = |state| snapshot.jobs.iter().filter(|report| report.job.state == state).count();
+    let by_state = JobStatus::ALL.map(|state| (state.name(), in_state(state)));
     page.gauges("jobs", "Jobs by state, including those from before a restart", "state", by_state)?;
-    page.gauge("queue_length", "Queued jobs", in_state(v1::JobState::Queued))
+    page.gauge("queue_length", "Queued jobs", in_state(JobStatus::Queued))
 }
 
 /// The job that runs or waits, or else the one that ran last.
-fn current(status: &Status) -> Option<&JobStatus> {
-    let has_turn =
-        |job: &&JobStatus| matches!(job.job.state(), v1::JobState::Waiting | v1::JobState::Running);
-    let has_run = |job: &&JobStatus| !job.history.is_empty();
-    status.jobs.iter().find(has_turn).or_else(|| status.jobs.iter().find(has_run))
+fn current(snapshot: &Snapshot) -> Option<&JobReport> {
+    let reports = || snapshot.jobs.iter().map(|report| &**report);
+    let has_run = |report: &&JobReport| !report.history.is_empty();
+    reports().find(|report| report.job.state.has_turn()).or_else(|| reports().find(has_run))
 }
 
 /// Where the current job is, and how well it does.
-fn training(page: &mut Page<'_>, current: &JobStatus) -> fmt::Result {
-    let JobStatus { job, history, progress, .. } = current;
+fn training(page: &mut Page<'_>, current: &JobReport) -> fmt::Result {
+    let JobReport { job, history, progress, .. } = current;
     let (last, now) = (history.last(), progress.as_ref().filter(|progress| progress.step > 0));
     let epoch = progress.as_ref().map(|progress| u64::from(progress.epoch));
     let epoch = epoch.or(last.map(|row| row.epoch));
@@ -120,11 +110,11 @@ fn training(page: &mut Page<'_>, current: &JobStatus) -> fmt::Result {
 }
 
 /// How fast it goes: means over the last steps, zero while nothing runs.
-fn speed(page: &mut Page<'_>, status: &Status) -> fmt::Result {
-    let progress = status.jobs.iter().find_map(|job| job.progress).unwrap_or_default();
+fn speed(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let progress = snapshot.jobs.iter().find_map(|report| report.progress).unwrap_or_default();
     page.gauge("samples_per_second", "Training samples a second", progress.samples_per_second)?;
     page.gauge("step_seconds", "Seconds that a step takes", progress.step_ms / 1e3)?;
-    let v1::StepTime { compute_ms, wait_ms, wire_ms, reduce_ms } = status.step_time;
+    let StepTime { compute_ms, wait_ms, wire_ms, reduce_ms } = snapshot.step_time;
     let parts = [("compute", compute_ms), ("wait", wait_ms), ("wire", wire_ms), ("reduce", reduce_ms)];
     page.gauges(
         "step_part_seconds",

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
+use millefeuille_core::failure::Failure;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizers::OptimizerState;
@@ -31,9 +32,9 @@ use super::arithmetic::Form;
 use super::ledger;
 use super::receipt::{Participation, weights_sha256};
 use super::seal::{self, Broken};
-use super::{CHECKPOINTS, RunError, files, model};
+use super::{CHECKPOINTS, files, model, of_run};
 use crate::failpoints;
-use crate::see::history::Row;
+use millefeuille_core::view::EpochRow;
 
 const FORMAT: u32 = 1;
 
@@ -61,7 +62,7 @@ pub struct Checkpoint {
     /// The epoch so far.
     pub partial: Partial,
     /// The epochs before.
-    pub history: Vec<Row>,
+    pub history: Vec<EpochRow>,
     /// The ledger so far.
     pub ledger: ledger::State,
     /// Who had part in which steps.
@@ -143,7 +144,7 @@ pub enum Unreadable {
     /// It is damaged; an older one may be whole.
     Damaged(Damaged),
     /// It must not be passed over.
-    Refused(RunError),
+    Refused(Failure),
 }
 
 /// The checkpoints of a run.
@@ -163,7 +164,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If something can't be written; then those that were there still are.
-    pub fn write(&self, checkpoint: &Checkpoint, model: &Model, events_bytes: u64) -> Result<(), RunError> {
+    pub fn write(&self, checkpoint: &Checkpoint, model: &Model, events_bytes: u64) -> Result<(), Failure> {
         files::make_directory(&self.directory)?;
         let tag = checkpoint.parameter_tag;
         let data = encode(checkpoint, model);
@@ -178,7 +179,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If the directory can't be read.
-    pub fn tags(&self) -> Result<Vec<u64>, RunError> {
+    pub fn tags(&self) -> Result<Vec<u64>, Failure> {
         self.tags_of(MANIFEST)
     }
 
@@ -192,7 +193,7 @@ impl Checkpoints {
         let text = read_of(&path)?.ok_or_else(|| damaged("missing".to_string()))?;
         let manifest: Manifest = seal::open(&text, FORMAT).map_err(|broken| match broken {
             Broken::Damaged(what) => damaged(what),
-            Broken::Newer { .. } => Unreadable::Refused(RunError::of(&path, broken)),
+            Broken::Newer { .. } => Unreadable::Refused(of_run(&path, broken)),
         })?;
         if manifest.parameter_tag != tag {
             return Err(damaged(format!("it is the manifest of {}", name(manifest.parameter_tag, MANIFEST))));
@@ -207,7 +208,7 @@ impl Checkpoints {
     /// # Errors
     /// If none of those that are there is whole, with all of them named; or if one is of a newer format, or the machine
     /// does not let it be read.
-    pub fn newest(&self, job: &Job) -> Result<Option<Newest>, RunError> {
+    pub fn newest(&self, job: &Job) -> Result<Option<Newest>, Failure> {
         let mut damaged = Vec::new();
         for tag in self.tags()? {
             match self.read(tag, job) {
@@ -224,25 +225,25 @@ impl Checkpoints {
         }
         let damaged: Vec<_> = damaged.iter().map(ToString::to_string).collect();
         let what = format!("no checkpoint is whole: {} (--overwrite starts over)", damaged.join("; "));
-        Err(RunError::of(&self.directory, what))
+        Err(of_run(&self.directory, what))
     }
 
     /// Removes what is newer than this one: it was damaged, or never finished.
     ///
     /// # Errors
     /// If something can't be removed.
-    pub fn remove_newer_than(&self, tag: u64) -> Result<(), RunError> {
+    pub fn remove_newer_than(&self, tag: u64) -> Result<(), Failure> {
         files::remove_temporary(&self.directory)?;
         self.remove(|other| other > tag)
     }
 
     /// Removes the oldest manifests that are too many, and data files without one.
-    fn prune(&self) -> Result<(), RunError> {
+    fn prune(&self) -> Result<(), Failure> {
         let Some(oldest) = self.tags()?.into_iter().take(self.kept).next_back() else { return Ok(()) };
         self.remove(|tag| tag < oldest)
     }
 
-    fn remove(&self, which: impl Fn(u64) -> bool) -> Result<(), RunError> {
+    fn remove(&self, which: impl Fn(u64) -> bool) -> Result<(), Failure> {
         // The manifest first: one without its data file would be taken for damage.
         for suffix in [MANIFEST, DATA] {
             for tag in self.tags_of(suffix)?.into_iter().filter(|&tag| which(tag)) {
@@ -280,7 +281,7 @@ impl Checkpoints {
     }
 
     /// Data files without a manifest that are newer than this one: what a crash leaves, or somebody's deletion.
-    fn unfinished(&self, newer_than: u64) -> Result<Vec<Damaged>, RunError> {
+    fn unfinished(&self, newer_than: u64) -> Result<Vec<Damaged>, Failure> {
         let finished = self.tags()?;
         let alone = |tag: &u64| *tag > newer_than && !finished.contains(tag);
         let damaged = |tag| Damaged {
@@ -290,7 +291,7 @@ impl Checkpoints {
         Ok(self.tags_of(DATA)?.into_iter().filter(alone).map(damaged).collect())
     }
 
-    fn tags_of(&self, suffix: &str) -> Result<Vec<u64>, RunError> {
+    fn tags_of(&self, suffix: &str) -> Result<Vec<u64>, Failure> {
         let mut tags: Vec<u64> =
             files::names(&self.directory)?.iter().filter_map(|found| tag(found, suffix)).collect();
         tags.sort_unstable_by(|a, b| b.cmp(a));
@@ -312,7 +313,7 @@ fn read_of(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
     let refused = |error| {
         let remedy =
             "it may be whole, so no older one is taken: make it readable and try again, or remove it";
-        Unreadable::Refused(RunError::of(path, format!("cannot be read: {error} ({remedy})")))
+        Unreadable::Refused(of_run(path, format!("cannot be read: {error} ({remedy})")))
     };
     files::if_there(files::regular(path).and_then(|()| std::fs::read(path))).map_err(refused)
 }
@@ -347,7 +348,7 @@ struct Manifest {
     parameter_tag: u64,
     partial: Partial,
     optimizer: Optimizer,
-    history: Vec<Row>,
+    history: Vec<EpochRow>,
     ledger: ledger::State,
     events_bytes: u64,
     participation: Participation,

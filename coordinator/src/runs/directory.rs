@@ -3,19 +3,20 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use millefeuille_core::failure::Failure;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
+use millefeuille_core::view::EpochRow;
 use serde_json::json;
 
 use super::checkpoint::{Checkpoint, Checkpoints, KEPT};
 use super::lock::{Unclaimed, own};
 use super::record::{Ending, Record, RecordError, State, now};
 use super::{
-    CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, RunError, TRACES, files,
-    holds_a_run, ledger,
+    CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, TRACES, files, history,
+    holds_a_run, ledger, of_run,
 };
 use crate::failpoints;
-use crate::see::history::Row;
 
 /// What to do where a run is already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl RunDir {
     /// # Errors
     /// If it cannot be written, belongs to another process, holds a run that is not to be touched, or anything else
     /// and no run.
-    pub fn claim(path: &Path, existing: Existing) -> Result<Self, RunError> {
+    pub fn claim(path: &Path, existing: Existing) -> Result<Self, Failure> {
         Self::try_claim(path, existing).map_err(|(Unclaimed::Taken(error) | Unclaimed::Failed(error))| error)
     }
 
@@ -55,20 +56,20 @@ impl RunDir {
         if let Some(foreign) = foreign(path)? {
             let what =
                 format!("holds {foreign} and no run (name a directory that is empty, or not there yet)");
-            return Err(Unclaimed::Taken(RunError::of(path, what)));
+            return Err(Unclaimed::Taken(of_run(path, what)));
         }
         let (lock, made) = own(path)?;
         let record = Record::new(id(path), 1, String::new());
         let run = Self { path: path.to_path_buf(), _lock: lock, made, record, recorded: false };
         if existing == Existing::Refuse && run.holds_a_run() {
             let what = "there is a run already (--resume continues it, --overwrite replaces it, --run-dir names another)";
-            return Err(Unclaimed::Taken(RunError::of(path, what)));
+            return Err(Unclaimed::Taken(of_run(path, what)));
         }
         Ok(run.with_record(existing)?)
     }
 
     /// Takes over the present record if the run is to be resumed.
-    fn with_record(mut self, existing: Existing) -> Result<Self, RunError> {
+    fn with_record(mut self, existing: Existing) -> Result<Self, Failure> {
         match (Record::read(&self.path), existing) {
             (Ok(Some(record)), Existing::Resume) => {
                 self.record = self.as_own(record);
@@ -101,7 +102,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If none can be made.
-    pub fn claim_next(runs: &Path, name: &str, taken: impl Fn(&str) -> bool) -> Result<Self, RunError> {
+    pub fn claim_next(runs: &Path, name: &str, taken: impl Fn(&str) -> bool) -> Result<Self, Failure> {
         for number in 1..u32::MAX {
             let id = format!("{name}-{number}");
             let path = runs.join(&id);
@@ -114,7 +115,7 @@ impl RunDir {
                 }
             }
         }
-        Err(RunError::of(runs, "no number is free"))
+        Err(of_run(runs, "no number is free"))
     }
 
     /// Where it is.
@@ -147,7 +148,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If something can't be written; then nothing of the submission is left.
-    pub fn submit(&mut self, job: &Job, number: u64, client_key: &str) -> Result<(), RunError> {
+    pub fn submit(&mut self, job: &Job, number: u64, client_key: &str) -> Result<(), Failure> {
         self.record.number = number;
         self.record.client_key = client_key.to_string();
         self.record.note(job);
@@ -161,11 +162,11 @@ impl RunDir {
         submitted
     }
 
-    fn announce(&mut self) -> Result<(), RunError> {
+    fn announce(&mut self) -> Result<(), Failure> {
         self.record.write(&self.path, "submit")?;
         for made in &self.made {
             files::sync_directory(files::parent(made))
-                .map_err(|error| RunError::of(made, format!("cannot be written: {error}")))?;
+                .map_err(|error| Failure::of_file(made.display(), "cannot be written", &error))?;
         }
         self.recorded = true;
         Ok(())
@@ -175,12 +176,12 @@ impl RunDir {
     ///
     /// # Errors
     /// If something can't be removed.
-    pub fn withdraw(mut self) -> Result<(), RunError> {
+    pub fn withdraw(mut self) -> Result<(), Failure> {
         let waits = self.recorded && self.record.state == State::Queued;
         if waits { self.forget() } else { Ok(()) }
     }
 
-    fn forget(&mut self) -> Result<(), RunError> {
+    fn forget(&mut self) -> Result<(), Failure> {
         self.recorded = false;
         [RECORD, JOB].iter().try_for_each(|name| files::remove(&self.file(name)))
     }
@@ -189,7 +190,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If something can't be written.
-    pub fn begin(&mut self, job: &Job) -> Result<(), RunError> {
+    pub fn begin(&mut self, job: &Job) -> Result<(), Failure> {
         self.clear()?;
         self.record.note(job);
         self.write(JOB, job.to_toml().as_bytes())?;
@@ -197,7 +198,7 @@ impl RunDir {
     }
 
     /// An empty ledger, and a record that says that the run has begun.
-    pub(super) fn start_over(&mut self) -> Result<(), RunError> {
+    pub(super) fn start_over(&mut self) -> Result<(), Failure> {
         self.write(LEDGER, ledger::header().as_bytes())?;
         self.enter(State::Running)
     }
@@ -207,16 +208,15 @@ impl RunDir {
     ///
     /// # Errors
     /// If it can't be written.
-    pub fn end(&mut self, exit_code: u8, message: &str) -> Result<(), RunError> {
+    pub fn end(&mut self, ending: Ending) -> Result<(), Failure> {
         if !self.recorded {
             return Ok(());
         }
         let done = self.file(RECEIPT).exists();
-        let ending = Ending { exit_code, message: message.to_string() };
         self.enter(State::Ended { outcome: if done { Ending::done() } else { ending } })
     }
 
-    pub(super) fn enter(&mut self, state: State) -> Result<(), RunError> {
+    pub(super) fn enter(&mut self, state: State) -> Result<(), Failure> {
         let record = Record { state, ..self.record.clone() };
         record.write(&self.path, "record")?;
         self.record = record;
@@ -225,7 +225,7 @@ impl RunDir {
     }
 
     /// Removes what a run left, nothing that is not a run's; of a run that waits for its turn all but its submission.
-    pub(super) fn clear(&self) -> Result<(), RunError> {
+    pub(super) fn clear(&self) -> Result<(), Failure> {
         let submission: &[&str] = if self.recorded { &[RECORD, JOB] } else { &[] };
         for name in TRACES.iter().filter(|name| !submission.contains(name)) {
             let path = self.file(name);
@@ -236,7 +236,7 @@ impl RunDir {
     }
 
     /// Removes the result of a run that is to be trained further.
-    pub(super) fn clear_result(&self) -> Result<(), RunError> {
+    pub(super) fn clear_result(&self) -> Result<(), Failure> {
         files::remove(&self.file(RECEIPT))?;
         files::remove(&self.file(MODEL))?;
         files::remove_directory(&self.file(PLOTS))?;
@@ -249,8 +249,8 @@ impl RunDir {
     ///
     /// # Errors
     /// If it can't be written; then the file is as it was.
-    pub fn append_history(&self, row: &Row) -> Result<(), RunError> {
-        files::append(&self.file(HISTORY), &format!("{}\n", row.to_line()))?;
+    pub fn append_history(&self, row: &EpochRow) -> Result<(), Failure> {
+        files::append(&self.file(HISTORY), &format!("{}\n", history::to_line(row)))?;
         failpoints::at("history-after-append");
         Ok(())
     }
@@ -259,7 +259,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If they can't be written; then the file is as it was.
-    pub fn append_ledger(&self, lines: &str) -> Result<(), RunError> {
+    pub fn append_ledger(&self, lines: &str) -> Result<(), Failure> {
         files::append(&self.file(LEDGER), lines)
     }
 
@@ -267,15 +267,24 @@ impl RunDir {
     ///
     /// # Errors
     /// If it can't be written; then the file is as it was.
-    pub fn event(&self, kind: &str, text: &str) -> Result<(), RunError> {
+    pub fn event(&self, kind: &str, text: &str) -> Result<(), Failure> {
         self.append_event(&json!({ "time": now(), "event": kind, "text": text }).to_string())
+    }
+
+    /// The same, of a failure: the line has it for programs, too.
+    ///
+    /// # Errors
+    /// If it can't be written; then the file is as it was.
+    pub fn event_of_failure(&self, kind: &str, failure: &Failure) -> Result<(), Failure> {
+        let line = json!({ "time": now(), "event": kind, "text": failure.to_string(), "failure": failure });
+        self.append_event(&line.to_string())
     }
 
     /// Adds a line to the events.
     ///
     /// # Errors
     /// If it can't be written; then the file is as it was.
-    pub fn append_event(&self, line: &str) -> Result<(), RunError> {
+    pub fn append_event(&self, line: &str) -> Result<(), Failure> {
         files::append(&self.file(EVENTS), &format!("{}\n", line.trim_end()))
     }
 
@@ -283,7 +292,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If something can't be written; then the checkpoints that were there still are.
-    pub fn write_checkpoint(&self, checkpoint: &Checkpoint, model: &Model) -> Result<(), RunError> {
+    pub fn write_checkpoint(&self, checkpoint: &Checkpoint, model: &Model) -> Result<(), Failure> {
         self.sync()?;
         let events = fs::metadata(self.file(EVENTS)).map_or(0, |metadata| metadata.len());
         self.checkpoints().write(checkpoint, model, events)
@@ -298,7 +307,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If it can't be written; then what was there still is.
-    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), RunError> {
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
         let kind = if name == RECEIPT { "receipt" } else { "file" };
         files::write_whole(&self.file(name), content, kind)
     }
@@ -307,7 +316,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If it can't be written.
-    pub fn write_plot(&self, name: &str, svg: &str) -> Result<(), RunError> {
+    pub fn write_plot(&self, name: &str, svg: &str) -> Result<(), Failure> {
         files::make_directory(&self.file(PLOTS))?;
         self.write(&format!("{PLOTS}/{name}"), svg.as_bytes())
     }
@@ -316,7 +325,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If that fails.
-    pub fn sync(&self) -> Result<(), RunError> {
+    pub fn sync(&self) -> Result<(), Failure> {
         [LEDGER, HISTORY, EVENTS].iter().try_for_each(|name| files::sync(&self.file(name)))
     }
 }
@@ -336,7 +345,7 @@ impl Drop for RunDir {
 
 /// What is in a directory that is neither a run's nor left by the making of one, if there is no run. Where a run is, the
 /// rest is its owner's.
-fn foreign(path: &Path) -> Result<Option<String>, RunError> {
+fn foreign(path: &Path) -> Result<Option<String>, Failure> {
     // A file in the way is named where the directory is made. A new file system has a place for what it finds.
     if !path.is_dir() || holds_a_run(path) {
         return Ok(None);

@@ -10,15 +10,16 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use millefeuille_core::failure::Failure;
 use tempfile::NamedTempFile;
 
-use super::RunError;
+use super::of_content;
 use crate::failpoints;
 
 const TEMPORARY: (&str, &str) = (".", ".tmp");
 
 /// Writes a file whole; all of it is on disk when this returns. `kind` names it in failure points.
-pub(super) fn write_whole(path: &Path, content: &[u8], kind: &str) -> Result<(), RunError> {
+pub(super) fn write_whole(path: &Path, content: &[u8], kind: &str) -> Result<(), Failure> {
     written(path, staged(path, content, kind))
 }
 
@@ -70,7 +71,7 @@ fn reached(kind: &str, stage: &str) {
 }
 
 /// Adds text to the end of a file. A write that fails leaves the file as it was.
-pub(super) fn append(path: &Path, text: &str) -> Result<(), RunError> {
+pub(super) fn append(path: &Path, text: &str) -> Result<(), Failure> {
     let appended = || {
         if path.exists() {
             regular(path)?;
@@ -83,7 +84,7 @@ pub(super) fn append(path: &Path, text: &str) -> Result<(), RunError> {
 }
 
 /// Cuts a file back to its first `len` bytes, on disk when this returns.
-pub(super) fn cut(path: &Path, len: u64) -> Result<(), RunError> {
+pub(super) fn cut(path: &Path, len: u64) -> Result<(), Failure> {
     let cut = || {
         regular(path)?;
         let file = OpenOptions::new().write(true).open(path)?;
@@ -94,7 +95,7 @@ pub(super) fn cut(path: &Path, len: u64) -> Result<(), RunError> {
 }
 
 /// Brings what was appended to a file onto the disk. One that is not there has nothing to bring.
-pub(super) fn sync(path: &Path) -> Result<(), RunError> {
+pub(super) fn sync(path: &Path) -> Result<(), Failure> {
     written(
         path,
         if_there(regular(path).and_then(|()| File::open(path)).and_then(|file| file.sync_all())).map(|_| ()),
@@ -118,33 +119,33 @@ pub(super) fn regular(path: &Path) -> io::Result<()> {
 }
 
 /// The content of a file, if it is there.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, RunError> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     if_there(regular(path).and_then(|()| fs::read(path)))
-        .map_err(|error| RunError::of(path, format!("cannot be read: {error}")))
+        .map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))
 }
 
 /// The content of a file of text, if it is there.
-pub(super) fn read_text(path: &Path) -> Result<Option<String>, RunError> {
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, Failure> {
     read(path)?.map(|bytes| text(path, bytes)).transpose()
 }
 
 /// The content of a file as text.
-pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, RunError> {
-    String::from_utf8(bytes).map_err(|error| RunError::content(path, format!("not text: {error}")))
+pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|error| of_content(path, format!("not text: {error}")))
 }
 
 /// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> Result<(), RunError> {
+pub(super) fn remove(path: &Path) -> Result<(), Failure> {
     removed(path, fs::remove_file(path))
 }
 
 /// Removes a directory with all that is in it, if it is there.
-pub(super) fn remove_directory(path: &Path) -> Result<(), RunError> {
+pub(super) fn remove_directory(path: &Path) -> Result<(), Failure> {
     removed(path, fs::remove_dir_all(path))
 }
 
 /// Removes what writes that were cut short have left in a directory, if it is there.
-pub(crate) fn remove_temporary(directory: &Path) -> Result<(), RunError> {
+pub(crate) fn remove_temporary(directory: &Path) -> Result<(), Failure> {
     let mut left = names(directory)?.into_iter().filter(|name| is_temporary(name));
     left.try_for_each(|name| remove(&directory.join(name)))
 }
@@ -156,8 +157,8 @@ pub(super) fn is_temporary(name: &str) -> bool {
 }
 
 /// The names in a directory, in order; none if it is not there.
-pub(super) fn names(directory: &Path) -> Result<Vec<String>, RunError> {
-    let unreadable = |error| RunError::of(directory, format!("cannot be read: {error}"));
+pub(super) fn names(directory: &Path) -> Result<Vec<String>, Failure> {
+    let unreadable = |error| Failure::of_file(directory.display(), "cannot be read", &error);
     let Some(entries) = if_there(fs::read_dir(directory)).map_err(unreadable)? else { return Ok(Vec::new()) };
     let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
     let mut names = entries.map(name).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
@@ -166,7 +167,7 @@ pub(super) fn names(directory: &Path) -> Result<Vec<String>, RunError> {
 }
 
 /// Makes a directory, if it is not there.
-pub(super) fn make_directory(path: &Path) -> Result<(), RunError> {
+pub(super) fn make_directory(path: &Path) -> Result<(), Failure> {
     let made = || {
         if !path.is_dir() {
             fs::create_dir_all(path)?;
@@ -174,16 +175,16 @@ pub(super) fn make_directory(path: &Path) -> Result<(), RunError> {
         }
         Ok(())
     };
-    made().map_err(|error: io::Error| RunError::of(path, format!("cannot be made: {error}")))
+    made().map_err(|error: io::Error| Failure::of_file(path.display(), "cannot be made", &error))
 }
 
-fn written(path: &Path, written: io::Result<()>) -> Result<(), RunError> {
-    written.map_err(|error| RunError::of(path, format!("cannot be written: {error}")))
+fn written(path: &Path, written: io::Result<()>) -> Result<(), Failure> {
+    written.map_err(|error| Failure::of_file(path.display(), "cannot be written", &error))
 }
 
-fn removed(path: &Path, removed: io::Result<()>) -> Result<(), RunError> {
+fn removed(path: &Path, removed: io::Result<()>) -> Result<(), Failure> {
     let removed =
-        if_there(removed).map_err(|error| RunError::of(path, format!("cannot be removed: {error}")));
+        if_there(removed).map_err(|error| Failure::of_file(path.display(), "cannot be removed", &error));
     removed.map(|_| ())
 }
 

@@ -8,18 +8,20 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{LOCK, RunError, files};
+use millefeuille_core::failure::{Failure, FailureKind};
+
+use super::{LOCK, files, of_run};
 
 /// Why a directory is not claimed.
 pub(super) enum Unclaimed {
     /// It belongs to somebody else, or something is in it.
-    Taken(RunError),
+    Taken(Failure),
     /// Nobody can have it.
-    Failed(RunError),
+    Failed(Failure),
 }
 
-impl From<RunError> for Unclaimed {
-    fn from(error: RunError) -> Self {
+impl From<Failure> for Unclaimed {
+    fn from(error: Failure) -> Self {
         Self::Failed(error)
     }
 }
@@ -32,7 +34,8 @@ pub(super) fn own(path: &Path) -> Result<(File, Vec<PathBuf>), Unclaimed> {
     let mut made = Vec::new();
     for _ in 0..ATTEMPTS {
         let absent = absent(path);
-        fs::create_dir_all(path).map_err(|error| RunError::of(path, format!("cannot be made: {error}")))?;
+        fs::create_dir_all(path)
+            .map_err(|error| Failure::of_file(path.display(), "cannot be made", &error))?;
         if made.is_empty() {
             made = absent;
         }
@@ -41,7 +44,7 @@ pub(super) fn own(path: &Path) -> Result<(File, Vec<PathBuf>), Unclaimed> {
         }
     }
     let what = format!("{LOCK} is replaced again and again by others (try again, or name another directory)");
-    Err(Unclaimed::Taken(RunError::of(path, what)))
+    Err(Unclaimed::Taken(of_run(path, what)))
 }
 
 /// What is not there of a path, the innermost first.
@@ -55,22 +58,22 @@ fn lock(path: &Path) -> Result<Option<File>, Unclaimed> {
     let file = path.join(LOCK);
     let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&file);
     let open = files::if_there(open);
-    let open = open.map_err(|error| RunError::of(&file, format!("cannot be written: {error}")))?;
+    let open = open.map_err(|error| Failure::of_file(file.display(), "cannot be written", &error))?;
     let Some(lock) = open else { return Ok(None) };
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let what = format!("{} works in this run directory", holder(&lock));
-            return Err(Unclaimed::Taken(RunError::of(path, what)));
+            return Err(Unclaimed::Taken(Failure::at(FailureKind::InUse, path.display(), what)));
         }
         Err(TryLockError::Error(error)) => {
-            return Err(RunError::of(&file, format!("cannot be locked: {error}")).into());
+            return Err(Failure::of_file(file.display(), "cannot be locked", &error).into());
         }
     }
     // Who leaves a directory removes the file while the lock on it is held. A lock on a file that has no name any more
     // keeps nobody out.
     let named = is_named(&file, &lock);
-    if !named.map_err(|error| RunError::of(&file, format!("cannot be read: {error}")))? {
+    if !named.map_err(|error| Failure::of_file(file.display(), "cannot be read", &error))? {
         return Ok(None);
     }
     sign(&file, lock).map(Some)
@@ -87,7 +90,7 @@ fn is_named(path: &Path, open: &File) -> io::Result<bool> {
 fn sign(file: &Path, mut lock: File) -> Result<File, Unclaimed> {
     let holder = format!("process {}\n", millefeuille_program::process::name());
     let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
-    written.map_err(|error| RunError::of(file, format!("cannot be written: {error}")))?;
+    written.map_err(|error| Failure::of_file(file.display(), "cannot be written", &error))?;
     Ok(lock)
 }
 

@@ -5,7 +5,7 @@
 //! | `run.json` | its place in the order of submissions, and how far it came ([`record`]) |
 //! | `job.toml` | the job, fully resolved |
 //! | `checkpoints/` | where it can be resumed ([`checkpoint`]) |
-//! | `history.jsonl` | a line an epoch ([`crate::see::history::Row`]) |
+//! | `history.jsonl` | a line an epoch ([`history`]) |
 //! | `ledger` | which samples were used ([`ledger`]) |
 //! | `events.jsonl` | what happened in the cluster meanwhile |
 //! | `model.safetensors` | the trained parameters ([`model`]) |
@@ -25,6 +25,7 @@ mod arithmetic;
 pub mod checkpoint;
 mod directory;
 pub(crate) mod files;
+pub mod history;
 pub mod ledger;
 mod lock;
 pub mod model;
@@ -35,7 +36,10 @@ mod saved;
 mod scan;
 mod seal;
 
+use std::fmt::Display;
 use std::path::Path;
+
+use millefeuille_core::failure::{Failure, FailureKind};
 
 pub use arithmetic::{described, described_shapes};
 pub use checkpoint::{Checkpoint, Checkpoints};
@@ -66,28 +70,14 @@ pub fn holds_a_run(path: &Path) -> bool {
     TRACES.iter().any(|name| path.join(name).exists())
 }
 
-/// What is wrong with a run directory: one line that names it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct RunError {
-    message: String,
-    content: bool,
+/// What is wrong with a run directory, or something in it.
+fn of_run(path: &Path, what: impl Display) -> Failure {
+    Failure::at(FailureKind::Data, path.display(), what)
 }
 
-impl RunError {
-    fn of(path: &Path, what: impl std::fmt::Display) -> Self {
-        Self { message: format!("{}: {what}", path.display()), content: false }
-    }
-
-    /// A file could be read, and is not what it must be.
-    fn content(path: &Path, what: impl std::fmt::Display) -> Self {
-        Self { content: true, ..Self::of(path, what) }
-    }
-
-    /// Whether it is about what is in a file, and not about whether the file can be read.
-    pub fn is_about_content(&self) -> bool {
-        self.content
-    }
+/// A file could be read, and is not what it must be.
+fn of_content(path: &Path, what: impl Display) -> Failure {
+    Failure::at(FailureKind::Damaged, path.display(), what)
 }
 
 /// The names of files.

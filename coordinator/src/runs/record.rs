@@ -5,13 +5,15 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use millefeuille_core::failure::Failure;
 use millefeuille_core::job::{BlasKernel, Data, Job};
+use millefeuille_core::view::JobStatus;
 use millefeuille_program::process::exit;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::seal::{self, Broken};
-use super::{JOB, RECORD, RunError, files};
+use super::{JOB, RECORD, files, of_content, of_run};
 
 const FORMAT: u32 = 1;
 
@@ -57,12 +59,34 @@ pub struct Ending {
     pub exit_code: u8,
     /// One line for people.
     pub message: String,
+    /// Why it failed; none of one that is done or cancelled, or that an earlier version has written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
 }
 
 impl Ending {
     /// That of a job that is done.
-    pub(super) fn done() -> Self {
-        Self { exit_code: exit::DONE, message: "done".to_string() }
+    pub fn done() -> Self {
+        Self { exit_code: exit::DONE, message: "done".to_string(), failure: None }
+    }
+
+    /// That of a job that somebody has cancelled.
+    pub fn cancelled() -> Self {
+        Self { exit_code: exit::INTERRUPTED, message: "cancelled".to_string(), failure: None }
+    }
+
+    /// That of a job that failed.
+    pub fn of(failure: Failure) -> Self {
+        Self { exit_code: failure.exit_code(), message: failure.to_string(), failure: Some(failure) }
+    }
+
+    /// The status of a job that ended so.
+    pub fn status(&self) -> JobStatus {
+        match self.exit_code {
+            exit::DONE => JobStatus::Done,
+            exit::INTERRUPTED => JobStatus::Cancelled,
+            _ => JobStatus::Failed,
+        }
     }
 }
 
@@ -82,7 +106,7 @@ impl Record {
     ///
     /// # Errors
     /// If it is another.
-    pub(super) fn check(&self, run: &Path, job: &Job) -> Result<(), RunError> {
+    pub(super) fn check(&self, run: &Path, job: &Job) -> Result<(), Failure> {
         if self.job.is_empty() || self.job == identity(job) {
             return Ok(());
         }
@@ -90,7 +114,7 @@ impl Record {
             "not the job that was submitted (restore the file, or remove {} and submit again)",
             run.display()
         );
-        Err(RunError::of(&run.join(JOB), what))
+        Err(of_run(&run.join(JOB), what))
     }
 
     /// The one in a run directory; none where there is no `run.json`.
@@ -101,12 +125,12 @@ impl Record {
         let path = run.join(RECORD);
         let Some(text) = files::read(&path).map_err(RecordError::Damaged)? else { return Ok(None) };
         seal::open(&text, FORMAT).map(Some).map_err(|broken| match broken {
-            Broken::Damaged(what) => RecordError::Damaged(RunError::content(&path, what)),
-            Broken::Newer { .. } => RecordError::Newer(RunError::of(&path, broken)),
+            Broken::Damaged(what) => RecordError::Damaged(of_content(&path, what)),
+            Broken::Newer { .. } => RecordError::Newer(of_run(&path, broken)),
         })
     }
 
-    pub(super) fn write(&self, run: &Path, kind: &str) -> Result<(), RunError> {
+    pub(super) fn write(&self, run: &Path, kind: &str) -> Result<(), Failure> {
         files::write_whole(&run.join(RECORD), seal::seal(FORMAT, self).as_bytes(), kind)
     }
 }
@@ -122,12 +146,12 @@ fn identity(job: &Job) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RecordError {
     /// It is not as it was written.
-    Damaged(RunError),
+    Damaged(Failure),
     /// It is from a newer version of this program, whose run is not to be touched.
-    Newer(RunError),
+    Newer(Failure),
 }
 
-impl From<RecordError> for RunError {
+impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::Damaged(error) | RecordError::Newer(error) => error,

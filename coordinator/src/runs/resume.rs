@@ -7,7 +7,9 @@ use std::path::Path;
 
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::Start;
+use millefeuille_core::failure::Failure;
 use millefeuille_core::job::Job;
+use millefeuille_core::view::EpochRow;
 
 use super::arithmetic::{described, described_shapes};
 use super::checkpoint::{Checkpoint, Damaged, Newest, Read};
@@ -15,8 +17,7 @@ use super::directory::RunDir;
 use super::ledger::{self, Ledger};
 use super::record::State;
 use super::saved::{SavedRun, without_a_job};
-use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, RunError, files};
-use crate::see::history::Row;
+use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, files, history, of_run};
 
 /// What a run is resumed from.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ impl RunDir {
         job_sha256: &str,
         arithmetic: &Arithmetic,
         shapes_fingerprint: &str,
-    ) -> Result<Resumed, RunError> {
+    ) -> Result<Resumed, Failure> {
         if !self.file(JOB).is_file() {
             return Err(without_a_job(self.path()));
         }
@@ -66,7 +67,7 @@ impl RunDir {
         Ok(resumed)
     }
 
-    fn over_again(&mut self) -> Result<Resumed, RunError> {
+    fn over_again(&mut self) -> Result<Resumed, Failure> {
         let text = format!("from the beginning: there is no checkpoint{}", self.thrown_away()?);
         self.clear_result()?;
         for name in [HISTORY, LEDGER, EVENTS] {
@@ -79,9 +80,9 @@ impl RunDir {
 
     /// What a run that starts over loses, for people: where checkpoints are far apart, little; where somebody has removed
     /// them, all of it.
-    fn thrown_away(&self) -> Result<String, RunError> {
+    fn thrown_away(&self) -> Result<String, Failure> {
         let header = ledger::header().len();
-        let lost = |name, kept: usize| -> Result<Option<String>, RunError> {
+        let lost = |name, kept: usize| -> Result<Option<String>, Failure> {
             let there = files::read(&self.file(name))?.unwrap_or_default();
             Ok((there.len() > kept).then(|| difference(name, &there, kept)))
         };
@@ -91,7 +92,7 @@ impl RunDir {
         Ok(format!("{cause}{}", listed_cuts(cuts)))
     }
 
-    fn back_to(&mut self, newest: Newest, job: &Job) -> Result<Resumed, RunError> {
+    fn back_to(&mut self, newest: Newest, job: &Job) -> Result<Resumed, Failure> {
         let Newest { read: Read { path, checkpoint, events_bytes }, damaged } = newest;
         let (ledger, of_ledger) = self.cut_ledger(&checkpoint)?;
         let cut = [self.cut_history(&checkpoint)?, of_ledger, self.cut_events(events_bytes)?];
@@ -103,9 +104,9 @@ impl RunDir {
         Ok(Resumed { checkpoint: Some(checkpoint), ledger, text })
     }
 
-    fn cut_history(&self, checkpoint: &Checkpoint) -> Result<Option<String>, RunError> {
+    fn cut_history(&self, checkpoint: &Checkpoint) -> Result<Option<String>, Failure> {
         let path = self.file(HISTORY);
-        let lines: String = checkpoint.history.iter().map(|row| row.to_line() + "\n").collect();
+        let lines: String = checkpoint.history.iter().map(|row| history::to_line(row) + "\n").collect();
         let there = files::read(&path)?.unwrap_or_default();
         if there == lines.as_bytes() {
             return Ok(None);
@@ -114,7 +115,7 @@ impl RunDir {
         Ok(Some(difference(HISTORY, &there, lines.len())))
     }
 
-    fn cut_ledger(&self, checkpoint: &Checkpoint) -> Result<(Ledger, Option<String>), RunError> {
+    fn cut_ledger(&self, checkpoint: &Checkpoint) -> Result<(Ledger, Option<String>), Failure> {
         let path = self.file(LEDGER);
         let there = files::read(&path)?;
         let there = there.ok_or_else(|| wrong_ledger(&path, "missing"))?;
@@ -127,7 +128,7 @@ impl RunDir {
         Ok((ledger, Some(difference(LEDGER, &there, state.bytes as usize))))
     }
 
-    fn cut_events(&self, bytes: u64) -> Result<Option<String>, RunError> {
+    fn cut_events(&self, bytes: u64) -> Result<Option<String>, Failure> {
         let there = files::read(&self.file(EVENTS))?.unwrap_or_default();
         let belongs = &there[..there.len().min(bytes as usize)];
         // Events are told, not counted: where some are lost, the whole lines that are there stay.
@@ -140,7 +141,7 @@ impl RunDir {
     }
 }
 
-fn same_job(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), RunError> {
+fn same_job(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), Failure> {
     let then = &checkpoint.job_sha256;
     if then == now {
         return Ok(());
@@ -149,10 +150,10 @@ fn same_job(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), RunEr
         "a checkpoint of another job: job_sha256 was {then} and is now {now}; the data or {JOB} has changed since (put \
          it back, or start over with --overwrite)"
     );
-    Err(RunError::of(path, what))
+    Err(of_run(path, what))
 }
 
-fn same_arithmetic(path: &Path, checkpoint: &Checkpoint, now: &Arithmetic) -> Result<(), RunError> {
+fn same_arithmetic(path: &Path, checkpoint: &Checkpoint, now: &Arithmetic) -> Result<(), Failure> {
     let then = &checkpoint.arithmetic;
     if (&then.version, &then.fingerprint) == (&now.version, &now.fingerprint) {
         return Ok(());
@@ -160,7 +161,7 @@ fn same_arithmetic(path: &Path, checkpoint: &Checkpoint, now: &Arithmetic) -> Re
     Err(computed_otherwise(path, then, &described(then), &described(now)))
 }
 
-fn same_shapes(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), RunError> {
+fn same_shapes(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), Failure> {
     let then = &checkpoint.shapes_fingerprint;
     if then == now {
         return Ok(());
@@ -169,18 +170,18 @@ fn same_shapes(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), Ru
 }
 
 /// The rest would get other bits than it has to.
-fn computed_otherwise(path: &Path, needed: &Arithmetic, then: &str, now: &str) -> RunError {
+fn computed_otherwise(path: &Path, needed: &Arithmetic, then: &str, now: &str) -> Failure {
     let Arithmetic { kernel, version, .. } = needed;
     let what = format!(
         "computed with a different BLAS kernel: it was {then}, and here it is {now} (resume on a machine with OpenBLAS \
          {version} and its kernel {kernel}, with the same variables of OpenBLAS in the environment if the job began \
          with --blas-kernel environment; or start over with --overwrite)"
     );
-    RunError::of(path, what)
+    of_run(path, what)
 }
 
-fn wrong_ledger(path: &Path, what: &str) -> RunError {
-    RunError::of(path, format!("{what} (put the file back, or start over with --overwrite)"))
+fn wrong_ledger(path: &Path, what: &str) -> Failure {
+    of_run(path, format!("{what} (put the file back, or start over with --overwrite)"))
 }
 
 /// What becomes of a file that is cut, for people.
@@ -203,7 +204,7 @@ fn listed_cuts(cuts: [Option<String>; 3]) -> String {
 
 impl Resumed {
     /// The lines of history that count.
-    pub fn history(&self) -> Vec<Row> {
+    pub fn history(&self) -> Vec<EpochRow> {
         self.checkpoint.as_ref().map(|checkpoint| checkpoint.history.clone()).unwrap_or_default()
     }
 

@@ -3,16 +3,17 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
+use millefeuille_core::view::EpochRow;
 use serde::Deserialize;
 
 use super::checkpoint::{Checkpoints, KEPT};
 use super::lock::holder;
 use super::receipt::{self, Receipt};
 use super::record::{Record, RecordError};
-use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, RunError, files, model};
-use crate::see::history::Row;
+use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, files, history, model, of_content, of_run};
 
 /// The run in a directory.
 #[derive(Clone, Debug)]
@@ -25,9 +26,9 @@ impl SavedRun {
     ///
     /// # Errors
     /// If there is none, or if a newer version of this program has made it.
-    pub fn open(path: &Path) -> Result<Self, RunError> {
+    pub fn open(path: &Path) -> Result<Self, Failure> {
         if !path.is_dir() {
-            return Err(RunError::of(path, "there is no such run directory"));
+            return Err(of_run(path, "there is no such run directory"));
         }
         if let Err(RecordError::Newer(error)) = Record::read(path) {
             return Err(error);
@@ -54,18 +55,18 @@ impl SavedRun {
     ///
     /// # Errors
     /// If `job.toml` can't be read.
-    pub fn job(&self) -> Result<Job, RunError> {
+    pub fn job(&self) -> Result<Job, Failure> {
         let path = self.path.join(JOB);
         let text = files::read_text(&path)?.ok_or_else(|| without_a_job(&self.path))?;
         Job::parse(&path.display().to_string(), &text)
-            .map_err(|error| RunError { message: error.to_string(), content: false })
+            .map_err(|error| Failure::from(error).of_kind(FailureKind::Data))
     }
 
     /// What is known of it beside its job; nothing of a run that has no `run.json`.
     ///
     /// # Errors
     /// If `run.json` is damaged.
-    pub fn record(&self) -> Result<Option<Record>, RunError> {
+    pub fn record(&self) -> Result<Option<Record>, Failure> {
         Ok(Record::read(&self.path)?)
     }
 
@@ -73,7 +74,7 @@ impl SavedRun {
     ///
     /// # Errors
     /// If `history.jsonl` can't be read.
-    pub fn history(&self) -> Result<Vec<Row>, RunError> {
+    pub fn history(&self) -> Result<Vec<EpochRow>, Failure> {
         self.rows(&files::read_text(&self.path.join(HISTORY))?.unwrap_or_default())
     }
 
@@ -81,7 +82,7 @@ impl SavedRun {
     ///
     /// # Errors
     /// If `history.jsonl` can't be read.
-    pub fn whole_history(&self) -> Result<Vec<Row>, RunError> {
+    pub fn whole_history(&self) -> Result<Vec<EpochRow>, Failure> {
         let path = self.path.join(HISTORY);
         let mut bytes = files::read(&path)?.unwrap_or_default();
         // Before anything else: what is torn need not even be text.
@@ -89,11 +90,11 @@ impl SavedRun {
         self.rows(&files::text(&path, bytes)?)
     }
 
-    fn rows(&self, text: &str) -> Result<Vec<Row>, RunError> {
+    fn rows(&self, text: &str) -> Result<Vec<EpochRow>, Failure> {
         let path = self.path.join(HISTORY);
         let row = |(number, line): (usize, &str)| {
-            Row::from_line(line)
-                .map_err(|error| RunError::content(&path, format!("line {}: {error}", number + 1)))
+            history::from_line(line)
+                .map_err(|error| of_content(&path, format!("line {}: {error}", number + 1)))
         };
         text.lines().enumerate().map(row).collect()
     }
@@ -102,7 +103,7 @@ impl SavedRun {
     ///
     /// # Errors
     /// If it can't be read.
-    pub fn ledger(&self) -> Result<Option<String>, RunError> {
+    pub fn ledger(&self) -> Result<Option<String>, Failure> {
         files::read_text(&self.path.join(LEDGER))
     }
 
@@ -120,21 +121,21 @@ impl SavedRun {
     ///
     /// # Errors
     /// If the job is not done, or its model does not fit the job.
-    pub fn parameters(&self, model: &Model) -> Result<Vec<f32>, RunError> {
+    pub fn parameters(&self, model: &Model) -> Result<Vec<f32>, Failure> {
         let (path, bytes) = self.model()?;
-        model::decode(&bytes, model).map_err(|what| RunError::content(&path, what))
+        model::decode(&bytes, model).map_err(|what| of_content(&path, what))
     }
 
     /// How many values the trained model of this job, the run's, takes.
     ///
     /// # Errors
     /// If the job is not done, or its model can't be read, or none of the job can be that large.
-    pub fn inputs(&self, job: &Job) -> Result<u32, RunError> {
+    pub fn inputs(&self, job: &Job) -> Result<u32, Failure> {
         let (path, bytes) = self.model()?;
-        model::inputs(&bytes, job).map_err(|what| RunError::content(&path, what))
+        model::inputs(&bytes, job).map_err(|what| of_content(&path, what))
     }
 
-    fn model(&self) -> Result<(PathBuf, Vec<u8>), RunError> {
+    fn model(&self) -> Result<(PathBuf, Vec<u8>), Failure> {
         let path = self.path.join(MODEL);
         let bytes = files::read(&path)?.ok_or_else(|| {
             let what = if self.is_done() {
@@ -142,7 +143,7 @@ impl SavedRun {
             } else {
                 format!("there is no {MODEL}: the job is not done (coordinator train --resume finishes it)")
             };
-            RunError::of(&self.path, what)
+            of_run(&self.path, what)
         })?;
         Ok((path, bytes))
     }
@@ -156,17 +157,17 @@ impl SavedRun {
     ///
     /// # Errors
     /// If it can't be read, or is of a newer format.
-    pub fn receipt(&self) -> Result<Option<Receipt>, RunError> {
+    pub fn receipt(&self) -> Result<Option<Receipt>, Failure> {
         let path = self.path.join(RECEIPT);
         let Some(text) = files::read_text(&path)? else { return Ok(None) };
-        let invalid = |error: serde_json::Error| RunError::content(&path, error);
+        let invalid = |error: serde_json::Error| of_content(&path, error);
         let Format { format } = serde_json::from_str(&text).map_err(invalid)?;
         if format > receipt::FORMAT {
             let known = receipt::FORMAT;
             let what = format!(
                 "format {format} is newer than this program knows ({known}): use a newer version of Millefeuille"
             );
-            return Err(RunError::of(&path, what));
+            return Err(of_run(&path, what));
         }
         serde_json::from_str(&text).map(Some).map_err(invalid)
     }
@@ -178,7 +179,7 @@ struct Format {
 }
 
 /// What is said of a directory without `job.toml`.
-pub(super) fn without_a_job(path: &Path) -> RunError {
+pub(super) fn without_a_job(path: &Path) -> Failure {
     let what = if super::holds_a_run(path) {
         format!(
             "a run directory without a job: {JOB} is missing (put it back, or start over with --overwrite)"
@@ -186,5 +187,5 @@ pub(super) fn without_a_job(path: &Path) -> RunError {
     } else {
         format!("not a run directory: it has no {JOB}")
     };
-    RunError::of(path, what)
+    of_run(path, what)
 }

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use millefeuille_core::failure::Failure;
 use millefeuille_core::job::Job;
+use millefeuille_core::view::EpochRow;
 
 use super::directory::id;
 use super::record::{Ending, Record, State};
 use super::saved::SavedRun;
-use super::{RECORD, RunError, files};
-use crate::see::history::Row;
+use super::{RECORD, files, of_run};
 
 /// A run that was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +24,7 @@ pub struct Found {
     /// has ended, whatever its `run.json` came to say.
     pub record: Record,
     /// The lines of history.
-    pub history: Vec<Row>,
+    pub history: Vec<EpochRow>,
 }
 
 /// What was found.
@@ -32,14 +33,14 @@ pub struct Scanned {
     /// The runs, in the order of their submission: by number, and those of one number (as `train` alone gives) by time.
     pub runs: Vec<Found>,
     /// Runs that are skipped, and why: damaged ones, those of a newer format, and copies of others.
-    pub left_alone: Vec<RunError>,
+    pub left_alone: Vec<Failure>,
 }
 
 /// Finds the runs in a directory. A directory without a `run.json` is not ours.
 ///
 /// # Errors
 /// If the directory can't be read; one that is not there has no runs.
-pub fn scan(runs: &Path) -> Result<Scanned, RunError> {
+pub fn scan(runs: &Path) -> Result<Scanned, Failure> {
     let mut scanned = Scanned::default();
     for name in files::names(runs)? {
         match look(&runs.join(name)) {
@@ -52,7 +53,7 @@ pub fn scan(runs: &Path) -> Result<Scanned, RunError> {
     Ok(scanned)
 }
 
-fn look(path: &Path) -> Result<Option<Found>, RunError> {
+fn look(path: &Path) -> Result<Option<Found>, Failure> {
     if !path.join(RECORD).is_file() {
         return Ok(None);
     }
@@ -77,11 +78,11 @@ fn look(path: &Path) -> Result<Option<Found>, RunError> {
 
 /// Two directories with one run would both be trained, for one submission; and which of them is the copy is not written
 /// in either.
-fn renamed(path: &Path, id: &str, recorded: &str) -> RunError {
+fn renamed(path: &Path, id: &str, recorded: &str) -> Failure {
     let what = format!(
         "its {RECORD} is that of {recorded}: {id} is a copy, or was renamed (rename it back, or resume it by \
          coordinator train --run-dir {} --resume)",
         path.display()
     );
-    RunError::of(path, what)
+    of_run(path, what)
 }

@@ -5,8 +5,8 @@
 //! line is dashed, so that the two can be told apart without colour and without marks.
 
 use super::figure::{Figure, Point};
-use super::history::Row;
 use super::{Ink, centred, width};
+use millefeuille_core::view::EpochRow;
 
 /// Lines of a chart between its title and its lower axis: one more than a multiple of 2, 3, 4 and 6, so that
 /// most ticks fall on a line.
@@ -20,7 +20,7 @@ const NARROWEST: usize = 35;
 
 /// The charts of accuracy and of loss, beside each other where `columns` allow it, otherwise one above the
 /// other, with a line feed after each line.
-pub fn chart(rows: &[Row], columns: usize, ink: Ink) -> String {
+pub fn chart(rows: &[EpochRow], columns: usize, ink: Ink) -> String {
     const GAP: usize = 2;
     const WIDEST: usize = 60;
     let figures = [Figure::accuracy(rows), Figure::loss(rows)];

@@ -5,7 +5,7 @@
 //! ticks from here, so that the two agree. Values that are not finite are left out: they interrupt a curve
 //! and do not stretch an axis.
 
-use super::history::Row;
+use millefeuille_core::view::EpochRow;
 
 /// Larger values than this are treated like infinity, so that axis arithmetic cannot overflow.
 const LARGEST: f64 = 1e100;
@@ -30,20 +30,20 @@ pub struct Figure {
 
 impl Figure {
     /// Accuracy over the epochs.
-    pub fn accuracy(rows: &[Row]) -> Figure {
+    pub fn accuracy(rows: &[EpochRow]) -> Figure {
         Figure::new("accuracy", rows, |row| row.accuracy, |row| row.val_accuracy)
     }
 
     /// Loss over the epochs.
-    pub fn loss(rows: &[Row]) -> Figure {
+    pub fn loss(rows: &[EpochRow]) -> Figure {
         Figure::new("loss", rows, |row| row.loss, |row| row.val_loss)
     }
 
     fn new(
         title: &'static str,
-        rows: &[Row],
-        training: impl Fn(&Row) -> f64,
-        validation: impl Fn(&Row) -> Option<f64>,
+        rows: &[EpochRow],
+        training: impl Fn(&EpochRow) -> f64,
+        validation: impl Fn(&EpochRow) -> Option<f64>,
     ) -> Figure {
         let training = stretches(rows, |row| Some(training(row)));
         let validation = stretches(rows, validation);
@@ -62,8 +62,8 @@ impl Figure {
 }
 
 /// The finite values in runs of neighbouring rows.
-fn stretches(rows: &[Row], value: impl Fn(&Row) -> Option<f64>) -> Vec<Vec<Point>> {
-    let point = |row: &Row| Some((row.epoch as f64, value(row).filter(|value| value.abs() < LARGEST)?));
+fn stretches(rows: &[EpochRow], value: impl Fn(&EpochRow) -> Option<f64>) -> Vec<Vec<Point>> {
+    let point = |row: &EpochRow| Some((row.epoch as f64, value(row).filter(|value| value.abs() < LARGEST)?));
     let points: Vec<Option<Point>> = rows.iter().map(point).collect();
     let runs = points.split(Option::is_none).map(|run| run.iter().flatten().copied().collect());
     runs.filter(|run: &Vec<Point>| !run.is_empty()).collect()

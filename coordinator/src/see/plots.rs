@@ -11,7 +11,7 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
 use super::figure::{Axis, Figure};
-use super::history::Row;
+use millefeuille_core::view::EpochRow;
 
 const WIDTH: u32 = 560;
 const HEIGHT: u32 = 380;
@@ -34,7 +34,7 @@ type Chart<'c, 'a> = ChartContext<'c, SVGBackend<'a>, Cartesian2d<Scale<'c>, Sca
 ///
 /// # Errors
 /// None are expected: the drawing goes to memory.
-pub fn plots(rows: &[Row]) -> Result<[(&'static str, String); 3]> {
+pub fn plots(rows: &[EpochRow]) -> Result<[(&'static str, String); 3]> {
     let (accuracy, loss) = (Figure::accuracy(rows), Figure::loss(rows));
     Ok([
         ("accuracy.svg", draw(&[&accuracy])?),

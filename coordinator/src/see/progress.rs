@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::Ink;
-use super::history::Row;
+use millefeuille_core::view::EpochRow;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl<W: Write> Progress<W> {
     }
 
     /// An epoch has ended, with these figures.
-    pub fn epoch(&mut self, row: &Row) {
+    pub fn epoch(&mut self, row: &EpochRow) {
         let figures = metrics(&[
             ("accuracy", Some(row.accuracy)),
             ("loss", Some(row.loss)),

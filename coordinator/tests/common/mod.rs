@@ -10,12 +10,12 @@ use millefeuille_coordinator::runs::checkpoint::{Checkpoint, Partial};
 use millefeuille_coordinator::runs::ledger::Ledger;
 use millefeuille_coordinator::runs::receipt::Participation;
 use millefeuille_coordinator::runs::{Existing, RunDir};
-use millefeuille_coordinator::see::history::Row;
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::job::{Activation, Job, Layer};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizers::OptimizerState;
+use millefeuille_core::view::EpochRow;
 
 /// The steps of an epoch.
 pub const STEPS: u32 = 4;
@@ -43,9 +43,9 @@ pub fn model() -> Model {
 }
 
 /// A row of history that keeps no bit by accident.
-pub fn row(epoch: u64) -> Row {
+pub fn row(epoch: u64) -> EpochRow {
     let share = 1.0 / (epoch as f64 + 2.0);
-    Row {
+    EpochRow {
         epoch,
         loss: 0.1 + 0.2 * share,
         accuracy: share,
@@ -62,7 +62,7 @@ pub fn row(epoch: u64) -> Row {
 pub struct Training {
     pub run: RunDir,
     pub ledger: Ledger,
-    pub history: Vec<Row>,
+    pub history: Vec<EpochRow>,
     pub tag: u64,
     pub participation: Participation,
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::facts::{Facts, Start};
 use super::ids::{JobId, ResultId, WorkId, WorkerId};
 use super::members::Hello;
-use super::outcome::Failure;
 use super::trial::Digest;
 use crate::data::shard::Shard;
+use crate::failure::Failure;
 use crate::learn::tree::Node;
 
 /// Something that happened.

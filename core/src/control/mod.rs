@@ -59,8 +59,10 @@ pub use facts::{Facts, Position, Start};
 pub use ids::{JobId, Phase, ResultId, WorkId, WorkerId};
 pub use members::{Arithmetic, Hello, Member, Role};
 pub use open::Owing;
-pub use outcome::{Failure, Outcome};
+pub use outcome::Outcome;
 pub use place::{Placement, place};
 pub use queue::JobState;
 pub use trial::{Author, Digest};
 pub use waiting::Waiting;
+
+pub use crate::failure::Failure;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ids::WorkId;
+use crate::failure::Failure;
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +28,4 @@ pub enum Outcome {
     },
     /// Something on the coordinator's side failed.
     Broken(Failure),
-}
-
-/// Something that failed on the coordinator's side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// As the commands exit.
-    pub exit_code: u8,
-    /// One line for people.
-    pub message: String,
 }

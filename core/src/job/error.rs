@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use crate::failure::{Failure, FailureKind};
+
 /// A job that cannot be: `<place>: <what is wrong>; <what to do>`, on one line.
 ///
 /// The place is a line of the file with the key and value as written there (``job.toml:12: batch_size = 0``),
@@ -17,6 +19,12 @@ pub struct JobError {
 impl JobError {
     pub(super) fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { place: place.into(), problem: problem.into() }
+    }
+}
+
+impl From<JobError> for Failure {
+    fn from(JobError { place, problem }: JobError) -> Self {
+        Self::at(FailureKind::Usage, place, problem)
     }
 }
 

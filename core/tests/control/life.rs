@@ -9,6 +9,7 @@ use millefeuille_core::control::{
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::{Sizes, Split};
+use millefeuille_core::failure::FailureKind;
 
 use crate::script::{JOB, SHARDS, Script, arithmetic, config, facts, hello};
 
@@ -335,7 +336,7 @@ fn what_breaks_on_the_coordinators_side_ends_the_job_with_its_reason() {
     let mut script = Script::new();
     script.join(1);
     script.submit(1);
-    let failure = Failure { exit_code: 3, message: "the disk is full".into() };
+    let failure = Failure::new(FailureKind::NoSpace, "the disk is full");
     script.feed(Event::Broken { job: JOB, failure: failure.clone() });
     assert_eq!(script.outcome(1), &Outcome::Broken(failure));
 }

@@ -22,8 +22,7 @@ use millefeuille_core::blas;
 use millefeuille_core::blas::choice::Instructions;
 use millefeuille_core::blas::environment::{self, Choice, KernelError, Native};
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_proto::v1;
-use prost::Message as _;
+use millefeuille_proto::convert;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
@@ -156,7 +155,7 @@ impl Trial {
     pub(super) fn end_with(mut self, spec: &Spec) -> Result<(Arithmetic, String), Unusable> {
         // The fingerprints compute each product once more.
         self.patience.computing += 2 * (time_for(check::of_job(spec)) + time_for(check::general()));
-        let message = v1::Spec::from(spec).encode_to_vec();
+        let message = convert::spec_to_bytes(spec);
         // If it does not take them, it has ended, and how it ended says more.
         let _ = self.input.take().map(|mut input| input.write_all(&message));
         let Said { kernel, version, fingerprint, shapes_fingerprint, .. } = self.said()?;
@@ -304,8 +303,7 @@ fn answered(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn spec() -> Result<Spec, String> {
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    let spec = v1::Spec::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
-    Spec::try_from(spec).map_err(|error| error.to_string())
+    convert::spec_from_bytes(&bytes).map_err(|error| error.to_string())
 }
 
 fn tried(products: impl IntoIterator<Item = Product>) -> Said {

@@ -3,17 +3,18 @@
 //! A submission is acknowledged once its run directory is on disk: the disk thread claims it, and answers with
 //! `Claimed`. From then on the job is found again after a crash ([`Driver::find_runs`]), queued or running.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millefeuille_core::control::{Event, Failure, JobId, JobState, Outcome, Start};
+use millefeuille_core::control::{Event, JobId, JobState, Outcome, Start};
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::tree::Tree;
+use millefeuille_core::view::{EpochRow, JobReport, JobView, Prediction};
 use millefeuille_program::process::exit;
-use millefeuille_proto::v1;
-use millefeuille_proto::v1::session_response::Message as Down;
+use millefeuille_proto::session::ToWorker;
 use tokio::sync::oneshot;
-use tonic::Status as Refusal;
 use tracing::{debug, info, warn};
 
 use super::Driver;
@@ -21,11 +22,9 @@ use crate::cluster::disk::{Claim, Claimed, Content, Order, Written};
 use crate::cluster::load::{self, Beginning, Ready};
 use crate::cluster::messages::{Input, Serving};
 use crate::cluster::training::Training;
-use crate::cluster::{status, words};
+use crate::cluster::{snapshot, words};
 use crate::failpoints;
-use crate::report::Shown;
 use crate::runs::{Ending, Existing, Found, RunDir, State, scan};
-use crate::see::history::Row;
 
 /// A job, from its submission to the cluster's end.
 pub(in crate::cluster) struct Record {
@@ -38,22 +37,24 @@ pub(in crate::cluster) struct Record {
     run: Option<RunDir>,
     pub(in crate::cluster) run_dir: String,
     /// Shared with those who look at it.
-    pub(in crate::cluster) history: Arc<Vec<Row>>,
+    pub(in crate::cluster) history: Arc<Vec<EpochRow>>,
     pub(in crate::cluster) steps_per_epoch: u32,
-    pub(in crate::cluster) shown: Vec<Shown>,
+    pub(in crate::cluster) shown: Vec<Prediction>,
     /// The newest checkpoint of this life: the optimizer steps before it.
     pub(in crate::cluster) checkpoint: Option<u64>,
     /// How it ended in an earlier life of the coordinator.
     pub(in crate::cluster) ended: Option<Ending>,
+    /// What readers see of it once it has ended: built when the first looks.
+    pub(in crate::cluster) frozen: OnceCell<Arc<JobReport>>,
 }
 
 /// So many jobs that have ended are listed; of older ones only the run directories are left.
 const ENDED_JOBS: usize = 1000;
 
 /// Takes a cancelled job as it is then.
-pub(super) type Cancelled = oneshot::Sender<Result<v1::Job, Refusal>>;
+pub(super) type Cancelled = oneshot::Sender<Result<JobView, Failure>>;
 
-type Reply = oneshot::Sender<Result<String, Refusal>>;
+type Reply = oneshot::Sender<Result<String, Failure>>;
 
 /// Submissions on their way to the disk.
 #[derive(Default)]
@@ -114,6 +115,7 @@ impl Driver {
             shown: Vec::new(),
             checkpoint: None,
             ended,
+            frozen: OnceCell::new(),
         };
         self.jobs.insert(number, record);
         if resumes {
@@ -150,7 +152,7 @@ impl Driver {
         }
     }
 
-    fn check_submission(&self, job_toml: &str, client_key: &str) -> Result<Submission, Refusal> {
+    fn check_submission(&self, job_toml: &str, client_key: &str) -> Result<Submission, Failure> {
         let same = |key: &str| !client_key.is_empty() && key == client_key;
         if let Some(record) = self.jobs.values().find(|record| same(&record.client_key)) {
             return Ok(Submission::Known(record.id.clone()));
@@ -161,10 +163,9 @@ impl Driver {
         let queued = self.control.queued() + self.submissions.waiting.len();
         if queued >= self.config.max_queued {
             let limit = self.config.max_queued;
-            return Err(Refusal::resource_exhausted(format!("{limit} jobs are queued already")));
+            return Err(Failure::new(FailureKind::QueueFull, format!("{limit} jobs are queued already")));
         }
-        let invalid = |error: millefeuille_core::job::JobError| Refusal::invalid_argument(error.to_string());
-        let job = Job::parse("job", job_toml).map_err(invalid)?;
+        let job = Job::parse("job", job_toml)?;
         Ok(Submission::New(Box::new(job)))
     }
 
@@ -174,7 +175,7 @@ impl Driver {
         let replies =
             self.submissions.waiting.remove(&number).map(|(_, replies)| replies).unwrap_or_default();
         let answer = match run {
-            Err(error) => Err(Refusal::failed_precondition(error.to_string())),
+            Err(failure) => Err(failure),
             Ok(run) => {
                 let (id, run_dir) = (run.id(), run.path().display().to_string());
                 info!("job {id} is queued; its run directory is {run_dir}");
@@ -190,6 +191,7 @@ impl Driver {
                     shown: Vec::new(),
                     checkpoint: None,
                     ended: None,
+                    frozen: OnceCell::new(),
                 };
                 self.jobs.insert(number, record);
                 self.handle(Event::Submit { job: number });
@@ -218,28 +220,25 @@ impl Driver {
         if !before && ended(self) && noted_soon {
             self.cancelled.entry(job).or_default().push(reply);
         } else {
-            let _ = reply.send(Ok(status::job(self, job)));
+            let _ = reply.send(Ok(snapshot::job(self, job)));
         }
     }
 
     /// The end of a job is on disk.
     pub(super) fn end_noted(&mut self, job: JobId) {
-        let answer = status::job(self, job);
+        let answer = snapshot::job(self, job);
         for reply in self.cancelled.remove(&job).unwrap_or_default() {
             let _ = reply.send(Ok(answer.clone()));
         }
     }
 
-    fn find(&self, job_id: &str) -> Result<JobId, Refusal> {
+    fn find(&self, job_id: &str) -> Result<JobId, Failure> {
         let found = if job_id.is_empty() {
             self.control.running()
         } else {
             self.jobs.iter().find(|(_, record)| record.id == job_id).map(|(&job, _)| job)
         };
-        found.ok_or_else(|| match job_id {
-            "" => Refusal::not_found("no job runs"),
-            id => Refusal::not_found(format!("there is no job {id}")),
-        })
+        found.ok_or_else(|| snapshot::no_job(job_id, "no job runs"))
     }
 
     /// Makes a job ready. One data set is read at a time: one that is not needed any more is read to its end first.
@@ -254,8 +253,8 @@ impl Driver {
         let loading = tokio::task::spawn_blocking(move || load::make_ready(config, run));
         tokio::spawn(async move {
             let panicked = |error: tokio::task::JoinError| {
-                let message = format!("the data cannot be loaded: {error}");
-                Ready { run: None, training: Err(Failure { exit_code: exit::UNEXPECTED, message }) }
+                let what = format!("the data cannot be loaded: {error}");
+                Ready { run: None, training: Err(Failure::new(FailureKind::Unexpected, what)) }
             };
             let loaded = Box::new(loading.await.unwrap_or_else(panicked));
             handle.send(Input::Loaded { job, loaded }).await;
@@ -322,7 +321,7 @@ impl Driver {
         self.training = Some(training);
         for (worker, member) in self.control.members() {
             let hello = &member.hello;
-            self.event("joined", words::joined(*worker, &hello.name, hello.slots));
+            self.event("joined", words::joined(*worker, &hello.name, hello.slots), None);
         }
         let put_out = self.training.as_ref().map(Training::put_out).unwrap_or_default();
         self.handle(Event::Loaded { job, facts, from, put_out });
@@ -356,6 +355,8 @@ impl Driver {
 
     pub(super) fn written(&mut self, job: JobId, written: Result<Written, Failure>) {
         let Some(record) = self.jobs.get_mut(&job) else { return };
+        // A job that has ended may still have had something on its way to the disk.
+        record.frozen.take();
         match written {
             Err(failure) => self.handle(Event::Broken { job, failure }),
             Ok(Written::Epoch(row, checkpoint)) => {
@@ -380,17 +381,16 @@ impl Driver {
         }
     }
 
-    pub(super) fn no_local_workers(&mut self, message: String) {
+    pub(super) fn no_local_workers(&mut self, failure: Failure) {
         if let Some(job) = self.control.running() {
-            let failure = Failure { exit_code: exit::TOO_FEW_WORKERS, message };
             self.handle(Event::Broken { job, failure });
         }
     }
 
     pub(super) fn end(&mut self, job: JobId, outcome: &Outcome) {
         let Some(record) = self.jobs.get(&job) else { return };
-        let (id, ending) = (record.id.clone(), ending(record, outcome));
-        let text = ending.message.clone();
+        let (id, ending) = (record.id.clone(), snapshot::ending(record, outcome));
+        let (text, failure) = (ending.message.clone(), ending.failure.clone());
         self.tally.ended(outcome);
         match outcome {
             Outcome::Done => info!("job {id} is done"),
@@ -403,10 +403,10 @@ impl Driver {
         }
         self.serving.send_replace(None);
         self.training = None;
-        self.event("end", text);
+        self.event("end", text, failure);
         self.disk.order(Order::End { ending });
         let workers: Vec<_> = self.sessions.keys().copied().collect();
-        workers.into_iter().for_each(|worker| self.say(worker, Down::JobEnd(v1::JobEnd { job: job.0 })));
+        workers.into_iter().for_each(|worker| self.say(worker, ToWorker::JobEnd { job }));
         self.forget_old_jobs();
     }
 
@@ -428,7 +428,7 @@ impl Driver {
         let Some(record) = self.jobs.get_mut(&job) else { return };
         let (found, run) = (record.found, record.run.take());
         let Some(JobState::Ended(outcome)) = self.control.job_state(job) else { return };
-        let ending = ending(record, outcome);
+        let ending = snapshot::ending(record, outcome);
         match run {
             Some(run) => self.disk.order(Order::GiveBack { job, run, found, ending }),
             None if self.loading != Some(job) => self.end_noted(job),
@@ -456,8 +456,4 @@ impl Submissions {
         self.newest = number.max(self.newest + 1);
         JobId(self.newest)
     }
-}
-
-fn ending(record: &Record, outcome: &Outcome) -> Ending {
-    Ending { exit_code: status::exit_code(outcome), message: status::describe(record, outcome) }
 }

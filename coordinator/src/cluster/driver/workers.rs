@@ -3,15 +3,12 @@
 use millefeuille_core::control::{Author, Computed, Departure, Event, JobId, ResultId, WorkId, WorkerId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::learn::tree::Node;
-use millefeuille_proto::v1;
-use millefeuille_proto::v1::session_response::Message as Down;
-use std::time::Duration;
+use millefeuille_proto::session::{self, Hold, Parameters, ShardToHold, ToWorker, Welcome};
 use tokio::sync::mpsc;
-use tonic::Status as Refusal;
 use tracing::warn;
 
 use super::{Driver, Session};
-use crate::cluster::messages::{Arbitrated, Connected, Input, NodeResult, Outgoing};
+use crate::cluster::messages::{Arbitrated, Connected, Ended, Input, NodeResult, Outgoing};
 use crate::cluster::sums::{digest, is_finite};
 use crate::cluster::training::Sent;
 
@@ -25,17 +22,16 @@ impl Driver {
     }
 
     pub(super) fn welcome(&mut self, worker: WorkerId) {
-        let millis = |duration: Duration| duration.as_millis() as u32;
-        let welcome = v1::Welcome {
-            worker_id: worker.0,
+        let welcome = Welcome {
+            worker,
             incarnation: self.config.control.incarnation,
-            heartbeat_interval_ms: millis(self.config.heartbeat_interval),
-            heartbeat_deadline_ms: millis(self.config.control.heartbeat_deadline),
+            heartbeat_interval: self.config.heartbeat_interval,
+            heartbeat_deadline: self.config.control.heartbeat_deadline,
         };
-        self.say(worker, Down::Welcome(welcome));
+        self.say(worker, ToWorker::Welcome(welcome));
     }
 
-    pub(super) fn say(&mut self, worker: WorkerId, message: Down) {
+    pub(super) fn say(&mut self, worker: WorkerId, message: ToWorker) {
         self.put(worker, Outgoing::Message(message));
     }
 
@@ -50,15 +46,15 @@ impl Driver {
     }
 
     /// Ends a session, with what the worker is told last.
-    pub(super) fn close(&mut self, worker: WorkerId, status: Option<Refusal>) {
+    pub(super) fn close(&mut self, worker: WorkerId, ended: Option<Ended>) {
         if let Some(training) = &mut self.training {
             training.forget(worker);
         }
         let session = self.sessions.remove(&worker);
         session.iter().for_each(|session| self.tally.moved(&session.traffic));
-        if let (Some(session), Some(status)) = (session, status) {
-            warn!("{worker} is disconnected: {}", status.message());
-            let _ = session.outbox.try_send(Outgoing::Close(status));
+        if let (Some(session), Some(ended)) = (session, ended) {
+            warn!("{worker} is disconnected: {}", ended.reason);
+            let _ = session.outbox.try_send(Outgoing::Close(ended));
         }
     }
 
@@ -100,9 +96,8 @@ impl Driver {
             // Before the worker maps it, the memory is made as long as the job needs it.
             training.prepare_sharing(session.shared_memory);
         }
-        let spec = Some(v1::Spec::from(&training.loaded.spec));
-        let start = v1::JobStart { job: job.0, run_id: record.id.clone(), spec };
-        self.say(worker, Down::JobStart(start));
+        let spec = Box::new(training.loaded.spec.clone());
+        self.say(worker, ToWorker::JobStart { job, run_id: record.id.clone(), spec });
     }
 
     /// From now on parameters for this worker go through memory that it shares with this process.
@@ -127,15 +122,15 @@ impl Driver {
         let shards = shards.iter().filter_map(|&shard| {
             let stored = training.store().get(shard)?;
             let samples = &stored.samples;
-            Some(v1::Shard {
-                id: Some(shard.into()),
+            Some(ShardToHold {
+                shard,
                 samples: samples.len(),
                 bytes: samples.bytes().len() as u64,
                 sha256: stored.sha256.clone(),
             })
         });
-        let hold = v1::Hold { job: job.0, shards: shards.collect(), spare, generation };
-        self.say(worker, Down::Hold(hold));
+        let hold = Hold { job, generation, shards: shards.collect(), spare };
+        self.say(worker, ToWorker::Hold(hold));
     }
 
     pub(super) fn send_work(&mut self, worker: WorkerId, work: WorkId, nodes: Vec<Node>) {
@@ -145,16 +140,13 @@ impl Driver {
         }
         let borrower = self.sessions.get(&worker).and_then(|session| session.borrower.as_deref());
         let parameters = training.parameters_for(worker, work.parameter_tag, borrower);
-        let nodes = nodes.into_iter().map(v1::Node::from).collect();
-        let header = |parameter_bytes, parameter_slot| {
-            Down::Work(v1::Work { id: Some(work.into()), nodes, parameter_bytes, parameter_slot })
-        };
+        let header = |parameters| ToWorker::Work(session::Work { id: work, nodes, parameters });
         self.put(
             worker,
             match parameters {
-                Sent::Before => Outgoing::Message(header(0, None)),
-                Sent::InSlot(slot) => Outgoing::Message(header(0, Some(slot))),
-                Sent::Bytes(bytes) => Outgoing::Bulk(header(bytes.len() as u64, None), bytes),
+                Sent::Before => Outgoing::Message(header(Parameters::Known)),
+                Sent::InSlot(slot) => Outgoing::Message(header(Parameters::InSlot(slot))),
+                Sent::Bytes(bytes) => Outgoing::Bulk(header(Parameters::Follow(bytes.len() as u64)), bytes),
             },
         );
     }
@@ -165,7 +157,7 @@ impl Driver {
         let Some(training) = self.training.as_mut().filter(|_| current) else { return };
         if !training.fits(work, node, &sum) {
             let departure = Departure::Misbehaved(format!("a result of {work} has the wrong shape"));
-            self.close(worker, Some(Refusal::invalid_argument("a result has the wrong shape")));
+            self.close(worker, Some(Ended::misbehaved("a result has the wrong shape")));
             return self.handle(Event::Leave { worker, departure });
         }
         let slots = self.control.members().get(&worker).map_or(1, |member| member.hello.slots);

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::NamedFile;
 use super::dataset::{DataError, Dataset};
 use super::schema::Target;
+use crate::failure::{Failure, FailureKind};
 use crate::registry::registry;
 
 registry! {
@@ -35,7 +36,7 @@ pub(crate) trait Format: Sync {
     ///
     /// # Errors
     /// One line that names the file, what is wrong with it, and what to do.
-    fn read(&self, path: &Path, files: &dyn Files) -> Result<Vec<NamedFile>, String>;
+    fn read(&self, path: &Path, files: &dyn Files) -> Result<Vec<NamedFile>, Failure>;
 
     /// Makes a data set of these files.
     ///
@@ -50,7 +51,7 @@ pub trait Files {
     ///
     /// # Errors
     /// If that can't be found out.
-    fn exists(&self, path: &Path) -> Result<bool, String>;
+    fn exists(&self, path: &Path) -> Result<bool, Failure>;
 
     /// Whether it is a directory.
     fn is_directory(&self, path: &Path) -> bool;
@@ -59,7 +60,7 @@ pub trait Files {
     ///
     /// # Errors
     /// One line that names the file and what is wrong.
-    fn read(&self, path: &Path, worth_reading: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, String>;
+    fn read(&self, path: &Path, worth_reading: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure>;
 }
 
 impl DataFormat {
@@ -77,16 +78,15 @@ impl DataFormat {
     ///
     /// # Errors
     /// One line that names the file, what is wrong with it, and what to do.
-    pub fn read(self, path: &Path, files: &dyn Files) -> Result<Dataset, String> {
-        let named = self.get().read(path, files)?;
-        self.decode(named).map_err(|error| error.to_string())
+    pub fn read(self, path: &Path, files: &dyn Files) -> Result<Dataset, Failure> {
+        self.decode(self.get().read(path, files)?)
     }
 
     /// Makes a data set of files that were read.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn decode(self, files: Vec<NamedFile>) -> Result<Dataset, DataError> {
-        self.get().decode(files)
+    pub fn decode(self, files: Vec<NamedFile>) -> Result<Dataset, Failure> {
+        self.get().decode(files).map_err(|error| Failure::new(FailureKind::Data, error.to_string()))
     }
 }

@@ -15,6 +15,7 @@ use super::{Files, Format};
 use crate::data::NamedFile;
 use crate::data::dataset::{DataError, DataFile, Dataset, Samples};
 use crate::data::schema::{Features, Schema, Target};
+use crate::failure::{Failure, FailureKind};
 
 /// The files of a data set, as MNIST's are named; each may have `.gz` behind its name.
 const FILES: [(&str, Kind); 4] = [
@@ -43,17 +44,13 @@ impl Format for IdxDirectory {
         Some(TARGET)
     }
 
-    fn read(&self, directory: &Path, files: &dyn Files) -> Result<Vec<NamedFile>, String> {
-        let name = directory.display();
+    fn read(&self, directory: &Path, files: &dyn Files) -> Result<Vec<NamedFile>, Failure> {
+        let wrong = |what| Err(Failure::at(FailureKind::Data, directory.display(), what));
         if !files.exists(directory)? {
-            return Err(format!(
-                "{name}: there is no such directory (--data names one with the four IDX files)"
-            ));
+            return wrong("there is no such directory (--data names one with the four IDX files)");
         }
         if !files.is_directory(directory) {
-            return Err(format!(
-                "{name}: is a file, not a directory (--data names one with the four IDX files)"
-            ));
+            return wrong("is a file, not a directory (--data names one with the four IDX files)");
         }
         FILES.iter().map(|(name, kind)| named(&find(directory, name, files)?, *kind, files)).collect()
     }
@@ -86,17 +83,18 @@ impl Format for IdxDirectory {
 }
 
 /// The file of this name, raw or gzipped.
-fn find(directory: &Path, name: &str, files: &dyn Files) -> Result<PathBuf, String> {
+fn find(directory: &Path, name: &str, files: &dyn Files) -> Result<PathBuf, Failure> {
     let raw = directory.join(name);
     if files.exists(&raw)? {
         return Ok(raw);
     }
     let gzipped = directory.join(format!("{name}.gz"));
-    let missing = || format!("{}: missing (neither it nor {name}.gz is there)", raw.display());
+    let what = format!("missing (neither it nor {name}.gz is there)");
+    let missing = || Failure::at(FailureKind::Data, raw.display(), what);
     files.exists(&gzipped)?.then_some(gzipped).ok_or_else(missing)
 }
 
-fn named(path: &Path, kind: Kind, files: &dyn Files) -> Result<NamedFile, String> {
+fn named(path: &Path, kind: Kind, files: &dyn Files) -> Result<NamedFile, Failure> {
     let bytes = files.read(path, &|start| file::worth_reading(start, kind))?;
     Ok(NamedFile { name: path.display().to_string(), bytes: Cow::Owned(bytes) })
 }

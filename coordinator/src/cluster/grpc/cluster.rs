@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
+use millefeuille_core::failure::{Failure, FailureKind};
+use millefeuille_core::view::{JobReport, JobStatus, Metrics};
 use millefeuille_proto::v1::cluster_server::Cluster;
-use millefeuille_proto::{v1, wire};
-use tokio::sync::{mpsc, oneshot, watch};
+use millefeuille_proto::{convert, v1, wire};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Handle;
-use super::messages::Input;
-use super::status::Status as Snapshot;
-use super::status::{self, JobStatus};
+use super::Services;
+use crate::cluster::Handle;
+use crate::cluster::board::Reader;
+use crate::cluster::messages::Input;
 use crate::runs::names;
 
 /// Messages that a follower may lag behind.
@@ -24,28 +26,25 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) struct ClusterService {
     driver: Handle,
-    status: watch::Receiver<Arc<Snapshot>>,
+    board: Reader,
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl ClusterService {
-    pub(super) fn new(driver: Handle, status: watch::Receiver<Arc<Snapshot>>) -> Self {
-        Self { driver, status }
-    }
-
-    fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.status.borrow())
+    pub(super) fn new(services: &Services) -> Self {
+        Self { driver: services.driver.clone(), board: services.board.clone() }
     }
 
     /// Asks the driver, and waits for its answer.
     async fn ask<T>(
         &self,
-        input: impl FnOnce(oneshot::Sender<Result<T, Status>>) -> Input,
+        input: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Input,
     ) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
         self.driver.send(input(reply)).await;
-        answer.await.map_err(|_| Status::unavailable("the cluster has ended"))?
+        let ended = |_| Failure::new(FailureKind::NotAllowed, "the cluster has ended");
+        answer.await.map_err(ended).flatten().map_err(refused)
     }
 }
 
@@ -68,9 +67,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
-        let id = find(&self.snapshot(), &request.into_inner().job_id)?.job.id.clone();
+        let id = self.board.fresh().await.job(&request.into_inner().job_id).map_err(refused)?.job.id.clone();
         let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
-        tokio::spawn(follow(self.status.clone(), id, sender));
+        tokio::spawn(follow(self.board.clone(), id, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -78,7 +77,7 @@ impl Cluster for ClusterService {
         &self,
         _: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let jobs = self.snapshot().jobs.iter().map(|status| status.job.clone()).collect();
+        let jobs = self.board.fresh().await.jobs.iter().map(|report| v1::Job::from(&report.job)).collect();
         Ok(Response::new(v1::ListJobsResponse { jobs }))
     }
 
@@ -88,21 +87,23 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
         let job_id = request.into_inner().job_id;
         let job = self.ask(|reply| Input::Cancel { job_id, reply }).await?;
-        Ok(Response::new(v1::CancelJobResponse { job: Some(job) }))
+        Ok(Response::new(v1::CancelJobResponse { job: Some((&job).into()) }))
     }
 
     async fn list_workers(
         &self,
         _: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        Ok(Response::new(v1::ListWorkersResponse { workers: self.snapshot().workers.clone() }))
+        let workers = self.board.fresh().await.workers.iter().map(v1::WorkerInfo::from).collect();
+        Ok(Response::new(v1::ListWorkersResponse { workers }))
     }
 
     async fn get_metrics(
         &self,
         request: Request<v1::GetMetricsRequest>,
     ) -> Result<Response<v1::GetMetricsResponse>, Status> {
-        metrics(&self.snapshot(), &request.into_inner().job_id).map(Response::new)
+        let metrics = self.board.fresh().await.metrics(&request.into_inner().job_id).map_err(refused)?;
+        Ok(Response::new((&metrics).into()))
     }
 
     async fn watch_metrics(
@@ -110,21 +111,22 @@ impl Cluster for ClusterService {
         request: Request<v1::WatchMetricsRequest>,
     ) -> Result<Response<Self::WatchMetricsStream>, Status> {
         let v1::WatchMetricsRequest { job_id, interval_ms } = request.into_inner();
-        metrics(&self.snapshot(), &job_id)?;
+        self.board.fresh().await.metrics(&job_id).map_err(refused)?;
         let interval = match interval_ms {
             0 => DEFAULT_INTERVAL,
             ms => Duration::from_millis(ms.into()).max(SHORTEST_INTERVAL),
         };
         let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
-        let status = self.status.clone();
+        let board = self.board.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(interval);
-            // Ends with the driver, which holds the snapshot's other end, and with the reader.
-            while status.has_changed().is_ok() {
+            // Ends with the driver, and with whoever watches.
+            while !board.is_over() {
                 ticks.tick().await;
-                let metrics = metrics(&status.borrow(), &job_id);
-                let message = metrics.map(|metrics| v1::WatchMetricsResponse { metrics: Some(metrics) });
-                if sender.send(message).await.is_err() {
+                let metrics = board.fresh().await.metrics(&job_id);
+                let message =
+                    |metrics: Metrics| v1::WatchMetricsResponse { metrics: Some((&metrics).into()) };
+                if sender.send(metrics.map(message).map_err(refused)).await.is_err() {
                     return;
                 }
             }
@@ -137,14 +139,15 @@ impl Cluster for ClusterService {
         request: Request<v1::GetModelRequest>,
     ) -> Result<Response<Self::GetModelStream>, Status> {
         let id = request.into_inner().job_id;
-        let snapshot = self.snapshot();
-        let done = |status: &&JobStatus| status.job.state() == v1::JobState::Done;
+        let snapshot = self.board.fresh().await;
+        let done = |report: &&Arc<JobReport>| report.job.state == JobStatus::Done;
         let newest_done = snapshot.jobs.iter().find(done).filter(|_| id.is_empty());
-        let status = newest_done.map_or_else(|| find(&snapshot, &id), Ok)?;
-        if !done(&status) {
-            return Err(Status::failed_precondition(format!("job {} is not done", status.job.id)));
+        let report = newest_done.map_or_else(|| snapshot.job(&id), Ok).map_err(refused)?;
+        if !done(&report) {
+            let what = format!("job {} is not done", report.job.id);
+            return Err(refused(Failure::new(FailureKind::Data, what)));
         }
-        let path = std::path::Path::new(&status.job.run_dir).join(names::MODEL);
+        let path = std::path::Path::new(&report.job.run_dir).join(names::MODEL);
         let bytes = tokio::fs::read(&path).await;
         let bytes = bytes.map_err(|error| Status::not_found(format!("{}: {error}", path.display())))?;
         let chunks = wire::chunks(bytes.into()).map(|data| Ok(v1::GetModelResponse { data }));
@@ -152,50 +155,23 @@ impl Cluster for ClusterService {
     }
 }
 
-fn find<'a>(snapshot: &'a Snapshot, id: &str) -> Result<&'a JobStatus, Status> {
-    snapshot.job(id).ok_or_else(|| match id {
-        "" => Status::not_found("there is no job yet"),
-        id => Status::not_found(format!("there is no job {id}")),
-    })
-}
-
-fn metrics(snapshot: &Snapshot, id: &str) -> Result<v1::GetMetricsResponse, Status> {
-    let mut metrics = v1::GetMetricsResponse {
-        workers: snapshot.workers.clone(),
-        step_time: Some(snapshot.step_time),
-        ..Default::default()
-    };
-    if id.is_empty() && snapshot.jobs.is_empty() {
-        return Ok(metrics);
-    }
-    let status = find(snapshot, id)?;
-    metrics.job = Some(status.job.clone());
-    metrics.history = status.history.iter().map(status::epoch).collect();
-    metrics.progress = status.progress;
-    Ok(metrics)
+fn refused(failure: Failure) -> Status {
+    convert::refusal(&failure)
 }
 
 /// Sends a job's state at once and after every change, to its end.
-async fn follow(
-    mut status: watch::Receiver<Arc<Snapshot>>,
-    id: String,
-    sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
-) {
+async fn follow(mut board: Reader, id: String, sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>) {
+    let _look = board.look();
+    let mut snapshot = board.fresh().await;
     let mut epochs_sent = 0;
     loop {
-        let snapshot = Arc::clone(&status.borrow_and_update());
-        let Some(job) = snapshot.job(&id) else { return };
-        let message = v1::WatchJobResponse {
-            job: Some(job.job.clone()),
-            // A run that goes on from a checkpoint has fewer epochs than were shown before.
-            new_epochs: job.history.iter().skip(epochs_sent).map(status::epoch).collect(),
-            progress: job.progress,
-            outcome: job.outcome.clone(),
-        };
-        epochs_sent = job.history.len();
-        let ended = job.outcome.is_some();
-        if sender.send(Ok(message)).await.is_err() || ended || status.changed().await.is_err() {
+        let Ok(report) = snapshot.job(&id) else { return };
+        let (message, ended) = (convert::news(report, epochs_sent), report.outcome.is_some());
+        epochs_sent = report.history.len();
+        if sender.send(Ok(message)).await.is_err() || ended {
             return;
         }
+        let Some(next) = board.next().await else { return };
+        snapshot = next;
     }
 }

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
-use millefeuille_core::control::{Departure, Event, Hello, JobId, WorkerId};
+use millefeuille_core::control::{Departure, Event, JobId, WorkerId};
 use millefeuille_core::data::shard::Shard;
-use millefeuille_core::learn::sum::Figures;
 use millefeuille_proto::buffer::Buffer;
+use millefeuille_proto::convert::{Malformed, malformed};
+use millefeuille_proto::session::{FromWorker, Introduction, ToWorker, WorkResult};
 use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::worker_server::Worker;
 use millefeuille_proto::wire::{self, Assembly};
@@ -23,8 +24,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Services;
-use super::messages::{Connected, Input, NodeResult, Outbox, SESSION_OUTBOX, Serving, Traffic};
-use super::sums::{Sum, is_finite};
+use crate::cluster::Handle;
+use crate::cluster::messages::{Connected, Input, NodeResult, Outgoing, SESSION_OUTBOX, Serving, Traffic};
+use crate::cluster::sums::{Sum, is_finite};
 
 /// How long a new session may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,17 +64,17 @@ impl Worker for WorkerService {
         let mut incoming = request.into_inner();
         let hello = tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await;
         let hello = hello.map_err(|_| Status::deadline_exceeded("no hello came"))??;
-        let hello = self.shared.check(hello)?;
+        let Introduction { hello, build, cpu, shared_memory, .. } = self.shared.check(hello)?;
         let worker = WorkerId(self.shared.next_worker.fetch_add(1, Ordering::Relaxed));
         let (outbox, outgoing) = mpsc::channel(SESSION_OUTBOX);
         let traffic = Arc::new(Traffic::new());
         let (reading, over) = oneshot::channel();
         let connected = Connected {
             worker,
-            hello: Hello::try_from(&hello)?,
-            build: convert::text(&hello.build),
-            cpu: convert::text(&hello.cpu),
-            shared_memory: hello.shared_memory,
+            hello,
+            build,
+            cpu,
+            shared_memory,
             outbox,
             traffic: Arc::clone(&traffic),
             reading,
@@ -80,7 +82,7 @@ impl Worker for WorkerService {
         // From here on its reader looks after the session, whatever becomes of this call.
         self.shared.sessions().insert(worker.0, Arc::clone(&traffic));
         tokio::spawn(Arc::clone(&self.shared).listen(connected, incoming, over));
-        let outgoing = ReceiverStream::new(outgoing).flat_map(|outgoing| stream::iter(outgoing.expand()));
+        let outgoing = ReceiverStream::new(outgoing).flat_map(|outgoing| stream::iter(expand(outgoing)));
         let counted =
             outgoing.inspect(move |message| traffic.send(message.as_ref().map_or(0, payload_bytes)));
         Ok(Response::new(Box::pin(counted)))
@@ -119,6 +121,18 @@ impl Worker for WorkerService {
     }
 }
 
+/// The messages on the wire: bulk data follows its header in chunks.
+fn expand(outgoing: Outgoing) -> Box<dyn Iterator<Item = Result<v1::SessionResponse, Status>> + Send> {
+    match outgoing {
+        Outgoing::Message(message) => Box::new(std::iter::once(Ok(message.into()))),
+        Outgoing::Bulk(header, data) => {
+            let chunks = wire::chunks(data).map(|data| Ok(ToWorker::Chunk(data).into()));
+            Box::new(std::iter::once(Ok(header.into())).chain(chunks))
+        }
+        Outgoing::Close(ended) => Box::new(std::iter::once(Err(ended.into()))),
+    }
+}
+
 fn payload_bytes(response: &v1::SessionResponse) -> usize {
     match &response.message {
         Some(v1::session_response::Message::Chunk(chunk)) => chunk.data.len(),
@@ -136,8 +150,8 @@ impl Shared {
         self.services.serving.borrow().as_ref().filter(|serving| serving.job == job).cloned()
     }
 
-    /// The hello, if its sender speaks this protocol and belongs here.
-    fn check(&self, message: Option<v1::SessionRequest>) -> Result<v1::Hello, Status> {
+    /// Who says hello, if they speak this protocol and belong here.
+    fn check(&self, message: Option<v1::SessionRequest>) -> Result<Introduction, Status> {
         let Some(v1::SessionRequest { message: Some(Up::Hello(hello)) }) = message else {
             return Err(Status::invalid_argument("a session begins with a hello"));
         };
@@ -151,7 +165,7 @@ impl Shared {
             Some(token) if *token != hello.token => Err(Status::unauthenticated(
                 "this cluster works with its own workers only (its token was not given)",
             )),
-            _ => Ok(hello),
+            _ => Ok(Introduction::try_from(hello)?),
         }
     }
 
@@ -162,7 +176,7 @@ impl Shared {
         mut incoming: Streaming<v1::SessionRequest>,
         over: oneshot::Receiver<()>,
     ) {
-        let inbox = self.services.outbox.clone();
+        let inbox = self.services.driver.clone();
         let (worker, traffic) = (connected.worker, Arc::clone(&connected.traffic));
         let shared_memory = connected.shared_memory;
         inbox.send(Input::Connected(Box::new(connected))).await;
@@ -185,17 +199,20 @@ impl Shared {
                 () = &mut lingering => break Departure::Closed,
             };
             match message {
-                Ok(Some(v1::SessionRequest { message: Some(message) })) => {
-                    if let Some(departure) = reader.read(message, &traffic).await {
+                Ok(Some(message)) => {
+                    let read = match FromWorker::try_from(message) {
+                        Ok(message) => reader.read(message, &traffic).await,
+                        Err(malformed) => Some(Departure::Misbehaved(malformed.to_string())),
+                    };
+                    if let Some(departure) = read {
                         break departure;
                     }
                 }
-                Ok(Some(_)) => break Departure::Misbehaved("it sent a message of an unknown kind".into()),
                 Ok(None) | Err(_) => break Departure::Closed,
             }
         };
         self.sessions().remove(&worker.0);
-        inbox.event(Event::Leave { worker, departure }).await;
+        inbox.send(Input::Event(Event::Leave { worker, departure })).await;
     }
 }
 
@@ -204,14 +221,14 @@ struct Reader<'a> {
     worker: WorkerId,
     /// The number of the memory that it shares with this process; 0 for none.
     shared_memory: u64,
-    inbox: &'a Outbox,
+    inbox: &'a Handle,
     serving: watch::Receiver<Option<Arc<Serving>>>,
     result: Option<Incoming>,
 }
 
 /// A result whose gradient is on its way.
 struct Incoming {
-    header: v1::WorkResult,
+    header: Box<WorkResult>,
     bulk: Bulk,
 }
 
@@ -227,85 +244,81 @@ enum Bulk {
 
 impl Reader<'_> {
     /// Takes a message in; says if the session ends with it.
-    async fn read(&mut self, message: Up, traffic: &Traffic) -> Option<Departure> {
-        traffic.hear(if let Up::Chunk(chunk) = &message { chunk.data.len() } else { 0 });
+    async fn read(&mut self, message: FromWorker, traffic: &Traffic) -> Option<Departure> {
+        traffic.hear(if let FromWorker::Chunk(data) = &message { data.len() } else { 0 });
+        let worker = self.worker;
         let read = match message {
-            Up::Goodbye(v1::Goodbye { reason }) => {
-                return Some(Departure::Goodbye(convert::text(&reason)));
-            }
-            Up::Chunk(chunk) => self.chunk(&chunk.data).await,
-            Up::Drain(v1::Drain { reason }) => {
-                let reason = convert::text(&reason);
-                self.inbox.event(Event::Drain { worker: self.worker, reason }).await;
+            FromWorker::Goodbye { reason } => return Some(Departure::Goodbye(reason)),
+            FromWorker::Chunk(data) => self.chunk(&data).await,
+            FromWorker::Drain { reason } => {
+                self.event(Event::Drain { worker, reason }).await;
                 Ok(())
             }
-            _ if self.result.is_some() => Err(Status::invalid_argument("a result is not complete")),
-            Up::Result(header) => self.result(header).await,
-            Up::JobAccepted(v1::JobAccepted { job, fingerprint, shares_memory }) => {
-                let worker = self.worker;
+            _ if self.result.is_some() => Err(malformed("a result is not complete")),
+            FromWorker::Result(header) => self.result(header).await,
+            FromWorker::JobAccepted { job, fingerprint, shares_memory } => {
                 if shares_memory {
-                    self.inbox.send(Input::SharesMemory(worker, JobId(job))).await;
+                    self.inbox.send(Input::SharesMemory(worker, job)).await;
                 }
-                self.inbox.event(Event::JobAccepted { worker, job: JobId(job), fingerprint }).await;
+                self.event(Event::JobAccepted { worker, job, fingerprint }).await;
                 Ok(())
             }
-            Up::ShardHeld(held) => self.held(held).await,
-            Up::Hello(_) => Err(Status::invalid_argument("a second hello")),
-        };
-        read.err().map(|status| Departure::Misbehaved(status.message().to_string()))
-    }
-
-    async fn held(&self, held: v1::ShardHeld) -> Result<(), Status> {
-        let shard = Shard::try_from(convert::required(held.id, "id")?)?;
-        let v1::ShardHeld { job, generation, .. } = held;
-        self.inbox.event(Event::ShardHeld { worker: self.worker, job: JobId(job), generation, shard }).await;
-        Ok(())
-    }
-
-    async fn result(&mut self, header: v1::WorkResult) -> Result<(), Status> {
-        let job = convert::required(header.id, "id")?.job;
-        let serving = self.serving.borrow().as_ref().filter(|serving| serving.job.0 == job).cloned();
-        let bytes = header.gradient_bytes;
-        let bulk = match serving {
-            None => Bulk::Ignored { left: bytes },
-            Some(serving) if header.gradient_slot.is_some() => {
-                let slot = header.gradient_slot.unwrap_or_default();
-                Bulk::Whole(Some(self.in_shared_memory(&serving, slot)?))
+            FromWorker::ShardHeld { job, generation, shard } => {
+                self.event(Event::ShardHeld { worker, job, generation, shard }).await;
+                Ok(())
             }
-            Some(_) if bytes == 0 => Bulk::Whole(None),
-            Some(serving) if bytes == (serving.parameters * size_of::<f32>()) as u64 => {
+            FromWorker::Introduction(_) => Err(malformed("a second hello")),
+        };
+        read.err().map(|malformed| Departure::Misbehaved(malformed.to_string()))
+    }
+
+    async fn event(&self, event: Event) {
+        self.inbox.send(Input::Event(event)).await;
+    }
+
+    /// What is known of this job, if it is the one that runs.
+    fn serving(&self, job: JobId) -> Option<Arc<Serving>> {
+        self.serving.borrow().as_ref().filter(|serving| serving.job == job).cloned()
+    }
+
+    async fn result(&mut self, header: Box<WorkResult>) -> Result<(), Malformed> {
+        let bytes = header.gradient_bytes;
+        let bulk = match (self.serving(header.work.job), header.gradient_slot) {
+            (None, _) => Bulk::Ignored { left: bytes },
+            (Some(serving), Some(slot)) => Bulk::Whole(Some(self.in_shared_memory(&serving, slot)?)),
+            (Some(_), None) if bytes == 0 => Bulk::Whole(None),
+            (Some(serving), None) if bytes == (serving.parameters * size_of::<f32>()) as u64 => {
                 Bulk::Assembly(Assembly::new(serving.pool.take(serving.parameters)))
             }
-            Some(_) => return Err(Status::invalid_argument(format!("a gradient of {bytes} bytes"))),
+            (Some(_), None) => return Err(malformed(format!("a gradient of {bytes} bytes"))),
         };
         self.result = Some(Incoming { header, bulk });
         self.finish_result().await
     }
 
     /// A gradient that the worker has written into memory that it shares with this process.
-    fn in_shared_memory(&self, serving: &Serving, slot: u32) -> Result<Buffer, Status> {
+    fn in_shared_memory(&self, serving: &Serving, slot: u32) -> Result<Buffer, Malformed> {
         let lender = serving.lender.as_ref().filter(|_| self.shared_memory > 0);
-        let borrower = lender.map(|lender| lender.borrower(self.shared_memory)).transpose()?.flatten();
+        let borrower = lender.map(|lender| lender.borrower(self.shared_memory)).transpose();
+        let borrower = borrower.map_err(|error| malformed(error.to_string()))?.flatten();
         let part = borrower.and_then(|borrower| borrower.result(slot));
-        part.map(Buffer::from).ok_or_else(|| Status::invalid_argument(format!("no gradient in slot {slot}")))
+        part.map(Buffer::from).ok_or_else(|| malformed(format!("no gradient in slot {slot}")))
     }
 
-    async fn chunk(&mut self, data: &[u8]) -> Result<(), Status> {
+    async fn chunk(&mut self, data: &[u8]) -> Result<(), Malformed> {
         match self.result.as_mut().map(|result| &mut result.bulk) {
-            None | Some(Bulk::Whole(_)) => {
-                return Err(Status::invalid_argument("a chunk that belongs to nothing"));
-            }
+            None | Some(Bulk::Whole(_)) => return Err(malformed("a chunk that belongs to nothing")),
             Some(Bulk::Assembly(assembly)) => assembly.push(data)?,
             Some(Bulk::Ignored { left }) => {
                 let rest = left.checked_sub(data.len() as u64);
-                *left = rest.ok_or_else(|| Status::invalid_argument("more bytes than announced"))?;
+                *left = rest.ok_or_else(|| malformed("more bytes than announced"))?;
             }
         }
         self.finish_result().await
     }
 
     /// Hands a result on, if it is complete.
-    async fn finish_result(&mut self) -> Result<(), Status> {
+    async fn finish_result(&mut self) -> Result<(), Malformed> {
         let complete = self.result.take_if(|result| match &result.bulk {
             Bulk::Whole(_) => true,
             Bulk::Assembly(assembly) => assembly.is_complete(),
@@ -317,27 +330,13 @@ impl Reader<'_> {
             Bulk::Assembly(assembly) => Some(assembly.into_values()),
             Bulk::Ignored { .. } => return Ok(()),
         };
-        let job = header.id.as_ref().map_or(0, |id| id.job);
-        let Some(serving) = self.serving.borrow().as_ref().filter(|serving| serving.job.0 == job).cloned()
-        else {
-            return Ok(());
-        };
-        let v1::WorkResult { loss_sum, correct, samples, .. } = header;
-        let digests = header.sample_digests.iter().map(digest).collect::<Result<_, _>>()?;
-        let sum = Sum::new(gradient, Figures { loss_sum, correct, samples }, digests);
-        let result = NodeResult {
-            worker: self.worker,
-            work: convert::required(header.id, "id")?.try_into()?,
-            node: convert::node(convert::required(header.node, "node")?, &serving.tree)?,
-            finite: is_finite(&sum),
-            sum,
-            busy: Duration::from_nanos(header.busy_ns),
-        };
+        let WorkResult { work, node, figures, sample_digests, busy, .. } = *header;
+        let Some(serving) = self.serving(work.job) else { return Ok(()) };
+        let node = convert::in_tree(node, &serving.tree)?;
+        let sum = Sum::new(gradient, figures, sample_digests);
+        let finite = is_finite(&sum);
+        let result = NodeResult { worker: self.worker, work, node, sum, finite, busy };
         self.inbox.send(Input::Result(Box::new(result))).await;
         Ok(())
     }
-}
-
-fn digest(bytes: &bytes::Bytes) -> Result<[u8; 32], Status> {
-    bytes.as_ref().try_into().map_err(|_| Status::invalid_argument("a sample digest is not 32 bytes"))
 }

@@ -1,0 +1,68 @@
+//! The gRPC services: the only part of a cluster that knows the wire's types.
+//!
+//! Handlers turn what came into plain values, hand it to the driver or read its board, and turn the answer into a message.
+//! [`cluster`] is for people and their programs, [`worker`] for workers.
+
+mod cluster;
+mod worker;
+
+use std::sync::Arc;
+
+use millefeuille_proto::v1::cluster_server::ClusterServer;
+use millefeuille_proto::v1::worker_server::WorkerServer;
+use millefeuille_proto::{DESCRIPTORS, wire};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::Handle;
+use super::board::Reader;
+use super::messages::Serving;
+use crate::door::Door;
+
+/// What the services need of the cluster.
+pub(super) struct Services {
+    /// The way into the driver.
+    pub(super) driver: Handle,
+    /// What the driver shows.
+    pub(super) board: Reader,
+    /// The running job, as those who check results need it.
+    pub(super) serving: watch::Receiver<Option<Arc<Serving>>>,
+    /// What workers must know to be admitted.
+    pub(super) token: Option<String>,
+    /// Which life of the coordinator this is.
+    pub(super) incarnation: u64,
+}
+
+/// Serves until it is stopped.
+///
+/// # Errors
+/// If the server fails.
+pub(super) async fn serve(
+    listener: TcpListener,
+    door: Door,
+    services: Services,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ClusterServer<cluster::ClusterService>>().await;
+    health.set_serving::<WorkerServer<worker::WorkerService>>().await;
+    let reflect = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let cluster = cluster::ClusterService::new(&services);
+    let worker = worker::WorkerService::new(services);
+    wire::server()
+        .layer(door.roles())
+        .add_service(health_service)
+        .add_service(reflect().build_v1()?)
+        .add_service(reflect().build_v1alpha()?)
+        .add_service(ClusterServer::new(cluster).max_decoding_message_size(wire::REQUEST_BYTES))
+        .add_service(WorkerServer::new(worker).max_decoding_message_size(wire::REQUEST_BYTES))
+        .serve_with_incoming_shutdown(door.open(listener), async move {
+            _ = stopped.wait_for(|&stopped| stopped).await
+        })
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! The cluster as readers see it: a [`Snapshot`] of the driver's state, in plain values.
+//!
+//! What a job looks like after its end is built once and shared by all later snapshots.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use millefeuille_core::control::{JobId, JobState, Member, Outcome, Phase, WorkerId};
+use millefeuille_core::failure::{Failure, FailureKind};
+use millefeuille_core::view::{
+    JobReport, JobStatus, JobView, Metrics, OutcomeView, Progress, StepTime, WorkerView,
+};
+
+use super::driver::{Driver, Record, Session};
+use super::tally::Tally;
+use super::waiting::{Wait, Waits};
+use crate::runs::{Ending, checkpoint};
+
+/// The cluster at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Jobs, the newest first.
+    pub(crate) jobs: Vec<Arc<JobReport>>,
+    /// Workers, in the order in which they came.
+    pub(crate) workers: Vec<WorkerView>,
+    /// What a step's time is made of.
+    pub(crate) step_time: StepTime,
+    /// What has happened so far, counted.
+    pub(crate) tally: Tally,
+}
+
+impl Snapshot {
+    /// The job of this id; the newest if it is empty.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn job(&self, id: &str) -> Result<&Arc<JobReport>, Failure> {
+        let mut jobs = self.jobs.iter();
+        let found = if id.is_empty() { jobs.next() } else { jobs.find(|report| report.job.id == id) };
+        found.ok_or_else(|| no_job(id, "there is no job yet"))
+    }
+
+    /// A job and the cluster; of the newest job if the id is empty.
+    ///
+    /// # Errors
+    /// If there is no job of this id.
+    pub(super) fn metrics(&self, id: &str) -> Result<Metrics, Failure> {
+        let of_cluster =
+            Metrics { step_time: self.step_time, workers: self.workers.clone(), ..Metrics::default() };
+        if id.is_empty() && self.jobs.is_empty() {
+            return Ok(of_cluster);
+        }
+        let JobReport { job, history, progress, .. } = &**self.job(id)?;
+        let (job, history) = (Some(job.clone()), Arc::clone(history));
+        Ok(Metrics { job, history, progress: *progress, ..of_cluster })
+    }
+}
+
+/// That there is no job of this id; `newest` says it where the id is empty.
+pub(super) fn no_job(id: &str, newest: &str) -> Failure {
+    let what = if id.is_empty() { newest.to_string() } else { format!("there is no job {id}") };
+    Failure::new(FailureKind::NotFound, what)
+}
+
+/// The snapshot of this moment.
+pub(super) fn of(driver: &Driver) -> Snapshot {
+    let waits = Waits::of(&driver.control, driver.now());
+    let rates = rates(driver);
+    let worker = |(&id, member): (&WorkerId, &Member)| {
+        let session = driver.sessions.get(&id)?;
+        let rate = rates.get(&id).copied().unwrap_or(0.0);
+        Some(WorkerView { detail: waits.of_worker(id), ..worker(driver, id, member, session, rate) })
+    };
+    Snapshot {
+        jobs: driver
+            .jobs
+            .iter()
+            .rev()
+            .map(|(&number, record)| report(driver, number, record, &waits))
+            .collect(),
+        workers: driver.control.members().iter().filter_map(worker).collect(),
+        step_time: step_time(driver),
+        tally: driver.tally.with_sessions(driver.sessions.values().map(|session| &*session.traffic)),
+    }
+}
+
+fn report(driver: &Driver, number: JobId, record: &Record, waits: &Waits<'_>) -> Arc<JobReport> {
+    let build = || {
+        Arc::new(JobReport {
+            job: view(driver, number, record, waits),
+            history: Arc::clone(&record.history),
+            progress: progress(driver, number, record),
+            outcome: outcome(driver, number, record),
+        })
+    };
+    let in_this_life = matches!(driver.control.job_state(number), Some(JobState::Ended(_)));
+    let has_ended = record.ended.is_some() || in_this_life;
+    if has_ended { Arc::clone(record.frozen.get_or_init(build)) } else { build() }
+}
+
+/// A job as it is now.
+pub(super) fn job(driver: &Driver, number: JobId) -> JobView {
+    let waits = Waits::of(&driver.control, driver.now());
+    let record = driver.jobs.get(&number);
+    record.map_or_else(JobView::default, |record| view(driver, number, record, &waits))
+}
+
+fn view(driver: &Driver, number: JobId, record: &Record, waits: &Waits<'_>) -> JobView {
+    let ended = ended(driver, number, record);
+    let runs = driver.control.running() == Some(number);
+    let wait = if runs { waits.of_job() } else { Wait::default() };
+    let state = ended.as_ref().map_or_else(|| status(driver, number), Ending::status);
+    let failed = ended.filter(|_| state == JobStatus::Failed);
+    JobView {
+        id: record.id.clone(),
+        name: record.job.name.clone(),
+        state,
+        run_dir: record.run_dir.clone(),
+        queue_place: driver.control.queue_place(number).unwrap_or(0) as u32,
+        detail: failed.as_ref().map_or(wait.what, |ending| ending.message.clone()),
+        waiting_seconds: wait.lasts.as_secs_f64(),
+        next: wait.next,
+        epochs: record.job.fit.epochs,
+        steps_per_epoch: record.steps_per_epoch,
+        failure: failed.and_then(|ending| ending.failure),
+    }
+}
+
+/// The status of a job that has not ended.
+fn status(driver: &Driver, number: JobId) -> JobStatus {
+    match driver.control.job_state(number) {
+        Some(JobState::Waiting) => JobStatus::Waiting,
+        Some(JobState::Running) => JobStatus::Running,
+        _ => JobStatus::Queued,
+    }
+}
+
+/// How a job ended, in this life of the coordinator or an earlier one, if it has.
+fn ended(driver: &Driver, number: JobId, record: &Record) -> Option<Ending> {
+    let now = || match driver.control.job_state(number) {
+        Some(JobState::Ended(outcome)) => Some(ending(record, outcome)),
+        _ => None,
+    };
+    record.ended.clone().or_else(now)
+}
+
+/// How a job ended.
+pub(super) fn ending(record: &Record, outcome: &Outcome) -> Ending {
+    match outcome {
+        Outcome::Done => Ending::done(),
+        Outcome::Cancelled => Ending::cancelled(),
+        Outcome::Broken(failure) => Ending::of(failure.clone()),
+        Outcome::Diverged { work } => {
+            let before = record.checkpoint.map(|tag| checkpoint::data_file(record.run_dir.as_ref(), tag));
+            let before = before.map(|path| format!("; the state before is in {}", path.display()));
+            let before = before.unwrap_or_default();
+            let what = format!("training diverged: the loss is not finite after {work}{before}");
+            Ending::of(Failure::new(FailureKind::Diverged, what))
+        }
+        Outcome::TooFewWorkers { present, needed, waited } => {
+            let seconds = waited.as_secs_f64();
+            let what = format!("not enough workers: {present} of at least {needed} after {seconds:.0} s");
+            Ending::of(Failure::new(FailureKind::TooFewWorkers, what))
+        }
+    }
+}
+
+fn outcome(driver: &Driver, number: JobId, record: &Record) -> Option<OutcomeView> {
+    let Ending { exit_code, message, failure } = ended(driver, number, record)?;
+    let weights_sha256 = record.history.last().map(|row| row.weights_sha256.clone()).unwrap_or_default();
+    Some(OutcomeView { exit_code, message, failure, weights_sha256, predictions: record.shown.clone() })
+}
+
+fn progress(driver: &Driver, number: JobId, record: &Record) -> Option<Progress> {
+    let training = driver.training.as_ref().filter(|_| driver.control.running() == Some(number))?;
+    let begun = driver.control.job_state(number) == Some(JobState::Running);
+    let position = driver.control.position().filter(|_| begun)?;
+    let (means, clock) = (training.figures(), &training.clock);
+    Some(Progress {
+        epoch: position.epoch + 1,
+        step: if position.phase == Phase::Train { position.step } else { record.steps_per_epoch },
+        loss: means.loss(),
+        accuracy: means.accuracy(),
+        step_ms: clock.step_ms,
+        samples_per_second: clock.samples_per_second,
+        epoch_seconds: clock.epoch().as_secs_f64(),
+    })
+}
+
+fn step_time(driver: &Driver) -> StepTime {
+    let clock = driver.training.as_ref().map(|training| &training.clock);
+    clock.map_or_else(StepTime::default, |clock| StepTime {
+        compute_ms: clock.compute_ms,
+        wait_ms: clock.wait_ms,
+        wire_ms: clock.wire_ms,
+        reduce_ms: clock.reduce_ms,
+    })
+}
+
+/// Each worker's share of the cluster's samples a second, by the shards it computes.
+fn rates(driver: &Driver) -> BTreeMap<WorkerId, f64> {
+    let (Some(placement), Some(training)) = (driver.control.placement(), &driver.training) else {
+        return BTreeMap::new();
+    };
+    let total: u32 = placement.values().map(|run| run.end - run.start).sum();
+    let share = |run: &std::ops::Range<u32>| f64::from(run.end - run.start) / f64::from(total.max(1));
+    placement.iter().map(|(&worker, run)| (worker, share(run) * training.clock.samples_per_second)).collect()
+}
+
+fn worker(driver: &Driver, id: WorkerId, member: &Member, session: &Session, rate: f64) -> WorkerView {
+    let arithmetic = member.hello.arithmetic.clone();
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    WorkerView {
+        id: id.0,
+        name: member.hello.name.clone(),
+        state: driver.control.role(id).to_string(),
+        shards: driver.control.placement().and_then(|placement| placement.get(&id)).cloned().unwrap_or(0..0),
+        shards_held: member.job.as_ref().map_or(0, |part| part.held.len() as u32),
+        slots: member.hello.slots,
+        kernel: arithmetic.kernel,
+        blas_version: arithmetic.version,
+        fingerprint: arithmetic.fingerprint,
+        build: session.build.clone(),
+        cpu: session.cpu.clone(),
+        samples_per_second: rate,
+        bytes_sent: load(&session.traffic.sent),
+        bytes_received: load(&session.traffic.received),
+        last_heard_seconds: session.traffic.silence().as_secs_f64(),
+        detail: String::new(),
+    }
+}

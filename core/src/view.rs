@@ -1,0 +1,248 @@
+//! What can be seen of a cluster: its jobs, its workers and how fast it is, as plain values.
+//!
+//! The coordinator's driver fills these in; everything that looks at a cluster (the command line, JSON, the ops port, gRPC)
+//! reads them and nothing else. Serialized, they are the one JSON form that programs read.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::failure::Failure;
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobStatus {
+    /// Another job runs.
+    #[default]
+    Queued,
+    /// Its turn has come; it waits for data or for workers.
+    Waiting,
+    /// It trains.
+    Running,
+    /// Its result is on disk.
+    Done,
+    /// It ended without a result.
+    Failed,
+    /// Somebody ended it before its time.
+    Cancelled,
+}
+
+impl JobStatus {
+    /// Every status.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Waiting, Self::Running, Self::Done, Self::Failed, Self::Cancelled];
+
+    /// Its name, as JSON has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing more will happen to the job.
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+
+    /// Whether the job has its turn.
+    pub const fn has_turn(self) -> bool {
+        matches!(self, Self::Waiting | Self::Running)
+    }
+}
+
+/// A job as lists show it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// The name of its run directory.
+    pub id: String,
+    /// Its name in the job file.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: JobStatus,
+    /// The run directory, on the coordinator.
+    pub run_dir: String,
+    /// 1 for the job that runs next; 0 for one that is not queued.
+    pub queue_place: u32,
+    /// What it waits for, or why it failed; for people.
+    pub detail: String,
+    /// How long it has waited for that, in seconds.
+    pub waiting_seconds: f64,
+    /// What happens if the wait goes on; for people.
+    pub next: String,
+    /// Epochs that it has in all.
+    pub epochs: u32,
+    /// Steps of an epoch; 0 until the data is read.
+    pub steps_per_epoch: u32,
+    /// Why it failed, for programs; none of a job that has not.
+    pub failure: Option<Failure>,
+}
+
+/// The figures after one epoch. Field names are the keys of a line of `history.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRow {
+    /// The epoch, counted from 1.
+    pub epoch: u64,
+    /// The mean loss over the epoch's training batches, dropout on.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub loss: f64,
+    /// The share of training samples that were predicted correctly, dropout on.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub accuracy: f64,
+    /// The mean loss over the validation samples; `None` where the job holds none back.
+    pub val_loss: Option<f64>,
+    /// The share of validation samples predicted correctly; `None` where the job holds none back.
+    pub val_accuracy: Option<f64>,
+    /// The mean loss over the test samples.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub test_loss: f64,
+    /// The share of test samples predicted correctly.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub test_accuracy: f64,
+    /// How long the epoch took, evaluation included.
+    pub seconds: f64,
+    /// The SHA-256 of the parameters after the epoch, in hexadecimal.
+    pub weights_sha256: String,
+}
+
+/// JSON has no NaN and no infinity, and writes `null` for both.
+fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// Where a running job is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Progress {
+    /// From 1.
+    pub epoch: u32,
+    /// Steps of this epoch that are done.
+    pub step: u32,
+    /// The mean loss over the epoch so far.
+    pub loss: f64,
+    /// The training accuracy over the epoch so far.
+    pub accuracy: f64,
+    /// Milliseconds that a step takes, a mean over the last steps.
+    pub step_ms: f64,
+    /// Training samples a second, over the last steps.
+    pub samples_per_second: f64,
+    /// Seconds since this epoch began.
+    pub epoch_seconds: f64,
+}
+
+/// What a step's time is made of, in milliseconds, means over the last steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct StepTime {
+    /// The longest that a worker's slots were busy.
+    pub compute_ms: f64,
+    /// From the first result to the last.
+    pub wait_ms: f64,
+    /// What neither computing nor reducing explains: sending and receiving.
+    pub wire_ms: f64,
+    /// The coordinator's additions and the optimizer.
+    pub reduce_ms: f64,
+}
+
+/// A worker of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct WorkerView {
+    /// Its number in this life of the coordinator.
+    pub id: u64,
+    /// For people, such as `host:1234`.
+    pub name: String,
+    /// `computing`, `fetching`, `draining`, `spare` or `idle`.
+    pub state: String,
+    /// The shards that it computes.
+    #[serde(serialize_with = "every_one")]
+    pub shards: Range<u32>,
+    /// Shards of all splits that it holds.
+    pub shards_held: u32,
+    /// Pieces that it computes at once.
+    pub slots: u32,
+    /// The OpenBLAS kernel that it has loaded.
+    pub kernel: String,
+    /// The version of its OpenBLAS.
+    pub blas_version: String,
+    /// Hex SHA-256 of its arithmetic's results.
+    pub fingerprint: String,
+    /// The version of its program.
+    pub build: String,
+    /// Its processor's model name.
+    pub cpu: String,
+    /// Training samples a second, over the last steps.
+    pub samples_per_second: f64,
+    /// Payload bytes to the worker, since it joined.
+    pub bytes_sent: u64,
+    /// Payload bytes from the worker, since it joined.
+    pub bytes_received: u64,
+    /// Seconds since anything came from it.
+    pub last_heard_seconds: f64,
+    /// What it is waited for, and since when; for people.
+    pub detail: String,
+}
+
+/// JSON lists the shards one by one.
+fn every_one<S: Serializer>(shards: &Range<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(shards.clone())
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct OutcomeView {
+    /// As the commands exit: 0 for a job that is done.
+    pub exit_code: u8,
+    /// One line for people.
+    pub message: String,
+    /// Why it failed; none of a job that is done or cancelled.
+    pub failure: Option<Failure>,
+    /// Hex SHA-256 of the parameters after the last epoch; empty if there was none.
+    pub weights_sha256: String,
+    /// The first test images with the model's answers.
+    pub predictions: Vec<Prediction>,
+}
+
+/// A test image, what it is, and what the model says it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Prediction {
+    /// Rows and columns.
+    pub image: (usize, usize),
+    /// Grey values, row by row.
+    pub pixels: Vec<u8>,
+    /// What it is.
+    pub label: u32,
+    /// What the model says.
+    pub class: u32,
+}
+
+/// All that is known of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct JobReport {
+    /// The job.
+    pub job: JobView,
+    /// A row for each epoch that has ended.
+    pub history: Arc<Vec<EpochRow>>,
+    /// Where it is, while it runs.
+    pub progress: Option<Progress>,
+    /// How it ended, once it has.
+    pub outcome: Option<OutcomeView>,
+}
+
+/// A job and the cluster that trains it, as `metrics --json` prints them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Metrics {
+    /// None while there is no job.
+    pub job: Option<JobView>,
+    /// A row for each of its epochs that has ended.
+    pub history: Arc<Vec<EpochRow>>,
+    /// Where it is, while it runs.
+    pub progress: Option<Progress>,
+    /// What a step's time is made of.
+    pub step_time: StepTime,
+    /// Every worker.
+    pub workers: Vec<WorkerView>,
+}

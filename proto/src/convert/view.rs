@@ -1,0 +1,353 @@
+//! What can be seen of a cluster, to the wire and from it.
+//!
+//! From the wire it comes from a coordinator, which its reader has chosen to trust: what is missing is taken as empty.
+
+use millefeuille_core::view::{
+    EpochRow, JobReport, JobStatus, JobView, Metrics, OutcomeView, Prediction, Progress, StepTime, WorkerView,
+};
+
+use crate::v1;
+
+impl From<JobStatus> for v1::JobState {
+    fn from(from: JobStatus) -> Self {
+        match from {
+            JobStatus::Queued => Self::Queued,
+            JobStatus::Waiting => Self::Waiting,
+            JobStatus::Running => Self::Running,
+            JobStatus::Done => Self::Done,
+            JobStatus::Failed => Self::Failed,
+            JobStatus::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<v1::JobState> for JobStatus {
+    fn from(from: v1::JobState) -> Self {
+        match from {
+            v1::JobState::Unspecified | v1::JobState::Queued => Self::Queued,
+            v1::JobState::Waiting => Self::Waiting,
+            v1::JobState::Running => Self::Running,
+            v1::JobState::Done => Self::Done,
+            v1::JobState::Failed => Self::Failed,
+            v1::JobState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<&JobView> for v1::Job {
+    fn from(from: &JobView) -> Self {
+        let JobView { id, name, state, run_dir, queue_place, detail, waiting_seconds, next, .. } =
+            from.clone();
+        Self {
+            id,
+            name,
+            state: v1::JobState::from(state).into(),
+            run_dir,
+            queue_place,
+            detail,
+            epochs: from.epochs,
+            steps_per_epoch: from.steps_per_epoch,
+            waiting_seconds,
+            next,
+            failure: from.failure.as_ref().map(v1::Failure::from),
+        }
+    }
+}
+
+impl From<v1::Job> for JobView {
+    fn from(from: v1::Job) -> Self {
+        let state = from.state().into();
+        let v1::Job { id, name, run_dir, queue_place, detail, waiting_seconds, next, .. } = from;
+        Self {
+            id,
+            name,
+            state,
+            run_dir,
+            queue_place,
+            detail,
+            waiting_seconds,
+            next,
+            epochs: from.epochs,
+            steps_per_epoch: from.steps_per_epoch,
+            failure: from.failure.map(Into::into),
+        }
+    }
+}
+
+impl From<&EpochRow> for v1::Epoch {
+    fn from(from: &EpochRow) -> Self {
+        Self {
+            epoch: from.epoch as u32,
+            loss: from.loss,
+            accuracy: from.accuracy,
+            val_loss: from.val_loss,
+            val_accuracy: from.val_accuracy,
+            test_loss: from.test_loss,
+            test_accuracy: from.test_accuracy,
+            seconds: from.seconds,
+            weights_sha256: from.weights_sha256.clone(),
+        }
+    }
+}
+
+impl From<v1::Epoch> for EpochRow {
+    fn from(from: v1::Epoch) -> Self {
+        Self {
+            epoch: from.epoch.into(),
+            loss: from.loss,
+            accuracy: from.accuracy,
+            val_loss: from.val_loss,
+            val_accuracy: from.val_accuracy,
+            test_loss: from.test_loss,
+            test_accuracy: from.test_accuracy,
+            seconds: from.seconds,
+            weights_sha256: from.weights_sha256,
+        }
+    }
+}
+
+impl From<Progress> for v1::Progress {
+    fn from(from: Progress) -> Self {
+        let Progress { epoch, step, loss, accuracy, step_ms, samples_per_second, epoch_seconds } = from;
+        Self { epoch, step, loss, accuracy, step_ms, samples_per_second, epoch_seconds }
+    }
+}
+
+impl From<v1::Progress> for Progress {
+    fn from(from: v1::Progress) -> Self {
+        let v1::Progress { epoch, step, loss, accuracy, step_ms, samples_per_second, epoch_seconds } = from;
+        Self { epoch, step, loss, accuracy, step_ms, samples_per_second, epoch_seconds }
+    }
+}
+
+impl From<StepTime> for v1::StepTime {
+    fn from(from: StepTime) -> Self {
+        let StepTime { compute_ms, wait_ms, wire_ms, reduce_ms } = from;
+        Self { compute_ms, wait_ms, wire_ms, reduce_ms }
+    }
+}
+
+impl From<v1::StepTime> for StepTime {
+    fn from(from: v1::StepTime) -> Self {
+        let v1::StepTime { compute_ms, wait_ms, wire_ms, reduce_ms } = from;
+        Self { compute_ms, wait_ms, wire_ms, reduce_ms }
+    }
+}
+
+impl From<&WorkerView> for v1::WorkerInfo {
+    fn from(from: &WorkerView) -> Self {
+        let WorkerView { name, state, shards, kernel, blas_version, fingerprint, build, cpu, detail, .. } =
+            from.clone();
+        Self {
+            id: from.id,
+            name,
+            state,
+            first_shard: shards.start,
+            end_shard: shards.end,
+            shards_held: from.shards_held,
+            slots: from.slots,
+            kernel,
+            blas_version,
+            fingerprint,
+            build,
+            cpu,
+            samples_per_second: from.samples_per_second,
+            bytes_sent: from.bytes_sent,
+            bytes_received: from.bytes_received,
+            last_heard_seconds: from.last_heard_seconds,
+            detail,
+        }
+    }
+}
+
+impl From<v1::WorkerInfo> for WorkerView {
+    fn from(from: v1::WorkerInfo) -> Self {
+        Self {
+            id: from.id,
+            name: from.name,
+            state: from.state,
+            shards: from.first_shard..from.end_shard,
+            shards_held: from.shards_held,
+            slots: from.slots,
+            kernel: from.kernel,
+            blas_version: from.blas_version,
+            fingerprint: from.fingerprint,
+            build: from.build,
+            cpu: from.cpu,
+            samples_per_second: from.samples_per_second,
+            bytes_sent: from.bytes_sent,
+            bytes_received: from.bytes_received,
+            last_heard_seconds: from.last_heard_seconds,
+            detail: from.detail,
+        }
+    }
+}
+
+impl From<&Prediction> for v1::Prediction {
+    fn from(from: &Prediction) -> Self {
+        let (rows, columns) = from.image;
+        Self {
+            rows: rows as u32,
+            columns: columns as u32,
+            pixels: from.pixels.clone().into(),
+            label: from.label,
+            class: from.class,
+        }
+    }
+}
+
+impl From<v1::Prediction> for Prediction {
+    fn from(from: v1::Prediction) -> Self {
+        Self {
+            image: (from.rows as usize, from.columns as usize),
+            pixels: from.pixels.to_vec(),
+            label: from.label,
+            class: from.class,
+        }
+    }
+}
+
+impl From<&OutcomeView> for v1::Outcome {
+    fn from(from: &OutcomeView) -> Self {
+        Self {
+            exit_code: from.exit_code.into(),
+            message: from.message.clone(),
+            weights_sha256: from.weights_sha256.clone(),
+            predictions: from.predictions.iter().map(v1::Prediction::from).collect(),
+            failure: from.failure.as_ref().map(v1::Failure::from),
+        }
+    }
+}
+
+impl From<v1::Outcome> for OutcomeView {
+    /// An exit code that is none is that of something unexpected.
+    fn from(from: v1::Outcome) -> Self {
+        Self {
+            exit_code: u8::try_from(from.exit_code).unwrap_or(1),
+            message: from.message,
+            failure: from.failure.map(Into::into),
+            weights_sha256: from.weights_sha256,
+            predictions: from.predictions.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// What a follower is told of a job, who has been told of so many epochs already.
+pub fn news(report: &JobReport, told: usize) -> v1::WatchJobResponse {
+    v1::WatchJobResponse {
+        job: Some((&report.job).into()),
+        // A run that goes on from a checkpoint has fewer epochs than were told before.
+        new_epochs: report.history.iter().skip(told).map(v1::Epoch::from).collect(),
+        progress: report.progress.map(Into::into),
+        outcome: report.outcome.as_ref().map(v1::Outcome::from),
+    }
+}
+
+impl From<v1::WatchJobResponse> for JobReport {
+    /// With the epochs that are new.
+    fn from(from: v1::WatchJobResponse) -> Self {
+        Self {
+            job: from.job.unwrap_or_default().into(),
+            history: from.new_epochs.into_iter().map(EpochRow::from).collect::<Vec<_>>().into(),
+            progress: from.progress.map(Into::into),
+            outcome: from.outcome.map(Into::into),
+        }
+    }
+}
+
+impl From<&Metrics> for v1::GetMetricsResponse {
+    fn from(from: &Metrics) -> Self {
+        Self {
+            job: from.job.as_ref().map(v1::Job::from),
+            history: from.history.iter().map(v1::Epoch::from).collect(),
+            progress: from.progress.map(Into::into),
+            workers: from.workers.iter().map(v1::WorkerInfo::from).collect(),
+            step_time: Some(from.step_time.into()),
+        }
+    }
+}
+
+impl From<v1::GetMetricsResponse> for Metrics {
+    fn from(from: v1::GetMetricsResponse) -> Self {
+        Self {
+            job: from.job.map(Into::into),
+            history: from.history.into_iter().map(EpochRow::from).collect::<Vec<_>>().into(),
+            progress: from.progress.map(Into::into),
+            step_time: from.step_time.unwrap_or_default().into(),
+            workers: from.workers.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millefeuille_core::failure::{Failure, FailureKind};
+
+    use super::*;
+
+    fn job(state: JobStatus) -> JobView {
+        JobView {
+            id: "small-1".into(),
+            name: "small".into(),
+            state,
+            run_dir: "runs/small-1".into(),
+            queue_place: 2,
+            detail: "waiting for workers".into(),
+            waiting_seconds: 1.5,
+            next: "gives up in 3 s".into(),
+            epochs: 5,
+            steps_per_epoch: 96,
+            failure: Some(Failure::at(FailureKind::NoSpace, "runs/small-1/ledger", "cannot be written")),
+        }
+    }
+
+    fn row() -> EpochRow {
+        EpochRow {
+            epoch: 1,
+            loss: 0.5,
+            accuracy: 0.75,
+            val_loss: None,
+            val_accuracy: Some(0.5),
+            test_loss: 0.25,
+            test_accuracy: 0.125,
+            seconds: 2.0,
+            weights_sha256: "ab".into(),
+        }
+    }
+
+    #[test]
+    fn a_report_goes_to_the_wire_and_back_in_every_state() {
+        for state in JobStatus::ALL {
+            let progress = Progress { epoch: 1, step: 2, loss: 0.5, ..Default::default() };
+            let prediction = Prediction { image: (1, 2), pixels: vec![3, 4], label: 5, class: 6 };
+            let outcome = OutcomeView {
+                exit_code: 3,
+                message: "broken".into(),
+                failure: job(state).failure,
+                weights_sha256: "ab".into(),
+                predictions: vec![prediction],
+            };
+            let report = JobReport {
+                job: job(state),
+                history: vec![row()].into(),
+                progress: Some(progress),
+                outcome: Some(outcome),
+            };
+            assert_eq!(JobReport::from(news(&report, 0)), report);
+        }
+    }
+
+    #[test]
+    fn metrics_go_to_the_wire_and_back() {
+        let worker = WorkerView { id: 7, shards: 2..4, slots: 1, bytes_sent: 9, ..Default::default() };
+        let metrics = Metrics {
+            job: Some(job(JobStatus::Running)),
+            history: vec![row()].into(),
+            progress: None,
+            step_time: StepTime { compute_ms: 1.0, wait_ms: 2.0, wire_ms: 3.0, reduce_ms: 4.0 },
+            workers: vec![worker],
+        };
+        assert_eq!(Metrics::from(v1::GetMetricsResponse::from(&metrics)), metrics);
+        assert_eq!(Metrics::from(v1::GetMetricsResponse::default()), Metrics::default());
+    }
+}
