@@ -105,7 +105,7 @@ impl FailureKind {
             Self::NoTrainingSamples => "lower it, or give more data",
             Self::Damaged => "restore the file, or train again",
             Self::PermissionDenied => "change its permissions, or name another place",
-            Self::NoSpace => "free space; a run then goes on with --resume",
+            Self::NoSpace => "free space, then continue the run with --resume",
             Self::ReadOnly => "name a place that can be written",
             Self::InUse => "end that process, or name another directory",
             Self::TooFewWorkers => "start workers, or lower --min-workers",
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "run/ledger: cannot be written: No space left on device (os error 28); \
-             free space; a run then goes on with --resume"
+             free space, then continue the run with --resume"
         );
         // A temporary file is left out, and the kind stays.
         let kind = inner.kind();

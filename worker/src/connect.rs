@@ -63,7 +63,7 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
         let reason = match trouble {
             Trouble::Refused(reason) => {
                 let coordinator = &config.coordinator;
-                return End::Refused(format!("{coordinator} does not let this worker in: {reason}"));
+                return End::Refused(format!("{coordinator} rejects this worker: {reason}"));
             }
             Trouble::Lost(reason) => reason,
         };

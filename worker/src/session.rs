@@ -322,7 +322,9 @@ impl Session<'_> {
                 self.take_parameters(work.id.parameter_tag, slot)?;
                 self.ask(work)
             }
-            Parameters::Follow(bytes) => self.await_parameters(work, bytes, job.course.model().parameter_count()),
+            Parameters::Follow(bytes) => {
+                self.await_parameters(work, bytes, job.course.model().parameter_count())
+            }
         }
     }
 

@@ -68,9 +68,9 @@ impl<'c> Waits<'c> {
         match owing.iter().find(|owing| owing.worker == worker).filter(lasts) {
             Some(Owing { since, overdue, .. }) => {
                 let overdue = if *overdue { ", overdue" } else { "" };
-                format!("owes {work} for {:.1} s{overdue}", now.saturating_sub(*since).as_secs_f64())
+                format!("pending: {work}, for {:.1} s{overdue}", now.saturating_sub(*since).as_secs_f64())
             }
-            None if member.behind => "behind: has yet to answer".to_string(),
+            None if member.behind => "straggler: has yet to return a result".to_string(),
             None => String::new(),
         }
     }
