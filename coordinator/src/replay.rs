@@ -88,11 +88,11 @@ impl<'a> Replay<'a> {
         let row = EpochRow {
             epoch: u64::from(state.epoch) + 1,
             loss: state.train.loss(),
-            accuracy: state.train.accuracy(),
+            accuracy: self.course.accuracy(&state.train),
             val_loss: validation.map(|sums| sums.loss()),
-            val_accuracy: validation.map(|sums| sums.accuracy()),
+            val_accuracy: validation.and_then(|sums| self.course.accuracy(&sums)),
             test_loss: test.loss(),
-            test_accuracy: test.accuracy(),
+            test_accuracy: self.course.accuracy(&test),
             seconds: started.elapsed().as_secs_f64(),
             weights_sha256: weights_sha256(bytemuck::cast_slice(&state.parameters)),
         };

@@ -54,15 +54,11 @@ pub fn first_training_tiles(store: &ShardStore) -> Vec<Tile> {
 }
 
 /// The files of a run's `plots/`, by name.
-pub fn pictures(
-    history: &[EpochRow],
-    store: &ShardStore,
-    shown: &[Prediction],
-) -> Vec<(&'static str, String)> {
+pub fn pictures(history: &[EpochRow], store: &ShardStore, shown: &[Prediction]) -> Vec<(String, String)> {
     // Drawing goes to memory and does not fail; a run is not worth losing if it ever should.
-    let mut pictures: Vec<_> = plots::plots(history).into_iter().flatten().collect();
-    pictures.push(("digits.svg", digits::svg(&first_training_tiles(store))));
+    let mut pictures = plots::plots(history).unwrap_or_default();
+    pictures.push(("digits.svg".to_string(), digits::svg(&first_training_tiles(store))));
     let predictions: Vec<Tile> = shown.iter().filter_map(tile).collect();
-    pictures.push(("predictions.svg", digits::svg(&predictions)));
+    pictures.push(("predictions.svg".to_string(), digits::svg(&predictions)));
     pictures
 }

@@ -317,11 +317,11 @@ fn difference(told: &EpochRow, again: &EpochRow) -> Option<String> {
     let figures = |row: &EpochRow| {
         [
             ("loss", Some(row.loss)),
-            ("accuracy", Some(row.accuracy)),
+            ("accuracy", row.accuracy),
             ("val_loss", row.val_loss),
             ("val_accuracy", row.val_accuracy),
             ("test_loss", Some(row.test_loss)),
-            ("test_accuracy", Some(row.test_accuracy)),
+            ("test_accuracy", row.test_accuracy),
         ]
     };
     if told.weights_sha256 != again.weights_sha256 {

@@ -16,11 +16,11 @@ fn row(epoch: u64) -> EpochRow {
     EpochRow {
         epoch,
         loss: 0.1 + 0.2,
-        accuracy: 1.0 / 3.0,
+        accuracy: Some(1.0 / 3.0),
         val_loss: None,
         val_accuracy: None,
         test_loss: 1e-300,
-        test_accuracy: 0.5,
+        test_accuracy: Some(0.5),
         seconds: 1.25,
         weights_sha256: "ab".into(),
     }

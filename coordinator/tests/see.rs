@@ -57,11 +57,11 @@ fn article() -> Vec<EpochRow> {
     let row = |(epoch, (loss, accuracy, val_loss, val_accuracy))| EpochRow {
         epoch,
         loss,
-        accuracy,
+        accuracy: Some(accuracy),
         val_loss: Some(val_loss),
         val_accuracy: Some(val_accuracy),
         test_loss: val_loss + 0.0047,
-        test_accuracy: val_accuracy - 0.0002,
+        test_accuracy: Some(val_accuracy - 0.0002),
         seconds: 0.4,
         weights_sha256: "0123456789abcdef".repeat(4),
     };
@@ -113,6 +113,23 @@ fn a_table_aligns_words_left_and_numbers_right() {
         evil�[2J�          1  gone
         ",
     );
+}
+
+#[test]
+fn a_job_that_asks_for_no_metric_is_shown_its_loss_alone() {
+    let mut rows = article();
+    for row in &mut rows {
+        (row.accuracy, row.val_accuracy, row.test_accuracy) = (None, None, None);
+    }
+    let table = history::table(&rows[..1]);
+    assert_eq!(table.lines().next().unwrap(), "epoch    loss  val_loss  test_loss  seconds");
+    let drawn = chart::chart(&rows, 80, Ink::Plain);
+    assert!(drawn.contains("loss by epoch") && !drawn.contains("accuracy"), "{drawn}");
+    let plots = plots::plots(&rows).unwrap();
+    assert_eq!(plots.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["loss.svg", "history.svg"]);
+    let mut bar = Vec::new();
+    Progress::to_writer(&mut bar, Style::Plain, 5, 96).epoch(&rows[0]);
+    assert!(!String::from_utf8(bar).unwrap().contains("accuracy"));
 }
 
 // ---- the data and the model ----
@@ -254,7 +271,7 @@ fn charts_and_plots_bear_any_history() {
     (diverged[2].loss, diverged[4].loss, diverged[1].val_loss) =
         (f64::NAN, f64::INFINITY, Some(f64::NEG_INFINITY));
     let mut constant = article();
-    constant.iter_mut().for_each(|row| (row.loss, row.val_loss, row.accuracy) = (0.0, Some(0.0), 1.0));
+    constant.iter_mut().for_each(|row| (row.loss, row.val_loss, row.accuracy) = (0.0, Some(0.0), Some(1.0)));
     let mut huge = article();
     (huge[0].loss, huge[1].loss, huge[2].loss) = (f64::MAX, 9e99, -9e99);
     let tiny: Vec<EpochRow> =
@@ -280,7 +297,8 @@ fn charts_and_plots_bear_any_history() {
 
 #[test]
 fn plots_are_labelled_in_text_and_told_apart_without_colour() {
-    let [(accuracy_name, accuracy), (loss_name, loss), (both_name, both)] = plots::plots(&article()).unwrap();
+    let [(accuracy_name, accuracy), (loss_name, loss), (both_name, both)] =
+        <[_; 3]>::try_from(plots::plots(&article()).unwrap()).unwrap();
     assert_eq!([accuracy_name, loss_name, both_name], ["accuracy.svg", "loss.svg", "history.svg"]);
     let labels =
         |svg: &str| svg.lines().filter(|line| !line.starts_with('<')).map(str::to_owned).collect::<Vec<_>>();
@@ -310,10 +328,10 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 #[test]
 fn the_bar_is_drawn_in_place_and_ends_as_keras_ends_it() {
     let mut progress = progress(Style::Terminal(Ink::Plain));
-    progress.step(1, 1, 2.3, 0.1, MS(10));
-    progress.step(1, 2, 2.3, 0.1, MS(50)); // too early to draw
+    progress.step(1, 1, 2.3, Some(0.1), MS(10));
+    progress.step(1, 2, 2.3, Some(0.1), MS(50)); // too early to draw
     progress.note("waiting for workers …");
-    progress.step(1, 24, 2.0, 0.25, MS(24 * 500));
+    progress.step(1, 24, 2.0, Some(0.25), MS(24 * 500));
     progress.epoch(&article()[0]);
     progress.finish();
     let text = written(progress);
@@ -337,7 +355,7 @@ fn the_bar_is_drawn_in_place_and_ends_as_keras_ends_it() {
 #[test]
 fn the_bar_is_drawn_at_most_ten_times_a_second() {
     let mut progress = progress(Style::Terminal(Ink::Plain));
-    (0..=96).for_each(|step| progress.step(1, step, 1.0, 0.5, MS(step * 10)));
+    (0..=96).for_each(|step| progress.step(1, step, 1.0, Some(0.5), MS(step * 10)));
     // At 0, 100, … 900 ms, and the last step.
     assert_eq!(written(progress).matches('\r').count(), 11);
 }
@@ -345,7 +363,7 @@ fn the_bar_is_drawn_at_most_ten_times_a_second() {
 #[test]
 fn an_unfinished_bar_is_left_standing() {
     let mut progress = progress(Style::Terminal(Ink::Colour));
-    progress.step(3, 48, 1.0, 0.5, MS(100));
+    progress.step(3, 48, 1.0, Some(0.5), MS(100));
     progress.finish();
     progress.finish();
     let text = written(progress);
@@ -358,7 +376,7 @@ fn without_a_terminal_an_epoch_is_a_line() {
     let mut progress = progress(Style::Plain);
     progress.note("waiting for workers …");
     for row in without_validation(article()).iter().take(2) {
-        progress.step(row.epoch, 10, 1.0, 0.5, MS(10));
+        progress.step(row.epoch, 10, 1.0, Some(0.5), MS(10));
         progress.epoch(&EpochRow { seconds: 96.0 * row.epoch as f64, loss: row.loss * 1e-4, ..row.clone() });
     }
     progress.finish();
@@ -376,7 +394,7 @@ fn without_a_terminal_an_epoch_is_a_line() {
 fn silent_is_silent() {
     let mut progress = progress(Style::Silent);
     progress.note("waiting");
-    progress.step(1, 96, 1.0, 0.5, MS(10));
+    progress.step(1, 96, 1.0, Some(0.5), MS(10));
     progress.epoch(&article()[0]);
     progress.finish();
     assert_eq!(written(progress), "");

@@ -201,11 +201,11 @@ impl<'a> Trainer<'a> {
         let row = EpochRow {
             epoch: u64::from(epoch) + 1,
             loss: loss / train,
-            accuracy: correct as f64 / train,
+            accuracy: Some(correct as f64 / train),
             val_loss: Some(mean(&validation)),
             val_accuracy: Some(share(&validation)),
             test_loss: mean(&test),
-            test_accuracy: share(&test),
+            test_accuracy: Some(share(&test)),
             seconds: 1.5,
             weights_sha256: weights_sha256(bytemuck::cast_slice(&self.parameters)),
         };

@@ -92,19 +92,17 @@ pub struct EpochRow {
     /// The mean loss over the epoch's training batches, dropout on.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
-    /// The share of training samples that were predicted correctly, dropout on.
-    #[serde(deserialize_with = "null_is_nan")]
-    pub accuracy: f64,
+    /// The share of training samples that were predicted correctly, dropout on; `None` where the job does not ask for it.
+    pub accuracy: Option<f64>,
     /// The mean loss over the validation samples; `None` where the job holds none back.
     pub val_loss: Option<f64>,
-    /// The share of validation samples predicted correctly; `None` where the job holds none back.
+    /// The share of validation samples predicted correctly; `None` where the job holds none back, or does not ask for it.
     pub val_accuracy: Option<f64>,
     /// The mean loss over the test samples.
     #[serde(deserialize_with = "null_is_nan")]
     pub test_loss: f64,
-    /// The share of test samples predicted correctly.
-    #[serde(deserialize_with = "null_is_nan")]
-    pub test_accuracy: f64,
+    /// The share of test samples predicted correctly; `None` where the job does not ask for it.
+    pub test_accuracy: Option<f64>,
     /// How long the epoch took, evaluation included.
     pub seconds: f64,
     /// The SHA-256 of the parameters after the epoch, in hexadecimal.
@@ -125,8 +123,8 @@ pub struct Progress {
     pub step: u32,
     /// The mean loss over the epoch so far.
     pub loss: f64,
-    /// The training accuracy over the epoch so far.
-    pub accuracy: f64,
+    /// The training accuracy over the epoch so far; `None` where the job does not ask for it.
+    pub accuracy: Option<f64>,
     /// Milliseconds that a step takes, a mean over the last steps.
     pub step_ms: f64,
     /// Training samples a second, over the last steps.

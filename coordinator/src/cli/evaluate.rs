@@ -36,7 +36,7 @@ struct Evaluation {
     val_loss: Option<f64>,
     val_accuracy: Option<f64>,
     test_loss: f64,
-    test_accuracy: f64,
+    test_accuracy: Option<f64>,
 }
 
 pub(super) fn run(args: Args) -> Result {
@@ -47,17 +47,23 @@ pub(super) fn run(args: Args) -> Result {
     let test = evaluate(Split::Test).unwrap_or_default();
     let evaluation = Evaluation {
         val_loss: validation.map(|sums| sums.loss()),
-        val_accuracy: validation.map(|sums| sums.accuracy()),
+        val_accuracy: validation.and_then(|figures| trained.course.accuracy(&figures)),
         test_loss: test.loss(),
-        test_accuracy: test.accuracy(),
+        test_accuracy: trained.course.accuracy(&test),
     };
     if args.json {
         print(&(serde_json::to_string(&evaluation).unwrap_or_default() + "\n"));
         return Ok(());
     }
-    if let Some((loss, accuracy)) = validation.map(|sums| (sums.loss(), sums.accuracy())) {
-        print(&format!("Validation loss:     {loss:.3}\nValidation accuracy: {accuracy:.3}\n"));
+    let Evaluation { val_loss, val_accuracy, test_loss, test_accuracy } = evaluation;
+    let lines = [
+        ("Validation loss:", val_loss),
+        ("Validation accuracy:", val_accuracy),
+        ("Test loss:", Some(test_loss)),
+        ("Test accuracy:", test_accuracy),
+    ];
+    for (name, figure) in lines.into_iter().filter_map(|(name, figure)| Some((name, figure?))) {
+        print(&format!("{name:<20} {figure:.3}\n"));
     }
-    print(&format!("Test loss:           {:.3}\nTest accuracy:       {:.3}\n", test.loss(), test.accuracy()));
     Ok(())
 }

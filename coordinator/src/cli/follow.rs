@@ -215,8 +215,10 @@ fn print_report(rows: &[EpochRow], outcome: &OutcomeView, job: &JobView) {
 pub(super) fn summary(rows: &[EpochRow], shown: &[Prediction]) -> String {
     let mut text = history::table(rows) + "\n" + &chart::chart(rows, columns(), ink());
     if let Some(last) = rows.last() {
-        text +=
-            &format!("\nTest loss:     {:.3}\nTest accuracy: {:.3}\n", last.test_loss, last.test_accuracy);
+        text += &format!("\nTest loss:     {:.3}\n", last.test_loss);
+        text += &last
+            .test_accuracy
+            .map_or_else(String::new, |accuracy| format!("Test accuracy: {accuracy:.3}\n"));
     }
     if !shown.is_empty() {
         let tiles: Vec<_> = shown.iter().filter_map(report::tile).collect();

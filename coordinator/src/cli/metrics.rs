@@ -42,14 +42,14 @@ fn as_text(metrics: &Metrics) -> String {
     // Before an epoch's first step there is nothing to tell.
     let begun = metrics.progress.filter(|progress| progress.step > 0);
     if let (Some(progress), Some(job)) = (begun, &metrics.job) {
+        let accuracy = progress.accuracy.map_or_else(String::new, |share| format!(", accuracy {share:.4}"));
         text += &format!(
-            "epoch {}/{}, step {}/{}: loss {:.4}, accuracy {:.4}; {:.1} ms/step, {:.0} samples/s\n",
+            "epoch {}/{}, step {}/{}: loss {:.4}{accuracy}; {:.1} ms/step, {:.0} samples/s\n",
             progress.epoch,
             job.epochs,
             progress.step,
             job.steps_per_epoch,
             progress.loss,
-            progress.accuracy,
             progress.step_ms,
             progress.samples_per_second,
         );

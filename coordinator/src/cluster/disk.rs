@@ -324,7 +324,7 @@ impl Run {
         self.directory.write(names::MODEL, &encoded)?;
         let shown = report::first_test_images(store, course, values);
         for (name, svg) in report::pictures(&self.history, store, &shown) {
-            self.directory.write_plot(name, &svg)?;
+            self.directory.write_plot(&name, &svg)?;
         }
         self.directory.sync()?;
         let receipt = self.receipt(job, weights_sha256(parameters), suspects);

@@ -181,7 +181,7 @@ fn progress(driver: &Driver, number: JobId, record: &Record) -> Option<Progress>
         epoch: position.epoch + 1,
         step: if position.phase == Phase::Train { position.step } else { record.steps_per_epoch },
         loss: means.loss(),
-        accuracy: means.accuracy(),
+        accuracy: training.course.accuracy(&means),
         step_ms: clock.step_ms,
         samples_per_second: clock.samples_per_second,
         epoch_seconds: clock.epoch().as_secs_f64(),

@@ -364,11 +364,11 @@ impl Training {
         EpochRow {
             epoch: u64::from(epoch) + 1,
             loss: train.loss(),
-            accuracy: train.accuracy(),
+            accuracy: self.course.accuracy(&train),
             val_loss: validation.map(|figures| figures.loss()),
-            val_accuracy: validation.map(|figures| figures.accuracy()),
+            val_accuracy: validation.and_then(|figures| self.course.accuracy(&figures)),
             test_loss: test.loss(),
-            test_accuracy: test.accuracy(),
+            test_accuracy: self.course.accuracy(&test),
             seconds: self.clock.epoch().as_secs_f64(),
             weights_sha256: String::new(),
         }

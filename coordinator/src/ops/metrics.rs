@@ -66,7 +66,7 @@ fn training(page: &mut Page<'_>, current: &JobReport) -> fmt::Result {
     let epoch = epoch.or(last.map(|row| row.epoch));
     let step = progress.as_ref().map(|progress| progress.step).or(last.map(|_| job.steps_per_epoch));
     let loss = now.map(|now| now.loss).or(last.map(|row| row.loss));
-    let accuracy = now.map(|now| now.accuracy).or(last.map(|row| row.accuracy));
+    let accuracy = now.map_or(last.and_then(|row| row.accuracy), |now| now.accuracy);
     let of_job = |value: Option<f64>| value.map(|value| (job.id.as_str(), value));
     let whole = |value: u32| Some((job.id.as_str(), value));
 
@@ -105,7 +105,7 @@ fn training(page: &mut Page<'_>, current: &JobReport) -> fmt::Result {
         "test_accuracy",
         "Test accuracy of the last epoch that has ended",
         "job",
-        of_job(last.map(|row| row.test_accuracy)),
+        of_job(last.and_then(|row| row.test_accuracy)),
     )
 }
 

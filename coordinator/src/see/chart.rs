@@ -23,13 +23,14 @@ const NARROWEST: usize = 35;
 pub fn chart(rows: &[EpochRow], columns: usize, ink: Ink) -> String {
     const GAP: usize = 2;
     const WIDEST: usize = 60;
-    let figures = [Figure::accuracy(rows), Figure::loss(rows)];
+    let figures = Figure::all(rows);
     let half = columns.saturating_sub(GAP) / 2;
-    let lines: Vec<String> = if half >= NARROWEST {
-        let [accuracy, loss] = figures.map(|figure| panel(&figure, half.min(WIDEST), ink));
-        accuracy.iter().zip(&loss).map(|(left, right)| format!("{left}{}{right}", " ".repeat(GAP))).collect()
-    } else {
-        figures.iter().flat_map(|figure| panel(figure, columns.clamp(NARROWEST, WIDEST), ink)).collect()
+    let lines: Vec<String> = match &figures[..] {
+        [left, right] if half >= NARROWEST => {
+            let [left, right] = [left, right].map(|figure| panel(figure, half.min(WIDEST), ink));
+            left.iter().zip(&right).map(|(left, right)| format!("{left}{}{right}", " ".repeat(GAP))).collect()
+        }
+        all => all.iter().flat_map(|figure| panel(figure, columns.clamp(NARROWEST, WIDEST), ink)).collect(),
     };
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }

@@ -29,6 +29,12 @@ pub struct Figure {
 }
 
 impl Figure {
+    /// What there is to draw over the epochs: accuracy, if the job asks for it, and loss.
+    pub fn all(rows: &[EpochRow]) -> Vec<Figure> {
+        let accuracy = rows.iter().any(|row| row.accuracy.is_some()).then(|| Figure::accuracy(rows));
+        accuracy.into_iter().chain([Figure::loss(rows)]).collect()
+    }
+
     /// Accuracy over the epochs.
     pub fn accuracy(rows: &[EpochRow]) -> Figure {
         Figure::new("accuracy", rows, |row| row.accuracy, |row| row.val_accuracy)
@@ -36,16 +42,16 @@ impl Figure {
 
     /// Loss over the epochs.
     pub fn loss(rows: &[EpochRow]) -> Figure {
-        Figure::new("loss", rows, |row| row.loss, |row| row.val_loss)
+        Figure::new("loss", rows, |row| Some(row.loss), |row| row.val_loss)
     }
 
     fn new(
         title: &'static str,
         rows: &[EpochRow],
-        training: impl Fn(&EpochRow) -> f64,
+        training: impl Fn(&EpochRow) -> Option<f64>,
         validation: impl Fn(&EpochRow) -> Option<f64>,
     ) -> Figure {
-        let training = stretches(rows, |row| Some(training(row)));
+        let training = stretches(rows, training);
         let validation = stretches(rows, validation);
         let values = || training.iter().chain(&validation).flatten().map(|point| point.1);
         let epochs = || rows.iter().map(|row| row.epoch as f64);

@@ -4,20 +4,33 @@ use millefeuille_core::view::EpochRow;
 
 use super::table::{Column, Table};
 
-/// The history as a table of four decimals; what was not measured is a `-`.
+/// The history as a table of four decimals, with the metrics that the job asks for; what was not measured is a `-`.
 pub fn table(rows: &[EpochRow]) -> String {
-    let mut table = Table::new(
-        ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds"]
-            .map(Column::Right),
-    );
+    let has_accuracy = rows.iter().any(|row| row.accuracy.is_some());
+    let columns: Vec<_> =
+        COLUMNS.iter().filter(|(name, _)| has_accuracy || !name.ends_with("accuracy")).collect();
+    let names = columns.iter().map(|(name, _)| *name);
+    let mut table = Table::new(["epoch"].into_iter().chain(names).map(Column::Right));
     for row in rows {
-        let measured = [Some(row.loss), Some(row.accuracy), row.val_loss, row.val_accuracy];
-        let tested = [Some(row.test_loss), Some(row.test_accuracy), Some(row.seconds)];
-        let figures = measured.into_iter().chain(tested).map(four_decimals);
+        let figures = columns.iter().map(|(_, figure)| four_decimals(figure(row)));
         table.row(std::iter::once(row.epoch.to_string()).chain(figures));
     }
     table.to_string()
 }
+
+/// A figure of an epoch, if it was measured.
+type Figure = fn(&EpochRow) -> Option<f64>;
+
+/// What has a column, and the figure in it.
+const COLUMNS: [(&str, Figure); 7] = [
+    ("loss", |row| Some(row.loss)),
+    ("accuracy", |row| row.accuracy),
+    ("val_loss", |row| row.val_loss),
+    ("val_accuracy", |row| row.val_accuracy),
+    ("test_loss", |row| Some(row.test_loss)),
+    ("test_accuracy", |row| row.test_accuracy),
+    ("seconds", |row| Some(row.seconds)),
+];
 
 fn four_decimals(figure: Option<f64>) -> String {
     figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.4}"))

@@ -29,18 +29,16 @@ const MARK: i32 = 4;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'c, 'a> = ChartContext<'c, SVGBackend<'a>, Cartesian2d<Scale<'c>, Scale<'c>>>;
 
-/// The files of the run's `plots/`, by name: `accuracy.svg`, `loss.svg`, and both side by side in
+/// The files of the run's `plots/`, by name: `accuracy.svg` if the job asks for it, `loss.svg`, and all side by side in
 /// `history.svg`.
 ///
 /// # Errors
 /// None are expected: the drawing goes to memory.
-pub fn plots(rows: &[EpochRow]) -> Result<[(&'static str, String); 3]> {
-    let (accuracy, loss) = (Figure::accuracy(rows), Figure::loss(rows));
-    Ok([
-        ("accuracy.svg", draw(&[&accuracy])?),
-        ("loss.svg", draw(&[&loss])?),
-        ("history.svg", draw(&[&accuracy, &loss])?),
-    ])
+pub fn plots(rows: &[EpochRow]) -> Result<Vec<(String, String)>> {
+    let figures = Figure::all(rows);
+    let each = figures.iter().map(|figure| Ok((format!("{}.svg", figure.title), draw(&[figure])?)));
+    let all = ("history.svg".to_string(), draw(&figures.iter().collect::<Vec<_>>())?);
+    each.chain([Ok(all)]).collect()
 }
 
 /// The figures beside each other as one SVG document.

@@ -68,7 +68,7 @@ impl<W: Write> Progress<W> {
 
     /// `step` mini-batches of `epoch` (from 1) are finished, `elapsed` after the epoch began. Loss and
     /// accuracy are the means over these; before the first step they are not shown.
-    pub fn step(&mut self, epoch: u64, step: u64, loss: f64, accuracy: f64, elapsed: Duration) {
+    pub fn step(&mut self, epoch: u64, step: u64, loss: f64, accuracy: Option<f64>, elapsed: Duration) {
         let Style::Terminal(ink) = self.style else { return };
         let header = self.header(epoch);
         if !self.is_due(step, elapsed) {
@@ -77,7 +77,7 @@ impl<W: Write> Progress<W> {
         self.drawn = Some(elapsed);
         let mut bar = bar(step, self.steps, ink) + &time_left(step, self.steps, elapsed);
         if step > 0 {
-            bar += &metrics(&[("accuracy", Some(accuracy)), ("loss", Some(loss))]);
+            bar += &metrics(&[("accuracy", accuracy), ("loss", Some(loss))]);
         }
         let text = header + &unwrapped(&bar);
         self.bar = Some(bar);
@@ -87,7 +87,7 @@ impl<W: Write> Progress<W> {
     /// An epoch has ended, with these figures.
     pub fn epoch(&mut self, row: &EpochRow) {
         let figures = metrics(&[
-            ("accuracy", Some(row.accuracy)),
+            ("accuracy", row.accuracy),
             ("loss", Some(row.loss)),
             ("val_accuracy", row.val_accuracy),
             ("val_loss", row.val_loss),

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::metrics::Metric;
 use super::model::Model;
 use super::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use super::spec::Spec;
-use super::sum::Sum;
+use super::sum::{Figures, Sum};
 use crate::data::plan::Plan;
 use crate::data::shard::ShardSamples;
 use crate::data::split::Split;
@@ -76,6 +77,11 @@ impl Course {
     /// Which samples make up which step.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The accuracy, if the job asks for it.
+    pub fn accuracy(&self, figures: &Figures) -> Option<f64> {
+        self.spec.metrics.contains(&Metric::Accuracy).then(|| figures.accuracy())
     }
 
     /// The shards among these that have samples in a unit of work; the others are absent from its sum.

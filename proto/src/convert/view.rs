@@ -305,11 +305,11 @@ mod tests {
         EpochRow {
             epoch: 1,
             loss: 0.5,
-            accuracy: 0.75,
+            accuracy: Some(0.75),
             val_loss: None,
             val_accuracy: Some(0.5),
             test_loss: 0.25,
-            test_accuracy: 0.125,
+            test_accuracy: Some(0.125),
             seconds: 2.0,
             weights_sha256: "ab".into(),
         }
