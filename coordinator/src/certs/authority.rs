@@ -3,12 +3,12 @@
 use std::fmt;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
 };
 
 use super::certificate::{self, Certificate};
-use super::{CertsError, Name, Role, Validity};
+use super::{CertsError, Name, Role, Usage, Validity};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_program::process::random_hex;
 
@@ -46,15 +46,6 @@ pub struct Leaf {
     pub validity: Validity,
 }
 
-/// On which side of a connection a certificate is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Usage {
-    /// By who accepts it.
-    Server,
-    /// By who makes it.
-    Client,
-}
-
 impl Leaf {
     /// That of a role. Nobody looks at the names of one who connects.
     pub fn of(role: Role, names: Vec<Name>, validity: Validity) -> Self {
@@ -64,20 +55,6 @@ impl Leaf {
             names,
             usage: Usage::of(role),
             validity,
-        }
-    }
-}
-
-impl Usage {
-    /// That of a role.
-    pub fn of(role: Role) -> Self {
-        if role == Role::Coordinator { Self::Server } else { Self::Client }
-    }
-
-    fn purpose(self) -> ExtendedKeyUsagePurpose {
-        match self {
-            Self::Server => ExtendedKeyUsagePurpose::ServerAuth,
-            Self::Client => ExtendedKeyUsagePurpose::ClientAuth,
         }
     }
 }

@@ -27,15 +27,17 @@ pub mod certificate;
 pub mod directory;
 pub mod init;
 pub mod name;
+mod usage;
 pub mod validity;
 
 use millefeuille_core::failure::Failure;
 
-pub use authority::{Authority, Issued, Leaf, Usage};
+pub use authority::{Authority, Issued, Leaf};
 pub use certificate::Certificate;
 pub use init::{Asked, Told, init};
 pub use millefeuille_proto::tls::Role;
 pub use name::Name;
+pub use usage::Usage;
 pub use validity::Validity;
 
 /// Why certificates are not made or read: one line that names the file.

@@ -8,6 +8,7 @@
 //! What concerns workers is in [`workers`], what concerns jobs in [`jobs`].
 
 mod jobs;
+mod submissions;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,52 +18,39 @@ use std::time::{Duration, Instant};
 use millefeuille_core::control::{Action, Cluster, Event, Failure, JobId, Note, WorkerId};
 use millefeuille_program::ops::Pulse;
 use millefeuille_proto::session::ToWorker;
-use millefeuille_proto::shared::Borrower;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, trace};
 
 use super::board::Board;
+use super::config::Config;
 use super::disk::{Disk, Order, Said};
-use super::messages::{Input, Outgoing, Serving, Traffic};
-use super::snapshot;
+use super::messages::{Handle, Input, Outgoing, Serving};
+use super::records::{Record, Session};
+use super::snapshot::{self, State};
 use super::tally::Tally;
 use super::training::Training;
 use super::words::{self, dismissal, goodbye};
-use super::{Config, Handle};
 use crate::failpoints;
-pub(super) use jobs::Record;
+use submissions::{Cancelled, Submissions};
 
 /// How often the control machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A worker's session, as the driver holds it.
-pub(super) struct Session {
-    pub(super) build: String,
-    pub(super) cpu: String,
-    /// The number of the memory that it shares with this process; 0 for none.
-    shared_memory: u64,
-    /// That memory, once the worker has mapped it for the running job.
-    borrower: Option<Arc<Borrower>>,
-    outbox: mpsc::Sender<Outgoing>,
-    pub(super) traffic: Arc<Traffic>,
-    _reading: oneshot::Sender<()>,
-}
-
 pub(super) struct Driver {
     config: Config,
     start: Instant,
-    pub(super) control: Cluster,
-    pub(super) sessions: BTreeMap<WorkerId, Session>,
-    pub(super) jobs: BTreeMap<JobId, Record>,
+    control: Cluster,
+    sessions: BTreeMap<WorkerId, Session>,
+    jobs: BTreeMap<JobId, Record>,
     /// Submissions that are being written, by their client's key.
-    submissions: jobs::Submissions,
+    submissions: Submissions,
     /// Who waits for the end of which job to be on disk.
-    cancelled: BTreeMap<JobId, Vec<jobs::Cancelled>>,
+    cancelled: BTreeMap<JobId, Vec<Cancelled>>,
     /// The job whose data is read.
     loading: Option<JobId>,
     /// The job whose data is read next.
     to_load: Option<JobId>,
-    pub(super) training: Option<Training>,
+    training: Option<Training>,
     /// What happened while actions were carried out.
     happened: VecDeque<Event>,
     handle: Handle,
@@ -76,7 +64,7 @@ pub(super) struct Driver {
     slept: bool,
     serving: watch::Sender<Option<Arc<Serving>>>,
     /// What has happened so far, counted.
-    pub(super) tally: Tally,
+    tally: Tally,
     /// Beats with each turn of the loop.
     pulse: Pulse,
 }
@@ -96,7 +84,7 @@ impl Driver {
             start: Instant::now(),
             sessions: BTreeMap::new(),
             jobs: BTreeMap::new(),
-            submissions: jobs::Submissions::default(),
+            submissions: Submissions::default(),
             cancelled: BTreeMap::new(),
             loading: None,
             to_load: None,
@@ -131,7 +119,7 @@ impl Driver {
                 () = self.board.due() => self.publish(),
             }
         }
-        let last = snapshot::of(&self);
+        let last = snapshot::of(&self.state());
         self.board.leave(last);
         self.last_checkpoint();
         self.say_goodbye();
@@ -169,7 +157,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn now(&self) -> Duration {
+    fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
@@ -203,8 +191,20 @@ impl Driver {
         }
     }
 
+    /// What readers are shown something of.
+    fn state(&self) -> State<'_> {
+        State {
+            now: self.now(),
+            control: &self.control,
+            sessions: &self.sessions,
+            jobs: &self.jobs,
+            training: self.training.as_ref(),
+            tally: &self.tally,
+        }
+    }
+
     fn publish(&mut self) {
-        let snapshot = snapshot::of(self);
+        let snapshot = snapshot::of(&self.state());
         self.board.pin(snapshot);
     }
 
@@ -280,7 +280,6 @@ fn said_to(inbox: Handle) -> impl Fn(Said) {
             Said::Claimed(claimed) => Input::Claimed(claimed),
             Said::Written { job, written } => Input::Written { job, written },
         };
-        // The cluster may have ended already; then nobody asks.
-        let _ = inbox.0.blocking_send(input);
+        inbox.send_from_thread(input);
     }
 }

@@ -4,9 +4,8 @@
 //! [`cluster`] is for people and their programs, [`worker`] for workers.
 
 mod cluster;
+mod services;
 mod worker;
-
-use std::sync::Arc;
 
 use millefeuille_proto::v1::cluster_server::ClusterServer;
 use millefeuille_proto::v1::worker_server::WorkerServer;
@@ -14,24 +13,8 @@ use millefeuille_proto::{DESCRIPTORS, wire};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::Handle;
-use super::board::Reader;
-use super::messages::Serving;
+pub(super) use self::services::Services;
 use crate::door::Door;
-
-/// What the services need of the cluster.
-pub(super) struct Services {
-    /// The way into the driver.
-    pub(super) driver: Handle,
-    /// What the driver shows.
-    pub(super) board: Reader,
-    /// The running job, as those who check results need it.
-    pub(super) serving: watch::Receiver<Option<Arc<Serving>>>,
-    /// What workers must know to be admitted.
-    pub(super) token: Option<String>,
-    /// Which life of the coordinator this is.
-    pub(super) incarnation: u64,
-}
 
 /// Serves until it is stopped.
 ///

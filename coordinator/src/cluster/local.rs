@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::Handle;
+use super::messages::Handle;
 use super::messages::Input;
 
 /// What a worker must know of the memory that it shares with this process.

@@ -73,6 +73,26 @@ pub enum Input {
     Stop,
 }
 
+/// The way into a running cluster's driver.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Input>);
+
+impl Handle {
+    pub(super) fn new(inbox: mpsc::Sender<Input>) -> Self {
+        Self(inbox)
+    }
+
+    /// Puts something into the driver's inbox; without effect once the cluster has ended.
+    pub async fn send(&self, input: Input) {
+        let _ = self.0.send(input).await;
+    }
+
+    /// The same, for a thread, which waits until there is room.
+    pub(super) fn send_from_thread(&self, input: Input) {
+        let _ = self.0.blocking_send(input);
+    }
+}
+
 /// A worker that wants to be let in.
 #[derive(Debug)]
 pub struct Connected {

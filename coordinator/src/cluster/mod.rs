@@ -11,6 +11,7 @@
 
 mod arbiter;
 mod board;
+mod config;
 mod disk;
 mod driver;
 mod grpc;
@@ -18,6 +19,7 @@ pub mod load;
 mod loaded;
 pub mod local;
 mod messages;
+mod records;
 mod snapshot;
 mod sums;
 mod tally;
@@ -26,21 +28,17 @@ mod view;
 mod waiting;
 mod words;
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-pub use messages::Input;
-use millefeuille_core::control;
+pub use config::Config;
+pub use messages::{Handle, Input};
 use millefeuille_program::ops::Pulse;
 use millefeuille_program::process::Shutdown;
-use millefeuille_proto::shared::Host;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 pub use view::{Phase, View};
 
 use crate::door::Door;
-use crate::runs::RunDir;
 use board::Board;
 use driver::Driver;
 use grpc::Services;
@@ -49,82 +47,6 @@ pub(crate) use tally::Tally;
 
 /// What waits for the driver at most; senders wait beyond that.
 const INBOX: usize = 256;
-
-/// The settings of a cluster.
-#[derive(Debug)]
-pub struct Config {
-    /// The control machine's settings.
-    pub control: control::Config,
-    /// How often a worker says that it is alive.
-    pub heartbeat_interval: Duration,
-    /// Where runs are made: a run is a directory in it.
-    pub runs_dir: PathBuf,
-    /// Whether unfinished and queued runs that are there go on.
-    pub resumes: bool,
-    /// The client's key of the job that this cluster is to serve, if there is one.
-    pub job_key: Option<String>,
-    /// The directory of the first job, if it is fixed.
-    pub first_run: Option<RunDir>,
-    /// What workers must know to be let in.
-    pub token: Option<String>,
-    /// Who gets in at all.
-    pub door: Door,
-    /// Jobs that may wait in the queue.
-    pub max_queued: usize,
-    /// The memory that worker processes of its own share with it.
-    pub shared_memory: Option<Arc<Host>>,
-}
-
-/// The settings with their defaults.
-impl Config {
-    /// A cluster whose runs are made in `runs_dir`.
-    pub fn new(runs_dir: PathBuf) -> Self {
-        let control = control::Config {
-            incarnation: u64::from_le_bytes(incarnation()),
-            min_workers: 1,
-            expected_workers: 1,
-            settle: Duration::from_secs(2),
-            wait_workers: None,
-            max_workers: 1024,
-            heartbeat_deadline: Duration::from_secs(5),
-            stall_deadline: Duration::from_secs(60),
-            checkpoint_interval: Some(Duration::from_secs(10)),
-            audit_rate: 0.0,
-        };
-        let heartbeat_interval = Duration::from_secs(1);
-        Self {
-            control,
-            heartbeat_interval,
-            runs_dir,
-            resumes: false,
-            job_key: None,
-            first_run: None,
-            token: None,
-            door: Door::default(),
-            max_queued: 1024,
-            shared_memory: None,
-        }
-    }
-}
-
-/// A random number for this life of the coordinator.
-fn incarnation() -> [u8; 8] {
-    let hex = millefeuille_program::process::random_hex();
-    let mut bytes = [0; 8];
-    hex::decode_to_slice(&hex[..16], &mut bytes).expect("sixteen hex digits are eight bytes");
-    bytes
-}
-
-/// The way into a running cluster's driver.
-#[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Input>);
-
-impl Handle {
-    /// Puts something into the driver's inbox; without effect once the cluster has ended.
-    pub async fn send(&self, input: Input) {
-        let _ = self.0.send(input).await;
-    }
-}
 
 /// A cluster that is set up, and not yet running.
 pub struct Cluster {
@@ -141,7 +63,7 @@ impl Cluster {
     pub fn new(config: Config) -> Self {
         let (sender, inbox) = mpsc::channel(INBOX);
         let (board, (serving_sender, serving)) = (Board::new(), watch::channel(None));
-        let handle = Handle(sender);
+        let handle = Handle::new(sender);
         let services = Services {
             driver: handle.clone(),
             board: board.reader(),

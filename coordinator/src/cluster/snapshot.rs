@@ -1,19 +1,21 @@
-//! The cluster as readers see it: a [`Snapshot`] of the driver's state, in plain values.
+//! The cluster as readers see it: a [`Snapshot`] of the driver's [`State`], in plain values.
 //!
 //! What a job looks like after its end is built once and shared by all later snapshots.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use millefeuille_core::control::{JobId, JobState, Member, Outcome, Phase, WorkerId};
+use millefeuille_core::control::{Cluster, JobId, JobState, Member, Outcome, Phase, WorkerId};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::view::{
     JobReport, JobStatus, JobView, Metrics, OutcomeView, Progress, StepTime, WorkerView,
 };
 
-use super::driver::{Driver, Record, Session};
+use super::records::{Record, Session};
 use super::tally::Tally;
+use super::training::Training;
 use super::waiting::{Wait, Waits};
 use crate::runs::{Ending, checkpoint};
 
@@ -63,61 +65,72 @@ pub(super) fn no_job(id: &str, newest: &str) -> Failure {
     Failure::new(FailureKind::NotFound, what)
 }
 
+/// What the driver knows, of which a snapshot shows a part.
+#[derive(Clone, Copy)]
+pub(super) struct State<'d> {
+    pub(super) now: Duration,
+    pub(super) control: &'d Cluster,
+    pub(super) sessions: &'d BTreeMap<WorkerId, Session>,
+    pub(super) jobs: &'d BTreeMap<JobId, Record>,
+    pub(super) training: Option<&'d Training>,
+    pub(super) tally: &'d Tally,
+}
+
 /// The snapshot of this moment.
-pub(super) fn of(driver: &Driver) -> Snapshot {
-    let waits = Waits::of(&driver.control, driver.now());
-    let rates = rates(driver);
+pub(super) fn of(state: &State<'_>) -> Snapshot {
+    let waits = Waits::of(state.control, state.now);
+    let rates = rates(state);
     let worker = |(&id, member): (&WorkerId, &Member)| {
-        let session = driver.sessions.get(&id)?;
+        let session = state.sessions.get(&id)?;
         let rate = rates.get(&id).copied().unwrap_or(0.0);
-        Some(WorkerView { detail: waits.of_worker(id), ..worker(driver, id, member, session, rate) })
+        Some(WorkerView { detail: waits.of_worker(id), ..worker(state, id, member, session, rate) })
     };
     Snapshot {
-        jobs: driver
+        jobs: state
             .jobs
             .iter()
             .rev()
-            .map(|(&number, record)| report(driver, number, record, &waits))
+            .map(|(&number, record)| report(state, number, record, &waits))
             .collect(),
-        workers: driver.control.members().iter().filter_map(worker).collect(),
-        step_time: step_time(driver),
-        tally: driver.tally.with_sessions(driver.sessions.values().map(|session| &*session.traffic)),
+        workers: state.control.members().iter().filter_map(worker).collect(),
+        step_time: step_time(state),
+        tally: state.tally.with_sessions(state.sessions.values().map(|session| &*session.traffic)),
     }
 }
 
-fn report(driver: &Driver, number: JobId, record: &Record, waits: &Waits<'_>) -> Arc<JobReport> {
+fn report(state: &State<'_>, number: JobId, record: &Record, waits: &Waits<'_>) -> Arc<JobReport> {
     let build = || {
         Arc::new(JobReport {
-            job: view(driver, number, record, waits),
+            job: view(state, number, record, waits),
             history: Arc::clone(&record.history),
-            progress: progress(driver, number, record),
-            outcome: outcome(driver, number, record),
+            progress: progress(state, number, record),
+            outcome: outcome(state, number, record),
         })
     };
-    let in_this_life = matches!(driver.control.job_state(number), Some(JobState::Ended(_)));
+    let in_this_life = matches!(state.control.job_state(number), Some(JobState::Ended(_)));
     let has_ended = record.ended.is_some() || in_this_life;
     if has_ended { Arc::clone(record.frozen.get_or_init(build)) } else { build() }
 }
 
 /// A job as it is now.
-pub(super) fn job(driver: &Driver, number: JobId) -> JobView {
-    let waits = Waits::of(&driver.control, driver.now());
-    let record = driver.jobs.get(&number);
-    record.map_or_else(JobView::default, |record| view(driver, number, record, &waits))
+pub(super) fn job(state: &State<'_>, number: JobId) -> JobView {
+    let waits = Waits::of(state.control, state.now);
+    let record = state.jobs.get(&number);
+    record.map_or_else(JobView::default, |record| view(state, number, record, &waits))
 }
 
-fn view(driver: &Driver, number: JobId, record: &Record, waits: &Waits<'_>) -> JobView {
-    let ended = ended(driver, number, record);
-    let runs = driver.control.running() == Some(number);
+fn view(state: &State<'_>, number: JobId, record: &Record, waits: &Waits<'_>) -> JobView {
+    let ended = ended(state, number, record);
+    let runs = state.control.running() == Some(number);
     let wait = if runs { waits.of_job() } else { Wait::default() };
-    let state = ended.as_ref().map_or_else(|| status(driver, number), Ending::status);
-    let failed = ended.filter(|_| state == JobStatus::Failed);
+    let status = ended.as_ref().map_or_else(|| status(state, number), Ending::status);
+    let failed = ended.filter(|_| status == JobStatus::Failed);
     JobView {
         id: record.id.clone(),
         name: record.job.name.clone(),
-        state,
+        state: status,
         run_dir: record.run_dir.clone(),
-        queue_place: driver.control.queue_place(number).unwrap_or(0) as u32,
+        queue_place: state.control.queue_place(number).unwrap_or(0) as u32,
         detail: failed.as_ref().map_or(wait.what, |ending| ending.message.clone()),
         waiting_seconds: wait.lasts.as_secs_f64(),
         next: wait.next,
@@ -128,8 +141,8 @@ fn view(driver: &Driver, number: JobId, record: &Record, waits: &Waits<'_>) -> J
 }
 
 /// The status of a job that has not ended.
-fn status(driver: &Driver, number: JobId) -> JobStatus {
-    match driver.control.job_state(number) {
+fn status(state: &State<'_>, number: JobId) -> JobStatus {
+    match state.control.job_state(number) {
         Some(JobState::Waiting) => JobStatus::Waiting,
         Some(JobState::Running) => JobStatus::Running,
         _ => JobStatus::Queued,
@@ -137,8 +150,8 @@ fn status(driver: &Driver, number: JobId) -> JobStatus {
 }
 
 /// How a job ended, in this life of the coordinator or an earlier one, if it has.
-fn ended(driver: &Driver, number: JobId, record: &Record) -> Option<Ending> {
-    let now = || match driver.control.job_state(number) {
+fn ended(state: &State<'_>, number: JobId, record: &Record) -> Option<Ending> {
+    let now = || match state.control.job_state(number) {
         Some(JobState::Ended(outcome)) => Some(ending(record, outcome)),
         _ => None,
     };
@@ -166,16 +179,16 @@ pub(super) fn ending(record: &Record, outcome: &Outcome) -> Ending {
     }
 }
 
-fn outcome(driver: &Driver, number: JobId, record: &Record) -> Option<OutcomeView> {
-    let Ending { exit_code, message, failure } = ended(driver, number, record)?;
+fn outcome(state: &State<'_>, number: JobId, record: &Record) -> Option<OutcomeView> {
+    let Ending { exit_code, message, failure } = ended(state, number, record)?;
     let weights_sha256 = record.history.last().map(|row| row.weights_sha256.clone()).unwrap_or_default();
     Some(OutcomeView { exit_code, message, failure, weights_sha256, predictions: record.shown.clone() })
 }
 
-fn progress(driver: &Driver, number: JobId, record: &Record) -> Option<Progress> {
-    let training = driver.training.as_ref().filter(|_| driver.control.running() == Some(number))?;
-    let begun = driver.control.job_state(number) == Some(JobState::Running);
-    let position = driver.control.position().filter(|_| begun)?;
+fn progress(state: &State<'_>, number: JobId, record: &Record) -> Option<Progress> {
+    let training = state.training.filter(|_| state.control.running() == Some(number))?;
+    let begun = state.control.job_state(number) == Some(JobState::Running);
+    let position = state.control.position().filter(|_| begun)?;
     let (means, clock) = (training.figures(), &training.clock);
     Some(Progress {
         epoch: position.epoch + 1,
@@ -188,8 +201,8 @@ fn progress(driver: &Driver, number: JobId, record: &Record) -> Option<Progress>
     })
 }
 
-fn step_time(driver: &Driver) -> StepTime {
-    let clock = driver.training.as_ref().map(|training| &training.clock);
+fn step_time(state: &State<'_>) -> StepTime {
+    let clock = state.training.map(|training| &training.clock);
     clock.map_or_else(StepTime::default, |clock| StepTime {
         compute_ms: clock.compute_ms,
         wait_ms: clock.wait_ms,
@@ -199,8 +212,8 @@ fn step_time(driver: &Driver) -> StepTime {
 }
 
 /// Each worker's share of the cluster's samples a second, by the shards it computes.
-fn rates(driver: &Driver) -> BTreeMap<WorkerId, f64> {
-    let (Some(placement), Some(training)) = (driver.control.placement(), &driver.training) else {
+fn rates(state: &State<'_>) -> BTreeMap<WorkerId, f64> {
+    let (Some(placement), Some(training)) = (state.control.placement(), state.training) else {
         return BTreeMap::new();
     };
     let total: u32 = placement.values().map(|run| run.end - run.start).sum();
@@ -208,14 +221,14 @@ fn rates(driver: &Driver) -> BTreeMap<WorkerId, f64> {
     placement.iter().map(|(&worker, run)| (worker, share(run) * training.clock.samples_per_second)).collect()
 }
 
-fn worker(driver: &Driver, id: WorkerId, member: &Member, session: &Session, rate: f64) -> WorkerView {
+fn worker(state: &State<'_>, id: WorkerId, member: &Member, session: &Session, rate: f64) -> WorkerView {
     let arithmetic = member.hello.arithmetic.clone();
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     WorkerView {
         id: id.0,
         name: member.hello.name.clone(),
-        state: driver.control.role(id).to_string(),
-        shards: driver.control.placement().and_then(|placement| placement.get(&id)).cloned().unwrap_or(0..0),
+        state: state.control.role(id).to_string(),
+        shards: state.control.placement().and_then(|placement| placement.get(&id)).cloned().unwrap_or(0..0),
         shards_held: member.job.as_ref().map_or(0, |part| part.held.len() as u32),
         slots: member.hello.slots,
         kernel: arithmetic.kernel,

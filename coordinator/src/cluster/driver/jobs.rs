@@ -4,65 +4,29 @@
 //! `Claimed`. From then on the job is found again after a crash ([`Driver::find_runs`]), queued or running.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millefeuille_core::control::{Event, JobId, JobState, Outcome, Start};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::tree::Tree;
-use millefeuille_core::view::{EpochRow, JobReport, JobView, Prediction};
 use millefeuille_program::process::exit;
 use millefeuille_proto::session::ToWorker;
-use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use super::Driver;
+use super::submissions::{Cancelled, Reply};
 use crate::cluster::disk::{Claim, Claimed, Content, Order, Written};
 use crate::cluster::load::{self, Beginning, Ready};
 use crate::cluster::messages::{Input, Serving};
+use crate::cluster::records::Record;
 use crate::cluster::training::Training;
 use crate::cluster::{snapshot, words};
 use crate::failpoints;
 use crate::runs::{Ending, Existing, Found, RunDir, State, scan};
 
-/// A job, from its submission to the cluster's end.
-pub(in crate::cluster) struct Record {
-    pub(in crate::cluster) id: String,
-    pub(in crate::cluster) job: Job,
-    client_key: String,
-    /// Whether an earlier life of the coordinator has left it.
-    found: bool,
-    /// The run directory, until the job has its turn; then the disk thread has it.
-    run: Option<RunDir>,
-    pub(in crate::cluster) run_dir: String,
-    /// Shared with those who look at it.
-    pub(in crate::cluster) history: Arc<Vec<EpochRow>>,
-    pub(in crate::cluster) steps_per_epoch: u32,
-    pub(in crate::cluster) shown: Vec<Prediction>,
-    /// The newest checkpoint of this life: the optimizer steps before it.
-    pub(in crate::cluster) checkpoint: Option<u64>,
-    /// How it ended in an earlier life of the coordinator.
-    pub(in crate::cluster) ended: Option<Ending>,
-    /// What readers see of it once it has ended: built when the first looks.
-    pub(in crate::cluster) frozen: OnceCell<Arc<JobReport>>,
-}
-
 /// So many jobs that have ended are listed; of older ones only the run directories are left.
 const ENDED_JOBS: usize = 1000;
-
-/// Takes a cancelled job as it is then.
-pub(super) type Cancelled = oneshot::Sender<Result<JobView, Failure>>;
-
-type Reply = oneshot::Sender<Result<String, Failure>>;
-
-/// Submissions on their way to the disk.
-#[derive(Default)]
-pub(in crate::cluster) struct Submissions {
-    /// Who waits for which job's acknowledgement, with the client's key.
-    waiting: BTreeMap<JobId, (String, Vec<Reply>)>,
-    newest: u64,
-}
 
 impl Driver {
     /// Takes up what an earlier life of the coordinator left: queued and unfinished runs go on, ended ones are shown.
@@ -220,13 +184,13 @@ impl Driver {
         if !before && ended(self) && noted_soon {
             self.cancelled.entry(job).or_default().push(reply);
         } else {
-            let _ = reply.send(Ok(snapshot::job(self, job)));
+            let _ = reply.send(Ok(snapshot::job(&self.state(), job)));
         }
     }
 
     /// The end of a job is on disk.
     pub(super) fn end_noted(&mut self, job: JobId) {
-        let answer = snapshot::job(self, job);
+        let answer = snapshot::job(&self.state(), job);
         for reply in self.cancelled.remove(&job).unwrap_or_default() {
             let _ = reply.send(Ok(answer.clone()));
         }
@@ -444,16 +408,4 @@ enum Submission {
     /// It came before, and is being written.
     OnItsWay(JobId),
     New(Box<Job>),
-}
-
-impl Submissions {
-    fn next(&mut self) -> JobId {
-        self.at_least(0)
-    }
-
-    /// The next number that is not below this one.
-    fn at_least(&mut self, number: u64) -> JobId {
-        self.newest = number.max(self.newest + 1);
-        JobId(self.newest)
-    }
 }

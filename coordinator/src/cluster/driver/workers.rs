@@ -7,8 +7,9 @@ use millefeuille_proto::session::{self, Hold, Parameters, ShardToHold, ToWorker,
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{Driver, Session};
+use super::Driver;
 use crate::cluster::messages::{Arbitrated, Connected, Ended, Input, NodeResult, Outgoing};
+use crate::cluster::records::Session;
 use crate::cluster::sums::{digest, is_finite};
 use crate::cluster::training::Sent;
 

@@ -13,9 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Services;
-use crate::cluster::Handle;
+use super::services::Services;
 use crate::cluster::board::Reader;
+use crate::cluster::messages::Handle;
 use crate::cluster::messages::Input;
 use crate::runs::names;
 

@@ -23,8 +23,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Services;
-use crate::cluster::Handle;
+use super::services::Services;
+use crate::cluster::messages::Handle;
 use crate::cluster::messages::{Connected, Input, NodeResult, Outgoing, SESSION_OUTBOX, Serving, Traffic};
 use crate::cluster::sums::{Sum, is_finite};
 
