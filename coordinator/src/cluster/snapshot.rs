@@ -91,12 +91,10 @@ fn report(driver: &Driver, number: JobId, record: &Record, waits: &Waits<'_>) ->
             job: view(driver, number, record, waits),
             history: Arc::clone(&record.history),
             progress: progress(driver, number, record),
-            outcome: outcome(driver, number, record),
+            outcome: outcome(record),
         })
     };
-    let in_this_life = matches!(driver.control.job_state(number), Some(JobState::Ended(_)));
-    let has_ended = record.ended.is_some() || in_this_life;
-    if has_ended { Arc::clone(record.frozen.get_or_init(build)) } else { build() }
+    if record.ended.is_some() { Arc::clone(record.frozen.get_or_init(build)) } else { build() }
 }
 
 /// A job as it is now.
@@ -107,10 +105,10 @@ pub(super) fn job(driver: &Driver, number: JobId) -> JobView {
 }
 
 fn view(driver: &Driver, number: JobId, record: &Record, waits: &Waits<'_>) -> JobView {
-    let ended = ended(driver, number, record);
+    let ended = record.ended.as_ref();
     let runs = driver.control.running() == Some(number);
     let wait = if runs { waits.of_job() } else { Wait::default() };
-    let state = ended.as_ref().map_or_else(|| status(driver, number), Ending::status);
+    let state = ended.map_or_else(|| status(driver, number), Ending::status);
     let failed = ended.filter(|_| state == JobStatus::Failed);
     JobView {
         id: record.id.clone(),
@@ -118,12 +116,12 @@ fn view(driver: &Driver, number: JobId, record: &Record, waits: &Waits<'_>) -> J
         state,
         run_dir: record.run_dir.clone(),
         queue_place: driver.control.queue_place(number).unwrap_or(0) as u32,
-        detail: failed.as_ref().map_or(wait.what, |ending| ending.message.clone()),
+        detail: failed.map_or(wait.what, |ending| ending.message.clone()),
         waiting_seconds: wait.lasts.as_secs_f64(),
         next: wait.next,
         epochs: record.job.fit.epochs,
         steps_per_epoch: record.steps_per_epoch,
-        failure: failed.and_then(|ending| ending.failure),
+        failure: failed.and_then(|ending| ending.failure.clone()),
     }
 }
 
@@ -136,16 +134,7 @@ fn status(driver: &Driver, number: JobId) -> JobStatus {
     }
 }
 
-/// How a job ended, in this life of the coordinator or an earlier one, if it has.
-fn ended(driver: &Driver, number: JobId, record: &Record) -> Option<Ending> {
-    let now = || match driver.control.job_state(number) {
-        Some(JobState::Ended(outcome)) => Some(ending(record, outcome)),
-        _ => None,
-    };
-    record.ended.clone().or_else(now)
-}
-
-/// How a job ended.
+/// How a job ends.
 pub(super) fn ending(record: &Record, outcome: &Outcome) -> Ending {
     match outcome {
         Outcome::Done => Ending::done(),
@@ -166,8 +155,8 @@ pub(super) fn ending(record: &Record, outcome: &Outcome) -> Ending {
     }
 }
 
-fn outcome(driver: &Driver, number: JobId, record: &Record) -> Option<OutcomeView> {
-    let Ending { exit_code, message, failure } = ended(driver, number, record)?;
+fn outcome(record: &Record) -> Option<OutcomeView> {
+    let Ending { exit_code, message, failure } = record.ended.clone()?;
     let weights_sha256 = record.history.last().map(|row| row.weights_sha256.clone()).unwrap_or_default();
     Some(OutcomeView { exit_code, message, failure, weights_sha256, predictions: record.shown.clone() })
 }

@@ -43,7 +43,7 @@ pub(in crate::cluster) struct Record {
     pub(in crate::cluster) shown: Vec<Prediction>,
     /// The newest checkpoint of this life: the optimizer steps before it.
     pub(in crate::cluster) checkpoint: Option<u64>,
-    /// How it ended in an earlier life of the coordinator.
+    /// How it ended, in this life of the coordinator or an earlier one.
     pub(in crate::cluster) ended: Option<Ending>,
     /// What readers see of it once it has ended: built when the first looks.
     pub(in crate::cluster) frozen: OnceCell<Arc<JobReport>>,
@@ -391,8 +391,9 @@ impl Driver {
     }
 
     pub(super) fn end(&mut self, job: JobId, outcome: &Outcome) {
-        let Some(record) = self.jobs.get(&job) else { return };
+        let Some(record) = self.jobs.get_mut(&job) else { return };
         let (id, ending) = (record.id.clone(), snapshot::ending(record, outcome));
+        record.ended = Some(ending.clone());
         let (text, failure) = (ending.message.clone(), ending.failure.clone());
         self.tally.ended(outcome);
         match outcome {
