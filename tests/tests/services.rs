@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use millefeuille_proto::v1;
+use millefeuille_core::failure::{Failure, FailureKind};
+use millefeuille_proto::{convert, v1};
 use millefeuille_tests::data::SMALL_JOB;
 use millefeuille_tests::home::Home;
 use millefeuille_tests::process::until;
@@ -339,7 +340,7 @@ fn what_the_commands_print_is_json_where_asked_for_and_a_table_elsewhere() {
     );
 
     let metrics = cluster.ask("metrics");
-    assert_eq!(metrics[0]["job"]["id"], "small-1");
+    assert_eq!(metrics[0]["job"], jobs[0], "a job has one form");
     assert_eq!(metrics[0]["history"], serde_json::Value::from(home.run("runs/small-1").history()));
 
     for (command, texts) in [
@@ -350,4 +351,38 @@ fn what_the_commands_print_is_json_where_asked_for_and_a_table_elsewhere() {
         let text = none(command);
         assert!(texts.iter().all(|part| text.contains(part)), "{command}: {text}");
     }
+}
+
+#[test]
+fn why_a_job_failed_is_the_same_wherever_one_looks() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let _worker = cluster.joined_by("--slots 2");
+
+    let line = cluster.coordinator("train small.toml --learning-rate 3e38").fails(6);
+
+    // In JSON, with what follows from its kind.
+    let job = cluster.ask("jobs").remove(0);
+    let failure = &job["failure"];
+    assert_eq!((&failure["kind"], &failure["exit_code"]), (&"diverged".into(), &6.into()), "{job}");
+    let (what, remedy) = (failure["what"].as_str().unwrap(), failure["remedy"].as_str().unwrap());
+    let said = format!("{what}; {remedy}");
+    assert_eq!(job["detail"], said.as_str());
+    assert!(line.contains(&said), "{said} in {line}");
+    // In the run directory.
+    let run = home.run("runs/small-1");
+    let event = run.events().pop().unwrap();
+    assert_eq!((&event["event"], &event["text"]), (&"end".into(), &said.as_str().into()), "{event}");
+    assert_eq!(&event["failure"], failure);
+    let record: serde_json::Value = serde_json::from_str(&run.text("run.json")).unwrap();
+    assert_eq!(&record["outcome"]["failure"], failure);
+    // Over gRPC.
+    let of_job = client.jobs().remove(0).failure.expect("it failed");
+    assert_eq!((of_job.kind(), of_job.what.as_str()), (v1::FailureKind::Diverged, what));
+    let outcome = client.watch_job("").pop().unwrap().outcome.expect("it has ended");
+    assert_eq!((outcome.exit_code, outcome.failure, outcome.message), (6, Some(of_job), said));
+    // And of a call that is refused.
+    let refused = convert::failure_of(&client.cancel("none-1").unwrap_err());
+    assert_eq!(refused, Failure::new(FailureKind::NotFound, "there is no job none-1"));
 }

@@ -40,7 +40,7 @@ pub(super) struct Record {
     pub(super) shown: Vec<Prediction>,
     /// The newest checkpoint of this life: the optimizer steps before it.
     pub(super) checkpoint: Option<u64>,
-    /// How it ended in an earlier life of the coordinator.
+    /// How it ended, in this life of the coordinator or an earlier one.
     pub(super) ended: Option<Ending>,
     /// What readers see of it once it has ended: built when the first looks.
     pub(super) frozen: OnceCell<Arc<JobReport>>,

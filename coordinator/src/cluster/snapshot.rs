@@ -104,12 +104,10 @@ fn report(state: &State<'_>, number: JobId, record: &Record, waits: &Waits<'_>) 
             job: view(state, number, record, waits),
             history: Arc::clone(&record.history),
             progress: progress(state, number, record),
-            outcome: outcome(state, number, record),
+            outcome: outcome(record),
         })
     };
-    let in_this_life = matches!(state.control.job_state(number), Some(JobState::Ended(_)));
-    let has_ended = record.ended.is_some() || in_this_life;
-    if has_ended { Arc::clone(record.frozen.get_or_init(build)) } else { build() }
+    if record.ended.is_some() { Arc::clone(record.frozen.get_or_init(build)) } else { build() }
 }
 
 /// A job as it is now.
@@ -120,10 +118,10 @@ pub(super) fn job(state: &State<'_>, number: JobId) -> JobView {
 }
 
 fn view(state: &State<'_>, number: JobId, record: &Record, waits: &Waits<'_>) -> JobView {
-    let ended = ended(state, number, record);
+    let ended = record.ended.as_ref();
     let runs = state.control.running() == Some(number);
     let wait = if runs { waits.of_job() } else { Wait::default() };
-    let status = ended.as_ref().map_or_else(|| status(state, number), Ending::status);
+    let status = ended.map_or_else(|| status(state, number), Ending::status);
     let failed = ended.filter(|_| status == JobStatus::Failed);
     JobView {
         id: record.id.clone(),
@@ -131,12 +129,12 @@ fn view(state: &State<'_>, number: JobId, record: &Record, waits: &Waits<'_>) ->
         state: status,
         run_dir: record.run_dir.clone(),
         queue_place: state.control.queue_place(number).unwrap_or(0) as u32,
-        detail: failed.as_ref().map_or(wait.what, |ending| ending.message.clone()),
+        detail: failed.map_or(wait.what, |ending| ending.message.clone()),
         waiting_seconds: wait.lasts.as_secs_f64(),
         next: wait.next,
         epochs: record.job.fit.epochs,
         steps_per_epoch: record.steps_per_epoch,
-        failure: failed.and_then(|ending| ending.failure),
+        failure: failed.and_then(|ending| ending.failure.clone()),
     }
 }
 
@@ -149,16 +147,7 @@ fn status(state: &State<'_>, number: JobId) -> JobStatus {
     }
 }
 
-/// How a job ended, in this life of the coordinator or an earlier one, if it has.
-fn ended(state: &State<'_>, number: JobId, record: &Record) -> Option<Ending> {
-    let now = || match state.control.job_state(number) {
-        Some(JobState::Ended(outcome)) => Some(ending(record, outcome)),
-        _ => None,
-    };
-    record.ended.clone().or_else(now)
-}
-
-/// How a job ended.
+/// How a job ends.
 pub(super) fn ending(record: &Record, outcome: &Outcome) -> Ending {
     match outcome {
         Outcome::Done => Ending::done(),
@@ -179,8 +168,8 @@ pub(super) fn ending(record: &Record, outcome: &Outcome) -> Ending {
     }
 }
 
-fn outcome(state: &State<'_>, number: JobId, record: &Record) -> Option<OutcomeView> {
-    let Ending { exit_code, message, failure } = ended(state, number, record)?;
+fn outcome(record: &Record) -> Option<OutcomeView> {
+    let Ending { exit_code, message, failure } = record.ended.clone()?;
     let weights_sha256 = record.history.last().map(|row| row.weights_sha256.clone()).unwrap_or_default();
     Some(OutcomeView { exit_code, message, failure, weights_sha256, predictions: record.shown.clone() })
 }

@@ -352,8 +352,9 @@ impl Driver {
     }
 
     pub(super) fn end(&mut self, job: JobId, outcome: &Outcome) {
-        let Some(record) = self.jobs.get(&job) else { return };
+        let Some(record) = self.jobs.get_mut(&job) else { return };
         let (id, ending) = (record.id.clone(), snapshot::ending(record, outcome));
+        record.ended = Some(ending.clone());
         let (text, failure) = (ending.message.clone(), ending.failure.clone());
         self.tally.ended(outcome);
         match outcome {
