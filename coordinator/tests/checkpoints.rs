@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use common::{Training, copy, job, model, names};
 use millefeuille_coordinator::runs::checkpoint::{Newest, Unreadable};
 use millefeuille_coordinator::runs::{Checkpoint, Checkpoints};
+use millefeuille_core::job::{Optimizer, OptimizerKind};
+use millefeuille_core::learn::optimizers::OptimizerState;
 use tempfile::TempDir;
 
 /// A run with checkpoints after 3 and after 6 steps, and what is in them.
@@ -52,6 +54,26 @@ fn a_checkpoint_comes_back_bit_for_bit() {
     };
     assert_eq!(bits(&newest.read.checkpoint), bits(&second));
     assert_eq!(second.values(), model().initial_parameters(6));
+}
+
+#[test]
+fn what_the_optimizer_remembers_comes_back() {
+    let place = TempDir::new().unwrap();
+    let mut adam = job();
+    adam.compile.optimizer = Optimizer::new(OptimizerKind::Adam);
+    let training = Training::begin(place.path());
+    let mut checkpoint = training.checkpoint();
+    let gradient = checkpoint.values();
+    checkpoint.optimizer = OptimizerState::new(&adam.compile.optimizer, gradient.len());
+    let mut next = vec![0.0; gradient.len()];
+    checkpoint.optimizer.step(1, 0, &gradient, (&gradient, None), 3, &mut next);
+    assert!(checkpoint.optimizer.memory().all(|(_, values)| values.iter().any(|value| *value != 0.0)));
+    training.run.write_checkpoint(&checkpoint, &model()).unwrap();
+
+    let checkpoints = Checkpoints::of(place.path(), 3);
+    assert_eq!(checkpoints.read(0, &adam).unwrap().checkpoint, checkpoint);
+    let other = checkpoints.read(0, &job()).unwrap_err();
+    assert!(matches!(other, Unreadable::Damaged(_)), "another optimizer's checkpoint is none of this job");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Every test here compares `weights_sha256` of the receipt with that of one undisturbed worker.
 
+use millefeuille_tests::data::SMALL_JOB;
 use millefeuille_tests::home::Home;
 use millefeuille_tests::process::{Process, Signal, until};
 
@@ -60,6 +61,29 @@ fn samples_that_nothing_divides_evenly_are_the_same_for_any_workers_and_slots() 
         let hash = trained(&home, &format!("way-{number}"), &format!("small.toml --workers {way}"));
         assert_eq!(hash, alone, "--workers {way}");
     }
+}
+
+#[test]
+fn an_optimizer_that_remembers_is_the_same_for_any_workers_and_after_its_coordinator_died() {
+    let home = Home::new();
+    home.small_job();
+    let job = SMALL_JOB.replace("epochs = 3", "epochs = 12")
+        + "\n[compile]\nmetrics = []\n[compile.optimizer]\ntype = \"adam\"\n";
+    home.write("adam.toml", job);
+    let alone = trained(&home, "alone", "adam.toml --workers 1 --slots 2");
+    assert_eq!(trained(&home, "three", "adam.toml --workers 3"), alone);
+
+    let mut dies =
+        home.coordinator("train adam.toml --workers 2 --checkpoint-interval 0.05 --run-dir dies").start();
+    dies.says("Epoch 5/");
+    dies.signal(Signal::KILL);
+    dies.wait();
+    home.coordinator("train adam.toml --workers 2 --run-dir dies --resume").succeeds();
+
+    assert_eq!(home.run("dies").hash(), alone);
+    home.coordinator("verify dies").succeeds();
+    let last = home.run("dies").history().pop().unwrap();
+    assert!(last["accuracy"].is_null() && last["test_accuracy"].is_null() && last["loss"].is_f64(), "{last}");
 }
 
 #[test]
