@@ -45,11 +45,12 @@ fn workspace(to: &Path) {
         fs::create_dir_all(to.join(part).parent().unwrap()).unwrap();
         copy(&from.join(part), &to.join(part));
     }
+    // What all packages share, without the profiles, which are about others.
     let manifest = fs::read_to_string(from.join("Cargo.toml")).unwrap();
-    let (before, members) = manifest.split_once("members = [").expect("a workspace has members");
-    let (_, rest) = members.split_once(']').unwrap();
-    let (rest, _) = rest.split_once("\n[profile").expect("profiles come last");
-    fs::write(to.join("Cargo.toml"), format!("{before}members = [\"core\"]{rest}")).unwrap();
+    let shared = manifest.find("[workspace.package]").expect("packages share something");
+    let profiles = manifest.find("[profile.").expect("profiles come last");
+    let head = "[workspace]\nresolver = \"3\"\nmembers = [\"core\"]\n\n";
+    fs::write(to.join("Cargo.toml"), format!("{head}{}", &manifest[shared..profiles])).unwrap();
 }
 
 /// Puts the lines of a registry where they belong: a module before the first, a variant before the first.
