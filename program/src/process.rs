@@ -35,8 +35,8 @@ pub mod exit {
     pub const DIFFERS: u8 = 7;
     /// This machine cannot verify, or its kernel is not to be computed with.
     pub const CANNOT_COMPUTE: u8 = 8;
-    /// Put out of the cluster, because of wrong answers (a worker).
-    pub const PUT_OUT: u8 = 9;
+    /// Evicted from the cluster, because of wrong answers (a worker).
+    pub const EVICTED: u8 = 9;
     /// Interrupted; state saved (a worker: told to stop twice).
     pub const INTERRUPTED: u8 = 130;
 }

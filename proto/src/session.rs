@@ -124,7 +124,7 @@ pub enum ToWorker {
         reason: String,
     },
     /// The worker's answers were wrong: it has no part in this job any more, and ends.
-    PutOut {
+    Evict {
         /// For people.
         reason: String,
     },

@@ -153,7 +153,7 @@ fn all_workers_killed_at_once_cost_the_time_until_others_come() {
 }
 
 #[test]
-fn a_worker_that_is_stopped_is_put_out_for_silence_and_comes_back() {
+fn a_worker_that_is_stopped_is_disconnected_for_silence_and_comes_back() {
     let home = small();
     let alone = home.undisturbed("small.toml --epochs 60");
     let cluster = home.cluster(ALERT);

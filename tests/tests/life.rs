@@ -261,7 +261,7 @@ fn a_local_worker_that_falls_silent_is_done_without() {
 }
 
 #[test]
-fn a_worker_that_stays_away_too_long_is_put_out_and_comes_back() {
+fn a_worker_that_stays_away_too_long_is_disconnected_and_comes_back() {
     let home = small();
     let mut cluster = home.cluster("--heartbeat-interval 0.2 --heartbeat-deadline 1");
     let client = cluster.client();

@@ -179,7 +179,7 @@ fn finish(end: End) -> u8 {
         }
         End::UseKernel(kernel) => (exit::UNEXPECTED, kernel::restart_for(&kernel)),
         End::Refused(message) => (exit::NOT_ALLOWED, message),
-        End::PutOut(reason) => (exit::PUT_OUT, format!("evicted from the cluster: {reason}")),
+        End::Evicted(reason) => (exit::EVICTED, format!("evicted from the cluster: {reason}")),
         End::Failed(message) => (exit::UNEXPECTED, message),
     };
     process::say(&format!("error: {message}"));

@@ -63,7 +63,7 @@ pub enum End {
     /// The coordinator could not be reached, or rejected it.
     Refused(String),
     /// It was evicted, with the reason.
-    PutOut(String),
+    Evicted(String),
     /// It cannot work on this machine.
     Failed(String),
 }

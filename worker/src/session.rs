@@ -247,7 +247,7 @@ impl Session<'_> {
             ToWorker::Welcome(welcome) => self.welcomed(welcome),
             ToWorker::UseKernel { kernel } => return Ok(Some(End::UseKernel(kernel))),
             ToWorker::Goodbye { reason } => return Ok(Some(End::Goodbye(reason))),
-            ToWorker::PutOut { reason } => return Ok(Some(End::PutOut(reason))),
+            ToWorker::Evict { reason } => return Ok(Some(End::Evicted(reason))),
             ToWorker::JobStart { job, run_id, spec } => self.start_job(job, &run_id, *spec),
             ToWorker::JobEnd { .. } => self.end_job(),
             ToWorker::Hold(hold) => self.hold(hold),

@@ -217,8 +217,8 @@ impl Driver {
                 self.say(worker, goodbye("this worker is drained"));
                 self.close(worker, None);
             }
-            Action::PutOut { worker, reason } => {
-                self.say(worker, ToWorker::PutOut { reason });
+            Action::Evict { worker, reason } => {
+                self.say(worker, ToWorker::Evict { reason });
                 self.close(worker, None);
             }
             Action::UseKernel { worker, kernel } => {
@@ -259,8 +259,8 @@ impl Driver {
     }
 
     fn note(&mut self, note: &Note) {
-        if let (Some(training), Note::PutOut { instance_id, .. }) = (&mut self.training, note) {
-            training.accuse(instance_id);
+        if let (Some(training), Note::Evicted { instance_id, .. }) = (&mut self.training, note) {
+            training.mark_suspect(instance_id);
         }
         self.tally.note(note);
         let (kind, text) = words::note(note);

@@ -24,8 +24,8 @@ pub(crate) struct Tally {
     pub(crate) left: u64,
     /// Workers that were lost.
     pub(crate) lost: u64,
-    /// Workers that were put out for wrong answers.
-    pub(crate) put_out: u64,
+    /// Workers that were evicted for wrong answers.
+    pub(crate) evicted: u64,
     /// Times that what a worker owed which is gone was asked of others.
     pub(crate) reassigned: u64,
     /// Times that what a slow worker owes was asked of others too.
@@ -57,7 +57,7 @@ impl Tally {
             Note::Joined { .. } => self.joined += 1,
             Note::Left { worker, .. } if self.parting.take() == Some(*worker) => self.left += 1,
             Note::Left { .. } => self.lost += 1,
-            Note::PutOut { .. } => self.put_out += 1,
+            Note::Evicted { .. } => self.evicted += 1,
             Note::Reassigned { slow: true, .. } => self.copied += 1,
             Note::Reassigned { slow: false, .. } => self.reassigned += 1,
             Note::Draining { .. } | Note::Short { .. } | Note::Recovered { .. } | Note::Placed { .. } => {}

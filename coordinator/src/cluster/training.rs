@@ -55,7 +55,7 @@ pub(super) struct Training {
     steps_taken: u64,
     /// Who was asked for something: the instance and the name of each session.
     asked: BTreeMap<WorkerId, (String, String)>,
-    /// Whose results were used in which steps; of those who were put out, apart.
+    /// Whose results were used in which steps; of those who were evicted, apart.
     participation: Participation,
     suspects: Participation,
     pub(super) job_sha256: String,
@@ -197,18 +197,18 @@ impl Training {
         }
     }
 
-    /// Processes that were put out, with what is known of why.
-    pub(super) fn put_out(&self) -> BTreeMap<String, String> {
+    /// Processes that were evicted, with what is known of why.
+    pub(super) fn evicted(&self) -> BTreeMap<String, String> {
         let why = |(instance_id, _)| (String::from(instance_id), "its results were wrong before".into());
         self.suspects.iter().map(why).collect()
     }
 
-    /// A worker was put out: what it had part in is not to be trusted.
-    pub(super) fn accuse(&mut self, instance_id: &str) {
-        self.participation.accuse(instance_id, &mut self.suspects);
+    /// A worker was evicted: what it had part in is not to be trusted.
+    pub(super) fn mark_suspect(&mut self, instance_id: &str) {
+        self.participation.mark_suspect(instance_id, &mut self.suspects);
     }
 
-    /// Who was put out.
+    /// Who was evicted.
     pub(super) fn suspects(&self) -> &Participation {
         &self.suspects
     }

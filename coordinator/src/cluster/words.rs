@@ -15,7 +15,7 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
         Note::Reassigned { work, owed_by, slow, to } => {
             ("reassigned", reassigned(*work, *owed_by, *slow, to))
         }
-        Note::PutOut { worker, name, reason, .. } => {
+        Note::Evicted { worker, name, reason, .. } => {
             ("put_out", format!("{worker} ({name}) is evicted from the job: {reason}"))
         }
         Note::Short { present, needed, .. } => {

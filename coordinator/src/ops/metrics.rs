@@ -136,7 +136,7 @@ fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
     page.counter(
         "workers_put_out",
         "Workers that were evicted because their results were wrong",
-        tally.put_out,
+        tally.evicted,
     )?;
     page.counter("reassignments", "Reassignments of a lost worker's pending nodes", tally.reassigned)?;
     page.counter("copies", "Backup tasks for a straggler's pending nodes", tally.copied)?;

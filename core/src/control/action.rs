@@ -32,7 +32,7 @@ pub enum Action {
         worker: WorkerId,
     },
     /// The worker's answers are wrong: it has no part in the job any more.
-    PutOut {
+    Evict {
         /// Whom.
         worker: WorkerId,
         /// Why, for people.
@@ -245,8 +245,8 @@ pub enum Note {
         /// Who is asked now.
         to: Vec<(WorkerId, Vec<Node>)>,
     },
-    /// A worker is put out of the job.
-    PutOut {
+    /// A worker is evicted from the job.
+    Evicted {
         /// Who.
         worker: WorkerId,
         /// For people.

@@ -102,8 +102,8 @@ impl Cluster {
                 self.with_run(now, out, |run, scene| run.closed(scene, work, finite));
             }
             Event::Submit { job } => self.submit(job, out),
-            Event::Loaded { job, facts, from, put_out } => {
-                self.loaded(now, job, facts, (from, put_out), out);
+            Event::Loaded { job, facts, from, evicted } => {
+                self.loaded(now, job, facts, (from, evicted), out);
             }
             Event::CheckpointWritten { job } => {
                 self.with_run_of(now, job, out, |run, _| {
@@ -273,7 +273,7 @@ impl Cluster {
         if let (Departure::Misbehaved(_), Some(conduct), Some(member)) =
             (departure, self.turn.conduct(), self.members.get(&worker))
         {
-            conduct.count_offence(&member.hello.instance_id);
+            conduct.count_violation(&member.hello.instance_id);
         }
         self.leave(now, worker, &departure.to_string(), out);
     }
@@ -351,14 +351,14 @@ impl Cluster {
         now: Duration,
         loaded: JobId,
         facts: Facts,
-        (from, put_out): (Start, BTreeMap<String, String>),
+        (from, evicted): (Start, BTreeMap<String, String>),
         out: &mut Vec<Action>,
     ) {
         let Turn::Loading { job, conduct } = &mut self.turn else { return };
         if *job != loaded {
             return;
         }
-        let conduct = std::mem::take(conduct).know(put_out);
+        let conduct = std::mem::take(conduct).know(evicted);
         self.turn = Turn::Run(Box::new(Run::new(now, loaded, conduct, facts, from)));
         self.with_run(
             now,

@@ -113,8 +113,8 @@ pub enum Event {
         facts: Facts,
         /// Where it begins, or goes on.
         from: Start,
-        /// Processes that were put out of it in an earlier life of the coordinator, and why.
-        put_out: BTreeMap<String, String>,
+        /// Processes that were evicted from it in an earlier life of the coordinator, and why.
+        evicted: BTreeMap<String, String>,
     },
     /// A checkpoint is on disk.
     CheckpointWritten {

@@ -130,7 +130,7 @@ impl Run {
 
     /// A worker's answer was wrong: its process leaves the job for good, in whatever session it is now, and what it
     /// had part in of the open tree is done anew.
-    pub(super) fn put_out(&mut self, scene: &mut Scene<'_>, worker: WorkerId, reason: &str) -> Flow {
+    pub(super) fn evict(&mut self, scene: &mut Scene<'_>, worker: WorkerId, reason: &str) -> Flow {
         let present = scene.members.get(&worker).map(|member| &member.hello);
         let departed = self.stage.open().and_then(|open| open.departed(worker));
         let Some(Hello { instance_id, name, .. }) = present.or(departed).cloned() else {
@@ -138,16 +138,16 @@ impl Run {
         };
         let same = |member: &Member| member.hello.instance_id == instance_id;
         let present = scene.members.iter().find(|(_, member)| same(member)).map(|(&present, _)| present);
-        let new = self.conduct.ban(&instance_id, reason);
+        let new = self.conduct.evict(&instance_id, reason);
         // What is known of it now must not be lost with the coordinator.
         self.checkpoint_due = true;
         let reason = reason.to_string();
         if let Some(worker) = present {
             scene.members.remove(&worker);
-            scene.out.push(Action::PutOut { worker, reason: reason.clone() });
+            scene.out.push(Action::Evict { worker, reason: reason.clone() });
         }
         if new {
-            scene.note(Note::PutOut { worker, name, instance_id, reason });
+            scene.note(Note::Evicted { worker, name, instance_id, reason });
         }
         if let Some(open) = self.stage.open_mut()
             && (open.has_used(worker) || present.is_some_and(|present| open.has_used(present)))
@@ -166,7 +166,7 @@ impl Run {
         if answers < UNASKED_ANSWERS {
             return Continue(());
         }
-        self.conduct.count_offence(&member.hello.instance_id);
+        self.conduct.count_violation(&member.hello.instance_id);
         scene.out.push(Action::Dismiss { worker, reason: Dismissal::Unasked { answers } });
         self.leave(scene, worker, "it sent results that were not assigned to it")
     }

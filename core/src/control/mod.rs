@@ -27,7 +27,7 @@
 //! - One that **drains** finishes what it owes, and is told `Farewell`.
 //! - What a **slow** one owes is asked of another, too; whichever answer comes first is used, since all have the
 //!   same bits. One that stays slow gets fewer shards, or none.
-//! - One whose answer **differs** from another's is put out, and what it had part in of the open step is computed
+//! - One whose answer **differs** from another's is evicted, and what it had part in of the open step is computed
 //!   again (`trial`). Answers are compared where one is not finite, and for a share of the nodes with `audit_rate`.
 //!
 //! A coordinator that dies comes back with `Submit` and `Loaded { from, .. }`: where its checkpoint says.

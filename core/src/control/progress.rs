@@ -136,7 +136,7 @@ impl Run {
                 "no third one decides"
             };
             let reason = format!("its result for {node} of {work} differs from another one, and {others}");
-            self.put_out(scene, worker, &reason)?;
+            self.evict(scene, worker, &reason)?;
         }
         self.close_if_complete(scene);
         self.give_out(scene, None)

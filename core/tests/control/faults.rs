@@ -293,11 +293,11 @@ fn two_that_compute_the_same_infinity_have_diverged() {
     script.answer_of(2);
     script.answer_with(2, false, NAN);
     assert!(matches!(script.outcome(1), Outcome::Diverged { work } if work.step == 0));
-    assert_eq!(script.put_out(), [] as [u64; 0]);
+    assert_eq!(script.evicted(), [] as [u64; 0]);
 }
 
 #[test]
-fn one_that_alone_computes_infinity_is_put_out_and_its_step_begun_anew() {
+fn one_that_alone_computes_infinity_is_evicted_and_its_step_begun_anew() {
     let mut script = Script::roomy(3, config());
     script.answer_step();
     let placed = script.asked();
@@ -308,9 +308,9 @@ fn one_that_alone_computes_infinity_is_put_out_and_its_step_begun_anew() {
     let (other, work, node) = *script.owed.last().expect("another is asked");
     script.owed.pop();
     script.result(other, work, node);
-    assert_eq!(script.put_out(), [], "two differ: nobody knows yet");
+    assert_eq!(script.evicted(), [], "two differ: nobody knows yet");
     script.answer_all();
-    assert_eq!(script.put_out(), [2]);
+    assert_eq!(script.evicted(), [2]);
     done(&mut script);
     let begun = |action: &Action| matches!(action, Action::Begin { work: begun } if *begun == work);
     assert_eq!(script.count(begun), 2);
@@ -324,7 +324,7 @@ fn the_coordinator_decides_where_nobody_else_can() {
     script.answer_with(1, false, NAN);
     let (step, half) = (script.accepted()[0].0, RIGHT_HALF);
     assert!(script.actions.contains(&Action::Arbitrate { work: step, node: half }));
-    assert_eq!(script.put_out(), [1]);
+    assert_eq!(script.evicted(), [1]);
     assert_eq!(script.state(1), "waiting");
     script.join(3);
     done(&mut script);
@@ -335,22 +335,22 @@ fn the_coordinator_decides_where_nobody_else_can() {
 }
 
 #[test]
-fn one_that_was_put_out_comes_again_in_vain() {
+fn one_that_was_evicted_comes_again_in_vain() {
     let mut script = Script::roomy(1, config());
     script.answer_with(1, false, NAN);
-    assert_eq!(script.put_out(), [1]);
+    assert_eq!(script.evicted(), [1]);
     script.join_again(1, 2);
-    assert_eq!(script.put_out(), [1, 2]);
+    assert_eq!(script.evicted(), [1, 2]);
     assert!(script.cluster.members().is_empty());
 }
 
 #[test]
-fn one_whose_connection_broke_before_its_answer_was_found_wrong_is_put_out_too() {
+fn one_whose_connection_broke_before_its_answer_was_found_wrong_is_evicted_too() {
     let mut script = Script::audited(3);
     script.answer_with(1, true, WRONG);
     script.join_again(1, 4);
     script.answer_step();
-    assert_eq!(script.put_out(), [4]);
+    assert_eq!(script.evicted(), [4]);
     done(&mut script);
 }
 
@@ -408,7 +408,7 @@ fn a_third_settles_which_of_two_is_wrong() {
     let wrong = script.owed.iter().find(|owed| owed.0 == WorkerId(1)).map(|owed| (owed.1, owed.2));
     script.answer_with(1, true, WRONG);
     script.answer_step();
-    assert_eq!((script.put_out(), script.arbitrated()), (vec![1], arbitrated));
+    assert_eq!((script.evicted(), script.arbitrated()), (vec![1], arbitrated));
     done(&mut script);
     let mut used = script.accepted().into_iter();
     assert!(used.all(|(work, node, author)| Some((work, node)) != wrong || author != worker(1)));
@@ -420,7 +420,7 @@ fn of_two_that_differ_the_coordinator_knows_who_is_wrong() {
     let arbitrated = script.arbitrated();
     script.answer_with(2, true, WRONG);
     script.answer_step();
-    assert_eq!(script.put_out(), [2]);
+    assert_eq!(script.evicted(), [2]);
     assert!(script.arbitrated() > arbitrated);
     done(&mut script);
 }
@@ -431,18 +431,18 @@ fn where_nobody_can_settle_it_neither_of_two_is_trusted() {
     script.answer_step();
     script.answer_with(2, true, WRONG);
     script.answer_step();
-    assert_eq!(script.put_out(), [1, 2]);
+    assert_eq!(script.evicted(), [1, 2]);
     assert_eq!(script.state(1), "waiting");
     script.join_roomy(3);
     done(&mut script);
 }
 
 #[test]
-fn who_contradicts_itself_is_put_out() {
+fn who_contradicts_itself_is_evicted() {
     let mut script = Script::roomy_and(1, Config { audit_rate: 1.0, ..config() }, None);
     script.answer_with(1, true, RIGHT);
     script.answer_with(1, true, WRONG);
-    assert_eq!(script.put_out(), [1]);
+    assert_eq!(script.evicted(), [1]);
     script.join_roomy(2);
     done(&mut script);
 }

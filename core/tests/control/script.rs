@@ -161,7 +161,7 @@ impl Script {
                 job,
                 facts: self.facts.clone(),
                 from: self.from,
-                put_out: Default::default(),
+                evicted: Default::default(),
             }],
             Action::StartJob { worker, job } => {
                 vec![Event::JobAccepted { worker, job, fingerprint: "shapes".into() }]
@@ -192,7 +192,7 @@ impl Script {
             Action::EndEpoch { job, .. } if self.writes => vec![Event::EpochWritten { job }],
             Action::Checkpoint { job, .. } => vec![Event::CheckpointWritten { job }],
             Action::Save { job } => vec![Event::Saved { job }],
-            Action::Dismiss { worker, .. } | Action::PutOut { worker, .. } | Action::Farewell { worker } => {
+            Action::Dismiss { worker, .. } | Action::Evict { worker, .. } | Action::Farewell { worker } => {
                 self.owed.retain(|owed| owed.0 != worker);
                 Vec::new()
             }
@@ -355,9 +355,9 @@ impl Script {
         self.count(|action| matches!(action, Action::Arbitrate { .. }))
     }
 
-    pub(crate) fn put_out(&self) -> Vec<u64> {
+    pub(crate) fn evicted(&self) -> Vec<u64> {
         let out =
-            |action: &Action| if let Action::PutOut { worker, .. } = action { Some(worker.0) } else { None };
+            |action: &Action| if let Action::Evict { worker, .. } = action { Some(worker.0) } else { None };
         self.actions.iter().filter_map(out).collect()
     }
 

@@ -142,7 +142,7 @@ impl From<ToWorker> for v1::SessionResponse {
             ToWorker::Chunk(data) => Down::Chunk(v1::Chunk { data }),
             ToWorker::JobEnd { job } => Down::JobEnd(v1::JobEnd { job: job.0 }),
             ToWorker::Goodbye { reason } => Down::Goodbye(v1::Goodbye { reason }),
-            ToWorker::PutOut { reason } => Down::PutOut(v1::PutOut { reason }),
+            ToWorker::Evict { reason } => Down::PutOut(v1::PutOut { reason }),
         };
         Self { message: Some(message) }
     }
@@ -164,7 +164,7 @@ impl TryFrom<v1::SessionResponse> for ToWorker {
             Down::Chunk(v1::Chunk { data }) => Self::Chunk(data),
             Down::JobEnd(v1::JobEnd { job }) => Self::JobEnd { job: JobId(job) },
             Down::Goodbye(v1::Goodbye { reason }) => Self::Goodbye { reason },
-            Down::PutOut(v1::PutOut { reason }) => Self::PutOut { reason },
+            Down::PutOut(v1::PutOut { reason }) => Self::Evict { reason },
         })
     }
 }
@@ -343,7 +343,7 @@ mod tests {
             ToWorker::Chunk(Bytes::from_static(b"abcd")),
             ToWorker::JobEnd { job: JOB },
             ToWorker::Goodbye { reason: "the end".into() },
-            ToWorker::PutOut { reason: "wrong".into() },
+            ToWorker::Evict { reason: "wrong".into() },
         ];
         for parameters in [Parameters::Known, Parameters::Follow(940), Parameters::InSlot(0)] {
             all.push(ToWorker::Work(Work { id: work(), nodes: vec![NODE], parameters }));

@@ -426,7 +426,7 @@ impl World {
             Action::Welcome { worker } => self.tell_worker(worker, Down::Welcome),
             Action::Dismiss { worker, .. } => self.close(worker, Some(Down::Close)),
             Action::Farewell { worker } => self.close(worker, Some(Down::Goodbye)),
-            Action::PutOut { worker, .. } => self.close(worker, Some(Down::PutOut)),
+            Action::Evict { worker, .. } => self.close(worker, Some(Down::Evict)),
             Action::UseKernel { worker, .. } => self.fail(format!("{worker} is asked for another kernel")),
             Action::Load { job } => {
                 let time = self.random.millis(1..=300);
@@ -599,8 +599,8 @@ impl World {
             coordinator.training = Some(training);
         }
         // Faulty workers of this simulation stay away for good.
-        let put_out = BTreeMap::new();
-        self.handle(Event::Loaded { job, facts, from, put_out });
+        let evicted = BTreeMap::new();
+        self.handle(Event::Loaded { job, facts, from, evicted });
     }
 
     fn end_epoch(&mut self, job: JobId, epoch: u32) {

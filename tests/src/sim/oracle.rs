@@ -4,7 +4,7 @@
 //!   undisturbed run.
 //! - Each epoch's ledger has every sample exactly once.
 //! - Nothing is asked for that is in the tree; what is asked for again is what somebody owed who is gone or slow.
-//! - No healthy worker is put out, blamed, or said to hang when it owes nothing.
+//! - No healthy worker is evicted, blamed, or said to hang when it owes nothing.
 //! - What was reported as written is there after a crash, and a run goes on from no earlier place.
 //! - Whatever an event leads to is bounded, and so is what waits.
 //! - A job ends, and ends as it may.
@@ -46,8 +46,8 @@ pub struct Stats {
     pub repeated: u64,
     /// Workers lost.
     pub lost: u64,
-    /// Workers put out.
-    pub put_out: u64,
+    /// Workers evicted.
+    pub evicted: u64,
     /// Times that a run went on from a checkpoint.
     pub resumed: u64,
 }
@@ -114,10 +114,10 @@ impl World {
             Action::Send { worker, work, nodes } => self.judge_send(*worker, *work, nodes),
             Action::Accept { work, node, .. } => self.judge_accept(*work, *node),
             Action::Dismiss { worker, reason } => self.judge_dismissal(*worker, reason),
-            Action::Note(Note::PutOut { instance_id, .. }) => {
-                self.oracle.stats.put_out += 1;
+            Action::Note(Note::Evicted { instance_id, .. }) => {
+                self.oracle.stats.evicted += 1;
                 if !self.faulty.contains(instance_id) && !self.scenario.may_blame_the_healthy() {
-                    self.fail(format!("process {instance_id} was put out and is healthy"));
+                    self.fail(format!("process {instance_id} was evicted and is healthy"));
                 }
             }
             Action::Note(Note::Left { worker, .. }) => {
@@ -158,7 +158,7 @@ impl World {
             return self.fail(format!("{work} is begun, and next is {next:?}"));
         }
         if again && !self.scenario.compares() {
-            return self.fail(format!("{work} is begun anew, and nobody was put out"));
+            return self.fail(format!("{work} is begun anew, and nobody was evicted"));
         }
         let present = self.oracle.job(work.job).0.facts.present(work.phase, work.step);
         self.oracle.step = Step { work: Some(work), present, ..Step::default() };
@@ -336,7 +336,7 @@ impl Stats {
         self.closed += other.closed;
         self.repeated += other.repeated;
         self.lost += other.lost;
-        self.put_out += other.put_out;
+        self.evicted += other.evicted;
         self.resumed += other.resumed;
     }
 }

@@ -287,8 +287,8 @@ impl Driver {
             let hello = &member.hello;
             self.event("joined", words::joined(*worker, &hello.name, hello.slots), None);
         }
-        let put_out = self.training.as_ref().map(Training::put_out).unwrap_or_default();
-        self.handle(Event::Loaded { job, facts, from, put_out });
+        let evicted = self.training.as_ref().map(Training::evicted).unwrap_or_default();
+        self.handle(Event::Loaded { job, facts, from, evicted });
     }
 
     /// Copies the state between two steps, for the disk thread.
