@@ -72,7 +72,7 @@ impl Kept {
     }
 }
 
-/// A session that the coordinator has taken up.
+/// A session that the coordinator has accepted.
 pub(crate) struct Opened {
     link: Link,
     connection: mpsc::Sender<Outgoing>,
@@ -232,7 +232,7 @@ impl Session<'_> {
         let _ = tokio::time::timeout(GOODBYE, heard).await;
     }
 
-    /// Whoever takes up a session and says nothing is no coordinator.
+    /// Whoever accepts a session and says nothing is no coordinator.
     fn expect_welcome(&mut self, limit: Duration) {
         self.tasks.spawn(async move {
             tokio::time::sleep(limit).await;

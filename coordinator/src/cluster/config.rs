@@ -20,7 +20,7 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// Where runs are made: a run is a directory in it.
     pub runs_dir: PathBuf,
-    /// Whether unfinished and queued runs that are there go on.
+    /// Whether unfinished and queued runs that are there continue.
     pub resumes: bool,
     /// The client's key of the job that this cluster is to serve, if there is one.
     pub job_key: Option<String>,

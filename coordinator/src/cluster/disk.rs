@@ -71,7 +71,7 @@ impl Claim {
         let Self { number, job, client_key, runs_dir, run, taken } = self;
         let run = run.map_or_else(|| RunDir::claim_next(&runs_dir, &job.name, |id| taken.contains(id)), Ok);
         let run = run.and_then(|mut run| {
-            // A run that is gone on with was submitted in an earlier life.
+            // A run that is resumed was submitted in an earlier life.
             if run.record().state == State::Queued {
                 run.submit(&job, number.0, &client_key)?;
             }
@@ -215,7 +215,7 @@ impl Writer {
                 }
                 Order::End { ending } => {
                     if let Some(Run { job, directory, failed, .. }) = self.run.take() {
-                        // One whose disk failed is unfinished, and can be gone on with.
+                        // One whose disk failed is unfinished, and can be resumed.
                         if !failed {
                             end(directory, ending);
                         }
@@ -258,7 +258,7 @@ fn end(mut run: RunDir, ending: Ending) {
     }
 }
 
-/// A job that did not come to run. One that had run before and cannot be gone on with stays unfinished, as it was: its
+/// A job that did not come to run. One that had run before and cannot be resumed stays unfinished, as it was: its
 /// data may be put back, or a newer program take it up.
 fn give_back(run: RunDir, found: bool, ending: Ending) {
     let (cancelled, begun) = (ending.exit_code == exit::INTERRUPTED, run.record().state != State::Queued);

@@ -1,4 +1,4 @@
-//! Makes a job ready: reads its data, deals it to shards, finds out which arithmetic its workers need, and takes up its
+//! Makes a job ready: reads its data, partitions it into shards, finds out which arithmetic its workers need, and resumes its
 //! run where an earlier life of the coordinator left it.
 
 use std::sync::Arc;
@@ -37,10 +37,10 @@ pub(super) struct Beginning {
     pub(super) resumed: Option<String>,
 }
 
-/// Reads all that a job needs, and begins its run or goes on with it. Takes a while: not for the driver's task.
+/// Reads all that a job needs, and begins or resumes its run. Takes a while: not for the driver's task.
 pub fn make_ready(job: Job, mut run: RunDir) -> Ready {
     let training = load(job).and_then(|loaded| {
-        let resumed = take_up(&mut run, &loaded)?;
+        let resumed = begin_or_resume(&mut run, &loaded)?;
         Ok(Box::new(Beginning::new(loaded, resumed)))
     });
     Ready { run: Some(run), training }
@@ -55,7 +55,7 @@ impl Beginning {
     }
 }
 
-fn take_up(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, Failure> {
+fn begin_or_resume(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, Failure> {
     match run.record().state {
         State::Queued => run.begin(&loaded.job).map(|()| None),
         State::Running | State::Ended { .. } => {

@@ -34,7 +34,7 @@ pub(crate) struct Tally {
     pub(crate) checkpoints: u64,
     /// How long writing them took.
     pub(crate) checkpoint_time: Duration,
-    /// Jobs that were gone on with from a checkpoint.
+    /// Jobs that were resumed from a checkpoint.
     pub(crate) resumes: u64,
     /// Jobs that were done.
     pub(crate) done: u64,

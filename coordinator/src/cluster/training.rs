@@ -81,7 +81,7 @@ struct Epoch {
 }
 
 impl Training {
-    /// At the beginning of a job, or where its run goes on.
+    /// At the beginning of a job, or where its run resumes.
     pub(super) fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
         let job = loaded.job.clone();
         let course = Arc::new(Course::new(loaded.spec.clone()));
@@ -108,7 +108,7 @@ impl Training {
             clock: Clock::new(),
         };
         match resumed {
-            Some(Resumed { ledger, checkpoint, .. }) => training.go_on(ledger, checkpoint),
+            Some(Resumed { ledger, checkpoint, .. }) => training.resume(ledger, checkpoint),
             None => training.start_over(),
         }
         training
@@ -150,20 +150,20 @@ impl Training {
         self.parameters = self.pool.adopt(self.course.model().initial_parameters(self.job.seed)).into_bytes();
     }
 
-    fn go_on(&mut self, ledger: Ledger, checkpoint: Option<Checkpoint>) {
+    fn resume(&mut self, ledger: Ledger, checkpoint: Option<Checkpoint>) {
         self.ledger = ledger;
         let Some(checkpoint) = checkpoint else { return self.start_over() };
         self.parameters = self.pool.adopt(checkpoint.values()).into_bytes();
         let Partial { loss_sum, correct, samples, seconds } = checkpoint.partial;
         self.figures.train = Figures { loss_sum, correct, samples };
-        self.clock.go_on_after(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        self.clock.resume_after(Duration::try_from_secs_f64(seconds).unwrap_or_default());
         self.optimizer = checkpoint.optimizer;
         self.steps_taken = checkpoint.parameter_tag;
         self.participation = checkpoint.participation;
         self.suspects = checkpoint.suspects;
     }
 
-    /// A copy of the state between two steps, from which the job can go on.
+    /// A copy of the state between two steps, from which the job can resume.
     pub(super) fn snapshot(&self, from: Start) -> Snapshot {
         let begun = from.position.step > 0;
         let Figures { loss_sum, correct, samples } = self.figures.train;
@@ -421,8 +421,8 @@ impl Clock {
         self.before = Duration::ZERO;
     }
 
-    /// Goes on with an epoch that has taken so long before.
-    fn go_on_after(&mut self, before: Duration) {
+    /// Resumes an epoch that had already taken so long.
+    fn resume_after(&mut self, before: Duration) {
         self.epoch = Instant::now();
         self.before = before;
     }

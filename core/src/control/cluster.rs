@@ -159,9 +159,9 @@ impl Cluster {
         self.turn.run().map(|run| run.position)
     }
 
-    /// Where the running job could go on from its present state, if that is between two steps.
-    pub fn resting_place(&self) -> Option<Start> {
-        self.turn.run().and_then(Run::resting_place)
+    /// Where the running job could resume from its present state, if that is between two steps.
+    pub fn checkpoint_position(&self) -> Option<Start> {
+        self.turn.run().and_then(Run::checkpoint_position)
     }
 
     /// Who computes what for the running job.
@@ -364,7 +364,7 @@ impl Cluster {
             now,
             out,
             |run, scene| {
-                if run.is_trained() { run.go_on(scene) } else { run.invite_all(scene) }
+                if run.is_trained() { run.next_unit(scene) } else { run.invite_all(scene) }
             },
         );
     }
@@ -391,10 +391,10 @@ impl Cluster {
     /// Ends the job that has its turn.
     fn end(&mut self, outcome: Outcome, now: Duration, out: &mut Vec<Action>) {
         let Some(job) = self.running() else { return };
-        // What was trained is kept where somebody may want to go on with it.
+        // What was trained is kept where somebody may want to resume it.
         let resumable = !matches!(outcome, Outcome::Done | Outcome::Diverged { .. });
         let kept = resumable && self.config.checkpoint_interval.is_some();
-        out.extend(self.resting_place().filter(|_| kept).map(|from| Action::Checkpoint { job, from }));
+        out.extend(self.checkpoint_position().filter(|_| kept).map(|from| Action::Checkpoint { job, from }));
         self.turn = Turn::Free;
         for member in self.members.values_mut() {
             member.job = None;

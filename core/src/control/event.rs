@@ -111,7 +111,7 @@ pub enum Event {
         job: JobId,
         /// What the machine must know of it.
         facts: Facts,
-        /// Where it begins, or goes on.
+        /// Where it begins, or resumes.
         from: Start,
         /// Processes that were evicted from it in an earlier life of the coordinator, and why.
         evicted: BTreeMap<String, String>,

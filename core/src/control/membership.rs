@@ -188,7 +188,7 @@ impl Run {
         }
         part.accepted = true;
         self.place_again(scene)?;
-        self.go_on_if_enough(scene)
+        self.continue_if_enough(scene)
     }
 
     /// A worker holds a shard, as the `Hold` with this generation has told it to.
@@ -313,8 +313,8 @@ impl Run {
         }
     }
 
-    /// Goes on with a job that had too few workers.
-    fn go_on_if_enough(&mut self, scene: &mut Scene<'_>) -> Flow {
+    /// Continues a job that had too few workers, once it has enough.
+    fn continue_if_enough(&mut self, scene: &mut Scene<'_>) -> Flow {
         let enough = self.candidates(scene.members).len() >= scene.config.min_workers;
         if !enough || !matches!(self.stage, Stage::Short { .. }) {
             return Continue(());

@@ -15,7 +15,7 @@
 //! 3. Each step: `Begin`, a `Send` to every worker with work, `Accept` for each result, `Close` when the tree is
 //!    complete. The driver answers `Closed` once the optimizer has made the next parameters. After the last step of
 //!    an epoch, the validation and test splits are evaluated in the same way, and `EndEpoch` writes the history.
-//!    `Checkpoint` orders a copy of the state from which the job can go on.
+//!    `Checkpoint` orders a copy of the state from which the job can resume.
 //! 4. After the last epoch `Save` writes the model; `Saved` ends the job, and the next one is loaded.
 //!
 //! Nothing that happens to a worker changes what is computed, only who computes it:

@@ -25,7 +25,7 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 const HANGS: f64 = 100.0;
 const SHORTEST_HANG: Duration = Duration::from_secs(60);
 const FIRST_HANG: Duration = Duration::from_secs(600);
-/// How often the placement is looked at again while steps go on.
+/// How often the placement is looked at again while steps are computed.
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
 /// The disk may be so many epochs behind.
 const UNWRITTEN_EPOCHS: u32 = 2;
@@ -172,7 +172,7 @@ impl Run {
             self.end_epoch(scene, work.epoch);
         }
         self.say_farewell(scene)?;
-        self.go_on(scene)
+        self.next_unit(scene)
     }
 
     fn end_epoch(&mut self, scene: &mut Scene<'_>, epoch: u32) {
@@ -200,11 +200,11 @@ impl Run {
     /// A line of history is on disk.
     pub(super) fn epoch_written(&mut self, scene: &mut Scene<'_>) -> Flow {
         self.unwritten = self.unwritten.saturating_sub(1);
-        if matches!(self.stage, Stage::Resting) { self.go_on(scene) } else { Continue(()) }
+        if matches!(self.stage, Stage::Resting) { self.next_unit(scene) } else { Continue(()) }
     }
 
     /// What comes between two units of work: the end, a wait, or the next.
-    pub(super) fn go_on(&mut self, scene: &mut Scene<'_>) -> Flow {
+    pub(super) fn next_unit(&mut self, scene: &mut Scene<'_>) -> Flow {
         if self.is_trained() {
             self.stage = Stage::Saving;
             scene.out.push(Action::Save { job: self.job });

@@ -22,7 +22,7 @@ pub(super) enum Stage {
         /// Since when.
         since: Duration,
     },
-    /// It had begun, and has too few workers to go on.
+    /// It had begun, and has too few workers to continue.
     Short {
         /// Since when.
         since: Duration,
@@ -129,9 +129,9 @@ impl Run {
         if waits { JobState::Waiting } else { JobState::Running }
     }
 
-    /// Where the job could go on from its present state; none before it has begun, and in the middle of an evaluation,
+    /// Where the job could resume from its present state; none before it has begun, and in the middle of an evaluation,
     /// where the state is the same as at its epoch's last step but can't be named.
-    pub(super) fn resting_place(&self) -> Option<Start> {
+    pub(super) fn checkpoint_position(&self) -> Option<Start> {
         let named = self.position.phase == Phase::Train;
         let start = Start { position: self.position, parameter_tag: self.parameter_tag };
         (!self.stage.is_gathering() && named).then_some(start)

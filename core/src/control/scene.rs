@@ -9,7 +9,7 @@ use super::ids::WorkerId;
 use super::members::{Member, Members};
 use super::outcome::Outcome;
 
-/// Whether the job goes on after what a handler has done, or has ended, and how.
+/// Whether the job continues after what a handler has done, or has ended, and how.
 pub(super) type Flow = ControlFlow<Outcome>;
 
 /// The surroundings of the running job at one moment.

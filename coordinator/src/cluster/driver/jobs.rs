@@ -29,7 +29,7 @@ use crate::runs::{Ending, Existing, Found, RunDir, State, scan};
 const ENDED_JOBS: usize = 1000;
 
 impl Driver {
-    /// Takes up what an earlier life of the coordinator left: queued and unfinished runs go on, ended ones are shown.
+    /// Takes over what an earlier process of the coordinator left: queued and unfinished runs continue, ended ones are shown.
     pub(in crate::cluster) fn find_runs(&mut self) {
         if !self.config.resumes {
             return;
@@ -227,13 +227,13 @@ impl Driver {
 
     pub(super) fn loaded(&mut self, job: JobId, ready: Ready) {
         self.loading = None;
-        self.take_up(job, ready);
+        self.begin_or_resume(job, ready);
         if let Some(next) = self.to_load.take().filter(|&next| self.control.running() == Some(next)) {
             self.load(next);
         }
     }
 
-    fn take_up(&mut self, job: JobId, ready: Ready) {
+    fn begin_or_resume(&mut self, job: JobId, ready: Ready) {
         let Some(record) = self.jobs.get_mut(&job) else { return };
         record.run = ready.run;
         if self.control.running() != Some(job) {
@@ -301,7 +301,7 @@ impl Driver {
     /// A coordinator that is told to stop leaves its job where it is.
     pub(super) fn last_checkpoint(&mut self) {
         let on = self.config.control.checkpoint_interval.is_some();
-        if let Some(from) = self.control.resting_place().filter(|_| on) {
+        if let Some(from) = self.control.checkpoint_position().filter(|_| on) {
             self.checkpoint(from);
         }
     }
