@@ -109,7 +109,7 @@ struct Queue {
     /// The unit of work that was asked for last.
     work: Option<WorkId>,
     /// Its nodes that were asked for and not answered since.
-    owed: BTreeSet<Node>,
+    pending: BTreeSet<Node>,
     /// What was not begun.
     tasks: VecDeque<Task>,
     closed: bool,
@@ -159,7 +159,7 @@ impl Slots {
         let mut queue = lock(&self.shared.queue);
         queue.turn_to(batch.work);
         for &node in &batch.nodes {
-            if queue.owed.insert(node) {
+            if queue.pending.insert(node) {
                 let node = Arc::new(OpenNode::new(&batch, node, target()));
                 queue.tasks.extend(node.pieces());
             }
@@ -174,7 +174,7 @@ impl Slots {
     pub(crate) fn answered(&self, work: WorkId, node: Node) {
         let mut queue = lock(&self.shared.queue);
         if queue.work == Some(work) {
-            queue.owed.remove(&node);
+            queue.pending.remove(&node);
         }
     }
 
@@ -197,7 +197,7 @@ impl Queue {
     fn turn_to(&mut self, work: WorkId) {
         if self.work != Some(work) {
             self.work = Some(work);
-            self.owed.clear();
+            self.pending.clear();
             self.tasks.clear();
         }
     }

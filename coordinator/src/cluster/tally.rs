@@ -29,7 +29,7 @@ pub(crate) struct Tally {
     /// Times that what a worker owed which is gone was asked of others.
     pub(crate) reassigned: u64,
     /// Times that what a slow worker owes was asked of others too.
-    pub(crate) copied: u64,
+    pub(crate) backup_tasks: u64,
     /// Checkpoints written.
     pub(crate) checkpoints: u64,
     /// How long writing them took.
@@ -58,8 +58,8 @@ impl Tally {
             Note::Left { worker, .. } if self.parting.take() == Some(*worker) => self.left += 1,
             Note::Left { .. } => self.lost += 1,
             Note::Evicted { .. } => self.evicted += 1,
-            Note::Reassigned { slow: true, .. } => self.copied += 1,
-            Note::Reassigned { slow: false, .. } => self.reassigned += 1,
+            Note::Reassigned { straggler: true, .. } => self.backup_tasks += 1,
+            Note::Reassigned { straggler: false, .. } => self.reassigned += 1,
             Note::Draining { .. } | Note::Short { .. } | Note::Recovered { .. } | Note::Placed { .. } => {}
         }
     }

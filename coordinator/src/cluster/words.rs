@@ -12,8 +12,8 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
         Note::Draining { worker, name, reason } => {
             ("draining", format!("{worker} ({name}) drains: {reason}"))
         }
-        Note::Reassigned { work, owed_by, slow, to } => {
-            ("reassigned", reassigned(*work, *owed_by, *slow, to))
+        Note::Reassigned { work, pending_with, straggler, to } => {
+            ("reassigned", reassigned(*work, *pending_with, *straggler, to))
         }
         Note::Evicted { worker, name, reason, .. } => {
             ("put_out", format!("{worker} ({name}) is evicted from the job: {reason}"))
@@ -39,11 +39,11 @@ pub(super) fn goodbye(reason: &str) -> ToWorker {
     ToWorker::Goodbye { reason: reason.to_string() }
 }
 
-fn reassigned(work: WorkId, owed_by: WorkerId, slow: bool, to: &[(WorkerId, Vec<Node>)]) -> String {
+fn reassigned(work: WorkId, pending_with: WorkerId, straggler: bool, to: &[(WorkerId, Vec<Node>)]) -> String {
     let nodes = |nodes: &[Node]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let to: Vec<_> = to.iter().map(|(worker, of)| format!("{worker} computes {}", nodes(of))).collect();
-    let why = if slow { "is a straggler in" } else { "is lost in" };
-    format!("{owed_by} {why} {work}: {}", to.join(", "))
+    let why = if straggler { "is a straggler in" } else { "is lost in" };
+    format!("{pending_with} {why} {work}: {}", to.join(", "))
 }
 
 pub(super) fn joined(worker: WorkerId, name: &str, slots: u32) -> String {

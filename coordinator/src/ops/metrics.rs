@@ -139,7 +139,7 @@ fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
         tally.evicted,
     )?;
     page.counter("reassignments", "Reassignments of a lost worker's pending nodes", tally.reassigned)?;
-    page.counter("copies", "Backup tasks for a straggler's pending nodes", tally.copied)?;
+    page.counter("copies", "Backup tasks for a straggler's pending nodes", tally.backup_tasks)?;
     page.counter("checkpoints", "Checkpoints written", tally.checkpoints)?;
     page.counter(
         "checkpoint_seconds",

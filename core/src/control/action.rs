@@ -239,9 +239,9 @@ pub enum Note {
         /// Of which work.
         work: WorkId,
         /// Who owed it: one that left, or that is slow.
-        owed_by: WorkerId,
+        pending_with: WorkerId,
         /// Whether it may still answer.
-        slow: bool,
+        straggler: bool,
         /// Who is asked now.
         to: Vec<(WorkerId, Vec<Node>)>,
     },

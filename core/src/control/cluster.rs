@@ -13,7 +13,7 @@ use super::ids::{JobId, Phase, WorkId, WorkerId};
 use super::members::{Hello, Member, Members, Role};
 use super::outcome::Outcome;
 use super::place::Placement;
-use super::progress::{Answer, Slow};
+use super::progress::{Answer, Stragglers};
 use super::queue::{JobState, Queue};
 use super::run::{Run, Stage};
 use super::scene::{Flow, Scene};
@@ -320,7 +320,7 @@ impl Cluster {
     fn result(&mut self, now: Duration, answer: Answer, out: &mut Vec<Action>) {
         self.heard(now, answer.worker);
         if let Some(member) = self.members.get_mut(&answer.worker) {
-            member.behind = false;
+            member.straggler = false;
             if answer.work.phase == Phase::Train {
                 member.measure(now, answer.samples, answer.busy);
             }
@@ -400,7 +400,7 @@ impl Cluster {
             member.job = None;
             member.pace = None;
             member.turnaround = [None; 2];
-            member.behind = false;
+            member.straggler = false;
         }
         self.queue.end(job, outcome.clone());
         out.push(Action::End { job, outcome });
@@ -409,9 +409,13 @@ impl Cluster {
     }
 
     fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
-        self.give_up_silent(now, out);
-        self.give_up_stalled(now, out);
-        self.look_after_slow(now, out);
+        self.end_silent_sessions(now, out);
+        self.end_stalled_sessions(now, out);
+        let stragglers = self.turn.run().and_then(|run| run.stragglers(now, &self.members));
+        if let Some(Stragglers { work, late, hung }) = stragglers {
+            self.start_backup_tasks(now, late, out);
+            self.end_hung_sessions(now, work, hung, out);
+        }
         self.with_run(now, out, Run::check_waiting);
         self.with_run(now, out, |run, scene| {
             run.balance(scene);
@@ -419,7 +423,7 @@ impl Cluster {
         });
     }
 
-    fn give_up_silent(&mut self, now: Duration, out: &mut Vec<Action>) {
+    fn end_silent_sessions(&mut self, now: Duration, out: &mut Vec<Action>) {
         let deadline = self.config.heartbeat_deadline;
         let silence = |member: &Member| now.saturating_sub(member.heard);
         let silent = self.members.iter().map(|(&worker, member)| (worker, silence(member)));
@@ -430,8 +434,8 @@ impl Cluster {
         }
     }
 
-    /// Gives up who was told to fetch samples and does not.
-    fn give_up_stalled(&mut self, now: Duration, out: &mut Vec<Action>) {
+    /// Ends the sessions of workers that were told to fetch samples, and to which no byte moves.
+    fn end_stalled_sessions(&mut self, now: Duration, out: &mut Vec<Action>) {
         let stalled = |member: &Member| {
             let part = member.job.as_ref().filter(|part| part.accepted && !member.draining)?;
             let lacks = part.told.iter().any(|shard| !part.held.contains(shard));
@@ -447,13 +451,21 @@ impl Cluster {
         }
     }
 
-    /// Asks others for what takes too long, and gives up who hangs.
-    fn look_after_slow(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let slow = self.turn.run().and_then(|run| run.slow(now, &self.members));
-        let Some(Slow { work, late, hung }) = slow else { return };
+    /// Assigns what is pending with a straggler to another worker, too.
+    fn start_backup_tasks(&mut self, now: Duration, late: Vec<WorkerId>, out: &mut Vec<Action>) {
         for worker in late {
-            self.with_run(now, out, |run, scene| run.ask_others(scene, worker));
+            self.with_run(now, out, |run, scene| run.start_backup_task(scene, worker));
         }
+    }
+
+    /// Ends the sessions of workers that hang.
+    fn end_hung_sessions(
+        &mut self,
+        now: Duration,
+        work: WorkId,
+        hung: Vec<(WorkerId, Duration)>,
+        out: &mut Vec<Action>,
+    ) {
         for (worker, asked) in hung {
             out.push(Action::Dismiss { worker, reason: Dismissal::Hung { work, asked } });
             let how = format!("it has not returned {work} for {:.0} s", asked.as_secs_f64());

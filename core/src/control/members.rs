@@ -69,7 +69,7 @@ pub struct Member {
     /// It was told to stop, and gets nothing new.
     pub draining: bool,
     /// Work was over before its answer came, and it has not answered since.
-    pub behind: bool,
+    pub straggler: bool,
     /// Answers of it that nobody asked for.
     pub unasked: u32,
     /// Its part in the running job.
@@ -105,7 +105,7 @@ impl Member {
             pace: None,
             turnaround: [None; 2],
             draining: false,
-            behind: false,
+            straggler: false,
             unasked: 0,
             job: None,
         }

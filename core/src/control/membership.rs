@@ -91,7 +91,7 @@ impl Run {
 
     /// After a worker has gone: others take over what it owes and what it was to compute.
     fn lost(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
-        let owed = self.stage.open_mut().is_some_and(|open| open.forget(worker));
+        let pending = self.stage.open_mut().is_some_and(|open| open.forget(worker));
         let placed = self.placement.remove(&worker).is_some();
         let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
         // A job that was about to begin begins to wait only now.
@@ -104,7 +104,7 @@ impl Run {
             self.place_again(scene)?;
         }
         self.wait_if_short(scene);
-        self.give_out(scene, owed.then_some((worker, false)))
+        self.give_out(scene, pending.then_some((worker, false)))
     }
 
     /// A worker was told to stop: it gets nothing new.
@@ -120,7 +120,7 @@ impl Run {
     /// Lets those go who were told to stop and owe nothing any more.
     pub(super) fn say_farewell(&mut self, scene: &mut Scene<'_>) -> Flow {
         let open = self.stage.open();
-        for worker in scene.finished(|worker| open.is_some_and(|open| open.is_owed_by(worker))) {
+        for worker in scene.finished(|worker| open.is_some_and(|open| open.is_pending_with(worker))) {
             if let Some(member) = scene.say_farewell(worker) {
                 self.left(scene, worker, member)?;
             }

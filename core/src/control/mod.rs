@@ -58,7 +58,7 @@ pub use event::{Computed, Departure, Event};
 pub use facts::{Facts, Position, Start};
 pub use ids::{JobId, Phase, ResultId, WorkId, WorkerId};
 pub use members::{Arithmetic, Hello, Member, Role};
-pub use open::Owing;
+pub use open::Pending;
 pub use outcome::Outcome;
 pub use place::{Placement, place};
 pub use queue::JobState;

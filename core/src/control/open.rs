@@ -20,19 +20,19 @@ use crate::learn::tree::{Inserted, Node, Reduction, Tree};
 
 /// A worker that may be asked.
 #[derive(Clone, Debug)]
-pub(super) struct Hand {
+pub(super) struct Candidate {
     pub(super) worker: WorkerId,
     /// What the placement gives it.
     pub(super) owns: Range<u32>,
     /// How much it does beside the others.
     pub(super) weight: f64,
     /// It has not yet answered to work that is over: only if there is nobody else.
-    pub(super) behind: bool,
+    pub(super) straggler: bool,
 }
 
 /// What a worker owes, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owing {
+pub struct Pending {
     /// Who.
     pub worker: WorkerId,
     /// When it was asked.
@@ -159,25 +159,25 @@ impl Open {
     }
 
     /// Whether this worker was asked for something and has not answered.
-    pub(super) fn is_owed_by(&self, worker: WorkerId) -> bool {
+    pub(super) fn is_pending_with(&self, worker: WorkerId) -> bool {
         self.asks.iter().any(|ask| ask.worker == worker)
     }
 
     /// Who owes something that is still missing.
-    pub(super) fn owing(&self) -> Vec<Owing> {
+    pub(super) fn pending(&self) -> Vec<Pending> {
         let missing = self.reduction.missing();
-        let owes =
+        let is_missing =
             |ask: &&Ask| missing.iter().any(|gap| gap.first < ask.node.end && ask.node.first < gap.end);
-        let mut owing: BTreeMap<WorkerId, bool> = BTreeMap::new();
-        for ask in self.asks.iter().filter(owes) {
-            *owing.entry(ask.worker).or_default() |= ask.overdue;
+        let mut pending: BTreeMap<WorkerId, bool> = BTreeMap::new();
+        for ask in self.asks.iter().filter(is_missing) {
+            *pending.entry(ask.worker).or_default() |= ask.overdue;
         }
-        let of = |(worker, overdue)| Owing { worker, since: self.loads[&worker].since, overdue };
-        owing.into_iter().map(of).collect()
+        let of = |(worker, overdue)| Pending { worker, since: self.loads[&worker].since, overdue };
+        pending.into_iter().map(of).collect()
     }
 
     /// Workers that owe something for which nobody else was asked yet: since when, and for how many samples.
-    pub(super) fn pending(&self) -> Vec<(WorkerId, Duration, u64)> {
+    pub(super) fn on_time(&self) -> Vec<(WorkerId, Duration, u64)> {
         let on_time: BTreeSet<_> =
             self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
         on_time
@@ -253,7 +253,7 @@ impl Open {
             return (Taken::Discarded(if known { Discard::Duplicate } else { Discard::Unasked }), None);
         }
         self.answered.insert((worker, node));
-        let pace = self.loads.get(&worker).filter(|load| load.samples > 0 && !self.is_owed_by(worker));
+        let pace = self.loads.get(&worker).filter(|load| load.samples > 0 && !self.is_pending_with(worker));
         let pace = pace.map(|load| now.saturating_sub(load.since).as_secs_f64() / load.samples as f64);
         (self.judge(node, came), pace)
     }
@@ -315,23 +315,24 @@ impl Open {
     /// The shards that are missing and that nobody is about to deliver.
     pub(super) fn unassigned(&self) -> BTreeSet<u32> {
         let mut missing = self.missing();
-        let owed = self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
+        let pending = self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
         let tried = self.trials.iter().filter(|(_, trial)| trial.is_open() || trial.arbitrating);
-        for node in owed.chain(tried.map(|(&node, _)| node)) {
+        for node in pending.chain(tried.map(|(&node, _)| node)) {
             missing.retain(|&shard| !(node.first..node.end).contains(&shard));
         }
         missing
     }
 
     /// Gives out what nobody owes.
-    pub(super) fn dispatch(&mut self, hands: &[Hand], terms: &Terms<'_>) -> Dispatch {
+    pub(super) fn dispatch(&mut self, candidates: &[Candidate], terms: &Terms<'_>) -> Dispatch {
         let mut dispatch = Dispatch::default();
         let mut given: BTreeMap<WorkerId, BTreeSet<u32>> = BTreeMap::new();
-        let mut loads = self.shards_owed();
+        let mut loads = self.shards_pending();
         for shard in self.unassigned() {
-            let able =
-                |hand: &Hand| (terms.holds)(hand.worker, shard) && !self.is_asked_for(hand.worker, shard);
-            if let Some(worker) = choose(hands, &loads, Some(shard), able) {
+            let able = |candidate: &Candidate| {
+                (terms.holds)(candidate.worker, shard) && !self.is_asked_for(candidate.worker, shard)
+            };
+            if let Some(worker) = choose(candidates, &loads, Some(shard), able) {
                 *loads.entry(worker).or_default() += 1;
                 given.entry(worker).or_default().insert(shard);
             }
@@ -345,14 +346,14 @@ impl Open {
                 }
             }
         }
-        self.dispatch_trials(hands, terms, &mut loads, &mut dispatch);
+        self.dispatch_trials(candidates, terms, &mut loads, &mut dispatch);
         dispatch
     }
 
     /// Asks for the further answers that trials need.
     fn dispatch_trials(
         &mut self,
-        hands: &[Hand],
+        candidates: &[Candidate],
         terms: &Terms<'_>,
         loads: &mut BTreeMap<WorkerId, u32>,
         dispatch: &mut Dispatch,
@@ -369,13 +370,19 @@ impl Open {
                 continue;
             }
             let shards: Vec<u32> = self.present.range(node.first..node.end).copied().collect();
-            let holds = |hand: &Hand| shards.iter().all(|&shard| (terms.holds)(hand.worker, shard));
-            let asked =
-                |hand: &Hand| self.asks.iter().any(|ask| (ask.worker, ask.node) == (hand.worker, node));
-            let new = |hand: &Hand| holds(hand) && !trial.has_heard(hand.worker) && !asked(hand);
-            let again = |hand: &Hand| trial.no_arbiter && trial.is_of_one() && holds(hand) && !asked(hand);
-            let chosen = choose(hands, loads, None, new);
-            if let Some(worker) = chosen.or_else(|| choose(hands, loads, None, again)) {
+            let holds =
+                |candidate: &Candidate| shards.iter().all(|&shard| (terms.holds)(candidate.worker, shard));
+            let asked = |candidate: &Candidate| {
+                self.asks.iter().any(|ask| (ask.worker, ask.node) == (candidate.worker, node))
+            };
+            let new = |candidate: &Candidate| {
+                holds(candidate) && !trial.has_heard(candidate.worker) && !asked(candidate)
+            };
+            let again = |candidate: &Candidate| {
+                trial.no_arbiter && trial.is_of_one() && holds(candidate) && !asked(candidate)
+            };
+            let chosen = choose(candidates, loads, None, new);
+            if let Some(worker) = chosen.or_else(|| choose(candidates, loads, None, again)) {
                 *loads.entry(worker).or_default() += shards.len() as u32;
                 self.ask(worker, node, terms);
                 dispatch.asks.entry(worker).or_default().push(node);
@@ -402,11 +409,11 @@ impl Open {
 
     /// Whether this worker owes this shard, on time or not.
     fn is_asked_for(&self, worker: WorkerId, shard: u32) -> bool {
-        let owes = |ask: &Ask| ask.worker == worker && (ask.node.first..ask.node.end).contains(&shard);
-        self.asks.iter().any(owes)
+        let pending = |ask: &Ask| ask.worker == worker && (ask.node.first..ask.node.end).contains(&shard);
+        self.asks.iter().any(pending)
     }
 
-    fn shards_owed(&self) -> BTreeMap<WorkerId, u32> {
+    fn shards_pending(&self) -> BTreeMap<WorkerId, u32> {
         let mut loads = BTreeMap::new();
         for ask in &self.asks {
             *loads.entry(ask.worker).or_default() += ask.node.len();
@@ -417,19 +424,21 @@ impl Open {
 
 /// Of those who are able: whoever owns the shard, or whoever has least to do.
 fn choose(
-    hands: &[Hand],
+    candidates: &[Candidate],
     loads: &BTreeMap<WorkerId, u32>,
     shard: Option<u32>,
-    able: impl Fn(&Hand) -> bool,
+    able: impl Fn(&Candidate) -> bool,
 ) -> Option<WorkerId> {
-    let owner = hands.iter().find(|hand| shard.is_some_and(|shard| hand.owns.contains(&shard)));
-    if let Some(owner) = owner.filter(|owner| !owner.behind && able(owner)) {
+    let owner =
+        candidates.iter().find(|candidate| shard.is_some_and(|shard| candidate.owns.contains(&shard)));
+    if let Some(owner) = owner.filter(|owner| !owner.straggler && able(owner)) {
         return Some(owner.worker);
     }
-    let cost = |hand: &Hand| {
-        let load = loads.get(&hand.worker).copied().unwrap_or(0);
-        f64::from(load + 1) / hand.weight
+    let cost = |candidate: &Candidate| {
+        let load = loads.get(&candidate.worker).copied().unwrap_or(0);
+        f64::from(load + 1) / candidate.weight
     };
-    let order = |a: &&Hand, b: &&Hand| a.behind.cmp(&b.behind).then(cost(a).total_cmp(&cost(b)));
-    hands.iter().filter(|hand| able(hand)).min_by(order).map(|hand| hand.worker)
+    let order =
+        |a: &&Candidate, b: &&Candidate| a.straggler.cmp(&b.straggler).then(cost(a).total_cmp(&cost(b)));
+    candidates.iter().filter(|candidate| able(candidate)).min_by(order).map(|candidate| candidate.worker)
 }

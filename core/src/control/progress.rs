@@ -16,15 +16,15 @@ use super::trial::{Author, Authored, Digest, Verdict};
 use crate::learn::tree::Node;
 
 /// Others are asked too when an answer takes so many times as long as is usual.
-const SLOW: f64 = 4.0;
+const STRAGGLER: f64 = 4.0;
 /// But not before this: below it lies the noise of a busy machine.
-const SHORTEST_PATIENCE: Duration = Duration::from_millis(100);
+const MIN_STRAGGLER_TIME: Duration = Duration::from_millis(100);
 /// As long as nobody has answered yet, nobody knows what is usual.
-const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_STRAGGLER_TIME: Duration = Duration::from_secs(10);
 /// A worker that owes an answer so many times as long as is usual hangs.
-const HANGS: f64 = 100.0;
-const SHORTEST_HANG: Duration = Duration::from_secs(60);
-const FIRST_HANG: Duration = Duration::from_secs(600);
+const HUNG: f64 = 100.0;
+const MIN_HUNG_TIME: Duration = Duration::from_secs(60);
+const FIRST_HUNG_TIME: Duration = Duration::from_secs(600);
 /// How often the placement is looked at again while steps are computed.
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
 /// The disk may be so many epochs behind.
@@ -43,7 +43,7 @@ pub(super) struct Answer {
 }
 
 /// Who takes too long with a unit of work.
-pub(super) struct Slow {
+pub(super) struct Stragglers {
     pub(super) work: WorkId,
     /// Others are to be asked for what these owe.
     pub(super) late: Vec<WorkerId>,
@@ -163,7 +163,7 @@ impl Run {
             return Break(Outcome::Diverged { work });
         }
         for worker in open.late() {
-            scene.members.entry(worker).and_modify(|member| member.behind = true);
+            scene.members.entry(worker).and_modify(|member| member.straggler = true);
         }
         self.stage = Stage::Resting;
         if self.advance() {
@@ -243,9 +243,9 @@ impl Run {
             return Continue(());
         };
         let Dispatch { asks, arbitrate, settled } = dispatch;
-        if let Some((owed_by, slow)) = because_of.filter(|_| !asks.is_empty()) {
+        if let Some((pending_with, straggler)) = because_of.filter(|_| !asks.is_empty()) {
             let to = asks.iter().map(|(&worker, nodes)| (worker, nodes.clone())).collect();
-            scene.note(Note::Reassigned { work, owed_by, slow, to });
+            scene.note(Note::Reassigned { work, pending_with, straggler, to });
         }
         scene.out.extend(asks.into_iter().map(|(worker, nodes)| Action::Send { worker, work, nodes }));
         scene.out.extend(arbitrate.into_iter().map(|node| Action::Arbitrate { work, node }));
@@ -256,7 +256,7 @@ impl Run {
     }
 
     /// Who takes too long with the open tree, if one is.
-    pub(super) fn slow(&self, now: Duration, members: &Members) -> Option<Slow> {
+    pub(super) fn stragglers(&self, now: Duration, members: &Members) -> Option<Stragglers> {
         let open = self.stage.open()?;
         let usual = usual_turnaround(members, open.work.phase);
         let times = |factor: f64, samples: u64, shortest: Duration, first: Duration| {
@@ -264,23 +264,23 @@ impl Run {
                 Duration::try_from_secs_f64(factor * usual * samples as f64).unwrap_or(first).max(shortest)
             })
         };
-        let slow = |&(_, since, samples): &(WorkerId, Duration, u64)| {
-            now.saturating_sub(since) > times(SLOW, samples, SHORTEST_PATIENCE, FIRST_PATIENCE)
+        let late = |&(_, since, samples): &(WorkerId, Duration, u64)| {
+            now.saturating_sub(since) > times(STRAGGLER, samples, MIN_STRAGGLER_TIME, FIRST_STRAGGLER_TIME)
         };
-        let late = open.pending().into_iter().filter(slow).map(|(worker, ..)| worker).collect();
+        let late = open.on_time().into_iter().filter(late).map(|(worker, ..)| worker).collect();
         // While bytes move, the question or the answer is still on its way.
         let moved = |worker| members.get(&worker).map_or(Duration::ZERO, |member| member.moved.1);
-        let hung = open.owing().into_iter().filter(|owing| {
-            let samples = open.samples_asked(owing.worker);
-            let idle = now.saturating_sub(owing.since.max(moved(owing.worker)));
-            idle > times(HANGS, samples, SHORTEST_HANG, FIRST_HANG)
+        let hung = open.pending().into_iter().filter(|pending| {
+            let samples = open.samples_asked(pending.worker);
+            let idle = now.saturating_sub(pending.since.max(moved(pending.worker)));
+            idle > times(HUNG, samples, MIN_HUNG_TIME, FIRST_HUNG_TIME)
         });
-        let hung = hung.map(|owing| (owing.worker, now.saturating_sub(owing.since))).collect();
-        Some(Slow { work: open.work, late, hung })
+        let hung = hung.map(|pending| (pending.worker, now.saturating_sub(pending.since))).collect();
+        Some(Stragglers { work: open.work, late, hung })
     }
 
     /// Asks others for what this worker owes, who takes too long.
-    pub(super) fn ask_others(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
+    pub(super) fn start_backup_task(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         if let Some(open) = self.stage.open_mut() {
             open.set_overdue(worker);
         }

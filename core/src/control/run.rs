@@ -7,7 +7,7 @@ use super::config::Config;
 use super::facts::{Facts, Position, Start};
 use super::ids::{JobId, Phase, WorkId, WorkerId};
 use super::members::{Member, Members, Part, weights};
-use super::open::{Dispatch, Hand, Open, Terms};
+use super::open::{Candidate, Dispatch, Open, Terms};
 use super::place::{Placement, place};
 use super::queue::JobState;
 use super::trial::is_audited;
@@ -153,7 +153,7 @@ impl Run {
     /// Who is behind has shown that it can't keep up: it gets shards again once it has answered.
     pub(super) fn replace(&mut self, now: Duration, members: &Members) {
         let candidates = self.candidates(members);
-        let prompt: Vec<_> = candidates.iter().copied().filter(|(_, member)| !member.behind).collect();
+        let prompt: Vec<_> = candidates.iter().copied().filter(|(_, member)| !member.straggler).collect();
         let chosen = if prompt.is_empty() { candidates } else { prompt };
         let target = place(self.facts.shards, &weights(now, &chosen));
         self.target = (target != self.placement).then_some(target);
@@ -210,7 +210,7 @@ impl Run {
         config: &Config,
         members: &Members,
     ) -> Option<(WorkId, Dispatch)> {
-        let hands = self.hands(members);
+        let candidates = self.assignees(members);
         let Stage::Stepping(open) = &mut self.stage else { return None };
         let (work, job, facts) = (open.work, self.job, &self.facts);
         let split = work.phase.split();
@@ -222,7 +222,7 @@ impl Run {
         let place = u64::from(work.epoch) << 40 | u64::from(work.step) << 2 | work.phase as u64;
         let audited = |node: Node| is_audited(config.audit_rate, work.incarnation, place, node.first);
         let terms = Terms { now, holds: &holds, samples: &samples, audited: &audited };
-        Some((work, open.dispatch(&hands, &terms)))
+        Some((work, open.dispatch(&candidates, &terms)))
     }
 
     /// Shards that this tree misses and that nobody holds who could compute them.
@@ -236,15 +236,15 @@ impl Run {
         open.unassigned().into_iter().filter(|&index| !held(index)).collect()
     }
 
-    fn hands(&self, members: &Members) -> Vec<Hand> {
+    fn assignees(&self, members: &Members) -> Vec<Candidate> {
         let owns = |worker: &WorkerId| self.placement.get(worker).cloned().unwrap_or(0..0);
-        let hand = |(worker, member): (WorkerId, &Member)| Hand {
+        let candidate = |(worker, member): (WorkerId, &Member)| Candidate {
             worker,
             owns: owns(&worker),
             weight: f64::from(member.hello.slots.max(1)),
-            behind: member.behind || self.stage.open().is_some_and(|open| open.is_late(worker)),
+            straggler: member.straggler || self.stage.open().is_some_and(|open| open.is_late(worker)),
         };
-        self.candidates(members).into_iter().map(hand).collect()
+        self.candidates(members).into_iter().map(candidate).collect()
     }
 
     /// Moves on within the epoch; whether there was something left in it.

@@ -40,9 +40,9 @@ impl Scene<'_> {
         self.remove(worker, "it is drained")
     }
 
-    /// Those who were told to stop, of whom `owes` says nothing.
-    pub(super) fn finished(&self, owes: impl Fn(WorkerId) -> bool) -> Vec<WorkerId> {
+    /// Those who were told to stop, of whom `is_pending` says nothing.
+    pub(super) fn finished(&self, is_pending: impl Fn(WorkerId) -> bool) -> Vec<WorkerId> {
         let draining = self.members.iter().filter(|(_, member)| member.draining);
-        draining.map(|(&worker, _)| worker).filter(|&worker| !owes(worker)).collect()
+        draining.map(|(&worker, _)| worker).filter(|&worker| !is_pending(worker)).collect()
     }
 }

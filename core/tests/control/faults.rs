@@ -227,7 +227,7 @@ fn what_a_slow_worker_owes_is_asked_of_another_too_and_the_first_answer_counts()
     assert_eq!(script.asked(), asks(&[(2, "[4,8)")]), "four times as long as usual is not over");
     script.pass(0.2);
     assert_eq!(script.asked(), asks(&[(2, "[4,8)"), (1, "[4,8)")]));
-    let slow = |action: &Action| matches!(action, Action::Note(Note::Reassigned { slow: true, .. }));
+    let slow = |action: &Action| matches!(action, Action::Note(Note::Reassigned { straggler: true, .. }));
     assert_eq!(script.count(slow), 1);
     script.pass(0.1);
     assert_eq!(script.asked().len(), 2, "it is asked of one other, once");
@@ -244,14 +244,14 @@ fn who_was_overtaken_gets_nothing_until_it_has_answered() {
     script.answer_step();
     script.answer_of(1);
     script.pass(0.6);
-    let late = script.owed.remove(0);
+    let late = script.pending.remove(0);
     script.answer_of(1);
     assert_eq!(script.closed().len(), 2);
-    assert!(script.owed.iter().all(|owed| owed.0 == WorkerId(1)), "{:?}", script.asked());
+    assert!(script.pending.iter().all(|pending| pending.0 == WorkerId(1)), "{:?}", script.asked());
     script.result(late.0, late.1, late.2);
     assert_eq!(script.discarded(), Some(Discard::Late));
     script.answer_step();
-    assert!(script.owed.iter().any(|owed| owed.0 == WorkerId(2)), "{:?}", script.asked());
+    assert!(script.pending.iter().any(|pending| pending.0 == WorkerId(2)), "{:?}", script.asked());
     done(&mut script);
 }
 
@@ -305,8 +305,8 @@ fn one_that_alone_computes_infinity_is_evicted_and_its_step_begun_anew() {
     assert_eq!(of_two.len(), 2, "{placed:?}");
     script.answer_of(2);
     script.answer_with(2, false, NAN);
-    let (other, work, node) = *script.owed.last().expect("another is asked");
-    script.owed.pop();
+    let (other, work, node) = *script.pending.last().expect("another is asked");
+    script.pending.pop();
     script.result(other, work, node);
     assert_eq!(script.evicted(), [], "two differ: nobody knows yet");
     script.answer_all();
@@ -365,7 +365,7 @@ fn where_the_coordinator_cannot_compute_a_lone_worker_is_asked_twice() {
 #[test]
 fn answers_that_nobody_asked_for_are_counted_against_their_sender() {
     let mut script = Script::roomy(2, config());
-    let (_, work, node) = script.owed[1];
+    let (_, work, node) = script.pending[1];
     (0..7).for_each(|_| script.result(WorkerId(1), work, node));
     assert_eq!(script.dismissed(1), None);
     script.result(WorkerId(1), work, node);
@@ -376,7 +376,7 @@ fn answers_that_nobody_asked_for_are_counted_against_their_sender() {
 #[test]
 fn duplicates_and_late_answers_blame_nobody() {
     let mut script = Script::roomy(2, config());
-    let (first, work, node) = script.owed[0];
+    let (first, work, node) = script.pending[0];
     script.answer_of(1);
     (0..20).for_each(|_| script.result(first, work, node));
     script.answer_of(2);
@@ -405,7 +405,8 @@ fn an_audited_node_is_computed_by_two_and_used_once() {
 fn a_third_settles_which_of_two_is_wrong() {
     let mut script = Script::audited(3);
     let arbitrated = script.arbitrated();
-    let wrong = script.owed.iter().find(|owed| owed.0 == WorkerId(1)).map(|owed| (owed.1, owed.2));
+    let wrong =
+        script.pending.iter().find(|pending| pending.0 == WorkerId(1)).map(|pending| (pending.1, pending.2));
     script.answer_with(1, true, WRONG);
     script.answer_step();
     assert_eq!((script.evicted(), script.arbitrated()), (vec![1], arbitrated));
@@ -453,7 +454,7 @@ fn who_contradicts_itself_is_evicted() {
 fn the_state_is_copied_between_steps_once_the_interval_is_over() {
     let mut script =
         Script::roomy(1, Config { checkpoint_interval: Some(Duration::from_secs(1)), ..config() });
-    while !script.owed.is_empty() {
+    while !script.pending.is_empty() {
         script.pass(1.1);
         script.answer_step();
     }

@@ -58,7 +58,7 @@ fn a_worker_sends_the_fewest_nodes() {
     script.submit(1);
     let asked = script.asked();
     assert!(asked.len() <= 5, "{asked:?}");
-    let shards: u32 = script.owed.iter().map(|(_, _, node)| node.end - node.first).sum();
+    let shards: u32 = script.pending.iter().map(|(_, _, node)| node.end - node.first).sum();
     assert_eq!(shards, SHARDS);
 }
 
@@ -72,8 +72,8 @@ fn shards_without_samples_are_asked_of_nobody() {
     (1..=8).for_each(|worker| script.join(worker));
     script.submit(1);
     let mut counts = Vec::new();
-    while !script.owed.is_empty() {
-        counts.push(script.owed.len());
+    while !script.pending.is_empty() {
+        counts.push(script.pending.len());
         script.answer_step();
     }
     assert_eq!(counts, [3, 3, 1, 2, 1, 3, 3, 1, 2, 1]);
@@ -85,10 +85,10 @@ fn a_job_waits_a_moment_for_the_workers_that_are_expected() {
     let mut script = Script::with(Config { expected_workers: 2, ..config() }, facts());
     script.submit(1);
     script.join(1);
-    assert!(script.owed.is_empty(), "it begins with one of two");
+    assert!(script.pending.is_empty(), "it begins with one of two");
     script.wait(1.9);
     script.heard(1);
-    assert!(script.owed.is_empty());
+    assert!(script.pending.is_empty());
     script.wait(0.2);
     assert_eq!(script.asked(), [(1, "[0,8)".to_string())]);
 }
@@ -156,7 +156,7 @@ fn a_result_of_a_cancelled_job_is_late() {
     let mut script = Script::new();
     script.join(1);
     script.submit(1);
-    let (worker, work, node) = script.owed[0];
+    let (worker, work, node) = script.pending[0];
     script.feed(Event::Cancel { job: JOB });
     script.result(worker, work, node);
     assert_eq!(script.discarded(), Some(Discard::Late));
@@ -303,7 +303,7 @@ fn results_that_are_late_doubled_or_unasked_are_thrown_away() {
     script.join(1);
     script.join(2);
     script.submit(1);
-    let (first, second) = (script.owed[0], script.owed[1]);
+    let (first, second) = (script.pending[0], script.pending[1]);
     script.result(first.0, first.1, first.2);
     script.result(first.0, first.1, first.2);
     assert_eq!(script.discarded(), Some(Discard::Duplicate));
@@ -312,7 +312,7 @@ fn results_that_are_late_doubled_or_unasked_are_thrown_away() {
     let other_life = WorkId { incarnation: 6, ..second.1 };
     script.result(second.0, other_life, second.2);
     assert_eq!(script.discarded(), Some(Discard::Late));
-    script.owed.retain(|owed| *owed != first);
+    script.pending.retain(|pending| *pending != first);
     script.answer_all();
     let late = script.closed().len();
     script.result(second.0, second.1, second.2);
@@ -349,7 +349,7 @@ fn faster_workers_get_more_shards() {
     script.join(2);
     script.answer_step();
     let shards: u32 =
-        script.owed.iter().filter(|(worker, ..)| worker.0 == 1).map(|(_, _, node)| node.len()).sum();
+        script.pending.iter().filter(|(worker, ..)| worker.0 == 1).map(|(_, _, node)| node.len()).sum();
     assert_eq!(shards, 6);
 }
 
@@ -366,7 +366,7 @@ proptest::proptest! {
         script.wait(2.0);
         let mut answers = 0;
         let mut next = 2;
-        while !script.owed.is_empty() {
+        while !script.pending.is_empty() {
             for _ in joins.iter().filter(|&&at| at == answers) {
                 script.join(next);
                 next += 1;

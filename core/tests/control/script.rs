@@ -73,7 +73,7 @@ pub(crate) struct Script {
     /// Everything that was done, in order.
     pub(crate) actions: Vec<Action>,
     /// Nodes that workers were asked for and have not sent.
-    pub(crate) owed: Vec<(WorkerId, WorkId, Node)>,
+    pub(crate) pending: Vec<(WorkerId, WorkId, Node)>,
     /// What each worker was last told to hold.
     pub(crate) told: BTreeMap<WorkerId, Vec<Shard>>,
     /// Workers whose samples do not arrive by themselves.
@@ -104,7 +104,7 @@ impl Script {
             now: Duration::ZERO,
             facts,
             actions: Vec::new(),
-            owed: Vec::new(),
+            pending: Vec::new(),
             told: BTreeMap::new(),
             slow: Vec::new(),
             diverges_at: None,
@@ -173,11 +173,11 @@ impl Script {
                 held.map(|shard| Event::ShardHeld { worker, job, generation, shard }).collect()
             }
             Action::Begin { .. } => {
-                self.owed.clear();
+                self.pending.clear();
                 Vec::new()
             }
             Action::Send { worker, work, nodes } => {
-                self.owed.extend(nodes.into_iter().map(|node| (worker, work, node)));
+                self.pending.extend(nodes.into_iter().map(|node| (worker, work, node)));
                 Vec::new()
             }
             Action::Close { work } => {
@@ -193,11 +193,11 @@ impl Script {
             Action::Checkpoint { job, .. } => vec![Event::CheckpointWritten { job }],
             Action::Save { job } => vec![Event::Saved { job }],
             Action::Dismiss { worker, .. } | Action::Evict { worker, .. } | Action::Farewell { worker } => {
-                self.owed.retain(|owed| owed.0 != worker);
+                self.pending.retain(|pending| pending.0 != worker);
                 Vec::new()
             }
             Action::End { .. } => {
-                self.owed.clear();
+                self.pending.clear();
                 Vec::new()
             }
             _ => Vec::new(),
@@ -224,7 +224,7 @@ impl Script {
     }
 
     pub(crate) fn leave(&mut self, worker: u64) {
-        self.owed.retain(|owed| owed.0 != WorkerId(worker));
+        self.pending.retain(|pending| pending.0 != WorkerId(worker));
         self.feed(Event::Leave { worker: WorkerId(worker), departure: Departure::Closed });
     }
 
@@ -234,7 +234,7 @@ impl Script {
 
     /// The next result that is owed comes.
     pub(crate) fn answer(&mut self) {
-        let (worker, work, node) = self.owed.remove(0);
+        let (worker, work, node) = self.pending.remove(0);
         self.result(worker, work, node);
     }
 
@@ -276,21 +276,21 @@ impl Script {
 
     /// The same, with other bits.
     pub(crate) fn answer_with(&mut self, worker: u64, finite: bool, bits: Digest) {
-        let index = self.owed.iter().position(|owed| owed.0.0 == worker).expect("it owes something");
-        let (worker, work, node) = self.owed.remove(index);
+        let index = self.pending.iter().position(|pending| pending.0.0 == worker).expect("it owes something");
+        let (worker, work, node) = self.pending.remove(index);
         self.result_of(worker, work, node, finite, bits);
     }
 
     /// All results of the open tree come.
     pub(crate) fn answer_step(&mut self) {
-        let work = self.owed[0].1;
-        while self.owed.first().is_some_and(|(_, of, _)| *of == work) {
+        let work = self.pending[0].1;
+        while self.pending.first().is_some_and(|(_, of, _)| *of == work) {
             self.answer();
         }
     }
 
     pub(crate) fn answer_all(&mut self) {
-        while !self.owed.is_empty() {
+        while !self.pending.is_empty() {
             self.answer();
         }
     }
@@ -381,7 +381,7 @@ impl Script {
 
     /// Who was asked for what in the open tree.
     pub(crate) fn asked(&self) -> Vec<(u64, String)> {
-        self.owed.iter().map(|(worker, _, node)| (worker.0, node.to_string())).collect()
+        self.pending.iter().map(|(worker, _, node)| (worker.0, node.to_string())).collect()
     }
 
     pub(crate) fn closed(&self) -> Vec<WorkId> {

@@ -466,7 +466,8 @@ impl World {
 
     fn noted(&mut self, note: &millefeuille_core::control::Note) {
         use millefeuille_core::control::Note;
-        if let (Note::Reassigned { slow: false, .. }, Some(coordinator)) = (note, &mut self.coordinator) {
+        if let (Note::Reassigned { straggler: false, .. }, Some(coordinator)) = (note, &mut self.coordinator)
+        {
             coordinator.forgets = self.mutation == Some(Mutation::LostReassignment);
         }
     }

@@ -66,10 +66,10 @@ pub(crate) fn action(action: &Action) -> String {
 
 fn noted(note: &Note) -> String {
     match note {
-        Note::Reassigned { work, owed_by, slow, to } => {
+        Note::Reassigned { work, pending_with, straggler, to } => {
             let to: Vec<_> = to.iter().map(|(worker, nodes)| format!("{worker} {}", list(nodes))).collect();
-            let why = if *slow { "slow" } else { "gone" };
-            format!("what {owed_by} owes of {} goes to {}: it is {why}", unit(work), to.join(", "))
+            let why = if *straggler { "slow" } else { "gone" };
+            format!("what {pending_with} owes of {} goes to {}: it is {why}", unit(work), to.join(", "))
         }
         Note::Placed { placement, from, .. } => {
             let runs: Vec<_> = placement.iter().map(|(worker, run)| format!("{worker} {run:?}")).collect();
