@@ -153,7 +153,7 @@ pub struct Hold {
     /// The shards, the most urgent first.
     pub shards: Vec<ShardToHold>,
     /// Whether it computes none of them for now.
-    pub spare: bool,
+    pub standby: bool,
 }
 
 /// A shard as the coordinator describes it.

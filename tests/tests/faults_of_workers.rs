@@ -359,7 +359,7 @@ fn a_job_waits_for_workers_as_long_as_it_was_told_and_its_run_can_be_gone_on_wit
 }
 
 #[test]
-fn a_spare_takes_over_at_once() {
+fn a_worker_on_standby_takes_over_at_once() {
     // Given two shards and three workers.
     let home = small();
     let job = "small.toml --epochs 20 --shards 2";

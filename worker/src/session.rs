@@ -301,7 +301,7 @@ impl Session<'_> {
     }
 
     fn hold(&mut self, hold: Hold) {
-        if hold.spare {
+        if hold.standby {
             info!("on standby: there are more workers than shards");
         }
         self.holding = hold.generation;

@@ -228,8 +228,8 @@ impl Driver {
             }
             Action::Load { job } => self.load(job),
             Action::StartJob { worker, job } => self.start_job(worker, job),
-            Action::Hold { worker, job, generation, shards, spare } => {
-                self.hold(worker, job, generation, &shards, spare);
+            Action::Hold { worker, job, generation, shards, standby } => {
+                self.hold(worker, job, generation, &shards, standby);
             }
             Action::Begin { work } => self.training.iter_mut().for_each(|training| training.begin(work)),
             Action::Send { worker, work, nodes } => self.send_work(worker, work, nodes),

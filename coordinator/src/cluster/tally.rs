@@ -60,7 +60,7 @@ impl Tally {
             Note::Evicted { .. } => self.evicted += 1,
             Note::Reassigned { straggler: true, .. } => self.backup_tasks += 1,
             Note::Reassigned { straggler: false, .. } => self.reassigned += 1,
-            Note::Draining { .. } | Note::Short { .. } | Note::Recovered { .. } | Note::Placed { .. } => {}
+            Note::Draining { .. } | Note::Short { .. } | Note::Recovered { .. } | Note::Assigned { .. } => {}
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
         Note::Recovered { .. } => {
             ("recovered", "enough workers are present again: the job continues".to_string())
         }
-        Note::Placed { placement, from, .. } => {
+        Note::Assigned { placement, from, .. } => {
             let runs =
                 placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
             (

@@ -32,7 +32,7 @@ pub fn registry(view: View, at_the_door: Door) -> Registry {
     })
 }
 
-const ROLES: [Role; 5] = [Role::Idle, Role::Fetching, Role::Computing, Role::Draining, Role::Spare];
+const ROLES: [Role; 5] = [Role::Idle, Role::Fetching, Role::Computing, Role::Draining, Role::Standby];
 
 fn workers(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     let workers = &snapshot.workers;

@@ -68,7 +68,7 @@ pub enum Action {
         /// Which shards.
         shards: Vec<Shard>,
         /// Whether it computes none of them for now.
-        spare: bool,
+        standby: bool,
     },
     /// A new tree is open.
     Begin {
@@ -271,10 +271,10 @@ pub enum Note {
         job: JobId,
     },
     /// Shards are placed anew.
-    Placed {
+    Assigned {
         /// Of which job.
         job: JobId,
-        /// Who computes what; spares have nothing.
+        /// Who computes what; those on standby have nothing.
         placement: Placement,
         /// The work from which on it holds.
         from: WorkId,

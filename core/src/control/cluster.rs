@@ -180,7 +180,7 @@ impl Cluster {
             Some(_) if run.target.as_ref().is_some_and(|target| target.contains_key(&worker)) => {
                 Role::Fetching
             }
-            Some(_) => Role::Spare,
+            Some(_) => Role::Standby,
             None => Role::Idle,
         }
     }

@@ -38,7 +38,7 @@ pub enum Role {
     /// It was told to stop: it finishes what it was asked for.
     Draining,
     /// On standby: there are more workers than shards.
-    Spare,
+    Standby,
 }
 
 impl fmt::Display for Role {
@@ -48,7 +48,7 @@ impl fmt::Display for Role {
             Role::Fetching => "fetching",
             Role::Computing => "computing",
             Role::Draining => "draining",
-            Role::Spare => "standby",
+            Role::Standby => "standby",
         })
     }
 }
@@ -87,8 +87,8 @@ pub struct Part {
     pub told: Vec<Shard>,
     /// When it was told, or last had another shard of it.
     pub moved: Duration,
-    /// Whether it was told that it is a spare.
-    pub spare: bool,
+    /// Whether it was told that it is a standby.
+    pub standby: bool,
     /// How often it was told.
     pub generation: u64,
     /// What it holds of what it was last told.

@@ -50,7 +50,7 @@ impl Run {
             accepted: false,
             told: Vec::new(),
             moved: scene.now,
-            spare: false,
+            standby: false,
             generation: 0,
             held: Default::default(),
         });
@@ -101,10 +101,10 @@ impl Run {
             *since = scene.now;
         }
         if placed || targeted {
-            self.place_again(scene)?;
+            self.reassign_shards(scene)?;
         }
         self.wait_if_short(scene);
-        self.give_out(scene, pending.then_some((worker, false)))
+        self.assign(scene, pending.then_some((worker, false)))
     }
 
     /// A worker was told to stop: it gets nothing new.
@@ -112,7 +112,7 @@ impl Run {
         let placed = self.placement.remove(&worker).is_some();
         let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
         if placed || targeted {
-            self.place_again(scene)?;
+            self.reassign_shards(scene)?;
         }
         self.say_farewell(scene)
     }
@@ -187,7 +187,7 @@ impl Run {
             return self.leave(scene, worker, "it computes other bits");
         }
         part.accepted = true;
-        self.place_again(scene)?;
+        self.reassign_shards(scene)?;
         self.continue_if_enough(scene)
     }
 
@@ -207,11 +207,11 @@ impl Run {
         part.held.insert(shard);
         part.moved = scene.now;
         self.begin_if_ready(scene)?;
-        self.give_out(scene, None)
+        self.assign(scene, None)
     }
 
     /// Places shards anew after a change of members.
-    pub(super) fn place_again(&mut self, scene: &mut Scene<'_>) -> Flow {
+    pub(super) fn reassign_shards(&mut self, scene: &mut Scene<'_>) -> Flow {
         let waits = match self.stage {
             Stage::Gathering { since } => self.waits_for_more(scene, since),
             Stage::Saving => true,
@@ -220,7 +220,7 @@ impl Run {
         if waits {
             return Continue(());
         }
-        self.replace(scene.now, scene.members);
+        self.plan_placement(scene.now, scene.members);
         self.tell_holdings(scene);
         self.begin_if_ready(scene)
     }
@@ -244,12 +244,12 @@ impl Run {
             }
             let shards = self.shards_to_hold(worker, member.hello.cache_bytes);
             let placed = |placement: &Placement| placement.contains_key(&worker);
-            let spare = !placed(&self.placement) && !self.target.as_ref().is_some_and(placed);
+            let standby = !placed(&self.placement) && !self.target.as_ref().is_some_and(placed);
             let Some(part) = member.job.as_mut() else { continue };
             // To one that holds it all, another order of urgency is no news.
             let same =
                 part.told.len() == shards.len() && shards.iter().all(|shard| part.held.contains(shard));
-            if part.spare == spare && (same || part.told == shards) {
+            if part.standby == standby && (same || part.told == shards) {
                 continue;
             }
             // What was held and still is to be held stays; the worker forgets nothing of that.
@@ -257,9 +257,9 @@ impl Run {
             part.generation += 1;
             part.told.clone_from(&shards);
             part.moved = scene.now;
-            part.spare = spare;
+            part.standby = standby;
             let generation = part.generation;
-            scene.out.push(Action::Hold { worker, job, generation, shards, spare });
+            scene.out.push(Action::Hold { worker, job, generation, shards, standby });
         }
     }
 
@@ -324,7 +324,7 @@ impl Run {
         match open {
             Some(open) => {
                 self.stage = Stage::Stepping(open);
-                self.give_out(scene, None)
+                self.assign(scene, None)
             }
             None => self.open_next(scene),
         }
@@ -344,7 +344,7 @@ impl Run {
             self.note_short(scene, since, present);
         }
         if gathering && present >= needed && waited >= scene.config.settle {
-            self.place_again(scene)
+            self.reassign_shards(scene)
         } else if present < needed && scene.config.wait_workers.is_some_and(|limit| waited >= limit) {
             Break(Outcome::TooFewWorkers { present, needed, waited })
         } else {

@@ -81,7 +81,7 @@ impl Run {
         match computed {
             None => {
                 open.no_arbiter(node);
-                self.give_out(scene, None)
+                self.assign(scene, None)
             }
             Some(Computed { result, finite, digest }) => {
                 let of = Authored { author: Author::Coordinator, result };
@@ -108,7 +108,7 @@ impl Run {
                     _ => Continue(()),
                 }
             }
-            Taken::Kept => self.give_out(scene, None),
+            Taken::Kept => self.assign(scene, None),
             Taken::Accepted => {
                 scene.out.push(Action::Accept { result, work, node, author });
                 self.close_if_complete(scene);
@@ -139,7 +139,7 @@ impl Run {
             self.evict(scene, worker, &reason)?;
         }
         self.close_if_complete(scene);
-        self.give_out(scene, None)
+        self.assign(scene, None)
     }
 
     fn close_if_complete(&mut self, scene: &mut Scene<'_>) {
@@ -230,15 +230,15 @@ impl Run {
         if self.target_is_held(scene.members) {
             self.placement = self.target.take().unwrap_or_default();
             let (job, placement) = (self.job, self.placement.clone());
-            scene.note(Note::Placed { job, placement, from: work });
+            scene.note(Note::Assigned { job, placement, from: work });
             self.tell_holdings(scene);
         }
         scene.out.push(Action::Begin { work });
-        self.give_out(scene, None)
+        self.assign(scene, None)
     }
 
     /// Asks for what is missing and owed by nobody; says so where that is because of somebody.
-    pub(super) fn give_out(&mut self, scene: &mut Scene<'_>, because_of: Option<(WorkerId, bool)>) -> Flow {
+    pub(super) fn assign(&mut self, scene: &mut Scene<'_>, because_of: Option<(WorkerId, bool)>) -> Flow {
         let Some((work, dispatch)) = self.dispatch(scene.now, scene.config, scene.members) else {
             return Continue(());
         };
@@ -284,14 +284,14 @@ impl Run {
         if let Some(open) = self.stage.open_mut() {
             open.set_overdue(worker);
         }
-        self.give_out(scene, Some((worker, true)))
+        self.assign(scene, Some((worker, true)))
     }
 
     /// Looks whether measured speeds ask for another placement.
     pub(super) fn balance(&mut self, scene: &mut Scene<'_>) {
         let steady = matches!(self.stage, Stage::Stepping(_)) && self.target.is_none();
-        if steady && scene.now.saturating_sub(self.placed) >= BALANCE_EVERY {
-            self.replace(scene.now, scene.members);
+        if steady && scene.now.saturating_sub(self.placed_at) >= BALANCE_EVERY {
+            self.plan_placement(scene.now, scene.members);
             self.tell_holdings(scene);
         }
     }

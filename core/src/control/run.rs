@@ -87,7 +87,7 @@ pub(super) struct Run {
     /// Who shall compute what, once everybody holds it.
     pub(super) target: Option<Placement>,
     /// When shards were last placed.
-    pub(super) placed: Duration,
+    pub(super) placed_at: Duration,
     /// When the state was last copied.
     pub(super) checkpointed: Duration,
     /// Whether the next moment between two steps is one for a checkpoint, whatever the interval.
@@ -113,7 +113,7 @@ impl Run {
             begun: false,
             placement: Placement::new(),
             target: None,
-            placed: Duration::ZERO,
+            placed_at: Duration::ZERO,
             checkpointed: now,
             checkpoint_due: false,
             checkpointing: false,
@@ -151,13 +151,13 @@ impl Run {
     /// Places the shards anew on everybody who can compute; the placement is used once all samples are there.
     ///
     /// Who is behind has shown that it can't keep up: it gets shards again once it has answered.
-    pub(super) fn replace(&mut self, now: Duration, members: &Members) {
+    pub(super) fn plan_placement(&mut self, now: Duration, members: &Members) {
         let candidates = self.candidates(members);
         let prompt: Vec<_> = candidates.iter().copied().filter(|(_, member)| !member.straggler).collect();
         let chosen = if prompt.is_empty() { candidates } else { prompt };
         let target = place(self.facts.shards, &weights(now, &chosen));
         self.target = (target != self.placement).then_some(target);
-        self.placed = now;
+        self.placed_at = now;
     }
 
     /// The shards a worker shall hold: what it is to compute, what it computes now, then others ahead of need.

@@ -86,7 +86,7 @@ fn a_silent_worker_is_given_up_at_the_deadline() {
 }
 
 #[test]
-fn a_spare_takes_over_at_once() {
+fn a_worker_on_standby_takes_over_at_once() {
     let mut facts = facts();
     (facts.shards, facts.plan) = (2, millefeuille_core::data::plan::Plan::new(80, 40, 2));
     let mut script = Script::with(Config { expected_workers: 3, ..config() }, facts);

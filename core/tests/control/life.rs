@@ -223,9 +223,9 @@ fn of_more_workers_than_shards_some_are_spares_and_are_told_so() {
     (1..=3).for_each(|worker| script.join(worker));
     script.submit(1);
     assert_eq!(script.asked(), [(1, "[0,1)".to_string()), (2, "[1,2)".to_string())]);
-    assert_eq!(script.cluster.role(WorkerId(3)), Role::Spare);
+    assert_eq!(script.cluster.role(WorkerId(3)), Role::Standby);
     assert_eq!(
-        script.count(|action| matches!(action, Action::Hold { worker: WorkerId(3), spare: true, .. })),
+        script.count(|action| matches!(action, Action::Hold { worker: WorkerId(3), standby: true, .. })),
         1
     );
     script.leave(3);
@@ -379,7 +379,7 @@ proptest::proptest! {
         assert_eq!(closed.len(), 8);
         assert!(closed.is_sorted());
         assert_eq!(script.count(|action| matches!(action, Action::Discard { .. })), 0);
-        let placed = script.count(|action| matches!(action, Action::Note(Note::Placed { .. })));
+        let placed = script.count(|action| matches!(action, Action::Note(Note::Assigned { .. })));
         assert!(placed <= next as usize, "{placed} placements for {next} workers");
     }
 }

@@ -207,9 +207,9 @@ impl From<v1::Welcome> for Welcome {
 
 impl From<Hold> for v1::Hold {
     fn from(from: Hold) -> Self {
-        let Hold { job, generation, shards, spare } = from;
+        let Hold { job, generation, shards, standby } = from;
         let shards = shards.into_iter().map(v1::Shard::from).collect();
-        Self { job: job.0, shards, spare, generation }
+        Self { job: job.0, shards, spare: standby, generation }
     }
 }
 
@@ -219,7 +219,7 @@ impl TryFrom<v1::Hold> for Hold {
     fn try_from(from: v1::Hold) -> Result<Self, Malformed> {
         let v1::Hold { job, shards, spare, generation } = from;
         let shards = shards.into_iter().map(ShardToHold::try_from).collect::<Result<_, _>>()?;
-        Ok(Self { job: JobId(job), generation, shards, spare })
+        Ok(Self { job: JobId(job), generation, shards, standby: spare })
     }
 }
 
@@ -339,7 +339,7 @@ mod tests {
         let mut all = vec![
             ToWorker::Welcome(welcome),
             ToWorker::UseKernel { kernel: "Haswell".into() },
-            ToWorker::Hold(Hold { job: JOB, generation: 4, shards, spare: true }),
+            ToWorker::Hold(Hold { job: JOB, generation: 4, shards, standby: true }),
             ToWorker::Chunk(Bytes::from_static(b"abcd")),
             ToWorker::JobEnd { job: JOB },
             ToWorker::Goodbye { reason: "the end".into() },

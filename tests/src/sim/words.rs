@@ -49,9 +49,9 @@ pub(crate) fn event(event: &Event) -> String {
 
 pub(crate) fn action(action: &Action) -> String {
     match action {
-        Action::Hold { worker, generation, shards, spare, .. } => {
-            let spare = if *spare { ", a spare" } else { "" };
-            format!("tell {worker} to hold {}{spare} (hold {generation})", indices(shards))
+        Action::Hold { worker, generation, shards, standby, .. } => {
+            let standby = if *standby { ", on standby" } else { "" };
+            format!("tell {worker} to hold {}{standby} (hold {generation})", indices(shards))
         }
         Action::Begin { work } => format!("begin {}", unit(work)),
         Action::Send { worker, work, nodes } => format!("ask {worker} for {} of {}", list(nodes), unit(work)),
@@ -71,7 +71,7 @@ fn noted(note: &Note) -> String {
             let why = if *straggler { "slow" } else { "gone" };
             format!("what {pending_with} owes of {} goes to {}: it is {why}", unit(work), to.join(", "))
         }
-        Note::Placed { placement, from, .. } => {
+        Note::Assigned { placement, from, .. } => {
             let runs: Vec<_> = placement.iter().map(|(worker, run)| format!("{worker} {run:?}")).collect();
             format!("placed from {} on: {}", unit(from), runs.join(", "))
         }

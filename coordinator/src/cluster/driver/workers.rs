@@ -117,7 +117,7 @@ impl Driver {
         job: JobId,
         generation: u64,
         shards: &[Shard],
-        spare: bool,
+        standby: bool,
     ) {
         let Some(training) = &self.training else { return };
         let shards = shards.iter().filter_map(|&shard| {
@@ -130,7 +130,7 @@ impl Driver {
                 sha256: stored.sha256.clone(),
             })
         });
-        let hold = Hold { job, generation, shards: shards.collect(), spare };
+        let hold = Hold { job, generation, shards: shards.collect(), standby };
         self.say(worker, ToWorker::Hold(hold));
     }
 
