@@ -88,7 +88,7 @@ Exit codes:
 
 /// Works as the arguments say, of which the first is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    if let Err(error) = process::end_when_told(exit::DONE) {
+    if let Err(error) = process::exit_on_signal(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
     if let Err(message) = variables::check() {
@@ -162,7 +162,7 @@ async fn watched(config: Config, ops: Option<ops::Listener>) -> io::Result<End> 
     let condition = Condition::default();
     let watched = || Watched::new(condition.clone(), config.slots);
     let ops = ops.map(|ops| ops.serve(ops::probes(watched()))).transpose()?;
-    let end = run(config, &condition, process::told_to_stop()).await;
+    let end = run(config, &condition, process::shutdown_signal()).await;
     if let Some(ops) = ops {
         ops.end();
     }
@@ -173,7 +173,7 @@ async fn watched(config: Config, ops: Option<ops::Listener>) -> io::Result<End> 
 fn finish(end: End) -> u8 {
     let (code, message) = match end {
         End::Stopped => return exit::DONE,
-        End::Goodbye(reason) => {
+        End::SessionEnded(reason) => {
             tracing::info!("the coordinator ended the session: {reason}");
             return exit::DONE;
         }

@@ -57,7 +57,7 @@ pub enum End {
     /// It was stopped.
     Stopped,
     /// The coordinator ended the session, with its reason.
-    Goodbye(String),
+    SessionEnded(String),
     /// The job needs another kernel: start again with it.
     UseKernel(String),
     /// The coordinator could not be reached, or rejected it.

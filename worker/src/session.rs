@@ -38,7 +38,7 @@ use crate::shards::{Shards, Source, Wanted, fetch};
 use crate::{Config, End};
 
 /// How long the coordinator has to read a `Goodbye`.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE_READ: Duration = Duration::from_secs(1);
 
 /// What survives a session: samples, buffers, and the slots.
 pub(crate) struct Kept {
@@ -208,7 +208,7 @@ impl Session<'_> {
                 }
                 () = &mut drained, if self.draining => {
                     warn!("the assigned work is not finished within {} s", config.drain_timeout.as_secs_f64());
-                    self.goodbye(incoming, &connection).await;
+                    self.leave(incoming, &connection).await;
                     return Ok(End::Stopped);
                 }
             }
@@ -223,13 +223,13 @@ impl Session<'_> {
     }
 
     /// Sends `Goodbye`, and gives the coordinator a moment to read it.
-    async fn goodbye(&self, mut incoming: Incoming, connection: &mpsc::Sender<Outgoing>) {
+    async fn leave(&self, mut incoming: Incoming, connection: &mpsc::Sender<Outgoing>) {
         let message = FromWorker::Goodbye { reason: "stop requested".into() };
         let heard = async {
             let _ = connection.send(Outgoing { message, bulk: Vec::new() }).await;
             while let Ok(Some(_)) = incoming.next().await {}
         };
-        let _ = tokio::time::timeout(GOODBYE, heard).await;
+        let _ = tokio::time::timeout(GOODBYE_READ, heard).await;
     }
 
     /// Whoever accepts a session and says nothing is no coordinator.
@@ -246,7 +246,7 @@ impl Session<'_> {
         match message {
             ToWorker::Welcome(welcome) => self.welcomed(welcome),
             ToWorker::UseKernel { kernel } => return Ok(Some(End::UseKernel(kernel))),
-            ToWorker::Goodbye { reason } => return Ok(Some(End::Goodbye(reason))),
+            ToWorker::Goodbye { reason } => return Ok(Some(End::SessionEnded(reason))),
             ToWorker::Evict { reason } => return Ok(Some(End::Evicted(reason))),
             ToWorker::JobStart { job, run_id, spec } => self.start_job(job, &run_id, *spec),
             ToWorker::JobEnd { .. } => self.end_job(),

@@ -35,7 +35,7 @@ pub(super) struct Following {
 /// Watches to the end; the command ends as the job does.
 pub(super) async fn follow(mut following: Following) -> Result {
     let mut view = View::new(following.log);
-    let mut stop = pin!(process::told_to_stop());
+    let mut stop = pin!(process::shutdown_signal());
     let mut cancelled = false;
     let outcome = loop {
         tokio::select! {

@@ -159,7 +159,7 @@ async fn serve(args: Args, job: Option<String>) -> Result {
             }
         });
     }
-    let served = cluster.run(listener, process::told_to_stop()).await;
+    let served = cluster.run(listener, process::shutdown_signal()).await;
     // Open to the end, so that whoever asks meanwhile hears that it stops.
     if let Some(server) = ops_server {
         server.end();

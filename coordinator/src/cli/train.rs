@@ -273,7 +273,7 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     };
     let begun = tokio::select! {
         begun = begin => begun,
-        () = process::told_to_stop() => Err(Failed::new(FailureKind::Interrupted, NOTHING_KEPT)),
+        () = process::shutdown_signal() => Err(Failed::new(FailureKind::Interrupted, NOTHING_KEPT)),
     };
     let followed = match begun {
         Ok(following) => follow(following).await,

@@ -29,7 +29,7 @@ use super::records::{Record, Session};
 use super::snapshot::{self, State};
 use super::tally::Tally;
 use super::training::Training;
-use super::words::{self, dismissal, goodbye};
+use super::words::{self, disconnection, shutdown_notice};
 use crate::failpoints;
 use submissions::{Cancelled, Submissions};
 
@@ -122,15 +122,15 @@ impl Driver {
         let last = snapshot::of(&self.state());
         self.board.leave(last);
         self.last_checkpoint();
-        self.say_goodbye();
+        self.announce_shutdown();
         // Before the disk thread is waited for: what it has to say would otherwise wait for us.
         self.inbox.close();
     }
 
-    fn say_goodbye(&mut self) {
+    fn announce_shutdown(&mut self) {
         for session in self.sessions.values() {
             // One that has stopped reading hears of it by the connection's end.
-            let _ = session.outbox.try_send(Outgoing::Message(goodbye("the cluster has shut down")));
+            let _ = session.outbox.try_send(Outgoing::Message(shutdown_notice("the cluster has shut down")));
         }
     }
 
@@ -141,8 +141,8 @@ impl Driver {
             Input::Arbitrated(arbitrated) => self.arbitrated(*arbitrated),
             Input::SharesMemory(worker, job) => self.shares_memory(worker, job),
             Input::Event(event) => {
-                if let Event::Leave { worker, departure } = &event {
-                    self.tally.leaves(*worker, departure);
+                if let Event::Leave { worker, end } = &event {
+                    self.tally.leaves(*worker, end);
                     self.close(*worker, None);
                 }
                 self.handle(event);
@@ -211,10 +211,10 @@ impl Driver {
     fn act(&mut self, action: Action) {
         match action {
             Action::Welcome { worker } => self.welcome(worker),
-            Action::Dismiss { worker, reason } => self.close(worker, Some(dismissal(&reason))),
-            Action::Farewell { worker } => {
-                self.tally.parts_well(worker);
-                self.say(worker, goodbye("this worker is drained"));
+            Action::Disconnect { worker, reason } => self.close(worker, Some(disconnection(&reason))),
+            Action::Release { worker } => {
+                self.tally.leaves_in_order(worker);
+                self.say(worker, shutdown_notice("this worker is drained"));
                 self.close(worker, None);
             }
             Action::Evict { worker, reason } => {
@@ -222,7 +222,7 @@ impl Driver {
                 self.close(worker, None);
             }
             Action::UseKernel { worker, kernel } => {
-                self.tally.parts_well(worker);
+                self.tally.leaves_in_order(worker);
                 self.say(worker, ToWorker::UseKernel { kernel });
                 self.close(worker, None);
             }

@@ -88,7 +88,7 @@ impl Cluster {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` resolves, then says goodbye to everybody.
+    /// Serves until `shutdown` resolves, then announces the shutdown to everybody.
     ///
     /// # Errors
     /// If the server fails.

@@ -1,6 +1,6 @@
 //! What the driver says to people: to workers that go, to the log, to `events.jsonl`.
 
-use millefeuille_core::control::{Dismissal, Note, WorkId, WorkerId};
+use millefeuille_core::control::{Disconnection, Note, WorkId, WorkerId};
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::session::{EndCause, Ended, ToWorker};
 
@@ -35,7 +35,7 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
     }
 }
 
-pub(super) fn goodbye(reason: &str) -> ToWorker {
+pub(super) fn shutdown_notice(reason: &str) -> ToWorker {
     ToWorker::Goodbye { reason: reason.to_string() }
 }
 
@@ -51,27 +51,29 @@ pub(super) fn joined(worker: WorkerId, name: &str, slots: u32) -> String {
 }
 
 /// What a worker that is disconnected is told.
-pub(super) fn dismissal(reason: &Dismissal) -> Ended {
+pub(super) fn disconnection(reason: &Disconnection) -> Ended {
     let lost = |reason: String| Ended::new(EndCause::Lost, reason);
     let unfit = |reason: String| Ended::new(EndCause::Unfit, reason);
     match reason {
-        Dismissal::Silent { silence } => {
+        Disconnection::Silent { silence } => {
             lost(format!("nothing came from this worker for {:.1} s", silence.as_secs_f64()))
         }
-        Dismissal::Superseded => lost("this process has joined again since".to_string()),
-        Dismissal::Hung { work, asked } => lost(format!(
+        Disconnection::Superseded => lost("this process has joined again since".to_string()),
+        Disconnection::Hung { work, asked } => lost(format!(
             "this worker has not returned {work} for {:.0} s, though it is alive",
             asked.as_secs_f64()
         )),
-        Dismissal::Stalled { stalled } => lost(format!(
+        Disconnection::Stalled { stalled } => lost(format!(
             "this worker has to fetch samples, and has received none for {:.0} s",
             stalled.as_secs_f64()
         )),
-        Dismissal::Unasked { answers } => {
+        Disconnection::Unassigned { answers } => {
             lost(format!("this worker has sent {answers} results that were not assigned to it"))
         }
-        Dismissal::Full { limit } => Ended::new(EndCause::Full, format!("there are {limit} workers already")),
-        Dismissal::Arithmetic { theirs, needed } => unfit(format!(
+        Disconnection::Full { limit } => {
+            Ended::new(EndCause::Full, format!("there are {limit} workers already"))
+        }
+        Disconnection::Arithmetic { theirs, needed } => unfit(format!(
             "it computes other bits than the job needs: it has OpenBLAS {} with kernel {} (fingerprint {}), \
              the job needs {} with {} ({}); use the same OpenBLAS version, and pin blas_kernel in the job",
             theirs.version,
@@ -81,7 +83,7 @@ pub(super) fn dismissal(reason: &Dismissal) -> Ended {
             needed.kernel,
             short(&needed.fingerprint),
         )),
-        Dismissal::Shapes { theirs, needed } => unfit(format!(
+        Disconnection::Shapes { theirs, needed } => unfit(format!(
             "it computes other bits than the job needs, on the job's own shapes (fingerprint {}, needed {})",
             short(theirs),
             short(needed),

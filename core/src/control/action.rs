@@ -20,14 +20,14 @@ pub enum Action {
         worker: WorkerId,
     },
     /// End the worker's session, with the reason.
-    Dismiss {
+    Disconnect {
         /// Whom.
         worker: WorkerId,
         /// Why.
-        reason: Dismissal,
+        reason: Disconnection,
     },
     /// The worker has finished what it owed, and goes.
-    Farewell {
+    Release {
         /// Whom.
         worker: WorkerId,
     },
@@ -147,7 +147,7 @@ pub enum Action {
 
 /// Why a worker is sent away.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Dismissal {
+pub enum Disconnection {
     /// Nothing came from it for longer than the deadline.
     Silent {
         /// For how long.
@@ -187,7 +187,7 @@ pub enum Dismissal {
         stalled: Duration,
     },
     /// It has sent answers that nobody asked for.
-    Unasked {
+    Unassigned {
         /// How many.
         answers: u32,
     },
@@ -201,7 +201,7 @@ pub enum Discard {
     /// The node is in the tree already.
     Duplicate,
     /// Nobody asked this worker for it.
-    Unasked,
+    Unassigned,
 }
 
 /// Something that people want to know: for the log and `events.jsonl`.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
-use super::action::{Action, Discard, Dismissal, Note};
+use super::action::{Action, Discard, Disconnection, Note};
 use super::conduct::Conduct;
 use super::config::Config;
-use super::event::{Departure, Event};
+use super::event::{Event, SessionEnd};
 use super::facts::{Facts, Position, Start};
 use super::ids::{JobId, Phase, WorkId, WorkerId};
 use super::members::{Hello, Member, Members, Role};
@@ -78,7 +78,7 @@ impl Cluster {
         let out = &mut actions;
         match event {
             Event::Join { worker, hello } => self.join(now, worker, hello, out),
-            Event::Leave { worker, departure } => self.departed(now, worker, &departure, out),
+            Event::Leave { worker, end } => self.session_ended(now, worker, &end, out),
             Event::Drain { worker, reason } => self.drain(now, worker, reason, out),
             Event::Heard { worker, at, moved } => {
                 self.heard(at, worker);
@@ -241,12 +241,12 @@ impl Cluster {
         let same = |member: &Member| member.hello.instance_id == hello.instance_id;
         let before = self.members.iter().find(|(_, member)| same(member)).map(|(&before, _)| before);
         if let Some(before) = before {
-            out.push(Action::Dismiss { worker: before, reason: Dismissal::Superseded });
+            out.push(Action::Disconnect { worker: before, reason: Disconnection::Superseded });
             self.leave(now, before, "the same process has joined again", out);
         }
         if self.members.len() >= self.config.max_workers {
-            let reason = Dismissal::Full { limit: self.config.max_workers };
-            return out.push(Action::Dismiss { worker, reason });
+            let reason = Disconnection::Full { limit: self.config.max_workers };
+            return out.push(Action::Disconnect { worker, reason });
         }
         if let Some(refusal) = self.refusal(worker, &hello) {
             return out.push(refusal);
@@ -269,13 +269,13 @@ impl Cluster {
         }
     }
 
-    fn departed(&mut self, now: Duration, worker: WorkerId, departure: &Departure, out: &mut Vec<Action>) {
-        if let (Departure::Misbehaved(_), Some(conduct), Some(member)) =
-            (departure, self.turn.conduct(), self.members.get(&worker))
+    fn session_ended(&mut self, now: Duration, worker: WorkerId, end: &SessionEnd, out: &mut Vec<Action>) {
+        if let (SessionEnd::Violation(_), Some(conduct), Some(member)) =
+            (end, self.turn.conduct(), self.members.get(&worker))
         {
             conduct.count_violation(&member.hello.instance_id);
         }
-        self.leave(now, worker, &departure.to_string(), out);
+        self.leave(now, worker, &end.to_string(), out);
     }
 
     /// Takes a worker out, whatever the reason; what it owes goes to others.
@@ -290,15 +290,15 @@ impl Cluster {
         member.draining = true;
         out.push(Action::Note(Note::Draining { worker, name: member.hello.name.clone(), reason }));
         if !self.with_run(now, out, |run, scene| run.relieve(scene, worker)) {
-            self.say_farewell(now, out);
+            self.release_drained(now, out);
         }
     }
 
     /// While no tree is open, lets everybody go who was told to stop.
-    fn say_farewell(&mut self, now: Duration, out: &mut Vec<Action>) {
+    fn release_drained(&mut self, now: Duration, out: &mut Vec<Action>) {
         let mut scene = self.scene(now, out);
         for worker in scene.finished(|_| false) {
-            scene.say_farewell(worker);
+            scene.release_drained(worker);
         }
     }
 
@@ -404,7 +404,7 @@ impl Cluster {
         }
         self.queue.end(job, outcome.clone());
         out.push(Action::End { job, outcome });
-        self.say_farewell(now, out);
+        self.release_drained(now, out);
         self.start_next(out);
     }
 
@@ -429,7 +429,7 @@ impl Cluster {
         let silent = self.members.iter().map(|(&worker, member)| (worker, silence(member)));
         let silent: Vec<_> = silent.filter(|&(_, silence)| silence > deadline).collect();
         for (worker, silence) in silent {
-            out.push(Action::Dismiss { worker, reason: Dismissal::Silent { silence } });
+            out.push(Action::Disconnect { worker, reason: Disconnection::Silent { silence } });
             self.leave(now, worker, &format!("nothing came from it for {:.1} s", silence.as_secs_f64()), out);
         }
     }
@@ -445,7 +445,7 @@ impl Cluster {
         let stalled: Vec<_> =
             self.members.iter().filter_map(|(&worker, member)| Some((worker, stalled(member)?))).collect();
         for (worker, stalled) in stalled {
-            out.push(Action::Dismiss { worker, reason: Dismissal::Stalled { stalled } });
+            out.push(Action::Disconnect { worker, reason: Disconnection::Stalled { stalled } });
             let how = format!("no sample reached it for {:.0} s", stalled.as_secs_f64());
             self.leave(now, worker, &how, out);
         }
@@ -467,7 +467,7 @@ impl Cluster {
         out: &mut Vec<Action>,
     ) {
         for (worker, asked) in hung {
-            out.push(Action::Dismiss { worker, reason: Dismissal::Hung { work, asked } });
+            out.push(Action::Disconnect { worker, reason: Disconnection::Hung { work, asked } });
             let how = format!("it has not returned {work} for {:.0} s", asked.as_secs_f64());
             self.leave(now, worker, &how, out);
         }

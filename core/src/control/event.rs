@@ -27,7 +27,7 @@ pub enum Event {
         /// Whose.
         worker: WorkerId,
         /// How.
-        departure: Departure,
+        end: SessionEnd,
     },
     /// A worker was told to stop: it finishes what it was asked for, and wants nothing new.
     Drain {
@@ -160,21 +160,21 @@ pub struct Computed {
 
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Departure {
+pub enum SessionEnd {
     /// Its connection was closed.
     Closed,
-    /// The worker said goodbye, with its reason.
-    Goodbye(String),
+    /// The worker shut down, with its reason.
+    Shutdown(String),
     /// It broke the protocol; how.
-    Misbehaved(String),
+    Violation(String),
 }
 
-impl fmt::Display for Departure {
+impl fmt::Display for SessionEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Departure::Closed => f.write_str("its connection was closed"),
-            Departure::Goodbye(reason) => write!(f, "it shut down: {reason}"),
-            Departure::Misbehaved(how) => write!(f, "it broke the protocol: {how}"),
+            SessionEnd::Closed => f.write_str("its connection was closed"),
+            SessionEnd::Shutdown(reason) => write!(f, "it shut down: {reason}"),
+            SessionEnd::Violation(how) => write!(f, "it broke the protocol: {how}"),
         }
     }
 }

@@ -71,7 +71,7 @@ pub struct Member {
     /// Work was over before its answer came, and it has not answered since.
     pub straggler: bool,
     /// Answers of it that nobody asked for.
-    pub unasked: u32,
+    pub unassigned: u32,
     /// Its part in the running job.
     pub job: Option<Part>,
 }
@@ -106,7 +106,7 @@ impl Member {
             turnaround: [None; 2],
             draining: false,
             straggler: false,
-            unasked: 0,
+            unassigned: 0,
             job: None,
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
-use super::action::{Action, Dismissal, Note};
+use super::action::{Action, Disconnection, Note};
 use super::ids::{JobId, WorkerId};
 use super::members::{Hello, Member, Part};
 use super::open::Open;
@@ -16,7 +16,7 @@ use crate::data::shard::Shard;
 /// A wait for workers that lasts so long is told of.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
 /// So many answers that nobody asked for end a session.
-const UNASKED_ANSWERS: u32 = 8;
+const MAX_UNASSIGNED_RESULTS: u32 = 8;
 
 impl Run {
     /// What to answer to a worker that can't compute this job.
@@ -32,9 +32,11 @@ impl Run {
         } else if !as_asked {
             Some(Action::UseKernel { worker, kernel: facts.kernel_request.clone() })
         } else {
-            let reason =
-                Dismissal::Arithmetic { theirs: hello.arithmetic.clone(), needed: facts.arithmetic.clone() };
-            Some(Action::Dismiss { worker, reason })
+            let reason = Disconnection::Arithmetic {
+                theirs: hello.arithmetic.clone(),
+                needed: facts.arithmetic.clone(),
+            };
+            Some(Action::Disconnect { worker, reason })
         }
     }
 
@@ -114,14 +116,14 @@ impl Run {
         if placed || targeted {
             self.reassign_shards(scene)?;
         }
-        self.say_farewell(scene)
+        self.release_drained(scene)
     }
 
     /// Lets those go who were told to stop and owe nothing any more.
-    pub(super) fn say_farewell(&mut self, scene: &mut Scene<'_>) -> Flow {
+    pub(super) fn release_drained(&mut self, scene: &mut Scene<'_>) -> Flow {
         let open = self.stage.open();
         for worker in scene.finished(|worker| open.is_some_and(|open| open.is_pending_with(worker))) {
-            if let Some(member) = scene.say_farewell(worker) {
+            if let Some(member) = scene.release_drained(worker) {
                 self.left(scene, worker, member)?;
             }
         }
@@ -159,15 +161,15 @@ impl Run {
     }
 
     /// An answer that nobody asked for.
-    pub(super) fn count_unasked(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
+    pub(super) fn count_unassigned(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         let Some(member) = scene.members.get_mut(&worker) else { return Continue(()) };
-        member.unasked += 1;
-        let answers = member.unasked;
-        if answers < UNASKED_ANSWERS {
+        member.unassigned += 1;
+        let answers = member.unassigned;
+        if answers < MAX_UNASSIGNED_RESULTS {
             return Continue(());
         }
         self.conduct.count_violation(&member.hello.instance_id);
-        scene.out.push(Action::Dismiss { worker, reason: Dismissal::Unasked { answers } });
+        scene.out.push(Action::Disconnect { worker, reason: Disconnection::Unassigned { answers } });
         self.leave(scene, worker, "it sent results that were not assigned to it")
     }
 
@@ -183,7 +185,7 @@ impl Run {
         let Some(part) = part.filter(|_| self.job == job) else { return Continue(()) };
         if theirs != self.facts.shapes_fingerprint {
             let needed = self.facts.shapes_fingerprint.clone();
-            scene.out.push(Action::Dismiss { worker, reason: Dismissal::Shapes { theirs, needed } });
+            scene.out.push(Action::Disconnect { worker, reason: Disconnection::Shapes { theirs, needed } });
             return self.leave(scene, worker, "it computes other bits");
         }
         part.accepted = true;

@@ -24,7 +24,7 @@
 //!   between two steps, once everybody holds what it says.
 //! - One that **leaves**, falls silent or hangs loses what it owes to others who hold the samples, within the step
 //!   (`open`). What nobody holds is fetched first. Fewer than `min_workers` make the job wait.
-//! - One that **drains** finishes what it owes, and is told `Farewell`.
+//! - One that **drains** finishes what it owes, and is released (`Release`).
 //! - What a **slow** one owes is asked of another, too; whichever answer comes first is used, since all have the
 //!   same bits. One that stays slow gets fewer shards, or none.
 //! - One whose answer **differs** from another's is evicted, and what it had part in of the open step is computed
@@ -51,10 +51,10 @@ mod scene;
 mod trial;
 mod waiting;
 
-pub use action::{Action, Discard, Dismissal, Note};
+pub use action::{Action, Discard, Disconnection, Note};
 pub use cluster::Cluster;
 pub use config::Config;
-pub use event::{Computed, Departure, Event};
+pub use event::{Computed, Event, SessionEnd};
 pub use facts::{Facts, Position, Start};
 pub use ids::{JobId, Phase, ResultId, WorkId, WorkerId};
 pub use members::{Arithmetic, Hello, Member, Role};

@@ -250,7 +250,7 @@ impl Open {
         self.asks.retain(|ask| (ask.worker, ask.node) != (worker, node));
         if self.asks.len() == before {
             let known = self.answered.contains(&(worker, node));
-            return (Taken::Discarded(if known { Discard::Duplicate } else { Discard::Unasked }), None);
+            return (Taken::Discarded(if known { Discard::Duplicate } else { Discard::Unassigned }), None);
         }
         self.answered.insert((worker, node));
         let pace = self.loads.get(&worker).filter(|load| load.samples > 0 && !self.is_pending_with(worker));

@@ -66,7 +66,7 @@ impl Run {
             member.answered(work.phase, turnaround);
         }
         self.took(scene, work, node, of, taken)?;
-        self.say_farewell(scene)
+        self.release_drained(scene)
     }
 
     /// Takes the coordinator's own answer in; none if it can't compute this job.
@@ -104,7 +104,7 @@ impl Run {
             Taken::Discarded(reason) => {
                 scene.out.push(Action::Discard { result, reason });
                 match (reason, author) {
-                    (Discard::Unasked, Author::Worker(worker)) => self.count_unasked(scene, worker),
+                    (Discard::Unassigned, Author::Worker(worker)) => self.count_unassigned(scene, worker),
                     _ => Continue(()),
                 }
             }
@@ -171,7 +171,7 @@ impl Run {
         } else {
             self.end_epoch(scene, work.epoch);
         }
-        self.say_farewell(scene)?;
+        self.release_drained(scene)?;
         self.next_unit(scene)
     }
 

@@ -35,8 +35,8 @@ impl Scene<'_> {
     }
 
     /// Takes a worker out that was told to stop and owes nothing any more.
-    pub(super) fn say_farewell(&mut self, worker: WorkerId) -> Option<Member> {
-        self.out.push(Action::Farewell { worker });
+    pub(super) fn release_drained(&mut self, worker: WorkerId) -> Option<Member> {
+        self.out.push(Action::Release { worker });
         self.remove(worker, "it is drained")
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Author, Config, Digest, Discard, Dismissal, Event, JobId, Note, Outcome, Phase, Position, Start,
-    Waiting, WorkerId,
+    Action, Author, Config, Digest, Discard, Disconnection, Event, JobId, Note, Outcome, Phase, Position,
+    Start, Waiting, WorkerId,
 };
 use millefeuille_core::learn::tree::Node;
 
@@ -77,10 +77,10 @@ fn samples_that_nobody_holds_are_fetched_first() {
 fn a_silent_worker_is_given_up_at_the_deadline() {
     let mut script = Script::roomy(2, config());
     script.wait(4.9);
-    assert!(script.dismissed(2).is_none());
+    assert!(script.disconnected(2).is_none());
     script.heard(1);
     script.wait(0.2);
-    assert!(matches!(script.dismissed(2), Some(Dismissal::Silent { .. })));
+    assert!(matches!(script.disconnected(2), Some(Disconnection::Silent { .. })));
     assert_eq!(script.asked(), asks(&[(1, "[0,4)"), (1, "[4,8)")]));
     done(&mut script);
 }
@@ -158,7 +158,7 @@ fn the_wait_for_workers_to_come_back_is_bounded() {
 fn the_same_process_that_comes_again_takes_its_own_place() {
     let mut script = Script::roomy(2, config());
     script.join_again(2, 3);
-    assert_eq!(script.dismissed(2), Some(&Dismissal::Superseded));
+    assert_eq!(script.disconnected(2), Some(&Disconnection::Superseded));
     assert_eq!(script.asked(), asks(&[(1, "[0,4)"), (1, "[4,8)")]), "within the step, of who holds it");
     assert_eq!(script.cluster.members().len(), 2);
     done(&mut script);
@@ -178,11 +178,11 @@ fn a_process_that_comes_again_finds_room_in_a_full_cluster() {
 fn a_worker_that_drains_finishes_what_it_owes_and_gets_nothing_new() {
     let mut script = Script::roomy(2, config());
     script.feed(Event::Drain { worker: WorkerId(2), reason: "SIGTERM".into() });
-    let farewell = Action::Farewell { worker: WorkerId(2) };
-    assert!(!script.actions.contains(&farewell));
+    let released = Action::Release { worker: WorkerId(2) };
+    assert!(!script.actions.contains(&released));
     script.answer_of(1);
     script.answer_of(2);
-    assert!(script.actions.contains(&farewell));
+    assert!(script.actions.contains(&released));
     done(&mut script);
     assert_eq!(script.asked_in_step(0), asks(&[(1, "[0,4)"), (2, "[4,8)")]), "nothing is asked twice");
     assert!(script.asked_in_step(1).iter().all(|ask| ask.0 == 1));
@@ -193,7 +193,7 @@ fn a_worker_that_owes_nothing_may_go_at_once() {
     let mut script = Script::new();
     script.join(1);
     script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
-    assert!(script.actions.contains(&Action::Farewell { worker: WorkerId(1) }));
+    assert!(script.actions.contains(&Action::Release { worker: WorkerId(1) }));
     assert!(script.cluster.members().is_empty());
 }
 
@@ -202,7 +202,7 @@ fn a_worker_that_drains_may_go_when_the_job_ends() {
     let mut script = Script::running(1, config());
     script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
     script.feed(Event::Cancel { job: JOB });
-    assert!(script.actions.contains(&Action::Farewell { worker: WorkerId(1) }));
+    assert!(script.actions.contains(&Action::Release { worker: WorkerId(1) }));
 }
 
 #[test]
@@ -262,9 +262,9 @@ fn one_that_hangs_is_given_up_where_nobody_else_holds_its_samples() {
     script.answer_step();
     script.answer_of(1);
     script.pass(59.0);
-    assert_eq!((script.dismissed(2), script.asked()), (None, asks(&[(2, "[4,8)")])));
+    assert_eq!((script.disconnected(2), script.asked()), (None, asks(&[(2, "[4,8)")])));
     script.pass(2.0);
-    assert!(matches!(script.dismissed(2), Some(Dismissal::Hung { .. })));
+    assert!(matches!(script.disconnected(2), Some(Disconnection::Hung { .. })));
     done(&mut script);
 }
 
@@ -279,8 +279,8 @@ fn one_that_does_not_fetch_is_given_up_and_one_that_fetches_slowly_is_not() {
         script.pass(1.0);
         script.feed(Event::Heard { worker: WorkerId(3), at: script.now, moved });
     }
-    assert!(matches!(script.dismissed(2), Some(Dismissal::Stalled { .. })));
-    assert_eq!(script.dismissed(3), None);
+    assert!(matches!(script.disconnected(2), Some(Disconnection::Stalled { .. })));
+    assert_eq!(script.disconnected(3), None);
 }
 
 // Wrong answers.
@@ -367,9 +367,9 @@ fn answers_that_nobody_asked_for_are_counted_against_their_sender() {
     let mut script = Script::roomy(2, config());
     let (_, work, node) = script.pending[1];
     (0..7).for_each(|_| script.result(WorkerId(1), work, node));
-    assert_eq!(script.dismissed(1), None);
+    assert_eq!(script.disconnected(1), None);
     script.result(WorkerId(1), work, node);
-    assert_eq!(script.dismissed(1), Some(&Dismissal::Unasked { answers: 8 }));
+    assert_eq!(script.disconnected(1), Some(&Disconnection::Unassigned { answers: 8 }));
     done(&mut script);
 }
 
@@ -381,7 +381,7 @@ fn duplicates_and_late_answers_blame_nobody() {
     (0..20).for_each(|_| script.result(first, work, node));
     script.answer_of(2);
     (0..20).for_each(|_| script.result(first, work, node));
-    assert_eq!(script.dismissed(1), None);
+    assert_eq!(script.disconnected(1), None);
     done(&mut script);
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Config, Discard, Dismissal, Event, Failure, Hello, JobId, Note, Outcome, Phase, Role, Waiting,
-    WorkId, WorkerId,
+    Action, Config, Discard, Disconnection, Event, Failure, Hello, JobId, Note, Outcome, Phase, Role,
+    Waiting, WorkId, WorkerId,
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
@@ -215,7 +215,7 @@ fn workers_hold_what_they_compute_and_no_more_than_their_room_allows_ahead() {
 }
 
 #[test]
-fn of_more_workers_than_shards_some_are_spares_and_are_told_so() {
+fn of_more_workers_than_shards_some_are_on_standby_and_are_told_so() {
     let mut facts = facts();
     facts.shards = 2;
     facts.plan = Plan::new(80, 40, 2);
@@ -241,8 +241,8 @@ fn another_kernel_is_asked_to_start_again_and_then_refused() {
     let again = Action::UseKernel { worker: WorkerId(1), kernel: "Zen".into() };
     assert_eq!(script.actions.last(), Some(&again));
     script.join_as(2, hello("Haswell", "Zen", 1));
-    let refused = Dismissal::Arithmetic { theirs: arithmetic("Haswell"), needed: arithmetic("Zen") };
-    assert_eq!(script.actions.last(), Some(&Action::Dismiss { worker: WorkerId(2), reason: refused }));
+    let refused = Disconnection::Arithmetic { theirs: arithmetic("Haswell"), needed: arithmetic("Zen") };
+    assert_eq!(script.actions.last(), Some(&Action::Disconnect { worker: WorkerId(2), reason: refused }));
     assert!(script.cluster.members().is_empty());
 }
 
@@ -269,8 +269,8 @@ fn other_bits_on_the_jobs_own_shapes_are_refused() {
     assert!(cluster_actions.contains(&Action::StartJob { worker: WorkerId(1), job: JOB }));
     let accepted = Event::JobAccepted { worker: WorkerId(1), job: JOB, fingerprint: "other".into() };
     cluster_actions = script.cluster.handle(Duration::ZERO, accepted);
-    let reason = Dismissal::Shapes { theirs: "other".into(), needed: "shapes".into() };
-    assert_eq!(cluster_actions[0], Action::Dismiss { worker: WorkerId(1), reason });
+    let reason = Disconnection::Shapes { theirs: "other".into(), needed: "shapes".into() };
+    assert_eq!(cluster_actions[0], Action::Disconnect { worker: WorkerId(1), reason });
     assert!(script.cluster.members().is_empty());
 }
 
@@ -279,8 +279,8 @@ fn a_full_cluster_lets_nobody_in() {
     let mut script = Script::with(Config { max_workers: 1, ..config() }, facts());
     script.join(1);
     script.join(2);
-    let reason = Dismissal::Full { limit: 1 };
-    assert_eq!(script.actions.last(), Some(&Action::Dismiss { worker: WorkerId(2), reason }));
+    let reason = Disconnection::Full { limit: 1 };
+    assert_eq!(script.actions.last(), Some(&Action::Disconnect { worker: WorkerId(2), reason }));
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn results_that_are_late_doubled_or_unasked_are_thrown_away() {
     script.result(first.0, first.1, first.2);
     assert_eq!(script.discarded(), Some(Discard::Duplicate));
     script.result(first.0, second.1, second.2);
-    assert_eq!(script.discarded(), Some(Discard::Unasked));
+    assert_eq!(script.discarded(), Some(Discard::Unassigned));
     let other_life = WorkId { incarnation: 6, ..second.1 };
     script.result(second.0, other_life, second.2);
     assert_eq!(script.discarded(), Some(Discard::Late));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{
-    Action, Author, Cluster, Computed, Config, Departure, Digest, Discard, Dismissal, Event, Facts, Hello,
-    JobId, JobState, Outcome, Phase, ResultId, Start, WorkId, WorkerId,
+    Action, Author, Cluster, Computed, Config, Digest, Discard, Disconnection, Event, Facts, Hello, JobId,
+    JobState, Outcome, Phase, ResultId, SessionEnd, Start, WorkId, WorkerId,
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
@@ -192,7 +192,7 @@ impl Script {
             Action::EndEpoch { job, .. } if self.writes => vec![Event::EpochWritten { job }],
             Action::Checkpoint { job, .. } => vec![Event::CheckpointWritten { job }],
             Action::Save { job } => vec![Event::Saved { job }],
-            Action::Dismiss { worker, .. } | Action::Evict { worker, .. } | Action::Farewell { worker } => {
+            Action::Disconnect { worker, .. } | Action::Evict { worker, .. } | Action::Release { worker } => {
                 self.pending.retain(|pending| pending.0 != worker);
                 Vec::new()
             }
@@ -225,7 +225,7 @@ impl Script {
 
     pub(crate) fn leave(&mut self, worker: u64) {
         self.pending.retain(|pending| pending.0 != WorkerId(worker));
-        self.feed(Event::Leave { worker: WorkerId(worker), departure: Departure::Closed });
+        self.feed(Event::Leave { worker: WorkerId(worker), end: SessionEnd::Closed });
     }
 
     pub(crate) fn submit(&mut self, job: u64) {
@@ -361,9 +361,9 @@ impl Script {
         self.actions.iter().filter_map(out).collect()
     }
 
-    pub(crate) fn dismissed(&self, worker: u64) -> Option<&Dismissal> {
+    pub(crate) fn disconnected(&self, worker: u64) -> Option<&Disconnection> {
         self.actions.iter().find_map(|action| match action {
-            Action::Dismiss { worker: of, reason } if of.0 == worker => Some(reason),
+            Action::Disconnect { worker: of, reason } if of.0 == worker => Some(reason),
             _ => None,
         })
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Cluster, Computed, Config, Departure, Discard, Event, JobId, Outcome, Phase, ResultId, Start,
+    Action, Cluster, Computed, Config, Discard, Event, JobId, Outcome, Phase, ResultId, SessionEnd, Start,
     WorkId, WorkerId,
 };
 use millefeuille_core::learn::tree::{Inserted, Node, Reduction, Tree};
@@ -332,7 +332,7 @@ impl World {
             Up::Drain => self.handle(Event::Drain { worker, reason: "SIGTERM".into() }),
             Up::Goodbye => {
                 self.close(worker, None);
-                self.handle(Event::Leave { worker, departure: Departure::Goodbye("told to stop".into()) });
+                self.handle(Event::Leave { worker, end: SessionEnd::Shutdown("told to stop".into()) });
             }
             Up::Fetch(job, shard) => {
                 let serves = self.training_of(job).is_some();
@@ -378,7 +378,7 @@ impl World {
         self.connections[wire].open_at_coordinator = false;
         let Some(worker) = self.connections[wire].worker.filter(|_| open) else { return };
         self.close(worker, None);
-        self.handle(Event::Leave { worker, departure: Departure::Closed });
+        self.handle(Event::Leave { worker, end: SessionEnd::Closed });
     }
 
     pub(crate) fn result(&mut self, worker: WorkerId, answer: Answer) {
@@ -424,8 +424,8 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Welcome { worker } => self.tell_worker(worker, Down::Welcome),
-            Action::Dismiss { worker, .. } => self.close(worker, Some(Down::Close)),
-            Action::Farewell { worker } => self.close(worker, Some(Down::Goodbye)),
+            Action::Disconnect { worker, .. } => self.close(worker, Some(Down::Close)),
+            Action::Release { worker } => self.close(worker, Some(Down::Goodbye)),
             Action::Evict { worker, .. } => self.close(worker, Some(Down::Evict)),
             Action::UseKernel { worker, .. } => self.fail(format!("{worker} is asked for another kernel")),
             Action::Load { job } => {
@@ -479,9 +479,9 @@ impl World {
             return self.tell(wire, down);
         }
         self.close(worker, None);
-        let departure = Departure::Misbehaved("it has stopped reading".into());
+        let end = SessionEnd::Violation("it has stopped reading".into());
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.happened.push_back(Event::Leave { worker, departure });
+            coordinator.happened.push_back(Event::Leave { worker, end });
         }
     }
 

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millefeuille_core::control::{
-    Action, Dismissal, JobId, Note, Outcome, Pending, Phase, Position, Start, Waiting, WorkId, WorkerId,
+    Action, Disconnection, JobId, Note, Outcome, Pending, Phase, Position, Start, Waiting, WorkId, WorkerId,
 };
 use millefeuille_core::learn::tree::Node;
 
@@ -113,7 +113,7 @@ impl World {
             Action::Begin { work } => self.judge_begin(*work),
             Action::Send { worker, work, nodes } => self.judge_send(*worker, *work, nodes),
             Action::Accept { work, node, .. } => self.judge_accept(*work, *node),
-            Action::Dismiss { worker, reason } => self.judge_dismissal(*worker, reason),
+            Action::Disconnect { worker, reason } => self.judge_disconnection(*worker, reason),
             Action::Note(Note::Evicted { instance_id, .. }) => {
                 self.oracle.stats.evicted += 1;
                 if !self.faulty.contains(instance_id) && !self.scenario.may_blame_the_healthy() {
@@ -239,13 +239,13 @@ impl World {
         }
     }
 
-    fn judge_dismissal(&mut self, worker: WorkerId, reason: &Dismissal) {
+    fn judge_disconnection(&mut self, worker: WorkerId, reason: &Disconnection) {
         match reason {
-            Dismissal::Unasked { answers } => {
+            Disconnection::Unassigned { answers } => {
                 self.fail(format!("{worker} is sent away for {answers} answers that were asked for"));
             }
-            Dismissal::Hung { .. } => self.judge_slow(worker, "hanging"),
-            Dismissal::Arithmetic { .. } | Dismissal::Shapes { .. } => {
+            Disconnection::Hung { .. } => self.judge_slow(worker, "hanging"),
+            Disconnection::Arithmetic { .. } | Disconnection::Shapes { .. } => {
                 self.fail(format!("{worker} is refused for its arithmetic"));
             }
             _ => {}

@@ -10,7 +10,7 @@ pub(crate) fn event(event: &Event) -> String {
         Event::Join { worker, hello } => {
             format!("{worker} joins: process {}, {} slots", hello.name, hello.slots)
         }
-        Event::Leave { worker, departure } => format!("{worker} leaves: {departure:?}"),
+        Event::Leave { worker, end } => format!("{worker} leaves: {end:?}"),
         Event::Drain { worker, .. } => format!("{worker} drains"),
         Event::ShardHeld { worker, generation, shard, .. } => {
             format!("{worker} holds {shard} (hold {generation})")
@@ -58,7 +58,7 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Accept { node, author, .. } => format!("accept {node} of {}", who(author)),
         Action::Arbitrate { work, node } => format!("compute {node} of {} here", unit(work)),
         Action::Close { work } => format!("close {}", unit(work)),
-        Action::Dismiss { worker, reason } => format!("dismiss {worker}: {reason:?}"),
+        Action::Disconnect { worker, reason } => format!("disconnect {worker}: {reason:?}"),
         Action::Note(note) => format!("note: {}", noted(note)),
         other => format!("{other:?}"),
     }

@@ -1,6 +1,6 @@
 //! The driver's dealings with workers: what they are told, what they answer.
 
-use millefeuille_core::control::{Author, Computed, Departure, Event, JobId, ResultId, WorkId, WorkerId};
+use millefeuille_core::control::{Author, Computed, Event, JobId, ResultId, SessionEnd, WorkId, WorkerId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::session::{self, Hold, Parameters, ShardToHold, ToWorker, Welcome};
@@ -41,8 +41,8 @@ impl Driver {
         if let Err(mpsc::error::TrySendError::Full(_)) = session.outbox.try_send(outgoing) {
             warn!("{worker} has stopped reading");
             self.close(worker, None);
-            let departure = Departure::Misbehaved("it has stopped reading".to_string());
-            self.happened.push_back(Event::Leave { worker, departure });
+            let end = SessionEnd::Violation("it has stopped reading".to_string());
+            self.happened.push_back(Event::Leave { worker, end });
         }
     }
 
@@ -157,9 +157,9 @@ impl Driver {
         let current = self.control.running() == Some(work.job);
         let Some(training) = self.training.as_mut().filter(|_| current) else { return };
         if !training.fits(work, node, &sum) {
-            let departure = Departure::Misbehaved(format!("a result of {work} has the wrong shape"));
+            let end = SessionEnd::Violation(format!("a result of {work} has the wrong shape"));
             self.close(worker, Some(Ended::misbehaved("a result has the wrong shape")));
-            return self.handle(Event::Leave { worker, departure });
+            return self.handle(Event::Leave { worker, end });
         }
         let slots = self.control.members().get(&worker).map_or(1, |member| member.hello.slots);
         training.clock.result(worker, busy / slots);
