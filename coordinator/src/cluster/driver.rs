@@ -233,7 +233,7 @@ impl Driver {
             }
             Action::Begin { work } => self.training.iter_mut().for_each(|training| training.begin(work)),
             Action::Send { worker, work, nodes } => self.send_work(worker, work, nodes),
-            Action::Accept { result, work, node, author } => self.accept(result, work, node, author),
+            Action::Accept { result, work, node, source } => self.accept(result, work, node, source),
             Action::Discard { result, reason } => {
                 debug!("a result is discarded: {reason:?}");
                 self.training.iter_mut().for_each(|training| training.discard(result));

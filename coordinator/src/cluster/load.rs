@@ -11,7 +11,7 @@ use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::view::EpochRow;
-use millefeuille_program::kernel::{JobTrial, Probed, Unusable};
+use millefeuille_program::kernel::{JobProbe, Probed, Unusable};
 
 pub use super::loaded::Loaded;
 use super::training::Training;
@@ -79,7 +79,7 @@ impl Loaded {
 pub fn load(mut job: Job) -> Result<Loaded, Failure> {
     job.data.source = crate::data::absolute(&job.data.source)?;
     // The kernel is tried while the data is read; what is wrong with the data is told first.
-    let trial = JobTrial::begin(&job.blas_kernel);
+    let probe = JobProbe::begin(&job.blas_kernel);
     let dataset = crate::data::read(&job.data.source)?;
     job.check_target(dataset.schema.target)?;
     let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
@@ -89,7 +89,7 @@ pub fn load(mut job: Job) -> Result<Loaded, Failure> {
         let what = format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
         return Err(Failure::new(FailureKind::NoTrainingSamples, what));
     }
-    let probed = trial.and_then(|trial| trial.end(&spec)).map_err(unusable)?;
+    let probed = probe.and_then(|probe| probe.end(&spec)).map_err(unusable)?;
     let facts = facts(&job, &spec, &probed);
     let Probed { arithmetic, openblas_picks, .. } = probed;
     let job = Job { blas_kernel: BlasKernel::Named(arithmetic.kernel), ..job };

@@ -7,7 +7,7 @@ use super::ids::{JobId, ResultId, WorkId, WorkerId};
 use super::members::Arithmetic;
 use super::outcome::Outcome;
 use super::place::Placement;
-use super::trial::Author;
+use super::validation::Source;
 use crate::data::shard::Shard;
 use crate::learn::tree::Node;
 
@@ -94,7 +94,7 @@ pub enum Action {
         /// Which node.
         node: Node,
         /// Whose.
-        author: Author,
+        source: Source,
     },
     /// Compute this node here, to settle who is right; answer with `Arbitrated`.
     Arbitrate {

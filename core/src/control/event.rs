@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::facts::{Facts, Start};
 use super::ids::{JobId, ResultId, WorkId, WorkerId};
 use super::members::Hello;
-use super::trial::Digest;
+use super::validation::Digest;
 use crate::data::shard::Shard;
 use crate::failure::Failure;
 use crate::learn::tree::Node;

@@ -28,7 +28,7 @@
 //! - What a **slow** one owes is asked of another, too; whichever answer comes first is used, since all have the
 //!   same bits. One that stays slow gets fewer shards, or none.
 //! - One whose answer **differs** from another's is evicted, and what it had part in of the open step is computed
-//!   again (`trial`). Answers are compared where one is not finite, and for a share of the nodes with `audit_rate`.
+//!   again (`validation`). Answers are compared where one is not finite, and for a share of the nodes with `audit_rate`.
 //!
 //! A coordinator that dies comes back with `Submit` and `Loaded { from, .. }`: where its checkpoint says.
 
@@ -48,7 +48,7 @@ mod progress;
 mod queue;
 mod run;
 mod scene;
-mod trial;
+mod validation;
 mod waiting;
 
 pub use action::{Action, Discard, Disconnection, Note};
@@ -62,7 +62,7 @@ pub use open::Pending;
 pub use outcome::Outcome;
 pub use place::{Placement, place};
 pub use queue::JobState;
-pub use trial::{Author, Digest};
+pub use validation::{Digest, Source};
 pub use waiting::Waiting;
 
 pub use crate::failure::Failure;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::action::Discard;
 use super::ids::{WorkId, WorkerId};
 use super::members::Hello;
-use super::trial::{Author, Authored, Digest, Trial, Verdict};
+use super::validation::{Digest, Source, SourcedResult, Validation, Verdict};
 use crate::learn::tree::{Inserted, Node, Reduction, Tree};
 
 /// A worker that may be asked.
@@ -65,7 +65,7 @@ pub(super) struct Open {
     asks: Vec<Ask>,
     answered: BTreeSet<(WorkerId, Node)>,
     loads: BTreeMap<WorkerId, Load>,
-    trials: BTreeMap<Node, Trial>,
+    validations: BTreeMap<Node, Validation>,
     /// Whose answers are in the tree.
     used: BTreeSet<WorkerId>,
     /// Who has answered and is gone: the answer may yet turn out to be wrong.
@@ -75,7 +75,7 @@ pub(super) struct Open {
 /// A node's sum that has come: what is known of it here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Came {
-    pub(super) of: Authored,
+    pub(super) of: SourcedResult,
     pub(super) finite: bool,
     pub(super) digest: Option<Digest>,
 }
@@ -86,11 +86,11 @@ pub(super) enum Taken {
     /// It is of no use.
     Discarded(Discard),
     /// It waits for another to be compared with.
-    Kept,
+    SetAside,
     /// It is in the tree.
     Accepted,
     /// Answers were compared.
-    Tried(Verdict),
+    Compared(Verdict),
 }
 
 /// What is to be asked.
@@ -124,7 +124,7 @@ impl Open {
             asks: Vec::new(),
             answered: BTreeSet::new(),
             loads: BTreeMap::new(),
-            trials: BTreeMap::new(),
+            validations: BTreeMap::new(),
             used: BTreeSet::new(),
             departed: BTreeMap::new(),
         }
@@ -145,7 +145,7 @@ impl Open {
 
     /// Whether answers to this node are compared, so that their digest is needed.
     pub(super) fn compares(&self, node: Node) -> bool {
-        self.trials.contains_key(&node)
+        self.validations.contains_key(&node)
     }
 
     /// Whether an answer of this worker is in the tree.
@@ -153,9 +153,9 @@ impl Open {
         self.used.contains(&worker)
     }
 
-    /// Whether it has an answer of this worker, used or on trial.
+    /// Whether it has an answer of this worker, used or under validation.
     fn has_heard(&self, worker: WorkerId) -> bool {
-        self.has_used(worker) || self.trials.values().any(|trial| trial.has_heard(worker))
+        self.has_used(worker) || self.validations.values().any(|validation| validation.has_heard(worker))
     }
 
     /// Whether this worker was asked for something and has not answered.
@@ -224,17 +224,17 @@ impl Open {
         self.asks.retain(|ask| ask.worker != worker);
         let asks = &self.asks;
         // An audit that nobody works on begins with whoever takes the node over.
-        self.trials.retain(|&node, trial| {
-            trial.is_open() || trial.arbitrating || asks.iter().any(|ask| ask.node == node)
+        self.validations.retain(|&node, validation| {
+            validation.is_open() || validation.arbitrating || asks.iter().any(|ask| ask.node == node)
         });
         self.asks.len() < before
     }
 
     /// The coordinator can't compute this job.
     pub(super) fn no_arbiter(&mut self, node: Node) {
-        if let Some(trial) = self.trials.get_mut(&node) {
-            trial.arbitrating = false;
-            trial.no_arbiter = true;
+        if let Some(validation) = self.validations.get_mut(&node) {
+            validation.arbitrating = false;
+            validation.no_arbiter = true;
         }
     }
 
@@ -260,7 +260,7 @@ impl Open {
 
     /// Takes the coordinator's own answer.
     pub(super) fn arbitrated(&mut self, node: Node, came: Came) -> Taken {
-        if self.trials.get(&node).is_some_and(|trial| trial.arbitrating) {
+        if self.validations.get(&node).is_some_and(|validation| validation.arbitrating) {
             self.judge(node, came)
         } else {
             Taken::Discarded(Discard::Late)
@@ -269,31 +269,31 @@ impl Open {
 
     fn judge(&mut self, node: Node, Came { of, finite, digest }: Came) -> Taken {
         let Some(digest) = digest.filter(|_| !finite || self.compares(node)) else {
-            let accepted = self.accept(node, of.author);
+            let accepted = self.accept(node, of.source);
             return if accepted { Taken::Accepted } else { Taken::Discarded(Discard::Duplicate) };
         };
         if self.is_superfluous(node) {
             return Taken::Discarded(Discard::Duplicate);
         }
-        let trial = self.trials.entry(node).or_default();
-        trial.hear(of, finite, digest);
-        match trial.verdict() {
-            None => Taken::Kept,
-            Some(verdict) => Taken::Tried(verdict),
+        let validation = self.validations.entry(node).or_default();
+        validation.hear(of, finite, digest);
+        match validation.verdict() {
+            None => Taken::SetAside,
+            Some(verdict) => Taken::Compared(verdict),
         }
     }
 
-    /// Ends a node's trial; whether the right answer is in the tree now.
+    /// Ends a node's validation; whether the right answer is in the tree now.
     pub(super) fn settle(&mut self, node: Node, verdict: &Verdict) -> bool {
-        self.trials.remove(&node);
+        self.validations.remove(&node);
         let right = verdict.right.filter(|_| verdict.finite);
-        right.is_some_and(|right| self.accept(node, right.author))
+        right.is_some_and(|right| self.accept(node, right.source))
     }
 
     /// Puts a node into the tree, if it is missing there.
-    fn accept(&mut self, node: Node, author: Author) -> bool {
+    fn accept(&mut self, node: Node, source: Source) -> bool {
         let kept = matches!(self.reduction.insert(node, (), |(), ()| ()), Inserted::Kept { .. });
-        if let Author::Worker(worker) = author
+        if let Source::Worker(worker) = source
             && kept
         {
             self.used.insert(worker);
@@ -316,8 +316,9 @@ impl Open {
     pub(super) fn unassigned(&self) -> BTreeSet<u32> {
         let mut missing = self.missing();
         let pending = self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
-        let tried = self.trials.iter().filter(|(_, trial)| trial.is_open() || trial.arbitrating);
-        for node in pending.chain(tried.map(|(&node, _)| node)) {
+        let validated =
+            self.validations.iter().filter(|(_, validation)| validation.is_open() || validation.arbitrating);
+        for node in pending.chain(validated.map(|(&node, _)| node)) {
             missing.retain(|&shard| !(node.first..node.end).contains(&shard));
         }
         missing
@@ -342,30 +343,30 @@ impl Open {
                 self.ask(worker, node, terms);
                 dispatch.asks.entry(worker).or_default().push(node);
                 if (terms.audited)(node) && !self.compares(node) {
-                    self.trials.insert(node, Trial::default());
+                    self.validations.insert(node, Validation::default());
                 }
             }
         }
-        self.dispatch_trials(candidates, terms, &mut loads, &mut dispatch);
+        self.dispatch_validations(candidates, terms, &mut loads, &mut dispatch);
         dispatch
     }
 
-    /// Asks for the further answers that trials need.
-    fn dispatch_trials(
+    /// Asks for the further answers that validations need.
+    fn dispatch_validations(
         &mut self,
         candidates: &[Candidate],
         terms: &Terms<'_>,
         loads: &mut BTreeMap<WorkerId, u32>,
         dispatch: &mut Dispatch,
     ) {
-        for node in self.trials.keys().copied().collect::<Vec<_>>() {
+        for node in self.validations.keys().copied().collect::<Vec<_>>() {
             if self.is_superfluous(node) {
-                self.trials.remove(&node);
+                self.validations.remove(&node);
                 continue;
             }
             let on_time = self.asks.iter().filter(|ask| ask.node == node && !ask.overdue).count();
-            let trial = &self.trials[&node];
-            let needed = trial.needs().saturating_sub(on_time + usize::from(trial.arbitrating));
+            let validation = &self.validations[&node];
+            let needed = validation.needs().saturating_sub(on_time + usize::from(validation.arbitrating));
             if needed == 0 {
                 continue;
             }
@@ -376,21 +377,21 @@ impl Open {
                 self.asks.iter().any(|ask| (ask.worker, ask.node) == (candidate.worker, node))
             };
             let new = |candidate: &Candidate| {
-                holds(candidate) && !trial.has_heard(candidate.worker) && !asked(candidate)
+                holds(candidate) && !validation.has_heard(candidate.worker) && !asked(candidate)
             };
             let again = |candidate: &Candidate| {
-                trial.no_arbiter && trial.is_of_one() && holds(candidate) && !asked(candidate)
+                validation.no_arbiter && validation.is_of_one() && holds(candidate) && !asked(candidate)
             };
             let chosen = choose(candidates, loads, None, new);
             if let Some(worker) = chosen.or_else(|| choose(candidates, loads, None, again)) {
                 *loads.entry(worker).or_default() += shards.len() as u32;
                 self.ask(worker, node, terms);
                 dispatch.asks.entry(worker).or_default().push(node);
-            } else if !trial.no_arbiter && !trial.arbitrating {
-                self.trials.entry(node).and_modify(|trial| trial.arbitrating = true);
+            } else if !validation.no_arbiter && !validation.arbitrating {
+                self.validations.entry(node).and_modify(|validation| validation.arbitrating = true);
                 dispatch.arbitrate.push(node);
-            } else if trial.is_open() && self.asks.iter().all(|ask| ask.node != node) {
-                dispatch.settled.push((node, trial.last_word()));
+            } else if validation.is_open() && self.asks.iter().all(|ask| ask.node != node) {
+                dispatch.settled.push((node, validation.last_word()));
             }
         }
     }

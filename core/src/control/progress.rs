@@ -12,7 +12,7 @@ use super::open::{Came, Dispatch, Taken};
 use super::outcome::Outcome;
 use super::run::{Run, Stage};
 use super::scene::{Flow, Scene};
-use super::trial::{Author, Authored, Digest, Verdict};
+use super::validation::{Digest, Source, SourcedResult, Verdict};
 use crate::learn::tree::Node;
 
 /// Others are asked too when an answer takes so many times as long as is usual.
@@ -60,7 +60,7 @@ impl Run {
             scene.out.push(Action::Discard { result, reason: Discard::Late });
             return Continue(());
         };
-        let of = Authored { author: Author::Worker(worker), result };
+        let of = SourcedResult { source: Source::Worker(worker), result };
         let (taken, turnaround) = open.take(scene.now, worker, node, Came { of, finite, digest });
         if let (Some(member), Some(turnaround)) = (scene.members.get_mut(&worker), turnaround) {
             member.answered(work.phase, turnaround);
@@ -84,7 +84,7 @@ impl Run {
                 self.assign(scene, None)
             }
             Some(Computed { result, finite, digest }) => {
-                let of = Authored { author: Author::Coordinator, result };
+                let of = SourcedResult { source: Source::Coordinator, result };
                 let taken = open.arbitrated(node, Came { of, finite, digest: Some(digest) });
                 self.took(scene, work, node, of, taken)
             }
@@ -97,24 +97,24 @@ impl Run {
         scene: &mut Scene<'_>,
         work: WorkId,
         node: Node,
-        Authored { author, result }: Authored,
+        SourcedResult { source, result }: SourcedResult,
         taken: Taken,
     ) -> Flow {
         match taken {
             Taken::Discarded(reason) => {
                 scene.out.push(Action::Discard { result, reason });
-                match (reason, author) {
-                    (Discard::Unassigned, Author::Worker(worker)) => self.count_unassigned(scene, worker),
+                match (reason, source) {
+                    (Discard::Unassigned, Source::Worker(worker)) => self.count_unassigned(scene, worker),
                     _ => Continue(()),
                 }
             }
-            Taken::Kept => self.assign(scene, None),
+            Taken::SetAside => self.assign(scene, None),
             Taken::Accepted => {
-                scene.out.push(Action::Accept { result, work, node, author });
+                scene.out.push(Action::Accept { result, work, node, source });
                 self.close_if_complete(scene);
                 Continue(())
             }
-            Taken::Tried(verdict) => self.settle(scene, node, &verdict),
+            Taken::Compared(verdict) => self.settle(scene, node, &verdict),
         }
     }
 
@@ -126,8 +126,8 @@ impl Run {
             return Break(Outcome::Diverged { work });
         }
         let accepted = open.settle(node, verdict);
-        if let Some(Authored { author, result }) = verdict.right.filter(|_| accepted) {
-            scene.out.push(Action::Accept { result, work, node, author });
+        if let Some(SourcedResult { source, result }) = verdict.right.filter(|_| accepted) {
+            scene.out.push(Action::Accept { result, work, node, source });
         }
         for &worker in &verdict.faulty {
             let others = if verdict.right.is_some() {

@@ -10,7 +10,7 @@ use super::members::{Member, Members, Part, weights};
 use super::open::{Candidate, Dispatch, Open, Terms};
 use super::place::{Placement, place};
 use super::queue::JobState;
-use super::trial::is_audited;
+use super::validation::is_audited;
 use crate::data::shard::Shard;
 use crate::learn::tree::{Node, Tree};
 

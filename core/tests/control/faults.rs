@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Author, Config, Digest, Discard, Disconnection, Event, JobId, Note, Outcome, Phase, Position,
+    Action, Config, Digest, Discard, Disconnection, Event, JobId, Note, Outcome, Phase, Position, Source,
     Start, Waiting, WorkerId,
 };
 use millefeuille_core::learn::tree::Node;
@@ -19,8 +19,8 @@ fn asks(of: &[(u64, &str)]) -> Vec<(u64, String)> {
     of.iter().map(|&(worker, node)| (worker, node.to_string())).collect()
 }
 
-fn worker(worker: u64) -> Author {
-    Author::Worker(WorkerId(worker))
+fn worker(worker: u64) -> Source {
+    Source::Worker(WorkerId(worker))
 }
 
 /// The job goes to its end; each of its units of work was closed once, in order.
@@ -412,7 +412,7 @@ fn a_third_settles_which_of_two_is_wrong() {
     assert_eq!((script.evicted(), script.arbitrated()), (vec![1], arbitrated));
     done(&mut script);
     let mut used = script.accepted().into_iter();
-    assert!(used.all(|(work, node, author)| Some((work, node)) != wrong || author != worker(1)));
+    assert!(used.all(|(work, node, source)| Some((work, node)) != wrong || source != worker(1)));
 }
 
 #[test]

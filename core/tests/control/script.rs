@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{
-    Action, Author, Cluster, Computed, Config, Digest, Discard, Disconnection, Event, Facts, Hello, JobId,
-    JobState, Outcome, Phase, ResultId, SessionEnd, Start, WorkId, WorkerId,
+    Action, Cluster, Computed, Config, Digest, Discard, Disconnection, Event, Facts, Hello, JobId, JobState,
+    Outcome, Phase, ResultId, SessionEnd, Source, Start, WorkId, WorkerId,
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
@@ -342,9 +342,9 @@ impl Script {
         sends.flatten().collect()
     }
 
-    pub(crate) fn accepted(&self) -> Vec<(WorkId, Node, Author)> {
+    pub(crate) fn accepted(&self) -> Vec<(WorkId, Node, Source)> {
         let accept = |action: &Action| match *action {
-            Action::Accept { work, node, author, .. } => Some((work, node, author)),
+            Action::Accept { work, node, source, .. } => Some((work, node, source)),
             _ => None,
         };
         self.actions.iter().filter_map(accept).collect()

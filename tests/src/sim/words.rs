@@ -1,6 +1,6 @@
 //! Events and actions as a person reads them in a trace.
 
-use millefeuille_core::control::{Action, Author, Event, Note, WorkId};
+use millefeuille_core::control::{Action, Event, Note, Source, WorkId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::learn::tree::Node;
@@ -55,7 +55,7 @@ pub(crate) fn action(action: &Action) -> String {
         }
         Action::Begin { work } => format!("begin {}", unit(work)),
         Action::Send { worker, work, nodes } => format!("ask {worker} for {} of {}", list(nodes), unit(work)),
-        Action::Accept { node, author, .. } => format!("accept {node} of {}", who(author)),
+        Action::Accept { node, source, .. } => format!("accept {node} of {}", who(source)),
         Action::Arbitrate { work, node } => format!("compute {node} of {} here", unit(work)),
         Action::Close { work } => format!("close {}", unit(work)),
         Action::Disconnect { worker, reason } => format!("disconnect {worker}: {reason:?}"),
@@ -83,10 +83,10 @@ fn unit(work: &WorkId) -> String {
     format!("{work} (job {}, parameters {})", work.job.0, work.parameter_tag)
 }
 
-fn who(author: &Author) -> String {
-    match author {
-        Author::Worker(worker) => worker.to_string(),
-        Author::Coordinator => "the coordinator".into(),
+fn who(source: &Source) -> String {
+    match source {
+        Source::Worker(worker) => worker.to_string(),
+        Source::Coordinator => "the coordinator".into(),
     }
 }
 

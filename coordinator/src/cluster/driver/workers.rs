@@ -1,6 +1,6 @@
 //! The driver's dealings with workers: what they are told, what they answer.
 
-use millefeuille_core::control::{Author, Computed, Event, JobId, ResultId, SessionEnd, WorkId, WorkerId};
+use millefeuille_core::control::{Computed, Event, JobId, ResultId, SessionEnd, Source, WorkId, WorkerId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::session::{self, Hold, Parameters, ShardToHold, ToWorker, Welcome};
@@ -60,9 +60,9 @@ impl Driver {
     }
 
     /// Puts a result into the tree.
-    pub(super) fn accept(&mut self, result: ResultId, work: WorkId, node: Node, author: Author) {
+    pub(super) fn accept(&mut self, result: ResultId, work: WorkId, node: Node, source: Source) {
         let Some(training) = &mut self.training else { return };
-        if let Author::Worker(worker) = author {
+        if let Source::Worker(worker) = source {
             training.took_part(worker, work);
         }
         training.accept(result, node);
@@ -74,7 +74,7 @@ impl Driver {
         let (task, handle) = (training.arbiter(work, node), self.handle.clone());
         tokio::spawn(async move {
             let computed = tokio::task::spawn_blocking(move || task.compute()).await;
-            // A thread that panicked has said so; the trial goes on without it.
+            // A thread that panicked has said so; the validation continues without it.
             let sum = computed.unwrap_or_default();
             handle.send(Input::Arbitrated(Box::new(Arbitrated { work, node, sum }))).await;
         });
