@@ -8,7 +8,7 @@ use millefeuille_core::control;
 use millefeuille_program::process;
 use millefeuille_proto::shared::Host;
 
-use crate::door::Door;
+use crate::admission::Admission;
 use crate::runs::RunDir;
 
 /// The settings of a cluster.
@@ -29,7 +29,7 @@ pub struct Config {
     /// What workers must know to be let in.
     pub token: Option<String>,
     /// Who gets in at all.
-    pub door: Door,
+    pub admission: Admission,
     /// Jobs that may wait in the queue.
     pub max_queued: usize,
     /// The memory that worker processes of its own share with it.
@@ -60,7 +60,7 @@ impl Config {
             job_key: None,
             first_run: None,
             token: None,
-            door: Door::default(),
+            admission: Admission::default(),
             max_queued: 1024,
             shared_memory: None,
         }

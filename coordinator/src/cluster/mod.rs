@@ -38,7 +38,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 pub use view::{Phase, View};
 
-use crate::door::Door;
+use crate::admission::Admission;
 use board::Board;
 use driver::Driver;
 use grpc::Services;
@@ -53,7 +53,7 @@ pub struct Cluster {
     driver: Driver,
     handle: Handle,
     services: Services,
-    door: Door,
+    admission: Admission,
     phase: watch::Sender<Phase>,
     view: View,
 }
@@ -71,11 +71,11 @@ impl Cluster {
             token: config.token.clone(),
             incarnation: config.control.incarnation,
         };
-        let door = config.door.clone();
+        let admission = config.admission.clone();
         let (phase, pulse) = (watch::Sender::new(Phase::Starting), Pulse::default());
         let view = View::new(board.reader(), phase.subscribe(), pulse.clone());
         let driver = Driver::new(config, handle.clone(), inbox, board, serving_sender, pulse);
-        Self { driver, handle, services, door, phase, view }
+        Self { driver, handle, services, admission, phase, view }
     }
 
     /// What can be seen of it from outside, also once it runs.
@@ -93,12 +93,12 @@ impl Cluster {
     /// # Errors
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
-        let Self { mut driver, handle, services, door, phase, .. } = self;
+        let Self { mut driver, handle, services, admission, phase, .. } = self;
         // Before anybody can ask: a follower that comes back must find its job.
         driver.find_runs();
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
-        let mut server = tokio::spawn(grpc::serve(listener, door, services, stopped));
+        let mut server = tokio::spawn(grpc::serve(listener, admission, services, stopped));
         phase.send_replace(Phase::Serving);
         tokio::select! {
             () = shutdown => {}

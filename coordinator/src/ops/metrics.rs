@@ -13,11 +13,11 @@ use millefeuille_core::view::{JobReport, JobStatus, StepTime};
 use millefeuille_program::ops::{Page, table};
 use prometheus_client::registry::Registry;
 
+use crate::admission::Admission;
 use crate::cluster::{Snapshot, Tally, View};
-use crate::door::Door;
 
 /// A registry with the table in it.
-pub fn registry(view: View, at_the_door: Door) -> Registry {
+pub fn registry(view: View, admission: Admission) -> Registry {
     table("millefeuille", move |page| {
         page.process(view.ready().is_ok())?;
         let snapshot = view.newest();
@@ -28,7 +28,7 @@ pub fn registry(view: View, at_the_door: Door) -> Registry {
         }
         speed(page, &snapshot)?;
         counts(page, &snapshot.tally)?;
-        door(page, &at_the_door)
+        admission_counts(page, &admission)
     })
 }
 
@@ -152,11 +152,11 @@ fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
 }
 
 /// Who was rejected, and when the coordinator's certificate expires.
-fn door(page: &mut Page<'_>, door: &Door) -> fmt::Result {
-    let refusals = door.refusals.totals();
-    let by_reason = refusals.iter().map(|&(reason, total)| (reason.name(), total));
+fn admission_counts(page: &mut Page<'_>, admission: &Admission) -> fmt::Result {
+    let rejections = admission.rejections.totals();
+    let by_reason = rejections.iter().map(|&(reason, total)| (reason.name(), total));
     page.counters("refused", "Rejected connections and calls, by reason", "reason", by_reason)?;
-    let Some(certificate) = &door.certificate else { return Ok(()) };
+    let Some(certificate) = &admission.certificate else { return Ok(()) };
     page.gauge(
         "certificate_expiry_timestamp_seconds",
         "When the coordinator's certificate expires, in seconds since 1970",
