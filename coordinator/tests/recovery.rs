@@ -244,7 +244,7 @@ fn a_run_directory_without_a_job_is_named() {
     assert!(SavedRun::open(&path).unwrap_err().to_string().contains(said));
     let scanned = scan(path.parent().unwrap()).unwrap();
     assert!(scanned.runs.is_empty());
-    assert!(scanned.left_alone[0].to_string().contains(said), "{:?}", scanned.left_alone);
+    assert!(scanned.skipped[0].to_string().contains(said), "{:?}", scanned.skipped);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn a_cluster_that_starts_again_finds_its_runs_in_order() {
 
     let scanned = scan(runs).unwrap();
 
-    assert!(scanned.left_alone.is_empty(), "{:?}", scanned.left_alone);
+    assert!(scanned.skipped.is_empty(), "{:?}", scanned.skipped);
     let found: Vec<_> =
         scanned.runs.iter().map(|run| (&*run.id, run.record.number, run.record.state.clone())).collect();
     let ended = |outcome| State::Ended { outcome };
@@ -341,7 +341,7 @@ fn a_job_that_changed_in_the_queue_is_named_and_not_trained() {
         fs::write(&file, &changed).unwrap();
         let scanned = scan(place.path()).unwrap();
         assert!(scanned.runs.is_empty(), "{changed}");
-        let said = scanned.left_alone[0].to_string();
+        let said = scanned.skipped[0].to_string();
         assert!(said.contains("waits/job.toml: not the job that was submitted"), "{said}");
     }
 
@@ -367,7 +367,7 @@ fn a_copy_of_a_run_is_named_and_left_alone_until_it_is_gone_on_with_by_hand() {
     copy(&path, &copied);
     let scanned = scan(place.path()).unwrap();
     assert_eq!(scanned.runs.iter().map(|run| &*run.id).collect::<Vec<_>>(), ["run"]);
-    let said = scanned.left_alone[0].to_string();
+    let said = scanned.skipped[0].to_string();
     for part in ["copied: its run.json is that of run: ", "rename it back", "copied --resume"] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -375,7 +375,7 @@ fn a_copy_of_a_run_is_named_and_left_alone_until_it_is_gone_on_with_by_hand() {
 
     assert_eq!(resume(&copied).checkpoint.unwrap().parameter_tag, 9);
     let scanned = scan(place.path()).unwrap();
-    assert!(scanned.left_alone.is_empty(), "{:?}", scanned.left_alone);
+    assert!(scanned.skipped.is_empty(), "{:?}", scanned.skipped);
     let mut keys: Vec<_> = scanned.runs.iter().map(|run| (&*run.id, &*run.record.client_key)).collect();
     keys.sort();
     assert_eq!(keys, [("copied", ""), ("run", "a key")], "a submission is one run's");
@@ -402,8 +402,8 @@ fn a_damaged_or_newer_record_is_named_and_left_alone() {
     for len in 0..whole.len() {
         fs::write(&path, &whole[..len]).unwrap();
         let scanned = scan(place.path()).unwrap();
-        assert!(scanned.runs.is_empty() && scanned.left_alone.len() == 1, "{len} bytes");
-        assert!(scanned.left_alone[0].to_string().contains("one/run.json: "), "{:?}", scanned.left_alone);
+        assert!(scanned.runs.is_empty() && scanned.skipped.len() == 1, "{len} bytes");
+        assert!(scanned.skipped[0].to_string().contains("one/run.json: "), "{:?}", scanned.skipped);
     }
     let error = RunDir::claim(&place.path().join("one"), Existing::Resume).unwrap_err().to_string();
     assert!(error.contains("one/run.json: damaged"), "{error}");

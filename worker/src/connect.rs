@@ -18,7 +18,7 @@ use millefeuille_proto::session::Introduction;
 use millefeuille_proto::tls::Dialer;
 use tracing::{info, warn};
 
-use crate::condition::{Condition, Standing};
+use crate::condition::{Condition, SessionState};
 use crate::link::{Link, Trouble};
 use crate::session::{Kept, Opened, session};
 use crate::{Config, End};
@@ -53,7 +53,7 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
             Ok(end) => return end,
             Err(trouble) => trouble,
         };
-        condition.is(Standing::Looking);
+        condition.set_standing(SessionState::Looking);
         // If it was admitted before, certificates are just being renewed, or will be soon.
         let trouble = match dialer.refusal() {
             Some(reason) if !known => return End::Refused(reason),

@@ -29,7 +29,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::compute::{Batch, Done, Slots, Target};
-use crate::condition::{Condition, Standing};
+use crate::condition::{Condition, SessionState};
 use crate::heartbeat::{self, Beat};
 use crate::job::Job;
 use crate::link::{Incoming, Link, Trouble};
@@ -218,7 +218,7 @@ impl Session<'_> {
     fn drain(&mut self, limit: Duration) {
         info!("draining: finishing the assigned work, for {} s at most", limit.as_secs_f64());
         self.draining = true;
-        self.kept.condition.is(Standing::Draining);
+        self.kept.condition.set_standing(SessionState::Draining);
         self.outbox.say(FromWorker::Drain { reason: "stop requested".into() });
     }
 
@@ -261,7 +261,7 @@ impl Session<'_> {
         self.worker = Some(welcome.worker);
         self.kept.welcomed = true;
         if !self.draining {
-            self.kept.condition.is(Standing::InSession);
+            self.kept.condition.set_standing(SessionState::InSession);
         }
         info!("joined as {}", welcome.worker);
         let (heart, beat) = (self.link.heart(), Beat::from(welcome));

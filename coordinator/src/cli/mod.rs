@@ -8,7 +8,6 @@ mod certs;
 mod client;
 mod completions;
 mod evaluate;
-mod follow;
 mod given;
 mod health;
 mod job;
@@ -22,6 +21,7 @@ mod show;
 mod train;
 mod verify;
 mod watch;
+mod watch_job;
 mod workers;
 
 use std::future::Future;

@@ -94,7 +94,7 @@ impl Cluster {
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
         let Self { mut driver, handle, services, admission, phase, .. } = self;
-        // Before anybody can ask: a follower that comes back must find its job.
+        // Before anybody can ask: a client that comes back must find its job.
         driver.find_runs();
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
@@ -113,7 +113,7 @@ impl Cluster {
         handle.send(Input::Stop).await;
         driver.await?;
         stop.send_replace(true);
-        // Streams that followers hold open end with the driver; a client that holds on is cut off.
+        // Streams that watchers hold open end with the driver; a client that holds on is cut off.
         match tokio::time::timeout(Duration::from_secs(2), &mut server).await {
             Ok(ended) => ended?,
             Err(_) => {

@@ -33,7 +33,7 @@ pub struct Scanned {
     /// The runs, in the order of their submission: by number, and those of one number (as `train` alone gives) by time.
     pub runs: Vec<Found>,
     /// Runs that are skipped, and why: damaged ones, those of a newer format, and copies of others.
-    pub left_alone: Vec<Failure>,
+    pub skipped: Vec<Failure>,
 }
 
 /// Finds the runs in a directory. A directory without a `run.json` is not ours.
@@ -45,7 +45,7 @@ pub fn scan(runs: &Path) -> Result<Scanned, Failure> {
     for name in files::names(runs)? {
         match look(&runs.join(name)) {
             Ok(found) => scanned.runs.extend(found),
-            Err(error) => scanned.left_alone.push(error),
+            Err(error) => scanned.skipped.push(error),
         }
     }
     let order = |found: &Found| (found.record.number, found.record.submitted);

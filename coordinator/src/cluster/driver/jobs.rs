@@ -39,7 +39,7 @@ impl Driver {
             Ok(scanned) => scanned,
             Err(error) => return warn!("the runs directory cannot be scanned: {error}"),
         };
-        scanned.left_alone.iter().for_each(|error| warn!("a run is skipped: {error}"));
+        scanned.skipped.iter().for_each(|error| warn!("a run is skipped: {error}"));
         for found in scanned.runs {
             self.find_run(found);
         }
