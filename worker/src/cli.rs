@@ -16,7 +16,7 @@ use millefeuille_program::{doctor, usage, variables};
 use millefeuille_proto::shared::Guest;
 
 use crate::condition::Watched;
-use crate::{Condition, Config, End, failpoints, run};
+use crate::{Condition, End, WorkerConfig, failpoints, run};
 
 /// Joins a Millefeuille cluster and computes until it is stopped.
 #[derive(Clone, Debug, Parser)]
@@ -127,7 +127,7 @@ fn work(args: Args) -> ExitCode {
         Ok(ops) => ops,
         Err(message) => return process::fail(exit::NOT_ALLOWED, &message),
     };
-    let config = Config {
+    let config = WorkerConfig {
         coordinator: args.coordinator.unwrap_or_default(),
         tls: args.tls,
         slots,
@@ -158,7 +158,7 @@ fn code(error: &Unusable) -> u8 {
 }
 
 /// Works, with the ops port open all the while.
-async fn watched(config: Config, ops: Option<ops::Listener>) -> io::Result<End> {
+async fn watched(config: WorkerConfig, ops: Option<ops::Listener>) -> io::Result<End> {
     let condition = Condition::default();
     let watched = || Watched::new(condition.clone(), config.slots);
     let ops = ops.map(|ops| ops.serve(ops::probes(watched()))).transpose()?;

@@ -30,7 +30,7 @@ pub use connect::run;
 
 /// The settings of a worker.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct WorkerConfig {
     /// The coordinator's address, `host:port`.
     pub coordinator: String,
     /// The directory of its certificate; without one, nothing is encrypted.

@@ -35,7 +35,7 @@ use crate::job::Job;
 use crate::link::{Incoming, Link, Trouble};
 use crate::outbox::{self, Outbox, Outgoing};
 use crate::shards::{Shards, Source, Wanted, fetch};
-use crate::{Config, End};
+use crate::{End, WorkerConfig};
 
 /// How long the coordinator has to read a `Goodbye`.
 const GOODBYE_READ: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ impl Kept {
     ///
     /// # Errors
     /// If the operating system gives no more threads.
-    pub(crate) fn new(config: &Config, condition: &Condition) -> std::io::Result<Self> {
+    pub(crate) fn new(config: &WorkerConfig, condition: &Condition) -> std::io::Result<Self> {
         let pool = Pool::default();
         let slots = Slots::start(config.slots, pool.clone(), condition.pieces.clone())?;
         let (shards, condition) = (Shards::new(config.cache_bytes), condition.clone());
@@ -99,7 +99,7 @@ impl Opened {
 /// # Errors
 /// If the stream breaks, or the coordinator sends what makes no sense; reconnecting may help.
 pub(crate) async fn session(
-    config: &Config,
+    config: &WorkerConfig,
     opened: Opened,
     kept: &mut Kept,
     shutdown: Pin<&mut impl Shutdown>,
@@ -185,7 +185,7 @@ struct Session<'a> {
 impl Session<'_> {
     async fn run(
         &mut self,
-        config: &Config,
+        config: &WorkerConfig,
         streams: Streams,
         mut shutdown: Pin<&mut impl Shutdown>,
     ) -> Result<End, Trouble> {

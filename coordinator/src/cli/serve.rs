@@ -20,7 +20,7 @@ use tracing::info;
 use super::settings::Settings;
 use super::{Failed, Result, runtime};
 use crate::admission::ServerCertificate;
-use crate::cluster::{Cluster, Config, Input};
+use crate::cluster::{Cluster, ClusterConfig, Input};
 use crate::ops;
 
 /// Run a cluster: workers join and leave, jobs queue, results stay available
@@ -122,7 +122,7 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     let ops_port = args.ops_listen.bind().map_err(|message| Failed::new(FailureKind::NotAllowed, message))?;
-    let mut config = Config::new(args.runs_dir);
+    let mut config = ClusterConfig::new(args.runs_dir);
     config.admission.certificate = certificate(args.tls.as_deref())?;
     if config.admission.certificate.is_none() && !address.ip().is_loopback() {
         in_the_open(&args.listen, address, args.insecure)?;

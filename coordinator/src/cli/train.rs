@@ -22,7 +22,7 @@ use super::settings::{HEADING, Settings};
 use super::watch_job::{WatchedJob, watch_job};
 use super::{Failed, Result, runtime, saved, show};
 use crate::cluster::local::Local;
-use crate::cluster::{Cluster, Config};
+use crate::cluster::{Cluster, ClusterConfig};
 use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
 
 /// Train a job, watch it, and report. Without --cluster, on this machine with its own worker processes
@@ -248,7 +248,7 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let slots = slots(args, workers);
     let token = process::random_hex();
 
-    let mut config = Config::new(PathBuf::from("runs"));
+    let mut config = ClusterConfig::new(PathBuf::from("runs"));
     config.first_run = Some(run);
     config.token = Some(token.clone());
     args.settings.apply(&mut config);

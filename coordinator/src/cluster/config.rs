@@ -13,9 +13,9 @@ use crate::runs::RunDir;
 
 /// The settings of a cluster.
 #[derive(Debug)]
-pub struct Config {
+pub struct ClusterConfig {
     /// The control machine's settings.
-    pub control: control::Config,
+    pub control: control::ControlConfig,
     /// How often a worker says that it is alive.
     pub heartbeat_interval: Duration,
     /// Where runs are made: a run is a directory in it.
@@ -36,10 +36,10 @@ pub struct Config {
     pub shared_memory: Option<Arc<Host>>,
 }
 
-impl Config {
+impl ClusterConfig {
     /// A cluster whose runs are made in `runs_dir`.
     pub fn new(runs_dir: PathBuf) -> Self {
-        let control = control::Config {
+        let control = control::ControlConfig {
             incarnation: u64::from_le_bytes(incarnation()),
             min_workers: 1,
             expected_workers: 1,

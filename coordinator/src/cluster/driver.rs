@@ -15,14 +15,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millefeuille_core::control::{Action, Cluster, Event, Failure, JobId, Note, WorkerId};
+use millefeuille_core::control::{Action, Control, Event, Failure, JobId, Note, WorkerId};
 use millefeuille_program::ops::Pulse;
 use millefeuille_proto::session::ToWorker;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, trace};
 
 use super::board::Board;
-use super::config::Config;
+use super::config::ClusterConfig;
 use super::disk::{Disk, Order, Said};
 use super::messages::{Handle, Input, Outgoing, Serving};
 use super::records::{Record, Session};
@@ -37,9 +37,9 @@ use submissions::{Cancelled, Submissions};
 const TICK: Duration = Duration::from_millis(100);
 
 pub(super) struct Driver {
-    config: Config,
+    config: ClusterConfig,
     start: Instant,
-    control: Cluster,
+    control: Control,
     sessions: BTreeMap<WorkerId, Session>,
     jobs: BTreeMap<JobId, Record>,
     /// Submissions that are being written, by their client's key.
@@ -71,7 +71,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(
-        config: Config,
+        config: ClusterConfig,
         handle: Handle,
         inbox: mpsc::Receiver<Input>,
         board: Board,
@@ -79,7 +79,7 @@ impl Driver {
         pulse: Pulse,
     ) -> Self {
         Self {
-            control: Cluster::new(config.control.clone()),
+            control: Control::new(config.control.clone()),
             config,
             start: Instant::now(),
             sessions: BTreeMap::new(),

@@ -30,7 +30,7 @@ mod words;
 
 use std::time::Duration;
 
-pub use config::Config;
+pub use config::ClusterConfig;
 pub use messages::{Handle, Input};
 use millefeuille_program::ops::Pulse;
 use millefeuille_program::process::Shutdown;
@@ -60,7 +60,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Sets a cluster up.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: ClusterConfig) -> Self {
         let (sender, inbox) = mpsc::channel(INBOX);
         let (board, (serving_sender, serving)) = (Board::new(), watch::channel(None));
         let handle = Handle::new(sender);

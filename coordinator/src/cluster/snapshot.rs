@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use millefeuille_core::control::{Cluster, JobId, JobState, Member, Outcome, Phase, WorkerId};
+use millefeuille_core::control::{Control, JobId, JobState, Member, Outcome, Phase, WorkerId};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::view::{
     JobReport, JobStatus, JobView, Metrics, OutcomeView, Progress, StepTime, WorkerView,
@@ -69,7 +69,7 @@ pub(super) fn no_job(id: &str, newest: &str) -> Failure {
 #[derive(Clone, Copy)]
 pub(super) struct State<'d> {
     pub(super) now: Duration,
-    pub(super) control: &'d Cluster,
+    pub(super) control: &'d Control,
     pub(super) sessions: &'d BTreeMap<WorkerId, Session>,
     pub(super) jobs: &'d BTreeMap<JobId, Record>,
     pub(super) training: Option<&'d Training>,
@@ -216,7 +216,7 @@ fn worker(state: &State<'_>, id: WorkerId, member: &Member, session: &Session, r
     WorkerView {
         id: id.0,
         name: member.hello.name.clone(),
-        state: state.control.role(id).to_string(),
+        state: state.control.member_state(id).to_string(),
         shards: state.control.placement().and_then(|placement| placement.get(&id)).cloned().unwrap_or(0..0),
         shards_held: member.job.as_ref().map_or(0, |part| part.held.len() as u32),
         slots: member.hello.slots,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millefeuille_core::control::{Cluster, Pending, Waiting, WorkId, WorkerId};
+use millefeuille_core::control::{Control, Pending, Waiting, WorkId, WorkerId};
 
 /// A worker that has owed something for less is just at work.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
@@ -20,14 +20,14 @@ pub(super) struct Wait {
 
 /// What is waited for at one moment, by the job and by its workers.
 pub(super) struct Waits<'c> {
-    control: &'c Cluster,
+    control: &'c Control,
     now: Duration,
     waiting: Waiting,
 }
 
 impl<'c> Waits<'c> {
     /// What is waited for now.
-    pub(super) fn of(control: &'c Cluster, now: Duration) -> Self {
+    pub(super) fn of(control: &'c Control, now: Duration) -> Self {
         Self { control, now, waiting: control.waiting() }
     }
 

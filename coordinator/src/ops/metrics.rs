@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use millefeuille_core::control::Role;
+use millefeuille_core::control::MemberState;
 use millefeuille_core::view::{JobReport, JobStatus, StepTime};
 use millefeuille_program::ops::{Page, table};
 use prometheus_client::registry::Registry;
@@ -32,12 +32,18 @@ pub fn registry(view: View, admission: Admission) -> Registry {
     })
 }
 
-const ROLES: [Role; 5] = [Role::Idle, Role::Fetching, Role::Computing, Role::Draining, Role::Standby];
+const MEMBER_STATES: [MemberState; 5] = [
+    MemberState::Idle,
+    MemberState::Fetching,
+    MemberState::Computing,
+    MemberState::Draining,
+    MemberState::Standby,
+];
 
 fn workers(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     let workers = &snapshot.workers;
     let in_state = |state: &str| workers.iter().filter(|worker| worker.state == state).count();
-    let roles = ROLES.map(|role| role.to_string());
+    let roles = MEMBER_STATES.map(|role| role.to_string());
     let by_state = roles.iter().map(|role| (role.as_str(), in_state(role)));
     page.gauges("workers", "Workers in the cluster, by state", "state", by_state)?;
     let slots: u64 = workers.iter().map(|worker| u64::from(worker.slots)).sum();

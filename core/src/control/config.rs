@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The settings of a cluster.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub struct ControlConfig {
     /// Which life of the coordinator this is.
     pub incarnation: u64,
     /// A job waits until so many workers can compute it.

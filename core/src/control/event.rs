@@ -81,7 +81,7 @@ pub enum Event {
         busy: Duration,
         /// Whether every number in it is finite.
         finite: bool,
-        /// Of its bits; there if it is not finite or [`Cluster::compares`](super::Cluster::compares) said so.
+        /// Of its bits; there if it is not finite or [`Control::compares`](super::Control::compares) said so.
         digest: Option<Digest>,
     },
     /// The coordinator has computed a node itself.

@@ -28,7 +28,7 @@ pub struct Hello {
 
 /// What a member does for the running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum MemberState {
     /// It has no part in a job.
     Idle,
     /// It fetches samples before it is given work.
@@ -41,14 +41,14 @@ pub enum Role {
     Standby,
 }
 
-impl fmt::Display for Role {
+impl fmt::Display for MemberState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Role::Idle => "idle",
-            Role::Fetching => "fetching",
-            Role::Computing => "computing",
-            Role::Draining => "draining",
-            Role::Standby => "standby",
+            MemberState::Idle => "idle",
+            MemberState::Fetching => "fetching",
+            MemberState::Computing => "computing",
+            MemberState::Draining => "draining",
+            MemberState::Standby => "standby",
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Who computes what, when.
 //!
-//! [`Cluster`] is a state machine: `handle(now, event) -> actions`. It holds the members, the queue of jobs and the
+//! [`Control`] is a state machine: `handle(now, event) -> actions`. It holds the members, the queue of jobs and the
 //! progress of the one that runs. It knows nodes of the reduction tree, never tensors; it is told the time, never
 //! reads a clock; it names what shall be sent, never sends. The coordinator's driver loop feeds it and carries out
 //! its actions; tests feed it by hand.
@@ -33,12 +33,12 @@
 //! A coordinator that dies comes back with `Submit` and `Loaded { from, .. }`: where its checkpoint says.
 
 mod action;
-mod cluster;
 mod conduct;
 mod config;
 mod event;
 mod facts;
 mod ids;
+mod machine;
 mod members;
 mod membership;
 mod open;
@@ -52,12 +52,12 @@ mod validation;
 mod waiting;
 
 pub use action::{Action, Discard, Disconnection, Note};
-pub use cluster::Cluster;
-pub use config::Config;
+pub use config::ControlConfig;
 pub use event::{Computed, Event, SessionEnd};
 pub use facts::{Facts, Position, Start};
 pub use ids::{JobId, Phase, ResultId, WorkId, WorkerId};
-pub use members::{Arithmetic, Hello, Member, Role};
+pub use machine::Control;
+pub use members::{Arithmetic, Hello, Member, MemberState};
 pub use open::Pending;
 pub use outcome::Outcome;
 pub use place::{Placement, place};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::conduct::Conduct;
-use super::config::Config;
+use super::config::ControlConfig;
 use super::facts::{Facts, Position, Start};
 use super::ids::{JobId, Phase, WorkId, WorkerId};
 use super::members::{Member, Members, Part, weights};
@@ -207,7 +207,7 @@ impl Run {
     pub(super) fn dispatch(
         &mut self,
         now: Duration,
-        config: &Config,
+        config: &ControlConfig,
         members: &Members,
     ) -> Option<(WorkId, Dispatch)> {
         let candidates = self.assignees(members);

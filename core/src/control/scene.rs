@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::action::{Action, Note};
-use super::config::Config;
+use super::config::ControlConfig;
 use super::ids::WorkerId;
 use super::members::{Member, Members};
 use super::outcome::Outcome;
@@ -15,7 +15,7 @@ pub(super) type Flow = ControlFlow<Outcome>;
 /// The surroundings of the running job at one moment.
 pub(super) struct Scene<'a> {
     pub(super) now: Duration,
-    pub(super) config: &'a Config,
+    pub(super) config: &'a ControlConfig,
     pub(super) members: &'a mut Members,
     /// What is to be done, in order.
     pub(super) out: &'a mut Vec<Action>,

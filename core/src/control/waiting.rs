@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::config::Config;
+use super::config::ControlConfig;
 use super::ids::{WorkId, WorkerId};
 use super::members::Members;
 use super::open::{Open, Pending};
@@ -40,11 +40,11 @@ pub enum Waiting {
 }
 
 impl Run {
-    pub(super) fn waiting(&self, config: &Config, members: &Members) -> Waiting {
+    pub(super) fn waiting(&self, config: &ControlConfig, members: &Members) -> Waiting {
         match &self.stage {
             Stage::Gathering { since } if self.target.is_none() => {
                 let present = self.candidates(members).len();
-                let &Config { min_workers, expected_workers, .. } = config;
+                let &ControlConfig { min_workers, expected_workers, .. } = config;
                 let needed = if present < min_workers { min_workers } else { expected_workers };
                 Waiting::Workers { present, needed, since: *since }
             }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Config, Digest, Discard, Disconnection, Event, JobId, Note, Outcome, Phase, Position, Source,
-    Start, Waiting, WorkerId,
+    Action, ControlConfig, Digest, Discard, Disconnection, Event, JobId, Note, Outcome, Phase, Position,
+    Source, Start, Waiting, WorkerId,
 };
 use millefeuille_core::learn::tree::Node;
 
@@ -66,7 +66,7 @@ fn samples_that_nobody_holds_are_fetched_first() {
     script.answer_of(1);
     script.leave(2);
     assert_eq!(script.asked(), []);
-    let Waiting::Results { unheld, .. } = script.cluster.waiting() else { panic!("it waits for no result") };
+    let Waiting::Results { unheld, .. } = script.control.waiting() else { panic!("it waits for no result") };
     assert_eq!(unheld, [4, 5, 6, 7]);
     script.samples_arrive(1);
     assert_eq!(script.asked(), asks(&[(1, "[4,5)"), (1, "[5,6)"), (1, "[6,7)"), (1, "[7,8)")]));
@@ -89,7 +89,7 @@ fn a_silent_worker_is_given_up_at_the_deadline() {
 fn a_worker_on_standby_takes_over_at_once() {
     let mut facts = facts();
     (facts.shards, facts.plan) = (2, millefeuille_core::data::plan::Plan::new(80, 40, 2));
-    let mut script = Script::with(Config { expected_workers: 3, ..config() }, facts);
+    let mut script = Script::with(ControlConfig { expected_workers: 3, ..config() }, facts);
     (1..=3).for_each(|worker| script.join_roomy(worker));
     script.submit(1);
     script.leave(1);
@@ -115,10 +115,10 @@ fn all_may_be_lost_and_others_go_on_with_the_open_step() {
 
 #[test]
 fn below_the_minimum_a_job_waits_and_goes_on_where_it_was() {
-    let mut script = Script::roomy(2, Config { min_workers: 2, ..config() });
+    let mut script = Script::roomy(2, ControlConfig { min_workers: 2, ..config() });
     script.leave(2);
     assert_eq!(script.state(1), "waiting");
-    assert_eq!(script.cluster.waiting(), Waiting::Workers { present: 1, needed: 2, since: Duration::ZERO });
+    assert_eq!(script.control.waiting(), Waiting::Workers { present: 1, needed: 2, since: Duration::ZERO });
     let short = Action::Note(Note::Short { job: JOB, present: 1, needed: 2 });
     assert!(script.actions.contains(&short));
     script.answer_of(1);
@@ -132,7 +132,7 @@ fn below_the_minimum_a_job_waits_and_goes_on_where_it_was() {
 
 #[test]
 fn a_step_that_completes_while_the_job_waits_is_closed_and_the_next_one_is_not_begun() {
-    let mut script = Script::roomy(2, Config { min_workers: 2, ..config() });
+    let mut script = Script::roomy(2, ControlConfig { min_workers: 2, ..config() });
     script.answer_of(2);
     script.leave(2);
     script.answer_of(1);
@@ -145,7 +145,7 @@ fn a_step_that_completes_while_the_job_waits_is_closed_and_the_next_one_is_not_b
 #[test]
 fn the_wait_for_workers_to_come_back_is_bounded() {
     let limit = Some(Duration::from_secs(60));
-    let mut script = Script::roomy(2, Config { min_workers: 2, wait_workers: limit, ..config() });
+    let mut script = Script::roomy(2, ControlConfig { min_workers: 2, wait_workers: limit, ..config() });
     script.pass(100.0);
     script.leave(2);
     script.pass(59.0);
@@ -160,16 +160,16 @@ fn the_same_process_that_comes_again_takes_its_own_place() {
     script.join_again(2, 3);
     assert_eq!(script.disconnected(2), Some(&Disconnection::Superseded));
     assert_eq!(script.asked(), asks(&[(1, "[0,4)"), (1, "[4,8)")]), "within the step, of who holds it");
-    assert_eq!(script.cluster.members().len(), 2);
+    assert_eq!(script.control.members().len(), 2);
     done(&mut script);
 }
 
 #[test]
 fn a_process_that_comes_again_finds_room_in_a_full_cluster() {
-    let mut script = Script::with(Config { max_workers: 1, ..config() }, facts());
+    let mut script = Script::with(ControlConfig { max_workers: 1, ..config() }, facts());
     script.join(1);
     script.join_again(1, 2);
-    assert_eq!(script.cluster.members().keys().collect::<Vec<_>>(), [&WorkerId(2)]);
+    assert_eq!(script.control.members().keys().collect::<Vec<_>>(), [&WorkerId(2)]);
 }
 
 // Draining.
@@ -194,7 +194,7 @@ fn a_worker_that_owes_nothing_may_go_at_once() {
     script.join(1);
     script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
     assert!(script.actions.contains(&Action::Release { worker: WorkerId(1) }));
-    assert!(script.cluster.members().is_empty());
+    assert!(script.control.members().is_empty());
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn one_that_was_evicted_comes_again_in_vain() {
     assert_eq!(script.evicted(), [1]);
     script.join_again(1, 2);
     assert_eq!(script.evicted(), [1, 2]);
-    assert!(script.cluster.members().is_empty());
+    assert!(script.control.members().is_empty());
 }
 
 #[test]
@@ -428,7 +428,7 @@ fn of_two_that_differ_the_coordinator_knows_who_is_wrong() {
 
 #[test]
 fn where_nobody_can_settle_it_neither_of_two_is_trusted() {
-    let mut script = Script::roomy_and(2, Config { audit_rate: 1.0, ..config() }, None);
+    let mut script = Script::roomy_and(2, ControlConfig { audit_rate: 1.0, ..config() }, None);
     script.answer_step();
     script.answer_with(2, true, WRONG);
     script.answer_step();
@@ -440,7 +440,7 @@ fn where_nobody_can_settle_it_neither_of_two_is_trusted() {
 
 #[test]
 fn who_contradicts_itself_is_evicted() {
-    let mut script = Script::roomy_and(1, Config { audit_rate: 1.0, ..config() }, None);
+    let mut script = Script::roomy_and(1, ControlConfig { audit_rate: 1.0, ..config() }, None);
     script.answer_with(1, true, RIGHT);
     script.answer_with(1, true, WRONG);
     assert_eq!(script.evicted(), [1]);
@@ -453,7 +453,7 @@ fn who_contradicts_itself_is_evicted() {
 #[test]
 fn the_state_is_copied_between_steps_once_the_interval_is_over() {
     let mut script =
-        Script::roomy(1, Config { checkpoint_interval: Some(Duration::from_secs(1)), ..config() });
+        Script::roomy(1, ControlConfig { checkpoint_interval: Some(Duration::from_secs(1)), ..config() });
     while !script.pending.is_empty() {
         script.pass(1.1);
         script.answer_step();
@@ -502,7 +502,7 @@ fn training_waits_for_a_disk_that_is_epochs_behind() {
     script.join(1);
     script.submit(1);
     script.answer_all();
-    assert_eq!(script.cluster.waiting(), Waiting::Disk);
+    assert_eq!(script.control.waiting(), Waiting::Disk);
     assert_eq!(script.count(|action| matches!(action, Action::EndEpoch { .. })), 3);
     script.feed(Event::EpochWritten { job: JobId(1) });
     script.answer_all();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{
-    Action, Cluster, Computed, Config, Digest, Discard, Disconnection, Event, Facts, Hello, JobId, JobState,
-    Outcome, Phase, ResultId, SessionEnd, Source, Start, WorkId, WorkerId,
+    Action, Computed, Control, ControlConfig, Digest, Discard, Disconnection, Event, Facts, Hello, JobId,
+    JobState, Outcome, Phase, ResultId, SessionEnd, Source, Start, WorkId, WorkerId,
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
@@ -51,8 +51,8 @@ pub(crate) fn facts() -> Facts {
     }
 }
 
-pub(crate) fn config() -> Config {
-    Config {
+pub(crate) fn config() -> ControlConfig {
+    ControlConfig {
         incarnation: 7,
         min_workers: 1,
         expected_workers: 1,
@@ -67,7 +67,7 @@ pub(crate) fn config() -> Config {
 }
 
 pub(crate) struct Script {
-    pub(crate) cluster: Cluster,
+    pub(crate) control: Control,
     pub(crate) now: Duration,
     pub(crate) facts: Facts,
     /// Everything that was done, in order.
@@ -98,9 +98,9 @@ impl Script {
         Self::with(config(), facts())
     }
 
-    pub(crate) fn with(config: Config, facts: Facts) -> Self {
+    pub(crate) fn with(config: ControlConfig, facts: Facts) -> Self {
         Self {
-            cluster: Cluster::new(config),
+            control: Control::new(config),
             now: Duration::ZERO,
             facts,
             actions: Vec::new(),
@@ -116,21 +116,21 @@ impl Script {
     }
 
     /// A cluster of so many workers that runs a job; each holds what it computes, and nothing else.
-    pub(crate) fn running(workers: u64, config: Config) -> Self {
-        let mut script = Self::with(Config { expected_workers: workers as usize, ..config }, facts());
+    pub(crate) fn running(workers: u64, config: ControlConfig) -> Self {
+        let mut script = Self::with(ControlConfig { expected_workers: workers as usize, ..config }, facts());
         (1..=workers).for_each(|worker| script.join(worker));
         script.submit(1);
         script
     }
 
     /// The same, and each may hold every shard.
-    pub(crate) fn roomy(workers: u64, config: Config) -> Self {
+    pub(crate) fn roomy(workers: u64, config: ControlConfig) -> Self {
         Self::roomy_and(workers, config, Some((true, RIGHT)))
     }
 
     /// The same, where the coordinator computes this.
-    pub(crate) fn roomy_and(workers: u64, config: Config, own: Option<(bool, Digest)>) -> Self {
-        let config = Config { expected_workers: workers as usize, ..config };
+    pub(crate) fn roomy_and(workers: u64, config: ControlConfig, own: Option<(bool, Digest)>) -> Self {
+        let config = ControlConfig { expected_workers: workers as usize, ..config };
         let mut script = Self { own, ..Self::with(config, facts()) };
         (1..=workers).for_each(|worker| script.join_roomy(worker));
         script.submit(1);
@@ -139,7 +139,7 @@ impl Script {
 
     /// A cluster in which every node is audited, in its second step: everybody holds every sample.
     pub(crate) fn audited(workers: u64) -> Self {
-        let mut script = Self::roomy(workers, Config { audit_rate: 1.0, ..config() });
+        let mut script = Self::roomy(workers, ControlConfig { audit_rate: 1.0, ..config() });
         script.answer_step();
         script
     }
@@ -147,7 +147,7 @@ impl Script {
     pub(crate) fn feed(&mut self, event: Event) {
         let mut events = vec![event];
         while !events.is_empty() {
-            let actions = self.cluster.handle(self.now, events.remove(0));
+            let actions = self.control.handle(self.now, events.remove(0));
             for action in actions {
                 events.extend(self.act(&action));
                 self.actions.push(action);
@@ -251,7 +251,7 @@ impl Script {
         bits: Digest,
     ) {
         let (busy, samples) = (Duration::from_millis(1), 5);
-        let digest = (!finite || self.cluster.compares(work, node)).then_some(bits);
+        let digest = (!finite || self.control.compares(work, node)).then_some(bits);
         let result = self.next_result();
         self.feed(Event::Result { result, worker, work, node, samples, busy, finite, digest });
     }
@@ -308,7 +308,7 @@ impl Script {
     pub(crate) fn pass(&mut self, seconds: f64) {
         for _ in 0..(seconds * 10.0).round() as u64 {
             self.now += Duration::from_millis(100);
-            for worker in self.cluster.members().keys().copied().collect::<Vec<_>>() {
+            for worker in self.control.members().keys().copied().collect::<Vec<_>>() {
                 self.feed(Event::Heard { worker, at: self.now, moved: 0 });
             }
             self.feed(Event::Tick);
@@ -369,11 +369,11 @@ impl Script {
     }
 
     pub(crate) fn state(&self, job: u64) -> String {
-        self.cluster.job_state(JobId(job)).map_or("unknown".into(), |state| state.to_string())
+        self.control.job_state(JobId(job)).map_or("unknown".into(), |state| state.to_string())
     }
 
     pub(crate) fn outcome(&self, job: u64) -> &Outcome {
-        match self.cluster.job_state(JobId(job)) {
+        match self.control.job_state(JobId(job)) {
             Some(JobState::Ended(outcome)) => outcome,
             other => panic!("job {job} has not ended: {other:?}"),
         }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Cluster, Computed, Config, Discard, Event, JobId, Outcome, Phase, ResultId, SessionEnd, Start,
-    WorkId, WorkerId,
+    Action, Computed, Control, ControlConfig, Discard, Event, JobId, Outcome, Phase, ResultId, SessionEnd,
+    Start, WorkId, WorkerId,
 };
 use millefeuille_core::learn::tree::{Inserted, Node, Reduction, Tree};
 
@@ -56,7 +56,7 @@ pub(crate) struct Training {
 pub(crate) struct Coordinator {
     pub(crate) life: u64,
     born: Duration,
-    pub(crate) control: Cluster,
+    pub(crate) control: Control,
     sessions: BTreeMap<WorkerId, Session>,
     next_worker: u64,
     pub(crate) training: Option<Training>,
@@ -147,11 +147,11 @@ const BEGUN: u64 = super::toy::ROW;
 impl World {
     pub(crate) fn start_coordinator(&mut self) {
         self.lives += 1;
-        let config = Config { incarnation: mix(self.lives, 7), ..self.scenario.control.clone() };
+        let config = ControlConfig { incarnation: mix(self.lives, 7), ..self.scenario.control.clone() };
         let coordinator = Coordinator {
             life: self.lives,
             born: self.now,
-            control: Cluster::new(config),
+            control: Control::new(config),
             sessions: BTreeMap::new(),
             next_worker: 1,
             training: None,

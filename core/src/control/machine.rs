@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::action::{Action, Discard, Disconnection, Note};
 use super::conduct::Conduct;
-use super::config::Config;
+use super::config::ControlConfig;
 use super::event::{Event, SessionEnd};
 use super::facts::{Facts, Position, Start};
 use super::ids::{JobId, Phase, WorkId, WorkerId};
-use super::members::{Hello, Member, Members, Role};
+use super::members::{Hello, Member, MemberState, Members};
 use super::outcome::Outcome;
 use super::place::Placement;
 use super::progress::{Answer, Stragglers};
@@ -59,16 +59,16 @@ impl Turn {
 
 /// The state of the cluster.
 #[derive(Debug)]
-pub struct Cluster {
-    config: Config,
+pub struct Control {
+    config: ControlConfig,
     members: Members,
     queue: Queue,
     turn: Turn,
 }
 
-impl Cluster {
+impl Control {
     /// A cluster without workers and jobs.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: ControlConfig) -> Self {
         Self { config, members: Members::new(), queue: Queue::default(), turn: Turn::Free }
     }
 
@@ -121,7 +121,7 @@ impl Cluster {
     }
 
     /// The settings.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ControlConfig {
         &self.config
     }
 
@@ -170,18 +170,18 @@ impl Cluster {
     }
 
     /// A worker's part in the running job.
-    pub fn role(&self, worker: WorkerId) -> Role {
+    pub fn member_state(&self, worker: WorkerId) -> MemberState {
         let (Some(run), Some(member)) = (self.turn.run(), self.members.get(&worker)) else {
-            return Role::Idle;
+            return MemberState::Idle;
         };
         match member.part(run.job) {
-            _ if member.draining => Role::Draining,
-            Some(_) if run.placement.contains_key(&worker) => Role::Computing,
+            _ if member.draining => MemberState::Draining,
+            Some(_) if run.placement.contains_key(&worker) => MemberState::Computing,
             Some(_) if run.target.as_ref().is_some_and(|target| target.contains_key(&worker)) => {
-                Role::Fetching
+                MemberState::Fetching
             }
-            Some(_) => Role::Standby,
-            None => Role::Idle,
+            Some(_) => MemberState::Standby,
+            None => MemberState::Idle,
         }
     }
 
