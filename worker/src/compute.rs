@@ -35,12 +35,12 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 
 use crate::failpoints;
-use crate::job::Job;
+use crate::job::WorkerJob;
 
 /// Nodes of one unit of work, with all that their pieces need.
 pub(crate) struct Batch {
     pub(crate) work: WorkId,
-    pub(crate) job: Arc<Job>,
+    pub(crate) job: Arc<WorkerJob>,
     pub(crate) parameters: Arc<Buffer>,
     pub(crate) nodes: Vec<Node>,
     /// The samples of every shard of the nodes.
@@ -473,7 +473,7 @@ mod tests {
     /// Slots without threads: a test takes the pieces itself, one by one.
     struct Desk {
         slots: Slots,
-        job: Arc<Job>,
+        job: Arc<WorkerJob>,
         parameters: Arc<Buffer>,
         sender: mpsc::Sender<Done>,
         done: mpsc::Receiver<Done>,
@@ -482,7 +482,7 @@ mod tests {
 
     impl Desk {
         fn new() -> Self {
-            let job = Job::new(1, spec());
+            let job = WorkerJob::new(1, spec());
             let parameters = job.course.model().initial_parameters(7);
             let (sender, done) = mpsc::channel(16);
             Self {

@@ -31,7 +31,7 @@ use tracing::{debug, info, warn};
 use crate::compute::{Batch, Done, Slots, Target};
 use crate::condition::{Condition, SessionState};
 use crate::heartbeat::{self, Beat};
-use crate::job::Job;
+use crate::job::WorkerJob;
 use crate::link::{Incoming, Link, Trouble};
 use crate::outbox::{self, Outbox, Outgoing};
 use crate::shards::{Shards, Source, Wanted, fetch};
@@ -150,7 +150,7 @@ struct IncomingParameters {
 /// What a side task has ended with.
 enum Side {
     Fetched { job: u64, wanted: Wanted, fetched: Result<ShardSamples, Trouble> },
-    Accepted { job: Arc<Job>, fingerprint: String },
+    Accepted { job: Arc<WorkerJob>, fingerprint: String },
     HeartbeatFailed(Trouble),
     WelcomeDue,
 }
@@ -169,7 +169,7 @@ struct Session<'a> {
     done: mpsc::Sender<Done>,
     /// None before the welcome.
     worker: Option<WorkerId>,
-    job: Option<Arc<Job>>,
+    job: Option<Arc<WorkerJob>>,
     /// The memory that the job's bulk data goes through; none if that is the wire.
     desk: Option<Desk>,
     /// The newest parameters, with their tag.
@@ -274,7 +274,7 @@ impl Session<'_> {
             return;
         }
         info!("job {run_id} begins");
-        let job = Arc::new(Job::new(job.0, spec));
+        let job = Arc::new(WorkerJob::new(job.0, spec));
         self.job = Some(Arc::clone(&job));
         self.desk = self.shared_desk(job.course.model().parameter_count());
         self.tasks.spawn_blocking(move || {
@@ -434,7 +434,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn accepted(&mut self, job: &Job, fingerprint: String) {
+    fn accepted(&mut self, job: &WorkerJob, fingerprint: String) {
         if self.is_current(job.number) && !self.draining {
             let shares_memory = self.desk.is_some();
             let job = JobId(job.number);

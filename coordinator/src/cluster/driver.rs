@@ -24,12 +24,12 @@ use tracing::{debug, info, trace};
 use super::board::Board;
 use super::config::ClusterConfig;
 use super::disk::{Disk, Order, Said};
-use super::messages::{Handle, Input, Outgoing, Serving};
-use super::records::{Record, Session};
-use super::snapshot::{self, State};
+use super::messages::{Handle, Input, Serving, SessionOutput};
+use super::notes::{self, disconnection, shutdown_notice};
+use super::records::{JobRecord, Session};
+use super::snapshot::{self, DriverState};
 use super::tally::Tally;
 use super::training::Training;
-use super::words::{self, disconnection, shutdown_notice};
 use crate::failpoints;
 use submissions::{Cancelled, Submissions};
 
@@ -41,7 +41,7 @@ pub(super) struct Driver {
     start: Instant,
     control: Control,
     sessions: BTreeMap<WorkerId, Session>,
-    jobs: BTreeMap<JobId, Record>,
+    jobs: BTreeMap<JobId, JobRecord>,
     /// Submissions that are being written, by their client's key.
     submissions: Submissions,
     /// Who waits for the end of which job to be on disk.
@@ -130,7 +130,8 @@ impl Driver {
     fn announce_shutdown(&mut self) {
         for session in self.sessions.values() {
             // One that has stopped reading hears of it by the connection's end.
-            let _ = session.outbox.try_send(Outgoing::Message(shutdown_notice("the cluster has shut down")));
+            let _ =
+                session.outbox.try_send(SessionOutput::Message(shutdown_notice("the cluster has shut down")));
         }
     }
 
@@ -192,8 +193,8 @@ impl Driver {
     }
 
     /// What readers are shown something of.
-    fn state(&self) -> State<'_> {
-        State {
+    fn state(&self) -> DriverState<'_> {
+        DriverState {
             now: self.now(),
             control: &self.control,
             sessions: &self.sessions,
@@ -263,7 +264,7 @@ impl Driver {
             training.mark_suspect(instance_id);
         }
         self.tally.note(note);
-        let (kind, text) = words::note(note);
+        let (kind, text) = notes::note(note);
         info!("{text}");
         self.event(kind, text, None);
     }

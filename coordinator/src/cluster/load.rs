@@ -15,7 +15,7 @@ use millefeuille_program::kernel::{JobProbe, Probed, Unusable};
 
 pub use super::loaded::Loaded;
 use super::training::Training;
-use crate::runs::{Resumed, RunDir, State};
+use crate::runs::{Resumed, RunDir, RunState};
 
 /// What became of [`make_ready`].
 #[derive(Debug)]
@@ -57,8 +57,8 @@ impl Beginning {
 
 fn begin_or_resume(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, Failure> {
     match run.record().state {
-        State::Queued => run.begin(&loaded.job).map(|()| None),
-        State::Running | State::Ended { .. } => {
+        RunState::Queued => run.begin(&loaded.job).map(|()| None),
+        RunState::Running | RunState::Ended { .. } => {
             let Facts { arithmetic, shapes_fingerprint, .. } = &loaded.facts;
             run.resume(&loaded.job_sha256(), arithmetic, shapes_fingerprint).map(Some)
         }

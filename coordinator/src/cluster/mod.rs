@@ -19,6 +19,7 @@ pub mod load;
 mod loaded;
 pub mod local;
 mod messages;
+mod notes;
 mod records;
 mod snapshot;
 mod sums;
@@ -26,7 +27,6 @@ mod tally;
 mod training;
 mod view;
 mod waiting;
-mod words;
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use millefeuille_program::ops::Pulse;
 use millefeuille_program::process::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-pub use view::{Phase, View};
+pub use view::{ServingState, View};
 
 use crate::admission::Admission;
 use board::Board;
@@ -54,7 +54,7 @@ pub struct Cluster {
     handle: Handle,
     services: Services,
     admission: Admission,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<ServingState>,
     view: View,
 }
 
@@ -72,7 +72,7 @@ impl Cluster {
             incarnation: config.control.incarnation,
         };
         let admission = config.admission.clone();
-        let (phase, pulse) = (watch::Sender::new(Phase::Starting), Pulse::default());
+        let (phase, pulse) = (watch::Sender::new(ServingState::Starting), Pulse::default());
         let view = View::new(board.reader(), phase.subscribe(), pulse.clone());
         let driver = Driver::new(config, handle.clone(), inbox, board, serving_sender, pulse);
         Self { driver, handle, services, admission, phase, view }
@@ -99,7 +99,7 @@ impl Cluster {
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
         let mut server = tokio::spawn(grpc::serve(listener, admission, services, stopped));
-        phase.send_replace(Phase::Serving);
+        phase.send_replace(ServingState::Serving);
         tokio::select! {
             () = shutdown => {}
             ended = &mut server => return ended?,
@@ -109,7 +109,7 @@ impl Cluster {
             }
         }
         tracing::info!("stopping");
-        phase.send_replace(Phase::Stopping);
+        phase.send_replace(ServingState::Stopping);
         handle.send(Input::Stop).await;
         driver.await?;
         stop.send_replace(true);

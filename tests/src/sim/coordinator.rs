@@ -252,13 +252,13 @@ impl World {
             && let Some(event) = coordinator.happened.pop_front()
         {
             if !matches!(event, Event::Tick | Event::Heard { .. }) {
-                trace!(self, "{}", super::words::event(&event));
+                trace!(self, "{}", super::trace::event(&event));
             }
             let now = self.now - coordinator.born;
             let actions = coordinator.control.handle(now, event);
             self.judge_size(actions.len());
             for action in actions {
-                trace!(self, "  {}", super::words::action(&action));
+                trace!(self, "  {}", super::trace::action(&action));
                 if self.dies_now() {
                     return;
                 }

@@ -21,7 +21,7 @@ mod oracle;
 mod random;
 mod scenario;
 mod toy;
-mod words;
+mod trace;
 mod worker;
 mod world;
 

@@ -16,14 +16,14 @@ use tracing::{debug, info, warn};
 
 use super::Driver;
 use super::submissions::{Cancelled, Reply};
-use crate::cluster::disk::{Claim, Claimed, Content, Order, Written};
+use crate::cluster::disk::{Claimed, Content, Order, RunClaim, Written};
 use crate::cluster::load::{self, Beginning, Ready};
 use crate::cluster::messages::{Input, Serving};
-use crate::cluster::records::Record;
+use crate::cluster::records::JobRecord;
 use crate::cluster::training::Training;
-use crate::cluster::{snapshot, words};
+use crate::cluster::{notes, snapshot};
 use crate::failpoints;
-use crate::runs::{Ending, Existing, Found, RunDir, State, scan};
+use crate::runs::{Ending, Existing, Found, RunDir, RunState, scan};
 
 /// So many jobs that have ended are listed; of older ones only the run directories are left.
 const ENDED_JOBS: usize = 1000;
@@ -49,8 +49,10 @@ impl Driver {
     fn find_run(&mut self, found: Found) {
         let Found { id, path, job, record, history } = found;
         let ended = match record.state {
-            State::Ended { outcome } if !self.is_to_be_served(&record.client_key, &outcome) => Some(outcome),
-            State::Ended { .. } | State::Queued | State::Running => None,
+            RunState::Ended { outcome } if !self.is_to_be_served(&record.client_key, &outcome) => {
+                Some(outcome)
+            }
+            RunState::Ended { .. } | RunState::Queued | RunState::Running => None,
         };
         let run = match ended {
             Some(_) => None,
@@ -67,7 +69,7 @@ impl Driver {
         let run_dir = path.display().to_string();
         let client_key = record.client_key;
         let steps_per_epoch = 0;
-        let record = Record {
+        let record = JobRecord {
             id,
             job,
             client_key,
@@ -104,7 +106,7 @@ impl Driver {
             Ok(Submission::New(job)) => {
                 let number = self.submissions.next();
                 self.submissions.waiting.insert(number, (client_key.clone(), vec![reply]));
-                self.disk.order(Order::Claim(Box::new(Claim {
+                self.disk.order(Order::Claim(Box::new(RunClaim {
                     number,
                     job: *job,
                     client_key,
@@ -143,7 +145,7 @@ impl Driver {
             Ok(run) => {
                 let (id, run_dir) = (run.id(), run.path().display().to_string());
                 info!("job {id} is queued; its run directory is {run_dir}");
-                let record = Record {
+                let record = JobRecord {
                     id: id.clone(),
                     job,
                     client_key,
@@ -285,7 +287,7 @@ impl Driver {
         self.training = Some(training);
         for (worker, member) in self.control.members() {
             let hello = &member.hello;
-            self.event("joined", words::joined(*worker, &hello.name, hello.slots), None);
+            self.event("joined", notes::joined(*worker, &hello.name, hello.slots), None);
         }
         let evicted = self.training.as_ref().map(Training::evicted).unwrap_or_default();
         self.handle(Event::Loaded { job, facts, from, evicted });
@@ -377,7 +379,7 @@ impl Driver {
 
     /// Of jobs that have ended long ago only the run directories are left.
     fn forget_old_jobs(&mut self) {
-        let over = |(job, record): (&JobId, &Record)| {
+        let over = |(job, record): (&JobId, &JobRecord)| {
             let state = self.control.job_state(*job);
             (record.ended.is_some() || matches!(state, Some(JobState::Ended(_)))).then_some(*job)
         };

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Driver;
-use crate::cluster::messages::{Arbitrated, Connected, Ended, Input, NodeResult, Outgoing};
+use crate::cluster::messages::{Arbitrated, Connected, Ended, Input, NodeResult, SessionOutput};
 use crate::cluster::records::Session;
 use crate::cluster::sums::{digest, is_finite};
 use crate::cluster::training::Sent;
@@ -33,10 +33,10 @@ impl Driver {
     }
 
     pub(super) fn say(&mut self, worker: WorkerId, message: ToWorker) {
-        self.put(worker, Outgoing::Message(message));
+        self.put(worker, SessionOutput::Message(message));
     }
 
-    fn put(&mut self, worker: WorkerId, outgoing: Outgoing) {
+    fn put(&mut self, worker: WorkerId, outgoing: SessionOutput) {
         let Some(session) = self.sessions.get(&worker) else { return };
         if let Err(mpsc::error::TrySendError::Full(_)) = session.outbox.try_send(outgoing) {
             warn!("{worker} has stopped reading");
@@ -55,7 +55,7 @@ impl Driver {
         session.iter().for_each(|session| self.tally.moved(&session.traffic));
         if let (Some(session), Some(ended)) = (session, ended) {
             warn!("{worker} is disconnected: {}", ended.reason);
-            let _ = session.outbox.try_send(Outgoing::Close(ended));
+            let _ = session.outbox.try_send(SessionOutput::Close(ended));
         }
     }
 
@@ -145,9 +145,11 @@ impl Driver {
         self.put(
             worker,
             match parameters {
-                Sent::Before => Outgoing::Message(header(Parameters::Known)),
-                Sent::InSlot(slot) => Outgoing::Message(header(Parameters::InSlot(slot))),
-                Sent::Bytes(bytes) => Outgoing::Bulk(header(Parameters::Follow(bytes.len() as u64)), bytes),
+                Sent::Before => SessionOutput::Message(header(Parameters::Known)),
+                Sent::InSlot(slot) => SessionOutput::Message(header(Parameters::InSlot(slot))),
+                Sent::Bytes(bytes) => {
+                    SessionOutput::Bulk(header(Parameters::Follow(bytes.len() as u64)), bytes)
+                }
             },
         );
     }

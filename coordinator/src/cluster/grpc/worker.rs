@@ -25,7 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::services::Services;
 use crate::cluster::messages::Handle;
-use crate::cluster::messages::{Connected, Input, NodeResult, Outgoing, SESSION_OUTBOX, Serving, Traffic};
+use crate::cluster::messages::{
+    Connected, Input, NodeResult, SESSION_OUTBOX, Serving, SessionOutput, Traffic,
+};
 use crate::cluster::sums::{Sum, is_finite};
 
 /// How long a new session may take to say hello.
@@ -122,14 +124,14 @@ impl Worker for WorkerService {
 }
 
 /// The messages on the wire: bulk data follows its header in chunks.
-fn expand(outgoing: Outgoing) -> Box<dyn Iterator<Item = Result<v1::SessionResponse, Status>> + Send> {
+fn expand(outgoing: SessionOutput) -> Box<dyn Iterator<Item = Result<v1::SessionResponse, Status>> + Send> {
     match outgoing {
-        Outgoing::Message(message) => Box::new(std::iter::once(Ok(message.into()))),
-        Outgoing::Bulk(header, data) => {
+        SessionOutput::Message(message) => Box::new(std::iter::once(Ok(message.into()))),
+        SessionOutput::Bulk(header, data) => {
             let chunks = wire::chunks(data).map(|data| Ok(ToWorker::Chunk(data).into()));
             Box::new(std::iter::once(Ok(header.into())).chain(chunks))
         }
-        Outgoing::Close(ended) => Box::new(std::iter::once(Err(ended.into()))),
+        SessionOutput::Close(ended) => Box::new(std::iter::once(Err(ended.into()))),
     }
 }
 

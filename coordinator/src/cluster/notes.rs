@@ -1,4 +1,4 @@
-//! What the driver says to people: to workers that go, to the log, to `events.jsonl`.
+//! Notes of the driver for people: to workers that go, to the log, to `events.jsonl`.
 
 use millefeuille_core::control::{Disconnection, Note, WorkId, WorkerId};
 use millefeuille_core::learn::tree::Node;
