@@ -1,9 +1,9 @@
 //! How fast the cluster is, against the single-process baseline.
 //!
-//! The *single-process baseline* ([`baseline`]) is the article's fit in one process on all cores: the same shards, calls, kernel,
-//! sums and evaluations, with nothing sent and nothing saved. What a cluster needs beyond it is the price of
-//! being one. So a measurement is a ratio, and both sides of it are taken in one go, in turn: baseline, one worker
-//! of two slots, two workers, four workers, and the next round ([`compare`]). Each is a process of its own.
+//! The *single-process baseline* ([`baseline`]) is the article's fit in one process on all cores: the same shards,
+//! calls, kernel, sums and evaluations, with nothing sent and nothing saved. What a cluster needs beyond it is the
+//! price of being one. So a measurement is a ratio, and both sides of it are taken in one go, in turn: baseline, one
+//! worker of two slots, two workers, four workers, and the next round ([`compare`]). Each is a process of its own.
 //! Before the baseline its [`products`] alone, so that a slow baseline is seen too.
 //!
 //! The baseline's weights and figures must be the cluster's, bit for bit. That proves that both computed the same;

@@ -140,8 +140,8 @@ static NOBODY_WAITS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(Atomi
 static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// From now on SIGTERM or Ctrl-C ends this process at once, with this code, whatever it is blocked in. Once somebody
-/// waits for [`shutdown_signal`], the first is left to them, and only one that comes after it ends the process at once, with
-/// 130. To be called first thing.
+/// waits for [`shutdown_signal`], the first is left to them, and only one that comes after it ends the process at once,
+/// with 130. To be called first thing.
 ///
 /// # Errors
 /// If the system takes no handlers.

@@ -1,4 +1,4 @@
-//! Computes pieces, one a slot, and adds them up to the nodes that the coordinator asked for.
+//! Computes pieces, one a slot, and adds them up to the nodes that the coordinator assigned.
 //!
 //! Slots are plain threads that take tasks from one queue. A piece's gradient is written into a pooled buffer. Whoever
 //! brings the last piece of a node calls the other slots to help: its gradients are added section by section, in the
@@ -12,13 +12,13 @@
 //!
 //! Nodes that are assigned under the same [`WorkId`] join the work under way: shards of a lost worker, backup tasks,
 //! result validation. A node that is pending already is computed once; one whose result was sent is computed again,
-//! since the coordinator asks again only if it has not used that result. Nodes may overlap; each is a sum of its own.
-//! Another `WorkId` replaces what has not begun.
+//! since the coordinator assigns it again only if it has not used that result. Nodes may overlap; each is a sum of its
+//! own. Another `WorkId` replaces what has not begun.
 //!
 //! Slots live as long as the process, and longer than a session: one that is busy with a piece for a session that
 //! broke holds up nobody. Each piece knows where its sum goes; of a session that is over, that is nowhere.
 //!
-//! All that a node needs is made when it is asked for, so that slots allocate nothing.
+//! All that a node needs is made when it is assigned, so that slots allocate nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -106,9 +106,9 @@ struct Shared {
 /// What is to be computed.
 #[derive(Default)]
 struct Queue {
-    /// The unit of work that was asked for last.
+    /// The unit of work that was assigned last.
     work: Option<WorkId>,
-    /// Its nodes that were asked for and not answered since.
+    /// Its nodes that are pending: assigned, and not returned since.
     pending: BTreeSet<Node>,
     /// What was not begun.
     tasks: VecDeque<Task>,
@@ -178,7 +178,7 @@ impl Slots {
         }
     }
 
-    /// Forgets what was asked for. Pieces that were begun are finished for nobody.
+    /// Forgets what was assigned. Pieces that were begun are finished for nobody.
     pub(crate) fn clear(&self) {
         let mut queue = lock(&self.shared.queue);
         let closed = queue.closed;
@@ -593,7 +593,7 @@ mod tests {
         desk.ask(step(0), &[(0, 2)]);
         desk.compute(1);
 
-        // Another worker is lost in the middle of the step: its half is asked for too.
+        // Another worker is lost in the middle of the step: its half is assigned to this one too.
         desk.ask(step(0), &[(2, 4)]);
 
         assert_eq!(desk.waiting(), 3);
@@ -692,7 +692,7 @@ mod tests {
         desk.ask(step(0), &[(0, 1), (1, 2)]);
         let begun = lock(&desk.slots.shared.queue).tasks.pop_front().unwrap();
 
-        // The session ends while a slot is busy; the next one is asked for the same.
+        // The session ends while a slot is busy; the next one is assigned the same.
         desk.slots.clear();
         assert_eq!(desk.waiting(), 0);
         (desk.sender, desk.done) = mpsc::channel(16);

@@ -65,7 +65,7 @@ impl Kept {
         Ok(Self { shards, pool, slots, guest, condition, welcomed: false })
     }
 
-    /// Forgets what was asked for, and nothing that may be of use again.
+    /// Forgets what was assigned, and nothing that may be of use again.
     fn forget_work(&mut self) {
         self.slots.clear();
         self.shards.want(Vec::new());

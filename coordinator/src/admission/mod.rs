@@ -1,9 +1,9 @@
 //! Admission: who may connect to the coordinator, and what they may call.
 //!
-//! A peer has to qualify within [`ADMISSION_TIMEOUT`]: with TLS by a certificate of a trusted CA, and in any case by speaking
-//! HTTP/2. Until then it costs a socket and a small task. Of more than [`MAX_UNADMITTED`] such connections, the oldest of
-//! the address with most of them is closed, so that a flood crowds out itself. At most [`MAX_ADMITTED`] connections are
-//! admitted. The certificate's role is checked before every call ([`roles`]).
+//! A peer has to qualify within [`ADMISSION_TIMEOUT`]: with TLS by a certificate of a trusted CA, and in any case by
+//! speaking HTTP/2. Until then it costs a socket and a small task. Of more than [`MAX_UNADMITTED`] such connections,
+//! the oldest of the address with most of them is closed, so that a flood crowds out itself. At most [`MAX_ADMITTED`]
+//! connections are admitted. The certificate's role is checked before every call ([`roles`]).
 //!
 //! A rejected peer is told so in its own protocol, if it speaks one, and gets a line in the log; many similar ones
 //! are one line and a count ([`rejections`]). Renewed certificates are noticed while the cluster runs

@@ -26,9 +26,9 @@ pub struct ClusterConfig {
     pub job_key: Option<String>,
     /// The directory of the first job, if it is fixed.
     pub first_run: Option<RunDir>,
-    /// What workers must know to be let in.
+    /// What workers must know to be admitted.
     pub token: Option<String>,
-    /// Who gets in at all.
+    /// Who may connect at all.
     pub admission: Admission,
     /// Jobs that may wait in the queue.
     pub max_queued: usize,

@@ -102,7 +102,7 @@ impl Driver {
         }
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is shut down.
     pub(super) async fn run(mut self) {
         self.board.attend();
         let mut ticks = tokio::time::interval(TICK);

@@ -1,5 +1,5 @@
-//! Makes a job ready: reads its data, partitions it into shards, finds out which arithmetic its workers need, and resumes its
-//! run where an earlier life of the coordinator left it.
+//! Makes a job ready: reads its data, partitions it into shards, finds out which arithmetic its workers need, and
+//! resumes its run where an earlier life of the coordinator left it.
 
 use std::sync::Arc;
 

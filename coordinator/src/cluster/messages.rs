@@ -93,7 +93,7 @@ impl Handle {
     }
 }
 
-/// A worker that wants to be let in.
+/// A worker that wants to be admitted.
 #[derive(Debug)]
 pub struct Connected {
     pub(super) worker: WorkerId,

@@ -1,6 +1,6 @@
 //! A cluster: the gRPC services, and the driver that stands between them and the control machine.
 //!
-//! [`Cluster::run`] serves on a listener until it is told to stop. Handlers of calls ([`grpc`]) only decode, put what came
+//! [`Cluster::run`] serves on a listener until it is shut down. Handlers of calls ([`grpc`]) only decode, put what came
 //! into the driver's inbox, and read what it pins on its [`board`]: a [`Snapshot`] in plain values. The driver ([`driver`])
 //! is one task that owns the state: it feeds the control machine of `millefeuille-core`, carries out its actions, and does
 //! the arithmetic of a step ([`training`]). Whatever may take long (reading data, writing files) happens in threads of their own

@@ -18,17 +18,17 @@ pub(crate) struct Tally {
     pub(crate) steps: u64,
     /// Training samples in them.
     pub(crate) samples: u64,
-    /// Workers that were let in.
+    /// Workers that were admitted.
     pub(crate) joined: u64,
-    /// Workers that left in good order: told to stop, or to start again with another kernel.
+    /// Workers that left in good order: they drained, or started again with another kernel.
     pub(crate) left: u64,
     /// Workers that were lost.
     pub(crate) lost: u64,
     /// Workers that were evicted for wrong answers.
     pub(crate) evicted: u64,
-    /// Times that what a worker owed which is gone was asked of others.
+    /// Times that what was pending with a lost worker was reassigned.
     pub(crate) reassigned: u64,
-    /// Times that what a slow worker owes was asked of others too.
+    /// Times that backup tasks were started for a straggler.
     pub(crate) backup_tasks: u64,
     /// Checkpoints written.
     pub(crate) checkpoints: u64,

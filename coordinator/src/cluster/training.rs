@@ -53,7 +53,7 @@ pub(super) struct Training {
     ledger: Ledger,
     /// Optimizer steps taken.
     steps_taken: u64,
-    /// Who was asked for something: the instance and the name of each session.
+    /// Workers that work was assigned to: the instance and the name of each session.
     asked: BTreeMap<WorkerId, (String, String)>,
     /// Whose results were used in which steps; of those who were evicted, apart.
     participation: Participation,
@@ -184,7 +184,7 @@ impl Training {
         self.steps_taken
     }
 
-    /// A worker is asked for something.
+    /// Work is assigned to a worker.
     pub(super) fn asked(&mut self, worker: WorkerId, hello: &Hello) {
         let who = || (hello.instance_id.clone(), hello.name.clone());
         self.asked.entry(worker).or_insert_with(who);
@@ -227,7 +227,7 @@ impl Training {
         self.parameters.clone()
     }
 
-    /// How a worker that is asked to work with this tag gets the parameters.
+    /// How a worker gets the parameters of this tag, with the work that needs them.
     pub(super) fn parameters_for(&mut self, worker: WorkerId, tag: u64, borrower: Option<&Borrower>) -> Sent {
         if self.sent.insert(worker, tag) == Some(tag) {
             return Sent::Before;

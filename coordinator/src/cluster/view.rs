@@ -16,7 +16,7 @@ pub enum ServingState {
     Starting,
     /// It takes jobs and workers.
     Serving,
-    /// It was told to stop.
+    /// It shuts down.
     Stopping,
 }
 
@@ -59,7 +59,7 @@ impl View {
     /// Whether workers and clients should come to it: it has found the runs that are there, and takes calls.
     ///
     /// # Errors
-    /// Why not. It is not asked whether there are workers: where a service sends nobody to a coordinator that is not
+    /// Why not. Whether there are workers does not matter: where a service sends nobody to a coordinator that is not
     /// ready, workers would never find it.
     pub fn ready(&self) -> Verdict {
         match *self.serving.borrow() {

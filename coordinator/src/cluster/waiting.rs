@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millefeuille_core::control::{Control, Pending, Waiting, WorkId, WorkerId};
 
-/// A worker that has owed something for less is just at work.
+/// A worker with which something has been pending for less is just at work.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
 
 /// What the running job waits for.

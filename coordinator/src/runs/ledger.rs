@@ -15,8 +15,8 @@
 //! found and named. [`expected`] computes from the plan alone what the lines have to be: where they agree, each sample
 //! was used exactly once an epoch.
 //!
-//! The file grows by the epoch. What it says so far, with the chains of the epoch under way, is a [`LedgerState`], which
-//! checkpoints keep: after a crash the file is cut back to it.
+//! The file grows by the epoch. What it says so far, with the chains of the epoch under way, is a [`LedgerState`],
+//! which checkpoints keep: after a crash the file is cut back to it.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

@@ -14,7 +14,7 @@ use crate::learn::tree::Node;
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Let the worker in.
+    /// Admit the worker.
     Welcome {
         /// Whom.
         worker: WorkerId,
@@ -26,7 +26,7 @@ pub enum Action {
         /// Why.
         reason: Disconnection,
     },
-    /// The worker has finished what it owed, and goes.
+    /// The draining worker has nothing pending any more: tell it that it may leave.
     Release {
         /// Whom.
         worker: WorkerId,
@@ -75,7 +75,7 @@ pub enum Action {
         /// Which work.
         work: WorkId,
     },
-    /// Ask the worker for these nodes.
+    /// Assign these nodes to the worker.
     Send {
         /// Whom.
         worker: WorkerId,
@@ -145,7 +145,7 @@ pub enum Action {
     Note(Note),
 }
 
-/// Why a worker is sent away.
+/// Why a worker is disconnected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disconnection {
     /// Nothing came from it for longer than the deadline.
@@ -176,7 +176,7 @@ pub enum Disconnection {
     Superseded,
     /// It is alive, and has not answered for far longer than answers take.
     Hung {
-        /// What it was asked for.
+        /// The work that is pending with it.
         work: WorkId,
         /// How long ago.
         asked: Duration,
@@ -186,7 +186,7 @@ pub enum Disconnection {
         /// For how long.
         stalled: Duration,
     },
-    /// It has sent answers that nobody asked for.
+    /// It has sent results that were not assigned to it.
     Unassigned {
         /// How many.
         answers: u32,
@@ -200,7 +200,7 @@ pub enum Discard {
     Late,
     /// The node is in the tree already.
     Duplicate,
-    /// Nobody asked this worker for it.
+    /// It was not assigned to this worker.
     Unassigned,
 }
 
@@ -225,7 +225,7 @@ pub enum Note {
         /// How.
         how: String,
     },
-    /// A worker was told to stop, and gets nothing new.
+    /// A worker drains: no new work is assigned to it.
     Draining {
         /// Who.
         worker: WorkerId,
@@ -234,15 +234,15 @@ pub enum Note {
         /// Why, as it says.
         reason: String,
     },
-    /// What workers owed is asked of others, too.
+    /// Nodes that are pending with a worker were assigned to others, too.
     Reassigned {
         /// Of which work.
         work: WorkId,
-        /// Who owed it: one that left, or that is slow.
+        /// With whom they are pending: a worker that left, or a straggler.
         pending_with: WorkerId,
         /// Whether it may still answer.
         straggler: bool,
-        /// Who is asked now.
+        /// Which nodes were assigned to whom.
         to: Vec<(WorkerId, Vec<Node>)>,
     },
     /// A worker is evicted from the job.

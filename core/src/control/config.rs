@@ -15,7 +15,7 @@ pub struct ControlConfig {
     pub settle: Duration,
     /// How long a job waits for `min_workers`; without limit if none.
     pub wait_workers: Option<Duration>,
-    /// No more workers are let in.
+    /// No more workers are admitted.
     pub max_workers: usize,
     /// A worker from which nothing came for so long is given up.
     pub heartbeat_deadline: Duration,

@@ -29,7 +29,7 @@ pub enum Event {
         /// How.
         end: SessionEnd,
     },
-    /// A worker was told to stop: it finishes what it was asked for, and wants nothing new.
+    /// A worker drains: it finishes what is pending with it, and takes no new work.
     Drain {
         /// Who.
         worker: WorkerId,

@@ -278,7 +278,7 @@ impl Control {
         self.leave(now, worker, &end.to_string(), out);
     }
 
-    /// Takes a worker out, whatever the reason; what it owes goes to others.
+    /// Removes a worker, whatever the reason; what is pending with it is reassigned.
     fn leave(&mut self, now: Duration, worker: WorkerId, how: &str, out: &mut Vec<Action>) {
         if !self.with_run(now, out, |run, scene| run.leave(scene, worker, how)) {
             self.scene(now, out).remove(worker, how);
@@ -294,7 +294,7 @@ impl Control {
         }
     }
 
-    /// While no tree is open, lets everybody go who was told to stop.
+    /// While no tree is open, releases every worker that drains.
     fn release_drained(&mut self, now: Duration, out: &mut Vec<Action>) {
         let mut scene = self.scene(now, out);
         for worker in scene.finished(|_| false) {

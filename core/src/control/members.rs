@@ -35,7 +35,7 @@ pub enum MemberState {
     Fetching,
     /// It has shards to compute.
     Computing,
-    /// It was told to stop: it finishes what it was asked for.
+    /// It finishes what is pending with it, and takes no new work.
     Draining,
     /// On standby: there are more workers than shards.
     Standby,
@@ -53,7 +53,7 @@ impl fmt::Display for MemberState {
     }
 }
 
-/// A worker that was let in.
+/// A worker that was admitted.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// What it said of itself.
@@ -66,11 +66,11 @@ pub struct Member {
     pub pace: Option<(f64, Duration)>,
     /// Seconds from a question to its answer for each sample of it: training and evaluation.
     pub turnaround: [Option<f64>; 2],
-    /// It was told to stop, and gets nothing new.
+    /// It drains: no new work is assigned to it.
     pub draining: bool,
     /// Work was over before its answer came, and it has not answered since.
     pub straggler: bool,
-    /// Answers of it that nobody asked for.
+    /// Results of it that were not assigned to it.
     pub unassigned: u32,
     /// Its part in the running job.
     pub job: Option<Part>,
@@ -96,7 +96,7 @@ pub struct Part {
 }
 
 impl Member {
-    /// A member that was just let in.
+    /// A member that was just admitted.
     pub fn new(now: Duration, hello: Hello) -> Self {
         Self {
             hello,

@@ -15,7 +15,7 @@ use crate::data::shard::Shard;
 
 /// A wait for workers that lasts so long is told of.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
-/// So many answers that nobody asked for end a session.
+/// So many results that were not assigned end a session.
 const MAX_UNASSIGNED_RESULTS: u32 = 8;
 
 impl Run {
@@ -75,7 +75,7 @@ impl Run {
         Continue(())
     }
 
-    /// Takes a worker out, whatever the reason; what it owes goes to others.
+    /// Removes a worker, whatever the reason; what is pending with it is reassigned.
     pub(super) fn leave(&mut self, scene: &mut Scene<'_>, worker: WorkerId, how: &str) -> Flow {
         match scene.remove(worker, how) {
             Some(member) => self.left(scene, worker, member),
@@ -91,7 +91,7 @@ impl Run {
         self.lost(scene, worker)
     }
 
-    /// After a worker has gone: others take over what it owes and what it was to compute.
+    /// After a worker has gone: what is pending with it, and its shards, are assigned to others.
     fn lost(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         let pending = self.stage.open_mut().is_some_and(|open| open.forget(worker));
         let placed = self.placement.remove(&worker).is_some();
@@ -109,7 +109,7 @@ impl Run {
         self.assign(scene, pending.then_some((worker, false)))
     }
 
-    /// A worker was told to stop: it gets nothing new.
+    /// A worker drains: no new work is assigned to it.
     pub(super) fn relieve(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         let placed = self.placement.remove(&worker).is_some();
         let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
@@ -119,7 +119,7 @@ impl Run {
         self.release_drained(scene)
     }
 
-    /// Lets those go who were told to stop and owe nothing any more.
+    /// Releases draining workers with which nothing is pending any more.
     pub(super) fn release_drained(&mut self, scene: &mut Scene<'_>) -> Flow {
         let open = self.stage.open();
         for worker in scene.finished(|worker| open.is_some_and(|open| open.is_pending_with(worker))) {
@@ -160,7 +160,7 @@ impl Run {
         self.lost(scene, present.unwrap_or(worker))
     }
 
-    /// An answer that nobody asked for.
+    /// A result that was not assigned to this worker.
     pub(super) fn count_unassigned(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         let Some(member) = scene.members.get_mut(&worker) else { return Continue(()) };
         member.unassigned += 1;

@@ -22,13 +22,14 @@
 //!
 //! - One that **joins** while a job runs is told what it would hold under a new placement; the placement changes
 //!   between two steps, once everybody holds what it says.
-//! - One that **leaves**, falls silent or hangs loses what it owes to others who hold the samples, within the step
-//!   (`open`). What nobody holds is fetched first. Fewer than `min_workers` make the job wait.
-//! - One that **drains** finishes what it owes, and is released (`Release`).
-//! - What a **slow** one owes is asked of another, too; whichever answer comes first is used, since all have the
-//!   same bits. One that stays slow gets fewer shards, or none.
+//! - When one **leaves**, falls silent or hangs, what is pending with it is reassigned within the step to others who
+//!   hold the samples (`open`). What nobody holds is fetched first. Fewer than `min_workers` make the job wait.
+//! - One that **drains** finishes what is pending with it, and is released (`Release`).
+//! - What is pending with a **straggler** is assigned to another, too, as a backup task; the first result is used,
+//!   since all have the same bits. One that stays slow gets fewer shards, or none.
 //! - One whose answer **differs** from another's is evicted, and what it had part in of the open step is computed
-//!   again (`validation`). Answers are compared where one is not finite, and for a share of the nodes with `audit_rate`.
+//!   again (`validation`). Answers are compared where one is not finite, and for a share of the nodes with
+//!   `audit_rate`.
 //!
 //! A coordinator that dies comes back with `Submit` and `Loaded { from, .. }`: where its checkpoint says.
 

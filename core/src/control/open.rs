@@ -1,12 +1,13 @@
-//! The unit of work under way: who was asked for which nodes, what has come, what is still to be asked for.
+//! The unit of work under way: which nodes are assigned to whom, which results have come, what is unassigned.
 //!
-//! [`Open::dispatch`] is the only place where work is given out, at the start of a step as after any loss: it looks
-//! which shards of the tree nobody owes, and asks for each one somebody who holds its samples. Whoever the placement
-//! names comes first, then whoever has least to do. So a step begins, a lost worker's part is taken over, and a slow
-//! one's is copied by one and the same rule, and asking again when nothing is missing asks for nothing.
+//! [`Open::dispatch`] is the only place where work is assigned, at the start of a step as after any loss: it finds
+//! the shards of the tree that are pending with nobody, and assigns each to a worker that holds its samples: first to
+//! the one that the placement names, then to the one with the least work. So one rule begins a step, reassigns a lost
+//! worker's nodes and starts backup tasks for a straggler's; called when nothing is missing, it assigns nothing.
 //!
-//! An *ask* is one node asked of one worker. It is open until the worker answers or leaves. It becomes *overdue* when
-//! the worker has had far more time than the others' pace says; then it no longer counts, and others are asked too.
+//! An *ask* is one node assigned to one worker. It is pending until the worker returns it or leaves. It becomes
+//! *overdue* when the worker has had far more time than the others' pace says; then it no longer counts, and the node
+//! is assigned to others, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -18,7 +19,7 @@ use super::members::Hello;
 use super::validation::{Digest, Source, SourcedResult, Validation, Verdict};
 use crate::learn::tree::{Inserted, Node, Reduction, Tree};
 
-/// A worker that may be asked.
+/// A worker that nodes may be assigned to.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) worker: WorkerId,
@@ -30,14 +31,14 @@ pub(super) struct Candidate {
     pub(super) straggler: bool,
 }
 
-/// What a worker owes, for people.
+/// That nodes are pending with a worker, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// Who.
     pub worker: WorkerId,
-    /// When it was asked.
+    /// When they were assigned.
     pub since: Duration,
-    /// Whether others were asked for the same, because it takes too long.
+    /// Whether they were assigned to others too, because the worker is a straggler.
     pub overdue: bool,
 }
 
@@ -48,7 +49,7 @@ struct Ask {
     overdue: bool,
 }
 
-/// What a worker was asked for in this unit of work, all in all.
+/// What was assigned to a worker in this unit of work, all in all.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     since: Duration,
@@ -93,7 +94,7 @@ pub(super) enum Taken {
     Compared(Verdict),
 }
 
-/// What is to be asked.
+/// What is to be assigned.
 #[derive(Debug, Default)]
 pub(super) struct Dispatch {
     pub(super) asks: BTreeMap<WorkerId, Vec<Node>>,
@@ -130,7 +131,7 @@ impl Open {
         }
     }
 
-    /// The same work, begun anew. What was asked before and comes now is no surprise.
+    /// The same work, begun anew. Results that were assigned before may still come.
     pub(super) fn again(&self) -> Self {
         let asked = self.asks.iter().map(|ask| (ask.worker, ask.node));
         let answered = self.answered.iter().copied().chain(asked).collect();
@@ -158,12 +159,12 @@ impl Open {
         self.has_used(worker) || self.validations.values().any(|validation| validation.has_heard(worker))
     }
 
-    /// Whether this worker was asked for something and has not answered.
+    /// Whether anything is pending with this worker.
     pub(super) fn is_pending_with(&self, worker: WorkerId) -> bool {
         self.asks.iter().any(|ask| ask.worker == worker)
     }
 
-    /// Who owes something that is still missing.
+    /// The workers with which something is pending that is still missing.
     pub(super) fn pending(&self) -> Vec<Pending> {
         let missing = self.reduction.missing();
         let is_missing =
@@ -176,7 +177,7 @@ impl Open {
         pending.into_iter().map(of).collect()
     }
 
-    /// Workers that owe something for which nobody else was asked yet: since when, and for how many samples.
+    /// Workers with pending nodes that are not overdue: since when, and for how many samples.
     pub(super) fn on_time(&self) -> Vec<(WorkerId, Duration, u64)> {
         let on_time: BTreeSet<_> =
             self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
@@ -186,17 +187,17 @@ impl Open {
             .collect()
     }
 
-    /// For how many samples this worker was asked lately.
+    /// How many samples were lately assigned to this worker.
     pub(super) fn samples_asked(&self, worker: WorkerId) -> u64 {
         self.loads.get(&worker).map_or(0, |load| load.samples)
     }
 
-    /// What this worker owes does not count any more; it may still answer.
+    /// What is pending with this worker is overdue: it does not count any more, though the results may still come.
     pub(super) fn set_overdue(&mut self, worker: WorkerId) {
         self.asks.iter_mut().filter(|ask| ask.worker == worker).for_each(|ask| ask.overdue = true);
     }
 
-    /// Whether others were asked for what this worker owes.
+    /// Whether what is pending with this worker is overdue.
     pub(super) fn is_late(&self, worker: WorkerId) -> bool {
         self.asks.iter().any(|ask| ask.worker == worker && ask.overdue)
     }
@@ -218,7 +219,7 @@ impl Open {
         self.departed.get(&worker)
     }
 
-    /// A worker is gone: what it owes is owed by nobody. Says whether it owed anything.
+    /// A worker is gone: what was pending with it is unassigned. Says whether there was anything.
     pub(super) fn forget(&mut self, worker: WorkerId) -> bool {
         let before = self.asks.len();
         self.asks.retain(|ask| ask.worker != worker);
@@ -238,7 +239,7 @@ impl Open {
         }
     }
 
-    /// Takes an answer of a worker; also how long a sample took it, once it owes nothing more.
+    /// Takes a result of a worker; also how long a sample took it, once nothing is pending with it.
     pub(super) fn take(
         &mut self,
         now: Duration,
@@ -324,7 +325,7 @@ impl Open {
         missing
     }
 
-    /// Gives out what nobody owes.
+    /// Assigns what is pending with nobody.
     pub(super) fn dispatch(&mut self, candidates: &[Candidate], terms: &Terms<'_>) -> Dispatch {
         let mut dispatch = Dispatch::default();
         let mut given: BTreeMap<WorkerId, BTreeSet<u32>> = BTreeMap::new();
@@ -351,7 +352,7 @@ impl Open {
         dispatch
     }
 
-    /// Asks for the further answers that validations need.
+    /// Assigns the nodes of which a validation needs another result.
     fn dispatch_validations(
         &mut self,
         candidates: &[Candidate],
@@ -401,14 +402,14 @@ impl Open {
             self.present.range(node.first..node.end).map(|&shard| (terms.samples)(shard)).sum::<u64>();
         let load = self.loads.entry(worker).or_insert(Load { since: terms.now, samples: 0 });
         if !self.asks.iter().any(|ask| ask.worker == worker) {
-            // It has answered all it was asked for before: its time starts anew.
+            // Nothing was pending with it: its time starts anew.
             *load = Load { since: terms.now, samples: 0 };
         }
         load.samples += samples;
         self.asks.push(Ask { worker, node, overdue: false });
     }
 
-    /// Whether this worker owes this shard, on time or not.
+    /// Whether this shard is pending with this worker, overdue or not.
     fn is_asked_for(&self, worker: WorkerId, shard: u32) -> bool {
         let pending = |ask: &Ask| ask.worker == worker && (ask.node.first..ask.node.end).contains(&shard);
         self.asks.iter().any(pending)

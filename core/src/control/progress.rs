@@ -1,4 +1,4 @@
-//! How the running job moves on: answers, the next unit of work, epochs, and help for slow workers.
+//! How the running job moves on: results, the next unit of work, epochs, and backup tasks for stragglers.
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use super::scene::{Flow, Scene};
 use super::validation::{Digest, Source, SourcedResult, Verdict};
 use crate::learn::tree::Node;
 
-/// Others are asked too when an answer takes so many times as long as is usual.
+/// A worker is a straggler when a result takes so many times as long as is usual.
 const STRAGGLER: f64 = 4.0;
 /// But not before this: below it lies the noise of a busy machine.
 const MIN_STRAGGLER_TIME: Duration = Duration::from_millis(100);
 /// As long as nobody has answered yet, nobody knows what is usual.
 const FIRST_STRAGGLER_TIME: Duration = Duration::from_secs(10);
-/// A worker that owes an answer so many times as long as is usual hangs.
+/// A worker hangs when a result is pending so many times as long as is usual.
 const HUNG: f64 = 100.0;
 const MIN_HUNG_TIME: Duration = Duration::from_secs(60);
 const FIRST_HUNG_TIME: Duration = Duration::from_secs(600);
@@ -45,9 +45,9 @@ pub(super) struct Answer {
 /// Who takes too long with a unit of work.
 pub(super) struct Stragglers {
     pub(super) work: WorkId,
-    /// Others are to be asked for what these owe.
+    /// Stragglers: what is pending with them is to be assigned to others, too.
     pub(super) late: Vec<WorkerId>,
-    /// These are given up; how long ago they were asked.
+    /// These hang; how long ago their work was assigned.
     pub(super) hung: Vec<(WorkerId, Duration)>,
 }
 
@@ -237,7 +237,7 @@ impl Run {
         self.assign(scene, None)
     }
 
-    /// Asks for what is missing and owed by nobody; says so where that is because of somebody.
+    /// Assigns what is missing and pending with nobody; notes a reassignment, with the worker that caused it.
     pub(super) fn assign(&mut self, scene: &mut Scene<'_>, because_of: Option<(WorkerId, bool)>) -> Flow {
         let Some((work, dispatch)) = self.dispatch(scene.now, scene.config, scene.members) else {
             return Continue(());
@@ -279,7 +279,7 @@ impl Run {
         Some(Stragglers { work: open.work, late, hung })
     }
 
-    /// Asks others for what this worker owes, who takes too long.
+    /// Assigns what is pending with this straggler to others, too.
     pub(super) fn start_backup_task(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         if let Some(open) = self.stage.open_mut() {
             open.set_overdue(worker);
@@ -287,7 +287,7 @@ impl Run {
         self.assign(scene, Some((worker, true)))
     }
 
-    /// Looks whether measured speeds ask for another placement.
+    /// Plans another placement, if measured speeds require one.
     pub(super) fn balance(&mut self, scene: &mut Scene<'_>) {
         let steady = matches!(self.stage, Stage::Stepping(_)) && self.target.is_none();
         if steady && scene.now.saturating_sub(self.placed_at) >= BALANCE_EVERY {

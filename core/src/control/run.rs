@@ -26,7 +26,7 @@ pub(super) enum Stage {
     Short {
         /// Since when.
         since: Duration,
-        /// The tree that was open; what was asked for may still come.
+        /// The tree that was open; results that are pending may still come.
         open: Option<Open>,
     },
     /// It is between two units of work, and stays there while the disk is epochs behind.
@@ -150,7 +150,7 @@ impl Run {
 
     /// Places the shards anew on everybody who can compute; the placement is used once all samples are there.
     ///
-    /// Who is behind has shown that it can't keep up: it gets shards again once it has answered.
+    /// A straggler has shown that it can't keep up: it gets shards again once it has returned a result.
     pub(super) fn plan_placement(&mut self, now: Duration, members: &Members) {
         let candidates = self.candidates(members);
         let prompt: Vec<_> = candidates.iter().copied().filter(|(_, member)| !member.straggler).collect();
@@ -203,7 +203,7 @@ impl Run {
         Open::new(work, Tree::new(self.facts.shards), self.facts.present(work.phase, work.step))
     }
 
-    /// Gives out what nobody owes of the tree, if one is open.
+    /// Assigns what is pending with nobody of the tree, if one is open.
     pub(super) fn dispatch(
         &mut self,
         now: Duration,

@@ -27,20 +27,20 @@ impl Scene<'_> {
         self.out.push(Action::Note(note));
     }
 
-    /// Takes a worker out of the cluster.
+    /// Removes a worker from the cluster.
     pub(super) fn remove(&mut self, worker: WorkerId, how: &str) -> Option<Member> {
         let member = self.members.remove(&worker)?;
         self.note(Note::Left { worker, name: member.hello.name.clone(), how: how.to_string() });
         Some(member)
     }
 
-    /// Takes a worker out that was told to stop and owes nothing any more.
+    /// Removes a draining worker with which nothing is pending any more.
     pub(super) fn release_drained(&mut self, worker: WorkerId) -> Option<Member> {
         self.out.push(Action::Release { worker });
         self.remove(worker, "it is drained")
     }
 
-    /// Those who were told to stop, of whom `is_pending` says nothing.
+    /// The draining workers with which, says `is_pending`, nothing is pending.
     pub(super) fn finished(&self, is_pending: impl Fn(WorkerId) -> bool) -> Vec<WorkerId> {
         let draining = self.members.iter().filter(|(_, member)| member.draining);
         draining.map(|(&worker, _)| worker).filter(|&worker| !is_pending(worker)).collect()

@@ -1,11 +1,11 @@
 //! Whether an answer can be believed: comparing several for the same node.
 //!
 //! Equal work has equal bits, so answers can be compared by digest. A node is tried when an answer to it is not
-//! finite (has training diverged, or is the worker broken?) and when an audit picks it. An answer under validation is put
-//! aside until a second source has computed the same node. Two that agree are right. Where they differ, a third is
+//! finite (has training diverged, or is the worker broken?) and when an audit picks it. An answer under validation is
+//! put aside until a second source has computed the same node. Two that agree are right. Where they differ, a third is
 //! asked, and in the end the coordinator, whose own answer settles it. Whoever differs from the verdict is faulty.
-//! Where the coordinator can't compute the job, a worker alone with its answer is asked again; of two that differ,
-//! with no third to ask, neither is trusted.
+//! Where the coordinator can't compute the job, a worker alone with its answer is asked again; of two that differ, with
+//! no third to ask, neither is trusted.
 //!
 //! The threat is a faulty worker, not a malicious one: two that lie alike are believed.
 
@@ -46,7 +46,7 @@ pub(super) struct Validation {
     opinions: Vec<Opinion>,
     /// Whether the coordinator computes it.
     pub(super) arbitrating: bool,
-    /// The coordinator can't compute this job: then an source may be asked twice.
+    /// The coordinator can't compute this job: then a node may be assigned to the same source twice.
     pub(super) no_arbiter: bool,
 }
 
@@ -80,7 +80,8 @@ impl Validation {
         !self.opinions.is_empty()
     }
 
-    /// Whether all that was said was said by one source. It may be asked again: who contradicts itself is faulty.
+    /// Whether all that was said was said by one source. The node may be assigned to it again: a source that
+    /// contradicts itself is faulty.
     pub(super) fn is_of_one(&self) -> bool {
         self.opinions.iter().all(|opinion| opinion.of.source == self.opinions[0].of.source)
     }
@@ -90,7 +91,7 @@ impl Validation {
         if self.opinions.len() < 2 { 2 - self.opinions.len() } else { 1 }
     }
 
-    /// What it comes to, if that is known. One answer alone is none: an audit is to compare. Of an source that
+    /// What it comes to, if that is known. One answer alone is none: an audit is to compare. Of a source that
     /// contradicts itself, it is known that it is faulty.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         match self.decisive().filter(|_| self.opinions.len() > 1) {
@@ -143,7 +144,7 @@ fn distinct<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> Vec<WorkerId> {
     opinions.filter_map(Opinion::worker).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Whether an audit picks this one of all nodes ever asked for: a share of `rate`, evenly spread.
+/// Whether an audit picks this one of all nodes ever assigned: a share of `rate`, evenly spread.
 ///
 /// The bits are those of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), a function of the node's place alone.
 pub(super) fn is_audited(rate: f64, incarnation: u64, tag: u64, first_shard: u32) -> bool {

@@ -1,4 +1,4 @@
-//! The driver's dealings with jobs: submissions, data that becomes ready, what is written, ends.
+//! What the driver does with jobs: submissions, data that becomes ready, what is written, ends.
 //!
 //! A submission is acknowledged once its run directory is on disk: the disk thread claims it, and answers with
 //! `Claimed`. From then on the job is found again after a crash ([`Driver::find_runs`]), queued or running.
@@ -29,7 +29,8 @@ use crate::runs::{Ending, Existing, Found, RunDir, RunState, scan};
 const ENDED_JOBS: usize = 1000;
 
 impl Driver {
-    /// Takes over what an earlier process of the coordinator left: queued and unfinished runs continue, ended ones are shown.
+    /// Takes over what an earlier process of the coordinator left: queued and unfinished runs continue, ended ones are
+    /// shown.
     pub(in crate::cluster) fn find_runs(&mut self) {
         if !self.config.resumes {
             return;
@@ -300,7 +301,7 @@ impl Driver {
         }
     }
 
-    /// A coordinator that is told to stop leaves its job where it is.
+    /// A coordinator that shuts down leaves its job where it is.
     pub(super) fn last_checkpoint(&mut self) {
         let on = self.config.control.checkpoint_interval.is_some();
         if let Some(from) = self.control.checkpoint_position().filter(|_| on) {

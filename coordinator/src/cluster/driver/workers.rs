@@ -1,4 +1,4 @@
-//! The driver's dealings with workers: what they are told, what they answer.
+//! What the driver does with workers: the messages to them, and their results.
 
 use millefeuille_core::control::{Computed, Event, JobId, ResultId, SessionEnd, Source, WorkId, WorkerId};
 use millefeuille_core::data::shard::Shard;
