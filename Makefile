@@ -45,7 +45,7 @@ chaos: install ## disturb a cluster at random (SECONDS=60, SEED=… repeats a ru
 soak: install ## live through a million simulated worlds (SEEDS=1000000 FIRST=0)
 	cargo run --release --locked -p millefeuille-tests --bin simulate -- --first $(FIRST) --seeds $(SEEDS)
 
-bench: build ## measure against the floor and write bench/latest.json (ARGS="…")
+bench: build ## measure against the single-process baseline and write bench/latest.json (ARGS="…")
 	cargo run --release --locked -p millefeuille-bench -- $(ARGS)
 
 bench-peers: build ## measure against Keras and PyTorch and write bench/peers.json (ARGS="…")

@@ -1,7 +1,7 @@
 //! A barrier for threads that have a core each, most of the time.
 //!
-//! Threads of the floor meet twice a step. Waking one that sleeps takes tens of microseconds, which would make
-//! the floor higher than it is; so the wait spins first. A thread that comes much later than the others has
+//! Threads of the baseline meet twice a step. Waking one that sleeps takes tens of microseconds, which would make
+//! the baseline higher than it is; so the wait spins first. A thread that comes much later than the others has
 //! lost its core to another program, so they give theirs away: they sleep.
 
 use std::sync::atomic::{AtomicUsize, Ordering};

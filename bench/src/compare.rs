@@ -1,4 +1,4 @@
-//! The comparison: the products alone, the floor and clusters in turn, round after round.
+//! The comparison: the products alone, the baseline and clusters in turn, round after round.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args, latest: &Path) -> anyhow::Result<()> {
     let date = machine::date();
     let kernel = coordinator::kernel(&binary)?;
     let operations = products(&kernel)?.operations;
-    let first = floor(&kernel)?;
+    let first = baseline(&kernel)?;
     round(&binary, &first)?;
     let mut rounds = Vec::new();
     for number in 1..=args.rounds {
@@ -46,23 +46,23 @@ pub(crate) fn run(args: &Args, latest: &Path) -> anyhow::Result<()> {
 fn round(binary: &Path, first: &Fit) -> anyhow::Result<Round> {
     let load = machine::load();
     let products = products(&first.blas_kernel)?;
-    let floor = floor(&first.blas_kernel)?;
-    same(first, &floor, "two floors")?;
+    let baseline = baseline(&first.blas_kernel)?;
+    same(first, &baseline, "two baselines")?;
     let clusters = CLUSTERS.iter().map(|&(shape, _)| {
         let Trained { fit, wall_seconds } = coordinator::train(binary, Call::article(shape))?;
-        same(first, &fit, &format!("the floor and {} workers", shape.workers))?;
+        same(first, &fit, &format!("the baseline and {} workers", shape.workers))?;
         Ok(Taken { fit_seconds: fit.seconds, wall_seconds })
     });
     Ok(Round {
         load,
         products_seconds: products.seconds,
-        floor_seconds: floor.seconds,
+        baseline_seconds: baseline.seconds,
         clusters: clusters.collect::<anyhow::Result<_>>()?,
     })
 }
 
-fn floor(kernel: &str) -> anyhow::Result<Fit> {
-    fresh("floor", kernel)
+fn baseline(kernel: &str) -> anyhow::Result<Fit> {
+    fresh("baseline", kernel)
 }
 
 fn products(kernel: &str) -> anyhow::Result<Products> {

@@ -1,12 +1,12 @@
-//! How fast the cluster is, against the floor.
+//! How fast the cluster is, against the single-process baseline.
 //!
-//! The *floor* ([`floor`]) is the article's fit in one process on all cores: the same shards, calls, kernel,
-//! sums and evaluations, with nothing sent and nothing saved. What a cluster needs beyond it is the price of
-//! being one. So a measurement is a ratio, and both sides of it are taken in one go, in turn: floor, one worker
-//! of two slots, two workers, four workers, and the next round ([`compare`]). Each is a process of its own.
-//! Before the floor its [`products`] alone, so that a slow floor is seen too.
+//! The *single-process baseline* ([`baseline`]) is the article's fit in one process on all cores: the same shards,
+//! calls, kernel, sums and evaluations, with nothing sent and nothing saved. What a cluster needs beyond it is the
+//! price of being one. So a measurement is a ratio, and both sides of it are taken in one go, in turn: baseline, one
+//! worker of two slots, two workers, four workers, and the next round ([`compare`]). Each is a process of its own.
+//! Before the baseline its [`products`] alone, so that a slow baseline is seen too.
 //!
-//! The floor's weights and figures must be the cluster's, bit for bit. That proves that both computed the same;
+//! The baseline's weights and figures must be the cluster's, bit for bit. That proves that both computed the same;
 //! where they differ, the program fails. A target that is missed is a line in the table and no failure.
 //!
 //! What comes out is a table, and `bench/latest.json` with every number behind it ([`report`]). [`step`] is a
@@ -14,11 +14,11 @@
 //! losing workers costs, and what being ready for it; [`peers`], how fast others are at the same.
 
 mod barrier;
+mod baseline;
 mod compare;
 mod coordinator;
 mod faults;
 mod fit;
-mod floor;
 mod machine;
 mod measured;
 mod memory;
@@ -33,7 +33,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// Measures a cluster's fit against the floor: the same computation in one process
+/// Measures a cluster's fit against the single-process baseline: the same computation in one process
 #[derive(Debug, Parser)]
 #[group(skip)]
 struct Args {
@@ -57,7 +57,7 @@ enum Command {
     Peers(peers::Args),
     /// One fit in this process; prints what came of it as JSON
     #[command(hide = true)]
-    Floor {
+    Baseline {
         #[arg(long)]
         epochs: u32,
     },
@@ -81,7 +81,7 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Step { repeats }) => step::run(repeats),
         Some(Command::Faults(args)) => faults::run(&args, &results("faults.json")),
         Some(Command::Peers(args)) => peers::run(&args, &results("peers.json")),
-        Some(Command::Floor { epochs }) => print_json(&floor::run(epochs)?),
+        Some(Command::Baseline { epochs }) => print_json(&baseline::run(epochs)?),
         Some(Command::Products { epochs }) => print_json(&products::run(epochs)?),
     }
 }

@@ -6,18 +6,18 @@ use crate::coordinator::Shape;
 use crate::machine::Machine;
 use crate::memory::Peaks;
 
-/// The clusters that are measured, and how many floors their fit may take.
+/// The clusters that are measured, and how many baselines their fit may take.
 pub(crate) const CLUSTERS: [(Shape, f64); 3] = [
     (Shape { workers: 1, slots: 2 }, 1.25),
     (Shape { workers: 2, slots: 1 }, 1.5),
     (Shape { workers: 4, slots: 1 }, 1.7),
 ];
 
-/// One round: the products, the floor, then each cluster, in the order of [`CLUSTERS`].
+/// One round: the products, the baseline, then each cluster, in the order of [`CLUSTERS`].
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Round {
     pub(crate) products_seconds: f64,
-    pub(crate) floor_seconds: f64,
+    pub(crate) baseline_seconds: f64,
     pub(crate) clusters: Vec<Taken>,
     /// The machine's load before the round.
     pub(crate) load: f64,

@@ -7,7 +7,7 @@
 //!
 //! A program that computes something else is no peer: whose accuracy on the test set lies outside of what Keras reached
 //! over twenty seeds ([`ACCURACY`](measured::ACCURACY)) is disqualified and compared with nobody. Runs of this project must even agree with its
-//! floor, bit for bit, or the benchmark fails.
+//! baseline, bit for bit, or the benchmark fails.
 //!
 //! What comes out is two tables ([`report`]), of what was measured and of the targets, and `bench/peers.json` with every
 //! number behind them. A target that is missed is a line in the table.

@@ -1,9 +1,10 @@
 //! The products alone: every call of the article's fit to [`gemm`], on all cores, and nothing else.
 //!
-//! A fit has to multiply these matrices, and the floor does all else beside that. So what the [floor](crate::floor) takes
-//! in addition is room for improvement, and a floor that is slow without need is seen here. Shapes and transposes
-//! are those of each piece of each step, and of each chunk of the evaluations; the numbers are made up. Threads, one a
-//! core, take pieces from one counter and never wait for each other: no step depends on the one before it.
+//! A fit has to multiply these matrices, and the baseline does all else beside that. So what the
+//! [baseline](crate::baseline) takes in addition is room for improvement, and a baseline that is slow without need is
+//! seen here. Shapes and transposes are those of each piece of each step, and of each chunk of the evaluations; the
+//! numbers are made up. Threads, one a core, take pieces from one counter and never wait for each other: no step
+//! depends on the one before it.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fit::Article;
 
-/// What the floor may take, in times of its products.
-pub(crate) const FLOOR_TARGET: f64 = 1.3;
+/// What the baseline may take, in times of its products.
+pub(crate) const BASELINE_TARGET: f64 = 1.3;
 
 /// What it took.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

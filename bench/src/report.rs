@@ -9,36 +9,36 @@ use serde::Serialize;
 
 use crate::coordinator::Shape;
 use crate::measured::{CLUSTERS, Measured, Round};
-use crate::products::FLOOR_TARGET;
+use crate::products::BASELINE_TARGET;
 use crate::statistics::Summary;
 
 const MEGABYTE: f64 = 1e6;
 const WORKER_LIMIT_MB: f64 = 100.0;
 const COORDINATOR_LIMIT_MB: f64 = 100.0;
 
-/// A cluster beside the floor.
+/// A cluster beside the baseline.
 #[derive(Clone, Debug, Serialize)]
 struct Against {
     shape: Shape,
     fit_seconds: Summary,
     wall_seconds: Summary,
-    /// The median fit over the floor's median.
+    /// The median fit over the baseline's median.
     ratio_of_medians: f64,
-    /// Each round's fit over its own floor.
+    /// Each round's fit over its own baseline.
     ratios: Summary,
     target: f64,
     reached: bool,
 }
 
-/// The floor beside its products.
+/// The baseline beside its products.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Floor {
+struct Baseline {
     products_seconds: Summary,
     /// Of all cores together, in the median.
     products_gflops: f64,
-    floor_seconds: Summary,
+    baseline_seconds: Summary,
     ratio_of_medians: f64,
-    /// Each round's floor over its own products.
+    /// Each round's baseline over its own products.
     ratios: Summary,
     target: f64,
     reached: bool,
@@ -49,7 +49,7 @@ struct Floor {
 struct Report<'a> {
     #[serde(flatten)]
     measured: &'a Measured,
-    floor: Floor,
+    baseline: Baseline,
     clusters: Vec<Against>,
     worker_limit_mb: f64,
     coordinator_limit_mb: f64,
@@ -57,10 +57,11 @@ struct Report<'a> {
 
 /// A round, while the next one is under way.
 pub(crate) fn line(number: u32, round: &Round) -> String {
-    let floor = round.floor_seconds;
-    let mut text = format!("round {number}: products {:.3} s · floor {floor:.3} s", round.products_seconds);
+    let baseline = round.baseline_seconds;
+    let mut text =
+        format!("round {number}: products {:.3} s · baseline {baseline:.3} s", round.products_seconds);
     for ((shape, _), taken) in CLUSTERS.iter().zip(&round.clusters) {
-        let ratio = taken.fit_seconds / floor;
+        let ratio = taken.fit_seconds / baseline;
         let _ = write!(text, " · {} {:.3} s ({ratio:.2})", name(*shape), taken.fit_seconds);
     }
     let _ = write!(text, " · load {:.1}", round.load);
@@ -84,9 +85,9 @@ pub(crate) fn table(measured: &Measured) -> String {
         "{:22} {:>8} {:>15} {:>7} {:>15} {:>7}  {:9} {:>8}",
         "", "median s", "min–max", "ratio", "by round", "target", "", "command"
     );
-    let floor = floor(measured);
-    let _ = writeln!(text, "{}", products_row(&floor));
-    let _ = writeln!(text, "{}", floor_row(&floor));
+    let baseline = baseline(measured);
+    let _ = writeln!(text, "{}", products_row(&baseline));
+    let _ = writeln!(text, "{}", baseline_row(&baseline));
     for against in against(rounds) {
         let _ = writeln!(text, "{}", row(&against));
     }
@@ -102,7 +103,7 @@ pub(crate) fn table(measured: &Measured) -> String {
 pub(crate) fn write(measured: &Measured, path: &Path) -> anyhow::Result<()> {
     let report = Report {
         measured,
-        floor: floor(measured),
+        baseline: baseline(measured),
         clusters: against(&measured.rounds),
         worker_limit_mb: WORKER_LIMIT_MB,
         coordinator_limit_mb: COORDINATOR_LIMIT_MB,
@@ -117,37 +118,37 @@ pub(crate) fn write_json(value: &impl Serialize, path: &Path) -> anyhow::Result<
     fs::write(path, text + "\n").with_context(|| format!("{}: cannot be written", path.display()))
 }
 
-fn floor(Measured { rounds, operations, .. }: &Measured) -> Floor {
+fn baseline(Measured { rounds, operations, .. }: &Measured) -> Baseline {
     let products_seconds = Summary::of(rounds.iter().map(|round| round.products_seconds));
-    let floor_seconds = floor_seconds(rounds);
-    let ratio_of_medians = floor_seconds.median / products_seconds.median;
-    Floor {
+    let baseline_seconds = baseline_seconds(rounds);
+    let ratio_of_medians = baseline_seconds.median / products_seconds.median;
+    Baseline {
         products_seconds,
         products_gflops: operations / products_seconds.median / 1e9,
-        floor_seconds,
+        baseline_seconds,
         ratio_of_medians,
-        ratios: Summary::of(rounds.iter().map(|round| round.floor_seconds / round.products_seconds)),
-        target: FLOOR_TARGET,
-        reached: ratio_of_medians <= FLOOR_TARGET,
+        ratios: Summary::of(rounds.iter().map(|round| round.baseline_seconds / round.products_seconds)),
+        target: BASELINE_TARGET,
+        reached: ratio_of_medians <= BASELINE_TARGET,
     }
 }
 
-fn floor_seconds(rounds: &[Round]) -> Summary {
-    Summary::of(rounds.iter().map(|round| round.floor_seconds))
+fn baseline_seconds(rounds: &[Round]) -> Summary {
+    Summary::of(rounds.iter().map(|round| round.baseline_seconds))
 }
 
 fn against(rounds: &[Round]) -> Vec<Against> {
-    let floor = floor_seconds(rounds).median;
+    let baseline = baseline_seconds(rounds).median;
     let one = |(index, &(shape, target)): (usize, &(Shape, f64))| {
-        let taken = || rounds.iter().map(move |round| (round.floor_seconds, round.clusters[index]));
+        let taken = || rounds.iter().map(move |round| (round.baseline_seconds, round.clusters[index]));
         let fit_seconds = Summary::of(taken().map(|(_, taken)| taken.fit_seconds));
-        let ratio_of_medians = fit_seconds.median / floor;
+        let ratio_of_medians = fit_seconds.median / baseline;
         Against {
             shape,
             fit_seconds,
             wall_seconds: Summary::of(taken().map(|(_, taken)| taken.wall_seconds)),
             ratio_of_medians,
-            ratios: Summary::of(taken().map(|(floor, taken)| taken.fit_seconds / floor)),
+            ratios: Summary::of(taken().map(|(baseline, taken)| taken.fit_seconds / baseline)),
             target,
             reached: ratio_of_medians <= target,
         }
@@ -155,14 +156,16 @@ fn against(rounds: &[Round]) -> Vec<Against> {
     CLUSTERS.iter().enumerate().map(one).collect()
 }
 
-fn products_row(Floor { products_seconds, products_gflops, .. }: &Floor) -> String {
+fn products_row(Baseline { products_seconds, products_gflops, .. }: &Baseline) -> String {
     let (median, ends) = (products_seconds.median, ends(*products_seconds, 3));
     format!("{:22} {median:8.3} {ends:>15}  {products_gflops:.0} GFLOP/s on all cores", "products alone")
 }
 
-/// Its ratio is to the products; those below it are to the floor.
-fn floor_row(Floor { floor_seconds, ratio_of_medians, ratios, target, reached, .. }: &Floor) -> String {
-    let begin = begin("floor", *floor_seconds, *ratio_of_medians, *ratios, (*target, *reached));
+/// Its ratio is to the products; those below it are to the baseline.
+fn baseline_row(
+    Baseline { baseline_seconds, ratio_of_medians, ratios, target, reached, .. }: &Baseline,
+) -> String {
+    let begin = begin("baseline", *baseline_seconds, *ratio_of_medians, *ratios, (*target, *reached));
     format!("{begin} (to the products)")
 }
 

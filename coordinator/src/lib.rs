@@ -2,7 +2,7 @@
 //!
 //! - [`cli`]: the commands, one file a subcommand.
 //! - [`cluster`]: the services and the driver of a running cluster.
-//! - [`door`]: admission: who may connect, and what they may call.
+//! - [`admission`]: who may connect, and what they may call.
 //! - [`runs`]: run directories.
 //! - [`see`]: progress, tables, charts, pictures.
 //! - [`certs`]: the certificates by which the processes of a cluster know each other.
@@ -12,11 +12,11 @@
 //! - [`report`] and [`data`]: what is left to look at after a job, and reading the files of a data set;
 //!   [`input`] reads any file that others have made.
 
+pub mod admission;
 pub mod certs;
 pub mod cli;
 pub mod cluster;
 pub mod data;
-pub mod door;
 pub mod failpoints;
 pub mod input;
 pub mod ops;

@@ -34,7 +34,7 @@ pub struct Replay<'a> {
 
 /// A training between two steps.
 #[derive(Clone, Debug)]
-pub struct State {
+pub struct ReplayState {
     /// The epoch under way, from 0.
     pub epoch: u32,
     /// The step that comes next, from 0.
@@ -45,7 +45,7 @@ pub struct State {
     optimizer: OptimizerState,
 }
 
-impl State {
+impl ReplayState {
     /// Before the first step.
     pub fn beginning(job: &Job, model: &Model) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Computes what is left of the epoch, and evaluates: its line of history, with the time that this took.
-    pub fn finish_epoch(&mut self, state: &mut State) -> EpochRow {
+    pub fn finish_epoch(&mut self, state: &mut ReplayState) -> EpochRow {
         let started = Instant::now();
         while state.step < self.course.plan().steps() {
             self.step(state);
@@ -105,7 +105,7 @@ impl<'a> Replay<'a> {
         self.sum(parameters, Unit::evaluate(split, 0)).map(|sum| sum.figures)
     }
 
-    fn step(&mut self, state: &mut State) {
+    fn step(&mut self, state: &mut ReplayState) {
         let sum = self.sum(&state.parameters, Unit::train(state.epoch, state.step));
         let sum = sum.expect("a step of the plan has samples");
         let taken = u64::from(state.epoch) * u64::from(self.course.plan().steps()) + u64::from(state.step);

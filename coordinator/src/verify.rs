@@ -18,7 +18,7 @@ use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::view::EpochRow;
 
-use crate::replay::{Replay, State};
+use crate::replay::{Replay, ReplayState};
 use crate::runs::checkpoint::{Checkpoint, Read, Unreadable};
 use crate::runs::ledger::{self, Entries};
 use crate::runs::receipt::{Receipt, weights_sha256};
@@ -300,7 +300,7 @@ impl Evidence {
     ///
     /// # Errors
     /// The first figure that differs.
-    pub fn epoch_agrees(&self, replay: &mut Replay<'_>, state: &mut State) -> Result<EpochRow> {
+    pub fn epoch_agrees(&self, replay: &mut Replay<'_>, state: &mut ReplayState) -> Result<EpochRow> {
         let again = replay.finish_epoch(state);
         let Some(told) = self.history.get(again.epoch as usize - 1) else {
             return self.differs(names::HISTORY, &format!("epoch {} is missing", again.epoch));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::{JOB_SHA256, SHAPES, Training, arithmetic, copy, job, names, row};
 use millefeuille_coordinator::runs::history;
-use millefeuille_coordinator::runs::record::{Ending, State};
+use millefeuille_coordinator::runs::record::{Ending, RunState};
 use millefeuille_coordinator::runs::{
     Existing, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
 };
@@ -97,7 +97,7 @@ fn everything_is_cut_back_to_the_newest_checkpoint() {
     for directory in [&path, &path.join("checkpoints")] {
         assert!(names(directory).iter().all(|name| !name.ends_with(".tmp")));
     }
-    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, State::Running);
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, RunState::Running);
 }
 
 #[test]
@@ -139,10 +139,10 @@ fn a_run_whose_record_is_lost_is_gone_on_with() {
     let (_place, path) = died();
     fs::remove_file(path.join("run.json")).unwrap();
     let run = RunDir::claim(&path, Existing::Resume).unwrap();
-    assert_eq!(run.record().state, State::Running, "not to be begun anew");
+    assert_eq!(run.record().state, RunState::Running, "not to be begun anew");
     drop(run);
     assert_eq!(resume(&path).checkpoint.unwrap().parameter_tag, 9);
-    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, State::Running);
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, RunState::Running);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn a_run_directory_without_a_job_is_named() {
     assert!(SavedRun::open(&path).unwrap_err().to_string().contains(said));
     let scanned = scan(path.parent().unwrap()).unwrap();
     assert!(scanned.runs.is_empty());
-    assert!(scanned.left_alone[0].to_string().contains(said), "{:?}", scanned.left_alone);
+    assert!(scanned.skipped[0].to_string().contains(said), "{:?}", scanned.skipped);
 }
 
 #[test]
@@ -299,18 +299,18 @@ fn a_cluster_that_starts_again_finds_its_runs_in_order() {
 
     let scanned = scan(runs).unwrap();
 
-    assert!(scanned.left_alone.is_empty(), "{:?}", scanned.left_alone);
+    assert!(scanned.skipped.is_empty(), "{:?}", scanned.skipped);
     let found: Vec<_> =
         scanned.runs.iter().map(|run| (&*run.id, run.record.number, run.record.state.clone())).collect();
-    let ended = |outcome| State::Ended { outcome };
+    let ended = |outcome| RunState::Ended { outcome };
     assert_eq!(
         found,
         [
             ("done", 3, ended(Ending::done())),
             ("nearly", 4, ended(Ending::done())),
-            ("works", 9, State::Running),
+            ("works", 9, RunState::Running),
             ("failed", 10, ended(failure("data: there is no such directory"))),
-            ("waits", 12, State::Queued),
+            ("waits", 12, RunState::Queued),
         ]
     );
     assert_eq!(scanned.runs[0].history, [row(1)]);
@@ -325,9 +325,9 @@ fn a_receipt_counts_more_than_the_record() {
     run.begin(&job()).unwrap();
     run.end(Ending::cancelled()).unwrap();
     let state = |runs: &Path| scan(runs).unwrap().runs.remove(0).record.state;
-    assert_eq!(state(place.path()), State::Ended { outcome: Ending::cancelled() });
+    assert_eq!(state(place.path()), RunState::Ended { outcome: Ending::cancelled() });
     run.write(files::RECEIPT, b"{}").unwrap();
-    assert_eq!(state(place.path()), State::Ended { outcome: Ending::done() });
+    assert_eq!(state(place.path()), RunState::Ended { outcome: Ending::done() });
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_job_that_changed_in_the_queue_is_named_and_not_trained() {
         fs::write(&file, &changed).unwrap();
         let scanned = scan(place.path()).unwrap();
         assert!(scanned.runs.is_empty(), "{changed}");
-        let said = scanned.left_alone[0].to_string();
+        let said = scanned.skipped[0].to_string();
         assert!(said.contains("waits/job.toml: not the job that was submitted"), "{said}");
     }
 
@@ -367,7 +367,7 @@ fn a_copy_of_a_run_is_named_and_left_alone_until_it_is_gone_on_with_by_hand() {
     copy(&path, &copied);
     let scanned = scan(place.path()).unwrap();
     assert_eq!(scanned.runs.iter().map(|run| &*run.id).collect::<Vec<_>>(), ["run"]);
-    let said = scanned.left_alone[0].to_string();
+    let said = scanned.skipped[0].to_string();
     for part in ["copied: its run.json is that of run: ", "rename it back", "copied --resume"] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -375,7 +375,7 @@ fn a_copy_of_a_run_is_named_and_left_alone_until_it_is_gone_on_with_by_hand() {
 
     assert_eq!(resume(&copied).checkpoint.unwrap().parameter_tag, 9);
     let scanned = scan(place.path()).unwrap();
-    assert!(scanned.left_alone.is_empty(), "{:?}", scanned.left_alone);
+    assert!(scanned.skipped.is_empty(), "{:?}", scanned.skipped);
     let mut keys: Vec<_> = scanned.runs.iter().map(|run| (&*run.id, &*run.record.client_key)).collect();
     keys.sort();
     assert_eq!(keys, [("copied", ""), ("run", "a key")], "a submission is one run's");
@@ -386,11 +386,11 @@ fn a_run_found_waiting_begins_and_keeps_its_place() {
     let place = TempDir::new().unwrap();
     drop(submitted(place.path(), "waits", 12));
     let mut run = RunDir::claim(&place.path().join("waits"), Existing::Resume).unwrap();
-    assert_eq!((run.record().number, &run.record().state), (12, &State::Queued));
+    assert_eq!((run.record().number, &run.record().state), (12, &RunState::Queued));
     run.begin(&Job { seed: 1, ..job() }).unwrap();
     drop(run);
     let found = scan(place.path()).unwrap().runs.remove(0);
-    assert_eq!((found.record.number, found.record.state, found.job.seed), (12, State::Running, 1));
+    assert_eq!((found.record.number, found.record.state, found.job.seed), (12, RunState::Running, 1));
 }
 
 #[test]
@@ -402,13 +402,13 @@ fn a_damaged_or_newer_record_is_named_and_left_alone() {
     for len in 0..whole.len() {
         fs::write(&path, &whole[..len]).unwrap();
         let scanned = scan(place.path()).unwrap();
-        assert!(scanned.runs.is_empty() && scanned.left_alone.len() == 1, "{len} bytes");
-        assert!(scanned.left_alone[0].to_string().contains("one/run.json: "), "{:?}", scanned.left_alone);
+        assert!(scanned.runs.is_empty() && scanned.skipped.len() == 1, "{len} bytes");
+        assert!(scanned.skipped[0].to_string().contains("one/run.json: "), "{:?}", scanned.skipped);
     }
     let error = RunDir::claim(&place.path().join("one"), Existing::Resume).unwrap_err().to_string();
     assert!(error.contains("one/run.json: damaged"), "{error}");
     RunDir::claim(&place.path().join("one"), Existing::Overwrite).unwrap().begin(&job()).unwrap();
-    assert_eq!(scan(place.path()).unwrap().runs[0].record.state, State::Running);
+    assert_eq!(scan(place.path()).unwrap().runs[0].record.state, RunState::Running);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use millefeuille_coordinator::runs::{Ending, Existing, RunDir, SavedRun, State, model, names};
+use millefeuille_coordinator::runs::{Ending, Existing, RunDir, RunState, SavedRun, model, names};
 use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
@@ -154,7 +154,7 @@ fn where_the_receipt_is_the_job_is_done_whatever_comes_after_it() {
     let mut run = begun(&path);
     run.write(names::RECEIPT, b"{}").unwrap();
     run.end(Ending::cancelled()).unwrap();
-    let done = State::Ended { outcome: Ending::done() };
+    let done = RunState::Ended { outcome: Ending::done() };
     assert_eq!(run.record().state, done);
     assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, done);
 }

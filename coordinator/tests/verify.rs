@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use common::copy;
 use millefeuille_coordinator::cluster::load;
-use millefeuille_coordinator::replay::{Replay, State};
+use millefeuille_coordinator::replay::{Replay, ReplayState};
 use millefeuille_coordinator::runs::checkpoint::{Checkpoint, Partial};
 use millefeuille_coordinator::runs::ledger::{self, Ledger};
 use millefeuille_coordinator::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
@@ -286,7 +286,7 @@ fn verify(run: &Path, quick: bool) -> Result<Vec<String>, Finding> {
     if !quick {
         said.push(evidence.can_be_computed_here(loaded.course.spec())?);
         let mut replay = Replay::new(&loaded.store, &loaded.course, 3);
-        let mut state = State::beginning(&loaded.job, loaded.course.model());
+        let mut state = ReplayState::beginning(&loaded.job, loaded.course.model());
         while state.epoch < evidence.epochs() {
             said.push(history::to_line(&evidence.epoch_agrees(&mut replay, &mut state)?));
         }
@@ -335,7 +335,7 @@ fn an_epoch_is_computed_from_a_checkpoint_too() {
     assert_eq!([tag(0), tag(1), tag(2), tag(3)], [None, None, Some(2 * steps), Some(3 * steps)]);
     let mut replay = Replay::new(&loaded.store, &loaded.course, 2);
     for (read, epochs) in evidence.checkpoints.iter().zip([0, 1, 2]) {
-        let mut state = State::of(&read.checkpoint);
+        let mut state = ReplayState::of(&read.checkpoint);
         for _ in 0..epochs {
             evidence.epoch_agrees(&mut replay, &mut state).unwrap();
         }
@@ -349,7 +349,7 @@ fn the_number_of_threads_does_not_show() {
     let loaded = Loaded::new(SavedRun::open(&path).unwrap().job().unwrap());
     let rows = |threads| {
         let mut replay = Replay::new(&loaded.store, &loaded.course, threads);
-        let row = replay.finish_epoch(&mut State::beginning(&loaded.job, loaded.course.model()));
+        let row = replay.finish_epoch(&mut ReplayState::beginning(&loaded.job, loaded.course.model()));
         EpochRow { seconds: 0.0, ..row }
     };
     assert_eq!(rows(1), rows(4));

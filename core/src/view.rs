@@ -153,7 +153,7 @@ pub struct WorkerView {
     pub id: u64,
     /// For people, such as `host:1234`.
     pub name: String,
-    /// `computing`, `fetching`, `draining`, `spare` or `idle`.
+    /// `computing`, `fetching`, `draining`, `standby` or `idle`.
     pub state: String,
     /// The shards that it computes.
     #[serde(serialize_with = "every_one")]

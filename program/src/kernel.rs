@@ -22,7 +22,7 @@ use millefeuille_core::job::BlasKernel;
 use millefeuille_core::learn::spec::Spec;
 
 pub use self::probe::Speed;
-use self::probe::{Trial, own_pick};
+use self::probe::{Probe, own_pick};
 use self::start::{again, changed};
 pub use self::unusable::Unusable;
 use crate::machine::address_space;
@@ -30,7 +30,7 @@ use crate::process::{self, instance_id};
 use crate::variables::{self, INSTANCE, STARTED_FOR};
 
 /// Which kernel, as a job names it, has been tried by another process and found good.
-const TRIED: &str = "MILLEFEUILLE_TRIED";
+const TESTED: &str = "MILLEFEUILLE_TRIED";
 
 /// What this process has found out, or has been told.
 static SETTLED: OnceLock<Settled> = OnceLock::new();
@@ -58,7 +58,7 @@ impl Settled {
     /// The variables that tell others of it.
     fn variables(&self) -> Vec<(&'static str, String)> {
         let native = self.native.as_ref().map(|native| (NATIVE, native.to_value()));
-        native.into_iter().chain([(TRIED, self.wanted.to_string())]).collect()
+        native.into_iter().chain([(TESTED, self.wanted.to_string())]).collect()
     }
 }
 
@@ -157,21 +157,21 @@ pub fn started_for() -> BlasKernel {
 }
 
 /// Processes that try kernels for a job, begun before the job's data is read.
-pub struct JobTrial {
+pub struct JobProbe {
     /// The kernels that the job may have, best first.
     choices: Vec<Choice>,
     /// The process that tries the first of them.
-    first: Trial,
+    first: Probe,
     pick: Pick,
 }
 
 /// What OpenBLAS picks by itself: known, or being found out by a process.
 enum Pick {
     Known(String),
-    Asked(Trial),
+    Asked(Probe),
 }
 
-impl JobTrial {
+impl JobProbe {
     /// Begins to try the kernel that a job wants.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl JobTrial {
         let variables = variables::openblas();
         let pick = Pick::begin(&variables)?;
         let choices = choices_of(wanted)?;
-        Ok(Self { first: Trial::for_job(&variables, &choices[0])?, choices, pick })
+        Ok(Self { first: Probe::for_job(&variables, &choices[0])?, choices, pick })
     }
 
     /// Tells of the job, and waits for what is found out: of `native`, about the first that is good.
@@ -190,9 +190,9 @@ impl JobTrial {
     pub fn end(self, spec: &Spec) -> Result<Probed, Unusable> {
         let openblas_picks = self.pick.end()?;
         let mut reasons = Vec::new();
-        let mut trial = Ok(self.first);
+        let mut probe = Ok(self.first);
         for next in self.choices.iter().skip(1).map(Some).chain([None]) {
-            match trial.and_then(|trial| trial.end_with(spec)) {
+            match probe.and_then(|probe| probe.end_with(spec)) {
                 Ok((arithmetic, shapes_fingerprint)) => {
                     return Ok(Probed { arithmetic, shapes_fingerprint, openblas_picks });
                 }
@@ -203,7 +203,7 @@ impl JobTrial {
                 "trying another BLAS kernel for this job: {}",
                 reasons[reasons.len() - 1].in_short()
             );
-            trial = Trial::for_job(&variables::openblas(), next);
+            probe = Probe::for_job(&variables::openblas(), next);
         }
         Err(Unusable::of_all(reasons))
     }
@@ -215,14 +215,14 @@ impl Pick {
             SETTLED.get().and_then(|settled| settled.native.as_ref()).map(|native| native.own.clone());
         match known.or_else(|| own_pick(variables)) {
             Some(name) => Ok(Self::Known(name)),
-            None => Ok(Self::Asked(Trial::named(variables, &Choice::OpenBlas)?)),
+            None => Ok(Self::Asked(Probe::named(variables, &Choice::OpenBlas)?)),
         }
     }
 
     fn end(self) -> Result<String, Unusable> {
         match self {
             Self::Known(name) => Ok(name),
-            Self::Asked(trial) => trial.name(),
+            Self::Asked(probe) => probe.name(),
         }
     }
 }
@@ -233,7 +233,7 @@ impl Pick {
 /// If it is no good.
 pub fn is_right_for(spec: &Spec) -> Result<(), Unusable> {
     let loaded = SETTLED.get().map_or(Choice::OpenBlas, |settled| settled.choice.clone());
-    Trial::for_job(&variables::openblas(), &loaded)?.end_with(spec).map(drop)
+    Probe::for_job(&variables::openblas(), &loaded)?.end_with(spec).map(drop)
 }
 
 /// The kernels that a job may have which wants this one, best first.
@@ -264,10 +264,10 @@ fn settle(wanted: &BlasKernel, variables: &BTreeMap<String, String>) -> Result<S
         (BlasKernel::Named(name), native) => (Choice::Named(name.clone()), native),
     };
     let tried = *wanted == BlasKernel::Native
-        || variables.get(TRIED) == Some(&wanted.to_string())
+        || variables.get(TESTED) == Some(&wanted.to_string())
         || native.as_ref().is_some_and(|native| *wanted == BlasKernel::Named(native.kernel.clone()));
     if !tried {
-        Trial::general(variables, &choice)?.name()?;
+        Probe::general(variables, &choice)?.name()?;
     }
     Ok(Settled { wanted: wanted.clone(), choice, native })
 }
@@ -299,7 +299,7 @@ impl Search {
         let mut reasons = Vec::new();
         for kernel in choice::candidates(&own, Instructions::of_this_machine()) {
             let native = Native { own: own.clone(), kernel: kernel.to_owned() };
-            match Trial::general(variables, &native.choice()).and_then(Trial::name) {
+            match Probe::general(variables, &native.choice()).and_then(Probe::name) {
                 Ok(_) => return Ok(Self { own, native: Some(native), reasons }),
                 Err(reason) => reasons.push(reason),
             }
@@ -310,14 +310,14 @@ impl Search {
 
 /// How fast a kernel that is good computes with so many threads.
 pub(crate) fn speed(kernel: &Native, threads: u32) -> Result<Speed, Unusable> {
-    Trial::of_speed(&variables::openblas(), &kernel.choice(), threads)?.speed()
+    Probe::of_speed(&variables::openblas(), &kernel.choice(), threads)?.speed()
 }
 
 /// Checks that this library has the kernel which the user's own variables name, if they name one.
 pub(crate) fn has_users() -> Result<(), Unusable> {
     let variables = variables::openblas();
     match environment::kernel_of_user(&variables) {
-        Some(_) => Trial::named(&variables, &Choice::Environment)?.name().map(drop),
+        Some(_) => Probe::named(&variables, &Choice::Environment)?.name().map(drop),
         None => Ok(()),
     }
 }

@@ -35,8 +35,8 @@ pub mod exit {
     pub const DIFFERS: u8 = 7;
     /// This machine cannot verify, or its kernel is not to be computed with.
     pub const CANNOT_COMPUTE: u8 = 8;
-    /// Put out of the cluster, because of wrong answers (a worker).
-    pub const PUT_OUT: u8 = 9;
+    /// Evicted from the cluster, because of wrong answers (a worker).
+    pub const EVICTED: u8 = 9;
     /// Interrupted; state saved (a worker: told to stop twice).
     pub const INTERRUPTED: u8 = 130;
 }
@@ -133,19 +133,19 @@ pub fn name() -> String {
     format!("{host}:{}", std::process::id())
 }
 
-/// Whether nobody has waited for [`told_to_stop`] yet.
+/// Whether nobody has waited for [`shutdown_signal`] yet.
 static NOBODY_WAITS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
 
 /// Whether SIGTERM or Ctrl-C has come.
 static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// From now on SIGTERM or Ctrl-C ends this process at once, with this code, whatever it is blocked in. Once somebody
-/// waits for [`told_to_stop`], the first is left to them, and only one that comes after it ends the process at once, with
-/// 130. To be called first thing.
+/// waits for [`shutdown_signal`], the first is left to them, and only one that comes after it ends the process at once,
+/// with 130. To be called first thing.
 ///
 /// # Errors
 /// If the system takes no handlers.
-pub fn end_when_told(code: u8) -> io::Result<()> {
+pub fn exit_on_signal(code: u8) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
     use signal_hook::flag::{register, register_conditional_shutdown};
     // A file that is too large for its limit is a write that fails, and no end without a word.
@@ -159,13 +159,13 @@ pub fn end_when_told(code: u8) -> io::Result<()> {
     Ok(())
 }
 
-/// Something that resolves when a program shall stop, such as [`told_to_stop`].
+/// Something that resolves when a program shall stop, such as [`shutdown_signal`].
 pub trait Shutdown: Future<Output = ()> + Send {}
 impl<T: Future<Output = ()> + Send> Shutdown for T {}
 
 /// Resolves on SIGTERM or Ctrl-C, also if that came since somebody else waited for it. What comes after it ends the
-/// process ([`end_when_told`]).
-pub async fn told_to_stop() {
+/// process ([`exit_on_signal`]).
+pub async fn shutdown_signal() {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

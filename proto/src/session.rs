@@ -124,7 +124,7 @@ pub enum ToWorker {
         reason: String,
     },
     /// The worker's answers were wrong: it has no part in this job any more, and ends.
-    PutOut {
+    Evict {
         /// For people.
         reason: String,
     },
@@ -153,7 +153,7 @@ pub struct Hold {
     /// The shards, the most urgent first.
     pub shards: Vec<ShardToHold>,
     /// Whether it computes none of them for now.
-    pub spare: bool,
+    pub standby: bool,
 }
 
 /// A shard as the coordinator describes it.

@@ -8,7 +8,7 @@
 //! - [`home`]: commands, run to their end or left running.
 //! - [`cluster`]: `coordinator serve`, with its workers.
 //! - [`rpc`]: clients that speak gRPC themselves, well or badly.
-//! - [`raw_coordinator`], [`raw_cluster`]: a coordinator that does, for real workers and for real followers.
+//! - [`raw_coordinator`], [`raw_cluster`]: a coordinator that does, for real workers and for real watchers.
 //! - [`http`] and [`exposition`]: clients of an ops port, and what they read there.
 //! - [`data`]: small data sets, and MNIST's own files.
 //! - [`run`]: what a run directory holds.

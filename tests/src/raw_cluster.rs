@@ -13,7 +13,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-/// A cluster that answers submissions and followers with what it was given, in order; then it knows no more.
+/// A cluster that answers submissions and watchers with what it was given, in order; then it knows no more.
 #[derive(Debug)]
 pub struct RawCluster {
     /// Where it is.
@@ -57,7 +57,7 @@ impl RawCluster {
         lock(&self.played.submissions).push_back(answer.map(str::to_string));
     }
 
-    /// Says this to the next follower, and closes the stream.
+    /// Says this to the next watcher, and closes the stream.
     pub fn stream(&self, messages: Vec<v1::WatchJobResponse>) {
         lock(&self.played.streams).push_back(messages);
     }

@@ -153,7 +153,7 @@ fn all_workers_killed_at_once_cost_the_time_until_others_come() {
 }
 
 #[test]
-fn a_worker_that_is_stopped_is_put_out_for_silence_and_comes_back() {
+fn a_worker_that_is_stopped_is_disconnected_for_silence_and_comes_back() {
     let home = small();
     let alone = home.undisturbed("small.toml --epochs 60");
     let cluster = home.cluster(ALERT);
@@ -359,7 +359,7 @@ fn a_job_waits_for_workers_as_long_as_it_was_told_and_its_run_can_be_gone_on_wit
 }
 
 #[test]
-fn a_spare_takes_over_at_once() {
+fn a_worker_on_standby_takes_over_at_once() {
     // Given two shards and three workers.
     let home = small();
     let job = "small.toml --epochs 20 --shards 2";

@@ -261,7 +261,7 @@ fn a_local_worker_that_falls_silent_is_done_without() {
 }
 
 #[test]
-fn a_worker_that_stays_away_too_long_is_put_out_and_comes_back() {
+fn a_worker_that_stays_away_too_long_is_disconnected_and_comes_back() {
     let home = small();
     let mut cluster = home.cluster("--heartbeat-interval 0.2 --heartbeat-deadline 1");
     let client = cluster.client();
@@ -297,7 +297,7 @@ fn ctrl_c_stops_following_and_the_job_goes_on() {
 }
 
 #[test]
-fn ctrl_c_ends_a_follower_whose_coordinator_is_gone() {
+fn ctrl_c_ends_a_watcher_whose_coordinator_is_gone() {
     let home = small();
     let mut cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
@@ -313,7 +313,7 @@ fn ctrl_c_ends_a_follower_whose_coordinator_is_gone() {
 }
 
 #[test]
-fn a_follower_gives_up_a_coordinator_that_stays_away() {
+fn a_watcher_gives_up_a_coordinator_that_stays_away() {
     let home = small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");

@@ -10,7 +10,7 @@ fn nothing_that_happens_changes_what_is_computed() {
     let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     // A simulation in which nothing goes wrong would prove nothing.
-    assert!(stats.lost > 5000 && stats.resumed > 200 && stats.put_out > 200, "{stats:?}");
+    assert!(stats.lost > 5000 && stats.resumed > 200 && stats.evicted > 200, "{stats:?}");
 }
 
 #[test]

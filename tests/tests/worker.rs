@@ -1,4 +1,4 @@
-//! What a worker does, whatever its coordinator does: draining, coming back, taking over, being put out.
+//! What a worker does, whatever its coordinator does: draining, coming back, taking over, being evicted.
 
 use std::net::SocketAddr;
 
@@ -138,7 +138,7 @@ fn a_worker_without_a_session_just_ends() {
 }
 
 #[test]
-fn a_worker_that_is_put_out_says_why_and_exits_with_9() {
+fn a_worker_that_is_evicted_says_why_and_exits_with_9() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     let (mut worker, visit) = ready(&home, &mut coordinator, "");

@@ -1,4 +1,4 @@
-//! Wrong answers do no harm: they are found, their sender is put out, and the model is what it would have been.
+//! Wrong answers do no harm: they are found, their sender is evicted, and the model is what it would have been.
 
 use millefeuille_core::data::plan::Plan;
 use millefeuille_proto::v1;
@@ -28,7 +28,7 @@ fn joined_with(cluster: &Cluster<'_>, failpoints: &str) -> Process {
 }
 
 /// The worker of this process was found out: it was told so, and the run's files name it.
-fn is_put_out(worker: &mut Process, run: &Run) {
+fn is_evicted(worker: &mut Process, run: &Run) {
     let name = format!(":{}", worker.pid());
     let error = worker.wait().error(9);
     assert!(error.contains("differs from another one"), "{error}");
@@ -61,12 +61,12 @@ fn a_bit_that_flips_is_found_by_an_audit_and_the_coordinator_says_whose_it_is() 
     cluster.coordinator(&format!("train {JOB}")).succeeds();
 
     let run = home.run("runs/small-1");
-    is_put_out(&mut bad, &run);
+    is_evicted(&mut bad, &run);
     alone.is_equalled_by(&run);
 }
 
 #[test]
-fn among_three_the_one_that_differs_is_put_out() {
+fn among_three_the_one_that_differs_is_evicted() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--audit 1 --min-workers 2");
@@ -76,7 +76,7 @@ fn among_three_the_one_that_differs_is_put_out() {
     cluster.coordinator(&format!("train {JOB}")).succeeds();
 
     let run = home.run("runs/small-1");
-    is_put_out(&mut bad, &run);
+    is_evicted(&mut bad, &run);
     assert!(good.iter_mut().all(Process::is_running));
     alone.is_equalled_by(&run);
 }
@@ -96,7 +96,7 @@ fn the_only_worker_is_compared_with_the_coordinator() {
 
     following.wait().with_code(0);
     let run = home.run("runs/small-1");
-    is_put_out(&mut bad, &run);
+    is_evicted(&mut bad, &run);
     alone.is_equalled_by(&run);
 }
 
@@ -111,7 +111,7 @@ fn a_number_that_is_none_is_computed_again_elsewhere_without_any_audit() {
     cluster.coordinator(&format!("train {JOB}")).succeeds();
 
     let run = home.run("runs/small-1");
-    is_put_out(&mut bad, &run);
+    is_evicted(&mut bad, &run);
     let suspects = suspects(&run);
     assert!(suspects.len() == 1 && suspects[0].1.starts_with("0–"), "from the first step on: {suspects:?}");
     alone.is_equalled_by(&run);

@@ -16,7 +16,7 @@ use millefeuille_program::{doctor, usage, variables};
 use millefeuille_proto::shared::Guest;
 
 use crate::condition::Watched;
-use crate::{Condition, Config, End, failpoints, run};
+use crate::{Condition, End, WorkerConfig, failpoints, run};
 
 /// Joins a Millefeuille cluster and computes until it is stopped.
 #[derive(Clone, Debug, Parser)]
@@ -88,7 +88,7 @@ Exit codes:
 
 /// Works as the arguments say, of which the first is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    if let Err(error) = process::end_when_told(exit::DONE) {
+    if let Err(error) = process::exit_on_signal(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
     if let Err(message) = variables::check() {
@@ -127,7 +127,7 @@ fn work(args: Args) -> ExitCode {
         Ok(ops) => ops,
         Err(message) => return process::fail(exit::NOT_ALLOWED, &message),
     };
-    let config = Config {
+    let config = WorkerConfig {
         coordinator: args.coordinator.unwrap_or_default(),
         tls: args.tls,
         slots,
@@ -158,11 +158,11 @@ fn code(error: &Unusable) -> u8 {
 }
 
 /// Works, with the ops port open all the while.
-async fn watched(config: Config, ops: Option<ops::Listener>) -> io::Result<End> {
+async fn watched(config: WorkerConfig, ops: Option<ops::Listener>) -> io::Result<End> {
     let condition = Condition::default();
     let watched = || Watched::new(condition.clone(), config.slots);
     let ops = ops.map(|ops| ops.serve(ops::probes(watched()))).transpose()?;
-    let end = run(config, &condition, process::told_to_stop()).await;
+    let end = run(config, &condition, process::shutdown_signal()).await;
     if let Some(ops) = ops {
         ops.end();
     }
@@ -173,13 +173,13 @@ async fn watched(config: Config, ops: Option<ops::Listener>) -> io::Result<End> 
 fn finish(end: End) -> u8 {
     let (code, message) = match end {
         End::Stopped => return exit::DONE,
-        End::Goodbye(reason) => {
+        End::SessionEnded(reason) => {
             tracing::info!("the coordinator ended the session: {reason}");
             return exit::DONE;
         }
         End::UseKernel(kernel) => (exit::UNEXPECTED, kernel::restart_for(&kernel)),
         End::Refused(message) => (exit::NOT_ALLOWED, message),
-        End::PutOut(reason) => (exit::PUT_OUT, format!("evicted from the cluster: {reason}")),
+        End::Evicted(reason) => (exit::EVICTED, format!("evicted from the cluster: {reason}")),
         End::Failed(message) => (exit::UNEXPECTED, message),
     };
     process::say(&format!("error: {message}"));

@@ -1,4 +1,4 @@
-//! Computes pieces, one a slot, and adds them up to the nodes that the coordinator asked for.
+//! Computes pieces, one a slot, and adds them up to the nodes that the coordinator assigned.
 //!
 //! Slots are plain threads that take tasks from one queue. A piece's gradient is written into a pooled buffer. Whoever
 //! brings the last piece of a node calls the other slots to help: its gradients are added section by section, in the
@@ -12,13 +12,13 @@
 //!
 //! Nodes that are assigned under the same [`WorkId`] join the work under way: shards of a lost worker, backup tasks,
 //! result validation. A node that is pending already is computed once; one whose result was sent is computed again,
-//! since the coordinator asks again only if it has not used that result. Nodes may overlap; each is a sum of its own.
-//! Another `WorkId` replaces what has not begun.
+//! since the coordinator assigns it again only if it has not used that result. Nodes may overlap; each is a sum of its
+//! own. Another `WorkId` replaces what has not begun.
 //!
 //! Slots live as long as the process, and longer than a session: one that is busy with a piece for a session that
 //! broke holds up nobody. Each piece knows where its sum goes; of a session that is over, that is nowhere.
 //!
-//! All that a node needs is made when it is asked for, so that slots allocate nothing.
+//! All that a node needs is made when it is assigned, so that slots allocate nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -35,12 +35,12 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 
 use crate::failpoints;
-use crate::job::Job;
+use crate::job::WorkerJob;
 
 /// Nodes of one unit of work, with all that their pieces need.
 pub(crate) struct Batch {
     pub(crate) work: WorkId,
-    pub(crate) job: Arc<Job>,
+    pub(crate) job: Arc<WorkerJob>,
     pub(crate) parameters: Arc<Buffer>,
     pub(crate) nodes: Vec<Node>,
     /// The samples of every shard of the nodes.
@@ -106,10 +106,10 @@ struct Shared {
 /// What is to be computed.
 #[derive(Default)]
 struct Queue {
-    /// The unit of work that was asked for last.
+    /// The unit of work that was assigned last.
     work: Option<WorkId>,
-    /// Its nodes that were asked for and not answered since.
-    owed: BTreeSet<Node>,
+    /// Its nodes that are pending: assigned, and not returned since.
+    pending: BTreeSet<Node>,
     /// What was not begun.
     tasks: VecDeque<Task>,
     closed: bool,
@@ -159,7 +159,7 @@ impl Slots {
         let mut queue = lock(&self.shared.queue);
         queue.turn_to(batch.work);
         for &node in &batch.nodes {
-            if queue.owed.insert(node) {
+            if queue.pending.insert(node) {
                 let node = Arc::new(OpenNode::new(&batch, node, target()));
                 queue.tasks.extend(node.pieces());
             }
@@ -174,11 +174,11 @@ impl Slots {
     pub(crate) fn answered(&self, work: WorkId, node: Node) {
         let mut queue = lock(&self.shared.queue);
         if queue.work == Some(work) {
-            queue.owed.remove(&node);
+            queue.pending.remove(&node);
         }
     }
 
-    /// Forgets what was asked for. Pieces that were begun are finished for nobody.
+    /// Forgets what was assigned. Pieces that were begun are finished for nobody.
     pub(crate) fn clear(&self) {
         let mut queue = lock(&self.shared.queue);
         let closed = queue.closed;
@@ -197,7 +197,7 @@ impl Queue {
     fn turn_to(&mut self, work: WorkId) {
         if self.work != Some(work) {
             self.work = Some(work);
-            self.owed.clear();
+            self.pending.clear();
             self.tasks.clear();
         }
     }
@@ -473,7 +473,7 @@ mod tests {
     /// Slots without threads: a test takes the pieces itself, one by one.
     struct Desk {
         slots: Slots,
-        job: Arc<Job>,
+        job: Arc<WorkerJob>,
         parameters: Arc<Buffer>,
         sender: mpsc::Sender<Done>,
         done: mpsc::Receiver<Done>,
@@ -482,7 +482,7 @@ mod tests {
 
     impl Desk {
         fn new() -> Self {
-            let job = Job::new(1, spec());
+            let job = WorkerJob::new(1, spec());
             let parameters = job.course.model().initial_parameters(7);
             let (sender, done) = mpsc::channel(16);
             Self {
@@ -593,7 +593,7 @@ mod tests {
         desk.ask(step(0), &[(0, 2)]);
         desk.compute(1);
 
-        // Another worker is lost in the middle of the step: its half is asked for too.
+        // Another worker is lost in the middle of the step: its half is assigned to this one too.
         desk.ask(step(0), &[(2, 4)]);
 
         assert_eq!(desk.waiting(), 3);
@@ -692,7 +692,7 @@ mod tests {
         desk.ask(step(0), &[(0, 1), (1, 2)]);
         let begun = lock(&desk.slots.shared.queue).tasks.pop_front().unwrap();
 
-        // The session ends while a slot is busy; the next one is asked for the same.
+        // The session ends while a slot is busy; the next one is assigned the same.
         desk.slots.clear();
         assert_eq!(desk.waiting(), 0);
         (desk.sender, desk.done) = mpsc::channel(16);

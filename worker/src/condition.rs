@@ -16,7 +16,7 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// Where a worker stands with its coordinator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum SessionState {
     /// It has none, and looks for one.
     #[default]
     Looking,
@@ -29,7 +29,7 @@ pub(crate) enum Standing {
 /// How a worker is. Clones are of the same worker.
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<SessionState>,
     /// Sessions begun.
     sessions: Counter,
     /// Pieces computed.
@@ -42,8 +42,8 @@ pub struct Condition {
 
 impl Condition {
     /// Sets where it stands with its coordinator.
-    pub(crate) fn is(&self, standing: Standing) {
-        if standing == Standing::InSession {
+    pub(crate) fn set_standing(&self, standing: SessionState) {
+        if standing == SessionState::InSession {
             self.sessions.inc();
         }
         self.standing.send_replace(standing);
@@ -51,9 +51,9 @@ impl Condition {
 
     fn ready(&self) -> Verdict {
         match *self.standing.borrow() {
-            Standing::Looking => Err("not ready: no coordinator has admitted this worker".into()),
-            Standing::InSession => Ok("ready: in a session".into()),
-            Standing::Draining => Err("not ready: draining".into()),
+            SessionState::Looking => Err("not ready: no coordinator has admitted this worker".into()),
+            SessionState::InSession => Ok("ready: in a session".into()),
+            SessionState::Draining => Err("not ready: draining".into()),
         }
     }
 

@@ -18,10 +18,10 @@ use millefeuille_proto::session::Introduction;
 use millefeuille_proto::tls::Dialer;
 use tracing::{info, warn};
 
-use crate::condition::{Condition, Standing};
+use crate::condition::{Condition, SessionState};
 use crate::link::{Link, Trouble};
 use crate::session::{Kept, Opened, session};
-use crate::{Config, End};
+use crate::{End, WorkerConfig};
 
 /// A session that lasted so long was a good one.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// Works for the coordinator until it is stopped or rejected, or has been without a coordinator for too long.
 ///
 /// How it stands meanwhile is shown by `condition`.
-pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown) -> End {
+pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shutdown) -> End {
     let mut shutdown = pin!(shutdown);
     let mut kept = match Kept::new(&config, condition) {
         Ok(kept) => kept,
@@ -53,7 +53,7 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
             Ok(end) => return end,
             Err(trouble) => trouble,
         };
-        condition.is(Standing::Looking);
+        condition.set_standing(SessionState::Looking);
         // If it was admitted before, certificates are just being renewed, or will be soon.
         let trouble = match dialer.refusal() {
             Some(reason) if !known => return End::Refused(reason),
@@ -89,7 +89,7 @@ pub async fn run(config: Config, condition: &Condition, shutdown: impl Shutdown)
 }
 
 /// Connects and says hello. Whoever listens and never answers is no coordinator.
-async fn open(config: &Config, dialer: &Dialer) -> Result<Opened, Trouble> {
+async fn open(config: &WorkerConfig, dialer: &Dialer) -> Result<Opened, Trouble> {
     let opened = async {
         let link = Link::connect(config, dialer).await?;
         Opened::new(introduction(config), link).await
@@ -98,7 +98,7 @@ async fn open(config: &Config, dialer: &Dialer) -> Result<Opened, Trouble> {
     opened.map_err(|_| Trouble::lost("it does not answer"))?
 }
 
-fn introduction(config: &Config) -> Introduction {
+fn introduction(config: &WorkerConfig) -> Introduction {
     Introduction {
         protocol_version: PROTOCOL_VERSION,
         hello: Hello {

@@ -5,12 +5,12 @@ use millefeuille_core::learn::work::Course;
 
 /// What is known of a job, and what follows from it.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct WorkerJob {
     pub(crate) number: u64,
     pub(crate) course: Course,
 }
 
-impl Job {
+impl WorkerJob {
     pub(crate) fn new(number: u64, spec: Spec) -> Self {
         Self { number, course: Course::new(spec) }
     }

@@ -30,7 +30,7 @@ pub use connect::run;
 
 /// The settings of a worker.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct WorkerConfig {
     /// The coordinator's address, `host:port`.
     pub coordinator: String,
     /// The directory of its certificate; without one, nothing is encrypted.
@@ -57,13 +57,13 @@ pub enum End {
     /// It was stopped.
     Stopped,
     /// The coordinator ended the session, with its reason.
-    Goodbye(String),
+    SessionEnded(String),
     /// The job needs another kernel: start again with it.
     UseKernel(String),
     /// The coordinator could not be reached, or rejected it.
     Refused(String),
     /// It was evicted, with the reason.
-    PutOut(String),
+    Evicted(String),
     /// It cannot work on this machine.
     Failed(String),
 }

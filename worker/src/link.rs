@@ -15,7 +15,7 @@ use millefeuille_proto::{v1, wire};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use crate::Config;
+use crate::WorkerConfig;
 
 /// Why there is no session, or no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Link {
     ///
     /// # Errors
     /// If nobody answers there.
-    pub(crate) async fn connect(config: &Config, dialer: &Dialer) -> Result<Self, Trouble> {
+    pub(crate) async fn connect(config: &WorkerConfig, dialer: &Dialer) -> Result<Self, Trouble> {
         let endpoint = dialer.endpoint(&config.coordinator);
         let endpoint = endpoint.map_err(|error| Trouble::lost(error.to_string()))?;
         let endpoint = endpoint.connect_timeout(config.connect_timeout);

@@ -1,7 +1,7 @@
 //! What a session has to say, and its way onto the wire.
 //!
 //! The session's task never waits for the coordinator to read: what it has to say is queued here, and handed to the
-//! connection as that takes it. The queue is bounded by what the coordinator asks for, an answer each; sums, which
+//! connection as that takes it. The queue is bounded by what the coordinator assigns, a result each; sums, which
 //! are large, are taken from the slots only while nothing else waits.
 
 use std::collections::VecDeque;

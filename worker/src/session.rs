@@ -29,16 +29,16 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::compute::{Batch, Done, Slots, Target};
-use crate::condition::{Condition, Standing};
+use crate::condition::{Condition, SessionState};
 use crate::heartbeat::{self, Beat};
-use crate::job::Job;
+use crate::job::WorkerJob;
 use crate::link::{Incoming, Link, Trouble};
 use crate::outbox::{self, Outbox, Outgoing};
 use crate::shards::{Shards, Source, Wanted, fetch};
-use crate::{Config, End};
+use crate::{End, WorkerConfig};
 
 /// How long the coordinator has to read a `Goodbye`.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE_READ: Duration = Duration::from_secs(1);
 
 /// What survives a session: samples, buffers, and the slots.
 pub(crate) struct Kept {
@@ -57,7 +57,7 @@ impl Kept {
     ///
     /// # Errors
     /// If the operating system gives no more threads.
-    pub(crate) fn new(config: &Config, condition: &Condition) -> std::io::Result<Self> {
+    pub(crate) fn new(config: &WorkerConfig, condition: &Condition) -> std::io::Result<Self> {
         let pool = Pool::default();
         let slots = Slots::start(config.slots, pool.clone(), condition.pieces.clone())?;
         let (shards, condition) = (Shards::new(config.cache_bytes), condition.clone());
@@ -65,14 +65,14 @@ impl Kept {
         Ok(Self { shards, pool, slots, guest, condition, welcomed: false })
     }
 
-    /// Forgets what was asked for, and nothing that may be of use again.
+    /// Forgets what was assigned, and nothing that may be of use again.
     fn forget_work(&mut self) {
         self.slots.clear();
         self.shards.want(Vec::new());
     }
 }
 
-/// A session that the coordinator has taken up.
+/// A session that the coordinator has accepted.
 pub(crate) struct Opened {
     link: Link,
     connection: mpsc::Sender<Outgoing>,
@@ -99,7 +99,7 @@ impl Opened {
 /// # Errors
 /// If the stream breaks, or the coordinator sends what makes no sense; reconnecting may help.
 pub(crate) async fn session(
-    config: &Config,
+    config: &WorkerConfig,
     opened: Opened,
     kept: &mut Kept,
     shutdown: Pin<&mut impl Shutdown>,
@@ -150,7 +150,7 @@ struct IncomingParameters {
 /// What a side task has ended with.
 enum Side {
     Fetched { job: u64, wanted: Wanted, fetched: Result<ShardSamples, Trouble> },
-    Accepted { job: Arc<Job>, fingerprint: String },
+    Accepted { job: Arc<WorkerJob>, fingerprint: String },
     HeartbeatFailed(Trouble),
     WelcomeDue,
 }
@@ -169,7 +169,7 @@ struct Session<'a> {
     done: mpsc::Sender<Done>,
     /// None before the welcome.
     worker: Option<WorkerId>,
-    job: Option<Arc<Job>>,
+    job: Option<Arc<WorkerJob>>,
     /// The memory that the job's bulk data goes through; none if that is the wire.
     desk: Option<Desk>,
     /// The newest parameters, with their tag.
@@ -185,7 +185,7 @@ struct Session<'a> {
 impl Session<'_> {
     async fn run(
         &mut self,
-        config: &Config,
+        config: &WorkerConfig,
         streams: Streams,
         mut shutdown: Pin<&mut impl Shutdown>,
     ) -> Result<End, Trouble> {
@@ -208,7 +208,7 @@ impl Session<'_> {
                 }
                 () = &mut drained, if self.draining => {
                     warn!("the assigned work is not finished within {} s", config.drain_timeout.as_secs_f64());
-                    self.goodbye(incoming, &connection).await;
+                    self.leave(incoming, &connection).await;
                     return Ok(End::Stopped);
                 }
             }
@@ -218,21 +218,21 @@ impl Session<'_> {
     fn drain(&mut self, limit: Duration) {
         info!("draining: finishing the assigned work, for {} s at most", limit.as_secs_f64());
         self.draining = true;
-        self.kept.condition.is(Standing::Draining);
+        self.kept.condition.set_standing(SessionState::Draining);
         self.outbox.say(FromWorker::Drain { reason: "stop requested".into() });
     }
 
     /// Sends `Goodbye`, and gives the coordinator a moment to read it.
-    async fn goodbye(&self, mut incoming: Incoming, connection: &mpsc::Sender<Outgoing>) {
+    async fn leave(&self, mut incoming: Incoming, connection: &mpsc::Sender<Outgoing>) {
         let message = FromWorker::Goodbye { reason: "stop requested".into() };
         let heard = async {
             let _ = connection.send(Outgoing { message, bulk: Vec::new() }).await;
             while let Ok(Some(_)) = incoming.next().await {}
         };
-        let _ = tokio::time::timeout(GOODBYE, heard).await;
+        let _ = tokio::time::timeout(GOODBYE_READ, heard).await;
     }
 
-    /// Whoever takes up a session and says nothing is no coordinator.
+    /// Whoever accepts a session and says nothing is no coordinator.
     fn expect_welcome(&mut self, limit: Duration) {
         self.tasks.spawn(async move {
             tokio::time::sleep(limit).await;
@@ -246,8 +246,8 @@ impl Session<'_> {
         match message {
             ToWorker::Welcome(welcome) => self.welcomed(welcome),
             ToWorker::UseKernel { kernel } => return Ok(Some(End::UseKernel(kernel))),
-            ToWorker::Goodbye { reason } => return Ok(Some(End::Goodbye(reason))),
-            ToWorker::PutOut { reason } => return Ok(Some(End::PutOut(reason))),
+            ToWorker::Goodbye { reason } => return Ok(Some(End::SessionEnded(reason))),
+            ToWorker::Evict { reason } => return Ok(Some(End::Evicted(reason))),
             ToWorker::JobStart { job, run_id, spec } => self.start_job(job, &run_id, *spec),
             ToWorker::JobEnd { .. } => self.end_job(),
             ToWorker::Hold(hold) => self.hold(hold),
@@ -261,7 +261,7 @@ impl Session<'_> {
         self.worker = Some(welcome.worker);
         self.kept.welcomed = true;
         if !self.draining {
-            self.kept.condition.is(Standing::InSession);
+            self.kept.condition.set_standing(SessionState::InSession);
         }
         info!("joined as {}", welcome.worker);
         let (heart, beat) = (self.link.heart(), Beat::from(welcome));
@@ -274,7 +274,7 @@ impl Session<'_> {
             return;
         }
         info!("job {run_id} begins");
-        let job = Arc::new(Job::new(job.0, spec));
+        let job = Arc::new(WorkerJob::new(job.0, spec));
         self.job = Some(Arc::clone(&job));
         self.desk = self.shared_desk(job.course.model().parameter_count());
         self.tasks.spawn_blocking(move || {
@@ -301,7 +301,7 @@ impl Session<'_> {
     }
 
     fn hold(&mut self, hold: Hold) {
-        if hold.spare {
+        if hold.standby {
             info!("on standby: there are more workers than shards");
         }
         self.holding = hold.generation;
@@ -434,7 +434,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn accepted(&mut self, job: &Job, fingerprint: String) {
+    fn accepted(&mut self, job: &WorkerJob, fingerprint: String) {
         if self.is_current(job.number) && !self.draining {
             let shares_memory = self.desk.is_some();
             let job = JobId(job.number);

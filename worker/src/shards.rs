@@ -21,7 +21,7 @@ use crate::link::{Parts, Samples, Trouble};
 
 /// A transfer that does not move for so long has failed. One that moves may take as long as it takes.
 const STALL: Duration = Duration::from_secs(10);
-/// How often a shard is asked for before the session is given up.
+/// How often a shard is requested before the session is given up.
 const ATTEMPTS: u32 = 4;
 
 /// A shard as the coordinator describes it.
@@ -39,7 +39,7 @@ impl From<ShardToHold> for Wanted {
     }
 }
 
-/// Who asks for samples, and where.
+/// Who requests samples, and where.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) samples: Samples,
@@ -251,7 +251,7 @@ mod tests {
         held.want(wanted(&store));
         fetch_all(&mut held, &store);
 
-        // The job ends, and another deals the same samples to other shards.
+        // The job ends, and another partitions the same samples into other shards.
         held.want(Vec::new());
         assert!(held.get(store[0].0.shard).is_none(), "what a shard is, only the job says");
         let again = [shard(7, 2), shard(3, 1)];

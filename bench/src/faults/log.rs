@@ -75,7 +75,7 @@ pub(super) enum What {
     /// Pending nodes of a worker that is lost or a straggler were assigned to others.
     Reassigned {
         work: String,
-        owed_by: String,
+        pending_with: String,
     },
     Other,
 }
@@ -114,9 +114,9 @@ fn left(text: &str) -> Option<What> {
 
 fn reassigned(text: &str) -> Option<What> {
     let (what, _) = text.split_once(": ")?;
-    let (owed_by, work) =
+    let (pending_with, work) =
         what.split_once(" is lost in ").or_else(|| what.split_once(" is a straggler in "))?;
-    Some(What::Reassigned { work: work.to_owned(), owed_by: owed_by.to_owned() })
+    Some(What::Reassigned { work: work.to_owned(), pending_with: pending_with.to_owned() })
 }
 
 /// The log of a running coordinator.
@@ -196,7 +196,7 @@ mod tests {
     fn lines_are_understood() {
         let (worker, work) = ("worker 4".to_owned(), "step 5 of epoch 2".to_owned());
         assert_eq!(What::parse("step 5 of epoch 2 is closed"), What::Closed { work: work.clone() });
-        let reassigned = What::Reassigned { work, owed_by: worker.clone() };
+        let reassigned = What::Reassigned { work, pending_with: worker.clone() };
         assert_eq!(What::parse("worker 4 is lost in step 5 of epoch 2: worker 1 computes 0–1"), reassigned);
         assert_eq!(
             What::parse("worker 4 is a straggler in step 5 of epoch 2: worker 1 computes 0–1"),

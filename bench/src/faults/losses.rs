@@ -126,7 +126,7 @@ fn lose(cluster: &mut Cluster, kind: Kind) -> anyhow::Result<(Loss, usize)> {
         after.extend((entry.at.since(at) >= 0.0).then_some(entry));
     }
     cluster.remove_first();
-    let copies = after.iter().filter(|entry| owed(entry, &name).is_some()).count();
+    let copies = after.iter().filter(|entry| pending(entry, &name).is_some()).count();
     Ok((Loss::from(at, &name, &after).context("the log of a loss is complete")?, copies))
 }
 
@@ -141,9 +141,9 @@ fn has_left(entry: &Entry, name: &str) -> bool {
 }
 
 /// The unit of work that others were asked for because of this worker.
-fn owed<'a>(entry: &'a Entry, name: &str) -> Option<&'a str> {
+fn pending<'a>(entry: &'a Entry, name: &str) -> Option<&'a str> {
     match &entry.what {
-        What::Reassigned { work, owed_by } if owed_by == name => Some(work),
+        What::Reassigned { work, pending_with } if pending_with == name => Some(work),
         _ => None,
     }
 }
@@ -156,12 +156,12 @@ impl Loss {
             let is_it = |entry: &&Entry| matches!(&entry.what, What::Closed { work } if wanted.is_none_or(|wanted| work == wanted));
             after.iter().find(is_it).map(when)
         };
-        let owed: Vec<_> = after.iter().filter_map(|entry| owed(entry, name)).collect();
+        let pending: Vec<_> = after.iter().filter_map(|entry| pending(entry, name)).collect();
         Some(Self {
             next: closed(None)?,
-            hit: closed(owed.first().copied())?,
+            hit: closed(pending.first().copied())?,
             left: after.iter().find(|entry| has_left(entry, name)).map(when)?,
-            repeated: owed.iter().collect::<BTreeSet<_>>().len(),
+            repeated: pending.iter().collect::<BTreeSet<_>>().len(),
         })
     }
 }
@@ -187,8 +187,8 @@ mod tests {
         What::Closed { work: STEPS[step].into() }
     }
 
-    fn reassigned(step: usize, owed_by: &str) -> What {
-        What::Reassigned { work: STEPS[step].into(), owed_by: owed_by.into() }
+    fn reassigned(step: usize, pending_with: &str) -> What {
+        What::Reassigned { work: STEPS[step].into(), pending_with: pending_with.into() }
     }
 
     #[test]

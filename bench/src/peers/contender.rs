@@ -29,8 +29,8 @@ pub(super) enum Contender {
     /// `coordinator train`, with workers of its own.
     Here(Shape),
     /// The same in one process.
-    Floor,
-    /// The floor's products, and nothing else.
+    Baseline,
+    /// The baseline's products, and nothing else.
     Products,
 }
 
@@ -43,14 +43,14 @@ pub(super) const ALL: [Contender; 9] = [
     Contender::Here(CLUSTERS[0].0),
     Contender::Here(CLUSTERS[1].0),
     Contender::Here(CLUSTERS[2].0),
-    Contender::Floor,
+    Contender::Baseline,
     Contender::Products,
 ];
 
 impl Contender {
     /// Whether it goes from a cold start to a saved model.
     pub(super) fn is_whole_program(self) -> bool {
-        !matches!(self, Self::Floor | Self::Products)
+        !matches!(self, Self::Baseline | Self::Products)
     }
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for Contender {
             Self::Torch => f.write_str("PyTorch"),
             Self::Ddp { processes } => write!(f, "DDP, {processes} processes"),
             Self::Here(shape) => f.write_str(&report::name(*shape)),
-            Self::Floor => f.write_str("floor"),
+            Self::Baseline => f.write_str("baseline"),
             Self::Products => f.write_str("products alone"),
         }
     }
@@ -103,7 +103,7 @@ impl Programs {
                 self.python(&launcher, "article_torch.py", seed)
             }
             Contender::Here(shape) => self.train(shape),
-            Contender::Floor => compare::alone("floor", &self.kernel)?,
+            Contender::Baseline => compare::alone("baseline", &self.kernel)?,
             Contender::Products => compare::alone("products", &self.kernel)?,
         })
     }
@@ -157,7 +157,7 @@ impl Contender {
                 serde_json::from_str(last).with_context(|| format!("its last line is {last:?}"))
             }
             Self::Here(_) => Ok(of_fit(coordinator::read(&place.join("run"))?)),
-            Self::Floor => Ok(of_fit(serde_json::from_str(last)?)),
+            Self::Baseline => Ok(of_fit(serde_json::from_str(last)?)),
             Self::Products => {
                 let Products { seconds, operations } = serde_json::from_str(last)?;
                 Ok(Said { fit_seconds: seconds, operations: Some(operations), ..Said::default() })

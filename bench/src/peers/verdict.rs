@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::contender::{ALL, Contender};
 use super::measured::{ACCURACY, DEVIATIONS, Measured, Round, Taken};
 use crate::measured::CLUSTERS;
-use crate::products::FLOOR_TARGET;
+use crate::products::BASELINE_TARGET;
 use crate::statistics::Summary;
 
 /// What is compared.
@@ -97,10 +97,10 @@ fn targets() -> impl Iterator<Item = (Contender, Contender, Figure, f64)> {
             Some((here, Contender::Keras, Figure::Command, keras_command)),
         ]
     });
-    let floor = (Contender::Floor, Contender::Products, Figure::Fit, FLOOR_TARGET);
+    let baseline = (Contender::Baseline, Contender::Products, Figure::Fit, BASELINE_TARGET);
     let clusters =
-        CLUSTERS.map(|(shape, at_most)| (Contender::Here(shape), Contender::Floor, Figure::Fit, at_most));
-    peers.flatten().chain([floor]).chain(clusters)
+        CLUSTERS.map(|(shape, at_most)| (Contender::Here(shape), Contender::Baseline, Figure::Fit, at_most));
+    peers.flatten().chain([baseline]).chain(clusters)
 }
 
 impl Standing {

@@ -35,12 +35,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// The right to write into a directory, as long as it lives.
 #[derive(Debug)]
-pub struct Claim {
+pub struct DirectoryLock {
     path: PathBuf,
     _lock: File,
 }
 
-impl Claim {
+impl DirectoryLock {
     /// Makes the directory if need be, and takes it. What an interrupted process left half written is removed.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Claim {
     /// that only this process mounts may well be open, and somebody else's.
     ///
     /// # Errors
-    /// As [`Claim::take`].
+    /// As [`DirectoryLock::take`].
     pub fn take_private(path: &Path) -> Result<Self, CertsError> {
         input::check_directory(path).map_err(CertsError::Unwritable)?;
         match path.metadata() {
@@ -148,7 +148,7 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
 /// # Errors
 /// If it cannot be written.
 pub fn write(path: &Path, trusted: &str, issued: &Issued) -> Result<(), CertsError> {
-    Claim::take(path)?.write_issued(trusted, issued)
+    DirectoryLock::take(path)?.write_issued(trusted, issued)
 }
 
 const UNWRITABLE: &str = "cannot be written";

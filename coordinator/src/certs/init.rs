@@ -10,7 +10,7 @@ use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_proto::tls::{CA_FILE, KEY_FILE};
 use time::OffsetDateTime;
 
-use super::directory::{self, CA_KEY, Claim, Found, FoundAuthority, Held};
+use super::directory::{self, CA_KEY, DirectoryLock, Found, FoundAuthority, Held};
 use super::validity::shown;
 use super::{Authority, CertsError, Leaf, Name, Role, Usage, Validity};
 
@@ -49,7 +49,7 @@ pub const CA: &str = "ca";
 /// damaged. What was made until then stays.
 pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(Told)) -> Result<(), CertsError> {
     let ca = path.join(CA);
-    let claim = Claim::take_private(&ca)?;
+    let lock = DirectoryLock::take_private(&ca)?;
     if directory::is_open_to_others(&ca) {
         let name = ca.display();
         tell(Told::Warning(format!(
@@ -57,7 +57,7 @@ pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(Told)) -> Result<()
              its owner)"
         )));
     }
-    let authority = authority(&claim, &ca, asked, tell)?;
+    let authority = authority(&lock, &ca, asked, tell)?;
     check_validity(&ca, &authority, asked.now)?;
     look_after(&ca, &authority, asked.now, tell);
     for role in Role::ALL {
@@ -68,7 +68,7 @@ pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(Told)) -> Result<()
 }
 
 fn authority(
-    claim: &Claim,
+    lock: &DirectoryLock,
     path: &Path,
     asked: &Asked,
     tell: &mut dyn FnMut(Told),
@@ -78,13 +78,13 @@ fn authority(
         FoundAuthority::Whole(authority) => (*authority, "kept"),
         FoundAuthority::Nothing => {
             let authority = Authority::new(validity)?;
-            claim.write_authority(&authority)?;
+            lock.write_authority(&authority)?;
             (authority, "made")
         }
         FoundAuthority::KeyOnly(key) => {
             let unusable = |what: String| directory::unusable_key(&path.join(CA_KEY), &what);
             let authority = Authority::for_key(&key, validity).map_err(unusable)?;
-            claim.write_authority_certificate(&authority)?;
+            lock.write_authority_certificate(&authority)?;
             (authority, "made for the key that was there")
         }
     };
@@ -142,21 +142,21 @@ fn leaf(
     asked: &Asked,
     tell: &mut dyn FnMut(Told),
 ) -> Result<String, CertsError> {
-    let claim = Claim::take(path)?;
+    let lock = DirectoryLock::take(path)?;
     let held = match Held::read(path)? {
         Found::Held(held) => held,
-        Found::Nothing => return make(&claim, path, role, authority, asked, ""),
-        Found::Damaged(what) => return make(&claim, path, role, authority, asked, &what),
+        Found::Nothing => return make(&lock, path, role, authority, asked, ""),
+        Found::Damaged(what) => return make(&lock, path, role, authority, asked, &what),
     };
     if let Some(reason) = reason_to_renew(&held, role, authority, asked) {
-        return make(&claim, path, role, authority, asked, &reason);
+        return make(&lock, path, role, authority, asked, &reason);
     }
     warn_of_open_key(&path.join(KEY_FILE), tell);
     let still = until(held.certificate.validity(), asked.now);
     if held.trusted_text.as_deref() == Some(authority.trusted()) {
         return Ok(format!("kept, {still}"));
     }
-    claim.write_trusted(authority.trusted())?;
+    lock.write_trusted(authority.trusted())?;
     Ok(format!("kept, {still}; {CA_FILE} rewritten"))
 }
 
@@ -190,7 +190,7 @@ fn reason_to_renew(held: &Held, role: Role, authority: &Authority, asked: &Asked
 
 /// Issues a certificate; with a reason, it replaces another.
 fn make(
-    claim: &Claim,
+    lock: &DirectoryLock,
     path: &Path,
     role: Role,
     authority: &Authority,
@@ -202,7 +202,7 @@ fn make(
         (Role::Coordinator, None) => names_in(path)?,
         _ => Vec::new(),
     };
-    let made = issue(claim, authority, role, names, asked.days, asked.now)?;
+    let made = issue(lock, authority, role, names, asked.days, asked.now)?;
     Ok(if reason.is_empty() { format!("made, {made}") } else { format!("renewed ({reason}), {made}") })
 }
 
@@ -221,7 +221,7 @@ pub fn names_in(path: &Path) -> Result<Vec<Name>, CertsError> {
 /// # Errors
 /// If it cannot be written.
 pub fn issue(
-    claim: &Claim,
+    lock: &DirectoryLock,
     authority: &Authority,
     role: Role,
     names: Vec<Name>,
@@ -230,7 +230,7 @@ pub fn issue(
 ) -> Result<String, CertsError> {
     let wanted = Validity::days(now, days);
     let validity = wanted.within(authority.certificate().validity());
-    claim.write_issued(authority.trusted(), &authority.issue(&Leaf::of(role, names, validity))?)?;
+    lock.write_issued(authority.trusted(), &authority.issue(&Leaf::of(role, names, validity))?)?;
     let why = if validity == wanted { "" } else { ": the CA expires then" };
     Ok(format!("{}{why}", until(validity, now)))
 }

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use millefeuille_program::process;
 
 use super::{Failed, Result, print};
-use crate::certs::directory::{self, CA_KEY, Claim, Found, Held};
+use crate::certs::directory::{self, CA_KEY, DirectoryLock, Found, Held};
 use crate::certs::validity::{shown, whole_seconds};
 use crate::certs::{Asked, Certificate, CertsError, Name, Role, Told, Usage, init};
 
@@ -180,8 +180,8 @@ fn issue(args: IssueArgs, now: OffsetDateTime) -> Result {
     };
     let authority = directory::existing_authority(&ca)?;
     init::check_validity(&ca, &authority, now)?;
-    let claim = Claim::take(&directory)?;
-    let made = init::issue(&claim, &authority, role, names, days.days, now)?;
+    let lock = DirectoryLock::take(&directory)?;
+    let made = init::issue(&lock, &authority, role, names, days.days, now)?;
     print(&format!("{:WIDTH$}made, {made}\n", role.name()));
     Ok(())
 }

@@ -159,14 +159,14 @@ impl Client {
         Ok(self.0.cancel_job(asked).await?.into_inner().job.unwrap_or_default().into())
     }
 
-    /// Follows a job.
+    /// Watches a job.
     pub(super) async fn watch(&mut self, job_id: &str) -> Result<Watching, Unanswered> {
         let asked = v1::WatchJobRequest { job_id: job_id.to_string() };
         Ok(Watching(self.0.watch_job(asked).await?.into_inner()))
     }
 }
 
-/// A job that is followed.
+/// A job that is watched.
 pub(super) struct Watching(Streaming<v1::WatchJobResponse>);
 
 impl Watching {

@@ -8,7 +8,6 @@ mod certs;
 mod client;
 mod completions;
 mod evaluate;
-mod follow;
 mod given;
 mod health;
 mod job;
@@ -22,6 +21,7 @@ mod show;
 mod train;
 mod verify;
 mod watch;
+mod watch_job;
 mod workers;
 
 use std::future::Future;
@@ -146,7 +146,7 @@ pub fn command() -> clap::Command {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     // First thing, so that Ctrl-C is never answered by anything but the documented exit code.
-    if let Err(error) = process::end_when_told(exit::INTERRUPTED) {
+    if let Err(error) = process::exit_on_signal(exit::INTERRUPTED) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
     if let Err(message) = variables::check() {

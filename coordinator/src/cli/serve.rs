@@ -19,8 +19,8 @@ use tracing::info;
 
 use super::settings::Settings;
 use super::{Failed, Result, runtime};
-use crate::cluster::{Cluster, Config, Input};
-use crate::door::Certificate;
+use crate::admission::ServerCertificate;
+use crate::cluster::{Cluster, ClusterConfig, Input};
 use crate::ops;
 
 /// Run a cluster: workers join and leave, jobs queue, results stay available
@@ -91,9 +91,9 @@ fn read_job(path: &Path) -> Result<String> {
 }
 
 /// The certificate in this directory.
-fn certificate(directory: Option<&Path>) -> Result<Option<Arc<Certificate>>> {
+fn certificate(directory: Option<&Path>) -> Result<Option<Arc<ServerCertificate>>> {
     let Some(directory) = directory else { return Ok(None) };
-    let read = Certificate::read(directory);
+    let read = ServerCertificate::read(directory);
     let certificate =
         read.map_err(|message| Failed::new(FailureKind::NotAllowed, format!("--tls: {message}")))?;
     info!("TLS 1.3 for peers with a certificate; its own is valid until {}", date(certificate.not_after()));
@@ -122,9 +122,9 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     let ops_port = args.ops_listen.bind().map_err(|message| Failed::new(FailureKind::NotAllowed, message))?;
-    let mut config = Config::new(args.runs_dir);
-    config.door.certificate = certificate(args.tls.as_deref())?;
-    if config.door.certificate.is_none() && !address.ip().is_loopback() {
+    let mut config = ClusterConfig::new(args.runs_dir);
+    config.admission.certificate = certificate(args.tls.as_deref())?;
+    if config.admission.certificate.is_none() && !address.ip().is_loopback() {
         in_the_open(&args.listen, address, args.insecure)?;
     }
     args.settings.apply(&mut config);
@@ -135,10 +135,10 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     let job =
         job.map(|job_toml| (format!("serve --job {}", hex::encode(Sha256::digest(&job_toml))), job_toml));
     config.job_key = job.as_ref().map(|(key, _)| key.clone());
-    let door = config.door.clone();
+    let admission = config.admission.clone();
     let cluster = Cluster::new(config);
     let handle = cluster.handle();
-    let registry = ops::registry(cluster.view(), door);
+    let registry = ops::registry(cluster.view(), admission);
     let router = ops::router(cluster.view(), registry);
     let ops_server = ops_port.map(|port| port.serve(router)).transpose();
     let ops_server = ops_server.map_err(|error| {
@@ -159,7 +159,7 @@ async fn serve(args: Args, job: Option<String>) -> Result {
             }
         });
     }
-    let served = cluster.run(listener, process::told_to_stop()).await;
+    let served = cluster.run(listener, process::shutdown_signal()).await;
     // Open to the end, so that whoever asks meanwhile hears that it stops.
     if let Some(server) = ops_server {
         server.end();

@@ -7,7 +7,7 @@ use millefeuille_core::failure::FailureKind;
 use millefeuille_program::process;
 
 use super::{Failed, Result};
-use crate::cluster::Config;
+use crate::cluster::ClusterConfig;
 
 /// Under what the settings stand in the help.
 pub(super) const HEADING: &str = "Cluster";
@@ -77,7 +77,7 @@ impl Settings {
     }
 
     /// Puts them into a cluster's configuration.
-    pub(super) fn apply(&self, config: &mut Config) {
+    pub(super) fn apply(&self, config: &mut ClusterConfig) {
         config.control.min_workers = self.min_workers.into();
         config.control.heartbeat_deadline = self.heartbeat_deadline;
         config.control.checkpoint_interval = self.checkpoint_interval.0;

@@ -13,7 +13,7 @@ use millefeuille_core::learn::model::Model;
 use super::given::Given;
 use super::job::JobFlags;
 use super::saved::{self, Trained};
-use super::{Failed, Result, columns, follow, ink, print};
+use super::{Failed, Result, columns, ink, print, watch_job};
 use crate::report::{self, PICTURED};
 use crate::runs::SavedRun;
 use crate::see::data::{Overview, overview};
@@ -144,7 +144,7 @@ pub(super) fn report(run: &SavedRun) -> Result {
             report::first_test_images(&trained.store, &trained.course, &trained.parameters)
         }
     };
-    print(&follow::summary(&history, &shown));
+    print(&watch_job::summary(&history, &shown));
     match receipt {
         Some(receipt) => print(&format!("\nweights_sha256 {}\n", receipt.weights_sha256)),
         None => print(&format!("\nThe job is not done: {} epochs are finished.\n", history.len())),

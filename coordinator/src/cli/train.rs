@@ -16,13 +16,13 @@ use millefeuille_proto::shared::Host;
 use tokio::net::TcpListener;
 
 use super::client::{Client, ClusterArgs};
-use super::follow::{Following, follow};
 use super::given::Given;
 use super::job::JobFlags;
 use super::settings::{HEADING, Settings};
+use super::watch_job::{WatchedJob, watch_job};
 use super::{Failed, Result, runtime, saved, show};
 use crate::cluster::local::Local;
-use crate::cluster::{Cluster, Config};
+use crate::cluster::{Cluster, ClusterConfig};
 use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
 
 /// Train a job, watch it, and report. Without --cluster, on this machine with its own worker processes
@@ -129,7 +129,7 @@ fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {
         let mut client = cluster.connect().await?;
         let job_id = submit(&mut client, job, args.connect_timeout).await?;
         let reconnect = Some(ClusterArgs { connect_timeout: args.reconnect_timeout, ..cluster });
-        follow(Following { client, job_id, reconnect, log: args.log_format }).await
+        watch_job(WatchedJob { client, job_id, reconnect, log: args.log_format }).await
     })
 }
 
@@ -248,7 +248,7 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let slots = slots(args, workers);
     let token = process::random_hex();
 
-    let mut config = Config::new(PathBuf::from("runs"));
+    let mut config = ClusterConfig::new(PathBuf::from("runs"));
     config.first_run = Some(run);
     config.token = Some(token.clone());
     args.settings.apply(&mut config);
@@ -269,21 +269,21 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let begin = async {
         let mut client = own.connect().await?;
         let job_id = submit(&mut client, &job, args.connect_timeout).await?;
-        Ok(Following { client, job_id, reconnect: None, log: args.log_format })
+        Ok(WatchedJob { client, job_id, reconnect: None, log: args.log_format })
     };
     let begun = tokio::select! {
         begun = begin => begun,
-        () = process::told_to_stop() => Err(Failed::new(FailureKind::Interrupted, NOTHING_KEPT)),
+        () = process::shutdown_signal() => Err(Failed::new(FailureKind::Interrupted, NOTHING_KEPT)),
     };
-    let followed = match begun {
-        Ok(following) => follow(following).await,
+    let watched = match begun {
+        Ok(watched) => watch_job(watched).await,
         Err(failed) => Err(failed),
     };
     let _ = stop.send(());
     local.stop().await;
     let ended = cluster.await.map_err(anyhow::Error::from).and_then(|ended| ended);
     ended.map_err(|error| Failed::new(FailureKind::Unexpected, format!("the cluster failed: {error:#}")))?;
-    followed.map_err(|failed| if failed.is(FailureKind::Interrupted) { interrupted(&path) } else { failed })
+    watched.map_err(|failed| if failed.is(FailureKind::Interrupted) { interrupted(&path) } else { failed })
 }
 
 /// Memory through which workers of this machine get parameters and give gradients.

@@ -45,7 +45,7 @@ pub(super) async fn watch(
     };
     tokio::select! {
         ended = asking => ended,
-        () = process::told_to_stop() => Ok(()),
+        () = process::shutdown_signal() => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The coordinator computes a node itself: where workers' answers differ, and where an audit has nobody else to ask.
 //!
 //! The samples are here anyway. The arithmetic may not be: a cluster that lives on has the kernel that its CPU
-//! selects, and a job may have pinned another. Then there is no answer, and trials do without it.
+//! selects, and a job may have pinned another. Then there is no answer, and validation does without it.
 
 use std::sync::Arc;
 

@@ -8,38 +8,38 @@ use millefeuille_core::control;
 use millefeuille_program::process;
 use millefeuille_proto::shared::Host;
 
-use crate::door::Door;
+use crate::admission::Admission;
 use crate::runs::RunDir;
 
 /// The settings of a cluster.
 #[derive(Debug)]
-pub struct Config {
+pub struct ClusterConfig {
     /// The control machine's settings.
-    pub control: control::Config,
+    pub control: control::ControlConfig,
     /// How often a worker says that it is alive.
     pub heartbeat_interval: Duration,
     /// Where runs are made: a run is a directory in it.
     pub runs_dir: PathBuf,
-    /// Whether unfinished and queued runs that are there go on.
+    /// Whether unfinished and queued runs that are there continue.
     pub resumes: bool,
     /// The client's key of the job that this cluster is to serve, if there is one.
     pub job_key: Option<String>,
     /// The directory of the first job, if it is fixed.
     pub first_run: Option<RunDir>,
-    /// What workers must know to be let in.
+    /// What workers must know to be admitted.
     pub token: Option<String>,
-    /// Who gets in at all.
-    pub door: Door,
+    /// Who may connect at all.
+    pub admission: Admission,
     /// Jobs that may wait in the queue.
     pub max_queued: usize,
     /// The memory that worker processes of its own share with it.
     pub shared_memory: Option<Arc<Host>>,
 }
 
-impl Config {
+impl ClusterConfig {
     /// A cluster whose runs are made in `runs_dir`.
     pub fn new(runs_dir: PathBuf) -> Self {
-        let control = control::Config {
+        let control = control::ControlConfig {
             incarnation: u64::from_le_bytes(incarnation()),
             min_workers: 1,
             expected_workers: 1,
@@ -60,7 +60,7 @@ impl Config {
             job_key: None,
             first_run: None,
             token: None,
-            door: Door::default(),
+            admission: Admission::default(),
             max_queued: 1024,
             shared_memory: None,
         }

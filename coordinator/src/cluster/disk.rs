@@ -23,12 +23,12 @@ use tracing::warn;
 use crate::report;
 use crate::runs::checkpoint::Partial;
 use crate::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
-use crate::runs::{Checkpoint, Ending, RunDir, State, ledger, model, names};
+use crate::runs::{Checkpoint, Ending, RunDir, RunState, ledger, model, names};
 
 /// Something to write.
 pub(super) enum Order {
     /// Somebody submits a job: claim a run directory for it.
-    Claim(Box<Claim>),
+    Claim(Box<RunClaim>),
     /// A job that did not come to run gives its directory back. One that an earlier life has left stays in it.
     GiveBack { job: JobId, run: RunDir, found: bool, ending: Ending },
     /// The run goes on from here.
@@ -46,7 +46,7 @@ pub(super) enum Order {
 }
 
 /// A submission.
-pub(super) struct Claim {
+pub(super) struct RunClaim {
     pub(super) number: JobId,
     pub(super) job: Job,
     pub(super) client_key: String,
@@ -66,13 +66,13 @@ pub struct Claimed {
     pub(super) run: Result<RunDir, Failure>,
 }
 
-impl Claim {
+impl RunClaim {
     fn claim(self) -> Claimed {
         let Self { number, job, client_key, runs_dir, run, taken } = self;
         let run = run.map_or_else(|| RunDir::claim_next(&runs_dir, &job.name, |id| taken.contains(id)), Ok);
         let run = run.and_then(|mut run| {
-            // A run that is gone on with was submitted in an earlier life.
-            if run.record().state == State::Queued {
+            // A run that is resumed was submitted in an earlier life.
+            if run.record().state == RunState::Queued {
                 run.submit(&job, number.0, &client_key)?;
             }
             Ok(run)
@@ -87,7 +87,7 @@ pub(super) struct Snapshot {
     pub(super) parameters: Bytes,
     pub(super) optimizer: OptimizerState,
     pub(super) partial: Partial,
-    pub(super) ledger: ledger::State,
+    pub(super) ledger: ledger::LedgerState,
     pub(super) participation: Participation,
     pub(super) suspects: Participation,
 }
@@ -215,7 +215,7 @@ impl Writer {
                 }
                 Order::End { ending } => {
                     if let Some(Run { job, directory, failed, .. }) = self.run.take() {
-                        // One whose disk failed is unfinished, and can be gone on with.
+                        // One whose disk failed is unfinished, and can be resumed.
                         if !failed {
                             end(directory, ending);
                         }
@@ -249,7 +249,7 @@ impl Writer {
 
 /// Notes how a run ended.
 fn end(mut run: RunDir, ending: Ending) {
-    let noted = matches!(run.record().state, State::Ended { .. });
+    let noted = matches!(run.record().state, RunState::Ended { .. });
     if noted {
         return;
     }
@@ -258,10 +258,10 @@ fn end(mut run: RunDir, ending: Ending) {
     }
 }
 
-/// A job that did not come to run. One that had run before and cannot be gone on with stays unfinished, as it was: its
+/// A job that did not come to run. One that had run before and cannot be resumed stays unfinished, as it was: its
 /// data may be put back, or a newer program take it up.
 fn give_back(run: RunDir, found: bool, ending: Ending) {
-    let (cancelled, begun) = (ending.exit_code == exit::INTERRUPTED, run.record().state != State::Queued);
+    let (cancelled, begun) = (ending.exit_code == exit::INTERRUPTED, run.record().state != RunState::Queued);
     if begun || found && !cancelled {
         return if cancelled {
             end(run, ending)

@@ -15,21 +15,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millefeuille_core::control::{Action, Cluster, Event, Failure, JobId, Note, WorkerId};
+use millefeuille_core::control::{Action, Control, Event, Failure, JobId, Note, WorkerId};
 use millefeuille_program::ops::Pulse;
 use millefeuille_proto::session::ToWorker;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, trace};
 
 use super::board::Board;
-use super::config::Config;
+use super::config::ClusterConfig;
 use super::disk::{Disk, Order, Said};
-use super::messages::{Handle, Input, Outgoing, Serving};
-use super::records::{Record, Session};
-use super::snapshot::{self, State};
+use super::messages::{Handle, Input, Serving, SessionOutput};
+use super::notes::{self, disconnection, shutdown_notice};
+use super::records::{JobRecord, Session};
+use super::snapshot::{self, DriverState};
 use super::tally::Tally;
 use super::training::Training;
-use super::words::{self, dismissal, goodbye};
 use crate::failpoints;
 use submissions::{Cancelled, Submissions};
 
@@ -37,11 +37,11 @@ use submissions::{Cancelled, Submissions};
 const TICK: Duration = Duration::from_millis(100);
 
 pub(super) struct Driver {
-    config: Config,
+    config: ClusterConfig,
     start: Instant,
-    control: Cluster,
+    control: Control,
     sessions: BTreeMap<WorkerId, Session>,
-    jobs: BTreeMap<JobId, Record>,
+    jobs: BTreeMap<JobId, JobRecord>,
     /// Submissions that are being written, by their client's key.
     submissions: Submissions,
     /// Who waits for the end of which job to be on disk.
@@ -71,7 +71,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(
-        config: Config,
+        config: ClusterConfig,
         handle: Handle,
         inbox: mpsc::Receiver<Input>,
         board: Board,
@@ -79,7 +79,7 @@ impl Driver {
         pulse: Pulse,
     ) -> Self {
         Self {
-            control: Cluster::new(config.control.clone()),
+            control: Control::new(config.control.clone()),
             config,
             start: Instant::now(),
             sessions: BTreeMap::new(),
@@ -102,7 +102,7 @@ impl Driver {
         }
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is shut down.
     pub(super) async fn run(mut self) {
         self.board.attend();
         let mut ticks = tokio::time::interval(TICK);
@@ -122,15 +122,16 @@ impl Driver {
         let last = snapshot::of(&self.state());
         self.board.leave(last);
         self.last_checkpoint();
-        self.say_goodbye();
+        self.announce_shutdown();
         // Before the disk thread is waited for: what it has to say would otherwise wait for us.
         self.inbox.close();
     }
 
-    fn say_goodbye(&mut self) {
+    fn announce_shutdown(&mut self) {
         for session in self.sessions.values() {
             // One that has stopped reading hears of it by the connection's end.
-            let _ = session.outbox.try_send(Outgoing::Message(goodbye("the cluster has shut down")));
+            let _ =
+                session.outbox.try_send(SessionOutput::Message(shutdown_notice("the cluster has shut down")));
         }
     }
 
@@ -141,8 +142,8 @@ impl Driver {
             Input::Arbitrated(arbitrated) => self.arbitrated(*arbitrated),
             Input::SharesMemory(worker, job) => self.shares_memory(worker, job),
             Input::Event(event) => {
-                if let Event::Leave { worker, departure } = &event {
-                    self.tally.leaves(*worker, departure);
+                if let Event::Leave { worker, end } = &event {
+                    self.tally.leaves(*worker, end);
                     self.close(*worker, None);
                 }
                 self.handle(event);
@@ -192,8 +193,8 @@ impl Driver {
     }
 
     /// What readers are shown something of.
-    fn state(&self) -> State<'_> {
-        State {
+    fn state(&self) -> DriverState<'_> {
+        DriverState {
             now: self.now(),
             control: &self.control,
             sessions: &self.sessions,
@@ -211,29 +212,29 @@ impl Driver {
     fn act(&mut self, action: Action) {
         match action {
             Action::Welcome { worker } => self.welcome(worker),
-            Action::Dismiss { worker, reason } => self.close(worker, Some(dismissal(&reason))),
-            Action::Farewell { worker } => {
-                self.tally.parts_well(worker);
-                self.say(worker, goodbye("this worker is drained"));
+            Action::Disconnect { worker, reason } => self.close(worker, Some(disconnection(&reason))),
+            Action::Release { worker } => {
+                self.tally.leaves_in_order(worker);
+                self.say(worker, shutdown_notice("this worker is drained"));
                 self.close(worker, None);
             }
-            Action::PutOut { worker, reason } => {
-                self.say(worker, ToWorker::PutOut { reason });
+            Action::Evict { worker, reason } => {
+                self.say(worker, ToWorker::Evict { reason });
                 self.close(worker, None);
             }
             Action::UseKernel { worker, kernel } => {
-                self.tally.parts_well(worker);
+                self.tally.leaves_in_order(worker);
                 self.say(worker, ToWorker::UseKernel { kernel });
                 self.close(worker, None);
             }
             Action::Load { job } => self.load(job),
             Action::StartJob { worker, job } => self.start_job(worker, job),
-            Action::Hold { worker, job, generation, shards, spare } => {
-                self.hold(worker, job, generation, &shards, spare);
+            Action::Hold { worker, job, generation, shards, standby } => {
+                self.hold(worker, job, generation, &shards, standby);
             }
             Action::Begin { work } => self.training.iter_mut().for_each(|training| training.begin(work)),
             Action::Send { worker, work, nodes } => self.send_work(worker, work, nodes),
-            Action::Accept { result, work, node, author } => self.accept(result, work, node, author),
+            Action::Accept { result, work, node, source } => self.accept(result, work, node, source),
             Action::Discard { result, reason } => {
                 debug!("a result is discarded: {reason:?}");
                 self.training.iter_mut().for_each(|training| training.discard(result));
@@ -259,11 +260,11 @@ impl Driver {
     }
 
     fn note(&mut self, note: &Note) {
-        if let (Some(training), Note::PutOut { instance_id, .. }) = (&mut self.training, note) {
-            training.accuse(instance_id);
+        if let (Some(training), Note::Evicted { instance_id, .. }) = (&mut self.training, note) {
+            training.mark_suspect(instance_id);
         }
         self.tally.note(note);
-        let (kind, text) = words::note(note);
+        let (kind, text) = notes::note(note);
         info!("{text}");
         self.event(kind, text, None);
     }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub(super) use self::services::Services;
-use crate::door::Door;
+use crate::admission::Admission;
 
 /// Serves until it is stopped.
 ///
@@ -22,7 +22,7 @@ use crate::door::Door;
 /// If the server fails.
 pub(super) async fn serve(
     listener: TcpListener,
-    door: Door,
+    admission: Admission,
     services: Services,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
@@ -37,13 +37,13 @@ pub(super) async fn serve(
     let cluster = cluster::ClusterService::new(&services);
     let worker = worker::WorkerService::new(services);
     wire::server()
-        .layer(door.roles())
+        .layer(admission.roles())
         .add_service(health_service)
         .add_service(reflect().build_v1()?)
         .add_service(reflect().build_v1alpha()?)
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(wire::REQUEST_BYTES))
         .add_service(WorkerServer::new(worker).max_decoding_message_size(wire::REQUEST_BYTES))
-        .serve_with_incoming_shutdown(door.open(listener), async move {
+        .serve_with_incoming_shutdown(admission.accept(listener), async move {
             _ = stopped.wait_for(|&stopped| stopped).await
         })
         .await?;

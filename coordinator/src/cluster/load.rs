@@ -1,5 +1,5 @@
-//! Makes a job ready: reads its data, deals it to shards, finds out which arithmetic its workers need, and takes up its
-//! run where an earlier life of the coordinator left it.
+//! Makes a job ready: reads its data, partitions it into shards, finds out which arithmetic its workers need, and
+//! resumes its run where an earlier life of the coordinator left it.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::view::EpochRow;
-use millefeuille_program::kernel::{JobTrial, Probed, Unusable};
+use millefeuille_program::kernel::{JobProbe, Probed, Unusable};
 
 pub use super::loaded::Loaded;
 use super::training::Training;
-use crate::runs::{Resumed, RunDir, State};
+use crate::runs::{Resumed, RunDir, RunState};
 
 /// What became of [`make_ready`].
 #[derive(Debug)]
@@ -37,10 +37,10 @@ pub(super) struct Beginning {
     pub(super) resumed: Option<String>,
 }
 
-/// Reads all that a job needs, and begins its run or goes on with it. Takes a while: not for the driver's task.
+/// Reads all that a job needs, and begins or resumes its run. Takes a while: not for the driver's task.
 pub fn make_ready(job: Job, mut run: RunDir) -> Ready {
     let training = load(job).and_then(|loaded| {
-        let resumed = take_up(&mut run, &loaded)?;
+        let resumed = begin_or_resume(&mut run, &loaded)?;
         Ok(Box::new(Beginning::new(loaded, resumed)))
     });
     Ready { run: Some(run), training }
@@ -55,10 +55,10 @@ impl Beginning {
     }
 }
 
-fn take_up(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, Failure> {
+fn begin_or_resume(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, Failure> {
     match run.record().state {
-        State::Queued => run.begin(&loaded.job).map(|()| None),
-        State::Running | State::Ended { .. } => {
+        RunState::Queued => run.begin(&loaded.job).map(|()| None),
+        RunState::Running | RunState::Ended { .. } => {
             let Facts { arithmetic, shapes_fingerprint, .. } = &loaded.facts;
             run.resume(&loaded.job_sha256(), arithmetic, shapes_fingerprint).map(Some)
         }
@@ -79,7 +79,7 @@ impl Loaded {
 pub fn load(mut job: Job) -> Result<Loaded, Failure> {
     job.data.source = crate::data::absolute(&job.data.source)?;
     // The kernel is tried while the data is read; what is wrong with the data is told first.
-    let trial = JobTrial::begin(&job.blas_kernel);
+    let probe = JobProbe::begin(&job.blas_kernel);
     let dataset = crate::data::read(&job.data.source)?;
     job.check_target(dataset.schema.target)?;
     let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
@@ -89,7 +89,7 @@ pub fn load(mut job: Job) -> Result<Loaded, Failure> {
         let what = format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
         return Err(Failure::new(FailureKind::NoTrainingSamples, what));
     }
-    let probed = trial.and_then(|trial| trial.end(&spec)).map_err(unusable)?;
+    let probed = probe.and_then(|probe| probe.end(&spec)).map_err(unusable)?;
     let facts = facts(&job, &spec, &probed);
     let Probed { arithmetic, openblas_picks, .. } = probed;
     let job = Job { blas_kernel: BlasKernel::Named(arithmetic.kernel), ..job };

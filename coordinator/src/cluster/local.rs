@@ -2,7 +2,7 @@
 //!
 //! A local worker is this very binary, started with a hidden subcommand, so that nothing need be found on a path.
 //! It knows the cluster's token, and ends when the pipe that is its standard input closes: however this process
-//! ends, none is left behind. One that dies, or is put out because its answers were wrong, is started again with a
+//! ends, none is left behind. One that dies, or is evicted because its answers were wrong, is started again with a
 //! back-off, as another instance; five deaths within a minute are too many. One that ends well was told to.
 
 use std::net::SocketAddr;

@@ -93,7 +93,7 @@ impl Handle {
     }
 }
 
-/// A worker that wants to be let in.
+/// A worker that wants to be admitted.
 #[derive(Debug)]
 pub struct Connected {
     pub(super) worker: WorkerId,
@@ -102,7 +102,7 @@ pub struct Connected {
     pub(super) cpu: String,
     /// The number of the memory that it shares with this process; 0 for none.
     pub(super) shared_memory: u64,
-    pub(super) outbox: mpsc::Sender<Outgoing>,
+    pub(super) outbox: mpsc::Sender<SessionOutput>,
     pub(super) traffic: Arc<Traffic>,
     /// Dropped with the session: then its reader stops.
     pub(super) reading: oneshot::Sender<()>,
@@ -129,7 +129,7 @@ pub struct NodeResult {
 
 /// A message to a worker, and the bulk data that follows it.
 #[derive(Debug)]
-pub(super) enum Outgoing {
+pub(super) enum SessionOutput {
     Message(ToWorker),
     Bulk(ToWorker, Bytes),
     /// The end of the session.

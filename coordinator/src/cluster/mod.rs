@@ -1,6 +1,6 @@
 //! A cluster: the gRPC services, and the driver that stands between them and the control machine.
 //!
-//! [`Cluster::run`] serves on a listener until it is told to stop. Handlers of calls ([`grpc`]) only decode, put what came
+//! [`Cluster::run`] serves on a listener until it is shut down. Handlers of calls ([`grpc`]) only decode, put what came
 //! into the driver's inbox, and read what it pins on its [`board`]: a [`Snapshot`] in plain values. The driver ([`driver`])
 //! is one task that owns the state: it feeds the control machine of `millefeuille-core`, carries out its actions, and does
 //! the arithmetic of a step ([`training`]). Whatever may take long (reading data, writing files) happens in threads of their own
@@ -19,6 +19,7 @@ pub mod load;
 mod loaded;
 pub mod local;
 mod messages;
+mod notes;
 mod records;
 mod snapshot;
 mod sums;
@@ -26,19 +27,18 @@ mod tally;
 mod training;
 mod view;
 mod waiting;
-mod words;
 
 use std::time::Duration;
 
-pub use config::Config;
+pub use config::ClusterConfig;
 pub use messages::{Handle, Input};
 use millefeuille_program::ops::Pulse;
 use millefeuille_program::process::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-pub use view::{Phase, View};
+pub use view::{ServingState, View};
 
-use crate::door::Door;
+use crate::admission::Admission;
 use board::Board;
 use driver::Driver;
 use grpc::Services;
@@ -53,14 +53,14 @@ pub struct Cluster {
     driver: Driver,
     handle: Handle,
     services: Services,
-    door: Door,
-    phase: watch::Sender<Phase>,
+    admission: Admission,
+    phase: watch::Sender<ServingState>,
     view: View,
 }
 
 impl Cluster {
     /// Sets a cluster up.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: ClusterConfig) -> Self {
         let (sender, inbox) = mpsc::channel(INBOX);
         let (board, (serving_sender, serving)) = (Board::new(), watch::channel(None));
         let handle = Handle::new(sender);
@@ -71,11 +71,11 @@ impl Cluster {
             token: config.token.clone(),
             incarnation: config.control.incarnation,
         };
-        let door = config.door.clone();
-        let (phase, pulse) = (watch::Sender::new(Phase::Starting), Pulse::default());
+        let admission = config.admission.clone();
+        let (phase, pulse) = (watch::Sender::new(ServingState::Starting), Pulse::default());
         let view = View::new(board.reader(), phase.subscribe(), pulse.clone());
         let driver = Driver::new(config, handle.clone(), inbox, board, serving_sender, pulse);
-        Self { driver, handle, services, door, phase, view }
+        Self { driver, handle, services, admission, phase, view }
     }
 
     /// What can be seen of it from outside, also once it runs.
@@ -88,18 +88,18 @@ impl Cluster {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` resolves, then says goodbye to everybody.
+    /// Serves until `shutdown` resolves, then announces the shutdown to everybody.
     ///
     /// # Errors
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
-        let Self { mut driver, handle, services, door, phase, .. } = self;
-        // Before anybody can ask: a follower that comes back must find its job.
+        let Self { mut driver, handle, services, admission, phase, .. } = self;
+        // Before anybody can ask: a client that comes back must find its job.
         driver.find_runs();
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
-        let mut server = tokio::spawn(grpc::serve(listener, door, services, stopped));
-        phase.send_replace(Phase::Serving);
+        let mut server = tokio::spawn(grpc::serve(listener, admission, services, stopped));
+        phase.send_replace(ServingState::Serving);
         tokio::select! {
             () = shutdown => {}
             ended = &mut server => return ended?,
@@ -109,11 +109,11 @@ impl Cluster {
             }
         }
         tracing::info!("stopping");
-        phase.send_replace(Phase::Stopping);
+        phase.send_replace(ServingState::Stopping);
         handle.send(Input::Stop).await;
         driver.await?;
         stop.send_replace(true);
-        // Streams that followers hold open end with the driver; a client that holds on is cut off.
+        // Streams that watchers hold open end with the driver; a client that holds on is cut off.
         match tokio::time::timeout(Duration::from_secs(2), &mut server).await {
             Ok(ended) => ended?,
             Err(_) => {

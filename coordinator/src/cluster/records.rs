@@ -8,7 +8,7 @@ use millefeuille_core::view::{EpochRow, JobReport, Prediction};
 use millefeuille_proto::shared::Borrower;
 use tokio::sync::{mpsc, oneshot};
 
-use super::messages::{Outgoing, Traffic};
+use super::messages::{SessionOutput, Traffic};
 use crate::runs::{Ending, RunDir};
 
 /// A worker's session, as the driver holds it.
@@ -19,13 +19,13 @@ pub(super) struct Session {
     pub(super) shared_memory: u64,
     /// That memory, once the worker has mapped it for the running job.
     pub(super) borrower: Option<Arc<Borrower>>,
-    pub(super) outbox: mpsc::Sender<Outgoing>,
+    pub(super) outbox: mpsc::Sender<SessionOutput>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) _reading: oneshot::Sender<()>,
 }
 
 /// A job, from its submission to the cluster's end.
-pub(super) struct Record {
+pub(super) struct JobRecord {
     pub(super) id: String,
     pub(super) job: Job,
     pub(super) client_key: String,

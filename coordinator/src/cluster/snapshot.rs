@@ -1,4 +1,4 @@
-//! The cluster as readers see it: a [`Snapshot`] of the driver's [`State`], in plain values.
+//! The cluster as readers see it: a [`Snapshot`] of the driver's [`DriverState`], in plain values.
 //!
 //! What a job looks like after its end is built once and shared by all later snapshots.
 
@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use millefeuille_core::control::{Cluster, JobId, JobState, Member, Outcome, Phase, WorkerId};
+use millefeuille_core::control::{Control, JobId, JobState, Member, Outcome, Phase, WorkerId};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::view::{
     JobReport, JobStatus, JobView, Metrics, OutcomeView, Progress, StepTime, WorkerView,
 };
 
-use super::records::{Record, Session};
+use super::records::{JobRecord, Session};
 use super::tally::Tally;
 use super::training::Training;
 use super::waiting::{Wait, Waits};
@@ -67,17 +67,17 @@ pub(super) fn no_job(id: &str, newest: &str) -> Failure {
 
 /// What the driver knows, of which a snapshot shows a part.
 #[derive(Clone, Copy)]
-pub(super) struct State<'d> {
+pub(super) struct DriverState<'d> {
     pub(super) now: Duration,
-    pub(super) control: &'d Cluster,
+    pub(super) control: &'d Control,
     pub(super) sessions: &'d BTreeMap<WorkerId, Session>,
-    pub(super) jobs: &'d BTreeMap<JobId, Record>,
+    pub(super) jobs: &'d BTreeMap<JobId, JobRecord>,
     pub(super) training: Option<&'d Training>,
     pub(super) tally: &'d Tally,
 }
 
 /// The snapshot of this moment.
-pub(super) fn of(state: &State<'_>) -> Snapshot {
+pub(super) fn of(state: &DriverState<'_>) -> Snapshot {
     let waits = Waits::of(state.control, state.now);
     let rates = rates(state);
     let worker = |(&id, member): (&WorkerId, &Member)| {
@@ -98,7 +98,7 @@ pub(super) fn of(state: &State<'_>) -> Snapshot {
     }
 }
 
-fn report(state: &State<'_>, number: JobId, record: &Record, waits: &Waits<'_>) -> Arc<JobReport> {
+fn report(state: &DriverState<'_>, number: JobId, record: &JobRecord, waits: &Waits<'_>) -> Arc<JobReport> {
     let build = || {
         Arc::new(JobReport {
             job: view(state, number, record, waits),
@@ -111,13 +111,13 @@ fn report(state: &State<'_>, number: JobId, record: &Record, waits: &Waits<'_>) 
 }
 
 /// A job as it is now.
-pub(super) fn job(state: &State<'_>, number: JobId) -> JobView {
+pub(super) fn job(state: &DriverState<'_>, number: JobId) -> JobView {
     let waits = Waits::of(state.control, state.now);
     let record = state.jobs.get(&number);
     record.map_or_else(JobView::default, |record| view(state, number, record, &waits))
 }
 
-fn view(state: &State<'_>, number: JobId, record: &Record, waits: &Waits<'_>) -> JobView {
+fn view(state: &DriverState<'_>, number: JobId, record: &JobRecord, waits: &Waits<'_>) -> JobView {
     let ended = record.ended.as_ref();
     let runs = state.control.running() == Some(number);
     let wait = if runs { waits.of_job() } else { Wait::default() };
@@ -139,7 +139,7 @@ fn view(state: &State<'_>, number: JobId, record: &Record, waits: &Waits<'_>) ->
 }
 
 /// The status of a job that has not ended.
-fn status(state: &State<'_>, number: JobId) -> JobStatus {
+fn status(state: &DriverState<'_>, number: JobId) -> JobStatus {
     match state.control.job_state(number) {
         Some(JobState::Waiting) => JobStatus::Waiting,
         Some(JobState::Running) => JobStatus::Running,
@@ -148,7 +148,7 @@ fn status(state: &State<'_>, number: JobId) -> JobStatus {
 }
 
 /// How a job ends.
-pub(super) fn ending(record: &Record, outcome: &Outcome) -> Ending {
+pub(super) fn ending(record: &JobRecord, outcome: &Outcome) -> Ending {
     match outcome {
         Outcome::Done => Ending::done(),
         Outcome::Cancelled => Ending::cancelled(),
@@ -168,13 +168,13 @@ pub(super) fn ending(record: &Record, outcome: &Outcome) -> Ending {
     }
 }
 
-fn outcome(record: &Record) -> Option<OutcomeView> {
+fn outcome(record: &JobRecord) -> Option<OutcomeView> {
     let Ending { exit_code, message, failure } = record.ended.clone()?;
     let weights_sha256 = record.history.last().map(|row| row.weights_sha256.clone()).unwrap_or_default();
     Some(OutcomeView { exit_code, message, failure, weights_sha256, predictions: record.shown.clone() })
 }
 
-fn progress(state: &State<'_>, number: JobId, record: &Record) -> Option<Progress> {
+fn progress(state: &DriverState<'_>, number: JobId, record: &JobRecord) -> Option<Progress> {
     let training = state.training.filter(|_| state.control.running() == Some(number))?;
     let begun = state.control.job_state(number) == Some(JobState::Running);
     let position = state.control.position().filter(|_| begun)?;
@@ -190,7 +190,7 @@ fn progress(state: &State<'_>, number: JobId, record: &Record) -> Option<Progres
     })
 }
 
-fn step_time(state: &State<'_>) -> StepTime {
+fn step_time(state: &DriverState<'_>) -> StepTime {
     let clock = state.training.map(|training| &training.clock);
     clock.map_or_else(StepTime::default, |clock| StepTime {
         compute_ms: clock.compute_ms,
@@ -201,7 +201,7 @@ fn step_time(state: &State<'_>) -> StepTime {
 }
 
 /// Each worker's share of the cluster's samples a second, by the shards it computes.
-fn rates(state: &State<'_>) -> BTreeMap<WorkerId, f64> {
+fn rates(state: &DriverState<'_>) -> BTreeMap<WorkerId, f64> {
     let (Some(placement), Some(training)) = (state.control.placement(), state.training) else {
         return BTreeMap::new();
     };
@@ -210,13 +210,19 @@ fn rates(state: &State<'_>) -> BTreeMap<WorkerId, f64> {
     placement.iter().map(|(&worker, run)| (worker, share(run) * training.clock.samples_per_second)).collect()
 }
 
-fn worker(state: &State<'_>, id: WorkerId, member: &Member, session: &Session, rate: f64) -> WorkerView {
+fn worker(
+    state: &DriverState<'_>,
+    id: WorkerId,
+    member: &Member,
+    session: &Session,
+    rate: f64,
+) -> WorkerView {
     let arithmetic = member.hello.arithmetic.clone();
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     WorkerView {
         id: id.0,
         name: member.hello.name.clone(),
-        state: state.control.role(id).to_string(),
+        state: state.control.member_state(id).to_string(),
         shards: state.control.placement().and_then(|placement| placement.get(&id)).cloned().unwrap_or(0..0),
         shards_held: member.job.as_ref().map_or(0, |part| part.held.len() as u32),
         slots: member.hello.slots,

@@ -1,4 +1,4 @@
-//! The sums that workers send, and what is asked of their bits.
+//! The sums that workers send, and what the control machine must know of their bits.
 
 use millefeuille_core::control::Digest;
 use millefeuille_core::learn::elementwise;

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use millefeuille_core::control::{Departure, Note, Outcome, Phase, WorkId, WorkerId};
+use millefeuille_core::control::{Note, Outcome, Phase, SessionEnd, WorkId, WorkerId};
 
 use super::disk::Checkpointed;
 use super::messages::Traffic;
@@ -18,23 +18,23 @@ pub(crate) struct Tally {
     pub(crate) steps: u64,
     /// Training samples in them.
     pub(crate) samples: u64,
-    /// Workers that were let in.
+    /// Workers that were admitted.
     pub(crate) joined: u64,
-    /// Workers that left in good order: told to stop, or to start again with another kernel.
+    /// Workers that left in good order: they drained, or started again with another kernel.
     pub(crate) left: u64,
     /// Workers that were lost.
     pub(crate) lost: u64,
-    /// Workers that were put out for wrong answers.
-    pub(crate) put_out: u64,
-    /// Times that what a worker owed which is gone was asked of others.
+    /// Workers that were evicted for wrong answers.
+    pub(crate) evicted: u64,
+    /// Times that what was pending with a lost worker was reassigned.
     pub(crate) reassigned: u64,
-    /// Times that what a slow worker owes was asked of others too.
-    pub(crate) copied: u64,
+    /// Times that backup tasks were started for a straggler.
+    pub(crate) backup_tasks: u64,
     /// Checkpoints written.
     pub(crate) checkpoints: u64,
     /// How long writing them took.
     pub(crate) checkpoint_time: Duration,
-    /// Jobs that were gone on with from a checkpoint.
+    /// Jobs that were resumed from a checkpoint.
     pub(crate) resumes: u64,
     /// Jobs that were done.
     pub(crate) done: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Tally {
     /// Payload bytes from workers.
     pub(crate) received: u64,
     /// Who is about to leave in good order.
-    parting: Option<WorkerId>,
+    leaving: Option<WorkerId>,
 }
 
 impl Tally {
@@ -55,25 +55,25 @@ impl Tally {
     pub(super) fn note(&mut self, note: &Note) {
         match note {
             Note::Joined { .. } => self.joined += 1,
-            Note::Left { worker, .. } if self.parting.take() == Some(*worker) => self.left += 1,
+            Note::Left { worker, .. } if self.leaving.take() == Some(*worker) => self.left += 1,
             Note::Left { .. } => self.lost += 1,
-            Note::PutOut { .. } => self.put_out += 1,
-            Note::Reassigned { slow: true, .. } => self.copied += 1,
-            Note::Reassigned { slow: false, .. } => self.reassigned += 1,
-            Note::Draining { .. } | Note::Short { .. } | Note::Recovered { .. } | Note::Placed { .. } => {}
+            Note::Evicted { .. } => self.evicted += 1,
+            Note::Reassigned { straggler: true, .. } => self.backup_tasks += 1,
+            Note::Reassigned { straggler: false, .. } => self.reassigned += 1,
+            Note::Draining { .. } | Note::Short { .. } | Note::Recovered { .. } | Note::Assigned { .. } => {}
         }
     }
 
     /// A worker's session has ended.
-    pub(super) fn leaves(&mut self, worker: WorkerId, departure: &Departure) {
-        if matches!(departure, Departure::Goodbye(_)) {
-            self.parts_well(worker);
+    pub(super) fn leaves(&mut self, worker: WorkerId, end: &SessionEnd) {
+        if matches!(end, SessionEnd::Shutdown(_)) {
+            self.leaves_in_order(worker);
         }
     }
 
     /// A worker goes in good order; if it was in, a note follows that it left.
-    pub(super) fn parts_well(&mut self, worker: WorkerId) {
-        self.parting = Some(worker);
+    pub(super) fn leaves_in_order(&mut self, worker: WorkerId) {
+        self.leaving = Some(worker);
     }
 
     /// A unit of work is closed, with so many training samples.
@@ -118,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn who_says_goodbye_is_not_lost() {
+    fn who_shuts_down_is_not_lost() {
         let mut tally = Tally::default();
-        tally.parts_well(WorkerId(1));
+        tally.leaves_in_order(WorkerId(1));
         tally.note(&left(1));
-        tally.leaves(WorkerId(2), &Departure::Goodbye("told to stop".into()));
+        tally.leaves(WorkerId(2), &SessionEnd::Shutdown("told to stop".into()));
         tally.note(&left(2));
-        tally.leaves(WorkerId(3), &Departure::Closed);
+        tally.leaves(WorkerId(3), &SessionEnd::Closed);
         tally.note(&left(3));
 
         assert_eq!((tally.left, tally.lost), (2, 1));
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn who_parted_before_it_was_in_says_nothing_of_others() {
         let mut tally = Tally::default();
-        tally.parts_well(WorkerId(1));
+        tally.leaves_in_order(WorkerId(1));
         tally.note(&left(2));
         tally.note(&left(1));
 

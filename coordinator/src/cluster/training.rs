@@ -53,9 +53,9 @@ pub(super) struct Training {
     ledger: Ledger,
     /// Optimizer steps taken.
     steps_taken: u64,
-    /// Who was asked for something: the instance and the name of each session.
+    /// Workers that work was assigned to: the instance and the name of each session.
     asked: BTreeMap<WorkerId, (String, String)>,
-    /// Whose results were used in which steps; of those who were put out, apart.
+    /// Whose results were used in which steps; of those who were evicted, apart.
     participation: Participation,
     suspects: Participation,
     pub(super) job_sha256: String,
@@ -81,7 +81,7 @@ struct Epoch {
 }
 
 impl Training {
-    /// At the beginning of a job, or where its run goes on.
+    /// At the beginning of a job, or where its run resumes.
     pub(super) fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
         let job = loaded.job.clone();
         let course = Arc::new(Course::new(loaded.spec.clone()));
@@ -108,7 +108,7 @@ impl Training {
             clock: Clock::new(),
         };
         match resumed {
-            Some(Resumed { ledger, checkpoint, .. }) => training.go_on(ledger, checkpoint),
+            Some(Resumed { ledger, checkpoint, .. }) => training.resume(ledger, checkpoint),
             None => training.start_over(),
         }
         training
@@ -150,20 +150,20 @@ impl Training {
         self.parameters = self.pool.adopt(self.course.model().initial_parameters(self.job.seed)).into_bytes();
     }
 
-    fn go_on(&mut self, ledger: Ledger, checkpoint: Option<Checkpoint>) {
+    fn resume(&mut self, ledger: Ledger, checkpoint: Option<Checkpoint>) {
         self.ledger = ledger;
         let Some(checkpoint) = checkpoint else { return self.start_over() };
         self.parameters = self.pool.adopt(checkpoint.values()).into_bytes();
         let Partial { loss_sum, correct, samples, seconds } = checkpoint.partial;
         self.figures.train = Figures { loss_sum, correct, samples };
-        self.clock.go_on_after(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        self.clock.resume_after(Duration::try_from_secs_f64(seconds).unwrap_or_default());
         self.optimizer = checkpoint.optimizer;
         self.steps_taken = checkpoint.parameter_tag;
         self.participation = checkpoint.participation;
         self.suspects = checkpoint.suspects;
     }
 
-    /// A copy of the state between two steps, from which the job can go on.
+    /// A copy of the state between two steps, from which the job can resume.
     pub(super) fn snapshot(&self, from: Start) -> Snapshot {
         let begun = from.position.step > 0;
         let Figures { loss_sum, correct, samples } = self.figures.train;
@@ -184,7 +184,7 @@ impl Training {
         self.steps_taken
     }
 
-    /// A worker is asked for something.
+    /// Work is assigned to a worker.
     pub(super) fn asked(&mut self, worker: WorkerId, hello: &Hello) {
         let who = || (hello.instance_id.clone(), hello.name.clone());
         self.asked.entry(worker).or_insert_with(who);
@@ -197,18 +197,18 @@ impl Training {
         }
     }
 
-    /// Processes that were put out, with what is known of why.
-    pub(super) fn put_out(&self) -> BTreeMap<String, String> {
+    /// Processes that were evicted, with what is known of why.
+    pub(super) fn evicted(&self) -> BTreeMap<String, String> {
         let why = |(instance_id, _)| (String::from(instance_id), "its results were wrong before".into());
         self.suspects.iter().map(why).collect()
     }
 
-    /// A worker was put out: what it had part in is not to be trusted.
-    pub(super) fn accuse(&mut self, instance_id: &str) {
-        self.participation.accuse(instance_id, &mut self.suspects);
+    /// A worker was evicted: what it had part in is not to be trusted.
+    pub(super) fn mark_suspect(&mut self, instance_id: &str) {
+        self.participation.mark_suspect(instance_id, &mut self.suspects);
     }
 
-    /// Who was put out.
+    /// Who was evicted.
     pub(super) fn suspects(&self) -> &Participation {
         &self.suspects
     }
@@ -227,7 +227,7 @@ impl Training {
         self.parameters.clone()
     }
 
-    /// How a worker that is asked to work with this tag gets the parameters.
+    /// How a worker gets the parameters of this tag, with the work that needs them.
     pub(super) fn parameters_for(&mut self, worker: WorkerId, tag: u64, borrower: Option<&Borrower>) -> Sent {
         if self.sent.insert(worker, tag) == Some(tag) {
             return Sent::Before;
@@ -421,8 +421,8 @@ impl Clock {
         self.before = Duration::ZERO;
     }
 
-    /// Goes on with an epoch that has taken so long before.
-    fn go_on_after(&mut self, before: Duration) {
+    /// Resumes an epoch that had already taken so long.
+    fn resume_after(&mut self, before: Duration) {
         self.epoch = Instant::now();
         self.before = before;
     }

@@ -11,12 +11,12 @@ use super::snapshot::Snapshot;
 
 /// How far a cluster's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ServingState {
     /// It looks through the runs that are there.
     Starting,
     /// It takes jobs and workers.
     Serving,
-    /// It was told to stop.
+    /// It shuts down.
     Stopping,
 }
 
@@ -24,13 +24,13 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub struct View {
     board: Reader,
-    phase: watch::Receiver<Phase>,
+    serving: watch::Receiver<ServingState>,
     pulse: Pulse,
 }
 
 impl View {
-    pub(super) fn new(board: Reader, phase: watch::Receiver<Phase>, pulse: Pulse) -> Self {
-        Self { board, phase, pulse }
+    pub(super) fn new(board: Reader, serving: watch::Receiver<ServingState>, pulse: Pulse) -> Self {
+        Self { board, serving, pulse }
     }
 
     /// The newest snapshot, however old it is.
@@ -49,23 +49,23 @@ impl View {
     /// Why not. What comes before and after the driver's loop depends on the disk, and starting again would make it no
     /// faster: a cluster that begins or ends is alive.
     pub fn live(&self) -> Verdict {
-        match *self.phase.borrow() {
-            Phase::Starting => Ok("alive: scanning the runs directory".into()),
-            Phase::Serving => self.turns().map(|()| "alive".into()),
-            Phase::Stopping => Ok("alive: stopping".into()),
+        match *self.serving.borrow() {
+            ServingState::Starting => Ok("alive: scanning the runs directory".into()),
+            ServingState::Serving => self.turns().map(|()| "alive".into()),
+            ServingState::Stopping => Ok("alive: stopping".into()),
         }
     }
 
     /// Whether workers and clients should come to it: it has found the runs that are there, and takes calls.
     ///
     /// # Errors
-    /// Why not. It is not asked whether there are workers: where a service sends nobody to a coordinator that is not
+    /// Why not. Whether there are workers does not matter: where a service sends nobody to a coordinator that is not
     /// ready, workers would never find it.
     pub fn ready(&self) -> Verdict {
-        match *self.phase.borrow() {
-            Phase::Starting => Err("not ready: scanning the runs directory".into()),
-            Phase::Serving => self.turns().map(|()| "ready".into()),
-            Phase::Stopping => Err("not ready: shutting down".into()),
+        match *self.serving.borrow() {
+            ServingState::Starting => Err("not ready: scanning the runs directory".into()),
+            ServingState::Serving => self.turns().map(|()| "ready".into()),
+            ServingState::Stopping => Err("not ready: shutting down".into()),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use millefeuille_core::control::{Cluster, Owing, Waiting, WorkId, WorkerId};
+use millefeuille_core::control::{Control, Pending, Waiting, WorkId, WorkerId};
 
-/// A worker that has owed something for less is just at work.
+/// A worker with which something has been pending for less is just at work.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
 
 /// What the running job waits for.
@@ -20,14 +20,14 @@ pub(super) struct Wait {
 
 /// What is waited for at one moment, by the job and by its workers.
 pub(super) struct Waits<'c> {
-    control: &'c Cluster,
+    control: &'c Control,
     now: Duration,
     waiting: Waiting,
 }
 
 impl<'c> Waits<'c> {
     /// What is waited for now.
-    pub(super) fn of(control: &'c Cluster, now: Duration) -> Self {
+    pub(super) fn of(control: &'c Control, now: Duration) -> Self {
         Self { control, now, waiting: control.waiting() }
     }
 
@@ -54,7 +54,7 @@ impl<'c> Waits<'c> {
                     control.config().stall_deadline.as_secs_f64()
                 ),
             },
-            Waiting::Results { work, owing, unheld } => Wait::for_results(now, *work, owing, unheld),
+            Waiting::Results { work, pending, unheld } => Wait::for_results(now, *work, pending, unheld),
             Waiting::Disk => without_end("waiting for the disk"),
         }
     }
@@ -63,33 +63,33 @@ impl<'c> Waits<'c> {
     pub(super) fn of_worker(&self, worker: WorkerId) -> String {
         let Self { control, now, waiting } = self;
         let Some(member) = control.members().get(&worker) else { return String::new() };
-        let Waiting::Results { work, owing, .. } = waiting else { return String::new() };
-        let lasts = |owing: &&Owing| owing.overdue || now.saturating_sub(owing.since) >= WORTH_SAYING;
-        match owing.iter().find(|owing| owing.worker == worker).filter(lasts) {
-            Some(Owing { since, overdue, .. }) => {
+        let Waiting::Results { work, pending, .. } = waiting else { return String::new() };
+        let lasts = |pending: &&Pending| pending.overdue || now.saturating_sub(pending.since) >= WORTH_SAYING;
+        match pending.iter().find(|pending| pending.worker == worker).filter(lasts) {
+            Some(Pending { since, overdue, .. }) => {
                 let overdue = if *overdue { ", overdue" } else { "" };
                 format!("pending: {work}, for {:.1} s{overdue}", now.saturating_sub(*since).as_secs_f64())
             }
-            None if member.behind => "straggler: has yet to return a result".to_string(),
+            None if member.straggler => "straggler: has yet to return a result".to_string(),
             None => String::new(),
         }
     }
 }
 
 impl Wait {
-    fn for_results(now: Duration, work: WorkId, owing: &[Owing], unheld: &[u32]) -> Self {
-        if owing.is_empty() && unheld.is_empty() {
+    fn for_results(now: Duration, work: WorkId, pending: &[Pending], unheld: &[u32]) -> Self {
+        if pending.is_empty() && unheld.is_empty() {
             return Self { what: format!("closing {work}"), ..Self::default() };
         }
-        let workers: Vec<_> = owing.iter().map(|owing| owing.worker).collect();
+        let workers: Vec<_> = pending.iter().map(|pending| pending.worker).collect();
         let fetched = if unheld.is_empty() {
             String::new()
         } else {
             format!("{}samples of shards {unheld:?}", if workers.is_empty() { "" } else { " and for " })
         };
         let from = if workers.is_empty() { String::new() } else { format!("from {}", listed(&workers)) };
-        let since = owing.iter().map(|owing| owing.since).min().unwrap_or(now);
-        let next = match owing.iter().any(|owing| owing.overdue) {
+        let since = pending.iter().map(|pending| pending.since).min().unwrap_or(now);
+        let next = match pending.iter().any(|pending| pending.overdue) {
             _ if !unheld.is_empty() => "another worker fetches the samples",
             true => "it takes long: backup tasks run on other workers",
             false => "backup tasks start on other workers if it takes too long",

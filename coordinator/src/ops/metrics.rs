@@ -8,16 +8,16 @@
 
 use std::fmt;
 
-use millefeuille_core::control::Role;
+use millefeuille_core::control::MemberState;
 use millefeuille_core::view::{JobReport, JobStatus, StepTime};
 use millefeuille_program::ops::{Page, table};
 use prometheus_client::registry::Registry;
 
+use crate::admission::Admission;
 use crate::cluster::{Snapshot, Tally, View};
-use crate::door::Door;
 
 /// A registry with the table in it.
-pub fn registry(view: View, at_the_door: Door) -> Registry {
+pub fn registry(view: View, admission: Admission) -> Registry {
     table("millefeuille", move |page| {
         page.process(view.ready().is_ok())?;
         let snapshot = view.newest();
@@ -28,16 +28,22 @@ pub fn registry(view: View, at_the_door: Door) -> Registry {
         }
         speed(page, &snapshot)?;
         counts(page, &snapshot.tally)?;
-        door(page, &at_the_door)
+        admission_counts(page, &admission)
     })
 }
 
-const ROLES: [Role; 5] = [Role::Idle, Role::Fetching, Role::Computing, Role::Draining, Role::Spare];
+const MEMBER_STATES: [MemberState; 5] = [
+    MemberState::Idle,
+    MemberState::Fetching,
+    MemberState::Computing,
+    MemberState::Draining,
+    MemberState::Standby,
+];
 
 fn workers(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     let workers = &snapshot.workers;
     let in_state = |state: &str| workers.iter().filter(|worker| worker.state == state).count();
-    let roles = ROLES.map(|role| role.to_string());
+    let roles = MEMBER_STATES.map(|role| role.to_string());
     let by_state = roles.iter().map(|role| (role.as_str(), in_state(role)));
     page.gauges("workers", "Workers in the cluster, by state", "state", by_state)?;
     let slots: u64 = workers.iter().map(|worker| u64::from(worker.slots)).sum();
@@ -136,10 +142,10 @@ fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
     page.counter(
         "workers_put_out",
         "Workers that were evicted because their results were wrong",
-        tally.put_out,
+        tally.evicted,
     )?;
     page.counter("reassignments", "Reassignments of a lost worker's pending nodes", tally.reassigned)?;
-    page.counter("copies", "Backup tasks for a straggler's pending nodes", tally.copied)?;
+    page.counter("copies", "Backup tasks for a straggler's pending nodes", tally.backup_tasks)?;
     page.counter("checkpoints", "Checkpoints written", tally.checkpoints)?;
     page.counter(
         "checkpoint_seconds",
@@ -152,11 +158,11 @@ fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
 }
 
 /// Who was rejected, and when the coordinator's certificate expires.
-fn door(page: &mut Page<'_>, door: &Door) -> fmt::Result {
-    let refusals = door.refusals.totals();
-    let by_reason = refusals.iter().map(|&(reason, total)| (reason.name(), total));
+fn admission_counts(page: &mut Page<'_>, admission: &Admission) -> fmt::Result {
+    let rejections = admission.rejections.totals();
+    let by_reason = rejections.iter().map(|&(reason, total)| (reason.name(), total));
     page.counters("refused", "Rejected connections and calls, by reason", "reason", by_reason)?;
-    let Some(certificate) = &door.certificate else { return Ok(()) };
+    let Some(certificate) = &admission.certificate else { return Ok(()) };
     page.gauge(
         "certificate_expiry_timestamp_seconds",
         "When the coordinator's certificate expires, in seconds since 1970",

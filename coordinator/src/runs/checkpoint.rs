@@ -64,7 +64,7 @@ pub struct Checkpoint {
     /// The epochs before.
     pub history: Vec<EpochRow>,
     /// The ledger so far.
-    pub ledger: ledger::State,
+    pub ledger: ledger::LedgerState,
     /// Who had part in which steps.
     pub participation: Participation,
     /// The same of evicted workers.
@@ -349,7 +349,7 @@ struct Manifest {
     partial: Partial,
     optimizer: Optimizer,
     history: Vec<EpochRow>,
-    ledger: ledger::State,
+    ledger: ledger::LedgerState,
     events_bytes: u64,
     participation: Participation,
     suspects: Participation,

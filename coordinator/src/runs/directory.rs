@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::checkpoint::{Checkpoint, Checkpoints, KEPT};
 use super::lock::{Unclaimed, own};
-use super::record::{Ending, Record, RecordError, State, now};
+use super::record::{Ending, RecordError, RunRecord, RunState, now};
 use super::{
     CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, TRACES, files, history,
     holds_a_run, ledger, of_run,
@@ -37,7 +37,7 @@ pub struct RunDir {
     _lock: File,
     /// The directories that were made for it, the innermost first.
     made: Vec<PathBuf>,
-    record: Record,
+    record: RunRecord,
     /// Whether the record is the one in `run.json`: not before a submission, nor where another run is still there.
     recorded: bool,
 }
@@ -59,7 +59,7 @@ impl RunDir {
             return Err(Unclaimed::Taken(of_run(path, what)));
         }
         let (lock, made) = own(path)?;
-        let record = Record::new(id(path), 1, String::new());
+        let record = RunRecord::new(id(path), 1, String::new());
         let run = Self { path: path.to_path_buf(), _lock: lock, made, record, recorded: false };
         if existing == Existing::Refuse && run.holds_a_run() {
             let what = "there is a run already (--resume continues it, --overwrite replaces it, --run-dir names another)";
@@ -70,13 +70,13 @@ impl RunDir {
 
     /// Takes over the present record if the run is to be resumed.
     fn with_record(mut self, existing: Existing) -> Result<Self, Failure> {
-        match (Record::read(&self.path), existing) {
+        match (RunRecord::read(&self.path), existing) {
             (Ok(Some(record)), Existing::Resume) => {
                 self.record = self.as_own(record);
                 self.recorded = true;
             }
             // A lost record is no reason to lose a run that can be resumed, or to lose it silently.
-            (Ok(None), Existing::Resume) if self.has_begun() => self.record.state = State::Running,
+            (Ok(None), Existing::Resume) if self.has_begun() => self.record.state = RunState::Running,
             // What is there stays until the new run begins: it may not come to that.
             (Ok(_), _) | (Err(RecordError::Damaged(_)), Existing::Overwrite) => {}
             (Err(error), _) => return Err(error.into()),
@@ -86,11 +86,11 @@ impl RunDir {
 
     /// The record that is there. Where it is that of another directory, this one is a copy: a run of its own from now on,
     /// which nobody has submitted.
-    fn as_own(&self, record: Record) -> Record {
+    fn as_own(&self, record: RunRecord) -> RunRecord {
         if record.id == self.record.id {
             return record;
         }
-        Record { id: self.record.id.clone(), client_key: String::new(), ..record }
+        RunRecord { id: self.record.id.clone(), client_key: String::new(), ..record }
     }
 
     /// Whether a run without a record has more than a job.
@@ -129,7 +129,7 @@ impl RunDir {
     }
 
     /// What is known of it beside its job.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &RunRecord {
         &self.record
     }
 
@@ -177,7 +177,7 @@ impl RunDir {
     /// # Errors
     /// If something can't be removed.
     pub fn withdraw(mut self) -> Result<(), Failure> {
-        let waits = self.recorded && self.record.state == State::Queued;
+        let waits = self.recorded && self.record.state == RunState::Queued;
         if waits { self.forget() } else { Ok(()) }
     }
 
@@ -200,7 +200,7 @@ impl RunDir {
     /// An empty ledger, and a record that says that the run has begun.
     pub(super) fn start_over(&mut self) -> Result<(), Failure> {
         self.write(LEDGER, ledger::header().as_bytes())?;
-        self.enter(State::Running)
+        self.enter(RunState::Running)
     }
 
     /// The run has ended; for a job that is done, after its receipt: where that is there, the job is done, whatever came
@@ -213,11 +213,11 @@ impl RunDir {
             return Ok(());
         }
         let done = self.file(RECEIPT).exists();
-        self.enter(State::Ended { outcome: if done { Ending::done() } else { ending } })
+        self.enter(RunState::Ended { outcome: if done { Ending::done() } else { ending } })
     }
 
-    pub(super) fn enter(&mut self, state: State) -> Result<(), Failure> {
-        let record = Record { state, ..self.record.clone() };
+    pub(super) fn enter(&mut self, state: RunState) -> Result<(), Failure> {
+        let record = RunRecord { state, ..self.record.clone() };
         record.write(&self.path, "record")?;
         self.record = record;
         self.recorded = true;

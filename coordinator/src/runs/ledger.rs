@@ -15,8 +15,8 @@
 //! found and named. [`expected`] computes from the plan alone what the lines have to be: where they agree, each sample
 //! was used exactly once an epoch.
 //!
-//! The file grows by the epoch. What it says so far, with the chains of the epoch under way, is a [`State`], which
-//! checkpoints keep: after a crash the file is cut back to it.
+//! The file grows by the epoch. What it says so far, with the chains of the epoch under way, is a [`LedgerState`],
+//! which checkpoints keep: after a crash the file is cut back to it.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -112,7 +112,7 @@ impl Ledger {
     }
 
     /// What a checkpoint keeps of it.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> LedgerState {
         let open = |(&place, &chain): (&Place, &Chain)| Open {
             epoch: place.epoch,
             phase: phase_name(place.phase).to_string(),
@@ -121,14 +121,14 @@ impl Ledger {
             chain: hex::encode(chain.hash),
         };
         let sha256 = hex::encode(self.file.clone().finalize());
-        State { bytes: self.bytes, sha256, open: self.open.iter().map(open).collect() }
+        LedgerState { bytes: self.bytes, sha256, open: self.open.iter().map(open).collect() }
     }
 
     /// The ledger that a checkpoint kept, over the file's content.
     ///
     /// # Errors
     /// If the file does not begin with what belongs to the checkpoint.
-    pub fn restore(state: &State, file: &[u8]) -> Result<Self, String> {
+    pub fn restore(state: &LedgerState, file: &[u8]) -> Result<Self, String> {
         let prefix = usize::try_from(state.bytes).ok().and_then(|bytes| file.get(..bytes));
         let prefix = prefix
             .ok_or_else(|| format!("{} bytes, but {} belong to the checkpoint", file.len(), state.bytes))?;
@@ -144,7 +144,7 @@ impl Ledger {
 
 /// How far a ledger has come: how much of the file, and the chains of the epoch under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct LedgerState {
     /// Bytes of the file.
     pub bytes: u64,
     /// Hex SHA-256 of them.

@@ -44,7 +44,7 @@ use millefeuille_core::failure::{Failure, FailureKind};
 pub use arithmetic::{described, described_shapes};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use directory::{Existing, RunDir};
-pub use record::{Ending, Record, State};
+pub use record::{Ending, RunRecord, RunState};
 pub use resume::Resumed;
 pub use saved::SavedRun;
 pub use scan::{Found, Scanned, scan};

@@ -89,7 +89,7 @@ impl Participation {
     }
 
     /// Moves a worker's part over to `suspects`: it was evicted.
-    pub fn accuse(&mut self, instance_id: &str, suspects: &mut Self) {
+    pub fn mark_suspect(&mut self, instance_id: &str, suspects: &mut Self) {
         let Some(part) = self.0.remove(instance_id) else { return };
         let known = suspects.0.entry(instance_id.to_string()).or_default();
         known.name = part.name;
@@ -188,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn who_is_put_out_is_a_suspect_with_its_steps() {
+    fn who_is_evicted_is_a_suspect_with_its_steps() {
         let (mut participation, mut suspects) = (Participation::default(), Participation::default());
         for step in 0..10 {
             participation.add("a", "host:1", step);
             participation.add("b", "host:2", step * 2);
         }
-        participation.accuse("b", &mut suspects);
-        participation.accuse("nobody", &mut suspects);
+        participation.mark_suspect("b", &mut suspects);
+        participation.mark_suspect("nobody", &mut suspects);
         assert_eq!(participation.iter().map(|(id, _)| id).collect::<Vec<_>>(), ["a"]);
         let suspects = suspects.suspects();
         assert_eq!(suspects.len(), 1);

@@ -19,7 +19,7 @@ const FORMAT: u32 = 1;
 
 /// What is known of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct RunRecord {
     /// Its directory's name when it was submitted.
     pub id: String,
     /// Its place in the order of submissions, from 1.
@@ -34,13 +34,13 @@ pub struct Record {
     pub job: String,
     /// How far it came.
     #[serde(flatten)]
-    pub state: State,
+    pub state: RunState,
 }
 
 /// How far a run came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
-pub enum State {
+pub enum RunState {
     /// It waits for its turn.
     Queued,
     /// It has begun, and not ended.
@@ -90,10 +90,10 @@ impl Ending {
     }
 }
 
-impl Record {
+impl RunRecord {
     /// A run that was submitted now.
     pub(super) fn new(id: String, number: u64, client_key: String) -> Self {
-        Self { id, number, client_key, submitted: now(), job: String::new(), state: State::Queued }
+        Self { id, number, client_key, submitted: now(), job: String::new(), state: RunState::Queued }
     }
 
     /// Notes which job it is.

@@ -15,7 +15,7 @@ use super::arithmetic::{described, described_shapes};
 use super::checkpoint::{Checkpoint, Damaged, Newest, Read};
 use super::directory::RunDir;
 use super::ledger::{self, Ledger};
-use super::record::State;
+use super::record::RunState;
 use super::saved::{SavedRun, without_a_job};
 use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, files, history, of_run};
 
@@ -98,7 +98,7 @@ impl RunDir {
         let cut = [self.cut_history(&checkpoint)?, of_ledger, self.cut_events(events_bytes)?];
         self.clear_result()?;
         self.checkpoints().remove_newer_than(checkpoint.parameter_tag)?;
-        self.enter(State::Running)?;
+        self.enter(RunState::Running)?;
         let place = checkpoint.place(job.fit.epochs);
         let text = format!("from {}, {place}{}{}", path.display(), listed(&damaged), listed_cuts(cut));
         Ok(Resumed { checkpoint: Some(checkpoint), ledger, text })

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::checkpoint::{Checkpoints, KEPT};
 use super::lock::holder;
 use super::receipt::{self, Receipt};
-use super::record::{Record, RecordError};
+use super::record::{RecordError, RunRecord};
 use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, files, history, model, of_content, of_run};
 
 /// The run in a directory.
@@ -30,7 +30,7 @@ impl SavedRun {
         if !path.is_dir() {
             return Err(of_run(path, "there is no such run directory"));
         }
-        if let Err(RecordError::Newer(error)) = Record::read(path) {
+        if let Err(RecordError::Newer(error)) = RunRecord::read(path) {
             return Err(error);
         }
         if !path.join(JOB).is_file() {
@@ -66,8 +66,8 @@ impl SavedRun {
     ///
     /// # Errors
     /// If `run.json` is damaged.
-    pub fn record(&self) -> Result<Option<Record>, Failure> {
-        Ok(Record::read(&self.path)?)
+    pub fn record(&self) -> Result<Option<RunRecord>, Failure> {
+        Ok(RunRecord::read(&self.path)?)
     }
 
     /// The lines of history; none for a run that has not finished an epoch.

@@ -7,7 +7,7 @@ use millefeuille_core::job::Job;
 use millefeuille_core::view::EpochRow;
 
 use super::directory::id;
-use super::record::{Ending, Record, State};
+use super::record::{Ending, RunRecord, RunState};
 use super::saved::SavedRun;
 use super::{RECORD, files, of_run};
 
@@ -22,7 +22,7 @@ pub struct Found {
     pub job: Job,
     /// Number, client's key, and how far it came: queued and running ones are to be resumed. One whose receipt is there
     /// has ended, whatever its `run.json` came to say.
-    pub record: Record,
+    pub record: RunRecord,
     /// The lines of history.
     pub history: Vec<EpochRow>,
 }
@@ -33,7 +33,7 @@ pub struct Scanned {
     /// The runs, in the order of their submission: by number, and those of one number (as `train` alone gives) by time.
     pub runs: Vec<Found>,
     /// Runs that are skipped, and why: damaged ones, those of a newer format, and copies of others.
-    pub left_alone: Vec<Failure>,
+    pub skipped: Vec<Failure>,
 }
 
 /// Finds the runs in a directory. A directory without a `run.json` is not ours.
@@ -45,7 +45,7 @@ pub fn scan(runs: &Path) -> Result<Scanned, Failure> {
     for name in files::names(runs)? {
         match look(&runs.join(name)) {
             Ok(found) => scanned.runs.extend(found),
-            Err(error) => scanned.left_alone.push(error),
+            Err(error) => scanned.skipped.push(error),
         }
     }
     let order = |found: &Found| (found.record.number, found.record.submitted);
@@ -57,7 +57,7 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     if !path.join(RECORD).is_file() {
         return Ok(None);
     }
-    let Some(mut record) = Record::read(path)? else { return Ok(None) };
+    let Some(mut record) = RunRecord::read(path)? else { return Ok(None) };
     let run = SavedRun::open(path)?;
     let id = id(path);
     if record.id != id {
@@ -67,10 +67,10 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     let done = run.is_done();
     let history = if done { run.history()? } else { run.whole_history().unwrap_or_default() };
     if done {
-        record.state = State::Ended { outcome: Ending::done() };
+        record.state = RunState::Ended { outcome: Ending::done() };
     }
     let job = run.job()?;
-    if !matches!(record.state, State::Ended { .. }) {
+    if !matches!(record.state, RunState::Ended { .. }) {
         record.check(path, &job)?;
     }
     Ok(Some(Found { id, path: path.to_path_buf(), job, record, history }))

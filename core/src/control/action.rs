@@ -7,32 +7,32 @@ use super::ids::{JobId, ResultId, WorkId, WorkerId};
 use super::members::Arithmetic;
 use super::outcome::Outcome;
 use super::place::Placement;
-use super::trial::Author;
+use super::validation::Source;
 use crate::data::shard::Shard;
 use crate::learn::tree::Node;
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Let the worker in.
+    /// Admit the worker.
     Welcome {
         /// Whom.
         worker: WorkerId,
     },
     /// End the worker's session, with the reason.
-    Dismiss {
+    Disconnect {
         /// Whom.
         worker: WorkerId,
         /// Why.
-        reason: Dismissal,
+        reason: Disconnection,
     },
-    /// The worker has finished what it owed, and goes.
-    Farewell {
+    /// The draining worker has nothing pending any more: tell it that it may leave.
+    Release {
         /// Whom.
         worker: WorkerId,
     },
     /// The worker's answers are wrong: it has no part in the job any more.
-    PutOut {
+    Evict {
         /// Whom.
         worker: WorkerId,
         /// Why, for people.
@@ -68,14 +68,14 @@ pub enum Action {
         /// Which shards.
         shards: Vec<Shard>,
         /// Whether it computes none of them for now.
-        spare: bool,
+        standby: bool,
     },
     /// A new tree is open.
     Begin {
         /// Which work.
         work: WorkId,
     },
-    /// Ask the worker for these nodes.
+    /// Assign these nodes to the worker.
     Send {
         /// Whom.
         worker: WorkerId,
@@ -94,7 +94,7 @@ pub enum Action {
         /// Which node.
         node: Node,
         /// Whose.
-        author: Author,
+        source: Source,
     },
     /// Compute this node here, to settle who is right; answer with `Arbitrated`.
     Arbitrate {
@@ -145,9 +145,9 @@ pub enum Action {
     Note(Note),
 }
 
-/// Why a worker is sent away.
+/// Why a worker is disconnected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Dismissal {
+pub enum Disconnection {
     /// Nothing came from it for longer than the deadline.
     Silent {
         /// For how long.
@@ -176,7 +176,7 @@ pub enum Dismissal {
     Superseded,
     /// It is alive, and has not answered for far longer than answers take.
     Hung {
-        /// What it was asked for.
+        /// The work that is pending with it.
         work: WorkId,
         /// How long ago.
         asked: Duration,
@@ -186,8 +186,8 @@ pub enum Dismissal {
         /// For how long.
         stalled: Duration,
     },
-    /// It has sent answers that nobody asked for.
-    Unasked {
+    /// It has sent results that were not assigned to it.
+    Unassigned {
         /// How many.
         answers: u32,
     },
@@ -200,8 +200,8 @@ pub enum Discard {
     Late,
     /// The node is in the tree already.
     Duplicate,
-    /// Nobody asked this worker for it.
-    Unasked,
+    /// It was not assigned to this worker.
+    Unassigned,
 }
 
 /// Something that people want to know: for the log and `events.jsonl`.
@@ -225,7 +225,7 @@ pub enum Note {
         /// How.
         how: String,
     },
-    /// A worker was told to stop, and gets nothing new.
+    /// A worker drains: no new work is assigned to it.
     Draining {
         /// Who.
         worker: WorkerId,
@@ -234,19 +234,19 @@ pub enum Note {
         /// Why, as it says.
         reason: String,
     },
-    /// What workers owed is asked of others, too.
+    /// Nodes that are pending with a worker were assigned to others, too.
     Reassigned {
         /// Of which work.
         work: WorkId,
-        /// Who owed it: one that left, or that is slow.
-        owed_by: WorkerId,
+        /// With whom they are pending: a worker that left, or a straggler.
+        pending_with: WorkerId,
         /// Whether it may still answer.
-        slow: bool,
-        /// Who is asked now.
+        straggler: bool,
+        /// Which nodes were assigned to whom.
         to: Vec<(WorkerId, Vec<Node>)>,
     },
-    /// A worker is put out of the job.
-    PutOut {
+    /// A worker is evicted from the job.
+    Evicted {
         /// Who.
         worker: WorkerId,
         /// For people.
@@ -271,10 +271,10 @@ pub enum Note {
         job: JobId,
     },
     /// Shards are placed anew.
-    Placed {
+    Assigned {
         /// Of which job.
         job: JobId,
-        /// Who computes what; spares have nothing.
+        /// Who computes what; those on standby have nothing.
         placement: Placement,
         /// The work from which on it holds.
         from: WorkId,

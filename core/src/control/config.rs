@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The settings of a cluster.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub struct ControlConfig {
     /// Which life of the coordinator this is.
     pub incarnation: u64,
     /// A job waits until so many workers can compute it.
@@ -15,7 +15,7 @@ pub struct Config {
     pub settle: Duration,
     /// How long a job waits for `min_workers`; without limit if none.
     pub wait_workers: Option<Duration>,
-    /// No more workers are let in.
+    /// No more workers are admitted.
     pub max_workers: usize,
     /// A worker from which nothing came for so long is given up.
     pub heartbeat_deadline: Duration,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::facts::{Facts, Start};
 use super::ids::{JobId, ResultId, WorkId, WorkerId};
 use super::members::Hello;
-use super::trial::Digest;
+use super::validation::Digest;
 use crate::data::shard::Shard;
 use crate::failure::Failure;
 use crate::learn::tree::Node;
@@ -27,9 +27,9 @@ pub enum Event {
         /// Whose.
         worker: WorkerId,
         /// How.
-        departure: Departure,
+        end: SessionEnd,
     },
-    /// A worker was told to stop: it finishes what it was asked for, and wants nothing new.
+    /// A worker drains: it finishes what is pending with it, and takes no new work.
     Drain {
         /// Who.
         worker: WorkerId,
@@ -81,7 +81,7 @@ pub enum Event {
         busy: Duration,
         /// Whether every number in it is finite.
         finite: bool,
-        /// Of its bits; there if it is not finite or [`Cluster::compares`](super::Cluster::compares) said so.
+        /// Of its bits; there if it is not finite or [`Control::compares`](super::Control::compares) said so.
         digest: Option<Digest>,
     },
     /// The coordinator has computed a node itself.
@@ -111,10 +111,10 @@ pub enum Event {
         job: JobId,
         /// What the machine must know of it.
         facts: Facts,
-        /// Where it begins, or goes on.
+        /// Where it begins, or resumes.
         from: Start,
-        /// Processes that were put out of it in an earlier life of the coordinator, and why.
-        put_out: BTreeMap<String, String>,
+        /// Processes that were evicted from it in an earlier life of the coordinator, and why.
+        evicted: BTreeMap<String, String>,
     },
     /// A checkpoint is on disk.
     CheckpointWritten {
@@ -160,21 +160,21 @@ pub struct Computed {
 
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Departure {
+pub enum SessionEnd {
     /// Its connection was closed.
     Closed,
-    /// The worker said goodbye, with its reason.
-    Goodbye(String),
+    /// The worker shut down, with its reason.
+    Shutdown(String),
     /// It broke the protocol; how.
-    Misbehaved(String),
+    Violation(String),
 }
 
-impl fmt::Display for Departure {
+impl fmt::Display for SessionEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Departure::Closed => f.write_str("its connection was closed"),
-            Departure::Goodbye(reason) => write!(f, "it shut down: {reason}"),
-            Departure::Misbehaved(how) => write!(f, "it broke the protocol: {how}"),
+            SessionEnd::Closed => f.write_str("its connection was closed"),
+            SessionEnd::Shutdown(reason) => write!(f, "it shut down: {reason}"),
+            SessionEnd::Violation(how) => write!(f, "it broke the protocol: {how}"),
         }
     }
 }

@@ -96,7 +96,7 @@ impl Position {
     }
 }
 
-/// Where a job begins, or goes on after the coordinator's death.
+/// Where a job begins, or resumes after the coordinator's death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     /// The next step. Of an epoch that the job does not have: it is trained, and its result not written.

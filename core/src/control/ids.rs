@@ -51,7 +51,7 @@ impl Phase {
 pub struct WorkId {
     /// The job.
     pub job: JobId,
-    /// Which life of the coordinator asked for it.
+    /// Which process of the coordinator assigned it.
     pub incarnation: u64,
     /// From 0.
     pub epoch: u32,

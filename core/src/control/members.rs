@@ -28,32 +28,32 @@ pub struct Hello {
 
 /// What a member does for the running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum MemberState {
     /// It has no part in a job.
     Idle,
     /// It fetches samples before it is given work.
     Fetching,
     /// It has shards to compute.
     Computing,
-    /// It was told to stop: it finishes what it was asked for.
+    /// It finishes what is pending with it, and takes no new work.
     Draining,
     /// On standby: there are more workers than shards.
-    Spare,
+    Standby,
 }
 
-impl fmt::Display for Role {
+impl fmt::Display for MemberState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Role::Idle => "idle",
-            Role::Fetching => "fetching",
-            Role::Computing => "computing",
-            Role::Draining => "draining",
-            Role::Spare => "standby",
+            MemberState::Idle => "idle",
+            MemberState::Fetching => "fetching",
+            MemberState::Computing => "computing",
+            MemberState::Draining => "draining",
+            MemberState::Standby => "standby",
         })
     }
 }
 
-/// A worker that was let in.
+/// A worker that was admitted.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// What it said of itself.
@@ -66,12 +66,12 @@ pub struct Member {
     pub pace: Option<(f64, Duration)>,
     /// Seconds from a question to its answer for each sample of it: training and evaluation.
     pub turnaround: [Option<f64>; 2],
-    /// It was told to stop, and gets nothing new.
+    /// It drains: no new work is assigned to it.
     pub draining: bool,
     /// Work was over before its answer came, and it has not answered since.
-    pub behind: bool,
-    /// Answers of it that nobody asked for.
-    pub unasked: u32,
+    pub straggler: bool,
+    /// Results of it that were not assigned to it.
+    pub unassigned: u32,
     /// Its part in the running job.
     pub job: Option<Part>,
 }
@@ -87,8 +87,8 @@ pub struct Part {
     pub told: Vec<Shard>,
     /// When it was told, or last had another shard of it.
     pub moved: Duration,
-    /// Whether it was told that it is a spare.
-    pub spare: bool,
+    /// Whether it was told that it is a standby.
+    pub standby: bool,
     /// How often it was told.
     pub generation: u64,
     /// What it holds of what it was last told.
@@ -96,7 +96,7 @@ pub struct Part {
 }
 
 impl Member {
-    /// A member that was just let in.
+    /// A member that was just admitted.
     pub fn new(now: Duration, hello: Hello) -> Self {
         Self {
             hello,
@@ -105,8 +105,8 @@ impl Member {
             pace: None,
             turnaround: [None; 2],
             draining: false,
-            behind: false,
-            unasked: 0,
+            straggler: false,
+            unassigned: 0,
             job: None,
         }
     }

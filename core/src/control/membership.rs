@@ -3,7 +3,7 @@
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
-use super::action::{Action, Dismissal, Note};
+use super::action::{Action, Disconnection, Note};
 use super::ids::{JobId, WorkerId};
 use super::members::{Hello, Member, Part};
 use super::open::Open;
@@ -15,8 +15,8 @@ use crate::data::shard::Shard;
 
 /// A wait for workers that lasts so long is told of.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
-/// So many answers that nobody asked for end a session.
-const UNASKED_ANSWERS: u32 = 8;
+/// So many results that were not assigned end a session.
+const MAX_UNASSIGNED_RESULTS: u32 = 8;
 
 impl Run {
     /// What to answer to a worker that can't compute this job.
@@ -32,9 +32,11 @@ impl Run {
         } else if !as_asked {
             Some(Action::UseKernel { worker, kernel: facts.kernel_request.clone() })
         } else {
-            let reason =
-                Dismissal::Arithmetic { theirs: hello.arithmetic.clone(), needed: facts.arithmetic.clone() };
-            Some(Action::Dismiss { worker, reason })
+            let reason = Disconnection::Arithmetic {
+                theirs: hello.arithmetic.clone(),
+                needed: facts.arithmetic.clone(),
+            };
+            Some(Action::Disconnect { worker, reason })
         }
     }
 
@@ -50,7 +52,7 @@ impl Run {
             accepted: false,
             told: Vec::new(),
             moved: scene.now,
-            spare: false,
+            standby: false,
             generation: 0,
             held: Default::default(),
         });
@@ -73,7 +75,7 @@ impl Run {
         Continue(())
     }
 
-    /// Takes a worker out, whatever the reason; what it owes goes to others.
+    /// Removes a worker, whatever the reason; what is pending with it is reassigned.
     pub(super) fn leave(&mut self, scene: &mut Scene<'_>, worker: WorkerId, how: &str) -> Flow {
         match scene.remove(worker, how) {
             Some(member) => self.left(scene, worker, member),
@@ -89,9 +91,9 @@ impl Run {
         self.lost(scene, worker)
     }
 
-    /// After a worker has gone: others take over what it owes and what it was to compute.
+    /// After a worker has gone: what is pending with it, and its shards, are assigned to others.
     fn lost(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
-        let owed = self.stage.open_mut().is_some_and(|open| open.forget(worker));
+        let pending = self.stage.open_mut().is_some_and(|open| open.forget(worker));
         let placed = self.placement.remove(&worker).is_some();
         let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
         // A job that was about to begin begins to wait only now.
@@ -101,27 +103,27 @@ impl Run {
             *since = scene.now;
         }
         if placed || targeted {
-            self.place_again(scene)?;
+            self.reassign_shards(scene)?;
         }
         self.wait_if_short(scene);
-        self.give_out(scene, owed.then_some((worker, false)))
+        self.assign(scene, pending.then_some((worker, false)))
     }
 
-    /// A worker was told to stop: it gets nothing new.
+    /// A worker drains: no new work is assigned to it.
     pub(super) fn relieve(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         let placed = self.placement.remove(&worker).is_some();
         let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
         if placed || targeted {
-            self.place_again(scene)?;
+            self.reassign_shards(scene)?;
         }
-        self.say_farewell(scene)
+        self.release_drained(scene)
     }
 
-    /// Lets those go who were told to stop and owe nothing any more.
-    pub(super) fn say_farewell(&mut self, scene: &mut Scene<'_>) -> Flow {
+    /// Releases draining workers with which nothing is pending any more.
+    pub(super) fn release_drained(&mut self, scene: &mut Scene<'_>) -> Flow {
         let open = self.stage.open();
-        for worker in scene.finished(|worker| open.is_some_and(|open| open.is_owed_by(worker))) {
-            if let Some(member) = scene.say_farewell(worker) {
+        for worker in scene.finished(|worker| open.is_some_and(|open| open.is_pending_with(worker))) {
+            if let Some(member) = scene.release_drained(worker) {
                 self.left(scene, worker, member)?;
             }
         }
@@ -130,7 +132,7 @@ impl Run {
 
     /// A worker's answer was wrong: its process leaves the job for good, in whatever session it is now, and what it
     /// had part in of the open tree is done anew.
-    pub(super) fn put_out(&mut self, scene: &mut Scene<'_>, worker: WorkerId, reason: &str) -> Flow {
+    pub(super) fn evict(&mut self, scene: &mut Scene<'_>, worker: WorkerId, reason: &str) -> Flow {
         let present = scene.members.get(&worker).map(|member| &member.hello);
         let departed = self.stage.open().and_then(|open| open.departed(worker));
         let Some(Hello { instance_id, name, .. }) = present.or(departed).cloned() else {
@@ -138,16 +140,16 @@ impl Run {
         };
         let same = |member: &Member| member.hello.instance_id == instance_id;
         let present = scene.members.iter().find(|(_, member)| same(member)).map(|(&present, _)| present);
-        let new = self.conduct.ban(&instance_id, reason);
+        let new = self.conduct.evict(&instance_id, reason);
         // What is known of it now must not be lost with the coordinator.
         self.checkpoint_due = true;
         let reason = reason.to_string();
         if let Some(worker) = present {
             scene.members.remove(&worker);
-            scene.out.push(Action::PutOut { worker, reason: reason.clone() });
+            scene.out.push(Action::Evict { worker, reason: reason.clone() });
         }
         if new {
-            scene.note(Note::PutOut { worker, name, instance_id, reason });
+            scene.note(Note::Evicted { worker, name, instance_id, reason });
         }
         if let Some(open) = self.stage.open_mut()
             && (open.has_used(worker) || present.is_some_and(|present| open.has_used(present)))
@@ -158,16 +160,16 @@ impl Run {
         self.lost(scene, present.unwrap_or(worker))
     }
 
-    /// An answer that nobody asked for.
-    pub(super) fn count_unasked(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
+    /// A result that was not assigned to this worker.
+    pub(super) fn count_unassigned(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         let Some(member) = scene.members.get_mut(&worker) else { return Continue(()) };
-        member.unasked += 1;
-        let answers = member.unasked;
-        if answers < UNASKED_ANSWERS {
+        member.unassigned += 1;
+        let answers = member.unassigned;
+        if answers < MAX_UNASSIGNED_RESULTS {
             return Continue(());
         }
-        self.conduct.count_offence(&member.hello.instance_id);
-        scene.out.push(Action::Dismiss { worker, reason: Dismissal::Unasked { answers } });
+        self.conduct.count_violation(&member.hello.instance_id);
+        scene.out.push(Action::Disconnect { worker, reason: Disconnection::Unassigned { answers } });
         self.leave(scene, worker, "it sent results that were not assigned to it")
     }
 
@@ -183,12 +185,12 @@ impl Run {
         let Some(part) = part.filter(|_| self.job == job) else { return Continue(()) };
         if theirs != self.facts.shapes_fingerprint {
             let needed = self.facts.shapes_fingerprint.clone();
-            scene.out.push(Action::Dismiss { worker, reason: Dismissal::Shapes { theirs, needed } });
+            scene.out.push(Action::Disconnect { worker, reason: Disconnection::Shapes { theirs, needed } });
             return self.leave(scene, worker, "it computes other bits");
         }
         part.accepted = true;
-        self.place_again(scene)?;
-        self.go_on_if_enough(scene)
+        self.reassign_shards(scene)?;
+        self.continue_if_enough(scene)
     }
 
     /// A worker holds a shard, as the `Hold` with this generation has told it to.
@@ -207,11 +209,11 @@ impl Run {
         part.held.insert(shard);
         part.moved = scene.now;
         self.begin_if_ready(scene)?;
-        self.give_out(scene, None)
+        self.assign(scene, None)
     }
 
     /// Places shards anew after a change of members.
-    pub(super) fn place_again(&mut self, scene: &mut Scene<'_>) -> Flow {
+    pub(super) fn reassign_shards(&mut self, scene: &mut Scene<'_>) -> Flow {
         let waits = match self.stage {
             Stage::Gathering { since } => self.waits_for_more(scene, since),
             Stage::Saving => true,
@@ -220,7 +222,7 @@ impl Run {
         if waits {
             return Continue(());
         }
-        self.replace(scene.now, scene.members);
+        self.plan_placement(scene.now, scene.members);
         self.tell_holdings(scene);
         self.begin_if_ready(scene)
     }
@@ -244,12 +246,12 @@ impl Run {
             }
             let shards = self.shards_to_hold(worker, member.hello.cache_bytes);
             let placed = |placement: &Placement| placement.contains_key(&worker);
-            let spare = !placed(&self.placement) && !self.target.as_ref().is_some_and(placed);
+            let standby = !placed(&self.placement) && !self.target.as_ref().is_some_and(placed);
             let Some(part) = member.job.as_mut() else { continue };
             // To one that holds it all, another order of urgency is no news.
             let same =
                 part.told.len() == shards.len() && shards.iter().all(|shard| part.held.contains(shard));
-            if part.spare == spare && (same || part.told == shards) {
+            if part.standby == standby && (same || part.told == shards) {
                 continue;
             }
             // What was held and still is to be held stays; the worker forgets nothing of that.
@@ -257,9 +259,9 @@ impl Run {
             part.generation += 1;
             part.told.clone_from(&shards);
             part.moved = scene.now;
-            part.spare = spare;
+            part.standby = standby;
             let generation = part.generation;
-            scene.out.push(Action::Hold { worker, job, generation, shards, spare });
+            scene.out.push(Action::Hold { worker, job, generation, shards, standby });
         }
     }
 
@@ -313,8 +315,8 @@ impl Run {
         }
     }
 
-    /// Goes on with a job that had too few workers.
-    fn go_on_if_enough(&mut self, scene: &mut Scene<'_>) -> Flow {
+    /// Continues a job that had too few workers, once it has enough.
+    fn continue_if_enough(&mut self, scene: &mut Scene<'_>) -> Flow {
         let enough = self.candidates(scene.members).len() >= scene.config.min_workers;
         if !enough || !matches!(self.stage, Stage::Short { .. }) {
             return Continue(());
@@ -324,7 +326,7 @@ impl Run {
         match open {
             Some(open) => {
                 self.stage = Stage::Stepping(open);
-                self.give_out(scene, None)
+                self.assign(scene, None)
             }
             None => self.open_next(scene),
         }
@@ -344,7 +346,7 @@ impl Run {
             self.note_short(scene, since, present);
         }
         if gathering && present >= needed && waited >= scene.config.settle {
-            self.place_again(scene)
+            self.reassign_shards(scene)
         } else if present < needed && scene.config.wait_workers.is_some_and(|limit| waited >= limit) {
             Break(Outcome::TooFewWorkers { present, needed, waited })
         } else {

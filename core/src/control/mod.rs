@@ -1,6 +1,6 @@
 //! Who computes what, when.
 //!
-//! [`Cluster`] is a state machine: `handle(now, event) -> actions`. It holds the members, the queue of jobs and the
+//! [`Control`] is a state machine: `handle(now, event) -> actions`. It holds the members, the queue of jobs and the
 //! progress of the one that runs. It knows nodes of the reduction tree, never tensors; it is told the time, never
 //! reads a clock; it names what shall be sent, never sends. The coordinator's driver loop feeds it and carries out
 //! its actions; tests feed it by hand.
@@ -15,30 +15,31 @@
 //! 3. Each step: `Begin`, a `Send` to every worker with work, `Accept` for each result, `Close` when the tree is
 //!    complete. The driver answers `Closed` once the optimizer has made the next parameters. After the last step of
 //!    an epoch, the validation and test splits are evaluated in the same way, and `EndEpoch` writes the history.
-//!    `Checkpoint` orders a copy of the state from which the job can go on.
+//!    `Checkpoint` orders a copy of the state from which the job can resume.
 //! 4. After the last epoch `Save` writes the model; `Saved` ends the job, and the next one is loaded.
 //!
 //! Nothing that happens to a worker changes what is computed, only who computes it:
 //!
 //! - One that **joins** while a job runs is told what it would hold under a new placement; the placement changes
 //!   between two steps, once everybody holds what it says.
-//! - One that **leaves**, falls silent or hangs loses what it owes to others who hold the samples, within the step
-//!   (`open`). What nobody holds is fetched first. Fewer than `min_workers` make the job wait.
-//! - One that **drains** finishes what it owes, and is told `Farewell`.
-//! - What a **slow** one owes is asked of another, too; whichever answer comes first is used, since all have the
-//!   same bits. One that stays slow gets fewer shards, or none.
-//! - One whose answer **differs** from another's is put out, and what it had part in of the open step is computed
-//!   again (`trial`). Answers are compared where one is not finite, and for a share of the nodes with `audit_rate`.
+//! - When one **leaves**, falls silent or hangs, what is pending with it is reassigned within the step to others who
+//!   hold the samples (`open`). What nobody holds is fetched first. Fewer than `min_workers` make the job wait.
+//! - One that **drains** finishes what is pending with it, and is released (`Release`).
+//! - What is pending with a **straggler** is assigned to another, too, as a backup task; the first result is used,
+//!   since all have the same bits. One that stays slow gets fewer shards, or none.
+//! - One whose answer **differs** from another's is evicted, and what it had part in of the open step is computed
+//!   again (`validation`). Answers are compared where one is not finite, and for a share of the nodes with
+//!   `audit_rate`.
 //!
 //! A coordinator that dies comes back with `Submit` and `Loaded { from, .. }`: where its checkpoint says.
 
 mod action;
-mod cluster;
 mod conduct;
 mod config;
 mod event;
 mod facts;
 mod ids;
+mod machine;
 mod members;
 mod membership;
 mod open;
@@ -48,21 +49,21 @@ mod progress;
 mod queue;
 mod run;
 mod scene;
-mod trial;
+mod validation;
 mod waiting;
 
-pub use action::{Action, Discard, Dismissal, Note};
-pub use cluster::Cluster;
-pub use config::Config;
-pub use event::{Computed, Departure, Event};
+pub use action::{Action, Discard, Disconnection, Note};
+pub use config::ControlConfig;
+pub use event::{Computed, Event, SessionEnd};
 pub use facts::{Facts, Position, Start};
 pub use ids::{JobId, Phase, ResultId, WorkId, WorkerId};
-pub use members::{Arithmetic, Hello, Member, Role};
-pub use open::Owing;
+pub use machine::Control;
+pub use members::{Arithmetic, Hello, Member, MemberState};
+pub use open::Pending;
 pub use outcome::Outcome;
 pub use place::{Placement, place};
 pub use queue::JobState;
-pub use trial::{Author, Digest};
+pub use validation::{Digest, Source};
 pub use waiting::Waiting;
 
 pub use crate::failure::Failure;

@@ -1,12 +1,13 @@
-//! The unit of work under way: who was asked for which nodes, what has come, what is still to be asked for.
+//! The unit of work under way: which nodes are assigned to whom, which results have come, what is unassigned.
 //!
-//! [`Open::dispatch`] is the only place where work is given out, at the start of a step as after any loss: it looks
-//! which shards of the tree nobody owes, and asks for each one somebody who holds its samples. Whoever the placement
-//! names comes first, then whoever has least to do. So a step begins, a lost worker's part is taken over, and a slow
-//! one's is copied by one and the same rule, and asking again when nothing is missing asks for nothing.
+//! [`Open::dispatch`] is the only place where work is assigned, at the start of a step as after any loss: it finds
+//! the shards of the tree that are pending with nobody, and assigns each to a worker that holds its samples: first to
+//! the one that the placement names, then to the one with the least work. So one rule begins a step, reassigns a lost
+//! worker's nodes and starts backup tasks for a straggler's; called when nothing is missing, it assigns nothing.
 //!
-//! An *ask* is one node asked of one worker. It is open until the worker answers or leaves. It becomes *overdue* when
-//! the worker has had far more time than the others' pace says; then it no longer counts, and others are asked too.
+//! An *ask* is one node assigned to one worker. It is pending until the worker returns it or leaves. It becomes
+//! *overdue* when the worker has had far more time than the others' pace says; then it no longer counts, and the node
+//! is assigned to others, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -15,29 +16,29 @@ use std::time::Duration;
 use super::action::Discard;
 use super::ids::{WorkId, WorkerId};
 use super::members::Hello;
-use super::trial::{Author, Authored, Digest, Trial, Verdict};
+use super::validation::{Digest, Source, SourcedResult, Validation, Verdict};
 use crate::learn::tree::{Inserted, Node, Reduction, Tree};
 
-/// A worker that may be asked.
+/// A worker that nodes may be assigned to.
 #[derive(Clone, Debug)]
-pub(super) struct Hand {
+pub(super) struct Candidate {
     pub(super) worker: WorkerId,
     /// What the placement gives it.
     pub(super) owns: Range<u32>,
     /// How much it does beside the others.
     pub(super) weight: f64,
     /// It has not yet answered to work that is over: only if there is nobody else.
-    pub(super) behind: bool,
+    pub(super) straggler: bool,
 }
 
-/// What a worker owes, for people.
+/// That nodes are pending with a worker, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owing {
+pub struct Pending {
     /// Who.
     pub worker: WorkerId,
-    /// When it was asked.
+    /// When they were assigned.
     pub since: Duration,
-    /// Whether others were asked for the same, because it takes too long.
+    /// Whether they were assigned to others too, because the worker is a straggler.
     pub overdue: bool,
 }
 
@@ -48,7 +49,7 @@ struct Ask {
     overdue: bool,
 }
 
-/// What a worker was asked for in this unit of work, all in all.
+/// What was assigned to a worker in this unit of work, all in all.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     since: Duration,
@@ -65,7 +66,7 @@ pub(super) struct Open {
     asks: Vec<Ask>,
     answered: BTreeSet<(WorkerId, Node)>,
     loads: BTreeMap<WorkerId, Load>,
-    trials: BTreeMap<Node, Trial>,
+    validations: BTreeMap<Node, Validation>,
     /// Whose answers are in the tree.
     used: BTreeSet<WorkerId>,
     /// Who has answered and is gone: the answer may yet turn out to be wrong.
@@ -75,7 +76,7 @@ pub(super) struct Open {
 /// A node's sum that has come: what is known of it here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Came {
-    pub(super) of: Authored,
+    pub(super) of: SourcedResult,
     pub(super) finite: bool,
     pub(super) digest: Option<Digest>,
 }
@@ -86,14 +87,14 @@ pub(super) enum Taken {
     /// It is of no use.
     Discarded(Discard),
     /// It waits for another to be compared with.
-    Kept,
+    SetAside,
     /// It is in the tree.
     Accepted,
     /// Answers were compared.
-    Tried(Verdict),
+    Compared(Verdict),
 }
 
-/// What is to be asked.
+/// What is to be assigned.
 #[derive(Debug, Default)]
 pub(super) struct Dispatch {
     pub(super) asks: BTreeMap<WorkerId, Vec<Node>>,
@@ -124,13 +125,13 @@ impl Open {
             asks: Vec::new(),
             answered: BTreeSet::new(),
             loads: BTreeMap::new(),
-            trials: BTreeMap::new(),
+            validations: BTreeMap::new(),
             used: BTreeSet::new(),
             departed: BTreeMap::new(),
         }
     }
 
-    /// The same work, begun anew. What was asked before and comes now is no surprise.
+    /// The same work, begun anew. Results that were assigned before may still come.
     pub(super) fn again(&self) -> Self {
         let asked = self.asks.iter().map(|ask| (ask.worker, ask.node));
         let answered = self.answered.iter().copied().chain(asked).collect();
@@ -145,7 +146,7 @@ impl Open {
 
     /// Whether answers to this node are compared, so that their digest is needed.
     pub(super) fn compares(&self, node: Node) -> bool {
-        self.trials.contains_key(&node)
+        self.validations.contains_key(&node)
     }
 
     /// Whether an answer of this worker is in the tree.
@@ -153,31 +154,31 @@ impl Open {
         self.used.contains(&worker)
     }
 
-    /// Whether it has an answer of this worker, used or on trial.
+    /// Whether it has an answer of this worker, used or under validation.
     fn has_heard(&self, worker: WorkerId) -> bool {
-        self.has_used(worker) || self.trials.values().any(|trial| trial.has_heard(worker))
+        self.has_used(worker) || self.validations.values().any(|validation| validation.has_heard(worker))
     }
 
-    /// Whether this worker was asked for something and has not answered.
-    pub(super) fn is_owed_by(&self, worker: WorkerId) -> bool {
+    /// Whether anything is pending with this worker.
+    pub(super) fn is_pending_with(&self, worker: WorkerId) -> bool {
         self.asks.iter().any(|ask| ask.worker == worker)
     }
 
-    /// Who owes something that is still missing.
-    pub(super) fn owing(&self) -> Vec<Owing> {
+    /// The workers with which something is pending that is still missing.
+    pub(super) fn pending(&self) -> Vec<Pending> {
         let missing = self.reduction.missing();
-        let owes =
+        let is_missing =
             |ask: &&Ask| missing.iter().any(|gap| gap.first < ask.node.end && ask.node.first < gap.end);
-        let mut owing: BTreeMap<WorkerId, bool> = BTreeMap::new();
-        for ask in self.asks.iter().filter(owes) {
-            *owing.entry(ask.worker).or_default() |= ask.overdue;
+        let mut pending: BTreeMap<WorkerId, bool> = BTreeMap::new();
+        for ask in self.asks.iter().filter(is_missing) {
+            *pending.entry(ask.worker).or_default() |= ask.overdue;
         }
-        let of = |(worker, overdue)| Owing { worker, since: self.loads[&worker].since, overdue };
-        owing.into_iter().map(of).collect()
+        let of = |(worker, overdue)| Pending { worker, since: self.loads[&worker].since, overdue };
+        pending.into_iter().map(of).collect()
     }
 
-    /// Workers that owe something for which nobody else was asked yet: since when, and for how many samples.
-    pub(super) fn pending(&self) -> Vec<(WorkerId, Duration, u64)> {
+    /// Workers with pending nodes that are not overdue: since when, and for how many samples.
+    pub(super) fn on_time(&self) -> Vec<(WorkerId, Duration, u64)> {
         let on_time: BTreeSet<_> =
             self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
         on_time
@@ -186,17 +187,17 @@ impl Open {
             .collect()
     }
 
-    /// For how many samples this worker was asked lately.
+    /// How many samples were lately assigned to this worker.
     pub(super) fn samples_asked(&self, worker: WorkerId) -> u64 {
         self.loads.get(&worker).map_or(0, |load| load.samples)
     }
 
-    /// What this worker owes does not count any more; it may still answer.
+    /// What is pending with this worker is overdue: it does not count any more, though the results may still come.
     pub(super) fn set_overdue(&mut self, worker: WorkerId) {
         self.asks.iter_mut().filter(|ask| ask.worker == worker).for_each(|ask| ask.overdue = true);
     }
 
-    /// Whether others were asked for what this worker owes.
+    /// Whether what is pending with this worker is overdue.
     pub(super) fn is_late(&self, worker: WorkerId) -> bool {
         self.asks.iter().any(|ask| ask.worker == worker && ask.overdue)
     }
@@ -218,27 +219,27 @@ impl Open {
         self.departed.get(&worker)
     }
 
-    /// A worker is gone: what it owes is owed by nobody. Says whether it owed anything.
+    /// A worker is gone: what was pending with it is unassigned. Says whether there was anything.
     pub(super) fn forget(&mut self, worker: WorkerId) -> bool {
         let before = self.asks.len();
         self.asks.retain(|ask| ask.worker != worker);
         let asks = &self.asks;
         // An audit that nobody works on begins with whoever takes the node over.
-        self.trials.retain(|&node, trial| {
-            trial.is_open() || trial.arbitrating || asks.iter().any(|ask| ask.node == node)
+        self.validations.retain(|&node, validation| {
+            validation.is_open() || validation.arbitrating || asks.iter().any(|ask| ask.node == node)
         });
         self.asks.len() < before
     }
 
     /// The coordinator can't compute this job.
     pub(super) fn no_arbiter(&mut self, node: Node) {
-        if let Some(trial) = self.trials.get_mut(&node) {
-            trial.arbitrating = false;
-            trial.no_arbiter = true;
+        if let Some(validation) = self.validations.get_mut(&node) {
+            validation.arbitrating = false;
+            validation.no_arbiter = true;
         }
     }
 
-    /// Takes an answer of a worker; also how long a sample took it, once it owes nothing more.
+    /// Takes a result of a worker; also how long a sample took it, once nothing is pending with it.
     pub(super) fn take(
         &mut self,
         now: Duration,
@@ -250,17 +251,17 @@ impl Open {
         self.asks.retain(|ask| (ask.worker, ask.node) != (worker, node));
         if self.asks.len() == before {
             let known = self.answered.contains(&(worker, node));
-            return (Taken::Discarded(if known { Discard::Duplicate } else { Discard::Unasked }), None);
+            return (Taken::Discarded(if known { Discard::Duplicate } else { Discard::Unassigned }), None);
         }
         self.answered.insert((worker, node));
-        let pace = self.loads.get(&worker).filter(|load| load.samples > 0 && !self.is_owed_by(worker));
+        let pace = self.loads.get(&worker).filter(|load| load.samples > 0 && !self.is_pending_with(worker));
         let pace = pace.map(|load| now.saturating_sub(load.since).as_secs_f64() / load.samples as f64);
         (self.judge(node, came), pace)
     }
 
     /// Takes the coordinator's own answer.
     pub(super) fn arbitrated(&mut self, node: Node, came: Came) -> Taken {
-        if self.trials.get(&node).is_some_and(|trial| trial.arbitrating) {
+        if self.validations.get(&node).is_some_and(|validation| validation.arbitrating) {
             self.judge(node, came)
         } else {
             Taken::Discarded(Discard::Late)
@@ -269,31 +270,31 @@ impl Open {
 
     fn judge(&mut self, node: Node, Came { of, finite, digest }: Came) -> Taken {
         let Some(digest) = digest.filter(|_| !finite || self.compares(node)) else {
-            let accepted = self.accept(node, of.author);
+            let accepted = self.accept(node, of.source);
             return if accepted { Taken::Accepted } else { Taken::Discarded(Discard::Duplicate) };
         };
         if self.is_superfluous(node) {
             return Taken::Discarded(Discard::Duplicate);
         }
-        let trial = self.trials.entry(node).or_default();
-        trial.hear(of, finite, digest);
-        match trial.verdict() {
-            None => Taken::Kept,
-            Some(verdict) => Taken::Tried(verdict),
+        let validation = self.validations.entry(node).or_default();
+        validation.hear(of, finite, digest);
+        match validation.verdict() {
+            None => Taken::SetAside,
+            Some(verdict) => Taken::Compared(verdict),
         }
     }
 
-    /// Ends a node's trial; whether the right answer is in the tree now.
+    /// Ends a node's validation; whether the right answer is in the tree now.
     pub(super) fn settle(&mut self, node: Node, verdict: &Verdict) -> bool {
-        self.trials.remove(&node);
+        self.validations.remove(&node);
         let right = verdict.right.filter(|_| verdict.finite);
-        right.is_some_and(|right| self.accept(node, right.author))
+        right.is_some_and(|right| self.accept(node, right.source))
     }
 
     /// Puts a node into the tree, if it is missing there.
-    fn accept(&mut self, node: Node, author: Author) -> bool {
+    fn accept(&mut self, node: Node, source: Source) -> bool {
         let kept = matches!(self.reduction.insert(node, (), |(), ()| ()), Inserted::Kept { .. });
-        if let Author::Worker(worker) = author
+        if let Source::Worker(worker) = source
             && kept
         {
             self.used.insert(worker);
@@ -315,23 +316,25 @@ impl Open {
     /// The shards that are missing and that nobody is about to deliver.
     pub(super) fn unassigned(&self) -> BTreeSet<u32> {
         let mut missing = self.missing();
-        let owed = self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
-        let tried = self.trials.iter().filter(|(_, trial)| trial.is_open() || trial.arbitrating);
-        for node in owed.chain(tried.map(|(&node, _)| node)) {
+        let pending = self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
+        let validated =
+            self.validations.iter().filter(|(_, validation)| validation.is_open() || validation.arbitrating);
+        for node in pending.chain(validated.map(|(&node, _)| node)) {
             missing.retain(|&shard| !(node.first..node.end).contains(&shard));
         }
         missing
     }
 
-    /// Gives out what nobody owes.
-    pub(super) fn dispatch(&mut self, hands: &[Hand], terms: &Terms<'_>) -> Dispatch {
+    /// Assigns what is pending with nobody.
+    pub(super) fn dispatch(&mut self, candidates: &[Candidate], terms: &Terms<'_>) -> Dispatch {
         let mut dispatch = Dispatch::default();
         let mut given: BTreeMap<WorkerId, BTreeSet<u32>> = BTreeMap::new();
-        let mut loads = self.shards_owed();
+        let mut loads = self.shards_pending();
         for shard in self.unassigned() {
-            let able =
-                |hand: &Hand| (terms.holds)(hand.worker, shard) && !self.is_asked_for(hand.worker, shard);
-            if let Some(worker) = choose(hands, &loads, Some(shard), able) {
+            let able = |candidate: &Candidate| {
+                (terms.holds)(candidate.worker, shard) && !self.is_asked_for(candidate.worker, shard)
+            };
+            if let Some(worker) = choose(candidates, &loads, Some(shard), able) {
                 *loads.entry(worker).or_default() += 1;
                 given.entry(worker).or_default().insert(shard);
             }
@@ -341,49 +344,55 @@ impl Open {
                 self.ask(worker, node, terms);
                 dispatch.asks.entry(worker).or_default().push(node);
                 if (terms.audited)(node) && !self.compares(node) {
-                    self.trials.insert(node, Trial::default());
+                    self.validations.insert(node, Validation::default());
                 }
             }
         }
-        self.dispatch_trials(hands, terms, &mut loads, &mut dispatch);
+        self.dispatch_validations(candidates, terms, &mut loads, &mut dispatch);
         dispatch
     }
 
-    /// Asks for the further answers that trials need.
-    fn dispatch_trials(
+    /// Assigns the nodes of which a validation needs another result.
+    fn dispatch_validations(
         &mut self,
-        hands: &[Hand],
+        candidates: &[Candidate],
         terms: &Terms<'_>,
         loads: &mut BTreeMap<WorkerId, u32>,
         dispatch: &mut Dispatch,
     ) {
-        for node in self.trials.keys().copied().collect::<Vec<_>>() {
+        for node in self.validations.keys().copied().collect::<Vec<_>>() {
             if self.is_superfluous(node) {
-                self.trials.remove(&node);
+                self.validations.remove(&node);
                 continue;
             }
             let on_time = self.asks.iter().filter(|ask| ask.node == node && !ask.overdue).count();
-            let trial = &self.trials[&node];
-            let needed = trial.needs().saturating_sub(on_time + usize::from(trial.arbitrating));
+            let validation = &self.validations[&node];
+            let needed = validation.needs().saturating_sub(on_time + usize::from(validation.arbitrating));
             if needed == 0 {
                 continue;
             }
             let shards: Vec<u32> = self.present.range(node.first..node.end).copied().collect();
-            let holds = |hand: &Hand| shards.iter().all(|&shard| (terms.holds)(hand.worker, shard));
-            let asked =
-                |hand: &Hand| self.asks.iter().any(|ask| (ask.worker, ask.node) == (hand.worker, node));
-            let new = |hand: &Hand| holds(hand) && !trial.has_heard(hand.worker) && !asked(hand);
-            let again = |hand: &Hand| trial.no_arbiter && trial.is_of_one() && holds(hand) && !asked(hand);
-            let chosen = choose(hands, loads, None, new);
-            if let Some(worker) = chosen.or_else(|| choose(hands, loads, None, again)) {
+            let holds =
+                |candidate: &Candidate| shards.iter().all(|&shard| (terms.holds)(candidate.worker, shard));
+            let asked = |candidate: &Candidate| {
+                self.asks.iter().any(|ask| (ask.worker, ask.node) == (candidate.worker, node))
+            };
+            let new = |candidate: &Candidate| {
+                holds(candidate) && !validation.has_heard(candidate.worker) && !asked(candidate)
+            };
+            let again = |candidate: &Candidate| {
+                validation.no_arbiter && validation.is_of_one() && holds(candidate) && !asked(candidate)
+            };
+            let chosen = choose(candidates, loads, None, new);
+            if let Some(worker) = chosen.or_else(|| choose(candidates, loads, None, again)) {
                 *loads.entry(worker).or_default() += shards.len() as u32;
                 self.ask(worker, node, terms);
                 dispatch.asks.entry(worker).or_default().push(node);
-            } else if !trial.no_arbiter && !trial.arbitrating {
-                self.trials.entry(node).and_modify(|trial| trial.arbitrating = true);
+            } else if !validation.no_arbiter && !validation.arbitrating {
+                self.validations.entry(node).and_modify(|validation| validation.arbitrating = true);
                 dispatch.arbitrate.push(node);
-            } else if trial.is_open() && self.asks.iter().all(|ask| ask.node != node) {
-                dispatch.settled.push((node, trial.last_word()));
+            } else if validation.is_open() && self.asks.iter().all(|ask| ask.node != node) {
+                dispatch.settled.push((node, validation.last_word()));
             }
         }
     }
@@ -393,20 +402,20 @@ impl Open {
             self.present.range(node.first..node.end).map(|&shard| (terms.samples)(shard)).sum::<u64>();
         let load = self.loads.entry(worker).or_insert(Load { since: terms.now, samples: 0 });
         if !self.asks.iter().any(|ask| ask.worker == worker) {
-            // It has answered all it was asked for before: its time starts anew.
+            // Nothing was pending with it: its time starts anew.
             *load = Load { since: terms.now, samples: 0 };
         }
         load.samples += samples;
         self.asks.push(Ask { worker, node, overdue: false });
     }
 
-    /// Whether this worker owes this shard, on time or not.
+    /// Whether this shard is pending with this worker, overdue or not.
     fn is_asked_for(&self, worker: WorkerId, shard: u32) -> bool {
-        let owes = |ask: &Ask| ask.worker == worker && (ask.node.first..ask.node.end).contains(&shard);
-        self.asks.iter().any(owes)
+        let pending = |ask: &Ask| ask.worker == worker && (ask.node.first..ask.node.end).contains(&shard);
+        self.asks.iter().any(pending)
     }
 
-    fn shards_owed(&self) -> BTreeMap<WorkerId, u32> {
+    fn shards_pending(&self) -> BTreeMap<WorkerId, u32> {
         let mut loads = BTreeMap::new();
         for ask in &self.asks {
             *loads.entry(ask.worker).or_default() += ask.node.len();
@@ -417,19 +426,21 @@ impl Open {
 
 /// Of those who are able: whoever owns the shard, or whoever has least to do.
 fn choose(
-    hands: &[Hand],
+    candidates: &[Candidate],
     loads: &BTreeMap<WorkerId, u32>,
     shard: Option<u32>,
-    able: impl Fn(&Hand) -> bool,
+    able: impl Fn(&Candidate) -> bool,
 ) -> Option<WorkerId> {
-    let owner = hands.iter().find(|hand| shard.is_some_and(|shard| hand.owns.contains(&shard)));
-    if let Some(owner) = owner.filter(|owner| !owner.behind && able(owner)) {
+    let owner =
+        candidates.iter().find(|candidate| shard.is_some_and(|shard| candidate.owns.contains(&shard)));
+    if let Some(owner) = owner.filter(|owner| !owner.straggler && able(owner)) {
         return Some(owner.worker);
     }
-    let cost = |hand: &Hand| {
-        let load = loads.get(&hand.worker).copied().unwrap_or(0);
-        f64::from(load + 1) / hand.weight
+    let cost = |candidate: &Candidate| {
+        let load = loads.get(&candidate.worker).copied().unwrap_or(0);
+        f64::from(load + 1) / candidate.weight
     };
-    let order = |a: &&Hand, b: &&Hand| a.behind.cmp(&b.behind).then(cost(a).total_cmp(&cost(b)));
-    hands.iter().filter(|hand| able(hand)).min_by(order).map(|hand| hand.worker)
+    let order =
+        |a: &&Candidate, b: &&Candidate| a.straggler.cmp(&b.straggler).then(cost(a).total_cmp(&cost(b)));
+    candidates.iter().filter(|candidate| able(candidate)).min_by(order).map(|candidate| candidate.worker)
 }

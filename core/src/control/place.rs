@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::ids::WorkerId;
 use crate::learn::tree::Tree;
 
-/// Who computes what. Workers that are not in it are spares.
+/// Who computes what. Workers that are not in it are on standby.
 pub type Placement = BTreeMap<WorkerId, Range<u32>>;
 
 /// What sending a node costs, in pieces computed.
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn spares_have_nothing() {
+    fn workers_on_standby_have_nothing() {
         assert_eq!(runs(2, &[1.0, 1.0, 1.0]), [(1, 0..1), (2, 1..2)]);
         assert_eq!(runs(2, &[1.0, 1.0, 2.0]), [(1, 0..1), (3, 1..2)]);
         assert_eq!(runs(2, &[]), []);

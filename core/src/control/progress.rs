@@ -1,4 +1,4 @@
-//! How the running job moves on: answers, the next unit of work, epochs, and help for slow workers.
+//! How the running job moves on: results, the next unit of work, epochs, and backup tasks for stragglers.
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
@@ -12,20 +12,20 @@ use super::open::{Came, Dispatch, Taken};
 use super::outcome::Outcome;
 use super::run::{Run, Stage};
 use super::scene::{Flow, Scene};
-use super::trial::{Author, Authored, Digest, Verdict};
+use super::validation::{Digest, Source, SourcedResult, Verdict};
 use crate::learn::tree::Node;
 
-/// Others are asked too when an answer takes so many times as long as is usual.
-const SLOW: f64 = 4.0;
+/// A worker is a straggler when a result takes so many times as long as is usual.
+const STRAGGLER: f64 = 4.0;
 /// But not before this: below it lies the noise of a busy machine.
-const SHORTEST_PATIENCE: Duration = Duration::from_millis(100);
+const MIN_STRAGGLER_TIME: Duration = Duration::from_millis(100);
 /// As long as nobody has answered yet, nobody knows what is usual.
-const FIRST_PATIENCE: Duration = Duration::from_secs(10);
-/// A worker that owes an answer so many times as long as is usual hangs.
-const HANGS: f64 = 100.0;
-const SHORTEST_HANG: Duration = Duration::from_secs(60);
-const FIRST_HANG: Duration = Duration::from_secs(600);
-/// How often the placement is looked at again while steps go on.
+const FIRST_STRAGGLER_TIME: Duration = Duration::from_secs(10);
+/// A worker hangs when a result is pending so many times as long as is usual.
+const HUNG: f64 = 100.0;
+const MIN_HUNG_TIME: Duration = Duration::from_secs(60);
+const FIRST_HUNG_TIME: Duration = Duration::from_secs(600);
+/// How often the placement is looked at again while steps are computed.
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
 /// The disk may be so many epochs behind.
 const UNWRITTEN_EPOCHS: u32 = 2;
@@ -43,11 +43,11 @@ pub(super) struct Answer {
 }
 
 /// Who takes too long with a unit of work.
-pub(super) struct Slow {
+pub(super) struct Stragglers {
     pub(super) work: WorkId,
-    /// Others are to be asked for what these owe.
+    /// Stragglers: what is pending with them is to be assigned to others, too.
     pub(super) late: Vec<WorkerId>,
-    /// These are given up; how long ago they were asked.
+    /// These hang; how long ago their work was assigned.
     pub(super) hung: Vec<(WorkerId, Duration)>,
 }
 
@@ -60,13 +60,13 @@ impl Run {
             scene.out.push(Action::Discard { result, reason: Discard::Late });
             return Continue(());
         };
-        let of = Authored { author: Author::Worker(worker), result };
+        let of = SourcedResult { source: Source::Worker(worker), result };
         let (taken, turnaround) = open.take(scene.now, worker, node, Came { of, finite, digest });
         if let (Some(member), Some(turnaround)) = (scene.members.get_mut(&worker), turnaround) {
             member.answered(work.phase, turnaround);
         }
         self.took(scene, work, node, of, taken)?;
-        self.say_farewell(scene)
+        self.release_drained(scene)
     }
 
     /// Takes the coordinator's own answer in; none if it can't compute this job.
@@ -81,10 +81,10 @@ impl Run {
         match computed {
             None => {
                 open.no_arbiter(node);
-                self.give_out(scene, None)
+                self.assign(scene, None)
             }
             Some(Computed { result, finite, digest }) => {
-                let of = Authored { author: Author::Coordinator, result };
+                let of = SourcedResult { source: Source::Coordinator, result };
                 let taken = open.arbitrated(node, Came { of, finite, digest: Some(digest) });
                 self.took(scene, work, node, of, taken)
             }
@@ -97,24 +97,24 @@ impl Run {
         scene: &mut Scene<'_>,
         work: WorkId,
         node: Node,
-        Authored { author, result }: Authored,
+        SourcedResult { source, result }: SourcedResult,
         taken: Taken,
     ) -> Flow {
         match taken {
             Taken::Discarded(reason) => {
                 scene.out.push(Action::Discard { result, reason });
-                match (reason, author) {
-                    (Discard::Unasked, Author::Worker(worker)) => self.count_unasked(scene, worker),
+                match (reason, source) {
+                    (Discard::Unassigned, Source::Worker(worker)) => self.count_unassigned(scene, worker),
                     _ => Continue(()),
                 }
             }
-            Taken::Kept => self.give_out(scene, None),
+            Taken::SetAside => self.assign(scene, None),
             Taken::Accepted => {
-                scene.out.push(Action::Accept { result, work, node, author });
+                scene.out.push(Action::Accept { result, work, node, source });
                 self.close_if_complete(scene);
                 Continue(())
             }
-            Taken::Tried(verdict) => self.settle(scene, node, &verdict),
+            Taken::Compared(verdict) => self.settle(scene, node, &verdict),
         }
     }
 
@@ -126,8 +126,8 @@ impl Run {
             return Break(Outcome::Diverged { work });
         }
         let accepted = open.settle(node, verdict);
-        if let Some(Authored { author, result }) = verdict.right.filter(|_| accepted) {
-            scene.out.push(Action::Accept { result, work, node, author });
+        if let Some(SourcedResult { source, result }) = verdict.right.filter(|_| accepted) {
+            scene.out.push(Action::Accept { result, work, node, source });
         }
         for &worker in &verdict.faulty {
             let others = if verdict.right.is_some() {
@@ -136,10 +136,10 @@ impl Run {
                 "no third one decides"
             };
             let reason = format!("its result for {node} of {work} differs from another one, and {others}");
-            self.put_out(scene, worker, &reason)?;
+            self.evict(scene, worker, &reason)?;
         }
         self.close_if_complete(scene);
-        self.give_out(scene, None)
+        self.assign(scene, None)
     }
 
     fn close_if_complete(&mut self, scene: &mut Scene<'_>) {
@@ -163,7 +163,7 @@ impl Run {
             return Break(Outcome::Diverged { work });
         }
         for worker in open.late() {
-            scene.members.entry(worker).and_modify(|member| member.behind = true);
+            scene.members.entry(worker).and_modify(|member| member.straggler = true);
         }
         self.stage = Stage::Resting;
         if self.advance() {
@@ -171,8 +171,8 @@ impl Run {
         } else {
             self.end_epoch(scene, work.epoch);
         }
-        self.say_farewell(scene)?;
-        self.go_on(scene)
+        self.release_drained(scene)?;
+        self.next_unit(scene)
     }
 
     fn end_epoch(&mut self, scene: &mut Scene<'_>, epoch: u32) {
@@ -200,11 +200,11 @@ impl Run {
     /// A line of history is on disk.
     pub(super) fn epoch_written(&mut self, scene: &mut Scene<'_>) -> Flow {
         self.unwritten = self.unwritten.saturating_sub(1);
-        if matches!(self.stage, Stage::Resting) { self.go_on(scene) } else { Continue(()) }
+        if matches!(self.stage, Stage::Resting) { self.next_unit(scene) } else { Continue(()) }
     }
 
     /// What comes between two units of work: the end, a wait, or the next.
-    pub(super) fn go_on(&mut self, scene: &mut Scene<'_>) -> Flow {
+    pub(super) fn next_unit(&mut self, scene: &mut Scene<'_>) -> Flow {
         if self.is_trained() {
             self.stage = Stage::Saving;
             scene.out.push(Action::Save { job: self.job });
@@ -230,22 +230,22 @@ impl Run {
         if self.target_is_held(scene.members) {
             self.placement = self.target.take().unwrap_or_default();
             let (job, placement) = (self.job, self.placement.clone());
-            scene.note(Note::Placed { job, placement, from: work });
+            scene.note(Note::Assigned { job, placement, from: work });
             self.tell_holdings(scene);
         }
         scene.out.push(Action::Begin { work });
-        self.give_out(scene, None)
+        self.assign(scene, None)
     }
 
-    /// Asks for what is missing and owed by nobody; says so where that is because of somebody.
-    pub(super) fn give_out(&mut self, scene: &mut Scene<'_>, because_of: Option<(WorkerId, bool)>) -> Flow {
+    /// Assigns what is missing and pending with nobody; notes a reassignment, with the worker that caused it.
+    pub(super) fn assign(&mut self, scene: &mut Scene<'_>, because_of: Option<(WorkerId, bool)>) -> Flow {
         let Some((work, dispatch)) = self.dispatch(scene.now, scene.config, scene.members) else {
             return Continue(());
         };
         let Dispatch { asks, arbitrate, settled } = dispatch;
-        if let Some((owed_by, slow)) = because_of.filter(|_| !asks.is_empty()) {
+        if let Some((pending_with, straggler)) = because_of.filter(|_| !asks.is_empty()) {
             let to = asks.iter().map(|(&worker, nodes)| (worker, nodes.clone())).collect();
-            scene.note(Note::Reassigned { work, owed_by, slow, to });
+            scene.note(Note::Reassigned { work, pending_with, straggler, to });
         }
         scene.out.extend(asks.into_iter().map(|(worker, nodes)| Action::Send { worker, work, nodes }));
         scene.out.extend(arbitrate.into_iter().map(|node| Action::Arbitrate { work, node }));
@@ -256,7 +256,7 @@ impl Run {
     }
 
     /// Who takes too long with the open tree, if one is.
-    pub(super) fn slow(&self, now: Duration, members: &Members) -> Option<Slow> {
+    pub(super) fn stragglers(&self, now: Duration, members: &Members) -> Option<Stragglers> {
         let open = self.stage.open()?;
         let usual = usual_turnaround(members, open.work.phase);
         let times = |factor: f64, samples: u64, shortest: Duration, first: Duration| {
@@ -264,34 +264,34 @@ impl Run {
                 Duration::try_from_secs_f64(factor * usual * samples as f64).unwrap_or(first).max(shortest)
             })
         };
-        let slow = |&(_, since, samples): &(WorkerId, Duration, u64)| {
-            now.saturating_sub(since) > times(SLOW, samples, SHORTEST_PATIENCE, FIRST_PATIENCE)
+        let late = |&(_, since, samples): &(WorkerId, Duration, u64)| {
+            now.saturating_sub(since) > times(STRAGGLER, samples, MIN_STRAGGLER_TIME, FIRST_STRAGGLER_TIME)
         };
-        let late = open.pending().into_iter().filter(slow).map(|(worker, ..)| worker).collect();
+        let late = open.on_time().into_iter().filter(late).map(|(worker, ..)| worker).collect();
         // While bytes move, the question or the answer is still on its way.
         let moved = |worker| members.get(&worker).map_or(Duration::ZERO, |member| member.moved.1);
-        let hung = open.owing().into_iter().filter(|owing| {
-            let samples = open.samples_asked(owing.worker);
-            let idle = now.saturating_sub(owing.since.max(moved(owing.worker)));
-            idle > times(HANGS, samples, SHORTEST_HANG, FIRST_HANG)
+        let hung = open.pending().into_iter().filter(|pending| {
+            let samples = open.samples_asked(pending.worker);
+            let idle = now.saturating_sub(pending.since.max(moved(pending.worker)));
+            idle > times(HUNG, samples, MIN_HUNG_TIME, FIRST_HUNG_TIME)
         });
-        let hung = hung.map(|owing| (owing.worker, now.saturating_sub(owing.since))).collect();
-        Some(Slow { work: open.work, late, hung })
+        let hung = hung.map(|pending| (pending.worker, now.saturating_sub(pending.since))).collect();
+        Some(Stragglers { work: open.work, late, hung })
     }
 
-    /// Asks others for what this worker owes, who takes too long.
-    pub(super) fn ask_others(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
+    /// Assigns what is pending with this straggler to others, too.
+    pub(super) fn start_backup_task(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         if let Some(open) = self.stage.open_mut() {
             open.set_overdue(worker);
         }
-        self.give_out(scene, Some((worker, true)))
+        self.assign(scene, Some((worker, true)))
     }
 
-    /// Looks whether measured speeds ask for another placement.
+    /// Plans another placement, if measured speeds require one.
     pub(super) fn balance(&mut self, scene: &mut Scene<'_>) {
         let steady = matches!(self.stage, Stage::Stepping(_)) && self.target.is_none();
-        if steady && scene.now.saturating_sub(self.placed) >= BALANCE_EVERY {
-            self.replace(scene.now, scene.members);
+        if steady && scene.now.saturating_sub(self.placed_at) >= BALANCE_EVERY {
+            self.plan_placement(scene.now, scene.members);
             self.tell_holdings(scene);
         }
     }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::conduct::Conduct;
-use super::config::Config;
+use super::config::ControlConfig;
 use super::facts::{Facts, Position, Start};
 use super::ids::{JobId, Phase, WorkId, WorkerId};
 use super::members::{Member, Members, Part, weights};
-use super::open::{Dispatch, Hand, Open, Terms};
+use super::open::{Candidate, Dispatch, Open, Terms};
 use super::place::{Placement, place};
 use super::queue::JobState;
-use super::trial::is_audited;
+use super::validation::is_audited;
 use crate::data::shard::Shard;
 use crate::learn::tree::{Node, Tree};
 
@@ -22,11 +22,11 @@ pub(super) enum Stage {
         /// Since when.
         since: Duration,
     },
-    /// It had begun, and has too few workers to go on.
+    /// It had begun, and has too few workers to continue.
     Short {
         /// Since when.
         since: Duration,
-        /// The tree that was open; what was asked for may still come.
+        /// The tree that was open; results that are pending may still come.
         open: Option<Open>,
     },
     /// It is between two units of work, and stays there while the disk is epochs behind.
@@ -87,7 +87,7 @@ pub(super) struct Run {
     /// Who shall compute what, once everybody holds it.
     pub(super) target: Option<Placement>,
     /// When shards were last placed.
-    pub(super) placed: Duration,
+    pub(super) placed_at: Duration,
     /// When the state was last copied.
     pub(super) checkpointed: Duration,
     /// Whether the next moment between two steps is one for a checkpoint, whatever the interval.
@@ -113,7 +113,7 @@ impl Run {
             begun: false,
             placement: Placement::new(),
             target: None,
-            placed: Duration::ZERO,
+            placed_at: Duration::ZERO,
             checkpointed: now,
             checkpoint_due: false,
             checkpointing: false,
@@ -129,9 +129,9 @@ impl Run {
         if waits { JobState::Waiting } else { JobState::Running }
     }
 
-    /// Where the job could go on from its present state; none before it has begun, and in the middle of an evaluation,
+    /// Where the job could resume from its present state; none before it has begun, and in the middle of an evaluation,
     /// where the state is the same as at its epoch's last step but can't be named.
-    pub(super) fn resting_place(&self) -> Option<Start> {
+    pub(super) fn checkpoint_position(&self) -> Option<Start> {
         let named = self.position.phase == Phase::Train;
         let start = Start { position: self.position, parameter_tag: self.parameter_tag };
         (!self.stage.is_gathering() && named).then_some(start)
@@ -150,14 +150,14 @@ impl Run {
 
     /// Places the shards anew on everybody who can compute; the placement is used once all samples are there.
     ///
-    /// Who is behind has shown that it can't keep up: it gets shards again once it has answered.
-    pub(super) fn replace(&mut self, now: Duration, members: &Members) {
+    /// A straggler has shown that it can't keep up: it gets shards again once it has returned a result.
+    pub(super) fn plan_placement(&mut self, now: Duration, members: &Members) {
         let candidates = self.candidates(members);
-        let prompt: Vec<_> = candidates.iter().copied().filter(|(_, member)| !member.behind).collect();
+        let prompt: Vec<_> = candidates.iter().copied().filter(|(_, member)| !member.straggler).collect();
         let chosen = if prompt.is_empty() { candidates } else { prompt };
         let target = place(self.facts.shards, &weights(now, &chosen));
         self.target = (target != self.placement).then_some(target);
-        self.placed = now;
+        self.placed_at = now;
     }
 
     /// The shards a worker shall hold: what it is to compute, what it computes now, then others ahead of need.
@@ -203,14 +203,14 @@ impl Run {
         Open::new(work, Tree::new(self.facts.shards), self.facts.present(work.phase, work.step))
     }
 
-    /// Gives out what nobody owes of the tree, if one is open.
+    /// Assigns what is pending with nobody of the tree, if one is open.
     pub(super) fn dispatch(
         &mut self,
         now: Duration,
-        config: &Config,
+        config: &ControlConfig,
         members: &Members,
     ) -> Option<(WorkId, Dispatch)> {
-        let hands = self.hands(members);
+        let candidates = self.assignees(members);
         let Stage::Stepping(open) = &mut self.stage else { return None };
         let (work, job, facts) = (open.work, self.job, &self.facts);
         let split = work.phase.split();
@@ -222,7 +222,7 @@ impl Run {
         let place = u64::from(work.epoch) << 40 | u64::from(work.step) << 2 | work.phase as u64;
         let audited = |node: Node| is_audited(config.audit_rate, work.incarnation, place, node.first);
         let terms = Terms { now, holds: &holds, samples: &samples, audited: &audited };
-        Some((work, open.dispatch(&hands, &terms)))
+        Some((work, open.dispatch(&candidates, &terms)))
     }
 
     /// Shards that this tree misses and that nobody holds who could compute them.
@@ -236,15 +236,15 @@ impl Run {
         open.unassigned().into_iter().filter(|&index| !held(index)).collect()
     }
 
-    fn hands(&self, members: &Members) -> Vec<Hand> {
+    fn assignees(&self, members: &Members) -> Vec<Candidate> {
         let owns = |worker: &WorkerId| self.placement.get(worker).cloned().unwrap_or(0..0);
-        let hand = |(worker, member): (WorkerId, &Member)| Hand {
+        let candidate = |(worker, member): (WorkerId, &Member)| Candidate {
             worker,
             owns: owns(&worker),
             weight: f64::from(member.hello.slots.max(1)),
-            behind: member.behind || self.stage.open().is_some_and(|open| open.is_late(worker)),
+            straggler: member.straggler || self.stage.open().is_some_and(|open| open.is_late(worker)),
         };
-        self.candidates(members).into_iter().map(hand).collect()
+        self.candidates(members).into_iter().map(candidate).collect()
     }
 
     /// Moves on within the epoch; whether there was something left in it.

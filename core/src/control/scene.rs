@@ -4,18 +4,18 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::action::{Action, Note};
-use super::config::Config;
+use super::config::ControlConfig;
 use super::ids::WorkerId;
 use super::members::{Member, Members};
 use super::outcome::Outcome;
 
-/// Whether the job goes on after what a handler has done, or has ended, and how.
+/// Whether the job continues after what a handler has done, or has ended, and how.
 pub(super) type Flow = ControlFlow<Outcome>;
 
 /// The surroundings of the running job at one moment.
 pub(super) struct Scene<'a> {
     pub(super) now: Duration,
-    pub(super) config: &'a Config,
+    pub(super) config: &'a ControlConfig,
     pub(super) members: &'a mut Members,
     /// What is to be done, in order.
     pub(super) out: &'a mut Vec<Action>,
@@ -27,22 +27,22 @@ impl Scene<'_> {
         self.out.push(Action::Note(note));
     }
 
-    /// Takes a worker out of the cluster.
+    /// Removes a worker from the cluster.
     pub(super) fn remove(&mut self, worker: WorkerId, how: &str) -> Option<Member> {
         let member = self.members.remove(&worker)?;
         self.note(Note::Left { worker, name: member.hello.name.clone(), how: how.to_string() });
         Some(member)
     }
 
-    /// Takes a worker out that was told to stop and owes nothing any more.
-    pub(super) fn say_farewell(&mut self, worker: WorkerId) -> Option<Member> {
-        self.out.push(Action::Farewell { worker });
+    /// Removes a draining worker with which nothing is pending any more.
+    pub(super) fn release_drained(&mut self, worker: WorkerId) -> Option<Member> {
+        self.out.push(Action::Release { worker });
         self.remove(worker, "it is drained")
     }
 
-    /// Those who were told to stop, of whom `owes` says nothing.
-    pub(super) fn finished(&self, owes: impl Fn(WorkerId) -> bool) -> Vec<WorkerId> {
+    /// The draining workers with which, says `is_pending`, nothing is pending.
+    pub(super) fn finished(&self, is_pending: impl Fn(WorkerId) -> bool) -> Vec<WorkerId> {
         let draining = self.members.iter().filter(|(_, member)| member.draining);
-        draining.map(|(&worker, _)| worker).filter(|&worker| !owes(worker)).collect()
+        draining.map(|(&worker, _)| worker).filter(|&worker| !is_pending(worker)).collect()
     }
 }

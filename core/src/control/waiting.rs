@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::config::Config;
+use super::config::ControlConfig;
 use super::ids::{WorkId, WorkerId};
 use super::members::Members;
-use super::open::{Open, Owing};
+use super::open::{Open, Pending};
 use super::run::{Run, Stage};
 
 /// What the running job is waiting for.
@@ -31,7 +31,7 @@ pub enum Waiting {
         /// What.
         work: WorkId,
         /// Who, and since when.
-        owing: Vec<Owing>,
+        pending: Vec<Pending>,
         /// Shards whose samples nobody has who could compute them: they are fetched first.
         unheld: Vec<u32>,
     },
@@ -40,11 +40,11 @@ pub enum Waiting {
 }
 
 impl Run {
-    pub(super) fn waiting(&self, config: &Config, members: &Members) -> Waiting {
+    pub(super) fn waiting(&self, config: &ControlConfig, members: &Members) -> Waiting {
         match &self.stage {
             Stage::Gathering { since } if self.target.is_none() => {
                 let present = self.candidates(members).len();
-                let &Config { min_workers, expected_workers, .. } = config;
+                let &ControlConfig { min_workers, expected_workers, .. } = config;
                 let needed = if present < min_workers { min_workers } else { expected_workers };
                 Waiting::Workers { present, needed, since: *since }
             }
@@ -60,7 +60,7 @@ impl Run {
     }
 
     fn results(&self, open: &Open, members: &Members) -> Waiting {
-        Waiting::Results { work: open.work, owing: open.owing(), unheld: self.unheld(open, members) }
+        Waiting::Results { work: open.work, pending: open.pending(), unheld: self.unheld(open, members) }
     }
 
     fn fetching(&self, members: &Members) -> Vec<WorkerId> {

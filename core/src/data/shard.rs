@@ -10,7 +10,7 @@
 //! [len] targets, in the same order
 //! ```
 //!
-//! [`ShardStore`] is the coordinator's copy of all of them. It is dealt from the end of the data set, which
+//! [`ShardStore`] is the coordinator's copy of all of them. It is partitioned from the end of the data set, which
 //! gives its memory back on the way, so that the samples are never there twice.
 
 use std::collections::BTreeMap;
@@ -27,8 +27,8 @@ use super::dataset::{DataFile, Dataset, Samples};
 use super::schema::{Schema, Target};
 use super::split::{Sizes, Split};
 
-/// How many samples are dealt before their memory is given back.
-const DEALT_AT_ONCE: usize = 4096;
+/// How many samples are partitioned before their memory is given back.
+const PARTITIONED_AT_ONCE: usize = 4096;
 
 /// Which shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,13 +196,13 @@ impl ShardStore {
         assert!(shards > 0, "a job has at least one shard");
         let Dataset { schema, train, test, files } = dataset;
         let (schema, sizes) = (Arc::new(schema), Sizes::new(train.len, test.len, validation_split));
-        let (mut dealt, tested) = thread::scope(|scope| {
-            let test = scope.spawn(|| deal(test, &schema, &[(Split::Test, sizes.test)], shards));
+        let (mut partitioned, tested) = thread::scope(|scope| {
+            let test = scope.spawn(|| partition(test, &schema, &[(Split::Test, sizes.test)], shards));
             let cuts = [(Split::Train, sizes.train), (Split::Validation, sizes.validation)];
-            (deal(train, &schema, &cuts, shards), test.join().expect("dealing does not fail"))
+            (partition(train, &schema, &cuts, shards), test.join().expect("partitioning does not fail"))
         });
-        dealt.extend(tested);
-        Self { shards: hashed(dealt), per_split: shards, sizes, schema, files }
+        partitioned.extend(tested);
+        Self { shards: hashed(partitioned), per_split: shards, sizes, schema, files }
     }
 
     /// One shard; `None` if the job has no such shard.
@@ -249,33 +249,33 @@ impl ShardStore {
 }
 
 /// Deals `samples`, which are the named splits one after another, to `shards` shards each.
-fn deal(
+fn partition(
     mut samples: Samples,
     schema: &Arc<Schema>,
     splits: &[(Split, u32)],
     shards: u32,
 ) -> Vec<(Shard, ShardSamples)> {
-    let mut dealt = Vec::new();
+    let mut partitioned = Vec::new();
     for &(split, len) in splits.iter().rev() {
-        let mut hands = Hands::new(schema, len, shards);
-        while hands.open > 0 {
-            hands.take_last(&mut samples);
+        let mut partitions = Partitions::new(schema, len, shards);
+        while partitions.open > 0 {
+            partitions.take_last(&mut samples);
         }
-        dealt.extend(hands.close(split));
+        partitioned.extend(partitions.close(split));
     }
-    dealt
+    partitioned
 }
 
-/// The shards of one split while they are dealt, from its last sample to its first.
-struct Hands<'a> {
+/// The shards of one split while they are partitioned, from its last sample to its first.
+struct Partitions<'a> {
     schema: &'a Arc<Schema>,
-    /// How many samples are still to be dealt.
+    /// How many samples are still to be partitioned.
     open: usize,
     lens: Vec<u32>,
     buffers: Vec<Vec<u8>>,
 }
 
-impl<'a> Hands<'a> {
+impl<'a> Partitions<'a> {
     fn new(schema: &'a Arc<Schema>, len: u32, shards: u32) -> Self {
         let lens: Vec<u32> = (0..shards).map(|index| shard_len(len, shards, index)).collect();
         let buffers = lens.iter().map(|&len| vec![0; len as usize * schema.sample_bytes()]).collect();
@@ -285,7 +285,7 @@ impl<'a> Hands<'a> {
     /// Moves the last samples of `source` over, and gives their memory back.
     fn take_last(&mut self, source: &mut Samples) {
         let [row, target] = [self.schema.features.bytes(), self.schema.target.bytes()];
-        let count = self.open.min(DEALT_AT_ONCE);
+        let count = self.open.min(PARTITIONED_AT_ONCE);
         let first = source.len as usize - count;
         self.open -= count;
         let rows = source.features[first * row..].chunks_exact(row);
@@ -315,13 +315,13 @@ impl<'a> Hands<'a> {
 }
 
 /// Hashes the shards, every second one in a thread of its own.
-fn hashed(mut dealt: Vec<(Shard, ShardSamples)>) -> BTreeMap<Shard, StoredShard> {
+fn hashed(mut partitioned: Vec<(Shard, ShardSamples)>) -> BTreeMap<Shard, StoredShard> {
     let store = |(shard, samples): (Shard, ShardSamples)| {
         let sha256 = samples.sha256();
         (shard, StoredShard { samples, sha256 })
     };
-    dealt.sort_by_key(|(shard, _)| *shard);
-    let (odd, even): (Vec<_>, Vec<_>) = dealt.into_iter().partition(|(shard, _)| shard.index % 2 == 1);
+    partitioned.sort_by_key(|(shard, _)| *shard);
+    let (odd, even): (Vec<_>, Vec<_>) = partitioned.into_iter().partition(|(shard, _)| shard.index % 2 == 1);
     thread::scope(|scope| {
         let odd = scope.spawn(move || odd.into_iter().map(store).collect::<Vec<_>>());
         let mut stored: BTreeMap<_, _> = even.into_iter().map(store).collect();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Author, Config, Digest, Discard, Dismissal, Event, JobId, Note, Outcome, Phase, Position, Start,
-    Waiting, WorkerId,
+    Action, ControlConfig, Digest, Discard, Disconnection, Event, JobId, Note, Outcome, Phase, Position,
+    Source, Start, Waiting, WorkerId,
 };
 use millefeuille_core::learn::tree::Node;
 
@@ -19,8 +19,8 @@ fn asks(of: &[(u64, &str)]) -> Vec<(u64, String)> {
     of.iter().map(|&(worker, node)| (worker, node.to_string())).collect()
 }
 
-fn worker(worker: u64) -> Author {
-    Author::Worker(WorkerId(worker))
+fn worker(worker: u64) -> Source {
+    Source::Worker(WorkerId(worker))
 }
 
 /// The job goes to its end; each of its units of work was closed once, in order.
@@ -66,7 +66,7 @@ fn samples_that_nobody_holds_are_fetched_first() {
     script.answer_of(1);
     script.leave(2);
     assert_eq!(script.asked(), []);
-    let Waiting::Results { unheld, .. } = script.cluster.waiting() else { panic!("it waits for no result") };
+    let Waiting::Results { unheld, .. } = script.control.waiting() else { panic!("it waits for no result") };
     assert_eq!(unheld, [4, 5, 6, 7]);
     script.samples_arrive(1);
     assert_eq!(script.asked(), asks(&[(1, "[4,5)"), (1, "[5,6)"), (1, "[6,7)"), (1, "[7,8)")]));
@@ -77,19 +77,19 @@ fn samples_that_nobody_holds_are_fetched_first() {
 fn a_silent_worker_is_given_up_at_the_deadline() {
     let mut script = Script::roomy(2, config());
     script.wait(4.9);
-    assert!(script.dismissed(2).is_none());
+    assert!(script.disconnected(2).is_none());
     script.heard(1);
     script.wait(0.2);
-    assert!(matches!(script.dismissed(2), Some(Dismissal::Silent { .. })));
+    assert!(matches!(script.disconnected(2), Some(Disconnection::Silent { .. })));
     assert_eq!(script.asked(), asks(&[(1, "[0,4)"), (1, "[4,8)")]));
     done(&mut script);
 }
 
 #[test]
-fn a_spare_takes_over_at_once() {
+fn a_worker_on_standby_takes_over_at_once() {
     let mut facts = facts();
     (facts.shards, facts.plan) = (2, millefeuille_core::data::plan::Plan::new(80, 40, 2));
-    let mut script = Script::with(Config { expected_workers: 3, ..config() }, facts);
+    let mut script = Script::with(ControlConfig { expected_workers: 3, ..config() }, facts);
     (1..=3).for_each(|worker| script.join_roomy(worker));
     script.submit(1);
     script.leave(1);
@@ -115,10 +115,10 @@ fn all_may_be_lost_and_others_go_on_with_the_open_step() {
 
 #[test]
 fn below_the_minimum_a_job_waits_and_goes_on_where_it_was() {
-    let mut script = Script::roomy(2, Config { min_workers: 2, ..config() });
+    let mut script = Script::roomy(2, ControlConfig { min_workers: 2, ..config() });
     script.leave(2);
     assert_eq!(script.state(1), "waiting");
-    assert_eq!(script.cluster.waiting(), Waiting::Workers { present: 1, needed: 2, since: Duration::ZERO });
+    assert_eq!(script.control.waiting(), Waiting::Workers { present: 1, needed: 2, since: Duration::ZERO });
     let short = Action::Note(Note::Short { job: JOB, present: 1, needed: 2 });
     assert!(script.actions.contains(&short));
     script.answer_of(1);
@@ -132,7 +132,7 @@ fn below_the_minimum_a_job_waits_and_goes_on_where_it_was() {
 
 #[test]
 fn a_step_that_completes_while_the_job_waits_is_closed_and_the_next_one_is_not_begun() {
-    let mut script = Script::roomy(2, Config { min_workers: 2, ..config() });
+    let mut script = Script::roomy(2, ControlConfig { min_workers: 2, ..config() });
     script.answer_of(2);
     script.leave(2);
     script.answer_of(1);
@@ -145,7 +145,7 @@ fn a_step_that_completes_while_the_job_waits_is_closed_and_the_next_one_is_not_b
 #[test]
 fn the_wait_for_workers_to_come_back_is_bounded() {
     let limit = Some(Duration::from_secs(60));
-    let mut script = Script::roomy(2, Config { min_workers: 2, wait_workers: limit, ..config() });
+    let mut script = Script::roomy(2, ControlConfig { min_workers: 2, wait_workers: limit, ..config() });
     script.pass(100.0);
     script.leave(2);
     script.pass(59.0);
@@ -158,18 +158,18 @@ fn the_wait_for_workers_to_come_back_is_bounded() {
 fn the_same_process_that_comes_again_takes_its_own_place() {
     let mut script = Script::roomy(2, config());
     script.join_again(2, 3);
-    assert_eq!(script.dismissed(2), Some(&Dismissal::Superseded));
+    assert_eq!(script.disconnected(2), Some(&Disconnection::Superseded));
     assert_eq!(script.asked(), asks(&[(1, "[0,4)"), (1, "[4,8)")]), "within the step, of who holds it");
-    assert_eq!(script.cluster.members().len(), 2);
+    assert_eq!(script.control.members().len(), 2);
     done(&mut script);
 }
 
 #[test]
 fn a_process_that_comes_again_finds_room_in_a_full_cluster() {
-    let mut script = Script::with(Config { max_workers: 1, ..config() }, facts());
+    let mut script = Script::with(ControlConfig { max_workers: 1, ..config() }, facts());
     script.join(1);
     script.join_again(1, 2);
-    assert_eq!(script.cluster.members().keys().collect::<Vec<_>>(), [&WorkerId(2)]);
+    assert_eq!(script.control.members().keys().collect::<Vec<_>>(), [&WorkerId(2)]);
 }
 
 // Draining.
@@ -178,11 +178,11 @@ fn a_process_that_comes_again_finds_room_in_a_full_cluster() {
 fn a_worker_that_drains_finishes_what_it_owes_and_gets_nothing_new() {
     let mut script = Script::roomy(2, config());
     script.feed(Event::Drain { worker: WorkerId(2), reason: "SIGTERM".into() });
-    let farewell = Action::Farewell { worker: WorkerId(2) };
-    assert!(!script.actions.contains(&farewell));
+    let released = Action::Release { worker: WorkerId(2) };
+    assert!(!script.actions.contains(&released));
     script.answer_of(1);
     script.answer_of(2);
-    assert!(script.actions.contains(&farewell));
+    assert!(script.actions.contains(&released));
     done(&mut script);
     assert_eq!(script.asked_in_step(0), asks(&[(1, "[0,4)"), (2, "[4,8)")]), "nothing is asked twice");
     assert!(script.asked_in_step(1).iter().all(|ask| ask.0 == 1));
@@ -193,8 +193,8 @@ fn a_worker_that_owes_nothing_may_go_at_once() {
     let mut script = Script::new();
     script.join(1);
     script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
-    assert!(script.actions.contains(&Action::Farewell { worker: WorkerId(1) }));
-    assert!(script.cluster.members().is_empty());
+    assert!(script.actions.contains(&Action::Release { worker: WorkerId(1) }));
+    assert!(script.control.members().is_empty());
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_worker_that_drains_may_go_when_the_job_ends() {
     let mut script = Script::running(1, config());
     script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
     script.feed(Event::Cancel { job: JOB });
-    assert!(script.actions.contains(&Action::Farewell { worker: WorkerId(1) }));
+    assert!(script.actions.contains(&Action::Release { worker: WorkerId(1) }));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn what_a_slow_worker_owes_is_asked_of_another_too_and_the_first_answer_counts()
     assert_eq!(script.asked(), asks(&[(2, "[4,8)")]), "four times as long as usual is not over");
     script.pass(0.2);
     assert_eq!(script.asked(), asks(&[(2, "[4,8)"), (1, "[4,8)")]));
-    let slow = |action: &Action| matches!(action, Action::Note(Note::Reassigned { slow: true, .. }));
+    let slow = |action: &Action| matches!(action, Action::Note(Note::Reassigned { straggler: true, .. }));
     assert_eq!(script.count(slow), 1);
     script.pass(0.1);
     assert_eq!(script.asked().len(), 2, "it is asked of one other, once");
@@ -244,14 +244,14 @@ fn who_was_overtaken_gets_nothing_until_it_has_answered() {
     script.answer_step();
     script.answer_of(1);
     script.pass(0.6);
-    let late = script.owed.remove(0);
+    let late = script.pending.remove(0);
     script.answer_of(1);
     assert_eq!(script.closed().len(), 2);
-    assert!(script.owed.iter().all(|owed| owed.0 == WorkerId(1)), "{:?}", script.asked());
+    assert!(script.pending.iter().all(|pending| pending.0 == WorkerId(1)), "{:?}", script.asked());
     script.result(late.0, late.1, late.2);
     assert_eq!(script.discarded(), Some(Discard::Late));
     script.answer_step();
-    assert!(script.owed.iter().any(|owed| owed.0 == WorkerId(2)), "{:?}", script.asked());
+    assert!(script.pending.iter().any(|pending| pending.0 == WorkerId(2)), "{:?}", script.asked());
     done(&mut script);
 }
 
@@ -262,9 +262,9 @@ fn one_that_hangs_is_given_up_where_nobody_else_holds_its_samples() {
     script.answer_step();
     script.answer_of(1);
     script.pass(59.0);
-    assert_eq!((script.dismissed(2), script.asked()), (None, asks(&[(2, "[4,8)")])));
+    assert_eq!((script.disconnected(2), script.asked()), (None, asks(&[(2, "[4,8)")])));
     script.pass(2.0);
-    assert!(matches!(script.dismissed(2), Some(Dismissal::Hung { .. })));
+    assert!(matches!(script.disconnected(2), Some(Disconnection::Hung { .. })));
     done(&mut script);
 }
 
@@ -279,8 +279,8 @@ fn one_that_does_not_fetch_is_given_up_and_one_that_fetches_slowly_is_not() {
         script.pass(1.0);
         script.feed(Event::Heard { worker: WorkerId(3), at: script.now, moved });
     }
-    assert!(matches!(script.dismissed(2), Some(Dismissal::Stalled { .. })));
-    assert_eq!(script.dismissed(3), None);
+    assert!(matches!(script.disconnected(2), Some(Disconnection::Stalled { .. })));
+    assert_eq!(script.disconnected(3), None);
 }
 
 // Wrong answers.
@@ -293,11 +293,11 @@ fn two_that_compute_the_same_infinity_have_diverged() {
     script.answer_of(2);
     script.answer_with(2, false, NAN);
     assert!(matches!(script.outcome(1), Outcome::Diverged { work } if work.step == 0));
-    assert_eq!(script.put_out(), [] as [u64; 0]);
+    assert_eq!(script.evicted(), [] as [u64; 0]);
 }
 
 #[test]
-fn one_that_alone_computes_infinity_is_put_out_and_its_step_begun_anew() {
+fn one_that_alone_computes_infinity_is_evicted_and_its_step_begun_anew() {
     let mut script = Script::roomy(3, config());
     script.answer_step();
     let placed = script.asked();
@@ -305,12 +305,12 @@ fn one_that_alone_computes_infinity_is_put_out_and_its_step_begun_anew() {
     assert_eq!(of_two.len(), 2, "{placed:?}");
     script.answer_of(2);
     script.answer_with(2, false, NAN);
-    let (other, work, node) = *script.owed.last().expect("another is asked");
-    script.owed.pop();
+    let (other, work, node) = *script.pending.last().expect("another is asked");
+    script.pending.pop();
     script.result(other, work, node);
-    assert_eq!(script.put_out(), [], "two differ: nobody knows yet");
+    assert_eq!(script.evicted(), [], "two differ: nobody knows yet");
     script.answer_all();
-    assert_eq!(script.put_out(), [2]);
+    assert_eq!(script.evicted(), [2]);
     done(&mut script);
     let begun = |action: &Action| matches!(action, Action::Begin { work: begun } if *begun == work);
     assert_eq!(script.count(begun), 2);
@@ -324,7 +324,7 @@ fn the_coordinator_decides_where_nobody_else_can() {
     script.answer_with(1, false, NAN);
     let (step, half) = (script.accepted()[0].0, RIGHT_HALF);
     assert!(script.actions.contains(&Action::Arbitrate { work: step, node: half }));
-    assert_eq!(script.put_out(), [1]);
+    assert_eq!(script.evicted(), [1]);
     assert_eq!(script.state(1), "waiting");
     script.join(3);
     done(&mut script);
@@ -335,22 +335,22 @@ fn the_coordinator_decides_where_nobody_else_can() {
 }
 
 #[test]
-fn one_that_was_put_out_comes_again_in_vain() {
+fn one_that_was_evicted_comes_again_in_vain() {
     let mut script = Script::roomy(1, config());
     script.answer_with(1, false, NAN);
-    assert_eq!(script.put_out(), [1]);
+    assert_eq!(script.evicted(), [1]);
     script.join_again(1, 2);
-    assert_eq!(script.put_out(), [1, 2]);
-    assert!(script.cluster.members().is_empty());
+    assert_eq!(script.evicted(), [1, 2]);
+    assert!(script.control.members().is_empty());
 }
 
 #[test]
-fn one_whose_connection_broke_before_its_answer_was_found_wrong_is_put_out_too() {
+fn one_whose_connection_broke_before_its_answer_was_found_wrong_is_evicted_too() {
     let mut script = Script::audited(3);
     script.answer_with(1, true, WRONG);
     script.join_again(1, 4);
     script.answer_step();
-    assert_eq!(script.put_out(), [4]);
+    assert_eq!(script.evicted(), [4]);
     done(&mut script);
 }
 
@@ -365,23 +365,23 @@ fn where_the_coordinator_cannot_compute_a_lone_worker_is_asked_twice() {
 #[test]
 fn answers_that_nobody_asked_for_are_counted_against_their_sender() {
     let mut script = Script::roomy(2, config());
-    let (_, work, node) = script.owed[1];
+    let (_, work, node) = script.pending[1];
     (0..7).for_each(|_| script.result(WorkerId(1), work, node));
-    assert_eq!(script.dismissed(1), None);
+    assert_eq!(script.disconnected(1), None);
     script.result(WorkerId(1), work, node);
-    assert_eq!(script.dismissed(1), Some(&Dismissal::Unasked { answers: 8 }));
+    assert_eq!(script.disconnected(1), Some(&Disconnection::Unassigned { answers: 8 }));
     done(&mut script);
 }
 
 #[test]
 fn duplicates_and_late_answers_blame_nobody() {
     let mut script = Script::roomy(2, config());
-    let (first, work, node) = script.owed[0];
+    let (first, work, node) = script.pending[0];
     script.answer_of(1);
     (0..20).for_each(|_| script.result(first, work, node));
     script.answer_of(2);
     (0..20).for_each(|_| script.result(first, work, node));
-    assert_eq!(script.dismissed(1), None);
+    assert_eq!(script.disconnected(1), None);
     done(&mut script);
 }
 
@@ -405,13 +405,14 @@ fn an_audited_node_is_computed_by_two_and_used_once() {
 fn a_third_settles_which_of_two_is_wrong() {
     let mut script = Script::audited(3);
     let arbitrated = script.arbitrated();
-    let wrong = script.owed.iter().find(|owed| owed.0 == WorkerId(1)).map(|owed| (owed.1, owed.2));
+    let wrong =
+        script.pending.iter().find(|pending| pending.0 == WorkerId(1)).map(|pending| (pending.1, pending.2));
     script.answer_with(1, true, WRONG);
     script.answer_step();
-    assert_eq!((script.put_out(), script.arbitrated()), (vec![1], arbitrated));
+    assert_eq!((script.evicted(), script.arbitrated()), (vec![1], arbitrated));
     done(&mut script);
     let mut used = script.accepted().into_iter();
-    assert!(used.all(|(work, node, author)| Some((work, node)) != wrong || author != worker(1)));
+    assert!(used.all(|(work, node, source)| Some((work, node)) != wrong || source != worker(1)));
 }
 
 #[test]
@@ -420,29 +421,29 @@ fn of_two_that_differ_the_coordinator_knows_who_is_wrong() {
     let arbitrated = script.arbitrated();
     script.answer_with(2, true, WRONG);
     script.answer_step();
-    assert_eq!(script.put_out(), [2]);
+    assert_eq!(script.evicted(), [2]);
     assert!(script.arbitrated() > arbitrated);
     done(&mut script);
 }
 
 #[test]
 fn where_nobody_can_settle_it_neither_of_two_is_trusted() {
-    let mut script = Script::roomy_and(2, Config { audit_rate: 1.0, ..config() }, None);
+    let mut script = Script::roomy_and(2, ControlConfig { audit_rate: 1.0, ..config() }, None);
     script.answer_step();
     script.answer_with(2, true, WRONG);
     script.answer_step();
-    assert_eq!(script.put_out(), [1, 2]);
+    assert_eq!(script.evicted(), [1, 2]);
     assert_eq!(script.state(1), "waiting");
     script.join_roomy(3);
     done(&mut script);
 }
 
 #[test]
-fn who_contradicts_itself_is_put_out() {
-    let mut script = Script::roomy_and(1, Config { audit_rate: 1.0, ..config() }, None);
+fn who_contradicts_itself_is_evicted() {
+    let mut script = Script::roomy_and(1, ControlConfig { audit_rate: 1.0, ..config() }, None);
     script.answer_with(1, true, RIGHT);
     script.answer_with(1, true, WRONG);
-    assert_eq!(script.put_out(), [1]);
+    assert_eq!(script.evicted(), [1]);
     script.join_roomy(2);
     done(&mut script);
 }
@@ -452,8 +453,8 @@ fn who_contradicts_itself_is_put_out() {
 #[test]
 fn the_state_is_copied_between_steps_once_the_interval_is_over() {
     let mut script =
-        Script::roomy(1, Config { checkpoint_interval: Some(Duration::from_secs(1)), ..config() });
-    while !script.owed.is_empty() {
+        Script::roomy(1, ControlConfig { checkpoint_interval: Some(Duration::from_secs(1)), ..config() });
+    while !script.pending.is_empty() {
         script.pass(1.1);
         script.answer_step();
     }
@@ -501,7 +502,7 @@ fn training_waits_for_a_disk_that_is_epochs_behind() {
     script.join(1);
     script.submit(1);
     script.answer_all();
-    assert_eq!(script.cluster.waiting(), Waiting::Disk);
+    assert_eq!(script.control.waiting(), Waiting::Disk);
     assert_eq!(script.count(|action| matches!(action, Action::EndEpoch { .. })), 3);
     script.feed(Event::EpochWritten { job: JobId(1) });
     script.answer_all();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Config, Discard, Dismissal, Event, Failure, Hello, JobId, Note, Outcome, Phase, Role, Waiting,
-    WorkId, WorkerId,
+    Action, ControlConfig, Discard, Disconnection, Event, Failure, Hello, JobId, MemberState, Note, Outcome,
+    Phase, Waiting, WorkId, WorkerId,
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
@@ -53,12 +53,12 @@ fn without_validation_split_nothing_is_validated() {
 
 #[test]
 fn a_worker_sends_the_fewest_nodes() {
-    let mut script = Script::with(Config { expected_workers: 3, ..config() }, facts());
+    let mut script = Script::with(ControlConfig { expected_workers: 3, ..config() }, facts());
     (1..=3).for_each(|worker| script.join(worker));
     script.submit(1);
     let asked = script.asked();
     assert!(asked.len() <= 5, "{asked:?}");
-    let shards: u32 = script.owed.iter().map(|(_, _, node)| node.end - node.first).sum();
+    let shards: u32 = script.pending.iter().map(|(_, _, node)| node.end - node.first).sum();
     assert_eq!(shards, SHARDS);
 }
 
@@ -68,12 +68,12 @@ fn shards_without_samples_are_asked_of_nobody() {
     // Seven samples in steps of three: a step has samples of three shards, the last of one.
     facts.plan = Plan::new(7, 3, SHARDS);
     facts.sizes = Sizes { train: 7, validation: 2, test: 1 };
-    let mut script = Script::with(Config { expected_workers: 8, ..config() }, facts);
+    let mut script = Script::with(ControlConfig { expected_workers: 8, ..config() }, facts);
     (1..=8).for_each(|worker| script.join(worker));
     script.submit(1);
     let mut counts = Vec::new();
-    while !script.owed.is_empty() {
-        counts.push(script.owed.len());
+    while !script.pending.is_empty() {
+        counts.push(script.pending.len());
         script.answer_step();
     }
     assert_eq!(counts, [3, 3, 1, 2, 1, 3, 3, 1, 2, 1]);
@@ -82,13 +82,13 @@ fn shards_without_samples_are_asked_of_nobody() {
 
 #[test]
 fn a_job_waits_a_moment_for_the_workers_that_are_expected() {
-    let mut script = Script::with(Config { expected_workers: 2, ..config() }, facts());
+    let mut script = Script::with(ControlConfig { expected_workers: 2, ..config() }, facts());
     script.submit(1);
     script.join(1);
-    assert!(script.owed.is_empty(), "it begins with one of two");
+    assert!(script.pending.is_empty(), "it begins with one of two");
     script.wait(1.9);
     script.heard(1);
-    assert!(script.owed.is_empty());
+    assert!(script.pending.is_empty());
     script.wait(0.2);
     assert_eq!(script.asked(), [(1, "[0,8)".to_string())]);
 }
@@ -96,13 +96,14 @@ fn a_job_waits_a_moment_for_the_workers_that_are_expected() {
 #[test]
 fn with_too_few_workers_a_job_waits_visibly_and_then_gives_up() {
     let limit = Duration::from_secs(60);
-    let mut script = Script::with(Config { min_workers: 2, wait_workers: Some(limit), ..config() }, facts());
+    let mut script =
+        Script::with(ControlConfig { min_workers: 2, wait_workers: Some(limit), ..config() }, facts());
     script.join(1);
     script.submit(1);
     script.wait(3.0);
     script.heard(1);
     assert_eq!(script.state(1), "waiting");
-    assert_eq!(script.cluster.waiting(), Waiting::Workers { present: 1, needed: 2, since: Duration::ZERO });
+    assert_eq!(script.control.waiting(), Waiting::Workers { present: 1, needed: 2, since: Duration::ZERO });
     for _ in 0..15 {
         script.wait(4.0);
         script.heard(1);
@@ -128,7 +129,7 @@ fn jobs_run_one_after_another_in_the_order_of_their_submission() {
     script.join(1);
     (1..=3).for_each(|job| script.submit(job));
     assert_eq!([1, 2, 3].map(|job| script.state(job)), ["running", "queued", "queued"]);
-    assert_eq!([1, 2, 3].map(|job| script.cluster.queue_place(JobId(job))), [None, Some(1), Some(2)]);
+    assert_eq!([1, 2, 3].map(|job| script.control.queue_place(JobId(job))), [None, Some(1), Some(2)]);
     script.answer_all();
     assert_eq!([1, 2, 3].map(|job| script.state(job)), ["done", "done", "done"]);
     let ends: Vec<_> = script
@@ -156,7 +157,7 @@ fn a_result_of_a_cancelled_job_is_late() {
     let mut script = Script::new();
     script.join(1);
     script.submit(1);
-    let (worker, work, node) = script.owed[0];
+    let (worker, work, node) = script.pending[0];
     script.feed(Event::Cancel { job: JOB });
     script.result(worker, work, node);
     assert_eq!(script.discarded(), Some(Discard::Late));
@@ -170,7 +171,7 @@ fn a_joiner_is_used_from_the_next_step_after_it_holds_its_samples() {
     assert_eq!(script.asked(), [(1, "[0,8)".to_string())]);
     script.slow.push(WorkerId(2));
     script.join(2);
-    assert_eq!(script.cluster.role(WorkerId(2)), Role::Fetching);
+    assert_eq!(script.control.member_state(WorkerId(2)), MemberState::Fetching);
     script.answer_step();
     assert_eq!(script.asked(), [(1, "[0,8)".to_string())], "it has no samples yet");
     for shard in script.told[&WorkerId(2)].clone() {
@@ -179,7 +180,7 @@ fn a_joiner_is_used_from_the_next_step_after_it_holds_its_samples() {
     assert_eq!(script.asked(), [(1, "[0,8)".to_string())], "the placement changes between steps only");
     script.answer_step();
     assert_eq!(script.asked(), [(1, "[0,4)".to_string()), (2, "[4,8)".to_string())]);
-    assert_eq!(script.cluster.role(WorkerId(2)), Role::Computing);
+    assert_eq!(script.control.member_state(WorkerId(2)), MemberState::Computing);
     script.answer_all();
     assert_eq!(script.outcome(1), &Outcome::Done);
 }
@@ -200,7 +201,7 @@ fn an_answer_to_what_a_worker_was_told_before_is_not_believed() {
 
 #[test]
 fn workers_hold_what_they_compute_and_no_more_than_their_room_allows_ahead() {
-    let mut script = Script::with(Config { expected_workers: 2, ..config() }, facts());
+    let mut script = Script::with(ControlConfig { expected_workers: 2, ..config() }, facts());
     let room = |samples: u64| Hello { cache_bytes: 785 * samples, ..hello("Zen", "native", 1) };
     // A shard has 10 training, 2 validation and 2 test samples; four of each are 56 samples.
     script.join_as(1, room(56 + 14));
@@ -215,17 +216,17 @@ fn workers_hold_what_they_compute_and_no_more_than_their_room_allows_ahead() {
 }
 
 #[test]
-fn of_more_workers_than_shards_some_are_spares_and_are_told_so() {
+fn of_more_workers_than_shards_some_are_on_standby_and_are_told_so() {
     let mut facts = facts();
     facts.shards = 2;
     facts.plan = Plan::new(80, 40, 2);
-    let mut script = Script::with(Config { expected_workers: 3, ..config() }, facts);
+    let mut script = Script::with(ControlConfig { expected_workers: 3, ..config() }, facts);
     (1..=3).for_each(|worker| script.join(worker));
     script.submit(1);
     assert_eq!(script.asked(), [(1, "[0,1)".to_string()), (2, "[1,2)".to_string())]);
-    assert_eq!(script.cluster.role(WorkerId(3)), Role::Spare);
+    assert_eq!(script.control.member_state(WorkerId(3)), MemberState::Standby);
     assert_eq!(
-        script.count(|action| matches!(action, Action::Hold { worker: WorkerId(3), spare: true, .. })),
+        script.count(|action| matches!(action, Action::Hold { worker: WorkerId(3), standby: true, .. })),
         1
     );
     script.leave(3);
@@ -241,9 +242,9 @@ fn another_kernel_is_asked_to_start_again_and_then_refused() {
     let again = Action::UseKernel { worker: WorkerId(1), kernel: "Zen".into() };
     assert_eq!(script.actions.last(), Some(&again));
     script.join_as(2, hello("Haswell", "Zen", 1));
-    let refused = Dismissal::Arithmetic { theirs: arithmetic("Haswell"), needed: arithmetic("Zen") };
-    assert_eq!(script.actions.last(), Some(&Action::Dismiss { worker: WorkerId(2), reason: refused }));
-    assert!(script.cluster.members().is_empty());
+    let refused = Disconnection::Arithmetic { theirs: arithmetic("Haswell"), needed: arithmetic("Zen") };
+    assert_eq!(script.actions.last(), Some(&Action::Disconnect { worker: WorkerId(2), reason: refused }));
+    assert!(script.control.members().is_empty());
 }
 
 #[test]
@@ -251,7 +252,7 @@ fn members_are_measured_against_each_job_anew() {
     let mut script = Script::new();
     script.join_as(1, hello("Haswell", "native", 1));
     script.join(2);
-    assert_eq!(script.cluster.members().len(), 2, "without a job everybody is welcome");
+    assert_eq!(script.control.members().len(), 2, "without a job everybody is welcome");
     script.submit(1);
     let again = Action::UseKernel { worker: WorkerId(1), kernel: "Zen".into() };
     assert!(script.actions.contains(&again));
@@ -264,33 +265,33 @@ fn other_bits_on_the_jobs_own_shapes_are_refused() {
     let mut script = Script::new();
     script.submit(1);
     let mut cluster_actions = script
-        .cluster
+        .control
         .handle(Duration::ZERO, Event::Join { worker: WorkerId(1), hello: hello("Zen", "native", 1) });
     assert!(cluster_actions.contains(&Action::StartJob { worker: WorkerId(1), job: JOB }));
     let accepted = Event::JobAccepted { worker: WorkerId(1), job: JOB, fingerprint: "other".into() };
-    cluster_actions = script.cluster.handle(Duration::ZERO, accepted);
-    let reason = Dismissal::Shapes { theirs: "other".into(), needed: "shapes".into() };
-    assert_eq!(cluster_actions[0], Action::Dismiss { worker: WorkerId(1), reason });
-    assert!(script.cluster.members().is_empty());
+    cluster_actions = script.control.handle(Duration::ZERO, accepted);
+    let reason = Disconnection::Shapes { theirs: "other".into(), needed: "shapes".into() };
+    assert_eq!(cluster_actions[0], Action::Disconnect { worker: WorkerId(1), reason });
+    assert!(script.control.members().is_empty());
 }
 
 #[test]
 fn a_full_cluster_lets_nobody_in() {
-    let mut script = Script::with(Config { max_workers: 1, ..config() }, facts());
+    let mut script = Script::with(ControlConfig { max_workers: 1, ..config() }, facts());
     script.join(1);
     script.join(2);
-    let reason = Dismissal::Full { limit: 1 };
-    assert_eq!(script.actions.last(), Some(&Action::Dismiss { worker: WorkerId(2), reason }));
+    let reason = Disconnection::Full { limit: 1 };
+    assert_eq!(script.actions.last(), Some(&Action::Disconnect { worker: WorkerId(2), reason }));
 }
 
 #[test]
 fn losing_a_worker_before_the_first_step_costs_nothing() {
-    let mut script = Script::with(Config { expected_workers: 2, ..config() }, facts());
+    let mut script = Script::with(ControlConfig { expected_workers: 2, ..config() }, facts());
     script.slow = vec![WorkerId(2)];
     script.join(1);
     script.join(2);
     script.submit(1);
-    assert_eq!(script.cluster.waiting(), Waiting::Samples(vec![WorkerId(2)]));
+    assert_eq!(script.control.waiting(), Waiting::Samples(vec![WorkerId(2)]));
     script.leave(2);
     script.wait(2.0);
     script.answer_all();
@@ -299,20 +300,20 @@ fn losing_a_worker_before_the_first_step_costs_nothing() {
 
 #[test]
 fn results_that_are_late_doubled_or_unasked_are_thrown_away() {
-    let mut script = Script::with(Config { expected_workers: 2, ..config() }, facts());
+    let mut script = Script::with(ControlConfig { expected_workers: 2, ..config() }, facts());
     script.join(1);
     script.join(2);
     script.submit(1);
-    let (first, second) = (script.owed[0], script.owed[1]);
+    let (first, second) = (script.pending[0], script.pending[1]);
     script.result(first.0, first.1, first.2);
     script.result(first.0, first.1, first.2);
     assert_eq!(script.discarded(), Some(Discard::Duplicate));
     script.result(first.0, second.1, second.2);
-    assert_eq!(script.discarded(), Some(Discard::Unasked));
+    assert_eq!(script.discarded(), Some(Discard::Unassigned));
     let other_life = WorkId { incarnation: 6, ..second.1 };
     script.result(second.0, other_life, second.2);
     assert_eq!(script.discarded(), Some(Discard::Late));
-    script.owed.retain(|owed| *owed != first);
+    script.pending.retain(|pending| *pending != first);
     script.answer_all();
     let late = script.closed().len();
     script.result(second.0, second.1, second.2);
@@ -349,7 +350,7 @@ fn faster_workers_get_more_shards() {
     script.join(2);
     script.answer_step();
     let shards: u32 =
-        script.owed.iter().filter(|(worker, ..)| worker.0 == 1).map(|(_, _, node)| node.len()).sum();
+        script.pending.iter().filter(|(worker, ..)| worker.0 == 1).map(|(_, _, node)| node.len()).sum();
     assert_eq!(shards, 6);
 }
 
@@ -360,13 +361,13 @@ proptest::proptest! {
         joins in proptest::collection::vec(0usize..40, 0..12),
         expected in 1usize..4,
     ) {
-        let mut script = Script::with(Config { expected_workers: expected, ..config() }, facts());
+        let mut script = Script::with(ControlConfig { expected_workers: expected, ..config() }, facts());
         script.join(1);
         script.submit(1);
         script.wait(2.0);
         let mut answers = 0;
         let mut next = 2;
-        while !script.owed.is_empty() {
+        while !script.pending.is_empty() {
             for _ in joins.iter().filter(|&&at| at == answers) {
                 script.join(next);
                 next += 1;
@@ -379,7 +380,7 @@ proptest::proptest! {
         assert_eq!(closed.len(), 8);
         assert!(closed.is_sorted());
         assert_eq!(script.count(|action| matches!(action, Action::Discard { .. })), 0);
-        let placed = script.count(|action| matches!(action, Action::Note(Note::Placed { .. })));
+        let placed = script.count(|action| matches!(action, Action::Note(Note::Assigned { .. })));
         assert!(placed <= next as usize, "{placed} placements for {next} workers");
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{
-    Action, Author, Cluster, Computed, Config, Departure, Digest, Discard, Dismissal, Event, Facts, Hello,
-    JobId, JobState, Outcome, Phase, ResultId, Start, WorkId, WorkerId,
+    Action, Computed, Control, ControlConfig, Digest, Discard, Disconnection, Event, Facts, Hello, JobId,
+    JobState, Outcome, Phase, ResultId, SessionEnd, Source, Start, WorkId, WorkerId,
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
@@ -51,8 +51,8 @@ pub(crate) fn facts() -> Facts {
     }
 }
 
-pub(crate) fn config() -> Config {
-    Config {
+pub(crate) fn config() -> ControlConfig {
+    ControlConfig {
         incarnation: 7,
         min_workers: 1,
         expected_workers: 1,
@@ -67,13 +67,13 @@ pub(crate) fn config() -> Config {
 }
 
 pub(crate) struct Script {
-    pub(crate) cluster: Cluster,
+    pub(crate) control: Control,
     pub(crate) now: Duration,
     pub(crate) facts: Facts,
     /// Everything that was done, in order.
     pub(crate) actions: Vec<Action>,
     /// Nodes that workers were asked for and have not sent.
-    pub(crate) owed: Vec<(WorkerId, WorkId, Node)>,
+    pub(crate) pending: Vec<(WorkerId, WorkId, Node)>,
     /// What each worker was last told to hold.
     pub(crate) told: BTreeMap<WorkerId, Vec<Shard>>,
     /// Workers whose samples do not arrive by themselves.
@@ -98,13 +98,13 @@ impl Script {
         Self::with(config(), facts())
     }
 
-    pub(crate) fn with(config: Config, facts: Facts) -> Self {
+    pub(crate) fn with(config: ControlConfig, facts: Facts) -> Self {
         Self {
-            cluster: Cluster::new(config),
+            control: Control::new(config),
             now: Duration::ZERO,
             facts,
             actions: Vec::new(),
-            owed: Vec::new(),
+            pending: Vec::new(),
             told: BTreeMap::new(),
             slow: Vec::new(),
             diverges_at: None,
@@ -116,21 +116,21 @@ impl Script {
     }
 
     /// A cluster of so many workers that runs a job; each holds what it computes, and nothing else.
-    pub(crate) fn running(workers: u64, config: Config) -> Self {
-        let mut script = Self::with(Config { expected_workers: workers as usize, ..config }, facts());
+    pub(crate) fn running(workers: u64, config: ControlConfig) -> Self {
+        let mut script = Self::with(ControlConfig { expected_workers: workers as usize, ..config }, facts());
         (1..=workers).for_each(|worker| script.join(worker));
         script.submit(1);
         script
     }
 
     /// The same, and each may hold every shard.
-    pub(crate) fn roomy(workers: u64, config: Config) -> Self {
+    pub(crate) fn roomy(workers: u64, config: ControlConfig) -> Self {
         Self::roomy_and(workers, config, Some((true, RIGHT)))
     }
 
     /// The same, where the coordinator computes this.
-    pub(crate) fn roomy_and(workers: u64, config: Config, own: Option<(bool, Digest)>) -> Self {
-        let config = Config { expected_workers: workers as usize, ..config };
+    pub(crate) fn roomy_and(workers: u64, config: ControlConfig, own: Option<(bool, Digest)>) -> Self {
+        let config = ControlConfig { expected_workers: workers as usize, ..config };
         let mut script = Self { own, ..Self::with(config, facts()) };
         (1..=workers).for_each(|worker| script.join_roomy(worker));
         script.submit(1);
@@ -139,7 +139,7 @@ impl Script {
 
     /// A cluster in which every node is audited, in its second step: everybody holds every sample.
     pub(crate) fn audited(workers: u64) -> Self {
-        let mut script = Self::roomy(workers, Config { audit_rate: 1.0, ..config() });
+        let mut script = Self::roomy(workers, ControlConfig { audit_rate: 1.0, ..config() });
         script.answer_step();
         script
     }
@@ -147,7 +147,7 @@ impl Script {
     pub(crate) fn feed(&mut self, event: Event) {
         let mut events = vec![event];
         while !events.is_empty() {
-            let actions = self.cluster.handle(self.now, events.remove(0));
+            let actions = self.control.handle(self.now, events.remove(0));
             for action in actions {
                 events.extend(self.act(&action));
                 self.actions.push(action);
@@ -161,7 +161,7 @@ impl Script {
                 job,
                 facts: self.facts.clone(),
                 from: self.from,
-                put_out: Default::default(),
+                evicted: Default::default(),
             }],
             Action::StartJob { worker, job } => {
                 vec![Event::JobAccepted { worker, job, fingerprint: "shapes".into() }]
@@ -173,11 +173,11 @@ impl Script {
                 held.map(|shard| Event::ShardHeld { worker, job, generation, shard }).collect()
             }
             Action::Begin { .. } => {
-                self.owed.clear();
+                self.pending.clear();
                 Vec::new()
             }
             Action::Send { worker, work, nodes } => {
-                self.owed.extend(nodes.into_iter().map(|node| (worker, work, node)));
+                self.pending.extend(nodes.into_iter().map(|node| (worker, work, node)));
                 Vec::new()
             }
             Action::Close { work } => {
@@ -192,12 +192,12 @@ impl Script {
             Action::EndEpoch { job, .. } if self.writes => vec![Event::EpochWritten { job }],
             Action::Checkpoint { job, .. } => vec![Event::CheckpointWritten { job }],
             Action::Save { job } => vec![Event::Saved { job }],
-            Action::Dismiss { worker, .. } | Action::PutOut { worker, .. } | Action::Farewell { worker } => {
-                self.owed.retain(|owed| owed.0 != worker);
+            Action::Disconnect { worker, .. } | Action::Evict { worker, .. } | Action::Release { worker } => {
+                self.pending.retain(|pending| pending.0 != worker);
                 Vec::new()
             }
             Action::End { .. } => {
-                self.owed.clear();
+                self.pending.clear();
                 Vec::new()
             }
             _ => Vec::new(),
@@ -224,8 +224,8 @@ impl Script {
     }
 
     pub(crate) fn leave(&mut self, worker: u64) {
-        self.owed.retain(|owed| owed.0 != WorkerId(worker));
-        self.feed(Event::Leave { worker: WorkerId(worker), departure: Departure::Closed });
+        self.pending.retain(|pending| pending.0 != WorkerId(worker));
+        self.feed(Event::Leave { worker: WorkerId(worker), end: SessionEnd::Closed });
     }
 
     pub(crate) fn submit(&mut self, job: u64) {
@@ -234,7 +234,7 @@ impl Script {
 
     /// The next result that is owed comes.
     pub(crate) fn answer(&mut self) {
-        let (worker, work, node) = self.owed.remove(0);
+        let (worker, work, node) = self.pending.remove(0);
         self.result(worker, work, node);
     }
 
@@ -251,7 +251,7 @@ impl Script {
         bits: Digest,
     ) {
         let (busy, samples) = (Duration::from_millis(1), 5);
-        let digest = (!finite || self.cluster.compares(work, node)).then_some(bits);
+        let digest = (!finite || self.control.compares(work, node)).then_some(bits);
         let result = self.next_result();
         self.feed(Event::Result { result, worker, work, node, samples, busy, finite, digest });
     }
@@ -276,21 +276,21 @@ impl Script {
 
     /// The same, with other bits.
     pub(crate) fn answer_with(&mut self, worker: u64, finite: bool, bits: Digest) {
-        let index = self.owed.iter().position(|owed| owed.0.0 == worker).expect("it owes something");
-        let (worker, work, node) = self.owed.remove(index);
+        let index = self.pending.iter().position(|pending| pending.0.0 == worker).expect("it owes something");
+        let (worker, work, node) = self.pending.remove(index);
         self.result_of(worker, work, node, finite, bits);
     }
 
     /// All results of the open tree come.
     pub(crate) fn answer_step(&mut self) {
-        let work = self.owed[0].1;
-        while self.owed.first().is_some_and(|(_, of, _)| *of == work) {
+        let work = self.pending[0].1;
+        while self.pending.first().is_some_and(|(_, of, _)| *of == work) {
             self.answer();
         }
     }
 
     pub(crate) fn answer_all(&mut self) {
-        while !self.owed.is_empty() {
+        while !self.pending.is_empty() {
             self.answer();
         }
     }
@@ -308,7 +308,7 @@ impl Script {
     pub(crate) fn pass(&mut self, seconds: f64) {
         for _ in 0..(seconds * 10.0).round() as u64 {
             self.now += Duration::from_millis(100);
-            for worker in self.cluster.members().keys().copied().collect::<Vec<_>>() {
+            for worker in self.control.members().keys().copied().collect::<Vec<_>>() {
                 self.feed(Event::Heard { worker, at: self.now, moved: 0 });
             }
             self.feed(Event::Tick);
@@ -342,9 +342,9 @@ impl Script {
         sends.flatten().collect()
     }
 
-    pub(crate) fn accepted(&self) -> Vec<(WorkId, Node, Author)> {
+    pub(crate) fn accepted(&self) -> Vec<(WorkId, Node, Source)> {
         let accept = |action: &Action| match *action {
-            Action::Accept { work, node, author, .. } => Some((work, node, author)),
+            Action::Accept { work, node, source, .. } => Some((work, node, source)),
             _ => None,
         };
         self.actions.iter().filter_map(accept).collect()
@@ -355,25 +355,25 @@ impl Script {
         self.count(|action| matches!(action, Action::Arbitrate { .. }))
     }
 
-    pub(crate) fn put_out(&self) -> Vec<u64> {
+    pub(crate) fn evicted(&self) -> Vec<u64> {
         let out =
-            |action: &Action| if let Action::PutOut { worker, .. } = action { Some(worker.0) } else { None };
+            |action: &Action| if let Action::Evict { worker, .. } = action { Some(worker.0) } else { None };
         self.actions.iter().filter_map(out).collect()
     }
 
-    pub(crate) fn dismissed(&self, worker: u64) -> Option<&Dismissal> {
+    pub(crate) fn disconnected(&self, worker: u64) -> Option<&Disconnection> {
         self.actions.iter().find_map(|action| match action {
-            Action::Dismiss { worker: of, reason } if of.0 == worker => Some(reason),
+            Action::Disconnect { worker: of, reason } if of.0 == worker => Some(reason),
             _ => None,
         })
     }
 
     pub(crate) fn state(&self, job: u64) -> String {
-        self.cluster.job_state(JobId(job)).map_or("unknown".into(), |state| state.to_string())
+        self.control.job_state(JobId(job)).map_or("unknown".into(), |state| state.to_string())
     }
 
     pub(crate) fn outcome(&self, job: u64) -> &Outcome {
-        match self.cluster.job_state(JobId(job)) {
+        match self.control.job_state(JobId(job)) {
             Some(JobState::Ended(outcome)) => outcome,
             other => panic!("job {job} has not ended: {other:?}"),
         }
@@ -381,7 +381,7 @@ impl Script {
 
     /// Who was asked for what in the open tree.
     pub(crate) fn asked(&self) -> Vec<(u64, String)> {
-        self.owed.iter().map(|(worker, _, node)| (worker.0, node.to_string())).collect()
+        self.pending.iter().map(|(worker, _, node)| (worker.0, node.to_string())).collect()
     }
 
     pub(crate) fn closed(&self) -> Vec<WorkId> {

@@ -76,7 +76,7 @@ pub struct Speed {
 const MEASURED: Duration = Duration::from_millis(250);
 
 /// A process that tries a kernel.
-pub(super) struct Trial {
+pub(super) struct Probe {
     /// The kernel that is asked for by name.
     asked: Option<String>,
     /// What it is called as long as it has not said its name.
@@ -87,7 +87,7 @@ pub(super) struct Trial {
     patience: Patience,
 }
 
-impl Trial {
+impl Probe {
     /// Finds out a kernel's name, and computes nothing.
     pub(super) fn named(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
         Self::begin(variables, wanted, &[NAME])
@@ -217,7 +217,7 @@ impl Trial {
     }
 }
 
-impl Drop for Trial {
+impl Drop for Probe {
     fn drop(&mut self) {
         self.kill();
     }

@@ -142,7 +142,7 @@ impl From<ToWorker> for v1::SessionResponse {
             ToWorker::Chunk(data) => Down::Chunk(v1::Chunk { data }),
             ToWorker::JobEnd { job } => Down::JobEnd(v1::JobEnd { job: job.0 }),
             ToWorker::Goodbye { reason } => Down::Goodbye(v1::Goodbye { reason }),
-            ToWorker::PutOut { reason } => Down::PutOut(v1::PutOut { reason }),
+            ToWorker::Evict { reason } => Down::PutOut(v1::PutOut { reason }),
         };
         Self { message: Some(message) }
     }
@@ -164,7 +164,7 @@ impl TryFrom<v1::SessionResponse> for ToWorker {
             Down::Chunk(v1::Chunk { data }) => Self::Chunk(data),
             Down::JobEnd(v1::JobEnd { job }) => Self::JobEnd { job: JobId(job) },
             Down::Goodbye(v1::Goodbye { reason }) => Self::Goodbye { reason },
-            Down::PutOut(v1::PutOut { reason }) => Self::PutOut { reason },
+            Down::PutOut(v1::PutOut { reason }) => Self::Evict { reason },
         })
     }
 }
@@ -207,9 +207,9 @@ impl From<v1::Welcome> for Welcome {
 
 impl From<Hold> for v1::Hold {
     fn from(from: Hold) -> Self {
-        let Hold { job, generation, shards, spare } = from;
+        let Hold { job, generation, shards, standby } = from;
         let shards = shards.into_iter().map(v1::Shard::from).collect();
-        Self { job: job.0, shards, spare, generation }
+        Self { job: job.0, shards, spare: standby, generation }
     }
 }
 
@@ -219,7 +219,7 @@ impl TryFrom<v1::Hold> for Hold {
     fn try_from(from: v1::Hold) -> Result<Self, Malformed> {
         let v1::Hold { job, shards, spare, generation } = from;
         let shards = shards.into_iter().map(ShardToHold::try_from).collect::<Result<_, _>>()?;
-        Ok(Self { job: JobId(job), generation, shards, spare })
+        Ok(Self { job: JobId(job), generation, shards, standby: spare })
     }
 }
 
@@ -339,11 +339,11 @@ mod tests {
         let mut all = vec![
             ToWorker::Welcome(welcome),
             ToWorker::UseKernel { kernel: "Haswell".into() },
-            ToWorker::Hold(Hold { job: JOB, generation: 4, shards, spare: true }),
+            ToWorker::Hold(Hold { job: JOB, generation: 4, shards, standby: true }),
             ToWorker::Chunk(Bytes::from_static(b"abcd")),
             ToWorker::JobEnd { job: JOB },
             ToWorker::Goodbye { reason: "the end".into() },
-            ToWorker::PutOut { reason: "wrong".into() },
+            ToWorker::Evict { reason: "wrong".into() },
         ];
         for parameters in [Parameters::Known, Parameters::Follow(940), Parameters::InSlot(0)] {
             all.push(ToWorker::Work(Work { id: work(), nodes: vec![NODE], parameters }));

@@ -232,7 +232,7 @@ impl From<v1::Outcome> for OutcomeView {
     }
 }
 
-/// What a follower is told of a job, who has been told of so many epochs already.
+/// What a watcher is told of a job, who has been told of so many epochs already.
 pub fn news(report: &JobReport, told: usize) -> v1::WatchJobResponse {
     v1::WatchJobResponse {
         job: Some((&report.job).into()),

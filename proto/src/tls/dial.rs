@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service as _, service_fn};
 
-use super::{CA_FILE, Identity, words};
+use super::{CA_FILE, Identity, errors};
 use crate::wire;
 
 /// How often, and how soon again, files are read that do not belong together: they are just being renewed.
@@ -91,7 +91,7 @@ fn error_kind(error: &rustls::Error) -> io::ErrorKind {
     match error {
         Error::InvalidCertificate(_) => io::ErrorKind::PermissionDenied,
         Error::AlertReceived(AlertDescription::HandshakeFailure) => io::ErrorKind::PermissionDenied,
-        Error::AlertReceived(alert) if words::refused_for(*alert).is_some() => {
+        Error::AlertReceived(alert) if errors::refused_for(*alert).is_some() => {
             io::ErrorKind::PermissionDenied
         }
         _ => io::ErrorKind::InvalidData,
@@ -159,7 +159,7 @@ impl Peer {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(tls) => {
                 let (authorities, own) = (self.directory.join(CA_FILE), self.identity.description());
-                let message = words::disagreement(tls, &self.address, &authorities, &own);
+                let message = errors::disagreement(tls, &self.address, &authorities, &own);
                 io::Error::new(error_kind(tls), message)
             }
             None => error,

@@ -10,14 +10,14 @@
 //! [`Dialer`] for the side that connects. Nothing is resumed: every connection shows its certificate.
 
 mod dial;
+mod errors;
 mod identity;
 mod role;
-mod words;
 
 pub use dial::{Dialer, asks_for_tls};
+pub use errors::{certificate_trouble, date, refused_for};
 pub use identity::{CA_FILE, CERTIFICATE_FILE, Identity, KEY_FILE, read_file};
 pub use role::Role;
-pub use words::{certificate_trouble, date, refused_for};
 
 /// The protocol that is spoken inside: HTTP/2.
 const ALPN: &[u8] = b"h2";

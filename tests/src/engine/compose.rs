@@ -127,7 +127,7 @@ impl<'e> Compose<'e> {
         });
     }
 
-    /// Submits a job and waits until its first epoch is done. It is followed as long as the value lives.
+    /// Submits a job and waits until its first epoch is done. It is watched as long as the value lives.
     pub fn begins(&self, job: &str) -> Process {
         let mut following = self.coordinator().exec(&format!("coordinator train {job}")).start();
         following.says("Epoch 1/");

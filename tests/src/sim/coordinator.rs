@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Cluster, Computed, Config, Departure, Discard, Event, JobId, Outcome, Phase, ResultId, Start,
-    WorkId, WorkerId,
+    Action, Computed, Control, ControlConfig, Discard, Event, JobId, Outcome, Phase, ResultId, SessionEnd,
+    Start, WorkId, WorkerId,
 };
 use millefeuille_core::learn::tree::{Inserted, Node, Reduction, Tree};
 
@@ -56,7 +56,7 @@ pub(crate) struct Training {
 pub(crate) struct Coordinator {
     pub(crate) life: u64,
     born: Duration,
-    pub(crate) control: Cluster,
+    pub(crate) control: Control,
     sessions: BTreeMap<WorkerId, Session>,
     next_worker: u64,
     pub(crate) training: Option<Training>,
@@ -147,11 +147,11 @@ const BEGUN: u64 = super::toy::ROW;
 impl World {
     pub(crate) fn start_coordinator(&mut self) {
         self.lives += 1;
-        let config = Config { incarnation: mix(self.lives, 7), ..self.scenario.control.clone() };
+        let config = ControlConfig { incarnation: mix(self.lives, 7), ..self.scenario.control.clone() };
         let coordinator = Coordinator {
             life: self.lives,
             born: self.now,
-            control: Cluster::new(config),
+            control: Control::new(config),
             sessions: BTreeMap::new(),
             next_worker: 1,
             training: None,
@@ -252,13 +252,13 @@ impl World {
             && let Some(event) = coordinator.happened.pop_front()
         {
             if !matches!(event, Event::Tick | Event::Heard { .. }) {
-                trace!(self, "{}", super::words::event(&event));
+                trace!(self, "{}", super::trace::event(&event));
             }
             let now = self.now - coordinator.born;
             let actions = coordinator.control.handle(now, event);
             self.judge_size(actions.len());
             for action in actions {
-                trace!(self, "  {}", super::words::action(&action));
+                trace!(self, "  {}", super::trace::action(&action));
                 if self.dies_now() {
                     return;
                 }
@@ -332,7 +332,7 @@ impl World {
             Up::Drain => self.handle(Event::Drain { worker, reason: "SIGTERM".into() }),
             Up::Goodbye => {
                 self.close(worker, None);
-                self.handle(Event::Leave { worker, departure: Departure::Goodbye("told to stop".into()) });
+                self.handle(Event::Leave { worker, end: SessionEnd::Shutdown("told to stop".into()) });
             }
             Up::Fetch(job, shard) => {
                 let serves = self.training_of(job).is_some();
@@ -378,7 +378,7 @@ impl World {
         self.connections[wire].open_at_coordinator = false;
         let Some(worker) = self.connections[wire].worker.filter(|_| open) else { return };
         self.close(worker, None);
-        self.handle(Event::Leave { worker, departure: Departure::Closed });
+        self.handle(Event::Leave { worker, end: SessionEnd::Closed });
     }
 
     pub(crate) fn result(&mut self, worker: WorkerId, answer: Answer) {
@@ -424,9 +424,9 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Welcome { worker } => self.tell_worker(worker, Down::Welcome),
-            Action::Dismiss { worker, .. } => self.close(worker, Some(Down::Close)),
-            Action::Farewell { worker } => self.close(worker, Some(Down::Goodbye)),
-            Action::PutOut { worker, .. } => self.close(worker, Some(Down::PutOut)),
+            Action::Disconnect { worker, .. } => self.close(worker, Some(Down::Close)),
+            Action::Release { worker } => self.close(worker, Some(Down::Goodbye)),
+            Action::Evict { worker, .. } => self.close(worker, Some(Down::Evict)),
             Action::UseKernel { worker, .. } => self.fail(format!("{worker} is asked for another kernel")),
             Action::Load { job } => {
                 let time = self.random.millis(1..=300);
@@ -466,7 +466,8 @@ impl World {
 
     fn noted(&mut self, note: &millefeuille_core::control::Note) {
         use millefeuille_core::control::Note;
-        if let (Note::Reassigned { slow: false, .. }, Some(coordinator)) = (note, &mut self.coordinator) {
+        if let (Note::Reassigned { straggler: false, .. }, Some(coordinator)) = (note, &mut self.coordinator)
+        {
             coordinator.forgets = self.mutation == Some(Mutation::LostReassignment);
         }
     }
@@ -478,9 +479,9 @@ impl World {
             return self.tell(wire, down);
         }
         self.close(worker, None);
-        let departure = Departure::Misbehaved("it has stopped reading".into());
+        let end = SessionEnd::Violation("it has stopped reading".into());
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.happened.push_back(Event::Leave { worker, departure });
+            coordinator.happened.push_back(Event::Leave { worker, end });
         }
     }
 
@@ -599,8 +600,8 @@ impl World {
             coordinator.training = Some(training);
         }
         // Faulty workers of this simulation stay away for good.
-        let put_out = BTreeMap::new();
-        self.handle(Event::Loaded { job, facts, from, put_out });
+        let evicted = BTreeMap::new();
+        self.handle(Event::Loaded { job, facts, from, evicted });
     }
 
     fn end_epoch(&mut self, job: JobId, epoch: u32) {

@@ -3,8 +3,8 @@
 //! A world has a virtual clock, so an hour takes milliseconds, and one random stream, so a seed tells the same story each
 //! time. In it run one coordinator and up to thirteen workers; messages are late, lost, doubled and out of order, networks
 //! are cut in one direction or both, processes stop, die, drain and come back, disks lose what was not synced, and
-//! workers compute wrong bits. What decides is the very [`Cluster`](millefeuille_core::control::Cluster) of the product;
-//! what it is connected to is simulated:
+//! workers compute wrong bits. What decides is the very [`Control`](millefeuille_core::control::Control) of the
+//! product; what it is connected to is simulated:
 //!
 //! - [`scenario`]: what a seed says. [`world`]: the clock, the network, and what goes wrong.
 //! - [`coordinator`]: the driver's part. [`worker`]: the worker's. [`disk`]: files that survive a crash, or not.
@@ -21,7 +21,7 @@ mod oracle;
 mod random;
 mod scenario;
 mod toy;
-mod words;
+mod trace;
 mod worker;
 mod world;
 

@@ -4,7 +4,7 @@
 //!   undisturbed run.
 //! - Each epoch's ledger has every sample exactly once.
 //! - Nothing is asked for that is in the tree; what is asked for again is what somebody owed who is gone or slow.
-//! - No healthy worker is put out, blamed, or said to hang when it owes nothing.
+//! - No healthy worker is evicted, blamed, or said to hang when it owes nothing.
 //! - What was reported as written is there after a crash, and a run goes on from no earlier place.
 //! - Whatever an event leads to is bounded, and so is what waits.
 //! - A job ends, and ends as it may.
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millefeuille_core::control::{
-    Action, Dismissal, JobId, Note, Outcome, Owing, Phase, Position, Start, Waiting, WorkId, WorkerId,
+    Action, Disconnection, JobId, Note, Outcome, Pending, Phase, Position, Start, Waiting, WorkId, WorkerId,
 };
 use millefeuille_core::learn::tree::Node;
 
@@ -46,8 +46,8 @@ pub struct Stats {
     pub repeated: u64,
     /// Workers lost.
     pub lost: u64,
-    /// Workers put out.
-    pub put_out: u64,
+    /// Workers evicted.
+    pub evicted: u64,
     /// Times that a run went on from a checkpoint.
     pub resumed: u64,
 }
@@ -59,7 +59,7 @@ struct Step {
     present: BTreeSet<u32>,
     accepted: BTreeSet<u32>,
     nodes: usize,
-    owed: BTreeMap<WorkerId, BTreeSet<u32>>,
+    pending: BTreeMap<WorkerId, BTreeSet<u32>>,
     asked: usize,
     /// What may be asked for again: what was owed by those who are gone or slow.
     excused: BTreeSet<(WorkerId, u32)>,
@@ -113,23 +113,23 @@ impl World {
             Action::Begin { work } => self.judge_begin(*work),
             Action::Send { worker, work, nodes } => self.judge_send(*worker, *work, nodes),
             Action::Accept { work, node, .. } => self.judge_accept(*work, *node),
-            Action::Dismiss { worker, reason } => self.judge_dismissal(*worker, reason),
-            Action::Note(Note::PutOut { instance_id, .. }) => {
-                self.oracle.stats.put_out += 1;
+            Action::Disconnect { worker, reason } => self.judge_disconnection(*worker, reason),
+            Action::Note(Note::Evicted { instance_id, .. }) => {
+                self.oracle.stats.evicted += 1;
                 if !self.faulty.contains(instance_id) && !self.scenario.may_blame_the_healthy() {
-                    self.fail(format!("process {instance_id} was put out and is healthy"));
+                    self.fail(format!("process {instance_id} was evicted and is healthy"));
                 }
             }
             Action::Note(Note::Left { worker, .. }) => {
                 self.oracle.stats.lost += 1;
                 self.excuse(*worker);
-                self.oracle.step.owed.remove(worker);
+                self.oracle.step.pending.remove(worker);
             }
             // Who is slow while a job waits is helped when it goes on.
             Action::Note(Note::Short { .. }) => self.oracle.step.waited = true,
-            Action::Note(Note::Reassigned { owed_by, slow: true, .. }) => {
-                self.judge_slow(*owed_by, "slow");
-                self.excuse(*owed_by);
+            Action::Note(Note::Reassigned { pending_with, straggler: true, .. }) => {
+                self.judge_slow(*pending_with, "slow");
+                self.excuse(*pending_with);
             }
             _ => {}
         }
@@ -138,16 +138,16 @@ impl World {
     /// Who is slow may be helped later, when somebody holds the samples.
     pub(crate) fn excuse_slow(&mut self) {
         let Some(coordinator) = &self.coordinator else { return };
-        let Waiting::Results { owing, .. } = coordinator.control.waiting() else { return };
-        for Owing { worker, .. } in owing.into_iter().filter(|owing| owing.overdue) {
+        let Waiting::Results { pending, .. } = coordinator.control.waiting() else { return };
+        for Pending { worker, .. } in pending.into_iter().filter(|pending| pending.overdue) {
             self.excuse(worker);
         }
     }
 
     fn excuse(&mut self, worker: WorkerId) {
         let step = &mut self.oracle.step;
-        let owed = step.owed.get(&worker).into_iter().flatten();
-        step.excused.extend(owed.map(|&shard| (worker, shard)));
+        let pending = step.pending.get(&worker).into_iter().flatten();
+        step.excused.extend(pending.map(|&shard| (worker, shard)));
     }
 
     fn judge_begin(&mut self, work: WorkId) {
@@ -158,7 +158,7 @@ impl World {
             return self.fail(format!("{work} is begun, and next is {next:?}"));
         }
         if again && !self.scenario.compares() {
-            return self.fail(format!("{work} is begun anew, and nobody was put out"));
+            return self.fail(format!("{work} is begun anew, and nobody was evicted"));
         }
         let present = self.oracle.job(work.job).0.facts.present(work.phase, work.step);
         self.oracle.step = Step { work: Some(work), present, ..Step::default() };
@@ -174,7 +174,7 @@ impl World {
             let step = &mut self.oracle.step;
             let known = shards.iter().filter(|shard| step.accepted.contains(shard)).count();
             step.asked += shards.len();
-            step.owed.entry(worker).or_default().extend(&shards);
+            step.pending.entry(worker).or_default().extend(&shards);
             if shards.is_empty() || known == shards.len() || known > 0 && !compares {
                 return self
                     .fail(format!("{node} of {work} is asked for, of which {known} shards are there"));
@@ -188,9 +188,9 @@ impl World {
                 "{repeated} pieces of {work} are asked for again, and {excused} were lost or late"
             ));
         }
-        let owed = self.oracle.step.owed[&worker].len();
-        if owed > self.oracle.step.present.len() {
-            self.fail(format!("{worker} owes {owed} pieces of {work}"));
+        let pending = self.oracle.step.pending[&worker].len();
+        if pending > self.oracle.step.present.len() {
+            self.fail(format!("{worker} owes {pending} pieces of {work}"));
         }
     }
 
@@ -198,9 +198,9 @@ impl World {
         let shards = self.oracle.present_in(node);
         let step = &mut self.oracle.step;
         if step.work == Some(work)
-            && let Some(owed) = step.owed.get_mut(&worker)
+            && let Some(pending) = step.pending.get_mut(&worker)
         {
-            owed.retain(|shard| !shards.contains(shard));
+            pending.retain(|shard| !shards.contains(shard));
         }
     }
 
@@ -239,13 +239,13 @@ impl World {
         }
     }
 
-    fn judge_dismissal(&mut self, worker: WorkerId, reason: &Dismissal) {
+    fn judge_disconnection(&mut self, worker: WorkerId, reason: &Disconnection) {
         match reason {
-            Dismissal::Unasked { answers } => {
+            Disconnection::Unassigned { answers } => {
                 self.fail(format!("{worker} is sent away for {answers} answers that were asked for"));
             }
-            Dismissal::Hung { .. } => self.judge_slow(worker, "hanging"),
-            Dismissal::Arithmetic { .. } | Dismissal::Shapes { .. } => {
+            Disconnection::Hung { .. } => self.judge_slow(worker, "hanging"),
+            Disconnection::Arithmetic { .. } | Disconnection::Shapes { .. } => {
                 self.fail(format!("{worker} is refused for its arithmetic"));
             }
             _ => {}
@@ -336,7 +336,7 @@ impl Stats {
         self.closed += other.closed;
         self.repeated += other.repeated;
         self.lost += other.lost;
-        self.put_out += other.put_out;
+        self.evicted += other.evicted;
         self.resumed += other.resumed;
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millefeuille_core::arithmetic::Arithmetic;
-use millefeuille_core::control::{Config, Facts};
+use millefeuille_core::control::{ControlConfig, Facts};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Sizes;
 
@@ -108,7 +108,7 @@ pub(crate) struct DiskNature {
 /// Everything that a seed says.
 #[derive(Debug)]
 pub(crate) struct Scenario {
-    pub(crate) control: Config,
+    pub(crate) control: ControlConfig,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) jobs: Vec<Arc<Job>>,
     pub(crate) workers: Vec<Nature>,
@@ -224,9 +224,9 @@ impl Flaws {
     }
 }
 
-fn control(random: &mut Random, workers: u64) -> Config {
+fn control(random: &mut Random, workers: u64) -> ControlConfig {
     let seconds = Duration::from_secs;
-    Config {
+    ControlConfig {
         incarnation: 0,
         min_workers: random.pick(&[1, 1, 2, 3]).min(workers) as usize,
         expected_workers: random.within(1..=workers) as usize,

@@ -313,8 +313,8 @@ impl World {
                 }
                 self.end_session(index);
             }
-            Down::PutOut => {
-                // Somebody looks after machines that were put out: what comes in its place is sound.
+            Down::Evict => {
+                // Somebody looks after machines that were evicted: what comes in its place is sound.
                 self.processes[index].nature.flaw = Flaw::None;
                 self.crash_process(index, Some(Duration::from_secs(1)));
             }

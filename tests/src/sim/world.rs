@@ -70,7 +70,7 @@ pub(crate) enum Down {
     Hold(JobId, u64, Vec<Shard>),
     Work(WorkId, Vec<Node>, Option<u64>),
     Goodbye,
-    PutOut,
+    Evict,
     Close,
 }
 

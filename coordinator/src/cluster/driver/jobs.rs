@@ -1,4 +1,4 @@
-//! The driver's dealings with jobs: submissions, data that becomes ready, what is written, ends.
+//! What the driver does with jobs: submissions, data that becomes ready, what is written, ends.
 //!
 //! A submission is acknowledged once its run directory is on disk: the disk thread claims it, and answers with
 //! `Claimed`. From then on the job is found again after a crash ([`Driver::find_runs`]), queued or running.
@@ -16,20 +16,21 @@ use tracing::{debug, info, warn};
 
 use super::Driver;
 use super::submissions::{Cancelled, Reply};
-use crate::cluster::disk::{Claim, Claimed, Content, Order, Written};
+use crate::cluster::disk::{Claimed, Content, Order, RunClaim, Written};
 use crate::cluster::load::{self, Beginning, Ready};
 use crate::cluster::messages::{Input, Serving};
-use crate::cluster::records::Record;
+use crate::cluster::records::JobRecord;
 use crate::cluster::training::Training;
-use crate::cluster::{snapshot, words};
+use crate::cluster::{notes, snapshot};
 use crate::failpoints;
-use crate::runs::{Ending, Existing, Found, RunDir, State, scan};
+use crate::runs::{Ending, Existing, Found, RunDir, RunState, scan};
 
 /// So many jobs that have ended are listed; of older ones only the run directories are left.
 const ENDED_JOBS: usize = 1000;
 
 impl Driver {
-    /// Takes up what an earlier life of the coordinator left: queued and unfinished runs go on, ended ones are shown.
+    /// Takes over what an earlier process of the coordinator left: queued and unfinished runs continue, ended ones are
+    /// shown.
     pub(in crate::cluster) fn find_runs(&mut self) {
         if !self.config.resumes {
             return;
@@ -39,7 +40,7 @@ impl Driver {
             Ok(scanned) => scanned,
             Err(error) => return warn!("the runs directory cannot be scanned: {error}"),
         };
-        scanned.left_alone.iter().for_each(|error| warn!("a run is skipped: {error}"));
+        scanned.skipped.iter().for_each(|error| warn!("a run is skipped: {error}"));
         for found in scanned.runs {
             self.find_run(found);
         }
@@ -49,8 +50,10 @@ impl Driver {
     fn find_run(&mut self, found: Found) {
         let Found { id, path, job, record, history } = found;
         let ended = match record.state {
-            State::Ended { outcome } if !self.is_to_be_served(&record.client_key, &outcome) => Some(outcome),
-            State::Ended { .. } | State::Queued | State::Running => None,
+            RunState::Ended { outcome } if !self.is_to_be_served(&record.client_key, &outcome) => {
+                Some(outcome)
+            }
+            RunState::Ended { .. } | RunState::Queued | RunState::Running => None,
         };
         let run = match ended {
             Some(_) => None,
@@ -67,7 +70,7 @@ impl Driver {
         let run_dir = path.display().to_string();
         let client_key = record.client_key;
         let steps_per_epoch = 0;
-        let record = Record {
+        let record = JobRecord {
             id,
             job,
             client_key,
@@ -104,7 +107,7 @@ impl Driver {
             Ok(Submission::New(job)) => {
                 let number = self.submissions.next();
                 self.submissions.waiting.insert(number, (client_key.clone(), vec![reply]));
-                self.disk.order(Order::Claim(Box::new(Claim {
+                self.disk.order(Order::Claim(Box::new(RunClaim {
                     number,
                     job: *job,
                     client_key,
@@ -143,7 +146,7 @@ impl Driver {
             Ok(run) => {
                 let (id, run_dir) = (run.id(), run.path().display().to_string());
                 info!("job {id} is queued; its run directory is {run_dir}");
-                let record = Record {
+                let record = JobRecord {
                     id: id.clone(),
                     job,
                     client_key,
@@ -227,13 +230,13 @@ impl Driver {
 
     pub(super) fn loaded(&mut self, job: JobId, ready: Ready) {
         self.loading = None;
-        self.take_up(job, ready);
+        self.begin_or_resume(job, ready);
         if let Some(next) = self.to_load.take().filter(|&next| self.control.running() == Some(next)) {
             self.load(next);
         }
     }
 
-    fn take_up(&mut self, job: JobId, ready: Ready) {
+    fn begin_or_resume(&mut self, job: JobId, ready: Ready) {
         let Some(record) = self.jobs.get_mut(&job) else { return };
         record.run = ready.run;
         if self.control.running() != Some(job) {
@@ -285,10 +288,10 @@ impl Driver {
         self.training = Some(training);
         for (worker, member) in self.control.members() {
             let hello = &member.hello;
-            self.event("joined", words::joined(*worker, &hello.name, hello.slots), None);
+            self.event("joined", notes::joined(*worker, &hello.name, hello.slots), None);
         }
-        let put_out = self.training.as_ref().map(Training::put_out).unwrap_or_default();
-        self.handle(Event::Loaded { job, facts, from, put_out });
+        let evicted = self.training.as_ref().map(Training::evicted).unwrap_or_default();
+        self.handle(Event::Loaded { job, facts, from, evicted });
     }
 
     /// Copies the state between two steps, for the disk thread.
@@ -298,10 +301,10 @@ impl Driver {
         }
     }
 
-    /// A coordinator that is told to stop leaves its job where it is.
+    /// A coordinator that shuts down leaves its job where it is.
     pub(super) fn last_checkpoint(&mut self) {
         let on = self.config.control.checkpoint_interval.is_some();
-        if let Some(from) = self.control.resting_place().filter(|_| on) {
+        if let Some(from) = self.control.checkpoint_position().filter(|_| on) {
             self.checkpoint(from);
         }
     }
@@ -377,7 +380,7 @@ impl Driver {
 
     /// Of jobs that have ended long ago only the run directories are left.
     fn forget_old_jobs(&mut self) {
-        let over = |(job, record): (&JobId, &Record)| {
+        let over = |(job, record): (&JobId, &JobRecord)| {
             let state = self.control.job_state(*job);
             (record.ended.is_some() || matches!(state, Some(JobState::Ended(_)))).then_some(*job)
         };

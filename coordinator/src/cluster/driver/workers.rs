@@ -1,6 +1,6 @@
-//! The driver's dealings with workers: what they are told, what they answer.
+//! What the driver does with workers: the messages to them, and their results.
 
-use millefeuille_core::control::{Author, Computed, Departure, Event, JobId, ResultId, WorkId, WorkerId};
+use millefeuille_core::control::{Computed, Event, JobId, ResultId, SessionEnd, Source, WorkId, WorkerId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::session::{self, Hold, Parameters, ShardToHold, ToWorker, Welcome};
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Driver;
-use crate::cluster::messages::{Arbitrated, Connected, Ended, Input, NodeResult, Outgoing};
+use crate::cluster::messages::{Arbitrated, Connected, Ended, Input, NodeResult, SessionOutput};
 use crate::cluster::records::Session;
 use crate::cluster::sums::{digest, is_finite};
 use crate::cluster::training::Sent;
@@ -33,16 +33,16 @@ impl Driver {
     }
 
     pub(super) fn say(&mut self, worker: WorkerId, message: ToWorker) {
-        self.put(worker, Outgoing::Message(message));
+        self.put(worker, SessionOutput::Message(message));
     }
 
-    fn put(&mut self, worker: WorkerId, outgoing: Outgoing) {
+    fn put(&mut self, worker: WorkerId, outgoing: SessionOutput) {
         let Some(session) = self.sessions.get(&worker) else { return };
         if let Err(mpsc::error::TrySendError::Full(_)) = session.outbox.try_send(outgoing) {
             warn!("{worker} has stopped reading");
             self.close(worker, None);
-            let departure = Departure::Misbehaved("it has stopped reading".to_string());
-            self.happened.push_back(Event::Leave { worker, departure });
+            let end = SessionEnd::Violation("it has stopped reading".to_string());
+            self.happened.push_back(Event::Leave { worker, end });
         }
     }
 
@@ -55,14 +55,14 @@ impl Driver {
         session.iter().for_each(|session| self.tally.moved(&session.traffic));
         if let (Some(session), Some(ended)) = (session, ended) {
             warn!("{worker} is disconnected: {}", ended.reason);
-            let _ = session.outbox.try_send(Outgoing::Close(ended));
+            let _ = session.outbox.try_send(SessionOutput::Close(ended));
         }
     }
 
     /// Puts a result into the tree.
-    pub(super) fn accept(&mut self, result: ResultId, work: WorkId, node: Node, author: Author) {
+    pub(super) fn accept(&mut self, result: ResultId, work: WorkId, node: Node, source: Source) {
         let Some(training) = &mut self.training else { return };
-        if let Author::Worker(worker) = author {
+        if let Source::Worker(worker) = source {
             training.took_part(worker, work);
         }
         training.accept(result, node);
@@ -74,7 +74,7 @@ impl Driver {
         let (task, handle) = (training.arbiter(work, node), self.handle.clone());
         tokio::spawn(async move {
             let computed = tokio::task::spawn_blocking(move || task.compute()).await;
-            // A thread that panicked has said so; the trial goes on without it.
+            // A thread that panicked has said so; the validation continues without it.
             let sum = computed.unwrap_or_default();
             handle.send(Input::Arbitrated(Box::new(Arbitrated { work, node, sum }))).await;
         });
@@ -117,7 +117,7 @@ impl Driver {
         job: JobId,
         generation: u64,
         shards: &[Shard],
-        spare: bool,
+        standby: bool,
     ) {
         let Some(training) = &self.training else { return };
         let shards = shards.iter().filter_map(|&shard| {
@@ -130,7 +130,7 @@ impl Driver {
                 sha256: stored.sha256.clone(),
             })
         });
-        let hold = Hold { job, generation, shards: shards.collect(), spare };
+        let hold = Hold { job, generation, shards: shards.collect(), standby };
         self.say(worker, ToWorker::Hold(hold));
     }
 
@@ -145,9 +145,11 @@ impl Driver {
         self.put(
             worker,
             match parameters {
-                Sent::Before => Outgoing::Message(header(Parameters::Known)),
-                Sent::InSlot(slot) => Outgoing::Message(header(Parameters::InSlot(slot))),
-                Sent::Bytes(bytes) => Outgoing::Bulk(header(Parameters::Follow(bytes.len() as u64)), bytes),
+                Sent::Before => SessionOutput::Message(header(Parameters::Known)),
+                Sent::InSlot(slot) => SessionOutput::Message(header(Parameters::InSlot(slot))),
+                Sent::Bytes(bytes) => {
+                    SessionOutput::Bulk(header(Parameters::Follow(bytes.len() as u64)), bytes)
+                }
             },
         );
     }
@@ -157,9 +159,9 @@ impl Driver {
         let current = self.control.running() == Some(work.job);
         let Some(training) = self.training.as_mut().filter(|_| current) else { return };
         if !training.fits(work, node, &sum) {
-            let departure = Departure::Misbehaved(format!("a result of {work} has the wrong shape"));
+            let end = SessionEnd::Violation(format!("a result of {work} has the wrong shape"));
             self.close(worker, Some(Ended::misbehaved("a result has the wrong shape")));
-            return self.handle(Event::Leave { worker, departure });
+            return self.handle(Event::Leave { worker, end });
         }
         let slots = self.control.members().get(&worker).map_or(1, |member| member.hello.slots);
         training.clock.result(worker, busy / slots);

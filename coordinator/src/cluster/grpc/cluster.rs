@@ -19,7 +19,7 @@ use crate::cluster::messages::Handle;
 use crate::cluster::messages::Input;
 use crate::runs::names;
 
-/// Messages that a follower may lag behind.
+/// Messages that a watcher may lag behind.
 const STREAM_BUFFER: usize = 4;
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
@@ -69,7 +69,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let id = self.board.fresh().await.job(&request.into_inner().job_id).map_err(refused)?.job.id.clone();
         let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
-        tokio::spawn(follow(self.board.clone(), id, sender));
+        tokio::spawn(watch(self.board.clone(), id, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -160,7 +160,7 @@ fn refused(failure: Failure) -> Status {
 }
 
 /// Sends a job's state at once and after every change, to its end.
-async fn follow(mut board: Reader, id: String, sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>) {
+async fn watch(mut board: Reader, id: String, sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>) {
     let _look = board.look();
     let mut snapshot = board.fresh().await;
     let mut epochs_sent = 0;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
-use millefeuille_core::control::{Departure, Event, JobId, WorkerId};
+use millefeuille_core::control::{Event, JobId, SessionEnd, WorkerId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_proto::buffer::Buffer;
 use millefeuille_proto::convert::{Malformed, malformed};
@@ -25,7 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::services::Services;
 use crate::cluster::messages::Handle;
-use crate::cluster::messages::{Connected, Input, NodeResult, Outgoing, SESSION_OUTBOX, Serving, Traffic};
+use crate::cluster::messages::{
+    Connected, Input, NodeResult, SESSION_OUTBOX, Serving, SessionOutput, Traffic,
+};
 use crate::cluster::sums::{Sum, is_finite};
 
 /// How long a new session may take to say hello.
@@ -122,14 +124,14 @@ impl Worker for WorkerService {
 }
 
 /// The messages on the wire: bulk data follows its header in chunks.
-fn expand(outgoing: Outgoing) -> Box<dyn Iterator<Item = Result<v1::SessionResponse, Status>> + Send> {
+fn expand(outgoing: SessionOutput) -> Box<dyn Iterator<Item = Result<v1::SessionResponse, Status>> + Send> {
     match outgoing {
-        Outgoing::Message(message) => Box::new(std::iter::once(Ok(message.into()))),
-        Outgoing::Bulk(header, data) => {
+        SessionOutput::Message(message) => Box::new(std::iter::once(Ok(message.into()))),
+        SessionOutput::Bulk(header, data) => {
             let chunks = wire::chunks(data).map(|data| Ok(ToWorker::Chunk(data).into()));
             Box::new(std::iter::once(Ok(header.into())).chain(chunks))
         }
-        Outgoing::Close(ended) => Box::new(std::iter::once(Err(ended.into()))),
+        SessionOutput::Close(ended) => Box::new(std::iter::once(Err(ended.into()))),
     }
 }
 
@@ -193,26 +195,26 @@ impl Shared {
             tokio::time::sleep(LINGER).await;
         };
         let mut lingering = std::pin::pin!(lingering);
-        let departure = loop {
+        let end = loop {
             let message = tokio::select! {
                 message = incoming.message() => message,
-                () = &mut lingering => break Departure::Closed,
+                () = &mut lingering => break SessionEnd::Closed,
             };
             match message {
                 Ok(Some(message)) => {
                     let read = match FromWorker::try_from(message) {
                         Ok(message) => reader.read(message, &traffic).await,
-                        Err(malformed) => Some(Departure::Misbehaved(malformed.to_string())),
+                        Err(malformed) => Some(SessionEnd::Violation(malformed.to_string())),
                     };
-                    if let Some(departure) = read {
-                        break departure;
+                    if let Some(end) = read {
+                        break end;
                     }
                 }
-                Ok(None) | Err(_) => break Departure::Closed,
+                Ok(None) | Err(_) => break SessionEnd::Closed,
             }
         };
         self.sessions().remove(&worker.0);
-        inbox.send(Input::Event(Event::Leave { worker, departure })).await;
+        inbox.send(Input::Event(Event::Leave { worker, end })).await;
     }
 }
 
@@ -244,11 +246,11 @@ enum Bulk {
 
 impl Reader<'_> {
     /// Takes a message in; says if the session ends with it.
-    async fn read(&mut self, message: FromWorker, traffic: &Traffic) -> Option<Departure> {
+    async fn read(&mut self, message: FromWorker, traffic: &Traffic) -> Option<SessionEnd> {
         traffic.hear(if let FromWorker::Chunk(data) = &message { data.len() } else { 0 });
         let worker = self.worker;
         let read = match message {
-            FromWorker::Goodbye { reason } => return Some(Departure::Goodbye(reason)),
+            FromWorker::Goodbye { reason } => return Some(SessionEnd::Shutdown(reason)),
             FromWorker::Chunk(data) => self.chunk(&data).await,
             FromWorker::Drain { reason } => {
                 self.event(Event::Drain { worker, reason }).await;
@@ -269,7 +271,7 @@ impl Reader<'_> {
             }
             FromWorker::Introduction(_) => Err(malformed("a second hello")),
         };
-        read.err().map(|malformed| Departure::Misbehaved(malformed.to_string()))
+        read.err().map(|malformed| SessionEnd::Violation(malformed.to_string()))
     }
 
     async fn event(&self, event: Event) {

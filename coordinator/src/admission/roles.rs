@@ -11,7 +11,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::{Reason, Refusals};
+use super::{Reason, Rejections};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -98,13 +98,13 @@ fn shown(method: &str) -> &str {
 #[derive(Clone, Debug)]
 pub struct RolesLayer {
     required: bool,
-    refusals: Arc<Refusals>,
+    rejections: Arc<Rejections>,
 }
 
 impl RolesLayer {
     /// Asks for roles if they are `required`, and lets everything through otherwise.
-    pub(super) fn new(required: bool, refusals: Arc<Refusals>) -> Self {
-        Self { required, refusals }
+    pub(super) fn new(required: bool, rejections: Arc<Rejections>) -> Self {
+        Self { required, rejections }
     }
 }
 
@@ -142,7 +142,7 @@ where
             None => Either::Right(self.inner.call(request)),
             Some(message) => {
                 let address = peer.map_or_else(String::new, |peer| peer.address.to_string());
-                self.layer.refusals.turn_away(Reason::Role, address, &message);
+                self.layer.rejections.reject(Reason::Role, address, &message);
                 Either::Left(ready(Ok(Status::permission_denied(message).into_http())))
             }
         }

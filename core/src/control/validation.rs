@@ -1,11 +1,11 @@
 //! Whether an answer can be believed: comparing several for the same node.
 //!
 //! Equal work has equal bits, so answers can be compared by digest. A node is tried when an answer to it is not
-//! finite (has training diverged, or is the worker broken?) and when an audit picks it. An answer on trial is put
-//! aside until a second author has computed the same node. Two that agree are right. Where they differ, a third is
+//! finite (has training diverged, or is the worker broken?) and when an audit picks it. An answer under validation is
+//! put aside until a second source has computed the same node. Two that agree are right. Where they differ, a third is
 //! asked, and in the end the coordinator, whose own answer settles it. Whoever differs from the verdict is faulty.
-//! Where the coordinator can't compute the job, a worker alone with its answer is asked again; of two that differ,
-//! with no third to ask, neither is trusted.
+//! Where the coordinator can't compute the job, a worker alone with its answer is asked again; of two that differ, with
+//! no third to ask, neither is trusted.
 //!
 //! The threat is a faulty worker, not a malicious one: two that lie alike are believed.
 
@@ -18,7 +18,7 @@ pub type Digest = [u8; 32];
 
 /// Who computed a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Author {
+pub enum Source {
     /// A worker.
     Worker(WorkerId),
     /// The coordinator itself.
@@ -27,44 +27,44 @@ pub enum Author {
 
 /// A result, and who computed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Authored {
-    pub(super) author: Author,
+pub(super) struct SourcedResult {
+    pub(super) source: Source,
     pub(super) result: ResultId,
 }
 
-/// What one author says.
+/// What one source says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Opinion {
-    of: Authored,
+    of: SourcedResult,
     finite: bool,
     digest: Digest,
 }
 
-/// A node on trial.
+/// The validation of a node: what its sources say.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Trial {
+pub(super) struct Validation {
     opinions: Vec<Opinion>,
     /// Whether the coordinator computes it.
     pub(super) arbitrating: bool,
-    /// The coordinator can't compute this job: then an author may be asked twice.
+    /// The coordinator can't compute this job: then a node may be assigned to the same source twice.
     pub(super) no_arbiter: bool,
 }
 
-/// What a trial came to.
+/// What a validation came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     /// Which answer is right; none if nobody's can be known to be.
-    pub(super) right: Option<Authored>,
+    pub(super) right: Option<SourcedResult>,
     /// Whether the right answer is finite.
     pub(super) finite: bool,
     /// Whose answers were wrong.
     pub(super) faulty: Vec<WorkerId>,
 }
 
-impl Trial {
+impl Validation {
     /// Takes an opinion in.
-    pub(super) fn hear(&mut self, of: Authored, finite: bool, digest: Digest) {
-        if of.author == Author::Coordinator {
+    pub(super) fn hear(&mut self, of: SourcedResult, finite: bool, digest: Digest) {
+        if of.source == Source::Coordinator {
             self.arbitrating = false;
         }
         self.opinions.push(Opinion { of, finite, digest });
@@ -72,7 +72,7 @@ impl Trial {
 
     /// Whether this worker has answered.
     pub(super) fn has_heard(&self, worker: WorkerId) -> bool {
-        self.opinions.iter().any(|opinion| opinion.of.author == Author::Worker(worker))
+        self.opinions.iter().any(|opinion| opinion.of.source == Source::Worker(worker))
     }
 
     /// Whether there is an answer yet.
@@ -80,9 +80,10 @@ impl Trial {
         !self.opinions.is_empty()
     }
 
-    /// Whether all that was said was said by one author. It may be asked again: who contradicts itself is faulty.
+    /// Whether all that was said was said by one source. The node may be assigned to it again: a source that
+    /// contradicts itself is faulty.
     pub(super) fn is_of_one(&self) -> bool {
-        self.opinions.iter().all(|opinion| opinion.of.author == self.opinions[0].of.author)
+        self.opinions.iter().all(|opinion| opinion.of.source == self.opinions[0].of.source)
     }
 
     /// How many more answers are needed, were there no other on its way.
@@ -90,7 +91,7 @@ impl Trial {
         if self.opinions.len() < 2 { 2 - self.opinions.len() } else { 1 }
     }
 
-    /// What it comes to, if that is known. One answer alone is none: an audit is to compare. Of an author that
+    /// What it comes to, if that is known. One answer alone is none: an audit is to compare. Of a source that
     /// contradicts itself, it is known that it is faulty.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         match self.decisive().filter(|_| self.opinions.len() > 1) {
@@ -101,7 +102,7 @@ impl Trial {
     }
 
     /// What it comes to when nobody is left to ask: without the coordinator's answer, all that differ are distrusted.
-    /// One answer alone proves nothing, also against its author.
+    /// One answer alone proves nothing, also against its source.
     pub(super) fn last_word(&self) -> Verdict {
         let settled = self.decisive().and_then(|right| self.by(right));
         let differ = self.opinions.iter().any(|opinion| opinion.digest != self.opinions[0].digest);
@@ -114,12 +115,12 @@ impl Trial {
         Some(Verdict { right: Some(right.of), finite: right.finite, faulty })
     }
 
-    /// The coordinator's opinion, or one that another author shares; or what the only author has said twice.
+    /// The coordinator's opinion, or one that another source shares; or what the only source has said twice.
     fn decisive(&self) -> Option<&Opinion> {
-        let own = self.opinions.iter().find(|opinion| opinion.of.author == Author::Coordinator);
+        let own = self.opinions.iter().find(|opinion| opinion.of.source == Source::Coordinator);
         let lone = self.is_of_one();
         let shares = |one: &Opinion, other: &Opinion| {
-            other.digest == one.digest && (lone || other.of.author != one.of.author)
+            other.digest == one.digest && (lone || other.of.source != one.of.source)
         };
         own.or_else(|| {
             self.opinions
@@ -132,9 +133,9 @@ impl Trial {
 
 impl Opinion {
     fn worker(&self) -> Option<WorkerId> {
-        match self.of.author {
-            Author::Worker(worker) => Some(worker),
-            Author::Coordinator => None,
+        match self.of.source {
+            Source::Worker(worker) => Some(worker),
+            Source::Coordinator => None,
         }
     }
 }
@@ -143,7 +144,7 @@ fn distinct<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> Vec<WorkerId> {
     opinions.filter_map(Opinion::worker).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Whether an audit picks this one of all nodes ever asked for: a share of `rate`, evenly spread.
+/// Whether an audit picks this one of all nodes ever assigned: a share of `rate`, evenly spread.
 ///
 /// The bits are those of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), a function of the node's place alone.
 pub(super) fn is_audited(rate: f64, incarnation: u64, tag: u64, first_shard: u32) -> bool {
@@ -157,20 +158,20 @@ pub(super) fn is_audited(rate: f64, incarnation: u64, tag: u64, first_shard: u32
 mod tests {
     use super::*;
 
-    const ONE: Author = Author::Worker(WorkerId(1));
-    const TWO: Author = Author::Worker(WorkerId(2));
-    const THREE: Author = Author::Worker(WorkerId(3));
+    const ONE: Source = Source::Worker(WorkerId(1));
+    const TWO: Source = Source::Worker(WorkerId(2));
+    const THREE: Source = Source::Worker(WorkerId(3));
 
-    fn trial(opinions: &[(Author, u8)]) -> Trial {
-        let mut trial = Trial::default();
-        for (&(author, bits), result) in opinions.iter().zip(0..) {
-            trial.hear(Authored { author, result: ResultId(result) }, true, [bits; 32]);
+    fn validation(opinions: &[(Source, u8)]) -> Validation {
+        let mut validation = Validation::default();
+        for (&(source, bits), result) in opinions.iter().zip(0..) {
+            validation.hear(SourcedResult { source, result: ResultId(result) }, true, [bits; 32]);
         }
-        trial
+        validation
     }
 
-    fn faulty(opinions: &[(Author, u8)]) -> Option<Vec<u64>> {
-        let verdict = trial(opinions).verdict()?;
+    fn faulty(opinions: &[(Source, u8)]) -> Option<Vec<u64>> {
+        let verdict = validation(opinions).verdict()?;
         Some(verdict.faulty.iter().map(|worker| worker.0).collect())
     }
 
@@ -189,18 +190,18 @@ mod tests {
 
     #[test]
     fn the_coordinators_own_answer_settles_it_against_any_number() {
-        assert_eq!(faulty(&[(ONE, 7), (TWO, 8), (Author::Coordinator, 8)]), Some(vec![1]));
-        assert_eq!(faulty(&[(ONE, 7), (Author::Coordinator, 8)]), Some(vec![1]));
-        assert_eq!(faulty(&[(Author::Coordinator, 7)]), None, "an audit compares");
+        assert_eq!(faulty(&[(ONE, 7), (TWO, 8), (Source::Coordinator, 8)]), Some(vec![1]));
+        assert_eq!(faulty(&[(ONE, 7), (Source::Coordinator, 8)]), Some(vec![1]));
+        assert_eq!(faulty(&[(Source::Coordinator, 7)]), None, "an audit compares");
     }
 
     #[test]
     fn with_nobody_left_to_ask_only_the_coordinator_is_believed() {
-        let word = trial(&[(Author::Coordinator, 7)]).last_word();
-        assert_eq!((word.right.map(|right| right.author), word.faulty), (Some(Author::Coordinator), vec![]));
-        let word = trial(&[(ONE, 7), (TWO, 8)]).last_word();
+        let word = validation(&[(Source::Coordinator, 7)]).last_word();
+        assert_eq!((word.right.map(|right| right.source), word.faulty), (Some(Source::Coordinator), vec![]));
+        let word = validation(&[(ONE, 7), (TWO, 8)]).last_word();
         assert_eq!((word.right, word.faulty), (None, vec![WorkerId(1), WorkerId(2)]));
-        let word = trial(&[(ONE, 7)]).last_word();
+        let word = validation(&[(ONE, 7)]).last_word();
         assert_eq!((word.right, word.faulty), (None, vec![]), "it has gone before another could answer");
     }
 

@@ -96,7 +96,7 @@ impl Reason {
 
 /// The counts, by reason.
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<BTreeMap<Reason, Count>>);
+pub struct Rejections(Mutex<BTreeMap<Reason, Count>>);
 
 #[derive(Debug, Default)]
 struct Count {
@@ -105,7 +105,7 @@ struct Count {
     unsaid: Option<u64>,
 }
 
-impl Refusals {
+impl Rejections {
     /// How many were rejected, for each reason.
     pub fn totals(&self) -> [(Reason, u64); Reason::ALL.len()] {
         let counts = self.lock();
@@ -113,7 +113,7 @@ impl Refusals {
     }
 
     /// Rejects a peer at this address.
-    pub fn turn_away(self: &Arc<Self>, reason: Reason, address: impl Display, message: &str) {
+    pub fn reject(self: &Arc<Self>, reason: Reason, address: impl Display, message: &str) {
         if self.count(reason) {
             warn!("rejected {address}: {message}");
         }
@@ -155,11 +155,11 @@ impl Refusals {
 }
 
 /// Says how many more there were, until there are no more.
-async fn sum_up(refusals: Weak<Refusals>, reason: Reason) {
+async fn sum_up(rejections: Weak<Rejections>, reason: Reason) {
     loop {
         tokio::time::sleep(QUIET).await;
-        let Some(refusals) = refusals.upgrade() else { return };
-        let Some(more) = refusals.unsaid(reason) else { return };
+        let Some(rejections) = rejections.upgrade() else { return };
+        let Some(more) = rejections.unsaid(reason) else { return };
         let seconds = QUIET.as_secs();
         warn!("rejected {more} more for the same reason within {seconds} s ({})", reason.name());
     }
@@ -171,15 +171,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_is_a_line_and_a_flood_is_a_count() {
-        let refusals = Arc::new(Refusals::default());
-        assert!(refusals.count(Reason::Slow));
-        let more = (0..1000).filter(|_| refusals.count(Reason::Slow)).count();
+        let rejections = Arc::new(Rejections::default());
+        assert!(rejections.count(Reason::Slow));
+        let more = (0..1000).filter(|_| rejections.count(Reason::Slow)).count();
         assert_eq!(more, 0);
-        assert!(refusals.count(Reason::Role), "another kind has a line of its own");
-        let some: Vec<_> = refusals.totals().into_iter().filter(|&(_, total)| total > 0).collect();
+        assert!(rejections.count(Reason::Role), "another kind has a line of its own");
+        let some: Vec<_> = rejections.totals().into_iter().filter(|&(_, total)| total > 0).collect();
         assert_eq!(some, [(Reason::Role, 1), (Reason::Slow, 1001)]);
         // One quiet time sums up, the next finds nothing to say.
         tokio::time::sleep(QUIET * 2 + Duration::from_millis(1)).await;
-        assert!(refusals.count(Reason::Slow), "after a quiet time it is news again");
+        assert!(rejections.count(Reason::Slow), "after a quiet time it is news again");
     }
 }

@@ -53,7 +53,7 @@ fn a_refused_submission_is_not_repeated() {
 }
 
 #[test]
-fn a_follower_follows_on_and_prints_no_epoch_twice() {
+fn a_watcher_reconnects_and_prints_no_epoch_twice() {
     let (home, cluster) = (Home::new(), RawCluster::new());
     cluster.submission(Ok("raw-1"));
     cluster.stream(vec![epochs_ended([]), epochs_ended([1]), epochs_ended([2])]);
@@ -69,7 +69,7 @@ fn a_follower_follows_on_and_prints_no_epoch_twice() {
 }
 
 #[test]
-fn a_follower_whose_job_is_not_there_any_more_says_so() {
+fn a_watcher_whose_job_is_not_there_any_more_says_so() {
     let (home, cluster) = (Home::new(), RawCluster::new());
     cluster.submission(Ok("raw-1"));
     cluster.stream(vec![epochs_ended([1])]);
@@ -80,7 +80,7 @@ fn a_follower_whose_job_is_not_there_any_more_says_so() {
 }
 
 #[test]
-fn a_coordinator_that_answers_nothing_is_noticed_by_workers_and_followers() {
+fn a_coordinator_that_answers_nothing_is_noticed_by_workers_and_watchers() {
     let home = Home::new();
     home.small_job();
     let cluster = home.cluster("--heartbeat-interval 0.2 --heartbeat-deadline 1");

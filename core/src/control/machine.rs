@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
-use super::action::{Action, Discard, Dismissal, Note};
+use super::action::{Action, Discard, Disconnection, Note};
 use super::conduct::Conduct;
-use super::config::Config;
-use super::event::{Departure, Event};
+use super::config::ControlConfig;
+use super::event::{Event, SessionEnd};
 use super::facts::{Facts, Position, Start};
 use super::ids::{JobId, Phase, WorkId, WorkerId};
-use super::members::{Hello, Member, Members, Role};
+use super::members::{Hello, Member, MemberState, Members};
 use super::outcome::Outcome;
 use super::place::Placement;
-use super::progress::{Answer, Slow};
+use super::progress::{Answer, Stragglers};
 use super::queue::{JobState, Queue};
 use super::run::{Run, Stage};
 use super::scene::{Flow, Scene};
@@ -59,16 +59,16 @@ impl Turn {
 
 /// The state of the cluster.
 #[derive(Debug)]
-pub struct Cluster {
-    config: Config,
+pub struct Control {
+    config: ControlConfig,
     members: Members,
     queue: Queue,
     turn: Turn,
 }
 
-impl Cluster {
+impl Control {
     /// A cluster without workers and jobs.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: ControlConfig) -> Self {
         Self { config, members: Members::new(), queue: Queue::default(), turn: Turn::Free }
     }
 
@@ -78,7 +78,7 @@ impl Cluster {
         let out = &mut actions;
         match event {
             Event::Join { worker, hello } => self.join(now, worker, hello, out),
-            Event::Leave { worker, departure } => self.departed(now, worker, &departure, out),
+            Event::Leave { worker, end } => self.session_ended(now, worker, &end, out),
             Event::Drain { worker, reason } => self.drain(now, worker, reason, out),
             Event::Heard { worker, at, moved } => {
                 self.heard(at, worker);
@@ -102,8 +102,8 @@ impl Cluster {
                 self.with_run(now, out, |run, scene| run.closed(scene, work, finite));
             }
             Event::Submit { job } => self.submit(job, out),
-            Event::Loaded { job, facts, from, put_out } => {
-                self.loaded(now, job, facts, (from, put_out), out);
+            Event::Loaded { job, facts, from, evicted } => {
+                self.loaded(now, job, facts, (from, evicted), out);
             }
             Event::CheckpointWritten { job } => {
                 self.with_run_of(now, job, out, |run, _| {
@@ -121,7 +121,7 @@ impl Cluster {
     }
 
     /// The settings.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ControlConfig {
         &self.config
     }
 
@@ -159,9 +159,9 @@ impl Cluster {
         self.turn.run().map(|run| run.position)
     }
 
-    /// Where the running job could go on from its present state, if that is between two steps.
-    pub fn resting_place(&self) -> Option<Start> {
-        self.turn.run().and_then(Run::resting_place)
+    /// Where the running job could resume from its present state, if that is between two steps.
+    pub fn checkpoint_position(&self) -> Option<Start> {
+        self.turn.run().and_then(Run::checkpoint_position)
     }
 
     /// Who computes what for the running job.
@@ -170,18 +170,18 @@ impl Cluster {
     }
 
     /// A worker's part in the running job.
-    pub fn role(&self, worker: WorkerId) -> Role {
+    pub fn member_state(&self, worker: WorkerId) -> MemberState {
         let (Some(run), Some(member)) = (self.turn.run(), self.members.get(&worker)) else {
-            return Role::Idle;
+            return MemberState::Idle;
         };
         match member.part(run.job) {
-            _ if member.draining => Role::Draining,
-            Some(_) if run.placement.contains_key(&worker) => Role::Computing,
+            _ if member.draining => MemberState::Draining,
+            Some(_) if run.placement.contains_key(&worker) => MemberState::Computing,
             Some(_) if run.target.as_ref().is_some_and(|target| target.contains_key(&worker)) => {
-                Role::Fetching
+                MemberState::Fetching
             }
-            Some(_) => Role::Spare,
-            None => Role::Idle,
+            Some(_) => MemberState::Standby,
+            None => MemberState::Idle,
         }
     }
 
@@ -241,12 +241,12 @@ impl Cluster {
         let same = |member: &Member| member.hello.instance_id == hello.instance_id;
         let before = self.members.iter().find(|(_, member)| same(member)).map(|(&before, _)| before);
         if let Some(before) = before {
-            out.push(Action::Dismiss { worker: before, reason: Dismissal::Superseded });
+            out.push(Action::Disconnect { worker: before, reason: Disconnection::Superseded });
             self.leave(now, before, "the same process has joined again", out);
         }
         if self.members.len() >= self.config.max_workers {
-            let reason = Dismissal::Full { limit: self.config.max_workers };
-            return out.push(Action::Dismiss { worker, reason });
+            let reason = Disconnection::Full { limit: self.config.max_workers };
+            return out.push(Action::Disconnect { worker, reason });
         }
         if let Some(refusal) = self.refusal(worker, &hello) {
             return out.push(refusal);
@@ -269,16 +269,16 @@ impl Cluster {
         }
     }
 
-    fn departed(&mut self, now: Duration, worker: WorkerId, departure: &Departure, out: &mut Vec<Action>) {
-        if let (Departure::Misbehaved(_), Some(conduct), Some(member)) =
-            (departure, self.turn.conduct(), self.members.get(&worker))
+    fn session_ended(&mut self, now: Duration, worker: WorkerId, end: &SessionEnd, out: &mut Vec<Action>) {
+        if let (SessionEnd::Violation(_), Some(conduct), Some(member)) =
+            (end, self.turn.conduct(), self.members.get(&worker))
         {
-            conduct.count_offence(&member.hello.instance_id);
+            conduct.count_violation(&member.hello.instance_id);
         }
-        self.leave(now, worker, &departure.to_string(), out);
+        self.leave(now, worker, &end.to_string(), out);
     }
 
-    /// Takes a worker out, whatever the reason; what it owes goes to others.
+    /// Removes a worker, whatever the reason; what is pending with it is reassigned.
     fn leave(&mut self, now: Duration, worker: WorkerId, how: &str, out: &mut Vec<Action>) {
         if !self.with_run(now, out, |run, scene| run.leave(scene, worker, how)) {
             self.scene(now, out).remove(worker, how);
@@ -290,15 +290,15 @@ impl Cluster {
         member.draining = true;
         out.push(Action::Note(Note::Draining { worker, name: member.hello.name.clone(), reason }));
         if !self.with_run(now, out, |run, scene| run.relieve(scene, worker)) {
-            self.say_farewell(now, out);
+            self.release_drained(now, out);
         }
     }
 
-    /// While no tree is open, lets everybody go who was told to stop.
-    fn say_farewell(&mut self, now: Duration, out: &mut Vec<Action>) {
+    /// While no tree is open, releases every worker that drains.
+    fn release_drained(&mut self, now: Duration, out: &mut Vec<Action>) {
         let mut scene = self.scene(now, out);
         for worker in scene.finished(|_| false) {
-            scene.say_farewell(worker);
+            scene.release_drained(worker);
         }
     }
 
@@ -320,7 +320,7 @@ impl Cluster {
     fn result(&mut self, now: Duration, answer: Answer, out: &mut Vec<Action>) {
         self.heard(now, answer.worker);
         if let Some(member) = self.members.get_mut(&answer.worker) {
-            member.behind = false;
+            member.straggler = false;
             if answer.work.phase == Phase::Train {
                 member.measure(now, answer.samples, answer.busy);
             }
@@ -351,20 +351,20 @@ impl Cluster {
         now: Duration,
         loaded: JobId,
         facts: Facts,
-        (from, put_out): (Start, BTreeMap<String, String>),
+        (from, evicted): (Start, BTreeMap<String, String>),
         out: &mut Vec<Action>,
     ) {
         let Turn::Loading { job, conduct } = &mut self.turn else { return };
         if *job != loaded {
             return;
         }
-        let conduct = std::mem::take(conduct).know(put_out);
+        let conduct = std::mem::take(conduct).know(evicted);
         self.turn = Turn::Run(Box::new(Run::new(now, loaded, conduct, facts, from)));
         self.with_run(
             now,
             out,
             |run, scene| {
-                if run.is_trained() { run.go_on(scene) } else { run.invite_all(scene) }
+                if run.is_trained() { run.next_unit(scene) } else { run.invite_all(scene) }
             },
         );
     }
@@ -391,27 +391,31 @@ impl Cluster {
     /// Ends the job that has its turn.
     fn end(&mut self, outcome: Outcome, now: Duration, out: &mut Vec<Action>) {
         let Some(job) = self.running() else { return };
-        // What was trained is kept where somebody may want to go on with it.
+        // What was trained is kept where somebody may want to resume it.
         let resumable = !matches!(outcome, Outcome::Done | Outcome::Diverged { .. });
         let kept = resumable && self.config.checkpoint_interval.is_some();
-        out.extend(self.resting_place().filter(|_| kept).map(|from| Action::Checkpoint { job, from }));
+        out.extend(self.checkpoint_position().filter(|_| kept).map(|from| Action::Checkpoint { job, from }));
         self.turn = Turn::Free;
         for member in self.members.values_mut() {
             member.job = None;
             member.pace = None;
             member.turnaround = [None; 2];
-            member.behind = false;
+            member.straggler = false;
         }
         self.queue.end(job, outcome.clone());
         out.push(Action::End { job, outcome });
-        self.say_farewell(now, out);
+        self.release_drained(now, out);
         self.start_next(out);
     }
 
     fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
-        self.give_up_silent(now, out);
-        self.give_up_stalled(now, out);
-        self.look_after_slow(now, out);
+        self.end_silent_sessions(now, out);
+        self.end_stalled_sessions(now, out);
+        let stragglers = self.turn.run().and_then(|run| run.stragglers(now, &self.members));
+        if let Some(Stragglers { work, late, hung }) = stragglers {
+            self.start_backup_tasks(now, late, out);
+            self.end_hung_sessions(now, work, hung, out);
+        }
         self.with_run(now, out, Run::check_waiting);
         self.with_run(now, out, |run, scene| {
             run.balance(scene);
@@ -419,19 +423,19 @@ impl Cluster {
         });
     }
 
-    fn give_up_silent(&mut self, now: Duration, out: &mut Vec<Action>) {
+    fn end_silent_sessions(&mut self, now: Duration, out: &mut Vec<Action>) {
         let deadline = self.config.heartbeat_deadline;
         let silence = |member: &Member| now.saturating_sub(member.heard);
         let silent = self.members.iter().map(|(&worker, member)| (worker, silence(member)));
         let silent: Vec<_> = silent.filter(|&(_, silence)| silence > deadline).collect();
         for (worker, silence) in silent {
-            out.push(Action::Dismiss { worker, reason: Dismissal::Silent { silence } });
+            out.push(Action::Disconnect { worker, reason: Disconnection::Silent { silence } });
             self.leave(now, worker, &format!("nothing came from it for {:.1} s", silence.as_secs_f64()), out);
         }
     }
 
-    /// Gives up who was told to fetch samples and does not.
-    fn give_up_stalled(&mut self, now: Duration, out: &mut Vec<Action>) {
+    /// Ends the sessions of workers that were told to fetch samples, and to which no byte moves.
+    fn end_stalled_sessions(&mut self, now: Duration, out: &mut Vec<Action>) {
         let stalled = |member: &Member| {
             let part = member.job.as_ref().filter(|part| part.accepted && !member.draining)?;
             let lacks = part.told.iter().any(|shard| !part.held.contains(shard));
@@ -441,21 +445,29 @@ impl Cluster {
         let stalled: Vec<_> =
             self.members.iter().filter_map(|(&worker, member)| Some((worker, stalled(member)?))).collect();
         for (worker, stalled) in stalled {
-            out.push(Action::Dismiss { worker, reason: Dismissal::Stalled { stalled } });
+            out.push(Action::Disconnect { worker, reason: Disconnection::Stalled { stalled } });
             let how = format!("no sample reached it for {:.0} s", stalled.as_secs_f64());
             self.leave(now, worker, &how, out);
         }
     }
 
-    /// Asks others for what takes too long, and gives up who hangs.
-    fn look_after_slow(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let slow = self.turn.run().and_then(|run| run.slow(now, &self.members));
-        let Some(Slow { work, late, hung }) = slow else { return };
+    /// Assigns what is pending with a straggler to another worker, too.
+    fn start_backup_tasks(&mut self, now: Duration, late: Vec<WorkerId>, out: &mut Vec<Action>) {
         for worker in late {
-            self.with_run(now, out, |run, scene| run.ask_others(scene, worker));
+            self.with_run(now, out, |run, scene| run.start_backup_task(scene, worker));
         }
+    }
+
+    /// Ends the sessions of workers that hang.
+    fn end_hung_sessions(
+        &mut self,
+        now: Duration,
+        work: WorkId,
+        hung: Vec<(WorkerId, Duration)>,
+        out: &mut Vec<Action>,
+    ) {
         for (worker, asked) in hung {
-            out.push(Action::Dismiss { worker, reason: Dismissal::Hung { work, asked } });
+            out.push(Action::Disconnect { worker, reason: Disconnection::Hung { work, asked } });
             let how = format!("it has not returned {work} for {:.0} s", asked.as_secs_f64());
             self.leave(now, worker, &how, out);
         }

@@ -21,7 +21,7 @@ const DAY: i64 = 24 * 60 * 60;
 /// A certificate that connections are accepted with. Files that change are read again; new ones that can't be used
 /// leave the old in place.
 #[derive(Debug)]
-pub struct Certificate {
+pub struct ServerCertificate {
     directory: PathBuf,
     now: RwLock<Loaded>,
 }
@@ -34,7 +34,7 @@ struct Loaded {
     digest: [u8; 32],
 }
 
-impl Certificate {
+impl ServerCertificate {
     /// Reads it from the directory.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Events and actions as a person reads them in a trace.
 
-use millefeuille_core::control::{Action, Author, Event, Note, WorkId};
+use millefeuille_core::control::{Action, Event, Note, Source, WorkId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::learn::tree::Node;
@@ -10,7 +10,7 @@ pub(crate) fn event(event: &Event) -> String {
         Event::Join { worker, hello } => {
             format!("{worker} joins: process {}, {} slots", hello.name, hello.slots)
         }
-        Event::Leave { worker, departure } => format!("{worker} leaves: {departure:?}"),
+        Event::Leave { worker, end } => format!("{worker} leaves: {end:?}"),
         Event::Drain { worker, .. } => format!("{worker} drains"),
         Event::ShardHeld { worker, generation, shard, .. } => {
             format!("{worker} holds {shard} (hold {generation})")
@@ -49,16 +49,16 @@ pub(crate) fn event(event: &Event) -> String {
 
 pub(crate) fn action(action: &Action) -> String {
     match action {
-        Action::Hold { worker, generation, shards, spare, .. } => {
-            let spare = if *spare { ", a spare" } else { "" };
-            format!("tell {worker} to hold {}{spare} (hold {generation})", indices(shards))
+        Action::Hold { worker, generation, shards, standby, .. } => {
+            let standby = if *standby { ", on standby" } else { "" };
+            format!("tell {worker} to hold {}{standby} (hold {generation})", indices(shards))
         }
         Action::Begin { work } => format!("begin {}", unit(work)),
         Action::Send { worker, work, nodes } => format!("ask {worker} for {} of {}", list(nodes), unit(work)),
-        Action::Accept { node, author, .. } => format!("accept {node} of {}", who(author)),
+        Action::Accept { node, source, .. } => format!("accept {node} of {}", who(source)),
         Action::Arbitrate { work, node } => format!("compute {node} of {} here", unit(work)),
         Action::Close { work } => format!("close {}", unit(work)),
-        Action::Dismiss { worker, reason } => format!("dismiss {worker}: {reason:?}"),
+        Action::Disconnect { worker, reason } => format!("disconnect {worker}: {reason:?}"),
         Action::Note(note) => format!("note: {}", noted(note)),
         other => format!("{other:?}"),
     }
@@ -66,12 +66,12 @@ pub(crate) fn action(action: &Action) -> String {
 
 fn noted(note: &Note) -> String {
     match note {
-        Note::Reassigned { work, owed_by, slow, to } => {
+        Note::Reassigned { work, pending_with, straggler, to } => {
             let to: Vec<_> = to.iter().map(|(worker, nodes)| format!("{worker} {}", list(nodes))).collect();
-            let why = if *slow { "slow" } else { "gone" };
-            format!("what {owed_by} owes of {} goes to {}: it is {why}", unit(work), to.join(", "))
+            let why = if *straggler { "slow" } else { "gone" };
+            format!("what {pending_with} owes of {} goes to {}: it is {why}", unit(work), to.join(", "))
         }
-        Note::Placed { placement, from, .. } => {
+        Note::Assigned { placement, from, .. } => {
             let runs: Vec<_> = placement.iter().map(|(worker, run)| format!("{worker} {run:?}")).collect();
             format!("placed from {} on: {}", unit(from), runs.join(", "))
         }
@@ -83,10 +83,10 @@ fn unit(work: &WorkId) -> String {
     format!("{work} (job {}, parameters {})", work.job.0, work.parameter_tag)
 }
 
-fn who(author: &Author) -> String {
-    match author {
-        Author::Worker(worker) => worker.to_string(),
-        Author::Coordinator => "the coordinator".into(),
+fn who(source: &Source) -> String {
+    match source {
+        Source::Worker(worker) => worker.to_string(),
+        Source::Coordinator => "the coordinator".into(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The floor: the article's fit in this process, a thread a core, as fast as its calls allow.
+//! The single-process baseline: the article's fit in this process, a thread a core, as fast as its calls allow.
 //!
 //! Threads take the pieces of a step from one counter. When all are done, each thread sums its own section of
 //! the parameters over all gradients, in the order of the reduction tree, and takes the optimizer's step there;
@@ -42,7 +42,7 @@ pub(crate) fn run(epochs: u32) -> anyhow::Result<Fit> {
             })
         };
         let threads: Vec<_> = (0..threads).map(start).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a thread of the floor ends")).collect()
+        threads.into_iter().map(|thread| thread.join().expect("a thread of the baseline ends")).collect()
     });
     let (seconds, parameters) = outcomes.into_iter().next().context("there is a first thread")?;
     Ok(Fit {

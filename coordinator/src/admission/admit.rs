@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::roles::Peer;
-use super::{Certificate, Reason};
+use super::{Reason, ServerCertificate};
 
 /// What HTTP/2 begins with ([RFC 9113, 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -28,15 +28,15 @@ const TLS_ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why a connection is rejected, for the counts and for the log.
-type Refusal = (Reason, String);
+type Rejection = (Reason, String);
 
 /// Finds out who connects. None if it has left again without a word, as probes of a port do.
 pub(super) async fn admit(
     stream: TcpStream,
     address: SocketAddr,
-    certificate: Option<&Certificate>,
+    certificate: Option<&ServerCertificate>,
     place: OwnedSemaphorePermit,
-) -> Result<Option<Connection>, Refusal> {
+) -> Result<Option<Connection>, Rejection> {
     let _ = stream.set_nodelay(true);
     let mut first = [0; 3];
     let Ok(seen @ 1..) = stream.peek(&mut first).await else { return Ok(None) };
@@ -82,7 +82,10 @@ pub(super) async fn admit(
     Ok(Some(connection))
 }
 
-async fn handshake(stream: TcpStream, certificate: &Certificate) -> Result<TlsStream<TcpStream>, Refusal> {
+async fn handshake(
+    stream: TcpStream,
+    certificate: &ServerCertificate,
+) -> Result<TlsStream<TcpStream>, Rejection> {
     let accepted = TlsAcceptor::from(certificate.current()).accept(stream).into_fallible().await;
     match accepted {
         Ok(stream) => Ok(stream),
@@ -148,7 +151,7 @@ async fn last_words(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: Vec<
 }
 
 /// Why a handshake failed.
-fn in_words(error: &io::Error) -> Refusal {
+fn in_words(error: &io::Error) -> Rejection {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) else {
         return (Reason::Handshake, format!("it left before it had said who it is ({error})"));
     };

@@ -1,6 +1,6 @@
-//! What the driver says to people: to workers that go, to the log, to `events.jsonl`.
+//! Notes of the driver for people: to workers that go, to the log, to `events.jsonl`.
 
-use millefeuille_core::control::{Dismissal, Note, WorkId, WorkerId};
+use millefeuille_core::control::{Disconnection, Note, WorkId, WorkerId};
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::session::{EndCause, Ended, ToWorker};
 
@@ -12,10 +12,10 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
         Note::Draining { worker, name, reason } => {
             ("draining", format!("{worker} ({name}) drains: {reason}"))
         }
-        Note::Reassigned { work, owed_by, slow, to } => {
-            ("reassigned", reassigned(*work, *owed_by, *slow, to))
+        Note::Reassigned { work, pending_with, straggler, to } => {
+            ("reassigned", reassigned(*work, *pending_with, *straggler, to))
         }
-        Note::PutOut { worker, name, reason, .. } => {
+        Note::Evicted { worker, name, reason, .. } => {
             ("put_out", format!("{worker} ({name}) is evicted from the job: {reason}"))
         }
         Note::Short { present, needed, .. } => {
@@ -24,7 +24,7 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
         Note::Recovered { .. } => {
             ("recovered", "enough workers are present again: the job continues".to_string())
         }
-        Note::Placed { placement, from, .. } => {
+        Note::Assigned { placement, from, .. } => {
             let runs =
                 placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
             (
@@ -35,15 +35,15 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
     }
 }
 
-pub(super) fn goodbye(reason: &str) -> ToWorker {
+pub(super) fn shutdown_notice(reason: &str) -> ToWorker {
     ToWorker::Goodbye { reason: reason.to_string() }
 }
 
-fn reassigned(work: WorkId, owed_by: WorkerId, slow: bool, to: &[(WorkerId, Vec<Node>)]) -> String {
+fn reassigned(work: WorkId, pending_with: WorkerId, straggler: bool, to: &[(WorkerId, Vec<Node>)]) -> String {
     let nodes = |nodes: &[Node]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let to: Vec<_> = to.iter().map(|(worker, of)| format!("{worker} computes {}", nodes(of))).collect();
-    let why = if slow { "is a straggler in" } else { "is lost in" };
-    format!("{owed_by} {why} {work}: {}", to.join(", "))
+    let why = if straggler { "is a straggler in" } else { "is lost in" };
+    format!("{pending_with} {why} {work}: {}", to.join(", "))
 }
 
 pub(super) fn joined(worker: WorkerId, name: &str, slots: u32) -> String {
@@ -51,27 +51,29 @@ pub(super) fn joined(worker: WorkerId, name: &str, slots: u32) -> String {
 }
 
 /// What a worker that is disconnected is told.
-pub(super) fn dismissal(reason: &Dismissal) -> Ended {
+pub(super) fn disconnection(reason: &Disconnection) -> Ended {
     let lost = |reason: String| Ended::new(EndCause::Lost, reason);
     let unfit = |reason: String| Ended::new(EndCause::Unfit, reason);
     match reason {
-        Dismissal::Silent { silence } => {
+        Disconnection::Silent { silence } => {
             lost(format!("nothing came from this worker for {:.1} s", silence.as_secs_f64()))
         }
-        Dismissal::Superseded => lost("this process has joined again since".to_string()),
-        Dismissal::Hung { work, asked } => lost(format!(
+        Disconnection::Superseded => lost("this process has joined again since".to_string()),
+        Disconnection::Hung { work, asked } => lost(format!(
             "this worker has not returned {work} for {:.0} s, though it is alive",
             asked.as_secs_f64()
         )),
-        Dismissal::Stalled { stalled } => lost(format!(
+        Disconnection::Stalled { stalled } => lost(format!(
             "this worker has to fetch samples, and has received none for {:.0} s",
             stalled.as_secs_f64()
         )),
-        Dismissal::Unasked { answers } => {
+        Disconnection::Unassigned { answers } => {
             lost(format!("this worker has sent {answers} results that were not assigned to it"))
         }
-        Dismissal::Full { limit } => Ended::new(EndCause::Full, format!("there are {limit} workers already")),
-        Dismissal::Arithmetic { theirs, needed } => unfit(format!(
+        Disconnection::Full { limit } => {
+            Ended::new(EndCause::Full, format!("there are {limit} workers already"))
+        }
+        Disconnection::Arithmetic { theirs, needed } => unfit(format!(
             "it computes other bits than the job needs: it has OpenBLAS {} with kernel {} (fingerprint {}), \
              the job needs {} with {} ({}); use the same OpenBLAS version, and pin blas_kernel in the job",
             theirs.version,
@@ -81,7 +83,7 @@ pub(super) fn dismissal(reason: &Dismissal) -> Ended {
             needed.kernel,
             short(&needed.fingerprint),
         )),
-        Dismissal::Shapes { theirs, needed } => unfit(format!(
+        Disconnection::Shapes { theirs, needed } => unfit(format!(
             "it computes other bits than the job needs, on the job's own shapes (fingerprint {}, needed {})",
             short(theirs),
             short(needed),

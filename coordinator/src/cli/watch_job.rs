@@ -24,7 +24,7 @@ use crate::see::{Ink, chart, digits};
 const BREATH: Duration = Duration::from_millis(200);
 
 /// What is watched.
-pub(super) struct Following {
+pub(super) struct WatchedJob {
     pub(super) client: Client,
     pub(super) job_id: String,
     /// How to find a cluster of others again; none for a cluster of one's own, whose job ends with Ctrl-C.
@@ -33,20 +33,20 @@ pub(super) struct Following {
 }
 
 /// Watches to the end; the command ends as the job does.
-pub(super) async fn follow(mut following: Following) -> Result {
-    let mut view = View::new(following.log);
-    let mut stop = pin!(process::told_to_stop());
+pub(super) async fn watch_job(mut watched: WatchedJob) -> Result {
+    let mut view = View::new(watched.log);
+    let mut stop = pin!(process::shutdown_signal());
     let mut cancelled = false;
     let outcome = loop {
         tokio::select! {
-            ended = attend(&mut following, &mut view) => break ended?,
+            ended = watch_with_reconnects(&mut watched, &mut view) => break ended?,
             () = &mut stop, if !cancelled => {
                 view.finish();
-                if following.reconnect.is_some() {
-                    return Err(stopped_following(&following.job_id));
+                if watched.reconnect.is_some() {
+                    return Err(stopped_watching(&watched.job_id));
                 }
                 cancelled = true;
-                following.client.cancel(&following.job_id).await?;
+                watched.client.cancel(&watched.job_id).await?;
             }
         }
     };
@@ -75,23 +75,23 @@ pub(super) async fn follow(mut following: Following) -> Result {
 }
 
 /// Watches to the job's end, over any number of the coordinator's restarts: jobs keep their ids.
-async fn attend(following: &mut Following, view: &mut View) -> Result<OutcomeView> {
+async fn watch_with_reconnects(watched: &mut WatchedJob, view: &mut View) -> Result<OutcomeView> {
     loop {
-        let unanswered = match watch(&mut following.client, &following.job_id, view).await {
+        let unanswered = match watch(&mut watched.client, &watched.job_id, view).await {
             Ok(outcome) => return Ok(outcome),
             Err(unanswered) => unanswered,
         };
-        let Some(cluster) = following.reconnect.as_ref().filter(|_| unanswered.is_gone) else {
+        let Some(cluster) = watched.reconnect.as_ref().filter(|_| unanswered.is_gone) else {
             return Err(unanswered.into());
         };
         view.note(&format!("the coordinator is gone ({}); looking for it", unanswered.failure.what));
         tokio::time::sleep(BREATH).await;
-        following.client = cluster.connect().await?;
+        watched.client = cluster.connect().await?;
         view.note("the coordinator is back");
     }
 }
 
-fn stopped_following(id: &str) -> Failed {
+fn stopped_watching(id: &str) -> Failed {
     eprintln!("stopped watching; job {id} continues (coordinator cancel {id} ends it)");
     Failed::silently(exit::INTERRUPTED)
 }
@@ -114,11 +114,11 @@ struct View {
     /// Epochs whose line is printed; after a reconnection they come again.
     printed: u64,
     job: JobView,
-    waiting: Option<Waiting>,
+    waiting: Option<WaitNote>,
 }
 
 /// What the job waits for. Said only once it takes a while: most waits are over before they can be read.
-struct Waiting {
+struct WaitNote {
     text: String,
     since: Instant,
     said: bool,
@@ -162,10 +162,10 @@ impl View {
             0 => self.job.detail.clone(),
             place => format!("job {} is queued, number {place} in line", self.job.id),
         };
-        let new = || Waiting { text: text.clone(), since: Instant::now(), said: false };
+        let new = || WaitNote { text: text.clone(), since: Instant::now(), said: false };
         let waiting = self.waiting.take_if(|waiting| waiting.text == text).unwrap_or_else(new);
         let due = !waiting.said && waiting.since.elapsed() >= WHILE;
-        self.waiting = Some(Waiting { said: waiting.said || due, ..waiting });
+        self.waiting = Some(WaitNote { said: waiting.said || due, ..waiting });
         if due {
             self.note(&text);
         }
