@@ -144,7 +144,9 @@ fn a_worker_that_joins_in_the_middle_is_used_from_then_on() {
     let alone = trained(&home, "alone", &format!("{job} --workers 1"));
     let cluster = home.cluster("--heartbeat-deadline 60");
     let client = cluster.client();
-    let first = cluster.joined_by("--slots 1");
+    // Slow enough that the job is not over before this test gets its turn on a busy machine.
+    let mut first = cluster.worker("--slots 1").env("FAILPOINTS", "worker-slow=sleep(1)").start();
+    first.says("joined as worker");
     let mut following = cluster.coordinator(&format!("train {job}")).start();
     following.says("Epoch 1/30");
     first.signal(Signal::STOP);
