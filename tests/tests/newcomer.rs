@@ -1,5 +1,7 @@
 //! What CONTRIBUTING tells a newcomer to do, done to a copy of `core`: one file, named once, and a loss is there.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
