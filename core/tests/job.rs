@@ -293,7 +293,7 @@ fn floats_out_of_range() {
             error(&format!("[compile.optimizer]\nlearning_rate = {value}")),
             format!(
                 "job.toml:2: learning_rate = {value}: nothing can be learned at this rate; \
-                 give a finite number above 0, such as 0.1 (an f32 holds about 1e-45 to 3e38)"
+                 give a finite number above 0, such as 0.1 (what counts as one is about 1.2e-38 to 3.4e38)"
             )
         );
     }
@@ -424,7 +424,7 @@ fn layers_that_are_no_model() {
         (
             &output.repeat(2),
             "job.toml:4: activation = \"softmax\": only the output layer, the last one, can have softmax; \
-             use sigmoid here",
+             use linear, relu, sigmoid here",
         ),
         (
             &output.replace("10", "12"),
@@ -464,7 +464,7 @@ fn a_value_from_a_flag_is_blamed_on_the_flag() {
         (|f| f.replicas = Some(0), "--replicas 0: too small; give a whole number of at least 1"),
         (
             |f| f.learning_rate = Some(f32::NAN),
-            "--learning-rate NaN: nothing can be learned at this rate; give a finite number above 0, such as 0.1 (an f32 holds about 1e-45 to 3e38)",
+            "--learning-rate NaN: nothing can be learned at this rate; give a finite number above 0, such as 0.1 (what counts as one is about 1.2e-38 to 3.4e38)",
         ),
         (
             |f| f.validation_split = Some(1.5),
@@ -559,7 +559,7 @@ prop_compose! {
         (shards, replicas, batch_size, epochs) in (1..=1024u32, 1..=60_000u32, 1..=60_000u32, 1..=u32::MAX),
         blas_kernel in kernel(),
         source in source(),
-        scale in any::<f32>().prop_filter("no scale", |scale| scale.is_finite() && *scale != 0.0),
+        scale in any::<f32>().prop_filter("no scale", |scale| scale.is_normal()),
         validation_split in 0.0f64..1.0,
         layers in layers(),
         learning_rate in prop::num::f32::POSITIVE,
@@ -570,7 +570,7 @@ prop_compose! {
         job.data.source = source;
         job.data.scale = scale;
         job.data.validation_split = validation_split;
-        job.compile.optimizer = Optimizer::sgd(learning_rate.min(f32::MAX));
+        job.compile.optimizer = Optimizer::sgd(learning_rate.clamp(f32::MIN_POSITIVE, f32::MAX));
         job.compile.metrics.truncate(usize::from(with_accuracy));
         job.fit = Fit { batch_size, epochs, shuffle };
         job
@@ -806,6 +806,36 @@ fn a_loss_says_what_it_needs_of_layers_and_data() {
     );
     assert_eq!(
         Job::parse("job.toml", "[compile]\nloss = \"mse\"").unwrap_err().to_string(),
-        "layers[3].activation = \"softmax\": mse needs plain numbers; give the output layer linear"
+        "job.toml:2: loss = \"mse\": mse needs targets that are numbers, and the data has labels of 10 classes"
     );
+}
+
+#[test]
+fn optimizers_of_different_kinds_differ_key_by_key() {
+    let job = |text: &str| Job::parse("job.toml", text).unwrap();
+    let (sgd, adam) = (job(""), job("[compile.optimizer]\ntype = \"adam\"\n[fit]\nepochs = 6"));
+    assert_eq!(
+        sgd.differences(&adam),
+        [
+            "compile.optimizer.type: \"sgd\" → \"adam\"",
+            "compile.optimizer.learning_rate: 0.1 → 0.001",
+            "fit.epochs: 5 → 6",
+            "compile.optimizer.beta_1: none → 0.9",
+            "compile.optimizer.beta_2: none → 0.999",
+            "compile.optimizer.epsilon: none → 1e-7",
+        ]
+    );
+    assert!(adam.differences(&sgd).contains(&"compile.optimizer.beta_1: 0.9 → none".to_string()));
+}
+
+#[test]
+fn a_setting_that_counts_as_zero_is_refused() {
+    for text in [
+        "[compile.optimizer]\nlearning_rate = 1e-40",
+        "[compile.optimizer]\ntype = \"adam\"\nepsilon = 1e-39",
+        "[data]\nscale = 1e-40",
+    ] {
+        assert!(Job::parse("job.toml", text).is_err(), "{text}");
+    }
+    assert!(Job::parse("job.toml", "[compile.optimizer]\nlearning_rate = 1.2e-38").is_ok());
 }

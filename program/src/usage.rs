@@ -55,9 +55,9 @@ fn answer(command: &Command, arguments: &[OsString], error: &Error) -> ExitCode 
 
 /// What is said where something that has to be text is none: clap does not say what it is.
 fn no_text(command: &Command, arguments: &[OsString]) -> String {
-    let command = chosen(command, arguments);
-    let texts = command
-        .get_arguments()
+    let texts = named(command, arguments)
+        .into_iter()
+        .flat_map(Command::get_arguments)
         .filter(|argument| !may_be_any_bytes(argument) && !is_typed(argument, arguments));
     let mut set = texts.filter_map(|text| Some((text.get_env()?, std::env::var_os(text.get_env()?)?)));
     if let Some((name, value)) = set.find(|(_, value)| value.to_str().is_none()) {
@@ -67,10 +67,13 @@ fn no_text(command: &Command, arguments: &[OsString]) -> String {
     format!("{typed:?}: not text in UTF-8")
 }
 
-/// The command that the arguments name, of this one and those below it.
-fn chosen<'a>(command: &'a Command, arguments: &[OsString]) -> &'a Command {
-    let below = |command: &'a Command, word: &OsString| command.find_subcommand(word).unwrap_or(command);
-    arguments.iter().skip(1).fold(command, below)
+/// The command that the arguments name, of this one and those below it, last; those above it are read too.
+fn named<'a>(command: &'a Command, arguments: &[OsString]) -> Vec<&'a Command> {
+    let mut commands = vec![command];
+    for word in arguments.iter().skip(1) {
+        commands.extend(commands[commands.len() - 1].find_subcommand(word));
+    }
+    commands
 }
 
 /// Whether it is a path.

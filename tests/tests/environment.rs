@@ -107,6 +107,8 @@ fn a_setting_that_is_no_text_is_named() {
         let error = home.worker(coordinator).env(&name, os(NO_TEXT)).fails(2);
         assert_eq!(error, format!("{name}=\"\\xFF\": not text in UTF-8; set it anew, or unset it"));
     }
+    let error = home.worker("doctor").env("MILLEFEUILLE_COORDINATOR", os(NO_TEXT)).fails(2);
+    assert!(error.starts_with("MILLEFEUILLE_COORDINATOR=\"\\xFF\": not text in UTF-8"), "{error}");
     // What is typed is not asked of the environment, and a path may be anything.
     let typed = "train small.toml --epochs 1 --workers 1 --run-dir typed";
     home.coordinator(typed).env("MILLEFEUILLE_EPOCHS", os(NO_TEXT)).succeeds();

@@ -66,7 +66,7 @@ pub struct Args {
 /// What a worker's binary does beside working.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
-    /// See [`doctor`].
+    /// Show what this machine is and what to expect of it
     Doctor(doctor::Args),
 }
 

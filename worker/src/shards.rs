@@ -148,7 +148,7 @@ pub(crate) async fn fetch(
             Ok(samples) => return Ok(samples),
             Err(trouble) => trouble,
         };
-        let failed = format!("the samples of shard {} do not come: {trouble}", wanted.shard);
+        let failed = format!("cannot fetch the samples of shard {}: {trouble}", wanted.shard);
         if attempt == ATTEMPTS {
             return Err(Trouble::lost(format!("{failed} (tried {ATTEMPTS} times)")));
         }
@@ -192,7 +192,7 @@ async fn check(wanted: &Wanted, bytes: Bytes, schema: Arc<Schema>) -> Result<Sha
             ShardSamples::decode(bytes, schema, samples).map_err(|error| Trouble::lost(error.to_string()))?;
         match samples.sha256() == sha256 {
             true => Ok(samples),
-            false => Err(Trouble::lost("they arrived damaged: their hash is another")),
+            false => Err(Trouble::lost("damaged in transit: the hash differs")),
         }
     });
     task.await.map_err(|error| Trouble::lost(error.to_string()))?

@@ -1,4 +1,8 @@
 //! From a socket to a connection on which HTTP/2 has begun.
+//!
+//! Whoever has not come that far costs something and has shown nothing, so there are few of them at a time, each within a
+//! deadline: the TLS handshake where there is TLS, then the first bytes of HTTP/2. What is refused is counted, and said in
+//! lines that are limited in number.
 
 use std::io::{self, Cursor};
 use std::net::SocketAddr;

@@ -192,7 +192,7 @@ impl Driver {
         }
     }
 
-    /// What readers are shown something of.
+    /// The state that a snapshot is made from.
     fn state(&self) -> DriverState<'_> {
         DriverState {
             now: self.now(),

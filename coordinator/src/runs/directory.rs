@@ -1,4 +1,8 @@
 //! The run directory that this process owns: the only place that writes into one.
+//!
+//! A [`RunDir`] is claimed, with a lock on `.lock`, before anything else is written, and one process owns it as long as
+//! the value lives. Files appear whole, by rename, or grow by whole lines. The order makes a crash harmless: a checkpoint's
+//! data before its manifest, the receipt after everything.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! `history.jsonl`: a line an epoch.
 //!
 //! A line keeps every bit of a number: it is written in the shortest form that reads back as the same `f64`. JSON has no
-//! NaN and no infinity, so these are written as `null`. A training that meets one ends there, and all that such a row must
-//! still do is be shown.
+//! NaN and no infinity, so these are written as `null`. Training stops at the first such value, so the
+//! row is only ever displayed.
 
 use millefeuille_core::view::EpochRow;
 

@@ -270,7 +270,7 @@ fn evaluated(spec: &Spec, phase: Phase, shard: u32) -> Chain {
     chain
 }
 
-/// The first place at which a ledger says something else than it has to, and what.
+/// The first line of a ledger that differs from the plan, and how it differs.
 pub fn first_difference(found: &[(Place, Chain)], expected: &[(Place, Chain)]) -> Option<String> {
     for (index, (place, chain)) in expected.iter().enumerate() {
         match found.get(index) {

@@ -1,4 +1,7 @@
-//! What a cluster has its driver do.
+//! What the control machine has its driver do.
+//!
+//! Actions are carried out in their order. Some tell a worker something, some tell the driver to compute or to write, and a
+//! [`Note`] is for people and counters alone. None of them waits: what becomes of one comes back as an event.
 
 use std::time::Duration;
 

@@ -1,4 +1,9 @@
 //! The control machine itself: events in, actions out.
+//!
+//! [`Control`] knows what outlives a job: the members, the queue, and whose turn it is. It routes each event: what is about
+//! the current job goes to its [`Run`] (`membership` and `progress` have those handlers), with a [`Scene`] of all else that
+//! the handler may touch. A handler that returns an [`Outcome`] ends the job, and the next one in the queue has its turn.
+//! Time comes with the event, so that the same events give the same actions.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow::{Break, Continue};
@@ -26,9 +31,9 @@ enum Turn {
     /// No job's.
     #[default]
     Free,
-    /// A job's whose data is read.
+    /// A job whose data is being read.
     Loading { job: JobId, conduct: Conduct },
-    /// A job's of which everything is known.
+    /// A job that is loaded, and runs.
     Run(Box<Run>),
 }
 
@@ -205,7 +210,7 @@ impl Control {
         open.is_some_and(|open| open.work == work && open.compares(node))
     }
 
-    /// Has the running job handled by what knows everything of it, and ends it if that says so; whether there is one.
+    /// Calls `handler` on the current job, and ends the job if the handler breaks. Says whether there is one.
     fn with_run(
         &mut self,
         now: Duration,

@@ -1,4 +1,9 @@
 //! Who takes part in the running job: being told of it, fetching samples, leaving in every way.
+//!
+//! A worker is invited (`StartJob`), accepts with its fingerprint of the job's shapes, and is told what to hold. Placements
+//! change here: `target` is what everybody is to hold next, and takes the place of `placement` between two units of work,
+//! once all hold it. Whoever leaves, for whichever reason, leaves by [`Run::leave`]: its nodes are unassigned and go to others
+//! at once. With too few workers the job waits in [`Stage::Short`], and keeps the tree that is open.
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
@@ -248,7 +253,7 @@ impl Run {
             let placed = |placement: &Placement| placement.contains_key(&worker);
             let standby = !placed(&self.placement) && !self.target.as_ref().is_some_and(placed);
             let Some(part) = member.job.as_mut() else { continue };
-            // To one that holds it all, another order of urgency is no news.
+            // A worker that holds all of these need not be told of another order.
             let same =
                 part.told.len() == shards.len() && shards.iter().all(|shard| part.held.contains(shard));
             if part.standby == standby && (same || part.told == shards) {

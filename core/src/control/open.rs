@@ -100,7 +100,7 @@ pub(super) struct Dispatch {
     pub(super) asks: BTreeMap<WorkerId, Vec<Node>>,
     /// What the coordinator shall compute itself.
     pub(super) arbitrate: Vec<Node>,
-    /// Trials that nobody is left to settle.
+    /// Validations that nobody is left to settle.
     pub(super) settled: Vec<(Node, Verdict)>,
 }
 
@@ -207,14 +207,14 @@ impl Open {
         self.asks.iter().filter(|ask| ask.overdue).map(|ask| ask.worker).collect()
     }
 
-    /// Keeps what a worker has said of itself that is gone, if it has an answer of it.
+    /// Keeps the hello of a worker that has left, if it sent a result for this step.
     pub(super) fn remember(&mut self, worker: WorkerId, hello: Hello) {
         if self.has_heard(worker) {
             self.departed.insert(worker, hello);
         }
     }
 
-    /// What a worker has said of itself that has answered and is gone.
+    /// The hello of a worker that sent a result for this step and has since left.
     pub(super) fn departed(&self, worker: WorkerId) -> Option<&Hello> {
         self.departed.get(&worker)
     }

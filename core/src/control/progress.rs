@@ -1,4 +1,9 @@
 //! How the running job moves on: results, the next unit of work, epochs, and backup tasks for stragglers.
+//!
+//! A result is taken, discarded, or compared with others (`validation`). When the tree is complete, the driver closes it, and
+//! [`Run::closed`] moves the position on: the next step, the validation split, the test set, the next epoch. `next_unit`
+//! opens the next tree, or waits for workers or for the disk. `assign` is called after everything that may have left a node
+//! without a worker.
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;

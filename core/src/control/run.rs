@@ -1,4 +1,13 @@
 //! The job that has its turn, once its data is read: where it is, who computes what for it, which tree is open.
+//!
+//! ```text
+//! Gathering ─▶ Stepping ─▶ Closing ─▶ Stepping … ─▶ Saving ─▶ ended
+//!                 │  ▲        └─▶ Resting (the disk is behind) ─▶ Stepping
+//!                 ▼  │
+//!               Short (too few workers; keeps the tree)
+//! ```
+//!
+//! What is valid in one stage only, such as the open tree, lives in that [`Stage`].
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a handler of the running job has to do with beside the job itself.
+//! What a handler needs besides the job: the time, the settings, the workers, and the list of actions.
 
 use std::ops::ControlFlow;
 use std::time::Duration;

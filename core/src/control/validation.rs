@@ -91,8 +91,8 @@ impl Validation {
         if self.opinions.len() < 2 { 2 - self.opinions.len() } else { 1 }
     }
 
-    /// What it comes to, if that is known. One answer alone is none: an audit is to compare. Of a source that
-    /// contradicts itself, it is known that it is faulty.
+    /// The verdict, once there is one. A single result gives none, because an audit compares two. A source that contradicts
+    /// itself is faulty.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         match self.decisive().filter(|_| self.opinions.len() > 1) {
             Some(right) => self.by(right),

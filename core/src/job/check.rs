@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::error::{Places, shown};
-use super::{Job, JobError, Layer};
+use super::{Activation, Job, JobError, Layer};
 use crate::data::schema::Target;
 
 /// At most one shard a worker, and at most 1,024 workers, can be of use.
@@ -63,7 +63,7 @@ impl Job {
     fn check_data(&self, places: &Places) -> Result<(), JobError> {
         let data = &self.data;
         data.source.check().map_err(|e| places.error("data.source", shown(&data.source), e.to_string()))?;
-        if !data.scale.is_finite() || data.scale == 0.0 {
+        if !data.scale.is_normal() {
             let rule =
                 "inputs cannot be multiplied by this; give a finite number that is not 0, such as \"1/255\"";
             return Err(places.error("data.scale", data.scale, rule));
@@ -111,7 +111,8 @@ impl Job {
                 check_count(places, &key("units"), units, UNITS)?;
                 if !activation.fits_hidden_layers() && !is_output {
                     let rule = format!(
-                        "only the output layer, the last one, can have {activation}; use sigmoid here"
+                        "only the output layer, the last one, can have {activation}; use {} here",
+                        hidden_activations()
                     );
                     return Err(places.error(&key("activation"), quoted(activation), rule));
                 }
@@ -132,6 +133,14 @@ impl Job {
 
     fn check_target_at(&self, target: Option<Target>, places: &Places) -> Result<(), JobError> {
         let (loss, last) = (self.compile.loss, self.layers.len().wrapping_sub(1));
+        let of_data = |what: &str, needs, target| {
+            let rule = format!("{what} needs {needs}, and the data has {target}");
+            places.error("compile.loss", quoted(loss), rule)
+        };
+        // What no layer can mend comes first.
+        let outputs =
+            target.map(|target| loss.outputs(target).map_err(|needs| of_data(loss.name(), needs, target)));
+        let outputs = outputs.transpose()?;
         let Some(&Layer::Dense { units, activation }) = self.layers.last() else {
             return Err(places.error_of_whole("layers", "no output layer; end with a dense layer"));
         };
@@ -141,21 +150,13 @@ impl Job {
             let rule = format!("{loss} needs {needs}; give the output layer {right}");
             return Err(places.error(&key("activation"), quoted(activation), rule));
         }
-        let Some(target) = target else { return Ok(()) };
-        let of_data = |what: &str, needs| {
-            places.error(
-                "compile.loss",
-                quoted(loss),
-                format!("{what} needs {needs}, and the data has {target}"),
-            )
-        };
-        let outputs = loss.outputs(target).map_err(|needs| of_data(loss.name(), needs))?;
+        let (Some(target), Some(outputs)) = (target, outputs) else { return Ok(()) };
         if units != outputs {
             let rule = format!("the data has {target}; give the output layer {outputs} units");
             return Err(places.error(&key("units"), units, rule));
         }
         for metric in &self.compile.metrics {
-            metric.fits(target).map_err(|needs| of_data(metric.name(), needs))?;
+            metric.fits(target).map_err(|needs| of_data(metric.name(), needs, target))?;
         }
         Ok(())
     }
@@ -231,6 +232,12 @@ pub(super) fn problem_of_whole(value: i128, min: i128, max: i128) -> Option<Stri
     let open = value < min && max >= i128::from(u32::MAX);
     let range = if open { format!("of at least {min}") } else { format!("from {min} to {max}") };
     Some(format!("{kind}; give a whole number {range}"))
+}
+
+/// The names of those that any layer can have.
+fn hidden_activations() -> String {
+    let names = Activation::ALL.iter().filter(|activation| activation.fits_hidden_layers());
+    names.map(|activation| activation.name()).collect::<Vec<_>>().join(", ")
 }
 
 fn quoted(name: impl Display) -> String {

@@ -80,11 +80,16 @@ impl Job {
     /// Values are compared as written: `blas_kernel = "native"` differs from the name that it resolved to.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (ours, theirs) = (self.settings(), other.settings());
-        let mut differences: Vec<String> = ours
-            .iter()
-            .zip(&theirs)
-            .filter(|(our, their)| our != their)
-            .map(|((key, our), (_, their))| format!("{key}: {our} → {their}"))
+        let value = |settings: &[(String, String)], key: &str| {
+            settings.iter().find(|(name, _)| name == key).map_or("none", |(_, value)| value).to_string()
+        };
+        // An optimizer has keys that another lacks.
+        let only_theirs = theirs.iter().filter(|(key, _)| ours.iter().all(|(name, _)| name != key));
+        let keys = ours.iter().chain(only_theirs).map(|(key, _)| key);
+        let pairs = keys.map(|key| (key, value(&ours, key), value(&theirs, key)));
+        let mut differences: Vec<String> = pairs
+            .filter(|(_, our, their)| our != their)
+            .map(|(key, our, their)| format!("{key}: {our} → {their}"))
             .collect();
         differences.extend(self.layer_differences(other));
         differences

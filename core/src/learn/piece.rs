@@ -21,6 +21,7 @@ use super::heads;
 use super::metrics::Metric;
 use super::model::{Model, Operation, Step};
 use super::spec::Spec;
+use super::subnormals::flushed;
 use crate::data::plan;
 use crate::data::schema::{Element, Truth, Truths};
 use crate::data::shard::ShardSamples;
@@ -171,7 +172,8 @@ impl Learner<'_> {
         for chunk in features.chunks(EVALUATION_ROWS * bytes) {
             let rows = self.forward_chunk(chunk, scratch);
             let last = &mut scratch.values[self.model.steps().len()][..rows * width];
-            self.output_activation().get().apply(last, width, &mut scratch.room.totals);
+            let totals = &mut scratch.room.totals;
+            flushed(|| self.output_activation().get().apply(last, width, totals));
             outputs.extend_from_slice(last);
         }
         outputs
@@ -258,7 +260,7 @@ impl Learner<'_> {
         let (width, Scratch { values, truths, room, .. }) = (self.model.outputs(), scratch);
         let last = &mut values[self.model.steps().len()][..rows * width];
         let truth = truths.get(self.spec.schema.target);
-        let loss_sum = self.spec.loss.get().forward(last, width, truth, room);
+        let loss_sum = flushed(|| self.spec.loss.get().forward(last, width, truth, room));
         let asked = self.spec.metrics.contains(&Metric::Accuracy);
         let correct = if asked { Metric::Accuracy.get().count(last, width, truth) } else { 0 };
         Score { loss_sum, correct }
@@ -274,7 +276,8 @@ impl Learner<'_> {
         let outputs = &values[steps.len()][..rows * width];
         let last = sized(delta, outputs.len());
         last.copy_from_slice(outputs);
-        self.spec.loss.get().backward(last, width, truths.get(self.spec.schema.target));
+        let truth = truths.get(self.spec.schema.target);
+        flushed(|| self.spec.loss.get().backward(last, width, truth));
 
         for (index, step) in steps.iter().enumerate().rev() {
             let above = &mut delta[..rows * step.outputs];

@@ -8,7 +8,7 @@
 //! CPUs have a mode for that: `DAZ` and `FTZ` of MXCSR on x86-64, `FZ` of FPCR on aarch64. (They differ in results just below
 //! 2⁻¹²⁶ that rounding would make normal: x86 keeps them, Arm does not.) [`flushed`] is the one place that
 //! turns it on. It does so for one computation and restores what was there before. [`gemm`](super::gemm), each loop of
-//! [`elementwise`](super::elementwise) and the losses call it themselves, so no caller and no thread can compute
+//! [`elementwise`](super::elementwise) and [`piece`](super::piece), for the losses, call it themselves, so no caller and no thread can compute
 //! without it; calls within calls cost a look at the register.
 //!
 //! **What is promised about the register.** The C ABIs of both architectures let a function run in any mode and have

@@ -90,8 +90,8 @@ impl Course {
         shards.filter(|&shard| self.plan.share(unit.split, sizes, unit.step, shard) > 0).collect()
     }
 
-    /// Computes the piece of a shard. Of training, `gradient` is overwritten with the sum of the samples' gradients, and as long
-    /// as the parameters; of an evaluation, it is left alone.
+    /// Computes the piece of a shard. In a step of training, `gradient`, as long as the parameters, is overwritten with the sum of
+    /// the samples' gradients. An evaluation leaves it unchanged.
     pub fn compute(
         &self,
         unit: Unit,

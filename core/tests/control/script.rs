@@ -1,5 +1,5 @@
 //! [`Script`] plays the driver: it keeps the clock, carries out what can be carried out at once (data is read at once,
-//! samples arrive at once, results come at once) unless a test holds that back, and records every action as a line.
+//! samples arrive at once, results come at once) unless a test holds that back, and records every action.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

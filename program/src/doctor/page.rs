@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::findings::{Findings, OpenBlas};
 use crate::machine::{Cores, Cpu, Limits, address_space};
+use crate::variables;
 
 /// Something that is far from what it could be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -155,8 +156,15 @@ fn of_speed(openblas: &OpenBlas) -> String {
     }
 }
 
+/// A variable's value, which may be no text.
+fn shown(value: &str) -> String {
+    let bytes = variables::bytes(value);
+    bytes.to_str().map_or_else(|| format!("{bytes:?}"), str::to_string)
+}
+
 fn of_ignored(openblas: &OpenBlas) -> String {
-    let variables: Vec<_> = openblas.ignored.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let variables: Vec<_> =
+        openblas.ignored.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
     if variables.is_empty() { "no variable".to_string() } else { variables.join(", ") }
 }
 

@@ -33,7 +33,7 @@ pub enum Unusable {
 }
 
 impl Unusable {
-    /// That none of several kernels can be used, or of one that it can't.
+    /// The error for a list of kernels of which none can be used. With one kernel, its own reason.
     pub(crate) fn of_all(mut reasons: Vec<Self>) -> Self {
         match reasons.pop() {
             Some(only) if reasons.is_empty() => only,

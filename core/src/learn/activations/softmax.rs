@@ -5,7 +5,6 @@
 
 use super::{Function, Hidden};
 use crate::learn::elementwise;
-use crate::learn::subnormals::flushed;
 
 /// `exp(x_i) / Σ exp(x_j)`, over a row.
 pub(crate) struct Softmax;
@@ -16,10 +15,8 @@ impl Function for Softmax {
     }
 
     fn apply(&self, z: &mut [f32], units: usize, room: &mut Vec<f32>) {
-        flushed(|| {
-            subtract_largest(z, units);
-            exponentials_to_shares(z, units, room);
-        });
+        subtract_largest(z, units);
+        exponentials_to_shares(z, units, room);
     }
 
     fn hidden(&self) -> Option<&dyn Hidden> {

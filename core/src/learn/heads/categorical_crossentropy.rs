@@ -8,7 +8,6 @@ use crate::data::schema::{Target, Truth};
 use crate::learn::activations::Activation;
 use crate::learn::activations::softmax::{exponentials_to_shares, subtract_largest};
 use crate::learn::elementwise;
-use crate::learn::subnormals::flushed;
 
 /// `-Σ y_i log p_i`.
 pub(crate) struct CategoricalCrossentropy;
@@ -35,25 +34,21 @@ impl Head for CategoricalCrossentropy {
 
     fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, room: &mut Room) -> f64 {
         let (labels, Room { totals, chosen }) = (truth.classes(), room);
-        flushed(|| {
-            subtract_largest(z, outputs);
-            chosen.clear();
-            chosen.extend(z.chunks_exact(outputs).zip(labels).map(|(row, &label)| row[label as usize]));
-            exponentials_to_shares(z, outputs, totals);
-            elementwise::log(totals);
+        subtract_largest(z, outputs);
+        chosen.clear();
+        chosen.extend(z.chunks_exact(outputs).zip(labels).map(|(row, &label)| row[label as usize]));
+        exponentials_to_shares(z, outputs, totals);
+        elementwise::log(totals);
 
-            let losses =
-                totals.iter().zip(&*chosen).map(|(total, chosen)| f64::from(*total) - f64::from(*chosen));
-            losses.fold(0.0, |sum, loss| sum + loss)
-        })
+        let losses =
+            totals.iter().zip(&*chosen).map(|(total, chosen)| f64::from(*total) - f64::from(*chosen));
+        losses.fold(0.0, |sum, loss| sum + loss)
     }
 
     fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>) {
-        flushed(|| {
-            for (row, &label) in outputs.chunks_exact_mut(width).zip(truth.classes()) {
-                row[label as usize] -= 1.0;
-            }
-        });
+        for (row, &label) in outputs.chunks_exact_mut(width).zip(truth.classes()) {
+            row[label as usize] -= 1.0;
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 use super::{Head, Room};
 use crate::data::schema::{Target, Truth};
 use crate::learn::activations::Activation;
-use crate::learn::subnormals::flushed;
 
 /// `Σ (z_i - y_i)² / k`.
 pub(crate) struct MeanSquaredError;
@@ -31,19 +30,15 @@ impl Head for MeanSquaredError {
     }
 
     fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, _room: &mut Room) -> f64 {
-        flushed(|| {
-            let samples = z.chunks_exact(outputs).zip(truth.reals().chunks_exact(outputs));
-            let losses = samples.map(|(z, y)| squares(z, y) / outputs as f64);
-            losses.fold(0.0, |sum, loss| sum + loss)
-        })
+        let samples = z.chunks_exact(outputs).zip(truth.reals().chunks_exact(outputs));
+        let losses = samples.map(|(z, y)| squares(z, y) / outputs as f64);
+        losses.fold(0.0, |sum, loss| sum + loss)
     }
 
     fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>) {
-        flushed(|| {
-            for (z, y) in outputs.iter_mut().zip(truth.reals()) {
-                *z = 2.0 * (*z - y) / width as f32;
-            }
-        });
+        for (z, y) in outputs.iter_mut().zip(truth.reals()) {
+            *z = 2.0 * (*z - y) / width as f32;
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! which targets it learns and how many outputs these need, and it has the loss and its gradient. A new one is a file with
 //! a [`Head`], and a line in the registry below.
 //!
-//! Numbers that are not finite pass through: they make the loss not finite, which somebody else decides about.
+//! [`piece`](super::piece) calls both with subnormal numbers as zero, so that no head need think of it. Numbers that are not finite pass through: they make the loss not finite, which somebody else decides about.
 
 mod categorical_crossentropy;
 mod mean_squared_error;

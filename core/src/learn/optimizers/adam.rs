@@ -5,7 +5,7 @@
 //! v ← v + (g² - v) (1 - β₂)       w ← w - m α / (√v + ε)
 //! ```
 
-use super::{Key, Part, Rule, problem_of_learning_rate};
+use super::{Key, Part, Rule, counts, problem_of_learning_rate};
 use crate::learn::elementwise::for_every_level;
 
 /// Adaptive moment estimation.
@@ -97,8 +97,8 @@ fn problem_of_beta(beta: f32) -> Option<&'static str> {
 }
 
 fn problem_of_epsilon(epsilon: f32) -> Option<&'static str> {
-    let problem = "nothing to divide by safely; give a finite number above 0, such as 1e-7";
-    (!epsilon.is_finite() || epsilon <= 0.0).then_some(problem)
+    let problem = "nothing to divide by safely; give a finite number from about 1.2e-38 on, such as 1e-7";
+    (!counts(epsilon)).then_some(problem)
 }
 
 #[cfg(test)]

@@ -54,11 +54,16 @@ pub struct Key {
     pub problem: fn(f32) -> Option<&'static str>,
 }
 
+/// Whether this is a finite number above 0, also where subnormal numbers are 0.
+fn counts(value: f32) -> bool {
+    value.is_normal() && value > 0.0
+}
+
 /// What is wrong with a learning rate.
 fn problem_of_learning_rate(rate: f32) -> Option<&'static str> {
-    let problem = "nothing can be learned at this rate; give a finite number above 0, such as 0.1 (an f32 holds \
-                   about 1e-45 to 3e38)";
-    (!rate.is_finite() || rate <= 0.0).then_some(problem)
+    let problem = "nothing can be learned at this rate; give a finite number above 0, such as 0.1 (what counts as \
+                   one is about 1.2e-38 to 3.4e38)";
+    (!counts(rate)).then_some(problem)
 }
 
 /// The most keys that an optimizer can have.
