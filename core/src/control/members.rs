@@ -1,4 +1,4 @@
-//! The workers of the cluster, as the control machine sees them.
+//! The state of each worker in the control machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,35 +9,35 @@ use crate::data::shard::Shard;
 
 pub use crate::arithmetic::Arithmetic;
 
-/// What a worker says of itself when it joins.
+/// What a worker reports when it joins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hello {
-    /// Random, made once when the process first starts; the same over reconnections.
+    /// A random id, made when the process first starts and kept over reconnections.
     pub instance_id: String,
-    /// For people, such as `host:1234`.
+    /// A name for display, such as `host:1234`.
     pub name: String,
-    /// Pieces computed at once.
+    /// How many pieces the worker computes at once.
     pub slots: u32,
-    /// How it computes.
+    /// The worker's arithmetic.
     pub arithmetic: Arithmetic,
-    /// Bytes of samples that it may hold.
+    /// How many bytes of samples the worker may hold.
     pub cache_bytes: u64,
-    /// Which kernel it was started for: `native`, `environment` or an OpenBLAS core name.
+    /// The kernel that the worker was started for: `native`, `environment` or an OpenBLAS core name.
     pub started_for: String,
 }
 
-/// What a member does for the running job.
+/// A member's state in the running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberState {
     /// It has no part in a job.
     Idle,
-    /// It fetches samples before it is given work.
+    /// It fetches samples before work is assigned to it.
     Fetching,
     /// It has shards to compute.
     Computing,
-    /// It finishes what is pending with it, and takes no new work.
+    /// It finishes its pending nodes and takes no new work.
     Draining,
-    /// On standby: there are more workers than shards.
+    /// On standby: it has no shards to compute.
     Standby,
 }
 
@@ -56,42 +56,42 @@ impl fmt::Display for MemberState {
 /// A worker that was admitted.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// What it said of itself.
+    /// What the worker reported when it joined.
     pub hello: Hello,
-    /// When anything last came from it.
+    /// When the last message from the worker arrived.
     pub heard: Duration,
-    /// Bytes that went to it and came from it, and when there were last more of them.
+    /// Bytes sent to the worker and received from it, and when that number last grew.
     pub moved: (u64, Duration),
-    /// Seconds that one of its slots takes for a training sample, as measured lately, and when.
+    /// Seconds that one slot takes for a training sample, a moving average, and when it was last measured.
     pub pace: Option<(f64, Duration)>,
-    /// Seconds from a question to its answer for each sample of it: training and evaluation.
+    /// Seconds per sample from assignment to result, in training and in evaluation.
     pub turnaround: [Option<f64>; 2],
-    /// It drains: no new work is assigned to it.
+    /// Whether the worker drains: no new work is assigned to it.
     pub draining: bool,
-    /// Work was over before its answer came, and it has not answered since.
+    /// Whether a unit of work closed before the worker's result arrived, and it has returned no result since.
     pub straggler: bool,
-    /// Results of it that were not assigned to it.
+    /// How many results it sent that were not assigned to it.
     pub unassigned: u32,
-    /// Its part in the running job.
+    /// The worker's part in the running job.
     pub job: Option<Part>,
 }
 
 /// A member's part in the running job.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// Which job it was told of.
+    /// The job that the worker was told about.
     pub job: JobId,
-    /// Whether its results on the job's own shapes were right.
+    /// Whether the worker's results on the job's own shapes were correct.
     pub accepted: bool,
-    /// What it was last told to hold.
+    /// The shards that the worker was last told to hold.
     pub told: Vec<Shard>,
-    /// When it was told, or last had another shard of it.
+    /// When the worker was last told which shards to hold, or last received one of them.
     pub moved: Duration,
-    /// Whether it was told that it is a standby.
+    /// Whether the worker was told that it is on standby.
     pub standby: bool,
-    /// How often it was told.
+    /// How many times the worker was told which shards to hold.
     pub generation: u64,
-    /// What it holds of what it was last told.
+    /// The shards in `told` that the worker holds.
     pub held: BTreeSet<Shard>,
 }
 
@@ -111,12 +111,12 @@ impl Member {
         }
     }
 
-    /// Its part in this job, once it can compute it.
+    /// The member's part in this job, once it has shown that it can compute the job.
     pub fn part(&self, job: JobId) -> Option<&Part> {
         self.job.as_ref().filter(|part| part.job == job && part.accepted)
     }
 
-    /// Takes in how long its slots were busy with `samples` training samples; recent results count more.
+    /// Records how long the slots were busy with `samples` training samples. Recent results weigh more.
     pub fn measure(&mut self, now: Duration, samples: u64, busy: Duration) {
         if samples > 0 {
             let new = busy.as_secs_f64() / samples as f64;
@@ -124,13 +124,13 @@ impl Member {
         }
     }
 
-    /// Takes in how long a sample took from question to answer.
+    /// Records the seconds per sample from assignment to result.
     pub fn answered(&mut self, phase: Phase, seconds_a_sample: f64) {
         let mean = &mut self.turnaround[kind(phase)];
         *mean = Some(mean.map_or(seconds_a_sample, |old| old + (seconds_a_sample - old) * NEWEST));
     }
 
-    /// The pace, unless it was measured too long ago to say anything.
+    /// The pace, unless the measurement is too old.
     fn known_pace(&self, now: Duration) -> Option<f64> {
         self.pace
             .filter(|&(pace, at)| pace > 0.0 && now.saturating_sub(at) < PACE_HOLDS)
@@ -138,26 +138,27 @@ impl Member {
     }
 }
 
-/// What the newest measurement counts in a mean.
+/// The weight of the newest measurement in a moving average.
 const NEWEST: f64 = 0.1;
-/// A pace is forgotten after this: who was slow a while ago may have recovered.
+/// A pace is forgotten after this time: a worker that was slow may have recovered.
 const PACE_HOLDS: Duration = Duration::from_secs(30);
 
 fn kind(phase: Phase) -> usize {
     usize::from(phase != Phase::Train)
 }
 
-/// Seconds from question to answer for a sample, of the faster half of the members.
+/// The median of the members' seconds per sample from assignment to result; of an even number, the lower median.
 pub(super) fn usual_turnaround(members: &Members, phase: Phase) -> Option<f64> {
     let mut all: Vec<f64> = members.values().filter_map(|member| member.turnaround[kind(phase)]).collect();
     all.sort_by(f64::total_cmp);
     all.get(all.len().saturating_sub(1) / 2).copied()
 }
 
-/// How much work each of these gets beside the others: slots by measured speed.
+/// The share of work that each member gets: its slots times its measured speed.
 ///
-/// Who was not measured yet counts as the median of those who were, and so does who differs from it by less than
-/// half: on a shared machine that much is noise, and a placement that follows noise moves samples for nothing.
+/// A member without a measurement counts as the median of the measured ones. So does a member whose pace differs
+/// from the median by less than half: on a shared machine that is noise, and a placement that follows noise moves
+/// samples for nothing.
 pub(super) fn weights(now: Duration, members: &[(WorkerId, &Member)]) -> Vec<(WorkerId, f64)> {
     let mut paces: Vec<f64> = members.iter().filter_map(|(_, member)| member.known_pace(now)).collect();
     paces.sort_by(f64::total_cmp);
@@ -169,5 +170,5 @@ pub(super) fn weights(now: Duration, members: &[(WorkerId, &Member)]) -> Vec<(Wo
     members.iter().map(|&(worker, member)| (worker, f64::from(member.hello.slots) * speed(member))).collect()
 }
 
-/// All members, in the order in which they came.
+/// All members, in the order in which they joined.
 pub(super) type Members = BTreeMap<WorkerId, Member>;

@@ -1,9 +1,10 @@
-//! Who takes part in the running job: being told of it, fetching samples, leaving in every way.
+//! Workers in the running job: how they are told about it, fetch samples, and leave.
 //!
-//! A worker is invited (`StartJob`), accepts with its fingerprint of the job's shapes, and is told what to hold. Placements
-//! change here: `target` is what everybody is to hold next, and takes the place of `placement` between two units of work,
-//! once all hold it. Whoever leaves, for whichever reason, leaves by [`Run::leave`]: its nodes are unassigned and go to others
-//! at once. With too few workers the job waits in [`Stage::Short`], and keeps the tree that is open.
+//! A worker is invited (`StartJob`), accepts with its fingerprint of the job's shapes, and is told which shards
+//! to hold. Placements change here: `target` is the next placement, and replaces `placement` between two units of
+//! work, once every worker holds its samples. Every worker that leaves, for whatever reason, leaves through
+//! [`Run::leave`]; its nodes are reassigned at once. With too few workers the job waits in [`Stage::Short`] and
+//! keeps the open tree.
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
@@ -18,13 +19,13 @@ use super::run::{Run, Stage};
 use super::scene::{Flow, Scene};
 use crate::data::shard::Shard;
 
-/// A wait for workers that lasts so long is told of.
+/// A wait for workers is noted once it lasts this long.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
-/// So many results that were not assigned end a session.
+/// A session ends after this many results that were not assigned.
 const MAX_UNASSIGNED_RESULTS: u32 = 8;
 
 impl Run {
-    /// What to answer to a worker that can't compute this job.
+    /// The action that refuses a worker that can't compute this job; `None` if it can.
     pub(super) fn refusal(&self, worker: WorkerId, hello: &Hello) -> Option<Action> {
         if let Some(refusal) = self.conduct.refusal(worker, hello) {
             return Some(refusal);
@@ -45,7 +46,7 @@ impl Run {
         }
     }
 
-    /// Tells a member of the job.
+    /// Tells a member about the job.
     pub(super) fn invite(&self, scene: &mut Scene<'_>, worker: WorkerId) {
         let Some(member) = scene.members.get_mut(&worker) else { return };
         if matches!(self.stage, Stage::Saving) || member.draining {
@@ -64,7 +65,7 @@ impl Run {
         scene.out.push(Action::StartJob { worker, job });
     }
 
-    /// Measures every member against the job, which has just become known.
+    /// Invites every member that can compute the job, which has just been loaded, and refuses the others.
     pub(super) fn invite_all(&mut self, scene: &mut Scene<'_>) -> Flow {
         let members: Vec<_> =
             scene.members.iter().map(|(&worker, member)| (worker, member.hello.clone())).collect();
@@ -80,7 +81,7 @@ impl Run {
         Continue(())
     }
 
-    /// Removes a worker, whatever the reason; what is pending with it is reassigned.
+    /// Removes a worker, for any reason, and reassigns its pending nodes.
     pub(super) fn leave(&mut self, scene: &mut Scene<'_>, worker: WorkerId, how: &str) -> Flow {
         match scene.remove(worker, how) {
             Some(member) => self.left(scene, worker, member),
@@ -88,7 +89,7 @@ impl Run {
         }
     }
 
-    /// After a worker has gone in peace: what it has answered may yet turn out to be wrong.
+    /// Handles a worker that has left: keeps its hello, because its results may still turn out to be wrong.
     fn left(&mut self, scene: &mut Scene<'_>, worker: WorkerId, member: Member) -> Flow {
         if let Some(open) = self.stage.open_mut() {
             open.remember(worker, member.hello);
@@ -96,12 +97,12 @@ impl Run {
         self.lost(scene, worker)
     }
 
-    /// After a worker has gone: what is pending with it, and its shards, are assigned to others.
+    /// Handles a lost worker: reassigns its pending nodes and its shards.
     fn lost(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         let pending = self.stage.open_mut().is_some_and(|open| open.forget(worker));
         let placed = self.placement.remove(&worker).is_some();
         let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
-        // A job that was about to begin begins to wait only now.
+        // A job that was about to begin starts its wait for workers now.
         if let Stage::Gathering { since } = &mut self.stage
             && targeted
         {
@@ -114,7 +115,7 @@ impl Run {
         self.assign(scene, pending.then_some((worker, false)))
     }
 
-    /// A worker drains: no new work is assigned to it.
+    /// Handles a worker that drains: no new work is assigned to it.
     pub(super) fn relieve(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         let placed = self.placement.remove(&worker).is_some();
         let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
@@ -124,7 +125,7 @@ impl Run {
         self.release_drained(scene)
     }
 
-    /// Releases draining workers with which nothing is pending any more.
+    /// Releases draining workers that have nothing pending.
     pub(super) fn release_drained(&mut self, scene: &mut Scene<'_>) -> Flow {
         let open = self.stage.open();
         for worker in scene.finished(|worker| open.is_some_and(|open| open.is_pending_with(worker))) {
@@ -135,8 +136,8 @@ impl Run {
         Continue(())
     }
 
-    /// A worker's answer was wrong: its process leaves the job for good, in whatever session it is now, and what it
-    /// had part in of the open tree is done anew.
+    /// Evicts the process behind this worker, because its result was wrong. The eviction holds for every session
+    /// of the process. If the open tree contains a result of it, the whole tree is computed again.
     pub(super) fn evict(&mut self, scene: &mut Scene<'_>, worker: WorkerId, reason: &str) -> Flow {
         let present = scene.members.get(&worker).map(|member| &member.hello);
         let departed = self.stage.open().and_then(|open| open.departed(worker));
@@ -146,7 +147,7 @@ impl Run {
         let same = |member: &Member| member.hello.instance_id == instance_id;
         let present = scene.members.iter().find(|(_, member)| same(member)).map(|(&present, _)| present);
         let new = self.conduct.evict(&instance_id, reason);
-        // What is known of it now must not be lost with the coordinator.
+        // The eviction must survive a restart of the coordinator.
         self.checkpoint_due = true;
         let reason = reason.to_string();
         if let Some(worker) = present {
@@ -165,7 +166,7 @@ impl Run {
         self.lost(scene, present.unwrap_or(worker))
     }
 
-    /// A result that was not assigned to this worker.
+    /// Counts a result that was not assigned to this worker. Too many end its session.
     pub(super) fn count_unassigned(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         let Some(member) = scene.members.get_mut(&worker) else { return Continue(()) };
         member.unassigned += 1;
@@ -178,7 +179,7 @@ impl Run {
         self.leave(scene, worker, "it sent results that were not assigned to it")
     }
 
-    /// A worker has computed the job's own shapes.
+    /// Handles a worker's fingerprint of the job's own shapes.
     pub(super) fn accepted(
         &mut self,
         scene: &mut Scene<'_>,
@@ -198,7 +199,7 @@ impl Run {
         self.continue_if_enough(scene)
     }
 
-    /// A worker holds a shard, as the `Hold` with this generation has told it to.
+    /// Handles a worker that holds a shard of the `Hold` with this generation.
     pub(super) fn shard_held(
         &mut self,
         scene: &mut Scene<'_>,
@@ -207,7 +208,7 @@ impl Run {
         shard: Shard,
     ) -> Flow {
         let part = scene.members.get_mut(&worker).and_then(|member| member.job.as_mut());
-        // An answer to what it was told before may be about samples that it has forgotten since.
+        // A message about an earlier `Hold` may name samples that the worker has dropped since.
         let answers =
             |part: &&mut Part| part.job == job && part.generation == generation && part.told.contains(&shard);
         let Some(part) = part.filter(answers) else { return Continue(()) };
@@ -217,7 +218,7 @@ impl Run {
         self.assign(scene, None)
     }
 
-    /// Places shards anew after a change of members.
+    /// Plans a new placement after a change of members.
     pub(super) fn reassign_shards(&mut self, scene: &mut Scene<'_>) -> Flow {
         let waits = match self.stage {
             Stage::Gathering { since } => self.waits_for_more(scene, since),
@@ -236,13 +237,13 @@ impl Run {
     fn waits_for_more(&self, scene: &Scene<'_>, since: Duration) -> bool {
         let present = self.candidates(scene.members).len();
         let settled = scene.now >= since + scene.config.settle;
-        // Those who are there and have yet to show that they can compute the job are waited for too.
+        // Workers that have not yet shown that they can compute the job are waited for, too.
         let told = scene.members.values().filter(|member| member.job.is_some()).count();
         let expected = scene.config.expected_workers.max(told);
         present < scene.config.min_workers || present < expected && !settled
     }
 
-    /// Tells every worker what to hold, where that has changed.
+    /// Sends a `Hold` to every worker whose shards have changed.
     pub(super) fn tell_holdings(&self, scene: &mut Scene<'_>) {
         let job = self.job;
         for (&worker, member) in scene.members.iter_mut() {
@@ -253,13 +254,13 @@ impl Run {
             let placed = |placement: &Placement| placement.contains_key(&worker);
             let standby = !placed(&self.placement) && !self.target.as_ref().is_some_and(placed);
             let Some(part) = member.job.as_mut() else { continue };
-            // A worker that holds all of these need not be told of another order.
+            // A worker that holds all of these shards need not know that their order changed.
             let same =
                 part.told.len() == shards.len() && shards.iter().all(|shard| part.held.contains(shard));
             if part.standby == standby && (same || part.told == shards) {
                 continue;
             }
-            // What was held and still is to be held stays; the worker forgets nothing of that.
+            // The worker keeps the shards that it holds and that are still in the list.
             part.held.retain(|shard| shards.contains(shard));
             part.generation += 1;
             part.told.clone_from(&shards);
@@ -270,7 +271,7 @@ impl Run {
         }
     }
 
-    /// Begins the job once the first placement's samples are all there.
+    /// Begins the job once the workers hold all samples of the first placement.
     fn begin_if_ready(&mut self, scene: &mut Scene<'_>) -> Flow {
         if !self.stage.is_gathering() {
             return Continue(());
@@ -285,7 +286,7 @@ impl Run {
         Continue(())
     }
 
-    /// Makes a job that had begun wait when too few are left.
+    /// Makes a job that has begun wait if too few workers are left.
     fn wait_if_short(&mut self, scene: &mut Scene<'_>) {
         if !matches!(self.stage, Stage::Stepping(_)) {
             return;
@@ -298,14 +299,14 @@ impl Run {
         self.fall_short(scene, present, open);
     }
 
-    /// Waits for workers, with the tree that is open, if one is.
+    /// Makes the job wait for workers; keeps the open tree, if there is one.
     pub(super) fn fall_short(&mut self, scene: &mut Scene<'_>, present: usize, open: Option<Open>) {
         let since = self.short_since.unwrap_or(scene.now);
         self.stage = Stage::Short { since, open };
         self.note_short(scene, since, present);
     }
 
-    /// There are too few workers; says so once.
+    /// Notes once that there are too few workers.
     fn note_short(&mut self, scene: &mut Scene<'_>, since: Duration, present: usize) {
         let needed = scene.config.min_workers;
         if self.short_since.replace(since).is_none() {
@@ -313,14 +314,14 @@ impl Run {
         }
     }
 
-    /// There are enough workers; says so if there were not.
+    /// Notes that there are enough workers, if there were too few before.
     pub(super) fn recovered(&mut self, scene: &mut Scene<'_>) {
         if self.short_since.take().is_some() {
             scene.note(Note::Recovered { job: self.job });
         }
     }
 
-    /// Continues a job that had too few workers, once it has enough.
+    /// Continues a job that had too few workers, once there are enough.
     fn continue_if_enough(&mut self, scene: &mut Scene<'_>) -> Flow {
         let enough = self.candidates(scene.members).len() >= scene.config.min_workers;
         if !enough || !matches!(self.stage, Stage::Short { .. }) {
@@ -337,7 +338,8 @@ impl Run {
         }
     }
 
-    /// Begins with those who are there once the moment to wait for more is over; gives up when there are too few.
+    /// Places shards on the present workers once the settle time is over. Gives up if there have been too few
+    /// workers for too long.
     pub(super) fn check_waiting(&mut self, scene: &mut Scene<'_>) -> Flow {
         let (since, gathering) = match self.stage {
             Stage::Gathering { since } if self.target.is_none() => (since, true),

@@ -1,13 +1,14 @@
-//! The unit of work under way: which nodes are assigned to whom, which results have come, what is unassigned.
+//! The open unit of work: the nodes assigned to each worker, the results received, and the shards still
+//! unassigned.
 //!
-//! [`Open::dispatch`] is the only place where work is assigned, at the start of a step as after any loss: it finds
-//! the shards of the tree that are pending with nobody, and assigns each to a worker that holds its samples: first to
-//! the one that the placement names, then to the one with the least work. So one rule begins a step, reassigns a lost
-//! worker's nodes and starts backup tasks for a straggler's; called when nothing is missing, it assigns nothing.
+//! [`Open::dispatch`] is the only place that assigns work. It finds the shards of the tree that are missing and
+//! not pending with any worker, and assigns each to a worker that holds its samples: to the worker that the
+//! placement names, or else to the worker with the least work. The same rule starts a step, reassigns the nodes
+//! of a lost worker and starts backup tasks for a straggler. If nothing is missing, it assigns nothing.
 //!
-//! An *ask* is one node assigned to one worker. It is pending until the worker returns it or leaves. It becomes
-//! *overdue* when the worker has had far more time than the others' pace says; then it no longer counts, and the node
-//! is assigned to others, too.
+//! An *ask* is one node assigned to one worker. It is pending until the worker returns the result or leaves. It
+//! becomes *overdue* when the worker takes far longer than the pace of the other workers predicts. An overdue ask
+//! no longer counts, and the node is assigned to another worker, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -23,22 +24,23 @@ use crate::learn::tree::{Inserted, Node, Reduction, Tree};
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) worker: WorkerId,
-    /// What the placement gives it.
+    /// The shards that the placement gives to this worker.
     pub(super) owns: Range<u32>,
-    /// How much it does beside the others.
+    /// Its share of the work, relative to the other workers.
     pub(super) weight: f64,
-    /// It has not yet answered to work that is over: only if there is nobody else.
+    /// It has not yet returned a result for work that is over. It gets nodes only if no other worker can take
+    /// them.
     pub(super) straggler: bool,
 }
 
-/// That nodes are pending with a worker, for people.
+/// A worker with pending nodes, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// Who.
+    /// The worker.
     pub worker: WorkerId,
-    /// When they were assigned.
+    /// When the nodes were assigned.
     pub since: Duration,
-    /// Whether they were assigned to others too, because the worker is a straggler.
+    /// Whether the nodes were also assigned to other workers, because this worker is a straggler.
     pub overdue: bool,
 }
 
@@ -49,14 +51,14 @@ struct Ask {
     overdue: bool,
 }
 
-/// What was assigned to a worker in this unit of work, all in all.
+/// The samples assigned to a worker since it last had nothing pending.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     since: Duration,
     samples: u64,
 }
 
-/// The tree of one unit of work, and what is under way for it.
+/// The tree of one unit of work, with its pending nodes and its result validations.
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) work: WorkId,
@@ -67,13 +69,13 @@ pub(super) struct Open {
     answered: BTreeSet<(WorkerId, Node)>,
     loads: BTreeMap<WorkerId, Load>,
     validations: BTreeMap<Node, Validation>,
-    /// Whose answers are in the tree.
+    /// Workers with a result in the tree.
     used: BTreeSet<WorkerId>,
-    /// Who has answered and is gone: the answer may yet turn out to be wrong.
+    /// Workers that sent a result for this step and have since left. The result may still turn out to be wrong.
     departed: BTreeMap<WorkerId, Hello>,
 }
 
-/// A node's sum that has come: what is known of it here.
+/// A result that was received for a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Came {
     pub(super) of: SourcedResult,
@@ -81,37 +83,37 @@ pub(super) struct Came {
     pub(super) digest: Option<Digest>,
 }
 
-/// What an answer did.
+/// What became of a result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It is of no use.
+    /// It is not needed.
     Discarded(Discard),
-    /// It waits for another to be compared with.
+    /// It waits for a second result to be compared with.
     SetAside,
-    /// It is in the tree.
+    /// It was put into the tree.
     Accepted,
-    /// Answers were compared.
+    /// It was compared with other results.
     Compared(Verdict),
 }
 
-/// What is to be assigned.
+/// The work to assign.
 #[derive(Debug, Default)]
 pub(super) struct Dispatch {
     pub(super) asks: BTreeMap<WorkerId, Vec<Node>>,
-    /// What the coordinator shall compute itself.
+    /// Nodes for the coordinator to compute itself.
     pub(super) arbitrate: Vec<Node>,
-    /// Validations that nobody is left to settle.
+    /// Validations that no worker is left to settle.
     pub(super) settled: Vec<(Node, Verdict)>,
 }
 
-/// Which nodes are audited, and how large they are.
+/// What [`Open::dispatch`] needs to know of the run.
 pub(super) struct Terms<'a> {
     pub(super) now: Duration,
     /// Whether a worker holds a shard of the split.
     pub(super) holds: &'a dyn Fn(WorkerId, u32) -> bool,
-    /// Samples of a shard in this work.
+    /// The number of samples a shard has in this unit of work.
     pub(super) samples: &'a dyn Fn(u32) -> u64,
-    /// Whether a node is compared whoever answers.
+    /// Whether results for a node are always compared.
     pub(super) audited: &'a dyn Fn(Node) -> bool,
 }
 
@@ -131,7 +133,7 @@ impl Open {
         }
     }
 
-    /// The same work, begun anew. Results that were assigned before may still come.
+    /// The same unit of work, started again. Results that were assigned before may still arrive.
     pub(super) fn again(&self) -> Self {
         let asked = self.asks.iter().map(|ask| (ask.worker, ask.node));
         let answered = self.answered.iter().copied().chain(asked).collect();
@@ -139,22 +141,22 @@ impl Open {
         Self { answered, departed, ..Self::new(self.work, self.tree, self.present.clone()) }
     }
 
-    /// Whether nothing is missing.
+    /// Whether every node is in the tree.
     pub(super) fn is_complete(&self) -> bool {
         self.reduction.is_closed()
     }
 
-    /// Whether answers to this node are compared, so that their digest is needed.
+    /// Whether results for this node are compared, so that their digest is needed.
     pub(super) fn compares(&self, node: Node) -> bool {
         self.validations.contains_key(&node)
     }
 
-    /// Whether an answer of this worker is in the tree.
+    /// Whether the tree contains a result of this worker.
     pub(super) fn has_used(&self, worker: WorkerId) -> bool {
         self.used.contains(&worker)
     }
 
-    /// Whether it has an answer of this worker, used or under validation.
+    /// Whether a result of this worker is in the tree or under validation.
     fn has_heard(&self, worker: WorkerId) -> bool {
         self.has_used(worker) || self.validations.values().any(|validation| validation.has_heard(worker))
     }
@@ -164,7 +166,7 @@ impl Open {
         self.asks.iter().any(|ask| ask.worker == worker)
     }
 
-    /// The workers with which something is pending that is still missing.
+    /// The workers with pending nodes that are still missing from the tree.
     pub(super) fn pending(&self) -> Vec<Pending> {
         let missing = self.reduction.missing();
         let is_missing =
@@ -177,7 +179,7 @@ impl Open {
         pending.into_iter().map(of).collect()
     }
 
-    /// Workers with pending nodes that are not overdue: since when, and for how many samples.
+    /// Workers with pending nodes that are not overdue, when the nodes were assigned, and the number of samples.
     pub(super) fn on_time(&self) -> Vec<(WorkerId, Duration, u64)> {
         let on_time: BTreeSet<_> =
             self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
@@ -187,22 +189,22 @@ impl Open {
             .collect()
     }
 
-    /// How many samples were lately assigned to this worker.
+    /// The number of samples in this worker's current load.
     pub(super) fn samples_asked(&self, worker: WorkerId) -> u64 {
         self.loads.get(&worker).map_or(0, |load| load.samples)
     }
 
-    /// What is pending with this worker is overdue: it does not count any more, though the results may still come.
+    /// Marks this worker's pending nodes as overdue: they no longer count, but their results may still arrive.
     pub(super) fn set_overdue(&mut self, worker: WorkerId) {
         self.asks.iter_mut().filter(|ask| ask.worker == worker).for_each(|ask| ask.overdue = true);
     }
 
-    /// Whether what is pending with this worker is overdue.
+    /// Whether this worker has overdue nodes.
     pub(super) fn is_late(&self, worker: WorkerId) -> bool {
         self.asks.iter().any(|ask| ask.worker == worker && ask.overdue)
     }
 
-    /// Workers whose answers others gave, because they took too long.
+    /// Workers with overdue nodes.
     pub(super) fn late(&self) -> BTreeSet<WorkerId> {
         self.asks.iter().filter(|ask| ask.overdue).map(|ask| ask.worker).collect()
     }
@@ -219,19 +221,19 @@ impl Open {
         self.departed.get(&worker)
     }
 
-    /// A worker is gone: what was pending with it is unassigned. Says whether there was anything.
+    /// Removes a worker that has left and unassigns its pending nodes. Returns whether it had any.
     pub(super) fn forget(&mut self, worker: WorkerId) -> bool {
         let before = self.asks.len();
         self.asks.retain(|ask| ask.worker != worker);
         let asks = &self.asks;
-        // An audit that nobody works on begins with whoever takes the node over.
+        // An audit without results or pending nodes is dropped; it restarts when the node is assigned again.
         self.validations.retain(|&node, validation| {
             validation.is_open() || validation.arbitrating || asks.iter().any(|ask| ask.node == node)
         });
         self.asks.len() < before
     }
 
-    /// The coordinator can't compute this job.
+    /// Records that the coordinator can't compute this job.
     pub(super) fn no_arbiter(&mut self, node: Node) {
         if let Some(validation) = self.validations.get_mut(&node) {
             validation.arbitrating = false;
@@ -239,7 +241,8 @@ impl Open {
         }
     }
 
-    /// Takes a result of a worker; also how long a sample took it, once nothing is pending with it.
+    /// Takes a result from a worker. Also returns the seconds per sample, once nothing more is pending with the
+    /// worker.
     pub(super) fn take(
         &mut self,
         now: Duration,
@@ -259,7 +262,7 @@ impl Open {
         (self.judge(node, came), pace)
     }
 
-    /// Takes the coordinator's own answer.
+    /// Takes the coordinator's own result.
     pub(super) fn arbitrated(&mut self, node: Node, came: Came) -> Taken {
         if self.validations.get(&node).is_some_and(|validation| validation.arbitrating) {
             self.judge(node, came)
@@ -284,14 +287,14 @@ impl Open {
         }
     }
 
-    /// Ends a node's validation; whether the right answer is in the tree now.
+    /// Ends a node's validation. Returns whether the correct result was put into the tree.
     pub(super) fn settle(&mut self, node: Node, verdict: &Verdict) -> bool {
         self.validations.remove(&node);
         let right = verdict.right.filter(|_| verdict.finite);
         right.is_some_and(|right| self.accept(node, right.source))
     }
 
-    /// Puts a node into the tree, if it is missing there.
+    /// Puts a node into the tree, if it is missing. Returns whether it was.
     fn accept(&mut self, node: Node, source: Source) -> bool {
         let kept = matches!(self.reduction.insert(node, (), |(), ()| ()), Inserted::Kept { .. });
         if let Source::Worker(worker) = source
@@ -307,13 +310,13 @@ impl Open {
         !(node.first..node.end).any(|shard| missing.contains(&shard))
     }
 
-    /// The shards that have samples in this work and are not in the tree.
+    /// The shards that have samples in this unit of work and are not yet in the tree.
     fn missing(&self) -> BTreeSet<u32> {
         let gaps = self.reduction.missing();
         gaps.iter().flat_map(|gap| self.present.range(gap.first..gap.end)).copied().collect()
     }
 
-    /// The shards that are missing and that nobody is about to deliver.
+    /// The missing shards that are neither pending on time nor under validation.
     pub(super) fn unassigned(&self) -> BTreeSet<u32> {
         let mut missing = self.missing();
         let pending = self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
@@ -325,7 +328,7 @@ impl Open {
         missing
     }
 
-    /// Assigns what is pending with nobody.
+    /// Assigns the missing shards that are not pending with any worker, and the nodes under validation.
     pub(super) fn dispatch(&mut self, candidates: &[Candidate], terms: &Terms<'_>) -> Dispatch {
         let mut dispatch = Dispatch::default();
         let mut given: BTreeMap<WorkerId, BTreeSet<u32>> = BTreeMap::new();
@@ -352,7 +355,7 @@ impl Open {
         dispatch
     }
 
-    /// Assigns the nodes of which a validation needs another result.
+    /// Assigns the nodes whose validation needs another result.
     fn dispatch_validations(
         &mut self,
         candidates: &[Candidate],
@@ -402,7 +405,7 @@ impl Open {
             self.present.range(node.first..node.end).map(|&shard| (terms.samples)(shard)).sum::<u64>();
         let load = self.loads.entry(worker).or_insert(Load { since: terms.now, samples: 0 });
         if !self.asks.iter().any(|ask| ask.worker == worker) {
-            // Nothing was pending with it: its time starts anew.
+            // Nothing was pending with this worker: its time starts now.
             *load = Load { since: terms.now, samples: 0 };
         }
         load.samples += samples;
@@ -424,7 +427,7 @@ impl Open {
     }
 }
 
-/// Of those who are able: whoever owns the shard, or whoever has least to do.
+/// Among the able candidates, chooses the owner of the shard, or else the one with the least work.
 fn choose(
     candidates: &[Candidate],
     loads: &BTreeMap<WorkerId, u32>,

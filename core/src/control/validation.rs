@@ -1,13 +1,15 @@
-//! Whether an answer can be believed: comparing several for the same node.
+//! Result validation: compares the results of several sources for the same node.
 //!
-//! Equal work has equal bits, so answers can be compared by digest. A node is tried when an answer to it is not
-//! finite (has training diverged, or is the worker broken?) and when an audit picks it. An answer under validation is
-//! put aside until a second source has computed the same node. Two that agree are right. Where they differ, a third is
-//! asked, and in the end the coordinator, whose own answer settles it. Whoever differs from the verdict is faulty.
-//! Where the coordinator can't compute the job, a worker alone with its answer is asked again; of two that differ, with
-//! no third to ask, neither is trusted.
+//! Equal work gives equal bits, so results can be compared by digest. A node is validated when a result for it is
+//! not finite (either training diverged or the worker is faulty) and when an audit picks it. A result under
+//! validation is set aside until a second source has computed the same node. Two results that agree are correct.
+//! If they differ, the node is assigned to a third worker, and in the end to the coordinator, whose own result
+//! decides. Every source that differs from the verdict is faulty. If the coordinator can't compute the job, the
+//! node is assigned again to a worker that is the only source; if two results differ and there is no third
+//! source, neither is trusted.
 //!
-//! The threat is a faulty worker, not a malicious one: two that lie alike are believed.
+//! The threat model is a faulty worker, not a malicious one: two workers that return the same wrong result are
+//! believed.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +18,7 @@ use super::ids::{ResultId, WorkerId};
 /// SHA-256 of a result's bits.
 pub type Digest = [u8; 32];
 
-/// Who computed a node.
+/// The process that computed a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A worker.
@@ -25,14 +27,14 @@ pub enum Source {
     Coordinator,
 }
 
-/// A result, and who computed it.
+/// A result and its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SourcedResult {
     pub(super) source: Source,
     pub(super) result: ResultId,
 }
 
-/// What one source says.
+/// The result of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Opinion {
     of: SourcedResult,
@@ -40,29 +42,29 @@ struct Opinion {
     digest: Digest,
 }
 
-/// The validation of a node: what its sources say.
+/// The validation of a node: the results received so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Validation {
     opinions: Vec<Opinion>,
-    /// Whether the coordinator computes it.
+    /// Whether the coordinator is computing this node.
     pub(super) arbitrating: bool,
-    /// The coordinator can't compute this job: then a node may be assigned to the same source twice.
+    /// Whether the coordinator can't compute this job. Then a node may be assigned to the same source twice.
     pub(super) no_arbiter: bool,
 }
 
-/// What a validation came to.
+/// The outcome of a validation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// Which answer is right; none if nobody's can be known to be.
+    /// The correct result; `None` if it can't be determined.
     pub(super) right: Option<SourcedResult>,
-    /// Whether the right answer is finite.
+    /// Whether the correct result is finite.
     pub(super) finite: bool,
-    /// Whose answers were wrong.
+    /// Workers whose results were wrong.
     pub(super) faulty: Vec<WorkerId>,
 }
 
 impl Validation {
-    /// Takes an opinion in.
+    /// Adds a result.
     pub(super) fn hear(&mut self, of: SourcedResult, finite: bool, digest: Digest) {
         if of.source == Source::Coordinator {
             self.arbitrating = false;
@@ -70,23 +72,23 @@ impl Validation {
         self.opinions.push(Opinion { of, finite, digest });
     }
 
-    /// Whether this worker has answered.
+    /// Whether this worker has sent a result.
     pub(super) fn has_heard(&self, worker: WorkerId) -> bool {
         self.opinions.iter().any(|opinion| opinion.of.source == Source::Worker(worker))
     }
 
-    /// Whether there is an answer yet.
+    /// Whether there is a result yet.
     pub(super) fn is_open(&self) -> bool {
         !self.opinions.is_empty()
     }
 
-    /// Whether all that was said was said by one source. The node may be assigned to it again: a source that
-    /// contradicts itself is faulty.
+    /// Whether all results are from one source. The node may be assigned to it again: a source that contradicts
+    /// itself is faulty.
     pub(super) fn is_of_one(&self) -> bool {
         self.opinions.iter().all(|opinion| opinion.of.source == self.opinions[0].of.source)
     }
 
-    /// How many more answers are needed, were there no other on its way.
+    /// How many more results are needed, not counting pending ones.
     pub(super) fn needs(&self) -> usize {
         if self.opinions.len() < 2 { 2 - self.opinions.len() } else { 1 }
     }
@@ -101,8 +103,8 @@ impl Validation {
         }
     }
 
-    /// What it comes to when nobody is left to ask: without the coordinator's answer, all that differ are distrusted.
-    /// One answer alone proves nothing, also against its source.
+    /// The verdict when no source is left. If results differ and the coordinator has none, all their sources are
+    /// faulty. A single result proves nothing, not even against its source.
     pub(super) fn last_word(&self) -> Verdict {
         let settled = self.decisive().and_then(|right| self.by(right));
         let differ = self.opinions.iter().any(|opinion| opinion.digest != self.opinions[0].digest);
@@ -115,7 +117,8 @@ impl Validation {
         Some(Verdict { right: Some(right.of), finite: right.finite, faulty })
     }
 
-    /// The coordinator's opinion, or one that another source shares; or what the only source has said twice.
+    /// The coordinator's opinion; else an opinion that two sources share; else an opinion that the only source
+    /// repeated.
     fn decisive(&self) -> Option<&Opinion> {
         let own = self.opinions.iter().find(|opinion| opinion.of.source == Source::Coordinator);
         let lone = self.is_of_one();
@@ -144,9 +147,10 @@ fn distinct<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> Vec<WorkerId> {
     opinions.filter_map(Opinion::worker).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Whether an audit picks this one of all nodes ever assigned: a share of `rate`, evenly spread.
+/// Whether an audit picks this node. Audits pick a share of `rate` of all assigned nodes, evenly spread.
 ///
-/// The bits are those of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), a function of the node's place alone.
+/// Uses the mixing function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). The choice depends only on the
+/// arguments.
 pub(super) fn is_audited(rate: f64, incarnation: u64, tag: u64, first_shard: u32) -> bool {
     let mut z = incarnation ^ tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(first_shard) << 48);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
