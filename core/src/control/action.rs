@@ -1,7 +1,8 @@
-//! What the control machine has its driver do.
+//! The actions that the control machine orders from its driver.
 //!
-//! Actions are carried out in their order. Some tell a worker something, some tell the driver to compute or to write, and a
-//! [`Note`] is for people and counters alone. None of them waits: what becomes of one comes back as an event.
+//! The driver carries out actions in order. Some send a message to a worker, some tell the driver to compute or
+//! to write, and a [`Note`] is only for display and counters. None of them blocks: their results come back as
+//! events.
 
 use std::time::Duration;
 
@@ -14,127 +15,128 @@ use super::validation::Source;
 use crate::data::shard::Shard;
 use crate::learn::tree::Node;
 
-/// Something to be done.
+/// An order to the driver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Admit the worker.
     Welcome {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
     },
     /// End the worker's session, with the reason.
     Disconnect {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
-        /// Why.
+        /// The reason.
         reason: Disconnection,
     },
-    /// The draining worker has nothing pending any more: tell it that it may leave.
+    /// The draining worker has nothing pending any more: tell it to leave.
     Release {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
     },
-    /// The worker's answers are wrong: it has no part in the job any more.
+    /// The worker's results are wrong: exclude it from the job.
     Evict {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
-        /// Why, for people.
+        /// The reason, for display.
         reason: String,
     },
-    /// Tell the worker to start again with this kernel (`environment`: with what its variables select).
+    /// Tell the worker to restart with this kernel (`environment`: the kernel that its environment variables
+    /// select).
     UseKernel {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
         /// An OpenBLAS core name, or `environment`.
         kernel: String,
     },
-    /// Read the job's data; answer with `Loaded` or `Broken`.
+    /// Read the job's data; reply with `Loaded` or `Broken`.
     Load {
-        /// Which job.
+        /// The job.
         job: JobId,
     },
     /// Tell the worker what the job is.
     StartJob {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
-        /// Which job.
+        /// The job.
         job: JobId,
     },
-    /// Tell the worker all the shards that it shall hold, the most urgent first.
+    /// Tell the worker which shards to hold: the complete list, the most urgent first.
     Hold {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
-        /// Of which job.
+        /// The job.
         job: JobId,
-        /// Counts what this worker was told for this job; its answers repeat it.
+        /// Counts the `Hold`s sent to this worker for this job; the worker's replies repeat it.
         generation: u64,
-        /// Which shards.
+        /// The shards.
         shards: Vec<Shard>,
-        /// Whether it computes none of them for now.
+        /// Whether the worker is on standby: it computes none of these shards for now.
         standby: bool,
     },
-    /// A new tree is open.
+    /// Open a new tree.
     Begin {
-        /// Which work.
+        /// The unit of work.
         work: WorkId,
     },
     /// Assign these nodes to the worker.
     Send {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
-        /// Which work.
+        /// The unit of work.
         work: WorkId,
-        /// Which nodes.
+        /// The nodes.
         nodes: Vec<Node>,
     },
-    /// Put a result into the tree. One that is neither accepted nor discarded when it comes is kept until the next
-    /// `Begin`: it may be accepted once another was compared with it.
+    /// Put a result into the tree. The driver keeps a result that is neither accepted nor discarded at once until
+    /// the next `Begin`, because it may be accepted after a comparison.
     Accept {
-        /// Which result.
+        /// The result.
         result: ResultId,
-        /// Of which work.
+        /// The unit of work.
         work: WorkId,
-        /// Which node.
+        /// The node.
         node: Node,
-        /// Whose.
+        /// The process that computed the result.
         source: Source,
     },
-    /// Compute this node here, to settle who is right; answer with `Arbitrated`.
+    /// Compute this node on the coordinator, to settle which result is correct; reply with `Arbitrated`.
     Arbitrate {
-        /// Of which work.
+        /// The unit of work.
         work: WorkId,
-        /// Which node.
+        /// The node.
         node: Node,
     },
     /// Throw a result away.
     Discard {
         /// Which.
         result: ResultId,
-        /// Why.
+        /// The reason.
         reason: Discard,
     },
-    /// The tree is complete: add what is left to add, and make the next parameters. Answer with `Closed`.
+    /// The tree is complete: finish the sums and make the next parameters; reply with `Closed`.
     Close {
-        /// Which work.
+        /// The unit of work.
         work: WorkId,
     },
-    /// Copy the state between two units of work, and write it.
+    /// Copy the state, which is one between two units of work, and write it.
     Checkpoint {
-        /// Of which job.
+        /// The job.
         job: JobId,
-        /// What comes next.
+        /// Where a job that resumes from it starts.
         from: Start,
     },
-    /// Write the epoch's line of history, and a checkpoint; answer with `EpochWritten`.
+    /// Write the epoch's line of history and a checkpoint; reply with `EpochWritten`.
     EndEpoch {
-        /// Of which job.
+        /// The job.
         job: JobId,
-        /// From 0.
+        /// The epoch, from 0.
         epoch: u32,
     },
-    /// Write the result; answer with `Saved` or `Broken`.
+    /// Write the job's result; reply with `Saved` or `Broken`.
     Save {
-        /// Of which job.
+        /// The job.
         job: JobId,
     },
     /// The job has ended.
@@ -144,54 +146,54 @@ pub enum Action {
         /// How.
         outcome: Outcome,
     },
-    /// Something that people want to know.
+    /// Something to report.
     Note(Note),
 }
 
 /// Why a worker is disconnected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disconnection {
-    /// Nothing came from it for longer than the deadline.
+    /// Nothing arrived from the worker for longer than the deadline.
     Silent {
-        /// For how long.
+        /// How long.
         silence: Duration,
     },
-    /// It computes other bits than the cluster's job needs.
+    /// The worker computes other bits than the cluster's job needs.
     Arithmetic {
-        /// What it said.
+        /// The worker's arithmetic.
         theirs: Arithmetic,
         /// What is needed.
         needed: Arithmetic,
     },
-    /// It computes other bits on the job's own shapes.
+    /// The worker computes other bits on the job's own shapes.
     Shapes {
-        /// What it computed, and what is needed.
+        /// The worker's fingerprint.
         theirs: String,
         /// What is needed.
         needed: String,
     },
-    /// There are as many workers as the cluster takes.
+    /// The cluster already has its maximum number of workers.
     Full {
-        /// How many.
+        /// The number.
         limit: usize,
     },
-    /// The same process has come again: its new session counts.
+    /// The same process has joined again in a newer session.
     Superseded,
-    /// It is alive, and has not answered for far longer than answers take.
+    /// The worker is alive, but its results take far longer than usual.
     Hung {
-        /// The work that is pending with it.
+        /// The unit of work that is pending with the worker.
         work: WorkId,
-        /// How long ago.
+        /// How long ago the work was assigned.
         asked: Duration,
     },
-    /// It was told to fetch samples, and no byte has moved for so long.
+    /// The worker was told to fetch samples, and no byte has moved for too long.
     Stalled {
-        /// For how long.
+        /// How long.
         stalled: Duration,
     },
-    /// It has sent results that were not assigned to it.
+    /// The worker has sent results that were not assigned to it.
     Unassigned {
-        /// How many.
+        /// The number.
         answers: u32,
     },
 }
@@ -199,87 +201,87 @@ pub enum Disconnection {
 /// Why a result is thrown away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discard {
-    /// It belongs to work that is over.
+    /// The result belongs to a unit of work that is over.
     Late,
     /// The node is in the tree already.
     Duplicate,
-    /// It was not assigned to this worker.
+    /// The node was not assigned to this worker.
     Unassigned,
 }
 
-/// Something that people want to know: for the log and `events.jsonl`.
+/// Something to report in the log and in `events.jsonl`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
-    /// A worker is in.
+    /// A worker has joined.
     Joined {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// For people.
+        /// The worker's name, for display.
         name: String,
-        /// Pieces computed at once.
+        /// How many pieces the worker computes at once.
         slots: u32,
     },
-    /// A worker is gone.
+    /// A worker has left.
     Left {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// For people.
+        /// The worker's name, for display.
         name: String,
         /// How.
         how: String,
     },
     /// A worker drains: no new work is assigned to it.
     Draining {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// For people.
+        /// The worker's name, for display.
         name: String,
-        /// Why, as it says.
+        /// The reason that the worker gives.
         reason: String,
     },
-    /// Nodes that are pending with a worker were assigned to others, too.
+    /// A worker's pending nodes were assigned to other workers.
     Reassigned {
-        /// Of which work.
+        /// The unit of work.
         work: WorkId,
-        /// With whom they are pending: a worker that left, or a straggler.
+        /// The worker that the nodes were pending with: it has left, or is a straggler.
         pending_with: WorkerId,
-        /// Whether it may still answer.
+        /// Whether the worker is a straggler, whose results may still arrive.
         straggler: bool,
-        /// Which nodes were assigned to whom.
+        /// The nodes assigned to each other worker.
         to: Vec<(WorkerId, Vec<Node>)>,
     },
     /// A worker is evicted from the job.
     Evicted {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// For people.
+        /// The worker's name, for display.
         name: String,
-        /// Its process, whatever its session.
+        /// The id of the worker's process, the same in all its sessions.
         instance_id: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// There are too few workers: the job waits.
     Short {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// How many can compute it.
+        /// How many workers can compute the job.
         present: usize,
-        /// How many are needed.
+        /// How many workers are needed.
         needed: usize,
     },
     /// There are enough workers again.
     Recovered {
-        /// Which job.
+        /// The job.
         job: JobId,
     },
-    /// Shards are placed anew.
+    /// A new placement is in use.
     Assigned {
-        /// Of which job.
+        /// The job.
         job: JobId,
-        /// Who computes what; those on standby have nothing.
+        /// The shards that each worker computes; workers on standby are not in it.
         placement: Placement,
-        /// The work from which on it holds.
+        /// The first unit of work with this placement.
         from: WorkId,
     },
 }

@@ -5,24 +5,24 @@ use std::time::Duration;
 /// The settings of a cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ControlConfig {
-    /// Which life of the coordinator this is.
+    /// The number of this start of the coordinator.
     pub incarnation: u64,
-    /// A job waits until so many workers can compute it.
+    /// A job waits until this many workers can compute it.
     pub min_workers: usize,
-    /// A job that begins waits a moment for so many.
+    /// A job that is about to begin waits up to `settle` for this many workers.
     pub expected_workers: usize,
-    /// How long that moment is.
+    /// How long a job waits for `expected_workers`.
     pub settle: Duration,
-    /// How long a job waits for `min_workers`; without limit if none.
+    /// How long a job waits for `min_workers`; `None`: without limit.
     pub wait_workers: Option<Duration>,
-    /// No more workers are admitted.
+    /// The maximum number of workers.
     pub max_workers: usize,
-    /// A worker from which nothing came for so long is given up.
+    /// A worker is disconnected after this long without a message.
     pub heartbeat_deadline: Duration,
-    /// A worker that fetches samples, and has received nothing for so long, is given up.
+    /// A worker that fetches samples is disconnected after this long without a byte moved.
     pub stall_deadline: Duration,
-    /// How often the state is copied in the middle of an epoch; never if none.
+    /// The time between checkpoints within an epoch; `None`: no checkpoints within an epoch.
     pub checkpoint_interval: Option<Duration>,
-    /// The share of nodes that two compute, to compare their answers: from 0 to 1.
+    /// The share of nodes that two workers compute, to compare their results: from 0 to 1.
     pub audit_rate: f64,
 }

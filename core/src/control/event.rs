@@ -1,4 +1,4 @@
-//! What can happen to a cluster.
+//! The events that the control machine handles.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,160 +12,162 @@ use crate::data::shard::Shard;
 use crate::failure::Failure;
 use crate::learn::tree::Node;
 
-/// Something that happened.
+/// Something that happened in the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A worker has said hello.
     Join {
-        /// Its number, new for each session.
+        /// The worker's number, new for each session.
         worker: WorkerId,
-        /// What it said.
+        /// What the worker reported.
         hello: Hello,
     },
     /// A worker's session has ended.
     Leave {
-        /// Whose.
+        /// The worker.
         worker: WorkerId,
-        /// How.
+        /// How the session ended.
         end: SessionEnd,
     },
-    /// A worker drains: it finishes what is pending with it, and takes no new work.
+    /// A worker drains: it finishes its pending nodes and takes no new work.
     Drain {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Why, as it says.
+        /// The reason that the worker gives.
         reason: String,
     },
-    /// Anything came from a worker.
+    /// A message of any kind arrived from a worker.
     Heard {
-        /// From whom.
+        /// The worker.
         worker: WorkerId,
-        /// When.
+        /// When the message arrived.
         at: Duration,
-        /// Bytes that went to it and came from it so far: whether a transfer moves.
+        /// Bytes sent to the worker and received from it so far; they show whether a transfer makes progress.
         moved: u64,
     },
     /// A worker has computed the job's own shapes.
     JobAccepted {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Which job.
+        /// The job.
         job: JobId,
         /// Hex SHA-256 of the results.
         fingerprint: String,
     },
     /// A worker holds a shard's samples.
     ShardHeld {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Of which job.
+        /// The job.
         job: JobId,
-        /// The `Hold` that it answers.
+        /// The generation of the `Hold` that the worker answers.
         generation: u64,
-        /// Which shard.
+        /// The shard.
         shard: Shard,
     },
     /// A worker has sent a node's sum.
     Result {
-        /// Its name from now on.
+        /// The number that names the result from now on.
         result: ResultId,
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Of which work.
+        /// The unit of work.
         work: WorkId,
-        /// Which node.
+        /// The node.
         node: Node,
-        /// Samples in it.
+        /// How many samples the node has.
         samples: u64,
-        /// Time that the worker's slots spent on it.
+        /// How long the worker's slots were busy with the node.
         busy: Duration,
-        /// Whether every number in it is finite.
+        /// Whether every number in the result is finite.
         finite: bool,
-        /// Of its bits; there if it is not finite or [`Control::compares`](super::Control::compares) said so.
+        /// The digest of the result's bits; present if the result is not finite or if
+        /// [`Control::compares`](super::Control::compares) asked for it.
         digest: Option<Digest>,
     },
     /// The coordinator has computed a node itself.
     Arbitrated {
-        /// Of which work.
+        /// The unit of work.
         work: WorkId,
-        /// Which node.
+        /// The node.
         node: Node,
-        /// What came of it; none if it can't compute this job.
+        /// The computed result; `None` if the coordinator can't compute this job.
         computed: Option<Computed>,
     },
-    /// The driver has closed a tree: the sums are added and, in training, the next parameters made.
+    /// The driver has closed a tree: it has added the sums and, in training, made the next parameters.
     Closed {
-        /// Which work.
+        /// The unit of work.
         work: WorkId,
         /// Whether the loss is finite.
         finite: bool,
     },
-    /// Somebody wants a job trained.
+    /// A job was submitted.
     Submit {
-        /// Its number.
+        /// The job's number.
         job: JobId,
     },
-    /// The job's data is read.
+    /// The job's data has been read.
     Loaded {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// What the machine must know of it.
+        /// What the control machine must know of the job.
         facts: Facts,
-        /// Where it begins, or resumes.
+        /// Where the job begins, or resumes.
         from: Start,
-        /// Processes that were evicted from it in an earlier life of the coordinator, and why.
+        /// Processes that were evicted from the job before the coordinator restarted, and why, by instance id.
         evicted: BTreeMap<String, String>,
     },
     /// A checkpoint is on disk.
     CheckpointWritten {
-        /// Of which job.
+        /// The job.
         job: JobId,
     },
     /// An epoch's line of history is on disk.
     EpochWritten {
-        /// Of which job.
+        /// The job.
         job: JobId,
     },
     /// The job's result is on disk.
     Saved {
-        /// Which job.
+        /// The job.
         job: JobId,
     },
-    /// Something on the coordinator's side failed: the data can't be read, or the run directory not written.
+    /// Something failed on the coordinator's side: for example, it can't read the data or write the run
+    /// directory.
     Broken {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// What failed; decides the exit code.
+        /// The failure; it decides the exit code.
         failure: Failure,
     },
-    /// Somebody wants a job to end.
+    /// A job was cancelled.
     Cancel {
-        /// Which.
+        /// The job.
         job: JobId,
     },
     /// Time has passed.
     Tick,
 }
 
-/// A node's sum that the coordinator has computed itself.
+/// A result that the coordinator has computed itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Computed {
-    /// Its name from now on.
+    /// The number that names the result from now on.
     pub result: ResultId,
-    /// Whether every number in it is finite.
+    /// Whether every number in the result is finite.
     pub finite: bool,
-    /// Of its bits.
+    /// The digest of the result's bits.
     pub digest: Digest,
 }
 
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// Its connection was closed.
+    /// The connection was closed.
     Closed,
     /// The worker shut down, with its reason.
     Shutdown(String),
-    /// It broke the protocol; how.
+    /// The worker broke the protocol, in the way described.
     Violation(String),
 }
 

@@ -1,4 +1,4 @@
-//! What the control machine must know of a job, and the places in it.
+//! What the control machine must know of a job, and positions in a job.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +13,15 @@ use crate::data::split::{Sizes, Split};
 pub struct Facts {
     /// Epochs to train.
     pub epochs: u32,
-    /// Shards, steps, and which shard has samples in which step.
+    /// The number of shards and steps, and the samples of each shard in each step.
     pub plan: Plan,
-    /// Shards of each split.
+    /// How many shards each split has.
     pub shards: u32,
-    /// Samples of each split.
+    /// How many samples each split has.
     pub sizes: Sizes,
-    /// Bytes of one sample with its label.
+    /// The bytes of one sample with its label.
     pub sample_bytes: u64,
-    /// What a worker starts itself again with if its arithmetic is another: a kernel's name, or `environment`.
+    /// What a worker with another arithmetic restarts with: a kernel's name, or `environment`.
     pub kernel_request: String,
     /// The arithmetic that every worker must have.
     pub arithmetic: Arithmetic,
@@ -48,7 +48,7 @@ impl Facts {
         }
     }
 
-    /// Shards of the three splits with these indices, leaving out those without samples.
+    /// The shards of the three splits with these indices, without the empty ones.
     pub(super) fn shards_of(&self, indices: impl Iterator<Item = u32> + Clone) -> Vec<Shard> {
         let of = |split| {
             indices
@@ -64,14 +64,14 @@ impl Facts {
     }
 }
 
-/// Where a job is: the unit of work that is open, or comes next.
+/// A job's position: the unit of work that is open, or the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// From 0.
+    /// The epoch, from 0.
     pub epoch: u32,
     /// What is computed.
     pub phase: Phase,
-    /// From 0; 0 in evaluation.
+    /// The step, from 0; 0 in evaluation.
     pub step: u32,
 }
 
@@ -81,7 +81,7 @@ impl Position {
         Self { epoch, phase: Phase::Train, step: 0 }
     }
 
-    /// What comes next in the same epoch.
+    /// The next position in the same epoch; `None` at its end.
     pub(super) fn next(self, facts: &Facts) -> Option<Self> {
         match self.phase {
             Phase::Train if self.step + 1 < facts.plan.steps() => Some(Self { step: self.step + 1, ..self }),
@@ -96,12 +96,12 @@ impl Position {
     }
 }
 
-/// Where a job begins, or resumes after the coordinator's death.
+/// Where a job begins, or resumes after a restart of the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The next step. Of an epoch that the job does not have: it is trained, and its result not written.
+    /// The next step. If the job does not have its epoch, the job is trained, and its result is not yet written.
     pub position: Position,
-    /// Optimizer steps taken before it.
+    /// How many optimizer steps were taken before it.
     pub parameter_tag: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What workers, jobs and units of work are called.
+//! Identifiers of workers, jobs, results and units of work.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::learn::work::Unit;
 
 use crate::data::split::Split;
 
-/// A worker's number in this life of the coordinator: one for each session.
+/// A worker's number; new for each session, and counted from the coordinator's last start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorkerId(pub u64);
 
@@ -14,7 +14,7 @@ pub struct WorkerId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId(pub u64);
 
-/// A result that has come: the number that the driver has given it, another for each.
+/// The number that the driver gives to each received result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResultId(pub u64);
 
@@ -24,7 +24,7 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// What is computed: gradients, or the loss on a split that is held out.
+/// What is computed: gradients, or the loss on a held-out split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Gradients of one mini-batch.
@@ -36,7 +36,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The split whose samples it goes through.
+    /// The split whose samples are computed.
     pub fn split(self) -> Split {
         match self {
             Phase::Train => Split::Train,
@@ -46,20 +46,20 @@ impl Phase {
     }
 }
 
-/// Names one unit of the cluster's work: all the nodes of one step, or of one evaluation.
+/// Identifies one unit of the cluster's work: all the nodes of one step, or of one evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorkId {
     /// The job.
     pub job: JobId,
-    /// Which process of the coordinator assigned it.
+    /// Which start of the coordinator assigned the work.
     pub incarnation: u64,
-    /// From 0.
+    /// The epoch, from 0.
     pub epoch: u32,
     /// What is computed.
     pub phase: Phase,
     /// The step of the epoch, from 0; 0 in evaluation.
     pub step: u32,
-    /// Which parameters: the number of optimizer steps that made them.
+    /// The parameters' version: the number of optimizer steps that made them.
     pub parameter_tag: u64,
 }
 

@@ -1,9 +1,10 @@
-//! The control machine itself: events in, actions out.
+//! The control machine: takes events and returns actions.
 //!
-//! [`Control`] knows what outlives a job: the members, the queue, and whose turn it is. It routes each event: what is about
-//! the current job goes to its [`Run`] (`membership` and `progress` have those handlers), with a [`Scene`] of all else that
-//! the handler may touch. A handler that returns an [`Outcome`] ends the job, and the next one in the queue has its turn.
-//! Time comes with the event, so that the same events give the same actions.
+//! [`Control`] holds the state that outlives a job: the members, the queue, and the current job. It routes each
+//! event. An event about the current job goes to its [`Run`] (the handlers are in `membership` and `progress`),
+//! with a [`Scene`] of everything else that the handler may touch. A handler that returns an [`Outcome`] ends the
+//! job, and the next job in the queue starts. Each event carries its time, so that the same events give the same
+//! actions.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow::{Break, Continue};
@@ -25,15 +26,15 @@ use super::scene::{Flow, Scene};
 use super::waiting::Waiting;
 use crate::learn::tree::Node;
 
-/// Whose turn it is.
+/// The current job.
 #[derive(Debug, Default)]
 enum Turn {
-    /// No job's.
+    /// No job.
     #[default]
     Free,
-    /// A job whose data is being read.
+    /// The job's data is being read.
     Loading { job: JobId, conduct: Conduct },
-    /// A job that is loaded, and runs.
+    /// The job is loaded, and runs.
     Run(Box<Run>),
 }
 
@@ -77,7 +78,8 @@ impl Control {
         Self { config, members: Members::new(), queue: Queue::default(), turn: Turn::Free }
     }
 
-    /// Takes in what happened at `now` (since the coordinator's start); says what is to be done, in order.
+    /// Handles an event that happened at `now` (time since the coordinator's start). Returns the actions to carry
+    /// out, in order.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         let out = &mut actions;
@@ -125,17 +127,17 @@ impl Control {
         actions
     }
 
-    /// The settings.
+    /// The cluster's settings.
     pub fn config(&self) -> &ControlConfig {
         &self.config
     }
 
-    /// The workers.
+    /// The workers that have joined.
     pub fn members(&self) -> &BTreeMap<WorkerId, Member> {
         &self.members
     }
 
-    /// Where a job is in its life.
+    /// A job's state.
     pub fn job_state(&self, job: JobId) -> Option<JobState<'_>> {
         match &self.turn {
             Turn::Loading { job: loading, .. } if *loading == job => Some(JobState::Waiting),
@@ -144,37 +146,38 @@ impl Control {
         }
     }
 
-    /// The place of a job in the queue, from 1; none if it is not queued.
+    /// The place of a job in the queue, from 1; `None` if it is not queued.
     pub fn queue_place(&self, job: JobId) -> Option<usize> {
         self.queue.place(job)
     }
 
-    /// How many jobs wait for their turn.
+    /// How many jobs are queued.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// The job that has its turn.
+    /// The current job.
     pub fn running(&self) -> Option<JobId> {
         self.turn.job()
     }
 
-    /// Where the running job is; none before its data is read.
+    /// The running job's position; `None` until its data is read.
     pub fn position(&self) -> Option<Position> {
         self.turn.run().map(|run| run.position)
     }
 
-    /// Where the running job could resume from its present state, if that is between two steps.
+    /// Where the running job could resume from its present state; `None` if the state is not one between two
+    /// training steps.
     pub fn checkpoint_position(&self) -> Option<Start> {
         self.turn.run().and_then(Run::checkpoint_position)
     }
 
-    /// Who computes what for the running job.
+    /// The running job's placement.
     pub fn placement(&self) -> Option<&Placement> {
         self.turn.run().map(|run| &run.placement)
     }
 
-    /// A worker's part in the running job.
+    /// A worker's state in the running job.
     pub fn member_state(&self, worker: WorkerId) -> MemberState {
         let (Some(run), Some(member)) = (self.turn.run(), self.members.get(&worker)) else {
             return MemberState::Idle;
@@ -204,13 +207,14 @@ impl Control {
         }
     }
 
-    /// Whether answers to this node are compared, so that the event needs their digest.
+    /// Whether results for this node are compared, so that the event needs their digest.
     pub fn compares(&self, work: WorkId, node: Node) -> bool {
         let open = self.turn.run().and_then(|run| run.stage.open());
         open.is_some_and(|open| open.work == work && open.compares(node))
     }
 
-    /// Calls `handler` on the current job, and ends the job if the handler breaks. Says whether there is one.
+    /// Calls `handler` on the current job, and ends the job if the handler breaks. Returns whether there is a
+    /// loaded job.
     fn with_run(
         &mut self,
         now: Duration,
@@ -225,7 +229,7 @@ impl Control {
         true
     }
 
-    /// As [`Self::with_run`], if this is the running job.
+    /// Like [`Self::with_run`], but only if `job` is the running job.
     fn with_run_of(
         &mut self,
         now: Duration,
@@ -265,7 +269,7 @@ impl Control {
         });
     }
 
-    /// What to answer to a worker that can't compute the running job.
+    /// The action that refuses a worker that can't compute the running job; `None` if it can.
     fn refusal(&self, worker: WorkerId, hello: &Hello) -> Option<Action> {
         match &self.turn {
             Turn::Free => None,
@@ -283,7 +287,7 @@ impl Control {
         self.leave(now, worker, &end.to_string(), out);
     }
 
-    /// Removes a worker, whatever the reason; what is pending with it is reassigned.
+    /// Removes a worker, for any reason, and reassigns its pending nodes.
     fn leave(&mut self, now: Duration, worker: WorkerId, how: &str, out: &mut Vec<Action>) {
         if !self.with_run(now, out, |run, scene| run.leave(scene, worker, how)) {
             self.scene(now, out).remove(worker, how);
@@ -299,7 +303,7 @@ impl Control {
         }
     }
 
-    /// While no tree is open, releases every worker that drains.
+    /// Releases every draining worker. Called while no tree is open.
     fn release_drained(&mut self, now: Duration, out: &mut Vec<Action>) {
         let mut scene = self.scene(now, out);
         for worker in scene.finished(|_| false) {
@@ -313,7 +317,7 @@ impl Control {
         }
     }
 
-    /// Bytes went to a worker: a transfer that moves is no stall.
+    /// Records the bytes moved to and from a worker: a transfer that makes progress is not a stall.
     fn moved(&mut self, now: Duration, worker: WorkerId, moved: u64) {
         if let Some(member) = self.members.get_mut(&worker)
             && moved > member.moved.0
@@ -379,7 +383,7 @@ impl Control {
             self.queue.end(job, Outcome::Cancelled);
             out.push(Action::End { job, outcome: Outcome::Cancelled });
         } else {
-            // Once the result is being written it is too late: the run is done, whatever is said of it.
+            // Once the result is being written it is too late to cancel: the job is done.
             let saving = self.turn.run().is_some_and(|run| matches!(run.stage, Stage::Saving));
             if !saving {
                 self.end_if_running(now, job, Outcome::Cancelled, out);
@@ -393,10 +397,10 @@ impl Control {
         }
     }
 
-    /// Ends the job that has its turn.
+    /// Ends the current job and starts the next.
     fn end(&mut self, outcome: Outcome, now: Duration, out: &mut Vec<Action>) {
         let Some(job) = self.running() else { return };
-        // What was trained is kept where somebody may want to resume it.
+        // Write a checkpoint if somebody may want to resume the job.
         let resumable = !matches!(outcome, Outcome::Done | Outcome::Diverged { .. });
         let kept = resumable && self.config.checkpoint_interval.is_some();
         out.extend(self.checkpoint_position().filter(|_| kept).map(|from| Action::Checkpoint { job, from }));
@@ -439,7 +443,7 @@ impl Control {
         }
     }
 
-    /// Ends the sessions of workers that were told to fetch samples, and to which no byte moves.
+    /// Disconnects workers that were told to fetch samples and to which no bytes move.
     fn end_stalled_sessions(&mut self, now: Duration, out: &mut Vec<Action>) {
         let stalled = |member: &Member| {
             let part = member.job.as_ref().filter(|part| part.accepted && !member.draining)?;
@@ -456,14 +460,14 @@ impl Control {
         }
     }
 
-    /// Assigns what is pending with a straggler to another worker, too.
+    /// Assigns each straggler's pending nodes to other workers, too.
     fn start_backup_tasks(&mut self, now: Duration, late: Vec<WorkerId>, out: &mut Vec<Action>) {
         for worker in late {
             self.with_run(now, out, |run, scene| run.start_backup_task(scene, worker));
         }
     }
 
-    /// Ends the sessions of workers that hang.
+    /// Disconnects workers that hang.
     fn end_hung_sessions(
         &mut self,
         now: Duration,

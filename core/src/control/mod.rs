@@ -1,37 +1,38 @@
-//! Who computes what, when.
+//! The coordinator's control machine: decides which worker computes what, and when.
 //!
-//! [`Control`] is a state machine: `handle(now, event) -> actions`. It holds the members, the queue of jobs and the
-//! progress of the one that runs. It knows nodes of the reduction tree, never tensors; it is told the time, never
-//! reads a clock; it names what shall be sent, never sends. The coordinator's driver loop feeds it and carries out
-//! its actions; tests feed it by hand.
+//! [`Control`] is a state machine: `handle(now, event) -> actions`. It holds the members, the queue of jobs, and
+//! the progress of the running job. It works with nodes of the reduction tree, never with tensors. It never reads
+//! a clock, since each event comes with its time, and it never sends: its actions say what to send. The
+//! coordinator's driver loop passes events to it and carries out its actions; tests call it directly.
 //!
 //! A job's life:
 //!
-//! 1. `Submit` queues it. When it is first in the queue, `Load` reads its data and finds out which arithmetic it
-//!    needs; `Loaded` brings the facts: shards, steps, the arithmetic's fingerprint.
-//! 2. Workers whose arithmetic fits are told of it (`StartJob`) and answer with the fingerprint of the job's own
-//!    shapes. Once enough have, shards are placed ([`place()`]), and each worker is told which to hold. The job
-//!    begins when every shard's worker holds it.
+//! 1. `Submit` queues the job. When it is first in the queue, `Load` reads its data and determines the arithmetic
+//!    that it needs; `Loaded` brings the facts: shards, steps, and the arithmetic's fingerprint.
+//! 2. Workers with that arithmetic are told about the job (`StartJob`) and reply with the fingerprint of the
+//!    job's own shapes. Once enough have replied, shards are placed ([`place()`]), and each worker is told which
+//!    to hold. The job begins when every worker holds its shards.
 //! 3. Each step: `Begin`, a `Send` to every worker with work, `Accept` for each result, `Close` when the tree is
-//!    complete. The driver answers `Closed` once the optimizer has made the next parameters. After the last step of
-//!    an epoch, the validation and test splits are evaluated in the same way, and `EndEpoch` writes the history.
-//!    `Checkpoint` orders a copy of the state from which the job can resume.
+//!    complete. The driver replies `Closed` once the optimizer has made the next parameters. After the last step
+//!    of an epoch, the validation and test splits are evaluated in the same way, and `EndEpoch` writes the
+//!    history. `Checkpoint` orders a copy of the state from which the job can resume.
 //! 4. After the last epoch `Save` writes the model; `Saved` ends the job, and the next one is loaded.
 //!
-//! Nothing that happens to a worker changes what is computed, only who computes it:
+//! Nothing that happens to a worker changes what is computed, only which worker computes it:
 //!
-//! - One that **joins** while a job runs is told what it would hold under a new placement; the placement changes
-//!   between two steps, once everybody holds what it says.
-//! - When one **leaves**, falls silent or hangs, what is pending with it is reassigned within the step to others who
-//!   hold the samples (`open`). What nobody holds is fetched first. Fewer than `min_workers` make the job wait.
-//! - One that **drains** finishes what is pending with it, and is released (`Release`).
-//! - What is pending with a **straggler** is assigned to another, too, as a backup task; the first result is used,
-//!   since all have the same bits. One that stays slow gets fewer shards, or none.
-//! - One whose answer **differs** from another's is evicted, and what it had part in of the open step is computed
-//!   again (`validation`). Answers are compared where one is not finite, and for a share of the nodes with
-//!   `audit_rate`.
+//! - A worker that **joins** a running job is told which shards it would hold under a new placement. The
+//!   placement changes between two steps, once every worker holds its shards.
+//! - When a worker **leaves**, falls silent or hangs, its pending nodes are reassigned within the step to workers
+//!   that hold the samples (`open`). Samples that no worker holds are fetched first. With fewer than
+//!   `min_workers` the job waits.
+//! - A worker that **drains** finishes its pending nodes and is released (`Release`).
+//! - The pending nodes of a **straggler** are also assigned to another worker, as a backup task. The first result
+//!   is used, since all results have the same bits. A worker that stays slow gets fewer shards, or none.
+//! - A worker whose result **differs** from the correct one is evicted, and an open step that contains a result
+//!   of it is computed again (`validation`). Results are compared for every node where one is not finite, and for
+//!   a share of the nodes with `audit_rate`.
 //!
-//! A coordinator that dies comes back with `Submit` and `Loaded { from, .. }`: where its checkpoint says.
+//! After a restart of the coordinator, `Submit` and `Loaded { from, .. }` resume the job at its checkpoint.
 
 mod action;
 mod conduct;

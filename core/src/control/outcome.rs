@@ -10,20 +10,20 @@ use crate::failure::Failure;
 pub enum Outcome {
     /// The result is on disk.
     Done,
-    /// It was cancelled.
+    /// The job was cancelled.
     Cancelled,
     /// The loss is not finite.
     Diverged {
-        /// The work after which that was found.
+        /// The unit of work whose loss is not finite.
         work: WorkId,
     },
     /// There were not enough workers in time.
     TooFewWorkers {
-        /// How many there were.
+        /// How many workers there were.
         present: usize,
-        /// How many are needed.
+        /// How many workers are needed.
         needed: usize,
-        /// How long was waited.
+        /// How long the job waited.
         waited: Duration,
     },
     /// Something on the coordinator's side failed.

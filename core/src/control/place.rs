@@ -1,8 +1,8 @@
-//! Which worker computes which shards.
+//! Placement: the shards that each worker computes.
 //!
 //! Each worker gets a run of neighbouring shards, so that its sums join into few nodes of the reduction tree. The
-//! runs are as long as the workers' weights say (slots times measured speed); a cut then moves to a place that
-//! needs fewer nodes if that makes the step no longer, by the cost below.
+//! length of a run is proportional to the worker's weight (slots times measured speed). A cut between two runs
+//! then moves to a place that needs fewer nodes, if the cost below says that this does not lengthen the step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -10,18 +10,18 @@ use std::ops::Range;
 use super::ids::WorkerId;
 use crate::learn::tree::Tree;
 
-/// Who computes what. Workers that are not in it are on standby.
+/// The run of shards that each worker computes. Workers that are not in it are on standby.
 pub type Placement = BTreeMap<WorkerId, Range<u32>>;
 
-/// What sending a node costs, in pieces computed.
+/// The cost of sending a node, in units of one computed piece.
 const NODE_COST: f64 = 0.2;
-/// A worker is left out only where that shortens the step to this part.
+/// A worker is left out only if that shortens the step to at most this fraction.
 const WORTH_IT: f64 = 0.9;
 
-/// Places `shards` on `workers` (in order; each with its weight, which is positive).
+/// Places `shards` on `workers`. `workers` are in order, each with its weight, which is positive.
 ///
-/// Of more workers than shards, the heaviest get one shard each, the earlier of equals first. One that is so slow
-/// that a single shard of its would hold everybody up gets none.
+/// If there are more workers than shards, the heaviest get one shard each; of equal workers, the earlier. A
+/// worker so slow that a single shard would delay every other worker gets none.
 pub fn place(shards: u32, workers: &[(WorkerId, f64)]) -> Placement {
     let mut workers = heaviest(workers, shards as usize);
     let mut placement = place_on(shards, &workers);
@@ -36,7 +36,7 @@ pub fn place(shards: u32, workers: &[(WorkerId, f64)]) -> Placement {
     placement
 }
 
-/// The time of the worker that takes longest.
+/// The time of the slowest worker.
 fn longest(placement: &Placement, workers: &[(WorkerId, f64)]) -> f64 {
     let time = |&(worker, weight): &(WorkerId, f64)| {
         placement.get(&worker).map_or(0.0, |run| run.len() as f64 / weight)
@@ -62,7 +62,7 @@ fn heaviest(workers: &[(WorkerId, f64)], count: usize) -> Vec<(WorkerId, f64)> {
     chosen.into_iter().map(|index| workers[index]).collect()
 }
 
-/// The cuts 0 = c₀ < c₁ < … = `shards` nearest to the weights' shares, each run at least one shard long.
+/// The cuts 0 = c₀ < c₁ < … = `shards` nearest to the weights' shares. Each run has at least one shard.
 fn proportional(shards: u32, weights: &[f64]) -> Vec<u32> {
     let total: f64 = weights.iter().sum();
     let mut sum = 0.0;
@@ -76,7 +76,8 @@ fn proportional(shards: u32, weights: &[f64]) -> Vec<u32> {
     cuts
 }
 
-/// Moves each inner cut by one or two places where that makes the slowest worker, then the sum of all, cheaper.
+/// Moves each inner cut by up to two places where that reduces the cost of the slower of its two neighbours, or
+/// else their total cost.
 fn align(tree: &Tree, weights: &[f64], cuts: &mut [u32]) {
     for index in 1..weights.len() {
         let around = |cut: u32| {

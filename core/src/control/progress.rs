@@ -1,9 +1,9 @@
-//! How the running job moves on: results, the next unit of work, epochs, and backup tasks for stragglers.
+//! The progress of the running job: results, the next unit of work, epochs, and backup tasks for stragglers.
 //!
-//! A result is taken, discarded, or compared with others (`validation`). When the tree is complete, the driver closes it, and
-//! [`Run::closed`] moves the position on: the next step, the validation split, the test set, the next epoch. `next_unit`
-//! opens the next tree, or waits for workers or for the disk. `assign` is called after everything that may have left a node
-//! without a worker.
+//! A result is accepted, discarded, or compared with others (`validation`). When the tree is complete, the driver
+//! closes it, and [`Run::closed`] advances the position to the next step, the validation split, the test set, or
+//! the next epoch. `next_unit` opens the next tree, or waits for workers or for the disk. `assign` is called
+//! after every event that may have left a node without a worker.
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
@@ -20,22 +20,23 @@ use super::scene::{Flow, Scene};
 use super::validation::{Digest, Source, SourcedResult, Verdict};
 use crate::learn::tree::Node;
 
-/// A worker is a straggler when a result takes so many times as long as is usual.
+/// A worker is a straggler when its result takes this many times the usual time.
 const STRAGGLER: f64 = 4.0;
-/// But not before this: below it lies the noise of a busy machine.
+/// A worker is no straggler before this time: shorter delays are the noise of a busy machine.
 const MIN_STRAGGLER_TIME: Duration = Duration::from_millis(100);
-/// As long as nobody has answered yet, nobody knows what is usual.
+/// The time after which a worker is a straggler as long as no result has arrived, so that the usual time is
+/// unknown.
 const FIRST_STRAGGLER_TIME: Duration = Duration::from_secs(10);
-/// A worker hangs when a result is pending so many times as long as is usual.
+/// A worker hangs when its result takes this many times the usual time.
 const HUNG: f64 = 100.0;
 const MIN_HUNG_TIME: Duration = Duration::from_secs(60);
 const FIRST_HUNG_TIME: Duration = Duration::from_secs(600);
-/// How often the placement is looked at again while steps are computed.
+/// How often the placement is reconsidered while steps are computed.
 const BALANCE_EVERY: Duration = Duration::from_secs(2);
-/// The disk may be so many epochs behind.
+/// Training may be this many epochs ahead of the disk.
 const UNWRITTEN_EPOCHS: u32 = 2;
 
-/// An answer, as the event brings it.
+/// The fields of [`Event::Result`](super::event::Event::Result).
 pub(super) struct Answer {
     pub(super) result: ResultId,
     pub(super) worker: WorkerId,
@@ -47,17 +48,17 @@ pub(super) struct Answer {
     pub(super) digest: Option<Digest>,
 }
 
-/// Who takes too long with a unit of work.
+/// The workers that take too long with a unit of work.
 pub(super) struct Stragglers {
     pub(super) work: WorkId,
-    /// Stragglers: what is pending with them is to be assigned to others, too.
+    /// Stragglers, whose pending nodes are to be assigned to other workers, too.
     pub(super) late: Vec<WorkerId>,
-    /// These hang; how long ago their work was assigned.
+    /// Workers that hang, and how long ago their work was assigned.
     pub(super) hung: Vec<(WorkerId, Duration)>,
 }
 
 impl Run {
-    /// Takes a worker's answer in.
+    /// Handles a worker's result.
     pub(super) fn result(&mut self, scene: &mut Scene<'_>, answer: Answer) -> Flow {
         let Answer { result, worker, work, node, finite, digest, .. } = answer;
         let open = self.stage.open_mut().filter(|open| open.work == work && !open.is_complete());
@@ -74,7 +75,7 @@ impl Run {
         self.release_drained(scene)
     }
 
-    /// Takes the coordinator's own answer in; none if it can't compute this job.
+    /// Handles the coordinator's own result; `computed` is `None` if the coordinator can't compute this job.
     pub(super) fn arbitrated(
         &mut self,
         scene: &mut Scene<'_>,
@@ -96,7 +97,7 @@ impl Run {
         }
     }
 
-    /// Does what an answer to the open tree leads to.
+    /// Acts on what [`Open`](super::open::Open) made of a result.
     fn took(
         &mut self,
         scene: &mut Scene<'_>,
@@ -123,7 +124,7 @@ impl Run {
         }
     }
 
-    /// Carries out what the comparison of answers came to.
+    /// Carries out the verdict of a validation.
     fn settle(&mut self, scene: &mut Scene<'_>, node: Node, verdict: &Verdict) -> Flow {
         let Some(open) = self.stage.open_mut() else { return Continue(()) };
         let work = open.work;
@@ -158,7 +159,7 @@ impl Run {
         }
     }
 
-    /// The driver has closed the tree.
+    /// Handles a tree that the driver has closed.
     pub(super) fn closed(&mut self, scene: &mut Scene<'_>, work: WorkId, finite: bool) -> Flow {
         let Stage::Closing(open) = &self.stage else { return Continue(()) };
         if open.work != work {
@@ -190,7 +191,7 @@ impl Run {
 
     fn checkpoint_if_due(&mut self, scene: &mut Scene<'_>) {
         let Some(interval) = scene.config.checkpoint_interval else { return };
-        // Within an evaluation there is nothing to come back to: its epoch's end is near.
+        // No checkpoint within an evaluation: the end of the epoch writes one soon.
         let rests = self.position.phase == Phase::Train && !self.checkpointing;
         let due = self.checkpoint_due || scene.now.saturating_sub(self.checkpointed) >= interval;
         if rests && due {
@@ -202,13 +203,13 @@ impl Run {
         }
     }
 
-    /// A line of history is on disk.
+    /// Handles an epoch whose line of history is on disk.
     pub(super) fn epoch_written(&mut self, scene: &mut Scene<'_>) -> Flow {
         self.unwritten = self.unwritten.saturating_sub(1);
         if matches!(self.stage, Stage::Resting) { self.next_unit(scene) } else { Continue(()) }
     }
 
-    /// What comes between two units of work: the end, a wait, or the next.
+    /// Starts what follows a unit of work: saving the result, a wait, or the next unit.
     pub(super) fn next_unit(&mut self, scene: &mut Scene<'_>) -> Flow {
         if self.is_trained() {
             self.stage = Stage::Saving;
@@ -228,7 +229,7 @@ impl Run {
         self.open_next(scene)
     }
 
-    /// Opens the tree at the run's position, under the new placement if everybody is ready for it.
+    /// Opens the tree at the run's position, under the new placement if every worker holds its samples.
     pub(super) fn open_next(&mut self, scene: &mut Scene<'_>) -> Flow {
         let work = self.work(scene.config.incarnation);
         self.stage = Stage::Stepping(self.new_open(work));
@@ -242,7 +243,8 @@ impl Run {
         self.assign(scene, None)
     }
 
-    /// Assigns what is missing and pending with nobody; notes a reassignment, with the worker that caused it.
+    /// Assigns the missing nodes that are not pending with any worker. `because_of` is the worker that caused a
+    /// reassignment, and whether it is a straggler; the reassignment is noted.
     pub(super) fn assign(&mut self, scene: &mut Scene<'_>, because_of: Option<(WorkerId, bool)>) -> Flow {
         let Some((work, dispatch)) = self.dispatch(scene.now, scene.config, scene.members) else {
             return Continue(());
@@ -260,7 +262,7 @@ impl Run {
         Continue(())
     }
 
-    /// Who takes too long with the open tree, if one is.
+    /// The workers that take too long with the open tree; `None` if no tree is open.
     pub(super) fn stragglers(&self, now: Duration, members: &Members) -> Option<Stragglers> {
         let open = self.stage.open()?;
         let usual = usual_turnaround(members, open.work.phase);
@@ -273,7 +275,7 @@ impl Run {
             now.saturating_sub(since) > times(STRAGGLER, samples, MIN_STRAGGLER_TIME, FIRST_STRAGGLER_TIME)
         };
         let late = open.on_time().into_iter().filter(late).map(|(worker, ..)| worker).collect();
-        // While bytes move, the question or the answer is still on its way.
+        // While bytes move, the assignment or the result is still being transferred.
         let moved = |worker| members.get(&worker).map_or(Duration::ZERO, |member| member.moved.1);
         let hung = open.pending().into_iter().filter(|pending| {
             let samples = open.samples_asked(pending.worker);
@@ -284,7 +286,7 @@ impl Run {
         Some(Stragglers { work: open.work, late, hung })
     }
 
-    /// Assigns what is pending with this straggler to others, too.
+    /// Assigns this straggler's pending nodes to other workers, too.
     pub(super) fn start_backup_task(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
         if let Some(open) = self.stage.open_mut() {
             open.set_overdue(worker);
@@ -292,7 +294,7 @@ impl Run {
         self.assign(scene, Some((worker, true)))
     }
 
-    /// Plans another placement, if measured speeds require one.
+    /// Plans another placement if the measured speeds call for one.
     pub(super) fn balance(&mut self, scene: &mut Scene<'_>) {
         let steady = matches!(self.stage, Stage::Stepping(_)) && self.target.is_none();
         if steady && scene.now.saturating_sub(self.placed_at) >= BALANCE_EVERY {

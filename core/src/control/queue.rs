@@ -1,4 +1,4 @@
-//! The jobs beside the one that has its turn: those that wait, in the order in which they came, and those that have ended.
+//! Every job except the current one: queued jobs, in order of submission, and jobs that have ended.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use super::ids::JobId;
 use super::outcome::Outcome;
 
-/// Where a job is in its life.
+/// A job's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState<'a> {
     /// Another job runs.
@@ -32,7 +32,7 @@ impl fmt::Display for JobState<'_> {
     }
 }
 
-/// Every job that does not have its turn.
+/// Every job except the current one.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: VecDeque<JobId>,
@@ -57,7 +57,7 @@ impl Queue {
         self.waiting.len() < before
     }
 
-    /// Keeps how a job has ended.
+    /// Records how a job ended.
     pub(super) fn end(&mut self, job: JobId, outcome: Outcome) {
         self.ended.insert(job, outcome);
     }
@@ -67,18 +67,18 @@ impl Queue {
         self.ended.remove(&job);
     }
 
-    /// Where a job is; none if it is neither waiting nor ended.
+    /// A job's state; `None` if the job is neither queued nor ended.
     pub(super) fn state(&self, job: JobId) -> Option<JobState<'_>> {
         let queued = self.waiting.contains(&job).then_some(JobState::Queued);
         queued.or_else(|| self.ended.get(&job).map(JobState::Ended))
     }
 
-    /// How many jobs run before this one is done, itself included; none if it is not queued.
+    /// The job's place in the queue, from 1; `None` if it is not queued.
     pub(super) fn place(&self, job: JobId) -> Option<usize> {
         self.waiting.iter().position(|&other| other == job).map(|index| index + 1)
     }
 
-    /// How many jobs wait.
+    /// How many jobs are queued.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }

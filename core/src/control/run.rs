@@ -1,4 +1,4 @@
-//! The job that has its turn, once its data is read: where it is, who computes what for it, which tree is open.
+//! The running job, once its data is read: its position, its placement, and its open tree.
 //!
 //! ```text
 //! Gathering ─▶ Stepping ─▶ Closing ─▶ Stepping … ─▶ Saving ─▶ ended
@@ -7,7 +7,7 @@
 //!               Short (too few workers; keeps the tree)
 //! ```
 //!
-//! What is valid in one stage only, such as the open tree, lives in that [`Stage`].
+//! State that is valid in one stage only, such as the open tree, is part of that [`Stage`].
 
 use std::time::Duration;
 
@@ -23,33 +23,33 @@ use super::validation::is_audited;
 use crate::data::shard::Shard;
 use crate::learn::tree::{Node, Tree};
 
-/// What a run is doing.
+/// The stage of a run.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// It waits for its first workers, and for their samples.
+    /// The run waits for its first workers and for their samples.
     Gathering {
-        /// Since when.
+        /// When the wait began.
         since: Duration,
     },
-    /// It had begun, and has too few workers to continue.
+    /// The run had begun, and now has too few workers to continue.
     Short {
-        /// Since when.
+        /// When the wait began.
         since: Duration,
-        /// The tree that was open; results that are pending may still come.
+        /// The tree that was open; pending results may still arrive.
         open: Option<Open>,
     },
-    /// It is between two units of work, and stays there while the disk is epochs behind.
+    /// The run is between two units of work. It stays there while the disk is epochs behind.
     Resting,
     /// A tree is open.
     Stepping(Open),
-    /// The tree is complete; the driver makes the next parameters.
+    /// The tree is complete, and the driver makes the next parameters.
     Closing(Open),
-    /// The result is written.
+    /// The driver writes the result.
     Saving,
 }
 
 impl Stage {
-    /// The tree of the present unit of work.
+    /// The tree of the current unit of work.
     pub(super) fn open(&self) -> Option<&Open> {
         match self {
             Stage::Stepping(open) | Stage::Closing(open) => Some(open),
@@ -66,7 +66,7 @@ impl Stage {
         }
     }
 
-    /// Leaves this stage with its tree, for another that begins at once.
+    /// Leaves this stage and returns its tree. The caller sets another stage at once.
     pub(super) fn leave(&mut self) -> Option<Open> {
         match std::mem::replace(self, Stage::Resting) {
             Stage::Stepping(open) | Stage::Closing(open) => Some(open),
@@ -75,13 +75,13 @@ impl Stage {
         }
     }
 
-    /// Whether its first workers are still awaited.
+    /// Whether the run still waits for its first workers.
     pub(super) fn is_gathering(&self) -> bool {
         matches!(self, Stage::Gathering { .. })
     }
 }
 
-/// The job that has its turn.
+/// The running job.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) job: JobId,
@@ -89,29 +89,30 @@ pub(super) struct Run {
     pub(super) facts: Facts,
     pub(super) position: Position,
     pub(super) parameter_tag: u64,
-    /// Whether it has trained in this life of the coordinator.
+    /// Whether the run has trained since the coordinator's last start.
     pub(super) begun: bool,
-    /// Who computes what now.
+    /// The placement in use.
     pub(super) placement: Placement,
-    /// Who shall compute what, once everybody holds it.
+    /// The next placement, used once every worker holds its samples.
     pub(super) target: Option<Placement>,
     /// When shards were last placed.
     pub(super) placed_at: Duration,
-    /// When the state was last copied.
+    /// When the last checkpoint was taken.
     pub(super) checkpointed: Duration,
-    /// Whether the next moment between two steps is one for a checkpoint, whatever the interval.
+    /// Whether the next pause between two steps takes a checkpoint, whatever the interval.
     pub(super) checkpoint_due: bool,
     /// Whether a checkpoint is being written.
     pub(super) checkpointing: bool,
-    /// Epochs whose line of history is not yet on disk.
+    /// How many epochs have a line of history that is not yet on disk.
     pub(super) unwritten: u32,
-    /// Since when there are too few workers, once that was said. A tree may close meanwhile: it is the same wait.
+    /// When the current lack of workers began; `None` until the lack was noted. If a tree closes meanwhile, the
+    /// wait continues.
     pub(super) short_since: Option<Duration>,
     pub(super) conduct: Conduct,
 }
 
 impl Run {
-    /// A job whose data was just read.
+    /// A run of a job whose data has just been read.
     pub(super) fn new(now: Duration, job: JobId, conduct: Conduct, facts: Facts, from: Start) -> Self {
         Self {
             job,
@@ -132,21 +133,21 @@ impl Run {
         }
     }
 
-    /// Where it is in its life.
+    /// The job's state.
     pub(super) fn state(&self) -> JobState<'static> {
         let waits = self.stage.is_gathering() || self.short_since.is_some() || !self.begun;
         if waits { JobState::Waiting } else { JobState::Running }
     }
 
-    /// Where the job could resume from its present state; none before it has begun, and in the middle of an evaluation,
-    /// where the state is the same as at its epoch's last step but can't be named.
+    /// Where the job could resume from its present state. `None` before the job has begun, and during an
+    /// evaluation: its state is the one after the epoch's last step, but no [`Start`] names it.
     pub(super) fn checkpoint_position(&self) -> Option<Start> {
         let named = self.position.phase == Phase::Train;
         let start = Start { position: self.position, parameter_tag: self.parameter_tag };
         (!self.stage.is_gathering() && named).then_some(start)
     }
 
-    /// Whether every epoch is trained.
+    /// Whether every epoch has been trained.
     pub(super) fn is_trained(&self) -> bool {
         self.position.epoch >= self.facts.epochs
     }
@@ -157,9 +158,9 @@ impl Run {
         members.iter().filter(|(_, member)| can(member)).map(|(&worker, member)| (worker, member)).collect()
     }
 
-    /// Places the shards anew on everybody who can compute; the placement is used once all samples are there.
+    /// Plans a placement on all workers that can compute; it is used once they hold all samples.
     ///
-    /// A straggler has shown that it can't keep up: it gets shards again once it has returned a result.
+    /// A straggler gets no shards until it has returned a result, unless all workers are stragglers.
     pub(super) fn plan_placement(&mut self, now: Duration, members: &Members) {
         let candidates = self.candidates(members);
         let prompt: Vec<_> = candidates.iter().copied().filter(|(_, member)| !member.straggler).collect();
@@ -169,7 +170,8 @@ impl Run {
         self.placed_at = now;
     }
 
-    /// The shards a worker shall hold: what it is to compute, what it computes now, then others ahead of need.
+    /// The shards that a worker has to hold: those of its next placement, those that it computes now, then others
+    /// ahead of need.
     pub(super) fn shards_to_hold(&self, worker: WorkerId, cache_bytes: u64) -> Vec<Shard> {
         let facts = &self.facts;
         let run = |placement: &Placement| placement.get(&worker).cloned().unwrap_or(0..0);
@@ -188,7 +190,7 @@ impl Run {
         shards
     }
 
-    /// Whether everybody holds what the new placement says.
+    /// Whether every worker holds the samples of the new placement.
     pub(super) fn target_is_held(&self, members: &Members) -> bool {
         let holds = |worker: &WorkerId, indices: std::ops::Range<u32>| {
             let part = members.get(worker).and_then(|member| member.part(self.job));
@@ -201,18 +203,19 @@ impl Run {
             .is_some_and(|target| target.iter().all(|(worker, run)| holds(worker, run.clone())))
     }
 
-    /// The unit of work at the present position.
+    /// The unit of work at the current position.
     pub(super) fn work(&self, incarnation: u64) -> WorkId {
         let Position { epoch, phase, step } = self.position;
         WorkId { job: self.job, incarnation, epoch, phase, step, parameter_tag: self.parameter_tag }
     }
 
-    /// The tree at the present position, of which nothing is there yet.
+    /// An empty tree for the unit of work at the current position.
     pub(super) fn new_open(&self, work: WorkId) -> Open {
         Open::new(work, Tree::new(self.facts.shards), self.facts.present(work.phase, work.step))
     }
 
-    /// Assigns what is pending with nobody of the tree, if one is open.
+    /// Assigns the nodes of the open tree that are missing and not pending with any worker; `None` if no tree is
+    /// being computed.
     pub(super) fn dispatch(
         &mut self,
         now: Duration,
@@ -234,7 +237,7 @@ impl Run {
         Some((work, open.dispatch(&candidates, &terms)))
     }
 
-    /// Shards that this tree misses and that nobody holds who could compute them.
+    /// The unassigned shards of this tree that no able worker holds.
     pub(super) fn unheld(&self, open: &Open, members: &Members) -> Vec<u32> {
         let split = open.work.phase.split();
         let candidates = self.candidates(members);
@@ -256,7 +259,7 @@ impl Run {
         self.candidates(members).into_iter().map(candidate).collect()
     }
 
-    /// Moves on within the epoch; whether there was something left in it.
+    /// Advances to the next unit of work in the epoch. Returns whether there was one.
     pub(super) fn advance(&mut self) -> bool {
         if self.position.phase == Phase::Train {
             self.parameter_tag += 1;

@@ -1,4 +1,4 @@
-//! What a handler needs besides the job: the time, the settings, the workers, and the list of actions.
+//! What a handler needs besides the job: the time, the settings, the members, and the list of actions.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use super::ids::WorkerId;
 use super::members::{Member, Members};
 use super::outcome::Outcome;
 
-/// Whether the job continues after what a handler has done, or has ended, and how.
+/// Whether the job continues after a handler; if not, how it ended.
 pub(super) type Flow = ControlFlow<Outcome>;
 
-/// The surroundings of the running job at one moment.
+/// The state around the running job while one event is handled.
 pub(super) struct Scene<'a> {
     pub(super) now: Duration,
     pub(super) config: &'a ControlConfig,
     pub(super) members: &'a mut Members,
-    /// What is to be done, in order.
+    /// The actions to carry out, in order.
     pub(super) out: &'a mut Vec<Action>,
 }
 
 impl Scene<'_> {
-    /// Notes something that people want to know.
+    /// Adds a note.
     pub(super) fn note(&mut self, note: Note) {
         self.out.push(Action::Note(note));
     }
@@ -34,13 +34,13 @@ impl Scene<'_> {
         Some(member)
     }
 
-    /// Removes a draining worker with which nothing is pending any more.
+    /// Releases and removes a draining worker that has nothing pending.
     pub(super) fn release_drained(&mut self, worker: WorkerId) -> Option<Member> {
         self.out.push(Action::Release { worker });
         self.remove(worker, "it is drained")
     }
 
-    /// The draining workers with which, says `is_pending`, nothing is pending.
+    /// The draining workers for which `is_pending` is false.
     pub(super) fn finished(&self, is_pending: impl Fn(WorkerId) -> bool) -> Vec<WorkerId> {
         let draining = self.members.iter().filter(|(_, member)| member.draining);
         draining.map(|(&worker, _)| worker).filter(|&worker| !is_pending(worker)).collect()

@@ -1,4 +1,4 @@
-//! What the running job is waiting for.
+//! What the running job waits for.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use super::members::Members;
 use super::open::{Open, Pending};
 use super::run::{Run, Stage};
 
-/// What the running job is waiting for.
+/// What the running job waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// No job runs.
     Nothing,
-    /// Its data is read.
+    /// The coordinator reads the job's data.
     Data,
-    /// Not enough workers are there.
+    /// There are too few workers.
     Workers {
-        /// How many can compute it.
+        /// How many workers can compute the job.
         present: usize,
-        /// How many are needed or, for a moment, expected.
+        /// How many workers are needed; once there are enough, how many are expected.
         needed: usize,
-        /// Since when.
+        /// When the wait began.
         since: Duration,
     },
     /// These workers fetch samples.
     Samples(Vec<WorkerId>),
     /// These workers compute.
     Results {
-        /// What.
+        /// The unit of work.
         work: WorkId,
-        /// Who, and since when.
+        /// The workers, and when their nodes were assigned.
         pending: Vec<Pending>,
-        /// Shards whose samples nobody has who could compute them: they are fetched first.
+        /// Shards whose samples no able worker holds: they have to be fetched first.
         unheld: Vec<u32>,
     },
     /// The coordinator writes the result.
