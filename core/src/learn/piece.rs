@@ -1,8 +1,8 @@
-//! The unit of work: one shard's part of a step, or one shard of an evaluation.
+//! A piece: one shard's part of a training step, or one shard of an evaluation.
 //!
-//! A training piece gathers its samples, goes forward through the layers and back again, and leaves the *sum*
-//! of the per-sample gradients. It depends on the parameters, the shard, its order and the epoch alone: never
-//! on who computes it, or beside what. Evaluation goes through a shard in ascending chunks of
+//! A training piece gathers its samples, runs the forward and the backward pass, and returns the *sum* of the
+//! per-sample gradients. It depends only on the parameters, the shard, its order and the epoch, never on the
+//! process that computes it or on other pieces. Evaluation goes through a shard in ascending chunks of
 //! [`EVALUATION_ROWS`] samples, without dropout.
 //!
 //! ```text
@@ -10,9 +10,9 @@
 //!      gradient ◀gemm─ δ·a(1-a) ◀gemm─ … ◀─ p - y
 //! ```
 //!
-//! The gradient by the samples themselves is nobody's business and not computed. Every GEMM writes its part
-//! of the gradient in place, so there is no other pass over that memory. Buffers live in a [`Scratch`], one
-//! for each thread that computes.
+//! The gradient with respect to the samples is not needed, so it is not computed. Every GEMM writes its part of
+//! the gradient in place, so there is no other pass over that memory. Buffers are kept in a [`Scratch`], one for
+//! each thread that computes.
 
 use super::activations::Activation;
 use super::elementwise;
@@ -27,70 +27,72 @@ use crate::data::schema::{Element, Truth, Truths};
 use crate::data::shard::ShardSamples;
 use crate::random::DropoutWords;
 
-/// Samples that an evaluation computes at once.
+/// The number of samples that an evaluation computes at once.
 ///
-/// A row's bits depend on how many rows its GEMM has, so this is part of what a model's history means.
+/// A row's bits depend on the number of rows of its GEMM, so changing this changes the history of a job.
 pub const EVALUATION_ROWS: usize = 250;
 
-/// The samples of a shard, and which shard it is.
+/// The samples of a shard, and its index.
 #[derive(Clone, Copy, Debug)]
 pub struct ShardView<'a> {
-    /// Which shard.
+    /// The shard's index.
     pub shard: u32,
-    /// Of how many: local sample k is sample `k · shards + shard` of its split.
+    /// The number of shards: local sample k is sample `k · shards + shard` of its split.
     pub shards: u32,
-    /// Its samples.
+    /// The shard's samples.
     pub samples: &'a ShardSamples,
 }
 
 /// The loss and the metrics of some samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
-    /// The sum of their losses, added in row order.
+    /// The sum of the losses, added in row order.
     pub loss_sum: f64,
-    /// How many of them count for the accuracy; 0 where the job does not ask for it.
+    /// How many samples were classified correctly; 0 if the job does not list the accuracy as a metric.
     pub correct: u64,
 }
 
-/// What a piece comes to, beside its gradient.
+/// The result of a piece, except for its gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PieceOutcome {
     /// The sum of the samples' losses, added in the order of the samples.
     pub loss_sum: f64,
-    /// How many of them count for the accuracy; 0 where the job does not ask for it.
+    /// How many samples were classified correctly; 0 if the job does not list the accuracy as a metric.
     pub correct: u64,
-    /// How many there were.
+    /// The number of samples.
     pub count: u64,
-    /// SHA-256 over the split's indices of the samples, each as 8 bytes, little-endian, in their order.
+    /// SHA-256 over the samples' indices in the split, each as 8 bytes, little-endian, in the order of the
+    /// samples.
     pub samples_sha256: [u8; 32],
 }
 
-/// Buffers that outlive a piece, so that only the first one allocates.
+/// Buffers reused from piece to piece, so that only the first piece allocates.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// `values[i]` goes into layer i, `[rows, inputs]`; the last is what comes out of the model.
+    /// `values[i]` is the input of layer i, `[rows, inputs]`; the last one is the model's output.
     values: Vec<Vec<f32>>,
-    /// For a dropout layer i, `factors[i]`, `[rows, units]`, is what it multiplied by.
+    /// For a dropout layer i, `factors[i]`, `[rows, units]`, holds the factors that its inputs were multiplied
+    /// by.
     factors: Vec<Vec<f32>>,
     /// The random words of a dropout layer, `[rows, units]`.
     words: Vec<u32>,
-    /// The gradient by the outputs of the layer at hand, `[rows, outputs]`, and by its inputs.
+    /// The gradients with respect to the outputs of the current layer, `[rows, outputs]`, and to its inputs.
     delta: Vec<f32>,
     delta_below: Vec<f32>,
     /// The targets of the rows.
     truths: Truths,
-    /// Numbers of each row, for the head.
+    /// Per-row scratch space for the head.
     room: heads::Room,
 }
 
-/// A model at one point of its training: everything that a piece needs beside the samples.
+/// A model with its current parameters: everything that a piece needs besides the samples.
 #[derive(Clone, Copy, Debug)]
 pub struct Learner<'a> {
     /// The layers.
     pub model: &'a Model,
     /// The job.
     pub spec: &'a Spec,
-    /// The model's parameters, all of them.
+    /// All of the model's parameters.
     pub parameters: &'a [f32],
 }
 
@@ -103,7 +105,7 @@ struct Dropping<'a> {
 }
 
 impl Learner<'_> {
-    /// Computes a training piece: the samples at `order` (their places in the shard) in `epoch` (from 0).
+    /// Computes a training piece: the samples at `order` (their indices in the shard) in `epoch` (from 0).
     ///
     /// `gradient`, as long as the parameters, is overwritten with the sum of the samples' gradients.
     pub fn train_piece(
@@ -126,7 +128,7 @@ impl Learner<'_> {
         samples.outcome(score, order.iter().copied())
     }
 
-    /// The summed gradient of samples that are numbers already, `inputs` `[rows, inputs]`, without dropout.
+    /// Computes the summed gradient for `inputs`, `[rows, inputs]`, already scaled, without dropout.
     ///
     /// `gradient`, as long as the parameters, is overwritten.
     pub fn gradient_of(
@@ -148,7 +150,7 @@ impl Learner<'_> {
         score
     }
 
-    /// Computes a whole shard without learning from it.
+    /// Evaluates a whole shard.
     pub fn evaluate_piece(&self, samples: &ShardView<'_>, scratch: &mut Scratch) -> PieceOutcome {
         self.prepare(samples, scratch);
         let (mut sum, len) = (Score::default(), samples.samples.len());
@@ -204,7 +206,7 @@ impl Learner<'_> {
         }
     }
 
-    /// Stored features as the model takes them.
+    /// Converts stored features to the model's inputs.
     fn scaled(&self, features: &[u8], out: &mut [f32]) {
         match self.spec.schema.features.element {
             Element::U8 => elementwise::scaled_bytes(features, self.spec.scale, out),
@@ -212,7 +214,7 @@ impl Learner<'_> {
         }
     }
 
-    /// Goes forward with samples whose features lie side by side; returns how many there are.
+    /// Runs the forward pass on contiguous stored features. Returns the number of samples.
     fn forward_chunk(&self, features: &[u8], scratch: &mut Scratch) -> usize {
         let rows = features.len() / self.spec.schema.features.bytes();
         self.scaled(features, sized(&mut scratch.values[0], rows * self.model.inputs()));
@@ -220,7 +222,8 @@ impl Learner<'_> {
         rows
     }
 
-    /// From the inputs to the last layer's sums, before its activation. Without `dropping`, nothing drops.
+    /// The forward pass, up to the last layer's sums before its activation. Without `dropping`, dropout is
+    /// disabled.
     fn forward(&self, rows: usize, dropping: Option<&Dropping<'_>>, scratch: &mut Scratch) {
         let steps = self.model.steps();
         for (index, step) in steps.iter().enumerate() {
@@ -232,7 +235,7 @@ impl Learner<'_> {
                     let weights = Matrix::new(&self.parameters[kernel.clone()], step.outputs);
                     gemm(Matrix::new(input, step.inputs), weights, output);
                     let bias = &self.parameters[bias.clone()];
-                    // The output layer's activation is the head's.
+                    // The head applies the output layer's activation.
                     match index + 1 < steps.len() {
                         true => activation.hidden().add_bias(output, bias),
                         false => elementwise::add_bias(output, bias),
@@ -255,7 +258,7 @@ impl Learner<'_> {
         }
     }
 
-    /// The loss and the metrics of the last layer's sums, which become the model's outputs.
+    /// Computes the loss and the metrics from the last layer's sums, and turns these into the model's outputs.
     fn score(&self, rows: usize, scratch: &mut Scratch) -> Score {
         let (width, Scratch { values, truths, room, .. }) = (self.model.outputs(), scratch);
         let last = &mut values[self.model.steps().len()][..rows * width];
@@ -266,7 +269,7 @@ impl Learner<'_> {
         Score { loss_sum, correct }
     }
 
-    /// From the outputs back to the first dense layer.
+    /// The backward pass, from the outputs to the first dense layer.
     fn backward(&self, rows: usize, gradient: &mut [f32], scratch: &mut Scratch) {
         let Scratch { values, factors, delta, delta_below, truths, .. } = scratch;
         let steps = self.model.steps();
@@ -306,7 +309,7 @@ impl Learner<'_> {
 }
 
 impl ShardView<'_> {
-    /// The split's index of local sample `k`.
+    /// The index in the split of local sample `k`.
     fn index(&self, k: u32) -> u64 {
         u64::from(k) * u64::from(self.shards) + u64::from(self.shard)
     }
@@ -322,7 +325,7 @@ impl ShardView<'_> {
 }
 
 impl Dropping<'_> {
-    /// What layer `layer`, with `units` units, multiplies each row by: 0, or what makes up for the zeros.
+    /// The factors by which layer `layer`, with `units` units, multiplies each row: 0, or 1 / (1 - rate).
     fn factors(&self, layer: usize, rate: f32, units: usize, words: &mut Vec<u32>, factors: &mut [f32]) {
         let words = sized(words, factors.len());
         let mut random = DropoutWords::new(self.seed, self.epoch, layer as u64);
@@ -335,7 +338,7 @@ impl Dropping<'_> {
     }
 }
 
-/// The first `len` places of a buffer that never shrinks.
+/// The first `len` elements of a buffer that grows as needed and never shrinks.
 fn sized<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
         buffer.resize(len, T::default());

@@ -1,13 +1,13 @@
-//! Sums over pieces: what is added, in which order, and how that is done a section at a time.
+//! Sums over pieces: which gradients are added, in which order, section by section.
 //!
-//! The reduction tree fixes the order of additions ([`tree`](super::tree)). To add two gradients as soon as both are there
-//! would go over memory once for each pair, and keep one thread busy with it. So a [`Sum`] only notes what
-//! is to be added: its *terms*, which are whole gradients, and their [`Order`]. Once all terms are there, they are added
-//! section by section, by as many threads as there are, and within a section block by block, so that what is
-//! between two additions stays in a core's first cache. The last addition of a block may be one with whatever
-//! follows, such as the optimizer's step. All that is as the tree says, so the bits are those of adding pair by pair.
+//! The reduction tree fixes the order of additions ([`tree`](super::tree)). Adding two gradients as soon as both
+//! are present would pass over memory once for each pair, on one thread. A [`Sum`] therefore only records its
+//! *terms*, which are whole gradients, and their [`Order`]. Once all terms are present, all available threads add
+//! them section by section. Within a section they are added block by block, so that intermediate sums stay in a
+//! core's L1 cache. The last addition of a block can be fused with the next computation, such as the optimizer's
+//! step. The order is always that of the tree, so the bits equal those of adding pair by pair.
 //!
-//! Figures (losses, counts) are added at once, as they cost nothing.
+//! Figures (losses, counts) are added at once, because they are cheap.
 
 use std::collections::BTreeSet;
 use std::ops::{AddAssign, Deref, Range};
@@ -16,25 +16,26 @@ use super::elementwise;
 use super::piece::PieceOutcome;
 use super::tree::{Node, Reduction};
 
-/// Values that one thread adds at a time: the parts into which a gradient is cut, for threads and for the wire.
+/// The number of values that one thread adds at a time. Gradients are cut into sections of this length, for
+/// threads and for the wire.
 pub const SECTION: usize = 32 * 1024;
 
-/// Values that are added at once: a few blocks fit into a core's first cache.
+/// The number of values added at once: a few blocks fit into a core's L1 cache.
 const BLOCK: usize = 2048;
 
-/// Gradients that are kept until they are added together, at most, and their bytes: small ones fit into a core's caches, and of
-/// large ones memory has no room for many.
+/// The maximum number of gradients kept until they are added together, and their maximum bytes. Small gradients
+/// fit into a core's caches; many large ones would not fit into memory.
 pub const TERMS: usize = 8;
 const TERMS_BYTES: usize = 64 << 20;
 
-/// How many gradients of so many values are kept until they are added together.
+/// How many gradients with `values` values are kept until they are added together.
 pub fn terms_at_once(values: usize) -> usize {
     (TERMS_BYTES / (values * size_of::<f32>()).max(1)).clamp(2, TERMS)
 }
 
-/// The order in which terms are added: a tree over them, written with each addition after what it adds.
+/// The order in which terms are added: a tree over the terms, in postfix notation.
 ///
-/// Terms are taken one after the other. `(0 + 1) + 2` is take, take, add, take, add.
+/// Terms are taken one after another. `(0 + 1) + 2` is take, take, add, take, add.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order(Vec<Step>);
 
@@ -50,7 +51,7 @@ impl Order {
         Self(vec![Step::Take])
     }
 
-    /// The order of the reduction tree over the shards under `node` that are `present`; `None` if none is.
+    /// The order of the reduction tree over the `present` shards under `node`; `None` if there are none.
     pub fn over(node: Node, present: &BTreeSet<u32>) -> Option<Self> {
         let mut reduction = Reduction::over(node, present);
         for &shard in present.range(node.first..node.end) {
@@ -59,7 +60,8 @@ impl Order {
         reduction.take_root(Self::join)
     }
 
-    /// The order over some of the tree's nodes under `node`, ascending, which together are all of its `present` shards.
+    /// The order over `nodes`, ascending nodes of the tree under `node` that together cover all of its `present`
+    /// shards.
     fn over_nodes(node: Node, nodes: &[Node], present: &BTreeSet<u32>) -> Self {
         let mut reduction = Reduction::over(node, present);
         for &node in nodes {
@@ -74,12 +76,12 @@ impl Order {
         self.0.push(Step::Add);
     }
 
-    /// How many terms are added.
+    /// The number of terms.
     pub fn terms(&self) -> usize {
         self.0.iter().filter(|step| **step == Step::Take).count()
     }
 
-    /// Adds up values other than slices, of which there are as many as terms. `stack` is room for those under way.
+    /// Adds up `values`, one for each term. `stack` is scratch space for intermediate sums.
     pub fn fold<T>(
         &self,
         values: impl IntoIterator<Item = T>,
@@ -100,9 +102,10 @@ impl Order {
         stack.pop()
     }
 
-    /// Adds up slices of equal length, but for the last addition: `finish` gets what it adds, or the only term alone.
+    /// Adds up slices of equal length, except for the last addition: `finish` gets its two operands, or the only
+    /// term.
     ///
-    /// The slices are at most a block long.
+    /// The slices are at most [`BLOCK`] long.
     fn add_block<'a>(
         &self,
         term: impl Fn(usize) -> &'a [f32],
@@ -129,19 +132,19 @@ impl Order {
     }
 }
 
-/// Room for what is between two additions, kept from one block to the next.
+/// Scratch space for intermediate sums, reused from one block to the next.
 #[derive(Debug, Default)]
 pub struct Room {
     stack: Vec<Operand>,
     sums: Vec<Vec<f32>>,
-    /// The length of the block at hand.
+    /// The length of the current block.
     len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Operand {
     Term(usize),
-    /// One of the sums under way, of which the stack has the first ones, in order.
+    /// An intermediate sum. The stack holds the first ones, in order.
     Sum(usize),
 }
 
@@ -149,7 +152,8 @@ impl Room {
     fn add<'a>(&mut self, term: &impl Fn(usize) -> &'a [f32]) {
         let (left, right) = self.pop_pair();
         let len = self.len;
-        // Which of two numbers is the left one does not show in their sum. (Of two NaNs it might; here there is only one.)
+        // Addition is commutative, so the operands may be swapped. (With two NaNs the result could depend on the
+        // order; here all NaNs are equal.)
         let sum = match (left, right) {
             (Operand::Term(left), Operand::Term(right)) => {
                 let sum = self.stack.iter().filter(|operand| matches!(operand, Operand::Sum(_))).count();
@@ -185,19 +189,19 @@ impl Room {
     }
 }
 
-/// A part of a sum over many shards: so many terms at most are added at once, lest all gradients be kept until the last
-/// is there.
+/// A part of a sum over many shards. A part adds a bounded number of terms, so that not all gradients have to be
+/// kept until the last one is present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// What it adds.
+    /// The terms.
     pub inputs: Vec<Input>,
-    /// In which order.
+    /// The order in which the terms are added.
     pub order: Order,
-    /// The part that it is an input of, and its place there; nothing of the whole sum.
+    /// The part that this part is an input of, and its index among that part's inputs; `None` for the whole sum.
     pub parent: Option<(usize, usize)>,
 }
 
-/// What a part adds.
+/// A term of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The piece of a shard.
@@ -206,8 +210,8 @@ pub enum Input {
     Part(usize),
 }
 
-/// The sum over the shards under `node` that are `present`, in parts of at most `most` inputs. The first is the whole;
-/// none if no shard is present.
+/// The sum over the `present` shards under `node`, in parts of at most `most` inputs. The first part is the whole
+/// sum. Empty if no shard is present.
 pub fn parts(node: Node, present: &BTreeSet<u32>, most: usize) -> Vec<Part> {
     let mut parts = Vec::new();
     if present.range(node.first..node.end).next().is_some() {
@@ -240,7 +244,7 @@ fn add_part(
     }
 }
 
-/// Cuts a node into nodes with present shards, ascending: the largest again and again, until there are `most`.
+/// Cuts a node into nodes with present shards, ascending: splits the largest node until there are `most`.
 fn cut(node: Node, present: &BTreeSet<u32>, most: usize) -> Vec<Node> {
     let shards = |node: &Node| present.range(node.first..node.end).count();
     let mut nodes = vec![node];
@@ -255,8 +259,8 @@ fn cut(node: Node, present: &BTreeSet<u32>, most: usize) -> Vec<Node> {
     nodes
 }
 
-/// Adds up the `section` of `terms`, block by block: `finish` gets the place of each block and what its last
-/// addition adds, or the only term alone.
+/// Adds up the `section` of `terms`, block by block. `finish` gets the range of each block and the operands of
+/// its last addition, or the only term.
 pub fn add_section<B: Deref<Target = [f32]>>(
     order: &Order,
     terms: &[B],
@@ -291,35 +295,35 @@ pub fn add_section_into<B: Deref<Target = [f32]>>(
     });
 }
 
-/// The sections of a gradient of so many values.
+/// The sections of a gradient of `len` values.
 pub fn sections(len: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
     (0..len.div_ceil(SECTION)).map(move |index| index * SECTION..len.min((index + 1) * SECTION))
 }
 
-/// The section of this number; none if the gradient has no more.
+/// The section with this index; `None` if the gradient has fewer.
 pub fn section(len: usize, index: usize) -> Option<Range<usize>> {
     let start = index.checked_mul(SECTION).filter(|start| *start < len)?;
     Some(start..len.min(start + SECTION))
 }
 
-/// Loss and hits over some samples.
+/// Loss and number of correct classifications over some samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Figures {
     /// The sum of the samples' losses.
     pub loss_sum: f64,
-    /// How many were classified right.
+    /// How many samples were classified correctly.
     pub correct: u64,
-    /// How many there are.
+    /// The number of samples.
     pub samples: u64,
 }
 
 impl Figures {
-    /// The mean loss; 0 over nothing.
+    /// The mean loss; 0 without samples.
     pub fn loss(&self) -> f64 {
         if self.samples == 0 { 0.0 } else { self.loss_sum / self.samples as f64 }
     }
 
-    /// The share of right answers; 0 over nothing.
+    /// The share of correct classifications; 0 without samples.
     pub fn accuracy(&self) -> f64 {
         if self.samples == 0 { 0.0 } else { self.correct as f64 / self.samples as f64 }
     }
@@ -339,32 +343,32 @@ impl From<&PieceOutcome> for Figures {
     }
 }
 
-/// The sum over the pieces of one node of the reduction tree, or over several that are joined.
+/// The sum over the pieces of one node of the reduction tree, or of several joined nodes.
 ///
-/// `B` is a buffer of a gradient's values.
+/// `B` is a buffer that holds a gradient.
 #[derive(Clone, Debug)]
 pub struct Sum<B> {
-    /// What is still to be added; nothing in evaluation.
+    /// The gradients still to be added; empty in evaluation.
     terms: Vec<B>,
     order: Order,
-    /// Added already.
+    /// The figures, already added.
     pub figures: Figures,
     /// For each piece, in shard order, SHA-256 over the indices of its samples.
     pub sample_digests: Vec<[u8; 32]>,
 }
 
 impl<B: Deref<Target = [f32]>> Sum<B> {
-    /// A sum whose gradient is there, if it has one.
+    /// A sum with its gradient already added; `None` in evaluation.
     pub fn new(gradient: Option<B>, figures: Figures, sample_digests: Vec<[u8; 32]>) -> Self {
         Self { terms: gradient.into_iter().collect(), order: Order::one(), figures, sample_digests }
     }
 
-    /// That of a single piece.
+    /// The sum of a single piece.
     pub fn of_piece(gradient: Option<B>, outcome: &PieceOutcome) -> Self {
         Self::new(gradient, Figures::from(outcome), vec![outcome.samples_sha256])
     }
 
-    /// Takes in what stands to the right of it in the tree.
+    /// Appends `right`, the sum to the right of this one in the tree.
     pub fn join(&mut self, right: Self) {
         self.terms.extend(right.terms);
         self.order.join(right.order);
@@ -372,8 +376,8 @@ impl<B: Deref<Target = [f32]>> Sum<B> {
         self.sample_digests.extend(right.sample_digests);
     }
 
-    /// [`join`](Self::join)s, and adds up what would be too many gradients to be kept until the last is there, into the buffer
-    /// of so many values that `out` gives.
+    /// [`join`](Self::join)s, and adds the terms up if there are too many to keep. The sum goes into a buffer
+    /// that `out` provides for the given number of values.
     pub fn join_within_bounds(&mut self, right: Self, out: impl FnOnce(usize) -> B)
     where
         B: std::ops::DerefMut,
@@ -385,27 +389,27 @@ impl<B: Deref<Target = [f32]>> Sum<B> {
         }
     }
 
-    /// How many values its gradient has; 0 in evaluation.
+    /// The number of values of the gradient; 0 in evaluation.
     pub fn len(&self) -> usize {
         self.terms.first().map_or(0, |term| term.len())
     }
 
-    /// Whether it has no gradient, as in evaluation.
+    /// Whether the sum has no gradient, as in evaluation.
     pub fn is_empty(&self) -> bool {
         self.terms.is_empty()
     }
 
-    /// What is still to be added.
+    /// The gradients still to be added.
     pub fn terms(&self) -> &[B] {
         &self.terms
     }
 
-    /// In which order.
+    /// The order in which the terms are added.
     pub fn order(&self) -> &Order {
         &self.order
     }
 
-    /// Adds its terms up into `out`, if there are several, and keeps that as the only one.
+    /// Adds the terms up into `out`, if there are several, and keeps the sum as the only term.
     pub fn settle(&mut self, out: impl FnOnce() -> B)
     where
         B: std::ops::DerefMut,

@@ -1,8 +1,8 @@
-//! The reduction tree: in which order the shards' sums are added.
+//! The reduction tree: the order in which the shards' sums are added.
 //!
-//! Adding floats in another order gives other bits. So the order is fixed by the job alone: a binary tree over
-//! the shard indices `0..S`, split at the largest power of two strictly below the count, as the Merkle trees of
-//! RFC 6962 are. With five shards:
+//! Float addition is not associative, so another order gives other bits. The job alone fixes the order: a binary
+//! tree over the shard indices `0..S`, split at the largest power of two strictly below the count, like the
+//! Merkle trees of RFC 6962. With five shards:
 //!
 //! ```text
 //!             [0,5)
@@ -14,24 +14,25 @@
 //!   0   1   2   3
 //! ```
 //!
-//! Whoever holds both children of a node may add them: `left += right`, always with these operands. A worker
-//! adds the complete subtrees among its shards and sends only those; the coordinator adds the rest. All get the
-//! same bits, whatever shards were whose and whichever came first.
+//! Any process that holds both children of a node may add them: `left += right`, always with these operands. A
+//! worker adds the complete subtrees among its shards and sends only those; the coordinator adds the rest. The
+//! bits are always the same, however shards are placed and in whatever order results arrive.
 //!
-//! A shard without samples in a step is *absent*, which is known from the plan, never guessed from what comes.
-//! A node with one absent side is the other side: nothing is added, not even zeros (`-0.0 + 0.0` is `0.0`).
+//! A shard without samples in a step is *absent*. The plan determines which shards are absent; it is never
+//! inferred from the results. A node with one absent child equals its other child: nothing is added, not even
+//! zeros (`-0.0 + 0.0` is `0.0`).
 //!
-//! A node closes once, and a complete node makes its descendants superfluous: they could only repeat the bits
-//! that are in it. Hence duplicates, retries and backup copies of a slow worker's pieces are harmless.
+//! A node completes once, and then its descendants are superfluous: they could only repeat bits that it contains.
+//! So duplicates, retries and the results of backup tasks are harmless.
 //!
-//! Left out: what is added (a closure says), and who computes which shard.
+//! Not decided here: how values are added (the caller passes a closure), and which worker computes which shard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// A subtree, by the shards under it: `[first, end)`.
+/// A subtree, given by the range of its shards: `[first, end)`.
 ///
-/// Not every range is a node of a tree; [`Tree::node`] knows.
+/// Not every range is a node of a tree; see [`Tree::node`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Node {
     /// The first shard.
@@ -46,17 +47,17 @@ impl Node {
         Self { first: shard, end: shard + 1 }
     }
 
-    /// How many shards are under it, absent ones included.
+    /// The number of shards under the node, including absent ones.
     pub fn len(self) -> u32 {
         self.end - self.first
     }
 
-    /// Never: a node has a shard.
+    /// Always `false`: a node has at least one shard.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// Whether it is `other` or an ancestor of it.
+    /// Whether the node is `other` or an ancestor of it.
     pub fn covers(self, other: Self) -> bool {
         self.first <= other.first && other.end <= self.end
     }
@@ -93,38 +94,38 @@ impl Tree {
         Self { shards }
     }
 
-    /// The node of all shards.
+    /// The node over all shards.
     pub fn root(self) -> Node {
         Node { first: 0, end: self.shards }
     }
 
-    /// The nodes whose sum `node` is; `None` for a single shard.
+    /// The two nodes that add up to `node`; `None` for a single shard.
     pub fn children(self, node: Node) -> Option<(Node, Node)> {
         node.children()
     }
 
-    /// The node that `node` is a child of; `None` for the root, and for what is no node of this tree.
+    /// The parent of `node`; `None` for the root, and for a range that is not a node of this tree.
     pub fn parent(self, node: Node) -> Option<Node> {
         self.path(node)?.iter().nth_back(1).copied()
     }
 
-    /// Whether `[first, end)` is a node of this tree. For input from the wire; any numbers are allowed.
+    /// Whether `[first, end)` is a node of this tree. Accepts any numbers, for input from the wire.
     pub fn is_node(self, first: u32, end: u32) -> bool {
         self.node(first, end).is_some()
     }
 
-    /// `[first, end)` as a node, if this tree has it. For input from the wire; any numbers are allowed.
+    /// `[first, end)` as a node, if this tree has it. Accepts any numbers, for input from the wire.
     pub fn node(self, first: u32, end: u32) -> Option<Node> {
         self.path(Node { first, end })?.last().copied()
     }
 
-    /// The fewest nodes that cover exactly `shards`, ascending. Indices that the tree does not have are ignored.
+    /// The smallest set of nodes that cover exactly `shards`, ascending. Indices outside the tree are ignored.
     pub fn cover(self, shards: &BTreeSet<u32>) -> Vec<Node> {
         self.cover_present(shards, &(0..self.shards).collect())
     }
 
-    /// The fewest nodes that cover exactly those of `shards` that are `present`, ascending. They may take in
-    /// absent shards, which cost nothing.
+    /// The smallest set of nodes that cover exactly those of `shards` that are `present`, ascending. The nodes
+    /// may include absent shards, which cost nothing.
     pub fn cover_present(self, shards: &BTreeSet<u32>, present: &BTreeSet<u32>) -> Vec<Node> {
         let held: BTreeSet<u32> = shards.intersection(present).copied().collect();
         let mut nodes = Vec::new();
@@ -137,7 +138,7 @@ impl Tree {
     }
 }
 
-/// From `root` down to `node`; `None` if it is not there.
+/// The path from `root` to `node`; `None` if `node` is not in the tree.
 fn descend(root: Node, node: Node) -> Option<Vec<Node>> {
     let mut at = root;
     let mut path = vec![at];
@@ -166,42 +167,42 @@ fn cover_below(node: Node, held: &BTreeSet<u32>, present: &BTreeSet<u32>, nodes:
 /// What became of a value given to [`Reduction::insert`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inserted<T> {
-    /// It is part of the sum.
+    /// The value is part of the sum.
     Kept {
-        /// Values of descendants that were waiting and are now superfluous, given back for reuse.
+        /// The values of descendants that are now superfluous, returned for reuse.
         superseded: Vec<T>,
     },
-    /// The node, or one that it is part of, is complete already. The value is given back.
+    /// The node or an ancestor is already complete. The value is returned.
     Superfluous(T),
-    /// The reduction has no such node: it is not in the tree, or all its shards are absent. The value is given
-    /// back.
+    /// The reduction has no such node: it is not in the tree, or all its shards are absent. The value is
+    /// returned.
     Unexpected(T),
 }
 
-/// A sum under way.
+/// A sum in progress.
 ///
-/// Values are added as soon as their sibling is there, except for the last pair: [`take_root`](Self::take_root)
-/// adds it, [`take_last_pair`](Self::take_last_pair) hands it out, so that the last addition can be one pass
-/// over memory together with what follows.
+/// Each value is added as soon as its sibling is present, except for the last pair:
+/// [`take_root`](Self::take_root) adds it, and [`take_last_pair`](Self::take_last_pair) returns it, so that the
+/// last addition and the computation after it can share one pass over memory.
 #[derive(Clone, Debug)]
 pub struct Reduction<T> {
     root: Node,
     /// The root, [`settled`](Self::settled); `None` when every shard is absent.
     top: Option<Node>,
     present: BTreeSet<u32>,
-    /// Complete nodes whose sibling is not, and the last pair; all settled, none within another.
+    /// Complete nodes without a complete sibling, and the last pair. All are settled, and none contains another.
     sums: BTreeMap<Node, T>,
     taken: bool,
 }
 
 impl<T> Reduction<T> {
-    /// A sum over those shards of `tree` that are `present`.
+    /// A sum over the `present` shards of `tree`.
     pub fn new(tree: Tree, present: &BTreeSet<u32>) -> Self {
         Self::over(tree.root(), present)
     }
 
-    /// A sum over those shards under `root`, a node of some tree, that are `present`: what a worker makes of
-    /// each node that it [covers](Tree::cover_present).
+    /// A sum over the `present` shards under `root`, a node of some tree. A worker makes one for each node that
+    /// it [covers](Tree::cover_present).
     pub fn over(root: Node, present: &BTreeSet<u32>) -> Self {
         let present = present.range(root.first..root.end).copied().collect();
         let mut reduction = Self { root, top: None, present, sums: BTreeMap::new(), taken: false };
@@ -209,7 +210,7 @@ impl<T> Reduction<T> {
         reduction
     }
 
-    /// Adds `value`, the complete sum of `node`, in its place. `add` is called as `left += right`.
+    /// Inserts `value`, the complete sum of `node`. `add` is called as `left += right`.
     pub fn insert(&mut self, node: Node, value: T, mut add: impl FnMut(&mut T, T)) -> Inserted<T> {
         let Some(path) = self.path(node) else { return Inserted::Unexpected(value) };
         if self.is_closed() || path.iter().any(|node| self.sums.contains_key(node)) {
@@ -218,7 +219,7 @@ impl<T> Reduction<T> {
         let superseded = self.remove_below(node);
         let mut value = value;
         let mut at = path.len() - 1;
-        // The last pair, path[1] and its sibling, is left as it is.
+        // The last pair, path[1] and its sibling, is not added here.
         while at > 1 {
             let Some((sibling, other)) = self.sums.remove_entry(&self.sibling(path[at - 1], path[at])) else {
                 break;
@@ -230,14 +231,13 @@ impl<T> Reduction<T> {
         Inserted::Kept { superseded }
     }
 
-    /// Whether nothing is missing. So it is from the start when every shard is absent, and after the sum was
-    /// taken.
+    /// Whether nothing is missing. This is also true if every shard is absent, and after the sum was taken.
     pub fn is_closed(&self) -> bool {
         let Some(top) = self.top else { return true };
         self.taken || self.sums.contains_key(&top) || self.last_pair(top).is_some()
     }
 
-    /// Takes the complete sum, once; `None` before it is complete and after it was taken.
+    /// Takes the complete sum; `None` before it is complete and after it was taken.
     pub fn take_root(&mut self, mut add: impl FnMut(&mut T, T)) -> Option<T> {
         let (mut left, right) = self.take_last_pair()?;
         if let Some(right) = right {
@@ -246,8 +246,8 @@ impl<T> Reduction<T> {
         Some(left)
     }
 
-    /// Takes what the complete sum is made of, once: `left += right` is still to be done, if there is a right.
-    /// `None` before it is complete and after it was taken.
+    /// Takes the operands of the last addition: `left += right` is still to be done, if there is a right operand.
+    /// `None` before the sum is complete and after it was taken.
     pub fn take_last_pair(&mut self) -> Option<(T, Option<T>)> {
         let top = self.top?;
         let pair = match self.sums.remove(&top) {
@@ -261,7 +261,7 @@ impl<T> Reduction<T> {
         Some(pair)
     }
 
-    /// What is still needed: the largest nodes without anything in them, ascending.
+    /// The missing nodes: the largest nodes without any value under them, ascending.
     pub fn missing(&self) -> Vec<Node> {
         let mut nodes = Vec::new();
         if let Some(top) = self.top
@@ -290,8 +290,8 @@ impl<T> Reduction<T> {
         (self.sums.contains_key(&left) && self.sums.contains_key(&right)).then_some((left, right))
     }
 
-    /// The smallest node with the same present shards, of which there may be several, with equal sums: the one
-    /// name under which they all are kept. `None` if no shard of `node` is present.
+    /// The smallest node with the same present shards. Several nodes can have the same present shards, and so
+    /// equal sums; all are stored under this one. `None` if no shard of `node` is present.
     fn settled(&self, node: Node) -> Option<Node> {
         let mut node = node;
         while let Some((left, right)) = node.children() {
@@ -320,7 +320,8 @@ impl<T> Reduction<T> {
         if child == left { right } else { left }
     }
 
-    /// From the top down to `node`, all settled; `None` if there is no such node or all its shards are absent.
+    /// The path from the top to `node`, all settled; `None` if there is no such node or all its shards are
+    /// absent.
     fn path(&self, node: Node) -> Option<Vec<Node>> {
         descend(self.root, node)?;
         let node = self.settled(node)?;
@@ -334,13 +335,13 @@ impl<T> Reduction<T> {
         Some(path)
     }
 
-    /// Removes what is superfluous once `node` is complete.
+    /// Removes the values under `node`, which are superfluous once `node` is complete.
     fn remove_below(&mut self, node: Node) -> Vec<T> {
         self.sums.extract_if(.., |&complete, _| node.covers(complete)).map(|(_, value)| value).collect()
     }
 }
 
-/// Adds what came last, `value` of `node`, and its sibling: the left one takes in the right one.
+/// Adds `value` of `node`, which arrived last, and its sibling `other`: always the right one to the left one.
 fn in_order<T>(node: Node, value: T, sibling: Node, other: T, add: &mut impl FnMut(&mut T, T)) -> T {
     let (mut left, right) = if node < sibling { (value, other) } else { (other, value) };
     add(&mut left, right);

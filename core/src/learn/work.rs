@@ -1,7 +1,8 @@
-//! Units of work: which pieces each has, and how one is computed.
+//! Units of work: the pieces of each, and how a piece is computed.
 //!
-//! A unit of work is a step of training, or the evaluation of a split. What its pieces are follows from the job's [`Spec`]
-//! alone, and whoever computes one (a worker, the coordinator where answers differ, `verify`) does it here.
+//! A unit of work is a training step, or the evaluation of a split. The job's [`Spec`] alone determines its
+//! pieces. Every process that computes a piece (a worker, the coordinator when results differ, `verify`) does so
+//! through this module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{DerefMut, Range};
@@ -19,16 +20,16 @@ use crate::data::split::Split;
 /// A unit of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unit {
-    /// What is computed: training, or the evaluation of a split that is held out.
+    /// The split that is computed: the training split, or a held-out split to evaluate.
     pub split: Split,
     /// The epoch, from 0.
     pub epoch: u32,
-    /// The step of training in its epoch, from 0.
+    /// The training step within the epoch, from 0; 0 in evaluation.
     pub step: u32,
 }
 
 impl Unit {
-    /// A step of training.
+    /// A training step.
     pub fn train(epoch: u32, step: u32) -> Self {
         Self { split: Split::Train, epoch, step }
     }
@@ -39,13 +40,13 @@ impl Unit {
     }
 }
 
-/// A job, as its pieces need it.
+/// The parts of a job that its pieces need.
 #[derive(Debug)]
 pub struct Course {
     spec: Spec,
     model: Model,
     plan: Plan,
-    /// Each shard's order in the epoch for which it was asked last.
+    /// Each shard's order in the epoch requested last.
     orders: Mutex<BTreeMap<u32, Order>>,
 }
 
@@ -57,14 +58,14 @@ struct Order {
 }
 
 impl Course {
-    /// All that follows from a spec.
+    /// Derives the model and the plan from a spec.
     pub fn new(spec: Spec) -> Self {
         let model = Model::new(spec.inputs(), &spec.layers);
         let plan = Plan::new(spec.sizes.train, spec.batch_size, spec.shards);
         Self { spec, model, plan, orders: Mutex::default() }
     }
 
-    /// What it is made of.
+    /// The spec.
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
@@ -79,7 +80,7 @@ impl Course {
         &self.plan
     }
 
-    /// The accuracy, if the job asks for it.
+    /// The accuracy, if the job lists it as a metric.
     pub fn accuracy(&self, figures: &Figures) -> Option<f64> {
         self.spec.metrics.contains(&Metric::Accuracy).then(|| figures.accuracy())
     }
@@ -90,8 +91,8 @@ impl Course {
         shards.filter(|&shard| self.plan.share(unit.split, sizes, unit.step, shard) > 0).collect()
     }
 
-    /// Computes the piece of a shard. In a step of training, `gradient`, as long as the parameters, is overwritten with the sum of
-    /// the samples' gradients. An evaluation leaves it unchanged.
+    /// Computes the piece of a shard. In a training step, `gradient`, as long as the parameters, is overwritten
+    /// with the sum of the samples' gradients. An evaluation leaves it unchanged.
     pub fn compute(
         &self,
         unit: Unit,
@@ -117,8 +118,8 @@ impl Course {
         )
     }
 
-    /// The same as a sum of one piece, whose gradient is in the buffer of so many values that `take` gives; none of an
-    /// evaluation.
+    /// Like [`Self::compute`], but returns a sum of one piece. `take` provides the gradient's buffer for the
+    /// given number of values; an evaluation has no gradient.
     pub fn sum_of<B: DerefMut<Target = [f32]>>(
         &self,
         unit: Unit,
@@ -137,7 +138,7 @@ impl Course {
         Sum::of_piece(gradient, &outcome)
     }
 
-    /// Values of the gradient that a piece has; 0 in evaluation.
+    /// The number of values of a piece's gradient; 0 in evaluation.
     pub fn gradient_len(&self, unit: Unit) -> usize {
         if unit.split == Split::Train { self.model.parameter_count() } else { 0 }
     }
@@ -146,7 +147,7 @@ impl Course {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         let order = orders.entry(shard).or_insert_with(|| Order { epoch: u32::MAX, samples: Arc::default() });
         if order.epoch != epoch {
-            // In the place of the epoch before, unless a piece of it is still computed.
+            // Reuse the memory of the previous epoch's order, unless a piece still uses it.
             if Arc::get_mut(&mut order.samples).is_none() {
                 order.samples = Arc::default();
             }
