@@ -1,4 +1,4 @@
-//! A data set: all samples there are, decoded and checked.
+//! A data set: all samples, decoded and checked.
 
 use thiserror::Error;
 
@@ -6,32 +6,32 @@ use super::formats::idx::file::IdxError;
 use super::grouped;
 use super::schema::Schema;
 
-/// Everything there is to learn from and to test with.
+/// All training and test samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// What each sample is.
+    /// The layout of each sample.
     pub schema: Schema,
-    /// What trains and what validates.
+    /// The samples of the training file, including the validation split.
     pub train: Samples,
-    /// What tests.
+    /// The test samples.
     pub test: Samples,
-    /// The files that it comes from, in the order in which a job's hash has them.
+    /// The files that the data set was read from, in the order that a job's hash uses.
     pub files: Vec<DataFile>,
 }
 
 /// A file of a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFile {
-    /// What it is called in a receipt, wherever it lies.
+    /// The file's name in a receipt, wherever it is stored.
     pub name: String,
-    /// SHA-256, in hex, of its content, uncompressed.
+    /// SHA-256, in hex, of the uncompressed content.
     pub sha256: String,
 }
 
 /// Samples in file order, laid out by a [`Schema`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Samples {
-    /// How many there are.
+    /// The number of samples.
     pub len: u32,
     /// `[len]` features, each as wide as the schema's.
     pub features: Vec<u8>,
@@ -39,23 +39,23 @@ pub struct Samples {
     pub targets: Vec<u8>,
 }
 
-/// Why files do not make a data set.
+/// Why files could not be read as a data set.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DataError {
-    /// A file is not what it should be.
+    /// A file is not valid IDX.
     #[error(transparent)]
     Idx(#[from] IdxError),
-    /// Images and labels differ in number.
+    /// The number of images differs from the number of labels.
     #[error(
         "{labels_file}: {} labels for the {} images in {images_file} (put two files of one data set here)",
         grouped(*labels), grouped(*images)
     )]
     Counts {
-        /// Where the images are.
+        /// The file with the images.
         images_file: String,
         /// How many they are.
         images: u64,
-        /// Where the labels are.
+        /// The file with the labels.
         labels_file: String,
         /// How many they are.
         labels: u64,
@@ -66,11 +66,11 @@ pub enum DataError {
          (put two files of one data set here)", test.0, test.1, train.0, train.1
     )]
     Shapes {
-        /// Where the training images are.
+        /// The file with the training images.
         train_file: String,
         /// Their rows and columns.
         train: (usize, usize),
-        /// Where the test images are.
+        /// The file with the test images.
         test_file: String,
         /// Their rows and columns.
         test: (usize, usize),
@@ -78,11 +78,11 @@ pub enum DataError {
     /// A label is not a class.
     #[error("{file}: the label at index {} is {value} (there are {classes} classes, 0 to {})", grouped(*index), classes - 1)]
     Label {
-        /// Where the labels are.
+        /// The file with the labels.
         file: String,
         /// Which label, from 0.
         index: u64,
-        /// What it is.
+        /// The label's value.
         value: u32,
         /// How many classes there are.
         classes: u32,

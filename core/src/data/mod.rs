@@ -1,15 +1,15 @@
 //! The samples of a job, from files to mini-batches.
 //!
-//! Bytes come in, already read by somebody else; everything after that happens here, in this order:
+//! The caller reads the bytes; everything after that happens here, in this order:
 //!
 //! 1. [`formats`] decode files, and say exactly what is wrong with damaged ones.
-//! 2. What comes out is a [`dataset`]; its [`schema`] says what a sample is.
+//! 2. The result is a [`dataset`]; its [`schema`] describes a sample.
 //! 3. [`split`] sets the last training samples aside for validation.
 //! 4. [`shard`] partitions each split into shards: the unit in which samples travel, are hashed and kept.
-//! 5. [`plan`] says which samples of which shard make up which step of an epoch.
+//! 5. [`plan`] determines which samples of each shard make up each step of an epoch.
 //!
-//! Features stay the bytes they were: scaling and one-hot labels are the learner's, which has the sample in its
-//! hands anyway. Nothing here opens a file, and nothing depends on how many workers there are.
+//! Features keep their stored form: the learner scales them and makes one-hot labels, since it has to read each
+//! sample anyway. Nothing here opens a file, and nothing depends on the number of workers.
 
 use std::borrow::Cow;
 
@@ -20,16 +20,16 @@ pub mod schema;
 pub mod shard;
 pub mod split;
 
-/// The content of a file, and what to call the file in an error.
+/// The content of a file, and the file's name for errors.
 #[derive(Clone, Debug)]
 pub struct NamedFile {
-    /// The path as its user knows it.
+    /// The path as the user gave it.
     pub name: String,
-    /// What the file holds.
+    /// The file's content.
     pub bytes: Cow<'static, [u8]>,
 }
 
-/// `1234567` as `1,234,567`: the numbers in this room's errors are long.
+/// Formats `1234567` as `1,234,567`: the numbers in this module's errors are long.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,17 +1,17 @@
-//! Which samples make up which step.
+//! The plan: the samples that make up each step.
 //!
-//! An epoch is a row of *positions*, 0 to n - 1. Position p is the ⌊p/S⌋-th sample of shard p mod S, in the
-//! order that this shard has in this epoch; step t takes positions `[t·b, min((t+1)·b, n))`. From that alone
-//! follows what the rest of the project leans on:
+//! An epoch is a sequence of *positions*, 0 to n - 1. Position p is the ⌊p/S⌋-th sample of shard p mod S, in the
+//! order that this shard has in this epoch; step t takes positions `[t·b, min((t+1)·b, n))`. This has the
+//! following consequences, on which the rest of the project relies:
 //!
-//! - Each sample is used exactly once an epoch, whatever n, b and S are. Nothing need divide evenly: the last
-//!   step may be smaller, as in Keras.
-//! - A full step takes ⌊b/S⌋ or ⌈b/S⌉ samples of every shard, and always a *run* of the shard's order, so that
-//!   (step, shard) says everything about a piece.
-//! - Without a shuffle, positions are file order for every S. With one, shards are shuffled within themselves,
-//!   so that a worker needs no samples but those of its shards.
+//! - Each sample is used exactly once in an epoch, whatever n, b and S are. Nothing needs to divide evenly: the
+//!   last step may be smaller, as in Keras.
+//! - A full step takes ⌊b/S⌋ or ⌈b/S⌉ samples of every shard, always a contiguous *run* of the shard's order, so
+//!   that (step, shard) identifies a piece.
+//! - Without a shuffle, positions are file order for every S. With a shuffle, each shard is shuffled on its own,
+//!   so that a worker needs only the samples of its shards.
 //!
-//! Which worker computes what is not in here, on purpose: the plan is the same for every cluster.
+//! The plan does not say which worker computes a shard: it is the same for every cluster.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use super::shard;
 use super::split::{Sizes, Split};
 use crate::random;
 
-/// The steps of an epoch over `samples` samples in `shards` shards, `batch` samples a step.
+/// The steps of an epoch over `samples` samples in `shards` shards, with `batch` samples per step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     samples: u32,
@@ -50,7 +50,7 @@ impl Plan {
         self.samples
     }
 
-    /// How many samples step `t` has: the batch, or what is left; 0 after the last step.
+    /// How many samples step `t` has: the batch size, or what remains for the last step; 0 after the last step.
     pub fn step_len(&self, t: u32) -> u32 {
         let Range { start, end } = self.positions(t);
         end - start
@@ -68,7 +68,7 @@ impl Plan {
         self.before(s, self.samples)
     }
 
-    /// What shard `s` gives to step `t`: a run of places in the shard's [order](Self::order).
+    /// The piece of shard `s` in step `t`: a run of places in the shard's [order](Self::order).
     pub fn piece(&self, t: u32, s: u32) -> Range<u32> {
         let Range { start, end } = self.positions(t);
         self.before(s, start)..self.before(s, end)
@@ -89,7 +89,7 @@ impl Plan {
         }
     }
 
-    /// Where `position` is found: the shard, and the place in its order.
+    /// The shard of `position`, and the place in the shard's order.
     pub fn locate(&self, position: u32) -> (u32, u32) {
         (position % self.shards, position / self.shards)
     }
@@ -101,7 +101,7 @@ impl Plan {
         order
     }
 
-    /// The same in the place of another order, whose memory it uses.
+    /// Like [`Self::order`], but reuses the memory of another order.
     pub fn order_into(&self, seed: u64, epoch: u32, s: u32, shuffle: bool, order: &mut Vec<u32>) {
         order.clear();
         order.extend(0..self.shard_len(s));
@@ -110,8 +110,8 @@ impl Plan {
         }
     }
 
-    /// The split's indices of the samples that shard `s` gives to step `t`, in the order in which they are
-    /// gathered; `order` is the shard's of that epoch.
+    /// The indices in the split of the samples that shard `s` contributes to step `t`, in the order in which they
+    /// are gathered. `order` is the shard's order in that epoch.
     pub fn indices(&self, order: &[u32], t: u32, s: u32) -> impl Iterator<Item = u64> {
         let Range { start, end } = self.piece(t, s);
         let gathered = &order[start as usize..end as usize];
@@ -128,7 +128,8 @@ impl Plan {
 /// The digest of the samples that a piece gathered: SHA-256 over their indices in the split, each as 8 bytes,
 /// little-endian, in the order in which they were gathered.
 ///
-/// A worker computes it from what it really gathered; whoever has the [`Plan`] computes what it has to be.
+/// A worker computes it from the samples it gathered; every process with the [`Plan`] can compute the expected
+/// digest.
 pub fn digest(indices: impl IntoIterator<Item = u64>) -> [u8; 32] {
     let bytes = indices.into_iter().fold(Sha256::new(), |hash, index| hash.chain_update(index.to_le_bytes()));
     bytes.finalize().into()

@@ -1,52 +1,52 @@
-//! What a sample is: its features and its target.
+//! The schema of a sample: its features and its target.
 //!
-//! A data format says it of what it reads; shards are laid out, checked and computed by it, and nothing else knows how many
-//! classes there are, how wide a sample is, or what its numbers are made of.
+//! Each data format provides the schema of its data. Shards are laid out, checked and computed by the schema, and
+//! nothing else knows the number of classes, the width of a sample, or the type of its values.
 
 use std::fmt;
 
-/// What every sample of a data set is.
+/// The layout of every sample of a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
-    /// What goes into the model.
+    /// The model's inputs.
     pub features: Features,
-    /// What is to come out of it.
+    /// What the model learns to predict.
     pub target: Target,
 }
 
 impl Schema {
-    /// Bytes of a sample in a shard, target included.
+    /// The bytes of a sample in a shard, target included.
     pub fn sample_bytes(&self) -> usize {
         self.features.bytes().saturating_add(self.target.bytes())
     }
 }
 
-/// The numbers that go into the model.
+/// The numbers that the model takes as inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// What each is stored as.
+    /// The stored type of each value.
     pub element: Element,
-    /// How they are arranged: `[28, 28]` for an image, `[13]` for a row of a table.
+    /// The shape: `[28, 28]` for an image, `[13]` for a row of a table.
     pub shape: Vec<u32>,
 }
 
 impl Features {
-    /// Bytes in rows and columns: an image.
+    /// An image: bytes in rows and columns.
     pub fn image(rows: usize, columns: usize) -> Self {
         Self { element: Element::U8, shape: vec![rows as u32, columns as u32] }
     }
 
-    /// Values of a sample.
+    /// The number of values of a sample.
     pub fn width(&self) -> usize {
         self.shape.iter().fold(1, |width, &side| usize::saturating_mul(width, side as usize))
     }
 
-    /// Bytes of a sample.
+    /// The bytes of a sample's features.
     pub fn bytes(&self) -> usize {
         self.width().saturating_mul(self.element.bytes())
     }
 
-    /// Rows and columns, if it is an image.
+    /// Rows and columns; `None` if the features are not an image.
     pub fn rows_and_columns(&self) -> Option<(usize, usize)> {
         match (self.element, &self.shape[..]) {
             (Element::U8, &[rows, columns]) => Some((rows as usize, columns as usize)),
@@ -60,12 +60,12 @@ impl Features {
 pub enum Element {
     /// An unsigned byte.
     U8,
-    /// A float of 32 bits, little-endian.
+    /// A 32-bit float, little-endian.
     F32,
 }
 
 impl Element {
-    /// Bytes of a value.
+    /// The bytes of a value.
     pub const fn bytes(self) -> usize {
         match self {
             Self::U8 => 1,
@@ -74,7 +74,7 @@ impl Element {
     }
 }
 
-/// NumPy's names.
+/// Writes NumPy's names.
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -84,23 +84,23 @@ impl fmt::Display for Element {
     }
 }
 
-/// What a model is to learn of each sample.
+/// What a model learns to predict for each sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One of so many classes, from 0: stored in as few bytes as the largest needs, little-endian.
+    /// A class, from 0: stored in as few bytes as the largest class needs, little-endian.
     Class {
-        /// How many there are.
+        /// The number of classes.
         classes: u32,
     },
-    /// So many numbers: stored as floats of 32 bits, little-endian.
+    /// Numbers, stored as 32-bit floats, little-endian.
     Reals {
-        /// How many a sample has.
+        /// How many numbers each sample has.
         width: u32,
     },
 }
 
 impl Target {
-    /// Bytes of a sample's target.
+    /// The bytes of a sample's target.
     pub const fn bytes(self) -> usize {
         match self {
             Self::Class { classes: 0..=0x100 } => 1,
@@ -110,7 +110,7 @@ impl Target {
         }
     }
 
-    /// The class that these bytes of one target name; 0 of numbers.
+    /// The class encoded by the bytes of one target; 0 for numbers.
     pub fn class(self, bytes: &[u8]) -> u32 {
         match self {
             Self::Class { .. } => bytes.iter().rev().fold(0, |class, &byte| class << 8 | u32::from(byte)),
@@ -118,7 +118,7 @@ impl Target {
         }
     }
 
-    /// The first of these targets that is no class: which it is, and what it says.
+    /// The index and the value of the first target that is not a valid class.
     pub fn first_unknown(self, targets: &[u8]) -> Option<(usize, u32)> {
         let Self::Class { classes } = self else { return None };
         let all = targets.chunks_exact(self.bytes()).map(|target| self.class(target)).enumerate();
@@ -126,7 +126,7 @@ impl Target {
     }
 }
 
-/// For errors: "labels of 10 classes".
+/// Writes the target for errors: "labels of 10 classes".
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,10 +137,10 @@ impl fmt::Display for Target {
     }
 }
 
-/// The targets of some samples, ready to compute with.
+/// The decoded targets of some samples.
 #[derive(Clone, Copy, Debug)]
 pub enum Truth<'a> {
-    /// The class of each.
+    /// The class of each sample.
     Classes(&'a [u32]),
     /// `[samples, width]` numbers.
     Reals(&'a [f32]),
@@ -170,7 +170,7 @@ impl<'a> Truth<'a> {
     }
 }
 
-/// Room for the targets of some samples, kept from one piece to the next.
+/// Buffers for the targets of some samples, reused from one piece to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Truths {
     classes: Vec<u32>,
@@ -196,7 +196,7 @@ impl Truths {
         }
     }
 
-    /// Adds targets that are there.
+    /// Adds decoded targets.
     pub(crate) fn add(&mut self, truth: Truth<'_>) {
         match truth {
             Truth::Classes(classes) => self.classes.extend_from_slice(classes),

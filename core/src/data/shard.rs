@@ -1,17 +1,17 @@
-//! Shards: the portions in which samples travel, are checked and are kept.
+//! Shards: the units in which samples are transferred, checked and stored.
 //!
-//! Sample i of a split belongs to shard i mod S. How many shards there are
-//! is part of the job; how many workers share them is not.
+//! Sample i of a split belongs to shard i mod S. The number of shards is part of the job; the number of workers
+//! is not.
 //!
-//! A shard is one run of bytes, whose SHA-256 is its name wherever it is kept:
+//! A shard is one contiguous byte string, stored everywhere under its SHA-256:
 //!
 //! ```text
 //! [len] features, one sample after another, ascending; each laid out by the schema
 //! [len] targets, in the same order
 //! ```
 //!
-//! [`ShardStore`] is the coordinator's copy of all of them. It is partitioned from the end of the data set, which
-//! gives its memory back on the way, so that the samples are never there twice.
+//! [`ShardStore`] is the coordinator's copy of all shards. It partitions the data set from its end and frees the
+//! data set's memory on the way, so that the samples are never in memory twice.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,15 +27,15 @@ use super::dataset::{DataFile, Dataset, Samples};
 use super::schema::{Schema, Target};
 use super::split::{Sizes, Split};
 
-/// How many samples are partitioned before their memory is given back.
+/// How many samples are partitioned before their memory is freed.
 const PARTITIONED_AT_ONCE: usize = 4096;
 
-/// Which shard.
+/// Identifies a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard {
-    /// Of which split.
+    /// The split.
     pub split: Split,
-    /// Which of the split's shards, from 0.
+    /// The index among the split's shards, from 0.
     pub index: u32,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for Shard {
     }
 }
 
-/// How many of `samples` belong to shard `index` of `shards`.
+/// How many of `samples` samples belong to shard `index` of `shards`.
 pub fn shard_len(samples: u32, shards: u32, index: u32) -> u32 {
     samples.saturating_sub(index).div_ceil(shards)
 }
@@ -58,7 +58,7 @@ pub struct ShardSamples {
     len: u32,
 }
 
-/// Why bytes are not a shard.
+/// Why bytes are not a valid shard.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ShardError {
     /// The number of bytes is wrong.
@@ -68,7 +68,7 @@ pub enum ShardError {
         found: usize,
         /// How many there should be.
         expected: u64,
-        /// The samples expected.
+        /// The expected number of samples.
         len: u32,
         /// The bytes of a sample.
         each: usize,
@@ -78,7 +78,7 @@ pub enum ShardError {
     Label {
         /// Which sample of the shard, from 0.
         index: usize,
-        /// What it is.
+        /// The label's value.
         value: u32,
         /// How many classes there are.
         classes: u32,
@@ -86,12 +86,12 @@ pub enum ShardError {
 }
 
 impl ShardSamples {
-    /// Takes `bytes` as `len` samples of a schema.
+    /// Interprets `bytes` as `len` samples of a schema.
     ///
     /// # Errors
     ///
-    /// When the number of bytes or a label is impossible. Whether they are the *right* samples only the
-    /// [hash](Self::sha256) says.
+    /// If the number of bytes is wrong or a label is not a class. Only the [hash](Self::sha256) can show that
+    /// they are the *right* samples.
     pub fn decode(bytes: Bytes, schema: Arc<Schema>, len: u32) -> Result<Self, ShardError> {
         let each = schema.sample_bytes();
         let expected = u64::from(len).saturating_mul(each as u64);
@@ -108,7 +108,7 @@ impl ShardSamples {
         }
     }
 
-    /// What each sample is.
+    /// The layout of each sample.
     pub fn schema(&self) -> &Schema {
         &self.schema
     }
@@ -118,12 +118,12 @@ impl ShardSamples {
         self.len
     }
 
-    /// Whether there is none, as in a split with fewer samples than shards.
+    /// Whether the shard has no samples, as in a split with fewer samples than shards.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// All bytes, as they travel.
+    /// All bytes, as they are transferred.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -138,7 +138,7 @@ impl ShardSamples {
         &self.bytes[self.len as usize * self.schema.features.bytes()..]
     }
 
-    /// The features of some of the shard's samples, side by side.
+    /// The features of some of the shard's samples, contiguous.
     ///
     /// # Panics
     ///
@@ -147,7 +147,7 @@ impl ShardSamples {
         part(self.features(), self.schema.features.bytes(), samples)
     }
 
-    /// The targets of some of the shard's samples, side by side.
+    /// The targets of some of the shard's samples, contiguous.
     ///
     /// # Panics
     ///
@@ -175,7 +175,7 @@ pub struct StoredShard {
     pub sha256: String,
 }
 
-/// Every shard of every split.
+/// All shards of all splits.
 #[derive(Clone, Debug)]
 pub struct ShardStore {
     shards: BTreeMap<Shard, StoredShard>,
@@ -186,8 +186,8 @@ pub struct ShardStore {
 }
 
 impl ShardStore {
-    /// Partitions `dataset`, whose last `validation_split` of the training samples validates, into `shards` shards a
-    /// split.
+    /// Partitions `dataset` into `shards` shards per split. The last `validation_split` of its training samples
+    /// are the validation split.
     ///
     /// # Panics
     ///
@@ -205,7 +205,7 @@ impl ShardStore {
         Self { shards: hashed(partitioned), per_split: shards, sizes, schema, files }
     }
 
-    /// One shard; `None` if the job has no such shard.
+    /// The shard; `None` if the job does not have it.
     pub fn get(&self, shard: Shard) -> Option<&StoredShard> {
         self.shards.get(&shard)
     }
@@ -215,7 +215,7 @@ impl ShardStore {
         self.shards.iter().map(|(&shard, stored)| (shard, stored))
     }
 
-    /// Features and target, as they are stored, of sample `index` of `split`, from 0 in file order.
+    /// The stored features and target of sample `index` of `split`, from 0 in file order.
     pub fn sample(&self, split: Split, index: u32) -> Option<(&[u8], &[u8])> {
         let (shard, k) = (index % self.per_split, index / self.per_split);
         let samples = &self.get(Shard { split, index: shard })?.samples;
@@ -232,7 +232,7 @@ impl ShardStore {
         self.per_split
     }
 
-    /// What each sample is.
+    /// The layout of each sample.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
     }
@@ -248,7 +248,7 @@ impl ShardStore {
     }
 }
 
-/// Deals `samples`, which are the named splits one after another, to `shards` shards each.
+/// Partitions `samples`, which are the named splits one after another, into `shards` shards each.
 fn partition(
     mut samples: Samples,
     schema: &Arc<Schema>,
@@ -269,7 +269,7 @@ fn partition(
 /// The shards of one split while they are partitioned, from its last sample to its first.
 struct Partitions<'a> {
     schema: &'a Arc<Schema>,
-    /// How many samples are still to be partitioned.
+    /// How many samples have not been partitioned yet.
     open: usize,
     lens: Vec<u32>,
     buffers: Vec<Vec<u8>>,
@@ -282,7 +282,7 @@ impl<'a> Partitions<'a> {
         Self { schema, open: len as usize, lens, buffers }
     }
 
-    /// Moves the last samples of `source` over, and gives their memory back.
+    /// Moves the last samples of `source` into the shards, and frees their memory.
     fn take_last(&mut self, source: &mut Samples) {
         let [row, target] = [self.schema.features.bytes(), self.schema.target.bytes()];
         let count = self.open.min(PARTITIONED_AT_ONCE);
@@ -314,7 +314,7 @@ impl<'a> Partitions<'a> {
     }
 }
 
-/// Hashes the shards, every second one in a thread of its own.
+/// Hashes the shards, half of them on a second thread.
 fn hashed(mut partitioned: Vec<(Shard, ShardSamples)>) -> BTreeMap<Shard, StoredShard> {
     let store = |(shard, samples): (Shard, ShardSamples)| {
         let sha256 = samples.sha256();

@@ -1,23 +1,24 @@
-//! Which samples train, which validate, which test.
+//! The training, validation and test splits.
 //!
-//! As in Keras, the *last* share of the training file validates, cut before any shuffle, and the test file is
-//! a split of its own. A split counts its samples from 0: validation sample 0 is the first after the cut.
+//! As in Keras, the *last* share of the training file is the validation split, cut off before any shuffle, and
+//! the test file is a split of its own. A split counts its samples from 0: validation sample 0 is the first after
+//! the cut.
 
 use std::fmt;
 
-/// A part of the data, by what it is for.
+/// A part of the data, by its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Split {
-    /// What is learnt from.
+    /// The samples that the model is trained on.
     Train,
-    /// The end of the training file: looked at after each epoch, never learnt from.
+    /// The end of the training file: evaluated after each epoch, never trained on.
     Validation,
     /// The test file.
     Test,
 }
 
 impl Split {
-    /// All of them, in order.
+    /// All splits, in order.
     pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
 
     /// `train`, `validation` or `test`.
@@ -39,20 +40,21 @@ impl fmt::Display for Split {
 /// How many samples each split has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Of [`Split::Train`].
+    /// The size of [`Split::Train`].
     pub train: u32,
-    /// Of [`Split::Validation`].
+    /// The size of [`Split::Validation`].
     pub validation: u32,
-    /// Of [`Split::Test`].
+    /// The size of [`Split::Test`].
     pub test: u32,
 }
 
 impl Sizes {
-    /// Cuts a training file of `train_file` samples: the first ⌊n · (1 - `validation_split`)⌋ train.
+    /// Splits a training file of `train_file` samples: the first ⌊n · (1 - `validation_split`)⌋ train.
     ///
-    /// The product is taken in `f64`, exactly as Keras does (`keras.src.trainers.data_adapters.data_adapter_utils`,
-    /// `train_validation_split`), so that equal jobs cut at equal places. A split so large that nothing is left
-    /// to train gives `train: 0`; whether that is allowed is the job's business.
+    /// The product is computed in `f64`, exactly as Keras does
+    /// (`keras.src.trainers.data_adapters.data_adapter_utils`, `train_validation_split`), so that equal jobs
+    /// split at equal places. A validation split so large that no training samples are left gives `train: 0`; the
+    /// job decides whether that is allowed.
     pub fn new(train_file: u32, test_file: u32, validation_split: f64) -> Self {
         let train = (f64::from(train_file) * (1.0 - validation_split)).floor() as u32;
         let train = train.min(train_file);

@@ -1,7 +1,7 @@
-//! Data formats, one a file: from what stands on disk to a [`Dataset`].
+//! Data formats, one per source file: they decode files into a [`Dataset`].
 //!
-//! A new format is a file with a [`Format`], and a line in the registry below. Which one reads a job's source is told by its
-//! path. Nothing here opens a file: whoever does is [`Files`].
+//! To add a format, add a file with a [`Format`] and a line in the registry below. A job's path determines its
+//! format. Nothing here opens a file: the caller does, through [`Files`].
 
 pub mod idx;
 
@@ -21,42 +21,42 @@ registry! {
     }
 }
 
-/// What a data format's file says of it.
+/// The interface of a data format.
 pub(crate) trait Format: Sync {
     /// Its name.
     fn name(&self) -> &'static str;
 
-    /// Whether this path is of this format, by its name.
+    /// Whether this path is of this format, judged by its name.
     fn claims(&self, path: &Path) -> bool;
 
-    /// What samples are to be learnt as, where that is so before anything is read.
+    /// The target, if it is known before anything is read.
     fn target(&self) -> Option<Target>;
 
-    /// Reads the files of a source, in the order in which a job's hash has them.
+    /// Reads the files of a source, in the order that a job's hash uses.
     ///
     /// # Errors
     /// One line that names the file, what is wrong with it, and what to do.
     fn read(&self, path: &Path, files: &dyn Files) -> Result<Vec<NamedFile>, Failure>;
 
-    /// Makes a data set of these files.
+    /// Decodes these files into a data set.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem found.
     fn decode(&self, files: Vec<NamedFile>) -> Result<Dataset, DataError>;
 }
 
 /// Reads files, for a format.
 pub trait Files {
-    /// Whether there is something of this path.
+    /// Whether this path exists.
     ///
     /// # Errors
-    /// If that can't be found out.
+    /// If that can't be determined.
     fn exists(&self, path: &Path) -> Result<bool, Failure>;
 
-    /// Whether it is a directory.
+    /// Whether the path is a directory.
     fn is_directory(&self, path: &Path) -> bool;
 
-    /// A file's bytes: as many as `worth_reading` says to its first ones.
+    /// Reads a file: as many bytes as `worth_reading` returns for its first bytes.
     ///
     /// # Errors
     /// One line that names the file and what is wrong.
@@ -69,7 +69,7 @@ impl DataFormat {
         Self::ALL.iter().copied().find(|format| format.get().claims(path)).unwrap_or(Self::Idx)
     }
 
-    /// What samples are to be learnt as, where that is so before anything is read.
+    /// The target, if it is known before anything is read.
     pub fn target(self) -> Option<Target> {
         self.get().target()
     }
@@ -82,10 +82,10 @@ impl DataFormat {
         self.decode(self.get().read(path, files)?)
     }
 
-    /// Makes a data set of files that were read.
+    /// Decodes files that have been read into a data set.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem found.
     pub fn decode(self, files: Vec<NamedFile>) -> Result<Dataset, Failure> {
         self.get().decode(files).map_err(|error| Failure::new(FailureKind::Data, error.to_string()))
     }

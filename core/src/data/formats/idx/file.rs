@@ -8,14 +8,14 @@
 //! values       row-major
 //! ```
 //!
-//! A file may be gzipped (it then starts with `1f 8b`), also in several members, as `cat a.gz b.gz` makes them. It
-//! is inflated straight into the buffer where its values stay, while a second thread hashes what is there already.
-//! That buffer has the size which the header promises, but never more than [`MAX_VALUES`] and never more than the
-//! compressed bytes could inflate to, so that a lying file cannot exhaust memory. Nor can an endless one:
-//! [`worth_reading`] says from a file's first bytes how much of it is to be read at all.
+//! A file may be gzipped (it then starts with `1f 8b`), also in several members, as `cat a.gz b.gz` makes them.
+//! It is inflated directly into the buffer that keeps its values, while a second thread hashes what is already
+//! inflated. That buffer has the size that the header declares, but never more than [`MAX_VALUES`] and never more
+//! than the compressed bytes could inflate to, so that a false header cannot exhaust memory. An endless file
+//! cannot either: [`worth_reading`] determines from a file's first bytes how much of it to read.
 //!
-//! A file is right to the byte or it is refused: what is missing, too much or damaged is named with its place.
-//! Left out: the other value types and other numbers of dimensions, which no data set here needs.
+//! A file is valid to the byte or it is refused: the error says what is missing, too much or damaged, and where.
+//! Not supported: other value types and other numbers of dimensions, which no data set here needs.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,10 +28,10 @@ use thiserror::Error;
 
 use crate::data::{NamedFile, grouped};
 
-/// The most values that a file may hold: 1 GiB.
+/// The maximum number of values in a file: 1 GiB.
 pub const MAX_VALUES: u64 = 1 << 30;
 
-/// As many first bytes of a file as [`worth_reading`] asks for: the longest header.
+/// How many of a file's first bytes [`worth_reading`] needs: the length of the longest header.
 pub const START: usize = 16;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -40,27 +40,28 @@ const UNSIGNED_BYTE: u8 = 0x08;
 /// Deflate's densest code is 2 bits for 258 bytes.
 const MAX_INFLATION: usize = 1032;
 
-/// What is inflated before the hash may go on: large enough to be rare, small enough for a CPU's cache.
+/// How many bytes are inflated before the hash continues: large enough to be rare, small enough for a CPU's
+/// cache.
 const HASHED_AT_ONCE: usize = 256 * 1024;
 
-/// How many bytes too many are counted before counting stops.
+/// The maximum number of excess bytes that are counted.
 const MAX_EXTRA: u64 = 1 << 20;
 
 /// A decoded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idx {
-    /// `[samples]` or `[samples, rows, columns]`; none is 0.
+    /// `[samples]` or `[samples, rows, columns]`; no dimension is 0.
     pub dims: Vec<usize>,
     /// The values, row-major.
     pub values: Vec<u8>,
-    /// SHA-256, in hex, of the whole uncompressed file: a file and its gzipped copy have the same.
+    /// SHA-256, in hex, of the whole uncompressed file: a file and its gzipped copy have the same hash.
     pub sha256: String,
 }
 
 /// What a file is expected to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One byte a sample.
+    /// One byte per sample.
     Labels,
     /// Rows and columns of bytes for each sample.
     Images,
@@ -100,38 +101,38 @@ impl fmt::Display for Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{file}: {fault} ({})", advice(file, fault))]
 pub struct IdxError {
-    /// The file, as it was named.
+    /// The file's name, as given.
     pub file: String,
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub fault: Fault,
 }
 
 /// What can be wrong with an IDX file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// There is nothing in it.
+    /// The file is empty.
     #[error("the file is empty")]
     Empty,
-    /// It is not IDX, or holds the other [`Kind`].
+    /// The file is not IDX, or holds the other [`Kind`].
     #[error("starts with {}; {expected} start with {}", spaced(found), spaced(&expected.magic()))]
     Magic {
-        /// Its first four bytes.
+        /// The file's first four bytes.
         found: [u8; 4],
-        /// What it should have been.
+        /// The expected kind.
         expected: Kind,
     },
-    /// It is IDX, with values that are not unsigned bytes.
+    /// The file is IDX, with values that are not unsigned bytes.
     #[error("holds {} (type 0x{found:02x}); only unsigned bytes (type 0x08) are read", type_name(*found))]
     Type {
-        /// Its type byte.
+        /// The file's type byte.
         found: u8,
     },
-    /// It ends within the header.
+    /// The file ends within the header.
     #[error("{held} of the header's {} bytes are there", expected.header_len())]
     Header {
-        /// The bytes that are there.
+        /// How many bytes there are.
         held: usize,
-        /// What it should have been.
+        /// The expected kind.
         expected: Kind,
     },
     /// A dimension is 0.
@@ -146,33 +147,33 @@ pub enum Fault {
         /// The dimensions in the header.
         dims: Vec<u32>,
     },
-    /// It ends before the last value.
+    /// The file ends before the last value.
     #[error("{} {} missing {}", grouped(*bytes), plural("byte", *bytes), after(*samples, *kind))]
     Missing {
-        /// The values that are not there.
+        /// How many bytes are missing.
         bytes: u64,
-        /// The complete samples that are there.
+        /// How many complete samples there are.
         samples: u64,
-        /// What a sample is.
+        /// The kind of the file.
         kind: Kind,
     },
-    /// It goes on after the last value.
+    /// The file continues after the last value.
     #[error("{} {} too many {}", at_least(*bytes), plural("byte", *bytes), after(*samples, *kind))]
     Extra {
-        /// How many bytes more; counted up to 1 MiB.
+        /// How many excess bytes there are; counted up to 1 MiB.
         bytes: u64,
-        /// The samples that the header promises.
+        /// The number of samples in the header.
         samples: u64,
-        /// What a sample is.
+        /// The kind of the file.
         kind: Kind,
     },
-    /// Its gzip data does not inflate, or does not match its checksum.
+    /// The gzip data does not inflate, or does not match its checksum.
     #[error("gzip data damaged at or before decompressed byte {}", grouped(*at))]
     Damaged {
-        /// How many bytes had been inflated when it was noticed, header included.
+        /// How many bytes had been inflated when the damage was found, header included.
         at: u64,
     },
-    /// Its gzip data ends before anything could be inflated.
+    /// The gzip data ends before anything could be inflated.
     #[error("its gzip data ends before the first byte of what it holds")]
     NothingInflated,
     /// All values are there, but gzip's checksum is cut off.
@@ -191,7 +192,7 @@ impl Idx {
     ///
     /// # Errors
     ///
-    /// Anything but a complete file of `kind`, and nothing else after it, is an [`IdxError`].
+    /// If the file is not a complete file of `kind` with nothing after it.
     pub fn decode(file: NamedFile, kind: Kind) -> Result<Self, IdxError> {
         let NamedFile { name, bytes } = file;
         let idx = if bytes.starts_with(&GZIP) { inflate(&bytes, kind) } else { take(bytes, kind) };
@@ -199,8 +200,8 @@ impl Idx {
     }
 }
 
-/// How many bytes of a file are worth reading, by its first [`START`] bytes (or all, if there are fewer): enough to
-/// decode it, or else to say what is wrong with it.
+/// How many bytes of a file to read, judged by its first [`START`] bytes (or all, if there are fewer): enough to
+/// decode it, or else to report what is wrong with it.
 pub fn worth_reading(start: &[u8], kind: Kind) -> u64 {
     if start.starts_with(&GZIP) {
         return MAX_VALUES + MAX_EXTRA;
@@ -209,7 +210,7 @@ pub fn worth_reading(start: &[u8], kind: Kind) -> u64 {
     Header::parse(start, kind).map_or(start.len() as u64, whole)
 }
 
-/// Decodes a raw file; an owned one keeps its buffer.
+/// Decodes a raw file; an owned buffer is reused.
 fn take(bytes: Cow<'_, [u8]>, kind: Kind) -> Result<Idx, Fault> {
     let header = Header::parse(&bytes, kind)?;
     let held = bytes.len() as u64 - kind.header_len() as u64;
@@ -245,7 +246,7 @@ fn inflate(bytes: &[u8], kind: Kind) -> Result<Idx, Fault> {
     Ok(Idx { dims: header.dims(), values, sha256 })
 }
 
-/// A header whose promise is possible.
+/// A header with valid dimensions.
 struct Header {
     kind: Kind,
     dims: Vec<u32>,
@@ -307,12 +308,12 @@ fn check_magic(found: [u8; 4], expected: Kind) -> Result<(), Fault> {
 
 /// A gzip file, inflated piecewise.
 struct Gzip<'a> {
-    /// The member that is being inflated, and what follows it.
+    /// The rest of the current member, and everything after it.
     input: &'a [u8],
     state: Decompress,
     /// Whether the member has been inflated to its end.
     ended: bool,
-    /// What the members before it came to.
+    /// How many bytes the previous members inflated to.
     made_before: u64,
 }
 
@@ -321,7 +322,7 @@ impl<'a> Gzip<'a> {
         Self { input, state: Decompress::new_gzip(15), ended: false, made_before: 0 }
     }
 
-    /// Fills `output` as far as there is something; returns how far.
+    /// Fills `output` as far as the data reaches; returns the number of bytes.
     fn fill(&mut self, output: &mut [u8]) -> Result<usize, Fault> {
         let mut filled = 0;
         while filled < output.len() && (!self.ended || self.next_member()) {
@@ -349,7 +350,7 @@ impl<'a> Gzip<'a> {
         true
     }
 
-    /// [`fill`](Self::fill), with the hash of `start` and all that was filled taken on the way.
+    /// Like [`fill`](Self::fill), but also hashes `start` and the filled bytes.
     fn fill_and_hash(&mut self, start: &[u8], output: &mut [u8]) -> Result<(u64, String), Fault> {
         thread::scope(|scope| {
             let (filled, to_hash) = mpsc::channel::<&[u8]>();

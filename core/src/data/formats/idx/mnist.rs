@@ -1,7 +1,7 @@
-//! MNIST, inside the program.
+//! MNIST, built into the program.
 //!
-//! The four gzipped files are part of the binary (11 MB), so that the default job needs no download, no path
-//! and no network. Where they come from and how to check them is said in `data/mnist/README.md`.
+//! The four gzipped files are part of the binary (11 MB), so that the default job needs no download, no path and
+//! no network. `data/mnist/README.md` says where they come from and how to check them.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ macro_rules! file {
     };
 }
 
-/// MNIST's four files, in the order in which a data set has them.
+/// MNIST's four files, in a data set's order.
 pub fn files() -> Vec<NamedFile> {
     vec![
         file!("train-images-idx3-ubyte.gz"),

@@ -1,7 +1,8 @@
 //! A directory with four IDX files, named as MNIST's are: training and test images with their labels.
 //!
-//! The two pairs are decoded side by side, because the start of a command waits for it; the result does not depend on that.
-//! What no file can know of itself is checked here: as many labels as images, one shape of image, labels that are classes.
+//! The two pairs are decoded in parallel, because a command can't start before; the result does not depend on
+//! that. This module checks what spans several files: as many labels as images, the same image shape in both
+//! pairs, and labels that are classes.
 
 pub mod file;
 pub mod mnist;
@@ -17,7 +18,7 @@ use crate::data::dataset::{DataError, DataFile, Dataset, Samples};
 use crate::data::schema::{Features, Schema, Target};
 use crate::failure::{Failure, FailureKind};
 
-/// The files of a data set, as MNIST's are named; each may have `.gz` behind its name.
+/// The files of a data set, named as MNIST's are; each may have the suffix `.gz`.
 const FILES: [(&str, Kind); 4] = [
     ("train-images-idx3-ubyte", Kind::Images),
     ("train-labels-idx1-ubyte", Kind::Labels),
