@@ -1,7 +1,7 @@
-//! The rules that a job keeps, beyond the types of its values.
+//! The rules for a job's values, beyond their types.
 //!
-//! Rules that need more than the job are elsewhere: whether OpenBLAS has the kernel, whether the data exists and
-//! how many samples the validation split leaves.
+//! Rules that need more than the job are checked elsewhere: whether OpenBLAS has the kernel, whether the data
+//! exists, and how many samples the validation split leaves for training.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -10,29 +10,29 @@ use super::error::{Places, shown};
 use super::{Activation, Job, JobError, Layer};
 use crate::data::schema::Target;
 
-/// At most one shard a worker, and at most 1,024 workers, can be of use.
+/// More shards are of no use: each worker needs at most one, and there are at most 1,024 workers.
 pub const SHARDS: RangeInclusive<u32> = 1..=1024;
-/// Anything that there must be at least one of.
+/// The range of counts that must be at least 1.
 pub const POSITIVE: RangeInclusive<u32> = 1..=u32::MAX;
-/// Wide enough for anyone; narrow enough that sizes never overflow.
+/// Large enough for any model; small enough that sizes never overflow.
 pub(super) const UNITS: RangeInclusive<u32> = 1..=65_536;
 
 const MAX_LAYERS: usize = 256;
-/// 1 GiB of `f32`: a slip of the finger is an error, rather than a process that runs out of memory.
+/// 1 GiB of `f32`: a typing error gives an error, not a process that runs out of memory.
 const MAX_PARAMETERS: u64 = 1 << 28;
 const MAX_NAME_BYTES: usize = 64;
 
 impl Job {
-    /// Checks every rule, for a job that was built by hand: what [`Job::resolve`] returns keeps them.
+    /// Checks every rule, for a job that was built by hand. A job from [`Job::resolve`] is already valid.
     ///
     /// # Errors
     ///
-    /// The first rule that is broken; its place is the dotted key.
+    /// The first rule that is broken, with the dotted key as its place.
     pub fn validate(&self) -> Result<(), JobError> {
         self.validate_at(&Places::default())
     }
 
-    /// Checks that the output layer gives what the loss needs to learn this target, and the metrics what they need.
+    /// Checks that the loss, the metrics and the output layer fit this target.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ impl Job {
         self.check_size(self.data.source.least_inputs()).map_err(|rule| places.error_of_whole("layers", rule))
     }
 
-    /// Checks that the model has a size that a machine can hold, for so many input values.
+    /// Checks that the model over `inputs` input values is not too large.
     ///
     /// # Errors
     /// If it has too many parameters.
@@ -137,7 +137,7 @@ impl Job {
             let rule = format!("{what} needs {needs}, and the data has {target}");
             places.error("compile.loss", quoted(loss), rule)
         };
-        // What no layer can mend comes first.
+        // Check first what no layer can fix.
         let outputs =
             target.map(|target| loss.outputs(target).map_err(|needs| of_data(loss.name(), needs, target)));
         let outputs = outputs.transpose()?;
@@ -189,14 +189,14 @@ impl Job {
             self.batch(),
             u32::MAX
         );
-        // Only a replicas above 1 can do this, so it is what somebody gave, unless the job was built by hand.
+        // Only `replicas` above 1 can cause this, so it was given explicitly, unless the job was built by hand.
         let culprit = if places.contains("replicas") { "replicas" } else { "fit.batch_size" };
         let value = if culprit == "replicas" { self.replicas } else { self.fit.batch_size };
         Err(places.error(culprit, value, rule))
     }
 }
 
-/// What hinders `name` from being a directory's.
+/// Why `name` can't be the name of a directory, if it can't.
 fn problem_of_name(name: &str) -> Option<String> {
     let problem = if name.is_empty() {
         "empty; it names the run directory, so give it a letter at least"
@@ -221,20 +221,21 @@ fn check_count(places: &Places, key: &str, value: u32, range: RangeInclusive<u32
     }
 }
 
-/// What is wrong with a whole number that must be from `min` to `max`; also one that its own type cannot hold.
+/// What is wrong with a whole number that must be from `min` to `max`, if anything; `value` may exceed the range
+/// of the key's own type.
 pub(super) fn problem_of_whole(value: i128, min: i128, max: i128) -> Option<String> {
     let kind = match value {
         _ if value < min => "too small",
         _ if value > max => "too large",
         _ => return None,
     };
-    // The end of a type is no news to somebody at its other end.
+    // A `max` that is only the limit of the type does not help if the value is too small.
     let open = value < min && max >= i128::from(u32::MAX);
     let range = if open { format!("of at least {min}") } else { format!("from {min} to {max}") };
     Some(format!("{kind}; give a whole number {range}"))
 }
 
-/// The names of those that any layer can have.
+/// The names of the activations that any layer can have.
 fn hidden_activations() -> String {
     let names = Activation::ALL.iter().filter(|activation| activation.fits_hidden_layers());
     names.map(|activation| activation.name()).collect::<Vec<_>>().join(", ")

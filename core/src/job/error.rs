@@ -1,11 +1,11 @@
-//! What is wrong with a job, and where: one line that names the place, the problem and the remedy.
+//! Errors in a job: one line that names the place, the problem and the remedy.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use crate::failure::{Failure, FailureKind};
 
-/// A job that cannot be: `<place>: <what is wrong>; <what to do>`, on one line.
+/// An invalid job: `<place>: <what is wrong>; <what to do>`, on one line.
 ///
 /// The place is a line of the file with the key and value as written there (``job.toml:12: batch_size = 0``),
 /// a flag and its value (``--batch-size 0``), or, for a job that was built by hand, the dotted key.
@@ -28,12 +28,13 @@ impl From<JobError> for Failure {
     }
 }
 
-/// Where each value came from, by dotted key (`fit.epochs`, `layers[2].rate`). What has no place is a default.
+/// The place of each value, by dotted key (`fit.epochs`, `layers[2].rate`). A key without a place has its
+/// default.
 #[derive(Default)]
 pub(super) struct Places(BTreeMap<String, String>);
 
 impl Places {
-    /// Says that `key` was given at `place`; a later place wins, as its value does.
+    /// Records that `key` was given at `place`. A later place replaces an earlier one, as its value does.
     pub(super) fn insert(&mut self, key: impl Into<String>, place: String) {
         self.0.insert(key.into(), place);
     }
@@ -42,19 +43,19 @@ impl Places {
         self.0.contains_key(key)
     }
 
-    /// That the `value` of `key` breaks a rule.
+    /// The error that the `value` of `key` breaks a rule.
     pub(super) fn error(&self, key: &str, value: impl Display, problem: impl Into<String>) -> JobError {
         let place = self.0.get(key).cloned().unwrap_or_else(|| format!("{key} = {value}"));
         JobError::new(place, problem)
     }
 
-    /// That what `key` holds as a whole (a list, a layer) breaks a rule.
+    /// The error that the whole of `key` (a list, a layer) breaks a rule.
     pub(super) fn error_of_whole(&self, key: &str, problem: impl Into<String>) -> JobError {
         JobError::new(self.0.get(key).map_or(key, String::as_str), problem)
     }
 }
 
-/// A value as it is shown in an error: quoted when it would be invisible or break the line otherwise.
+/// A value as shown in an error: quoted if it would otherwise be invisible or break the line.
 pub(super) fn shown(value: impl Display) -> String {
     let text = value.to_string();
     let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());

@@ -1,4 +1,5 @@
-//! When two jobs are the same job: a hash of what determines the numbers, and a list of what differs.
+//! The identity of a job: a hash of everything that determines the numbers, and a list of the differences between
+//! two jobs.
 
 use std::fmt::{Display, Write};
 
@@ -7,17 +8,17 @@ use sha2::{Digest, Sha256};
 use super::{Compile, Data, Fit, Job, Layer};
 
 impl Job {
-    /// `job_sha256`: the SHA-256, in hexadecimal, of what determines the trained numbers.
+    /// `job_sha256`: the SHA-256, in hexadecimal, of everything that determines the trained numbers.
     ///
-    /// `blas_kernel` is the name of the kernel that the job resolved to, as the receipt records it, and
-    /// `data_hashes` are those of the data, in the data's own order. Not covered are the name, the path of the
+    /// `blas_kernel` is the name of the kernel that the job resolved to, as in the receipt, and `data_hashes` are
+    /// the hashes of the data's files, in the data set's order. The hash does not cover the name, the path of the
     /// data, and the metrics, which are reported but not learned from; `batch_size` and `replicas` count only
     /// through their product.
     ///
-    /// What is hashed is the UTF-8 text below, each line ended by a line feed. Floats are the bits of their IEEE 754
-    /// form in hexadecimal, `f32` in 8 digits and `f64` in 16, with -0 written as 0. In names and hashes a backslash
-    /// is written `\\` and a line feed `\n`, so that different jobs never share a text. Any change of this form
-    /// changes its first line.
+    /// The hash is over the UTF-8 text below, each line ended by a line feed. Floats are written as the bits of
+    /// their IEEE 754 form in hexadecimal, `f32` in 8 digits and `f64` in 16, with -0 written as 0. In names and
+    /// hashes a backslash is written `\\` and a line feed `\n`, so that different jobs never share a text. Any
+    /// change of this format changes its first line.
     ///
     /// ```text
     /// millefeuille job 1
@@ -43,7 +44,7 @@ impl Job {
     }
 
     fn canonical(&self, data_hashes: &[String], kernel: &str) -> String {
-        // Field by field, so that a new one cannot be forgotten.
+        // Destructure the job, so that a new field can't be forgotten.
         let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
         let Data { source: _, scale, validation_split } = data;
         let Compile { loss, optimizer, metrics: _ } = compile;
@@ -75,7 +76,7 @@ impl Job {
         text
     }
 
-    /// What `other` has differently, a line a key: `fit.epochs: 5 → 6`. Empty if the jobs are equal.
+    /// The differences of `other`, one line per key: `fit.epochs: 5 → 6`. Empty if the jobs are equal.
     ///
     /// Values are compared as written: `blas_kernel = "native"` differs from the name that it resolved to.
     pub fn differences(&self, other: &Self) -> Vec<String> {
@@ -83,7 +84,7 @@ impl Job {
         let value = |settings: &[(String, String)], key: &str| {
             settings.iter().find(|(name, _)| name == key).map_or("none", |(_, value)| value).to_string()
         };
-        // An optimizer has keys that another lacks.
+        // Optimizers have different keys.
         let only_theirs = theirs.iter().filter(|(key, _)| ours.iter().all(|(name, _)| name != key));
         let keys = ours.iter().chain(only_theirs).map(|(key, _)| key);
         let pairs = keys.map(|key| (key, value(&ours, key), value(&theirs, key)));
@@ -112,7 +113,7 @@ fn line(text: &mut String, key: &str, value: impl Display) {
     let _ = writeln!(text, "{key} {value}");
 }
 
-// Adding +0 turns -0, which computes the same, into 0, and changes nothing else.
+// Adding +0 turns -0, which gives the same results, into 0, and changes no other value.
 fn bits_f32(value: f32) -> String {
     format!("{:08x}", (value + 0.0).to_bits())
 }

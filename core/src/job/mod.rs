@@ -1,23 +1,23 @@
-//! What to train: a job as its author wrote it, checked and resolved.
+//! A job: what to train, checked and with all defaults filled in.
 //!
-//! A job comes from a TOML file, from flags, or from both, and every key but a layer's own may be left out:
+//! A job is read from a TOML file, from flags, or from both. Every key may be omitted except those of a layer:
 //!
 //! ```text
 //! Job::default() ── file ──▶ overlaid ── flags ──▶ overlaid ── check ──▶ a valid Job
 //! (the article's)  (`read`)           (`overrides`)           (`check`)
 //! ```
 //!
-//! On the way each value keeps its *place*: the line of the file, or the flag. So an error names both the
-//! value and where to change it (`error`), whichever rule it breaks. What comes out of [`Job::resolve`] is
-//! valid; a job built by hand can be asked with [`Job::validate`].
+//! Each value keeps its *place*: the line of the file, or the flag. So an error names both the value and where to
+//! change it (`error`), whichever rule is broken. The result of [`Job::resolve`] is valid; [`Job::validate`]
+//! checks a job built by hand.
 //!
-//! Back to text goes `write`: [`Job::to_toml`] is what a run directory keeps and what travels to a cluster, and
-//! reads back as an equal job. `identity` says when two jobs are the same job: [`Job::sha256`] covers what
-//! determines the trained numbers, [`Job::differences`] names every key that differs.
+//! `write` turns a job back into text: [`Job::to_toml`] gives the text that is kept in a run directory and sent
+//! to a cluster, and that reads back as an equal job. `identity` defines when two jobs are the same job:
+//! [`Job::sha256`] covers what determines the trained numbers, [`Job::differences`] names every key that differs.
 //!
-//! On purpose not here: reading files, making paths absolute, asking OpenBLAS whether it knows a kernel, and
-//! anything about the cluster. Workers, slots and intervals are not part of a job, because they do not
-//! change the model.
+//! Not part of this module: reading files, making paths absolute, checking whether OpenBLAS knows a kernel, and
+//! everything about the cluster. Workers, slots and intervals are not part of a job, because they do not change
+//! the model.
 
 mod check;
 mod error;
@@ -46,23 +46,23 @@ pub use crate::learn::metrics::Metric;
 pub use crate::learn::optimizers::{Optimizer, OptimizerKind};
 use crate::learn::spec::Spec;
 
-/// The seed of a job that names none.
+/// The default seed.
 pub const DEFAULT_SEED: u64 = 42;
 
 /// A complete, valid job. Two equal jobs over equal data give equal models, bit for bit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    /// A name for people and for the run directory.
+    /// A name, for display and for the run directory.
     pub name: String,
     /// The seed of every random number.
     pub seed: u64,
-    /// Into how many shards each split is cut.
+    /// How many shards each split is partitioned into.
     pub shards: u32,
-    /// Multiplies `fit.batch_size`, for those who think in batches per replica. Part of the job, not of the cluster.
+    /// Multiplies `fit.batch_size`, for batch sizes given per replica. Part of the job, not of the cluster.
     pub replicas: u32,
-    /// Which BLAS kernel computes it.
+    /// The BLAS kernel that computes the job.
     pub blas_kernel: BlasKernel,
-    /// What to learn from.
+    /// The data to train on.
     pub data: Data,
     /// The layers, from input to output.
     pub layers: Vec<Layer>,
@@ -72,12 +72,12 @@ pub struct Job {
     pub fit: Fit,
 }
 
-/// Which BLAS kernel computes a job.
+/// The BLAS kernel that computes a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlasKernel {
-    /// What OpenBLAS detects on the CPU where the job first starts.
+    /// The kernel chosen for the CPU where the job first starts.
     Native,
-    /// What the `OPENBLAS_*` variables of the environment select.
+    /// The kernel that the `OPENBLAS_*` environment variables select.
     Environment,
     /// An OpenBLAS core name, such as `Haswell`.
     Named(String),
@@ -86,15 +86,15 @@ pub enum BlasKernel {
 /// The data of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Data {
-    /// Where the samples come from.
+    /// The source of the samples.
     pub source: Source,
-    /// Every input value is multiplied by this. 1 keeps 0…255, as the article does; 1/255 maps to 0…1.
+    /// The factor that multiplies every input value. 1 keeps 0…255, as the article does; 1/255 maps to 0…1.
     pub scale: f32,
-    /// The share of the training samples, at the end of the file, that validates. In `[0, 1)`.
+    /// The share of the training samples, at the end of the file, that is used for validation. In `[0, 1)`.
     pub validation_split: f64,
 }
 
-/// Where samples come from.
+/// The source of the samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The MNIST files that are built into the program.
@@ -103,25 +103,25 @@ pub enum Source {
     Directory(PathBuf),
 }
 
-/// What is minimised, how, and what is reported; Keras' `compile`.
+/// The loss, the optimizer and the metrics; Keras' `compile`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compile {
     /// The loss.
     pub loss: Loss,
     /// The optimizer.
     pub optimizer: Optimizer,
-    /// What is reported beside the loss.
+    /// The metrics reported besides the loss.
     pub metrics: Vec<Metric>,
 }
 
 /// Mini-batches and epochs; Keras' `fit`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
-    /// Samples in a step, over the whole cluster, before `replicas` multiplies it.
+    /// The number of samples in a step, over the whole cluster, before `replicas` multiplies it.
     pub batch_size: u32,
     /// The number of epochs.
     pub epochs: u32,
-    /// Whether each epoch has an order of its own; otherwise it is file order.
+    /// Whether each epoch has its own random order; otherwise samples are in file order.
     pub shuffle: bool,
 }
 
@@ -153,12 +153,13 @@ impl Default for Job {
 }
 
 impl Job {
-    /// Samples in a step, over the whole cluster: `batch_size × replicas`. A valid job's fits in 32 bits.
+    /// The number of samples in a step, over the whole cluster: `batch_size × replicas`. Fits in 32 bits for a
+    /// valid job.
     pub fn batch(&self) -> u64 {
         u64::from(self.fit.batch_size) * u64::from(self.replicas)
     }
 
-    /// The trainable parameters, kernels and biases, of the model over rows of `inputs` values.
+    /// The number of trainable parameters, kernels and biases, of the model over `inputs` input values.
     pub fn parameters(&self, inputs: u32) -> u64 {
         let mut width = u64::from(inputs);
         let mut parameters = 0;
@@ -171,7 +172,7 @@ impl Job {
         parameters
     }
 
-    /// What a worker must know of it, over samples of this schema.
+    /// What a worker must know of the job, for samples of this schema.
     pub fn spec(&self, schema: Schema, sizes: Sizes) -> Spec {
         Spec {
             seed: self.seed,
@@ -189,7 +190,7 @@ impl Job {
 }
 
 impl Source {
-    /// In which format the samples are.
+    /// The data format of the samples.
     pub fn format(&self) -> DataFormat {
         match self {
             Self::Mnist => DataFormat::Idx,
@@ -197,7 +198,7 @@ impl Source {
         }
     }
 
-    /// How many inputs a sample has at least, as far as that is known before anything is read.
+    /// The minimum number of inputs of a sample, as far as it is known before the data is read.
     pub fn least_inputs(&self) -> u32 {
         match self {
             Self::Mnist => mnist::INPUTS,
@@ -205,7 +206,7 @@ impl Source {
         }
     }
 
-    /// What samples are to be learnt as, where that is so before anything is read.
+    /// The target, if it is known before the data is read.
     pub fn target(&self) -> Option<Target> {
         self.format().target()
     }

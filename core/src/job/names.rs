@@ -1,7 +1,7 @@
-//! The names that a job's choices have: in TOML, on the command line, in summaries and on the wire.
+//! The names of a job's choices: in TOML, on the command line, in summaries and on the wire.
 //!
-//! They are Keras' names. `Display` writes them and `FromStr` reads exactly these (no aliases, no other case), so
-//! that a job has one spelling.
+//! The names are those of Keras. `Display` writes them and `FromStr` reads exactly these (no aliases, no other
+//! case), so that a job has one spelling.
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
@@ -25,7 +25,7 @@ impl Display for BlasKernel {
 impl FromStr for BlasKernel {
     type Err = ParseNameError;
 
-    /// Takes any plausible name; whether OpenBLAS knows it shows when a process loads it.
+    /// Accepts any plausible name; whether OpenBLAS knows it is found out when a process loads it.
     fn from_str(text: &str) -> Result<Self, ParseNameError> {
         let kernel = match text {
             "native" => Self::Native,
@@ -38,7 +38,7 @@ impl FromStr for BlasKernel {
 }
 
 impl BlasKernel {
-    /// A name must be able to stand in an environment variable, and must not read back as something else.
+    /// A name must be valid in an environment variable, and must not read back as something else.
     pub(super) fn check(&self) -> Result<(), ParseNameError> {
         let Self::Named(name) = self else { return Ok(()) };
         let plausible = (1..=64).contains(&name.len())
@@ -95,11 +95,11 @@ impl Source {
 ///
 /// # Errors
 ///
-/// If it is neither. Whether it is a scale that a job can have is checked with the job.
+/// If the text is neither. The job's own check decides whether the scale is valid.
 pub fn parse_scale(text: &str) -> Result<f32, ParseNameError> {
     let number = |text: &str| text.trim().parse::<f64>().ok();
     let scale = match text.split_once('/') {
-        // For numbers that f32 can hold, the quotient in f64 and then rounded is the quotient in f32.
+        // For f32 operands, the quotient in f64, rounded to f32, equals the quotient in f32.
         Some((above, below)) => number(above).zip(number(below)).map(|(above, below)| (above / below) as f32),
         None => text.trim().parse().ok(),
     };
@@ -108,12 +108,12 @@ pub fn parse_scale(text: &str) -> Result<f32, ParseNameError> {
     })
 }
 
-/// Reads a whole number from a flag. One that its type can hold is taken, in `range` or not, since that is checked with
-/// the job.
+/// Reads a whole number from a flag. Accepts every number that its type can hold, in `range` or not, because the
+/// job's own check covers the range.
 ///
 /// # Errors
 ///
-/// If it is none, or one that no number of this type can be; says what `range` asks for.
+/// If the text is not a whole number, or the type can't hold it. The error states `range`.
 pub fn parse_whole<T>(text: &str, range: RangeInclusive<T>) -> Result<T, ParseNameError>
 where
     T: Copy + TryFrom<i128>,
@@ -123,18 +123,18 @@ where
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ParseNameError("not a whole number; give one without a fraction, such as 5".to_owned()));
     }
-    // Digits beyond 128 bits are out of any range all the same.
+    // Numbers beyond 128 bits are out of any range.
     let beyond = if text.starts_with('-') { i128::MIN } else { i128::MAX };
     let value = text.parse().unwrap_or(beyond);
     let (min, max) = (i128::from(*range.start()), i128::from(*range.end()));
     T::try_from(value).map_err(|_| ParseNameError(problem_of_whole(value, min, max).unwrap_or_default()))
 }
 
-/// Reads a number from a flag. Whether it is one that a job can have is checked with the job.
+/// Reads a number from a flag. The job's own check decides whether the value is valid.
 ///
 /// # Errors
 ///
-/// If it is none.
+/// If the text is not a number.
 pub fn parse_number<T: FromStr>(text: &str) -> Result<T, ParseNameError> {
     text.parse().map_err(|_| ParseNameError("not a number; give one such as 0.5".to_owned()))
 }

@@ -1,4 +1,4 @@
-//! Flags over a file over the article's job.
+//! Resolves a job: flags override the file, which overrides the article's job.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -6,7 +6,7 @@ use std::fmt::Display;
 use super::error::{Places, shown};
 use super::{BlasKernel, Job, JobError, read};
 
-/// What flags say about a job. `None` leaves what the file or the default says.
+/// The values that flags give for a job. `None` keeps the value of the file or the default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
     /// `--name`
@@ -33,17 +33,18 @@ pub struct Overrides {
     pub epochs: Option<u32>,
     /// `--shuffle`
     pub shuffle: Option<bool>,
-    /// By flag, where its value was given and how it was written there: what errors name. Without an entry that is the
-    /// flag and its value.
+    /// For each flag, where its value was given and how it was written there, for errors. Without an entry,
+    /// errors show the flag and its value.
     pub places: BTreeMap<String, String>,
 }
 
 impl Job {
-    /// The article's job, overlaid with a file (the name to show for it, and its text), then with flags.
+    /// Resolves a job: the article's job, overlaid with a file (the name to show for it, and its text), then with
+    /// flags.
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong: TOML's grammar, an unknown key, a wrong type, a value that breaks a rule.
+    /// The first problem found: invalid TOML, an unknown key, a wrong type, or a value that breaks a rule.
     pub fn resolve(file: Option<(&str, &str)>, overrides: &Overrides) -> Result<Self, JobError> {
         let mut job = Self::default();
         let mut places = Places::default();
@@ -55,11 +56,11 @@ impl Job {
         Ok(job)
     }
 
-    /// Reads a job file; `name` is shown in errors. The same as [`Job::resolve`] without flags.
+    /// Reads a job file; `name` is shown in errors. Same as [`Job::resolve`] without flags.
     ///
     /// # Errors
     ///
-    /// As [`Job::resolve`].
+    /// See [`Job::resolve`].
     pub fn parse(name: &str, text: &str) -> Result<Self, JobError> {
         Self::resolve(Some((name, text)), &Overrides::default())
     }
@@ -99,14 +100,14 @@ impl Overrides {
     }
 }
 
-/// Flags that are being laid over a job.
+/// Applies flags to a job.
 struct Overlay<'a> {
     flags: &'a Overrides,
     places: &'a mut Places,
 }
 
 impl Overlay<'_> {
-    /// Lets a flag win over `value`, and remembers it as the value's place.
+    /// Replaces `value` with the flag's value, if it was given, and records the flag as its place.
     fn set<T: Clone + Display>(&mut self, value: &mut T, given: &Option<T>, key: &str, flag: &str) {
         if let Some(given) = given {
             value.clone_from(given);

@@ -1,12 +1,11 @@
-//! Reading a job file onto a job.
+//! Reads a job file over a job.
 //!
-//! The parsed TOML is walked by hand, not through a derived deserializer, because only so every error about one
-//! entry knows its key, its value as written and its line. Entries are read in the order of the file, and the
-//! first error ends it. Only types are judged here; what values may be is `check`'s business, when flags have
-//! had their say.
+//! The parsed TOML is read by hand, not through a derived deserializer, so that every error about an entry can
+//! name its key, its value as written and its line. Entries are read in the order of the file, and reading stops
+//! at the first error. Only types are checked here; `check` checks the values, after flags were applied.
 //!
-//! A layer has no defaults: its keys are too few to leave out, and a default activation of today would be a
-//! different one from Keras' (none).
+//! A layer has no defaults: it has too few keys to omit any, and a default activation would differ from that of
+//! Keras (none).
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -22,7 +21,8 @@ use super::names::ParseNameError;
 use super::{Compile, Data, Fit, Job, JobError, Layer, Optimizer, OptimizerKind, parse_scale};
 use crate::registry::suggestion;
 
-/// The known keys of each section; `""` is the top. Those of `compile.optimizer` are the optimizer's own.
+/// The known keys of each section; `""` is the top level. The keys of `compile.optimizer` are those of the
+/// optimizer.
 const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["name", "seed", "shards", "replicas", "blas_kernel", "data", "layers", "compile", "fit"]),
     ("data", &["source", "scale", "validation_split"]),
@@ -47,10 +47,11 @@ fn keys_of(section: &str) -> Vec<&'static str> {
     SECTIONS.iter().find(|(name, _)| *name == section).map_or(Vec::new(), |(_, keys)| keys.to_vec())
 }
 
-/// The most bytes that a job file may have: ample for a job; small enough that a hostile one from the wire costs little.
+/// The maximum size of a job file in bytes: ample for a job, and small enough that a hostile file from the wire
+/// costs little.
 pub const MAX_BYTES: usize = 64 * 1024;
 
-/// Overlays `job` with what the text of a job file says, and notes the place of each value.
+/// Overlays `job` with the values of a job file, and records the place of each value.
 pub(super) fn read(file: &str, text: &str, job: &mut Job, places: &mut Places) -> Result<(), JobError> {
     if text.len() > MAX_BYTES {
         let problem = format!("more than {MAX_BYTES} bytes, too many for a job file; is it another file?");
@@ -181,7 +182,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The entries of a table in the order of the file, their places noted.
+    /// The entries of a table in the order of the file. Records their places.
     fn entries(&mut self, table: &'a DeTable<'a>, section: &str) -> Vec<Entry<'a>> {
         let (file, text) = (self.file, self.text);
         let mut entries: Vec<Entry<'a>> = table
@@ -200,15 +201,15 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A key (or the place in a list) and its value, and where they stand.
+/// A key (or an index in a list) with its value and position.
 struct Entry<'a> {
     file: &'a str,
     text: &'a str,
     /// The dotted key, such as `fit.epochs` or `layers[2].rate`.
     path: String,
-    /// Its last part.
+    /// The last part of the key.
     name: &'a str,
-    /// Where it starts, in bytes.
+    /// The byte offset of the entry.
     start: usize,
     value: &'a Spanned<DeValue<'a>>,
 }
@@ -218,7 +219,7 @@ impl<'a> Entry<'a> {
         format!("{}:{}", self.file, line_number(self.text, self.start))
     }
 
-    /// File, line and entry: with its value as written if that is short, else its path alone.
+    /// File, line and entry: with its value as written if that is short, otherwise only its path.
     fn place(&self) -> String {
         let written = self.text.get(self.value.span()).unwrap_or_default();
         let is_list_item = self.path.ends_with(']');
@@ -256,12 +257,12 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// A string that names something.
+    /// Reads a string as one of a set of names.
     fn named<T: FromStr<Err = ParseNameError>>(&self) -> Result<T, JobError> {
         self.string()?.parse().map_err(|error| self.error(error))
     }
 
-    /// A whole number within `range`, which the type `T` can hold.
+    /// Reads a whole number within `range`, which the type `T` can hold.
     fn whole<T>(&self, range: RangeInclusive<T>) -> Result<T, JobError>
     where
         T: Copy + TryFrom<i128>,
@@ -270,10 +271,10 @@ impl<'a> Entry<'a> {
         let integer = self.value.get_ref().as_integer().ok_or_else(|| self.wrong_type("a whole number"))?;
         let (min, max) = (i128::from(*range.start()), i128::from(*range.end()));
         let value = i128::from_str_radix(integer.as_str(), integer.radix());
-        // Digits beyond 128 bits are out of any range all the same.
+        // Numbers beyond 128 bits are out of any range.
         let beyond = if integer.as_str().starts_with('-') { i128::MIN } else { i128::MAX };
         let value = value.unwrap_or(beyond);
-        // A value that only breaks the rule may yet be replaced by a flag; one that its type cannot hold may not.
+        // A flag may still replace a value that only breaks a rule, but not a value that its type can't hold.
         T::try_from(value).map_err(|_| self.error(problem_of_whole(value, min, max).unwrap_or_default()))
     }
 
@@ -286,7 +287,7 @@ impl<'a> Entry<'a> {
             },
             _ => return Err(self.wrong_type("a number")),
         };
-        // Straight from the digits: by way of f64 an f32 would be rounded twice.
+        // Parse the digits directly: going through f64 would round an f32 twice.
         digits.parse().map_err(|_| self.wrong_type("a number"))
     }
 
@@ -298,7 +299,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The items of a list, as entries of their own.
+    /// The items of a list, as entries.
     fn items(&self, expected: &str) -> Result<Vec<Entry<'a>>, JobError> {
         let array = self.value.get_ref().as_array().ok_or_else(|| self.wrong_type(expected))?;
         let item = |(index, value): (usize, &'a Spanned<DeValue<'a>>)| Entry {
@@ -310,7 +311,7 @@ impl<'a> Entry<'a> {
         Ok(array.iter().enumerate().map(item).collect())
     }
 
-    /// The entry `name` of this layer, which has the keys `known` and no others.
+    /// The entry `name` of this layer, whose only valid keys are `known`.
     fn required<'e>(
         &self,
         entries: &'e [Entry<'a>],
@@ -327,7 +328,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// That `section` has no such key; says where it belongs, if it is another section's.
+    /// The error that `section` has no such key. Names the right section, if another section has the key.
     fn unknown_in(&self, section: &str) -> JobError {
         let known = keys_of(section);
         let sections = SECTIONS.iter().map(|(name, _)| *name).chain([OPTIMIZER]);

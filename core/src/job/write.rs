@@ -1,14 +1,14 @@
-//! A job written out in full, as TOML that reads back as an equal job.
+//! Writes a job in full, as TOML that reads back as an equal job.
 
 use std::fmt::Write;
 
 use super::{Compile, Data, Fit, Job, Layer};
 
 impl Job {
-    /// The job as a job file that leaves nothing to defaults.
+    /// The job as a job file with every value written out.
     ///
-    /// Stable: equal jobs give equal text. [`Job::parse`] gives back an equal job, if this one is valid; floats are
-    /// written with the fewest digits that do so.
+    /// Equal jobs give equal text. If this job is valid, [`Job::parse`] returns an equal job; floats are written
+    /// with the fewest digits that ensure this.
     pub fn to_toml(&self) -> String {
         let settings = self.settings();
         let (before, after): (Vec<_>, Vec<_>) =
@@ -22,9 +22,9 @@ impl Job {
         text
     }
 
-    /// Everything but the layers: dotted keys and their values in TOML, section by section.
+    /// Everything except the layers: dotted keys and their values in TOML, section by section.
     pub(super) fn settings(&self) -> Vec<(String, String)> {
-        // Field by field, so that a new one cannot be forgotten.
+        // Destructure the job, so that a new field can't be forgotten.
         let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, compile, fit } = self;
         let Data { source, scale, validation_split } = data;
         let Compile { loss, optimizer, metrics } = compile;
