@@ -1,9 +1,9 @@
-//! What this process computes: which bits, and whether they are right.
+//! The arithmetic of this process: the bits that it computes, and whether they are correct.
 //!
-//! Names mislead: some kernels of different names give equal bits, two versions of one name need not. So what
-//! counts is the *fingerprint*: the SHA-256 of results. That of an [`Arithmetic`] covers the elementwise
-//! functions and a fixed set of products; [`model_fingerprint`] covers one job's own shapes. Whether products are right
-//! says [`check`], and [`exercise`] is for those who measure how fast they are.
+//! Kernel names are not enough: some kernels with different names give equal bits, and two versions of one kernel
+//! may differ. The *fingerprint* decides instead: the SHA-256 of results. The fingerprint of an [`Arithmetic`]
+//! covers the elementwise functions and a fixed set of products; [`model_fingerprint`] covers one job's own
+//! shapes. [`check`] tests whether products are correct, and [`exercise`] is for measuring their speed.
 
 pub mod check;
 pub mod exercise;
@@ -13,7 +13,7 @@ use crate::blas;
 
 pub use fingerprint::model_fingerprint;
 
-/// How a process computes. Equal fingerprints give equal bits; kernel and version are for people.
+/// The arithmetic of a process. Equal fingerprints give equal bits; kernel and version are for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arithmetic {
     /// The loaded kernel, such as `Haswell`.
@@ -25,7 +25,7 @@ pub struct Arithmetic {
 }
 
 impl Arithmetic {
-    /// How this process computes. Takes some milliseconds.
+    /// Determines the arithmetic of this process. Takes some milliseconds.
     pub fn of_this_process() -> Self {
         Self { kernel: blas::kernel(), version: blas::version(), fingerprint: fingerprint::of_this_process() }
     }

@@ -1,9 +1,10 @@
 //! The BLAS that this process has loaded.
 //!
-//! OpenBLAS picks a kernel for the CPU when it is loaded, or the one that `OPENBLAS_CORETYPE` names. Kernels
-//! give different bits, and so do one and two threads. Threads are settled here: one, before the first call.
-//! The kernel is the job's choice. [`choice`] says what `native` may be, and [`environment`] decides whether a process
-//! has the right one. What it computes is looked at in [`crate::arithmetic`].
+//! OpenBLAS picks a kernel for the CPU when it is loaded, or loads the kernel that `OPENBLAS_CORETYPE` names.
+//! Different kernels give different bits, and so do one and two threads. This module sets the number of threads
+//! to one before the first call. The job chooses the kernel. [`choice`] defines which kernel `native` is, and
+//! [`environment`] decides whether a process has the right one. [`crate::arithmetic`] checks what the kernel
+//! computes.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Once;
@@ -22,7 +23,7 @@ mod c {
     }
 }
 
-/// Makes BLAS compute on the calling thread alone. Every product calls it first; more than once does nothing.
+/// Makes BLAS compute on the calling thread only. Called before every product; only the first call has an effect.
 #[allow(unsafe_code)] // A call into C.
 pub fn single_threaded() {
     static DONE: Once = Once::new();

@@ -1,24 +1,25 @@
-//! Whether the loaded kernel computes right numbers.
+//! Checks that the loaded kernel computes correct products.
 //!
-//! Builds of OpenBLAS are known that compute wrong numbers on CPUs newer than they are, in the last rows of a product
-//! or in all of it. So each product that a job will ask for is computed once of made-up numbers, and compared with sums
-//! in f64. No sum of k products in f32, in whatever order and with fused multiplications or without, is further from the
-//! exact one than
+//! Some builds of OpenBLAS compute wrong numbers on CPUs newer than they are, in the last rows of a product or in
+//! all of it. So every product shape that a job needs is computed once on made-up numbers, and compared with sums
+//! in f64. A sum of k products in f32, in any order and with or without fused multiplication, differs from the
+//! exact sum by at most
 //!
 //! ```text
 //! |fl(x·y) − x·y| ≤ γₖ · |x|·|y|,   γₖ = k·u / (1 − k·u),   u = 2⁻²⁴
 //! ```
 //!
-//! (N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1). What lies outside of that is
-//! wrong, and what lies inside is as right as the arithmetic can be asked to be. A product is looked at twice:
+//! (N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1). A result outside of this
+//! bound is wrong; a result inside is as accurate as f32 arithmetic guarantees. Each product is checked in two
+//! ways:
 //!
-//! - *Entries*, each on its own: of the first and the last rows and columns, where a kernel works with tiles that are not
-//!   full, and of some in between.
-//! - *Rows*, as a whole: all entries of a row are added up, each with a sign, and compared with the same sum over the
-//!   factors, which takes two products of a matrix and a vector (R. Freivalds, 1977). The bounds of all its entries add up,
-//!   so that a row shows what is grossly wrong anywhere, and entries show what is wrong by a little.
+//! - *Entries*, each on its own: entries of the first and the last rows and columns, where a kernel's tiles are
+//!   not full, and of some in between.
+//! - *Rows*, as a whole: the entries of a row are added up, each with a sign, and compared with the same sum over
+//!   the factors, which takes two matrix-vector products (R. Freivalds, 1977). The bounds of all entries add up,
+//!   so that this finds large errors anywhere, while checking entries finds small errors.
 //!
-//! Numbers are in `[-1, 1)` and multiples of 2⁻²³, so that nothing underflows.
+//! The numbers are multiples of 2⁻²³ in `[-1, 1)`, so that nothing underflows.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,14 +29,14 @@ use crate::learn::gemm::{Matrix, gemm};
 use crate::learn::model::Model;
 use crate::learn::spec::Spec;
 
-/// A matrix product that training or evaluation asks for: `[rows, inner] · [inner, columns]`.
+/// A matrix product of training or evaluation: `[rows, inner] · [inner, columns]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Product {
     /// Rows of the left factor.
     pub rows: usize,
-    /// Columns of the left one, and rows of the right one.
+    /// Columns of the left factor, and rows of the right factor.
     pub inner: usize,
-    /// Columns of the right one.
+    /// Columns of the right factor.
     pub columns: usize,
     /// Which factor lies transposed in memory.
     pub transposed: Transposed,
@@ -44,28 +45,29 @@ pub struct Product {
 /// Which factor of a product lies transposed in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transposed {
-    /// Neither: a layer's way forward.
+    /// Neither: a layer's forward pass.
     Neither,
-    /// The left one: the gradient of a layer's weights.
+    /// The left factor: the gradient of a layer's weights.
     Left,
-    /// The right one: the gradient of a layer's inputs.
+    /// The right factor: the gradient of a layer's inputs.
     Right,
 }
 
-/// An entry, or a row as a whole, of a product that is further from the right one than any order of additions explains.
+/// An entry or a whole row of a product that differs from the correct result by more than any order of additions
+/// explains.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wrong {
     /// The product.
     pub product: Product,
     /// The row, from 0.
     pub row: usize,
-    /// The column, from 0; none where it is a sum over the row.
+    /// The column, from 0; `None` for a sum over the row.
     pub column: Option<usize>,
     /// What the kernel computed.
     pub got: f64,
-    /// What is right.
+    /// The correct result.
     pub right: f64,
-    /// How far from it a kernel may be.
+    /// The maximum error that is allowed.
     pub bound: f64,
 }
 
@@ -91,12 +93,12 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// Computes the products, and looks for the first that is wrong. Takes some milliseconds.
+/// Computes the products, and returns an error for the first wrong one. Takes some milliseconds.
 ///
-/// `spoil` sees each result before it is looked at: tests make it wrong there.
+/// `spoil` is called on each result before the check, so that tests can falsify it.
 ///
 /// # Errors
-/// The first place that is wrong.
+/// The first wrong entry or row.
 pub fn check(
     products: impl IntoIterator<Item = Product>,
     mut spoil: impl FnMut(&Product, &mut [f32]),
@@ -115,7 +117,7 @@ pub fn check(
     Ok(())
 }
 
-/// Those of every kind and many sizes, which a process is tried with before it is known what it will compute.
+/// Products of every kind and many sizes, to check a process before its job is known.
 pub fn general() -> BTreeSet<Product> {
     let trained =
         fingerprint::TRAINED.into_iter().flat_map(|[rows, inputs, units]| of_training(rows, inputs, units));
@@ -124,10 +126,10 @@ pub fn general() -> BTreeSet<Product> {
     trained.chain(evaluated).collect()
 }
 
-/// Those of a job: of its training pieces and its chunks of evaluation, of every size that they have.
+/// The products of a job, for every size of its training pieces and of its evaluation chunks.
 pub fn of_job(spec: &Spec) -> BTreeSet<Product> {
     let layers = dense_layers(spec);
-    // Nobody asks for the gradient of the samples themselves.
+    // The gradient with respect to the samples is not needed.
     let asked_for = |layer: usize, product: &Product| layer > 0 || product.transposed != Transposed::Right;
     let trained = fingerprint::piece_sizes(spec).into_iter().flat_map(|rows| {
         layers.iter().enumerate().flat_map(move |(layer, &[inputs, units])| {
@@ -141,7 +143,7 @@ pub fn of_job(spec: &Spec) -> BTreeSet<Product> {
     trained.chain(evaluated).collect()
 }
 
-/// Inputs and units of the dense layers.
+/// The inputs and units of each dense layer.
 fn dense_layers(spec: &Spec) -> Vec<[usize; 2]> {
     let model = Model::new(spec.inputs(), &spec.layers);
     let kernels = model.tensors().into_iter().filter_map(|tensor| <[usize; 2]>::try_from(tensor.shape).ok());
@@ -160,21 +162,21 @@ pub(super) fn of_training(rows: usize, inputs: usize, units: usize) -> [Product;
     ]
 }
 
-/// Sums in f64 over a row of the result, and how far from them the kernel may be.
+/// A sum in f64, and the maximum error of the kernel's result.
 struct Exact {
     sum: f64,
     bound: f64,
 }
 
 impl Product {
-    /// Multiplications of two numbers.
+    /// The number of scalar multiplications.
     pub fn work(&self) -> u64 {
         self.rows as u64 * self.inner as u64 * self.columns as u64
     }
 
-    /// `left` `[rows, inner]` times `right` `[inner, columns]`, with the kernel.
+    /// Computes `left` `[rows, inner]` times `right` `[inner, columns]` with the kernel.
     fn compute(&self, left: &[f32], right: &[f32]) -> Vec<f32> {
-        // What the kernel leaves out is seen.
+        // NaN reveals entries that the kernel does not write.
         let mut out = vec![f32::NAN; self.rows * self.columns];
         match self.transposed {
             Transposed::Neither => {
@@ -227,8 +229,8 @@ impl Product {
         Ok(())
     }
 
-    /// The sum of products, and the bound: γ times the sum over the products' sizes, which are those of `factors` where
-    /// no others are given.
+    /// The sum of products, and its bound: γ times the sum of the products' magnitudes, computed from `sizes`, or
+    /// from `factors` if `sizes` is `None`.
     fn exact(&self, row: &[f32], factors: &[f64], sizes: Option<&[f64]>) -> Exact {
         Exact {
             sum: dot(row, factors),
@@ -238,7 +240,7 @@ impl Product {
 
     fn accept(&self, row: usize, column: Option<usize>, got: f64, exact: &Exact) -> Result<(), Wrong> {
         let Exact { sum: right, bound } = *exact;
-        // Not `>`: what is no number is wrong.
+        // Not `>`: NaN must count as wrong.
         if (got - right).abs() <= bound {
             return Ok(());
         }
@@ -246,13 +248,13 @@ impl Product {
     }
 }
 
-/// γₖ for f32; one more than k, which covers the sums in f64.
+/// γₖ for f32, with k + 1 in place of k to cover the rounding of the sums in f64.
 fn gamma(k: usize) -> f64 {
     let ku = (k + 1) as f64 * f64::from(f32::EPSILON) / 2.0;
     ku / (1.0 - ku)
 }
 
-/// Up to twelve of so many places: the first and last ones, and some in between.
+/// Up to twelve of `len` indices: the first and last ones, and some in between.
 fn sample(len: usize) -> impl Iterator<Item = usize> {
     const EDGE: usize = 3;
     let between = (1..=6).map(move |i| i * len / 7);
@@ -264,7 +266,7 @@ fn sample(len: usize) -> impl Iterator<Item = usize> {
     places.into_iter()
 }
 
-/// 1 or -1, without a pattern.
+/// 1 or -1, in a pseudorandom pattern.
 fn sign(place: u32) -> f64 {
     if fingerprint::scattered(place) & 1 == 0 { 1.0 } else { -1.0 }
 }
@@ -283,7 +285,7 @@ fn dot_of_sizes(left: &[f32], right: &[f64]) -> f64 {
     sum_of(left, right, |x, y| (x * y).abs())
 }
 
-/// Sums in lanes, so that they can be computed side by side.
+/// Sums in several lanes, so that the compiler can vectorise.
 fn sum_of(left: &[f32], right: &[f64], term: impl Fn(f64, f64) -> f64) -> f64 {
     const LANES: usize = 8;
     let mut sums = [0.0; LANES];
@@ -329,7 +331,8 @@ mod tests {
         ] {
             assert!(products.iter().any(|found| found == product), "{product} in {products:?}");
         }
-        // Of three layers in two sizes, three products of each but the first, and one of each in evaluation.
+        // Three layers in two sizes: three products of each except two for the first layer, and one of each in
+        // evaluation.
         assert_eq!(products.len(), (3 * 3 - 1) * 2 + 3);
     }
 

@@ -1,14 +1,14 @@
-//! The products of a training piece of the default job, again and again: for whoever measures how fast the kernel is.
+//! The products of a training piece of the default job, repeated: for measuring the kernel's speed.
 
 use super::check::{Product, Transposed};
 use super::fingerprint;
 use crate::learn::gemm::{Matrix, gemm};
 
-/// Rows of such a piece, and the inputs and units of its layers.
+/// The rows of such a piece, and the inputs and units of its layers.
 const ROWS: usize = 63;
 const LAYERS: [[usize; 2]; 3] = [[784, 256], [256, 128], [128, 10]];
 
-/// Operands of all those products, and a place for results.
+/// The operands of all products, and a buffer for results.
 #[derive(Debug)]
 pub struct Exercise {
     numbers: Vec<f32>,
@@ -29,14 +29,16 @@ impl Default for Exercise {
     }
 }
 
-/// Forward, and the gradient of the weights; of all but the first layer also that of the inputs.
+/// The products of the forward pass and of the weights' gradient; for all layers except the first, also that of
+/// the inputs' gradient.
 fn of_layer(inputs: usize, units: usize) -> impl Iterator<Item = Product> {
     let all = super::check::of_training(ROWS, inputs, units).into_iter();
     all.filter(move |product| inputs != LAYERS[0][0] || product.transposed != Transposed::Right)
 }
 
 impl Exercise {
-    /// Computes them once; gives the number of operations, a multiplication and an addition being two.
+    /// Computes all products once. Returns the number of operations; a multiplication and an addition count as
+    /// two.
     pub fn compute(&mut self) -> u64 {
         let Self { numbers, out, products } = self;
         for product in products.iter() {
@@ -60,7 +62,7 @@ mod tests {
     #[test]
     fn a_piece_has_eight_products() {
         let mut exercise = Exercise::default();
-        // Of 63 rows: 784·256 twice, and 256·128 and 128·10 three times each.
+        // With 63 rows: 784·256 twice, and 256·128 and 128·10 three times each.
         let work = 63 * (2 * 784 * 256 + 3 * (256 * 128 + 128 * 10));
         assert_eq!((exercise.compute(), exercise.products.len()), (2 * work, 8));
     }

@@ -1,4 +1,4 @@
-//! The bits that this process computes, as one hash.
+//! The hash of the bits that this process computes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::learn::model::Model;
 use crate::learn::piece::{EVALUATION_ROWS, Learner, Scratch, ShardView};
 use crate::learn::spec::Spec;
 
-/// `[rows, inputs, units]` of dense layers of which all three products of training are hashed: small and odd
-/// ones, and those of the default job in steps of 500 over 8 shards.
+/// `[rows, inputs, units]` of dense layers for which all three products of training are hashed: small and odd
+/// shapes, and the shapes of the default job in steps of 500 over 8 shards.
 pub(super) const TRAINED: [[usize; 3]; 9] = [
     [8, 8, 8],
     [1, 100, 50],
@@ -28,7 +28,8 @@ pub(super) const TRAINED: [[usize; 3]; 9] = [
     [63, 128, 10],
 ];
 
-/// The same of layers that only go forward: the default job's evaluation.
+/// `[rows, inputs, units]` of dense layers for which only the forward product is hashed: the default job's
+/// evaluation.
 pub(super) const EVALUATED: [[usize; 3]; 3] =
     [[EVALUATION_ROWS, 784, 256], [EVALUATION_ROWS, 256, 128], [EVALUATION_ROWS, 128, 10]];
 
@@ -54,7 +55,7 @@ pub(super) fn of_this_process() -> String {
     hex::encode(hash.finalize())
 }
 
-/// The functions that are not single operations of the CPU, over a grid of all floats.
+/// Hashes the functions that are not single CPU operations, over a grid of all floats.
 fn hash_functions(hash: &mut Sha256) {
     let grid: Vec<f32> = (0..4096u32).map(|i| f32::from_bits(i.wrapping_mul(1_048_573))).collect();
     for function in [elementwise::exp, elementwise::log, sigmoid] as [fn(&mut [f32]); 3] {
@@ -64,8 +65,8 @@ fn hash_functions(hash: &mut Sha256) {
     }
 }
 
-/// What becomes of subnormal operands and of results that would be subnormal, in a sum, in the optimizer's step, and in
-/// products by a plain loop and by BLAS. A process that keeps such numbers has another hash.
+/// Hashes the treatment of subnormal operands and results in a sum, in the optimizer's step, and in products by a
+/// plain loop and by BLAS. A process that does not flush them to zero gets another hash.
 fn hash_subnormals(numbers: &[f32], hash: &mut Sha256) {
     const SIZES: [usize; 3] = [4, 16, 64];
     let scaled = |len: usize, scale: f32| numbers[..len].iter().map(|x| x * scale).collect::<Vec<f32>>();
@@ -89,22 +90,22 @@ fn hash_product(a: Matrix<'_>, b: Matrix<'_>, len: usize, hash: &mut Sha256) {
     hash.update(bytemuck::cast_slice(&out));
 }
 
-/// Numbers in `[-1, 1)` without a pattern that a sum could cancel.
+/// Numbers in `[-1, 1)`, without a pattern that could cancel in a sum.
 pub(super) fn numbers(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (scattered(i) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
-/// A word that looks random, from its number: the finalizer of MurmurHash3 (A. Appleby).
+/// A pseudorandom word for each number: the finalizer of MurmurHash3 (A. Appleby).
 pub(super) fn scattered(i: u32) -> u32 {
     let mixed = (i ^ (i >> 16)).wrapping_mul(0x85eb_ca6b);
     let mixed = (mixed ^ (mixed >> 13)).wrapping_mul(0xc2b2_ae35);
     mixed ^ (mixed >> 16)
 }
 
-/// Hex SHA-256 of what this process computes on the shapes of one job, with samples made up for the purpose.
+/// Hex SHA-256 of the results of this process on the shapes of one job, with made-up samples.
 ///
-/// Covers the gradients of training pieces of every size that the job has, those of the last, smaller step included,
-/// and the outputs of every size of chunk that its evaluations have.
+/// Covers the gradients of training pieces of every size in the job, including the last, smaller step, and the
+/// outputs of every size of evaluation chunk.
 pub fn model_fingerprint(spec: &Spec) -> String {
     let model = Model::new(spec.inputs(), &spec.layers);
     let parameters = model.initial_parameters(spec.seed);
@@ -143,7 +144,7 @@ fn made_up_features(features: &Features, samples: usize) -> Vec<u8> {
     }
 }
 
-/// The classes in turn, or numbers in `[-1, 1)`.
+/// Made-up targets: the classes in turn, or numbers in `[-1, 1)`.
 fn made_up_targets(target: Target, samples: u32) -> Vec<u8> {
     match target {
         Target::Class { classes } => {
@@ -155,14 +156,14 @@ fn made_up_targets(target: Target, samples: u32) -> Vec<u8> {
     }
 }
 
-/// How many samples a training piece can have: those of a full step and of the last one, shared by the shards.
+/// The possible sizes of a training piece: of a full step and of the last step, divided among the shards.
 pub(super) fn piece_sizes(spec: &Spec) -> BTreeSet<u32> {
     let steps = [spec.batch_size.min(spec.sizes.train), spec.sizes.train % spec.batch_size];
     let shares = steps.into_iter().flat_map(|samples| shares(samples, spec.shards));
     shares.filter(|&rows| rows > 0).collect()
 }
 
-/// How many samples a chunk of an evaluation can have: full ones, and what is left of a shard.
+/// The possible sizes of an evaluation chunk: full chunks, and the remainder of a shard.
 pub(super) fn chunk_sizes(spec: &Spec) -> BTreeSet<u32> {
     let full = EVALUATION_ROWS as u32;
     let shards = [spec.sizes.validation, spec.sizes.test].into_iter();
@@ -170,7 +171,7 @@ pub(super) fn chunk_sizes(spec: &Spec) -> BTreeSet<u32> {
     shards.flat_map(|rows| [rows.min(full), rows % full]).filter(|&rows| rows > 0).collect()
 }
 
-/// Both sizes that the parts of so many samples have.
+/// The two sizes of the parts when `samples` are divided among the shards.
 fn shares(samples: u32, shards: u32) -> [u32; 2] {
     [samples / shards, samples.div_ceil(shards)]
 }
@@ -179,7 +180,7 @@ fn shares(samples: u32, shards: u32) -> [u32; 2] {
 mod tests {
     use super::*;
 
-    /// Plain loops without the mode in which a model is computed.
+    /// Plain loops without the flush-to-zero mode in which a model is computed.
     #[test]
     fn a_process_that_keeps_subnormal_numbers_would_have_another_fingerprint() {
         let numbers = numbers(16 * 16);

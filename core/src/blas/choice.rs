@@ -1,22 +1,22 @@
-//! Which kernel `native` is.
+//! The choice of the `native` kernel.
 //!
-//! OpenBLAS finds its kernel in a table of the CPU families that were known when it was released. A CPU that came later
-//! may be taken for one of twenty years ago: 0.3.21 takes an Emerald Rapids for a Pentium 4 (`Prescott`) and computes at
-//! a fifth of its speed. So `native` is not what OpenBLAS picks, but a rule: what it picks by itself is kept where it
-//! uses all that the CPU has, and otherwise the best kernel is taken that uses as much as can be had ([`candidates`]).
-//! It is a rule and no measurement, so that the same machine with the same library always comes to the same kernel.
+//! OpenBLAS picks its kernel from a table of the CPU families known when it was released. It may mistake a newer
+//! CPU for one that is twenty years old: 0.3.21 takes an Emerald Rapids for a Pentium 4 (`Prescott`) and computes
+//! at a fifth of its speed. So `native` is defined by a rule: OpenBLAS' own pick is kept if it uses all of the
+//! CPU's instructions; otherwise the best kernel available for these instructions is used ([`candidates`]). The
+//! rule involves no measurement, so that the same machine with the same library always gets the same kernel.
 //!
-//! Whether this library has a kernel, and whether what it computes is right, cannot be known here. Who acts on the rule
-//! asks, by a process that tries the candidate, and takes the first that is good.
+//! This module can't know whether the library has a kernel, or whether the kernel computes correctly. The caller
+//! tries the candidates in a process, and takes the first good one.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// The instructions for numbers that a CPU has, or that a kernel needs. Each includes those before it.
+/// The SIMD instruction sets that a CPU has, or that a kernel needs. Each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Instructions {
-    /// What every x86-64 has that OpenBLAS knows, or the CPU is no x86-64.
+    /// The instructions of every x86-64 CPU that OpenBLAS supports, or the CPU is not x86-64.
     Baseline,
     /// AVX.
     Avx,
@@ -28,7 +28,7 @@ pub enum Instructions {
 
 use Instructions::{Avx, Avx2, Avx512, Baseline};
 
-/// OpenBLAS' names for x86-64, and what a CPU must have for them. Other architectures have other names.
+/// OpenBLAS' kernel names for x86-64, and the instructions that each needs. Other architectures have other names.
 const KERNELS: [(&str, Instructions); 21] = [
     ("Opteron", Baseline),
     ("Opteron_SSE3", Baseline),
@@ -53,13 +53,14 @@ const KERNELS: [(&str, Instructions); 21] = [
     ("SapphireRapids", Avx512),
 ];
 
-/// What is taken in place of OpenBLAS' own choice, best first.
+/// The kernels used in place of OpenBLAS' own pick, best first.
 ///
-/// Whose CPU it is makes no difference. On a Zen 4 the products of the default job ran at 87 GFLOP/s with `SkylakeX` and
-/// with `Haswell`, and at 80 with `Zen`, which has the instructions of `Haswell` and other block sizes.
+/// The list is the same for all CPU vendors. On a Zen 4 the products of the default job ran at 87 GFLOP/s with
+/// `SkylakeX` and with `Haswell`, and at 80 with `Zen`, which has the instructions of `Haswell` and other block
+/// sizes.
 const SUBSTITUTES: [&str; 5] = ["SkylakeX", "Haswell", "Zen", "Sandybridge", "Prescott"];
 
-/// Names that are worth proposing.
+/// The kernel names that errors propose.
 const PROPOSED: [&str; 9] = [
     "Prescott",
     "Nehalem",
@@ -73,7 +74,7 @@ const PROPOSED: [&str; 9] = [
 ];
 
 impl Instructions {
-    /// Those of this machine's CPU, as far as its operating system lets programs use them.
+    /// The instructions of this machine's CPU that its operating system lets programs use.
     pub fn of_this_machine() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -111,18 +112,18 @@ impl Serialize for Instructions {
     }
 }
 
-/// What a kernel is written with; nothing where the name is not known.
+/// The instructions that a kernel needs; `None` if its name is unknown.
 pub fn needs(kernel: &str) -> Option<Instructions> {
     let known = KERNELS.iter().find(|(known, _)| known.eq_ignore_ascii_case(kernel));
     known.map(|&(_, needs)| needs)
 }
 
-/// The kernels that `native` may be where OpenBLAS picks `own` by itself on a CPU that has `cpu`, best first. `own` is
-/// among them.
+/// The candidates for `native`, best first, if OpenBLAS picks `own` on a CPU with the instructions `cpu`. They
+/// include `own`.
 ///
-/// `own` is first where it needs all that the CPU has, and where its name is not known: a library that is newer than
-/// this program knows better. What comes behind the first is for a library that lacks it, or computes wrong numbers
-/// with it.
+/// `own` is first if it uses all of the CPU's instructions, and if its name is unknown: a library newer than this
+/// program knows better. The other candidates are for a library that lacks the first one or computes wrong
+/// numbers with it.
 pub fn candidates(own: &str, cpu: Instructions) -> Vec<&str> {
     let own_needs = needs(own).unwrap_or(Avx512).min(cpu);
     let mut candidates: Vec<_> = SUBSTITUTES.into_iter().filter(|name| needs(name) <= Some(cpu)).collect();
@@ -132,7 +133,7 @@ pub fn candidates(own: &str, cpu: Instructions) -> Vec<&str> {
     candidates
 }
 
-/// Names that an error can propose.
+/// The kernel names for an error to propose.
 pub(super) fn known_names() -> String {
     PROPOSED.join(", ")
 }
@@ -154,7 +155,7 @@ mod tests {
             ("Excavator", Avx2),
             ("Piledriver", Avx),
             ("Nehalem", Baseline),
-            // A kernel that came after this program, and those of other architectures.
+            // A kernel newer than this program, and kernels of other architectures.
             ("GraniteRapids", Avx512),
             ("NEOVERSEN1", Baseline),
         ] {

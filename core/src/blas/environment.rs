@@ -1,14 +1,14 @@
-//! Whether a process has the BLAS kernel that it is to compute with.
+//! Decides whether a process has the BLAS kernel that it has to compute with.
 //!
-//! OpenBLAS reads its variables once, when it is loaded: a process with the wrong ones can only start itself
-//! again. Here is the decision, without effects. Who acts on it reads the environment, asks
-//! [`super::kernel`], and replaces itself by `exec`.
+//! OpenBLAS reads its variables once, when it is loaded, so a process with the wrong variables has to restart.
+//! This module makes the decision, without side effects. The caller reads the environment, calls
+//! [`super::kernel`], and replaces the process by `exec`.
 //!
-//! A job wants `native`, a kernel of a name, or `environment`. What `native` comes to ([`Native`]) is found out by the
-//! process that starts first, and handed down in [`NATIVE`]. But for `environment`, a process has no `OPENBLAS_*`
-//! variable other than the one that names its kernel: even the size of a cache changes how sums are split. So that a
-//! later job can still ask for the user's own variables, a restart keeps them in [`SAVED`], which local workers inherit.
-//! The number of threads is no part of this: it is always one.
+//! A job wants `native`, a named kernel, or `environment`. The process that starts first determines which kernel
+//! `native` is ([`Native`]), and passes it on in [`NATIVE`]. Except for `environment`, a process has no
+//! `OPENBLAS_*` variable other than the one that names its kernel: even the size of a cache changes how sums are
+//! split. A restart keeps the user's own variables in [`SAVED`], which local workers inherit, so that a later job
+//! can still use them. The number of threads is not handled here: it is always one.
 
 use std::collections::BTreeMap;
 
@@ -16,75 +16,76 @@ use thiserror::Error;
 
 use super::choice::{self, Instructions, known_names};
 
-/// Where the user's own `OPENBLAS_*` variables are kept over restarts: `NAME=value`, with [`SEPARATOR`]
-/// between.
+/// The variable that keeps the user's own `OPENBLAS_*` variables over restarts: `NAME=value`, separated by
+/// [`SEPARATOR`].
 pub const SAVED: &str = "MILLEFEUILLE_OPENBLAS_ENV";
 
-/// ASCII's unit separator, which no value of OpenBLAS' has.
+/// ASCII's unit separator, which occurs in no value of OpenBLAS' variables.
 const SEPARATOR: char = '\u{1f}';
 
-/// Where a process finds what `native` has come to: `own kernel`.
+/// The variable that passes on which kernel `native` is: `own kernel`.
 pub const NATIVE: &str = "MILLEFEUILLE_NATIVE";
 
 const PREFIX: &str = "OPENBLAS_";
-/// The variable that names the kernel which OpenBLAS is to load.
+/// The variable that names the kernel for OpenBLAS to load.
 const KERNEL: &str = "OPENBLAS_CORETYPE";
 
 const THREADS: &str = "OPENBLAS_NUM_THREADS";
 
-/// Which kernel a process is to have, once it is known what the job's `blas_kernel` comes to on this machine.
+/// The kernel that a process has to load, after the job's `blas_kernel` was resolved on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// What OpenBLAS picks by itself.
+    /// The kernel that OpenBLAS picks by itself.
     OpenBlas,
-    /// What the user's own `OPENBLAS_*` variables select.
+    /// The kernel that the user's own `OPENBLAS_*` variables select.
     Environment,
     /// The kernel of this name.
     Named(String),
 }
 
-/// What `native` comes to on a machine: see [`super::choice`].
+/// The kernel that `native` stands for on a machine: see [`super::choice`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Native {
-    /// What OpenBLAS picks by itself.
+    /// The kernel that OpenBLAS picks by itself.
     pub own: String,
-    /// What is taken.
+    /// The kernel that is used.
     pub kernel: String,
 }
 
 impl Native {
-    /// What an ancestor of the process with these variables has found out, so that nobody does it again.
+    /// The result that an ancestor of the process passed on in these variables, so that it is determined only
+    /// once.
     pub fn handed_down(variables: &BTreeMap<String, String>) -> Option<Self> {
         let (own, kernel) = variables.get(NATIVE)?.split_once(' ')?;
         Some(Self { own: own.to_owned(), kernel: kernel.to_owned() })
     }
 
-    /// The value of [`NATIVE`] for those who are to know it.
+    /// The value of [`NATIVE`] for other processes.
     pub fn to_value(&self) -> String {
         format!("{} {}", self.own, self.kernel)
     }
 
-    /// Whether another kernel is taken than OpenBLAS picks.
+    /// Whether the kernel is not the one that OpenBLAS picks.
     pub fn differs(&self) -> bool {
         self.own != self.kernel
     }
 
-    /// How a process comes to have it.
+    /// How a process gets this kernel.
     pub fn choice(&self) -> Choice {
         if self.differs() { Choice::Named(self.kernel.clone()) } else { Choice::OpenBlas }
     }
 }
 
-/// What a process has to do before it computes.
+/// What a process has to do before it can compute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing: the loaded kernel is the right one.
     Satisfied,
-    /// Start itself again with a changed environment.
+    /// Restart with a changed environment.
     Restart(Change),
 }
 
-/// What to change in an environment.
+/// Changes to an environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Variables to set, with their values.
@@ -93,38 +94,38 @@ pub struct Change {
     pub remove: Vec<String>,
 }
 
-/// A kernel that cannot be had here.
+/// Why a kernel can't be used here.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum KernelError {
-    /// OpenBLAS does not know the name and took another kernel, without saying so.
+    /// OpenBLAS does not know the name and silently loaded another kernel.
     #[error(
         "OpenBLAS has no kernel {wanted:?} here: it loaded {loaded} instead. \
          Set blas_kernel to {loaded:?}, to \"native\", or to another of its names, such as {}",
         known_names()
     )]
     FellBack {
-        /// What the job asks for.
+        /// The kernel that the job names.
         wanted: String,
-        /// What OpenBLAS loaded.
+        /// The kernel that OpenBLAS loaded.
         loaded: String,
     },
-    /// The CPU lacks what the kernel is written with; the process would be killed by its first product.
+    /// The CPU lacks instructions that the kernel needs; the first product would kill the process.
     #[error(
         "the kernel {wanted:?} needs {instructions}, which this CPU does not have. \
          Set blas_kernel to \"native\", or run where the CPU has {instructions}"
     )]
     CpuLacks {
-        /// What the job asks for.
+        /// The kernel that the job names.
         wanted: String,
-        /// What is missing.
+        /// The instructions that the kernel needs.
         instructions: Instructions,
     },
 }
 
-/// What to do in a process with these `variables` (others than OpenBLAS' and ours don't matter) and this
-/// `loaded` kernel to compute with the `wanted` one on this `cpu`.
+/// Decides what a process with these `variables` (only those of OpenBLAS and of this program matter) and this
+/// `loaded` kernel has to do to compute with the `wanted` kernel on this `cpu`.
 ///
-/// Obeying a restart leads to [`Decision::Satisfied`] or to an error, never to another restart.
+/// After a restart as decided, the decision is [`Decision::Satisfied`] or an error, never another restart.
 pub fn decide(
     variables: &BTreeMap<String, String>,
     wanted: &Choice,
@@ -144,7 +145,7 @@ pub fn decide(
     }
 }
 
-/// What to change in `variables` for a process that is to have the `wanted` kernel.
+/// The changes to `variables` for a process that has to load the `wanted` kernel.
 pub fn change(variables: &BTreeMap<String, String>, wanted: &Choice) -> Change {
     let mut set = target(variables, wanted);
     let remove = current(variables).into_keys().filter(|name| !set.contains_key(name)).collect();
@@ -154,7 +155,7 @@ pub fn change(variables: &BTreeMap<String, String>, wanted: &Choice) -> Change {
     Change { set, remove }
 }
 
-/// Whether OpenBLAS has picked the loaded kernel by itself: no variable tells it anything.
+/// Whether OpenBLAS picked the loaded kernel by itself, without any variable.
 pub fn is_own_pick(variables: &BTreeMap<String, String>) -> bool {
     current(variables).is_empty()
 }
@@ -164,8 +165,8 @@ pub fn users_own(variables: &BTreeMap<String, String>) -> BTreeMap<String, Strin
     originals(variables)
 }
 
-/// The kernel that the user's own variables name, if they name one. Other bytes than ASCII's are no kernel's name, and
-/// left to OpenBLAS, like all that it does not understand.
+/// The kernel that the user's own variables name, if any. Names that are not ASCII are left to OpenBLAS, like
+/// everything that it does not understand.
 pub fn kernel_of_user(variables: &BTreeMap<String, String>) -> Option<String> {
     originals(variables).remove(KERNEL).filter(|name| !name.is_empty() && name.is_ascii())
 }
@@ -173,7 +174,7 @@ pub fn kernel_of_user(variables: &BTreeMap<String, String>) -> Option<String> {
 /// Checks that this `cpu` can compute with the kernel.
 ///
 /// # Errors
-/// If it lacks what the kernel is written with.
+/// If it lacks instructions that the kernel needs.
 pub fn check_cpu(name: &str, cpu: Instructions) -> Result<(), KernelError> {
     match choice::needs(name) {
         Some(instructions) if instructions > cpu => {
@@ -183,7 +184,7 @@ pub fn check_cpu(name: &str, cpu: Instructions) -> Result<(), KernelError> {
     }
 }
 
-/// OpenBLAS' variables of a process with the wanted kernel, but for the number of threads.
+/// OpenBLAS' variables for a process with the wanted kernel, except for the number of threads.
 fn target(variables: &BTreeMap<String, String>, wanted: &Choice) -> BTreeMap<String, String> {
     match wanted {
         Choice::OpenBlas => BTreeMap::new(),
@@ -192,7 +193,7 @@ fn target(variables: &BTreeMap<String, String>, wanted: &Choice) -> BTreeMap<Str
     }
 }
 
-/// Whether nothing but `name` can have chosen the loaded kernel; an error if `name` was asked for in vain.
+/// Whether `name` alone determined the loaded kernel; an error if OpenBLAS did not load `name` on request.
 fn settled_on(name: &str, loaded: &str, variables: &BTreeMap<String, String>) -> Result<bool, KernelError> {
     let mut others = current(variables);
     let asked_for = others.remove(KERNEL);
@@ -206,13 +207,13 @@ fn settled_on(name: &str, loaded: &str, variables: &BTreeMap<String, String>) ->
     }
 }
 
-/// OpenBLAS' variables, but for the number of threads.
+/// OpenBLAS' variables, except for the number of threads.
 fn current(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let of_openblas = variables.iter().filter(|(name, _)| name.starts_with(PREFIX) && *name != THREADS);
     of_openblas.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// The same as the user had set them, before any restart.
+/// OpenBLAS' variables as the user set them, before any restart.
 fn originals(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let Some(saved) = variables.get(SAVED) else {
         return current(variables);
@@ -308,12 +309,12 @@ mod tests {
         }
     }
 
-    /// An OpenBLAS that has some kernels, and takes its own pick where it is asked for another.
+    /// A model of OpenBLAS that has some kernels, and loads its own pick if it lacks the requested one.
     #[derive(Debug)]
     struct Library {
         own: String,
         has: Vec<String>,
-        /// Those that compute what they should.
+        /// The kernels that compute correctly.
         good: Vec<String>,
     }
 
@@ -325,7 +326,7 @@ mod tests {
             asked_for.and_then(found).unwrap_or(&self.own)
         }
 
-        /// What `native` comes to, as whoever starts first finds it out: by trying.
+        /// The kernel for `native`, as the process that starts first determines it: by trying.
         fn native(&self, variables: &BTreeMap<String, String>, cpu: Instructions) -> Option<Native> {
             let tried = |kernel: &str| {
                 let native = Native { own: self.own.clone(), kernel: kernel.to_owned() };
@@ -371,7 +372,7 @@ mod tests {
                 _ if environment => Choice::Environment,
                 (Some(name), _) => Choice::Named(name),
                 (None, Some(native)) => native.choice(),
-                // No kernel is good: an error before anything is decided.
+                // No kernel computes correctly: this is an error before any decision.
                 (None, None) => return Ok(()),
             };
             let decision = decide(&variables, &choice, library.loads(&variables), cpu);
