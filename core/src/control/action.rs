@@ -162,14 +162,14 @@ pub enum Disconnection {
     Arithmetic {
         /// The worker's arithmetic.
         theirs: Arithmetic,
-        /// What is needed.
+        /// What the job needs.
         needed: Arithmetic,
     },
     /// The worker computes other bits on the job's own shapes.
     Shapes {
         /// The worker's fingerprint.
         theirs: String,
-        /// What is needed.
+        /// What the job needs.
         needed: String,
     },
     /// The cluster already has its maximum number of workers.

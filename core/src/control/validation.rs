@@ -93,8 +93,8 @@ impl Validation {
         if self.opinions.len() < 2 { 2 - self.opinions.len() } else { 1 }
     }
 
-    /// The verdict, once there is one. A single result gives none, because an audit compares two. A source that contradicts
-    /// itself is faulty.
+    /// The verdict; `None` while there is none. A single result gives no verdict, because an audit compares two.
+    /// A source that contradicts itself is faulty.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         match self.decisive().filter(|_| self.opinions.len() > 1) {
             Some(right) => self.by(right),

@@ -1,4 +1,4 @@
-//! The one place that multiplies matrices.
+//! Matrix multiplication: the only place that multiplies matrices.
 //!
 //! A product's bits depend on which code computes it: OpenBLAS, ndarray's own kernel, or a plain loop. Here
 //! the choice is a function of the shape alone. A product with no dimension above [`TINY`] is a plain loop,
@@ -17,7 +17,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use super::subnormals::flushed;
 use crate::blas;
 
-/// The largest dimension of a product for which ndarray would not ask BLAS.
+/// The largest dimension of a product that ndarray would compute without BLAS.
 const TINY: usize = 7;
 
 /// A view of `[rows, columns]` numbers, row-major, or of the transpose of such a matrix.

@@ -13,21 +13,21 @@ use crate::data::split::Sizes;
 pub struct Spec {
     /// The seed of every random number.
     pub seed: u64,
-    /// Into how many shards each split is cut.
+    /// How many shards each split is partitioned into.
     pub shards: u32,
     /// Samples in a step, over the whole cluster; the job's `replicas` are multiplied in.
     pub batch_size: u32,
-    /// Whether each epoch has an order of its own.
+    /// Whether each epoch has its own random order.
     pub shuffle: bool,
-    /// Every input value is multiplied by this.
+    /// The factor that multiplies every input value.
     pub scale: f32,
-    /// What a sample is.
+    /// The layout of a sample.
     pub schema: Schema,
     /// The layers, from input to output.
     pub layers: Vec<Layer>,
-    /// What is minimised.
+    /// The loss.
     pub loss: Loss,
-    /// What is counted beside it.
+    /// The metrics.
     pub metrics: Vec<Metric>,
     /// How many samples each split has.
     pub sizes: Sizes,
@@ -42,7 +42,7 @@ impl Spec {
     /// Checks that the layers can learn the target by the loss, as those of a valid job can.
     ///
     /// # Errors
-    /// What is wrong.
+    /// What is wrong with the layers.
     pub fn check_layers(&self) -> Result<(), String> {
         let (loss, activation) = (self.loss, self.loss.activation());
         let outputs = loss.outputs(self.schema.target).map_err(|needs| format!("{loss} needs {needs}"))?;

@@ -1,7 +1,7 @@
-//! Activation functions, one a file.
+//! Activation functions, one per file.
 //!
-//! A new one is a file with a [`Function`], and a line in the registry below. It is then a name in jobs, on the wire and in
-//! errors, and the vectors of Keras that have it are checked.
+//! To add one, add a file with a [`Function`] and a line in the registry below. Its name is then valid in jobs,
+//! on the wire and in errors, and the Keras vectors that use it are checked.
 
 mod linear;
 mod relu;
@@ -24,7 +24,7 @@ registry! {
     }
 }
 
-/// What an activation's file says of it.
+/// The interface of an activation.
 pub(crate) trait Function: Sync {
     /// Keras' name.
     fn name(&self) -> &'static str;
@@ -32,7 +32,7 @@ pub(crate) trait Function: Sync {
     /// `z ← f(z)`, for `z` `[rows, units]`: a model's outputs. `room` is overwritten.
     fn apply(&self, z: &mut [f32], units: usize, room: &mut Vec<f32>);
 
-    /// What a hidden layer needs; `None` for a function that only an output layer can have.
+    /// The functions for hidden layers; `None` if only an output layer can have this activation.
     fn hidden(&self) -> Option<&dyn Hidden>;
 }
 
@@ -41,17 +41,18 @@ pub trait Hidden: Sync {
     /// `z ← f(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
     fn add_bias(&self, z: &mut [f32], bias: &[f32]);
 
-    /// From the gradient by the outputs to that by `z`: `delta ← delta · f'(z)`, where `outputs` are `f(z)`.
+    /// Turns the gradient with respect to the outputs into the gradient with respect to `z`: `delta ← delta ·
+    /// f'(z)`, where `outputs` are `f(z)`.
     fn backward(&self, delta: &mut [f32], outputs: &[f32]);
 }
 
 impl Activation {
-    /// Whether a hidden layer can have it.
+    /// Whether a hidden layer can have this activation.
     pub fn fits_hidden_layers(self) -> bool {
         self.get().hidden().is_some()
     }
 
-    /// That of a hidden layer.
+    /// The activation for a hidden layer.
     pub fn hidden(self) -> &'static dyn Hidden {
         self.get().hidden().unwrap_or_else(|| unreachable!("a valid job has {self} only at its output"))
     }

@@ -47,7 +47,7 @@ for_every_level! {
         }
     }
 
-    /// The way back: `delta` where the output is above 0, 0 elsewhere, at 0 itself too, as in Keras.
+    /// The backward pass: `delta` where the output is above 0, otherwise 0, also at 0 itself, as in Keras.
     pub fn relu_backward(delta: &mut [f32], outputs: &[f32]) {
         for (delta, output) in delta.iter_mut().zip(outputs) {
             *delta = if *output > 0.0 { *delta } else { 0.0 };
@@ -55,7 +55,7 @@ for_every_level! {
     }
 }
 
-/// A number that is none stays one, so that it shows in the loss. Plus zero, so that what counts as zero is written as zero.
+/// NaN stays NaN, so that it shows in the loss. Adding zero turns what counts as zero into zero.
 #[inline(always)]
 fn relu_of(x: f32) -> f32 {
     known(if x < 0.0 { 0.0 } else { x + 0.0 })

@@ -47,7 +47,7 @@ for_every_level! {
         }
     }
 
-    /// The way back through a sigmoid: `delta ← delta · a · (1 - a)`, where `a` are its outputs.
+    /// The backward pass: `delta ← delta · a · (1 - a)`, where `a` are the outputs.
     pub fn sigmoid_backward(delta: &mut [f32], outputs: &[f32]) {
         for (delta, output) in delta.iter_mut().zip(outputs) {
             *delta = *delta * output * (1.0 - output);

@@ -1,7 +1,7 @@
-//! Softmax, `exp(x_i) / Σ exp(x_j)` over a row: of output layers alone.
+//! Softmax, `exp(x_i) / Σ exp(x_j)` over a row; only for output layers.
 //!
-//! Every exponent is taken relative to the row's largest, so that none overflows. Numbers that are not finite pass
-//! through: they make the loss not finite, which somebody else decides about.
+//! Every exponent is relative to the row's largest, so that none overflows. Numbers that are not finite pass
+//! through: they make the loss not finite, and the caller handles that.
 
 use super::{Function, Hidden};
 use crate::learn::elementwise;
@@ -24,7 +24,7 @@ impl Function for Softmax {
     }
 }
 
-/// The place of the largest value, the first of equals; values that are not numbers are passed over.
+/// The index of the largest value (the first, if several are equal); NaN is skipped.
 pub(in crate::learn) fn largest(row: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
     for (place, value) in row.iter().enumerate() {
@@ -35,7 +35,7 @@ pub(in crate::learn) fn largest(row: &[f32]) -> usize {
     best.0
 }
 
-/// Takes from each row of `z`, `[rows, units]`, its largest value.
+/// Subtracts from each row of `z`, `[rows, units]`, its largest value.
 pub(in crate::learn) fn subtract_largest(z: &mut [f32], units: usize) {
     for row in z.chunks_exact_mut(units) {
         let largest = row[largest(row)];
@@ -43,7 +43,7 @@ pub(in crate::learn) fn subtract_largest(z: &mut [f32], units: usize) {
     }
 }
 
-/// `z ← exp(z)`, divided by the row's sum, which stays behind in `totals`, `[rows]`.
+/// `z ← exp(z)`, divided by the row's sum, which is stored in `totals`, `[rows]`.
 pub(in crate::learn) fn exponentials_to_shares(z: &mut [f32], units: usize, totals: &mut Vec<f32>) {
     elementwise::exp(z);
     totals.clear();

@@ -1,8 +1,8 @@
-//! What is minimised: a head is a loss with all that it needs at the end of a model, one a file.
+//! Heads: a head is a loss with everything that it needs at the end of a model; one head per file.
 //!
-//! It says which activation the output layer must have (the two are computed together, because apart they lose digits),
-//! which targets it learns and how many outputs these need, and it has the loss and its gradient. A new one is a file with
-//! a [`Head`], and a line in the registry below.
+//! A head defines the activation that the output layer must have (the two are computed together, because
+//! computing them separately loses digits), the targets that it can learn and the number of outputs that these
+//! need, the loss, and its gradient. To add a head, add a file with a [`Head`] and a line in the registry below.
 //!
 //! [`piece`](super::piece) calls both with subnormal numbers as zero, so that no head need think of it. Numbers that are not finite pass through: they make the loss not finite, which somebody else decides about.
 
@@ -23,52 +23,52 @@ registry! {
     }
 }
 
-/// What a loss's file says of it.
+/// The interface of a loss.
 pub(crate) trait Head: Sync {
     /// Keras' name.
     fn name(&self) -> &'static str;
 
-    /// What the output layer must have.
+    /// The activation that the output layer must have.
     fn activation(&self) -> Activation;
 
-    /// What the loss needs of the outputs, for errors: "probabilities".
+    /// The outputs that the loss needs, for errors: "probabilities".
     fn needs(&self) -> &'static str;
 
-    /// How many outputs it needs to learn this target.
+    /// How many outputs the loss needs to learn this target.
     ///
     /// # Errors
-    /// What it needs instead, if it can't learn such a target.
+    /// What the loss needs instead, if it can't learn this target.
     fn outputs(&self, target: Target) -> Result<u32, &'static str>;
 
     /// The sum of the samples' losses, added in row order. `z`, `[rows, outputs]`, has the sums of the output layer and
     /// becomes the model's outputs.
     fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, room: &mut Room) -> f64;
 
-    /// The gradient of that sum by `z`, in the place of the outputs.
+    /// The gradient of that sum with respect to `z`; overwrites the outputs.
     fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>);
 }
 
 impl Loss {
-    /// What the output layer must have as activation.
+    /// The activation that the output layer must have.
     pub fn activation(self) -> Activation {
         self.get().activation()
     }
 
-    /// What the loss needs of the outputs, for errors: "probabilities".
+    /// The outputs that the loss needs, for errors: "probabilities".
     pub fn needs(self) -> &'static str {
         self.get().needs()
     }
 
-    /// How many outputs it needs to learn this target.
+    /// How many outputs the loss needs to learn this target.
     ///
     /// # Errors
-    /// What it needs instead, if it can't learn such a target.
+    /// What the loss needs instead, if it can't learn this target.
     pub fn outputs(self, target: Target) -> Result<u32, &'static str> {
         self.get().outputs(target)
     }
 }
 
-/// Room for numbers of each row, kept from one piece to the next.
+/// Per-row scratch space, reused from one piece to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     pub(crate) totals: Vec<f32>,

@@ -1,10 +1,10 @@
-//! Accuracy: the share of samples whose largest output, the first of equals, is the right class.
+//! Accuracy: the share of samples whose largest output (the first, if several are equal) is the correct class.
 
 use super::Measure;
 use crate::data::schema::{Target, Truth};
 use crate::learn::activations::softmax::largest;
 
-/// The share of right answers.
+/// The share of correct classifications.
 pub(crate) struct Accuracy;
 
 impl Measure for Accuracy {

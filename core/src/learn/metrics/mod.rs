@@ -1,7 +1,7 @@
-//! What is reported beside the loss, one metric a file.
+//! Metrics, reported besides the loss; one metric per file.
 //!
-//! A metric is a sum over samples, so that it is exact over any number of shards, and never a mean of means. A new one is a
-//! file with a [`Measure`], and a line in the registry below.
+//! A metric is a sum over samples, never a mean of means, so that it is exact over any number of shards. To add a
+//! metric, add a file with a [`Measure`] and a line in the registry below.
 
 mod accuracy;
 
@@ -16,26 +16,26 @@ registry! {
     }
 }
 
-/// What a metric's file says of it.
+/// The interface of a metric.
 pub(crate) trait Measure: Sync {
     /// Keras' name.
     fn name(&self) -> &'static str;
 
-    /// Whether it can be had of this target.
+    /// Checks that the metric can be computed for this target.
     ///
     /// # Errors
-    /// What it needs instead.
+    /// What the metric needs instead.
     fn fits(&self, target: Target) -> Result<(), &'static str>;
 
-    /// For how many samples it holds, of `outputs` `[samples, width]`.
+    /// How many samples of `outputs`, `[samples, width]`, count for the metric.
     fn count(&self, outputs: &[f32], width: usize, truth: Truth<'_>) -> u64;
 }
 
 impl Metric {
-    /// Whether it can be had of this target.
+    /// Checks that the metric can be computed for this target.
     ///
     /// # Errors
-    /// What it needs instead.
+    /// What the metric needs instead.
     pub fn fits(self, target: Target) -> Result<(), &'static str> {
         self.get().fits(target)
     }

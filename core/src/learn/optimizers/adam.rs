@@ -79,7 +79,7 @@ for_every_level! {
     }
 }
 
-/// `baseⁿ`, by squaring: the same bits on every machine, which the library's need not give.
+/// `baseⁿ`, by squaring: gives the same bits on every machine, which the library function does not guarantee.
 fn power(base: f64, mut n: u64) -> f64 {
     let (mut square, mut product) = (base, 1.0);
     while n > 0 {

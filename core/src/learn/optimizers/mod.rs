@@ -1,11 +1,11 @@
-//! From a step's gradients to the next parameters; one optimizer a file.
+//! Optimizers: from a step's gradients to the next parameters; one optimizer per file.
 //!
 //! An optimizer divides the sum of the per-sample gradients by the step's own number of samples: a mean taken
 //! earlier, shard by shard, would weigh the samples of a small shard more. Its state stays with the
 //! coordinator; workers never see it.
 //!
-//! A new optimizer is a file with a [`Rule`] (its keys in a job, what it remembers, and its step over a part of the
-//! parameters), and a line in the registry below.
+//! To add an optimizer, add a file with a [`Rule`] (its keys in a job, its state, and its step over a part of the
+//! parameters) and a line in the registry below.
 
 mod adam;
 mod sgd;
@@ -28,7 +28,7 @@ registry! {
     }
 }
 
-/// What an optimizer's file says of it.
+/// The interface of an optimizer.
 pub(crate) trait Rule: Sync {
     /// Keras' class name in lower case.
     fn name(&self) -> &'static str;
@@ -36,7 +36,7 @@ pub(crate) trait Rule: Sync {
     /// Its settings in a job; at most [`MOST_KEYS`], `learning_rate` first.
     fn keys(&self) -> &'static [Key];
 
-    /// Names of what it remembers: each a number a parameter, 0 before the first step.
+    /// The names of its state arrays: each has one number per parameter, 0 before the first step.
     fn remembers(&self) -> &'static [&'static str];
 
     /// One step of a part of the parameters, with a value for each of the keys.
@@ -48,13 +48,13 @@ pub(crate) trait Rule: Sync {
 pub struct Key {
     /// Keras' name.
     pub name: &'static str,
-    /// What it is where a job does not say.
+    /// The default.
     pub default: f32,
-    /// What is wrong with a value, and what to give instead.
+    /// What is wrong with a value, and which values are valid.
     pub problem: fn(f32) -> Option<&'static str>,
 }
 
-/// Whether this is a finite number above 0, also where subnormal numbers are 0.
+/// Whether this is a finite number above 0, also after subnormal numbers are flushed to 0.
 fn counts(value: f32) -> bool {
     value.is_normal() && value > 0.0
 }
@@ -66,22 +66,22 @@ fn problem_of_learning_rate(rate: f32) -> Option<&'static str> {
     (!counts(rate)).then_some(problem)
 }
 
-/// The most keys that an optimizer can have.
+/// The maximum number of keys of an optimizer.
 pub const MOST_KEYS: usize = 8;
 
 /// A part of the parameters that takes a step. All slices are of equal length.
 pub(crate) struct Part<'a> {
-    /// The parameters before it.
+    /// The parameters before the step.
     pub(crate) parameters: &'a [f32],
     /// The sum of the samples' gradients, or its last two terms.
     pub(crate) gradient: (&'a [f32], Option<&'a [f32]>),
-    /// How many samples there are.
+    /// The number of samples.
     pub(crate) count: f32,
-    /// Which step of the training this is, from 1.
+    /// The number of this step in the training, from 1.
     pub(crate) step: u64,
-    /// What the optimizer remembers of this part, in the order of [`Rule::remembers`].
+    /// The optimizer's state for this part, in the order of [`Rule::remembers`].
     pub(crate) memory: Vec<&'a mut [f32]>,
-    /// Becomes the parameters after it.
+    /// The output: the parameters after the step.
     pub(crate) out: &'a mut [f32],
 }
 
@@ -96,12 +96,12 @@ impl OptimizerKind {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Optimizer {
     kind: OptimizerKind,
-    /// A value for each of its keys; 0 behind them.
+    /// A value for each of the optimizer's keys, followed by zeros.
     values: [f32; MOST_KEYS],
 }
 
 impl Optimizer {
-    /// One with the default of every key.
+    /// An optimizer with the default of every key.
     pub fn new(kind: OptimizerKind) -> Self {
         let mut values = [0.0; MOST_KEYS];
         for (value, key) in values.iter_mut().zip(kind.get().keys()) {
@@ -117,22 +117,22 @@ impl Optimizer {
         optimizer
     }
 
-    /// What kind it is.
+    /// The kind of optimizer.
     pub fn kind(&self) -> OptimizerKind {
         self.kind
     }
 
-    /// Its keys with their values.
+    /// The keys with their values.
     pub fn settings(&self) -> impl Iterator<Item = (&'static Key, f32)> {
         self.kind.get().keys().iter().zip(self.values)
     }
 
-    /// The value of a key, if it has such a key.
+    /// The value of a key; `None` if the optimizer has no such key.
     pub fn get(&self, name: &str) -> Option<f32> {
         self.settings().find(|(key, _)| key.name == name).map(|(_, value)| value)
     }
 
-    /// Gives a key another value; says if it has such a key.
+    /// Sets the value of a key. Returns whether the optimizer has the key.
     pub fn set(&mut self, name: &str, value: f32) -> bool {
         let place = self.kind.get().keys().iter().position(|key| key.name == name);
         place.map(|place| self.values[place] = value).is_some()
@@ -147,7 +147,7 @@ impl Display for Optimizer {
     }
 }
 
-/// An optimizer with what it remembers between steps.
+/// An optimizer with its state between steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptimizerState {
     optimizer: Optimizer,
@@ -161,17 +161,17 @@ impl OptimizerState {
         Self { optimizer: *optimizer, memory }
     }
 
-    /// What kind of optimizer it is of.
+    /// The kind of optimizer.
     pub fn kind(&self) -> OptimizerKind {
         self.optimizer.kind
     }
 
-    /// What it remembers, by name; each is as long as the parameters.
+    /// The state arrays, by name; each is as long as the parameters.
     pub fn memory(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
         self.optimizer.kind.get().remembers().iter().copied().zip(self.memory.iter().map(Vec::as_slice))
     }
 
-    /// The same, to be filled.
+    /// The state arrays, mutable.
     pub fn memory_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut [f32])> {
         let names = self.optimizer.kind.get().remembers().iter().copied();
         names.zip(self.memory.iter_mut().map(Vec::as_mut_slice))
@@ -224,7 +224,7 @@ impl OptimizerState {
     }
 }
 
-/// What one thread works on at a time.
+/// The part that one thread works on at a time.
 struct Section<'a> {
     memory: Vec<&'a mut [f32]>,
     out: &'a mut [f32],
