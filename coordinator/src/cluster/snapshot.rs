@@ -36,7 +36,7 @@ impl Snapshot {
     /// The job with this id, or the newest job if the id is empty.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such job.
     pub(super) fn job(&self, id: &str) -> Result<&Arc<JobReport>, Failure> {
         let mut jobs = self.jobs.iter();
         let found = if id.is_empty() { jobs.next() } else { jobs.find(|report| report.job.id == id) };
