@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const SOON: i64 = 7 * DAY;
 /// Time between two such warnings.
 const WARN_EVERY: Duration = Duration::from_secs(DAY as u64);
-/// Seconds in a day.
+/// A day, in seconds.
 const DAY: i64 = 24 * 60 * 60;
 
 /// The certificate for accepting connections. Changed files are read again; if the new ones can't be used, the old

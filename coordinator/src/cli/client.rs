@@ -166,7 +166,7 @@ impl Client {
     }
 }
 
-/// A job that is watched.
+/// The stream of a watched job's updates.
 pub(super) struct Watching(Streaming<v1::WatchJobResponse>);
 
 impl Watching {

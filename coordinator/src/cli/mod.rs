@@ -220,7 +220,7 @@ fn columns() -> usize {
     asked.or_else(terminal).filter(|&columns| columns >= NARROWEST).unwrap_or(WIDTH)
 }
 
-/// A smaller `COLUMNS` is taken for a mistake.
+/// A smaller width is taken for a mistake.
 const NARROWEST: usize = 20;
 
 /// The runtime of commands that talk to a cluster.
@@ -231,10 +231,11 @@ fn runtime() -> Result<Runtime> {
     Ok(Runtime(runtime))
 }
 
-/// A runtime that does not wait for abandoned tasks when it is dropped.
+/// A runtime that waits at most [`LAST_WAIT`] for leftover threads when it ends.
 struct Runtime(tokio::runtime::Runtime);
 
-/// Time limit for a thread that reads a job's data: it ends in time, or hangs on a disk that nobody can wait for.
+/// Time limit for leftover threads. One that reads a job's data ends in time, or hangs on a disk that nobody can wait
+/// for.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 impl Runtime {

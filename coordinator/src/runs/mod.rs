@@ -2,14 +2,14 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `run.json` | its place in the order of submissions, and how far it came ([`record`]) |
+//! | `run.json` | its place in the order of submissions, and its state ([`record`]) |
 //! | `job.toml` | the job, fully resolved |
-//! | `checkpoints/` | where it can be resumed ([`checkpoint`]) |
-//! | `history.jsonl` | a line an epoch ([`history`]) |
+//! | `checkpoints/` | states from which it can be resumed ([`checkpoint`]) |
+//! | `history.jsonl` | one line per epoch ([`history`]) |
 //! | `ledger` | which samples were used ([`ledger`]) |
-//! | `events.jsonl` | what happened in the cluster meanwhile |
+//! | `events.jsonl` | events in the cluster during the run |
 //! | `model.safetensors` | the trained parameters ([`model`]) |
-//! | `receipt.json` | what makes the result checkable ([`receipt`]); appears whole, when the job is done |
+//! | `receipt.json` | inputs, arithmetic and hashes, for verification ([`receipt`]); written when the job is done |
 //! | `plots/` | pictures: history, digits, predictions |
 //!
 //! A run is submitted (`job.toml` and `run.json` are on disk), begun, perhaps resumed several times, and ended;
@@ -90,6 +90,6 @@ pub mod names {
     pub const LEDGER: &str = super::LEDGER;
     /// The trained parameters.
     pub const MODEL: &str = super::MODEL;
-    /// What makes the result checkable.
+    /// Inputs, arithmetic and hashes, for verification.
     pub const RECEIPT: &str = super::RECEIPT;
 }
