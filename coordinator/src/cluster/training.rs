@@ -48,7 +48,7 @@ pub(super) struct Training {
     reduction: Option<Reduction<Sum>>,
     /// Results that are neither in the tree nor discarded: they are compared with others first.
     results: BTreeMap<ResultId, Sum>,
-    /// Number of results received.
+    /// Number of results received; also the last result id.
     came: u64,
     figures: Epoch,
     ledger: Ledger,
@@ -197,7 +197,7 @@ impl Training {
         }
     }
 
-    /// Evicted processes by instance id, with a description of each.
+    /// Evicted processes by instance id, with the reason.
     pub(super) fn evicted(&self) -> BTreeMap<String, String> {
         let why = |(instance_id, _)| (String::from(instance_id), "its results were wrong before".into());
         self.suspects.iter().map(why).collect()
