@@ -1,7 +1,7 @@
-//! Reading files that others have made: regular ones only, and no more of one than is of use.
+//! Reads files that others have made: regular files only, and no more of each than is useful.
 //!
-//! Whoever opens a pipe or a device waits for somebody at its other end, or reads without an end. So what kind of file
-//! it is is asked first, symbolic links followed, and its first bytes decide how much of it is read.
+//! Opening a pipe or a device can block forever, and so can reading it. So the kind of the file is checked first,
+//! symbolic links followed, and the file's first bytes decide how much of it is read.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use std::path::Path;
 use millefeuille_core::data::formats::idx::file::START;
 use millefeuille_core::failure::{Failure, FailureKind};
 
-/// Reads a file as far as `worth` says, from its first [`START`] bytes (or all, if there are fewer).
+/// Reads as many bytes of a file as `worth` returns for its first [`START`] bytes (or all, if there are fewer).
 ///
 /// # Errors
 /// The file and what is wrong with it.
@@ -20,7 +20,7 @@ pub fn read(path: &Path, worth: impl FnOnce(&[u8]) -> u64) -> Result<Vec<u8>, Fa
     read_some(path, len, worth).map_err(|error| unreadable(path, &error))
 }
 
-/// Checks that a file is a regular one, which reading comes to an end of; gives its length.
+/// Checks that a file is a regular file, so that reading it ends; returns its length.
 ///
 /// # Errors
 /// The file and what it is.
@@ -48,13 +48,13 @@ fn read_some(path: &Path, len: u64, worth: impl FnOnce(&[u8]) -> u64) -> io::Res
     let mut bytes = Vec::new();
     (&mut file).take(START as u64).read_to_end(&mut bytes)?;
     let rest = worth(&bytes).saturating_sub(bytes.len() as u64);
-    // The length is only what the file says now: it saves the buffer from growing, and decides nothing.
+    // The length may change: it only avoids reallocations, and decides nothing.
     bytes.reserve_exact(usize::try_from(len.min(rest)).unwrap_or(0));
     file.take(rest).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Checks that a directory is here, or can be made: no file stands in its way.
+/// Checks that a directory exists, or can be created: no file is in its way.
 ///
 /// # Errors
 /// The directory and the file.
@@ -68,11 +68,11 @@ pub fn check_directory(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Whether something is at this place. Where that can't be found out, as in a directory that may not be entered, is an
-/// error: nobody should look for what is there.
+/// Whether something exists at this path. If that cannot be determined, as in a directory without search permission,
+/// the call fails: callers must not take the path for absent.
 ///
 /// # Errors
-/// The place.
+/// The path.
 pub fn exists(path: &Path) -> Result<bool, Failure> {
     match path.try_exists() {
         Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(false),

@@ -1,15 +1,15 @@
-//! The coordinator: shards data over workers, averages their gradients, keeps what comes out.
+//! The coordinator: shards data over workers, averages their gradients, stores the results.
 //!
 //! - [`cli`]: the commands, one file a subcommand.
 //! - [`cluster`]: the services and the driver of a running cluster.
 //! - [`admission`]: who may connect, and what they may call.
 //! - [`runs`]: run directories.
-//! - [`see`]: progress, tables, charts, pictures.
-//! - [`certs`]: the certificates by which the processes of a cluster know each other.
+//! - [`see`]: progress, tables, charts, pictures, for people.
+//! - [`certs`]: the certificates with which a cluster's processes authenticate each other.
 //! - [`ops`]: probes and metrics of a running cluster.
-//! - [`replay`] and [`verify`]: a run computed again, and compared with what it says.
+//! - [`replay`] and [`verify`]: recompute a run, and compare it with its files.
 //! - [`failpoints`]: where tests make this program die.
-//! - [`report`] and [`data`]: what is left to look at after a job, and reading the files of a data set;
+//! - [`report`] and [`data`]: the images of a finished job, and reading the files of a data set;
 //!   [`input`] reads any file that others have made.
 
 pub mod admission;

@@ -3,9 +3,9 @@
 //! - [`metrics`]: the table of everything at `/metrics`.
 //! - [`ask`](mod@ask): the client's side, for `coordinator health --ops`.
 //!
-//! The training path knows nothing of this: the driver pins a snapshot because somebody looks, and the table is written
-//! from it. What is counted elsewhere (by whoever accepts connections, by whoever holds
-//! certificates) is registered in the [`registry`] before it is served.
+//! The training path does not know of the ops port: a request registers as a reader, the driver publishes a snapshot,
+//! and the table is written from it. Counts kept elsewhere (of admission, of certificates) are registered in the
+//! [`registry`] before it is served.
 
 pub mod ask;
 pub mod metrics;
@@ -20,7 +20,7 @@ use crate::cluster::View;
 
 pub use metrics::registry;
 
-/// Everything on the port. The table is written from a snapshot of the moment in which it is asked for.
+/// All routes of the port. The table is written from a snapshot taken at the request.
 pub fn router(view: View, registry: Registry) -> Router {
     let seen = view.clone();
     let refreshed = from_fn(move |request: Request, next: Next| {

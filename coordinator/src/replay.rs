@@ -1,8 +1,9 @@
-//! A run computed again, in this process alone: the same pieces, the same tree, the same optimizer, so the same bits.
+//! Recomputes a run in this process alone: with the same pieces, the same tree and the same optimizer, the result has
+//! the same bits.
 //!
-//! What a cluster does over workers happens here over threads: each takes the next shard that has samples in the step,
-//! computes its piece, and adds it to the tree. The order in which pieces come does not show in the sum. Nothing is read
-//! from the run but its job and, if asked for, the state of a checkpoint to begin from.
+//! A cluster distributes work over workers, this module over threads: each takes the next shard that has samples in
+//! the step, computes its piece, and adds it to the tree. The sum does not depend on the order of the pieces. Of the
+//! run, only the job is read and, if requested, a checkpoint to start from.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -23,7 +24,7 @@ use crate::runs::Checkpoint;
 use crate::runs::receipt::weights_sha256;
 use millefeuille_core::view::EpochRow;
 
-/// What computes: the data, the model, and as many threads as there are scratch buffers.
+/// The replayer: the data, the model, and as many threads as there are scratch buffers.
 #[derive(Debug)]
 pub struct Replay<'a> {
     store: &'a ShardStore,
@@ -32,21 +33,21 @@ pub struct Replay<'a> {
     pool: Pool,
 }
 
-/// A training between two steps.
+/// The state of a training between two steps.
 #[derive(Clone, Debug)]
 pub struct ReplayState {
-    /// The epoch under way, from 0.
+    /// The current epoch, from 0.
     pub epoch: u32,
-    /// The step that comes next, from 0.
+    /// The next step, from 0.
     step: u32,
-    /// The epoch so far.
+    /// The figures of the epoch so far.
     train: Figures,
     parameters: Vec<f32>,
     optimizer: OptimizerState,
 }
 
 impl ReplayState {
-    /// Before the first step.
+    /// The state before the first step.
     pub fn beginning(job: &Job, model: &Model) -> Self {
         Self {
             epoch: 0,
@@ -57,7 +58,7 @@ impl ReplayState {
         }
     }
 
-    /// As a checkpoint has it.
+    /// The state in a checkpoint.
     pub fn of(checkpoint: &Checkpoint) -> Self {
         let partial = &checkpoint.partial;
         Self {
@@ -71,13 +72,13 @@ impl ReplayState {
 }
 
 impl<'a> Replay<'a> {
-    /// Computes with so many threads. BLAS must have been told to use one a call.
+    /// Creates a replayer with this many threads. BLAS must already be set to one thread per call.
     pub fn new(store: &'a ShardStore, course: &'a Course, threads: u32) -> Self {
         let threads = (0..threads.clamp(1, course.spec().shards)).map(|_| Scratch::default()).collect();
         Self { store, course, threads, pool: Pool::default() }
     }
 
-    /// Computes what is left of the epoch, and evaluates: its line of history, with the time that this took.
+    /// Computes the rest of the epoch, and evaluates. Returns the epoch's history row, with the time that this took.
     pub fn finish_epoch(&mut self, state: &mut ReplayState) -> EpochRow {
         let started = Instant::now();
         while state.step < self.course.plan().steps() {
@@ -100,7 +101,7 @@ impl<'a> Replay<'a> {
         row
     }
 
-    /// Loss and accuracy over a split that is held out; nothing over one without samples.
+    /// Loss and accuracy on a held-out split; `None` if the split is empty.
     pub fn evaluate(&mut self, parameters: &[f32], split: Split) -> Option<Figures> {
         self.sum(parameters, Unit::evaluate(split, 0)).map(|sum| sum.figures)
     }
@@ -116,7 +117,7 @@ impl<'a> Replay<'a> {
         state.step += 1;
     }
 
-    /// The sum over the pieces of a unit of work, along the tree; nothing over none.
+    /// The sum over the pieces of a unit of work, along the tree; `None` if there are no pieces.
     fn sum(&mut self, parameters: &[f32], unit: Unit) -> Option<Sum<Buffer>> {
         let Self { store, course, threads, pool } = self;
         let take = |values| pool.take(values);

@@ -1,4 +1,4 @@
-//! What is left to look at when a job is done: pictures of the history, of the data, of the predictions.
+//! The images of a finished job: its history, its data, its predictions.
 
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
@@ -10,7 +10,7 @@ use crate::see::digits::{self, Tile};
 use crate::see::picture::Grey;
 use crate::see::plots;
 
-/// How many images are pictured.
+/// Number of images in a picture.
 pub const PICTURED: u32 = 10;
 
 /// A test image with its prediction and, if that is wrong, a mark.
@@ -32,7 +32,7 @@ pub fn first_test_images(store: &ShardStore, course: &Course, parameters: &[f32]
     images.into_iter().zip(classes).map(shown).collect()
 }
 
-/// The class of the largest output, the lowest of equals.
+/// The class with the largest output; the lowest class on a tie.
 pub fn class(outputs: &[f32]) -> u32 {
     let best = outputs.iter().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
     best.map_or(0, |(class, _)| class as u32)
@@ -55,7 +55,7 @@ pub fn first_training_tiles(store: &ShardStore) -> Vec<Tile> {
 
 /// The files of a run's `plots/`, by name.
 pub fn pictures(history: &[EpochRow], store: &ShardStore, shown: &[Prediction]) -> Vec<(String, String)> {
-    // Drawing goes to memory and does not fail; a run is not worth losing if it ever should.
+    // Drawing to memory does not fail. If it ever should, the run must not be lost for it.
     let mut pictures = plots::plots(history).unwrap_or_default();
     pictures.push(("digits.svg".to_string(), digits::svg(&first_training_tiles(store))));
     let predictions: Vec<Tile> = shown.iter().filter_map(tile).collect();

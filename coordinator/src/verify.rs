@@ -1,11 +1,11 @@
-//! Whether a run is what it says: its files compared with each other, with the data, with the plan, and with the same
-//! training computed again.
+//! Verifies a run: compares its files with each other, with the data, with the plan, and with a recomputation of the
+//! training.
 //!
-//! The first comparisons are cheap and find what was changed carelessly. They cannot find a run whose model, receipt and
-//! history were all rewritten to agree with each other; computing it again from its beginning does.
+//! The comparisons of files are cheap and find careless changes. They cannot detect a run whose model, receipt and
+//! history were all rewritten to agree with each other; recomputing it from the start does.
 //!
-//! A file that cannot be read is one thing, a file that is not what it must be another: see [`Finding`]. The functions
-//! stop at the first thing that differs, and otherwise say in a line each what agrees.
+//! A file that cannot be read and a file with the wrong content are different findings: see [`Finding`]. Each
+//! function stops at the first difference, and otherwise returns one line for each thing that agrees.
 
 use std::path::PathBuf;
 
@@ -27,13 +27,13 @@ use crate::runs::{SavedRun, described, described_shapes, history, names};
 /// Why a run is not verified: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Finding {
-    /// The first thing that is not as it must be.
+    /// The first thing that is wrong.
     #[error("{0}")]
     Differs(String),
-    /// It cannot be found out with this program on this machine.
+    /// This program cannot verify it on this machine.
     #[error("{0}")]
     CannotVerify(String),
-    /// Something that is needed cannot be read.
+    /// Something needed cannot be read.
     #[error(transparent)]
     Unreadable(Failure),
 }
@@ -41,7 +41,8 @@ pub enum Finding {
 type Result<T, E = Finding> = std::result::Result<T, E>;
 
 impl From<Failure> for Finding {
-    /// A file that could be read and is not what it must be differs: to restore it would be to remove the evidence.
+    /// A readable file with the wrong content counts as a difference, not as a file to restore: restoring it would
+    /// remove the evidence.
     fn from(failure: Failure) -> Self {
         match failure.kind {
             FailureKind::Damaged => Self::Differs(failure.problem()),
@@ -50,27 +51,27 @@ impl From<Failure> for Finding {
     }
 }
 
-/// What a run says of itself.
+/// The files of a run, as far as they are compared.
 #[derive(Debug)]
 pub struct Evidence {
     run: PathBuf,
     /// The job.
     pub job: Job,
-    /// The epochs that are finished.
+    /// The history rows of the finished epochs.
     pub history: Vec<EpochRow>,
-    /// The receipt; none of a run that is not done.
+    /// The receipt; `None` if the run is not done.
     pub receipt: Option<Receipt>,
-    /// The checkpoints that are there, the newest first.
+    /// The existing checkpoints, newest first.
     pub checkpoints: Vec<Read>,
     ledger: Entries,
     model: Option<Vec<f32>>,
 }
 
 impl Evidence {
-    /// Reads all of it.
+    /// Reads the files.
     ///
     /// # Errors
-    /// What is missing, or damaged.
+    /// The missing or damaged file.
     pub fn read(run: &SavedRun) -> Result<Self> {
         run.record()?;
         let job = run.job()?;
@@ -89,7 +90,7 @@ impl Evidence {
         Ok(Self { run: run.path().to_path_buf(), job, history, receipt, checkpoints, ledger, model })
     }
 
-    /// How many epochs are finished.
+    /// Number of finished epochs.
     pub fn epochs(&self) -> u32 {
         self.history.len() as u32
     }
@@ -106,7 +107,7 @@ impl Evidence {
     /// Compares the run's files with each other.
     ///
     /// # Errors
-    /// The first one that does not agree with the others.
+    /// The first file that does not agree with the others.
     pub fn agrees_with_itself(&self) -> Result<Vec<String>> {
         let mut agreed = vec![self.history_agrees()?];
         if let Some(receipt) = &self.receipt {
@@ -194,7 +195,7 @@ impl Evidence {
     /// Compares the run with the data.
     ///
     /// # Errors
-    /// The first file, or the job, if they are not those of the run.
+    /// The first file, or the job, that differs from the run's.
     pub fn agrees_with_data(&self, store: &ShardStore) -> Result<String> {
         let job_sha256 = self.job.sha256(&store.file_hashes(), &self.kernel());
         if let Some(receipt) = &self.receipt {
@@ -237,8 +238,8 @@ impl Evidence {
     /// The first epoch, phase and shard at which they differ.
     pub fn ledger_agrees(&self, spec: &Spec) -> Result<String> {
         let found = &self.ledger.chains;
-        // A crash may have come between an epoch's lines here and its line of history; what a checkpoint knows of must be
-        // there, and so must all of a run that is done.
+        // A crash may have happened after an epoch's lines here and before its history row. The epochs of the newest
+        // checkpoint must be complete, and so must all epochs of a run that is done.
         let certain = self.checkpoints.first().map_or(0, |read| read.checkpoint.history.len() as u32);
         let whole = (found.len() / ledger::expected(spec, 1).len()) as u32;
         let epochs = if self.is_done() { self.epochs() } else { self.epochs().min(whole).max(certain) };
@@ -262,7 +263,7 @@ impl Evidence {
         if let Some(there) = self.arithmetic().filter(|there| *there != here) {
             return self.cannot_verify(&described(&there), &described(&here));
         }
-        // The receipt does not have it, so it is compared where a checkpoint is there.
+        // The receipt does not contain it, so it is compared only if there is a checkpoint.
         if let Some(read) = self.checkpoints.first() {
             let (there, here) = (&read.checkpoint.shapes_fingerprint, arithmetic::model_fingerprint(spec));
             if *there != here {
@@ -272,8 +273,8 @@ impl Evidence {
         Ok(described(&here))
     }
 
-    /// What the run was computed with: its receipt says so, or where it is not done its newest checkpoint; nothing does
-    /// of a run that has neither.
+    /// The arithmetic that computed the run: from the receipt, or from the newest checkpoint if the run is not done,
+    /// or `None` if it has neither.
     fn arithmetic(&self) -> Option<Arithmetic> {
         let of_receipt = self.receipt.as_ref().map(|receipt| Arithmetic {
             kernel: receipt.blas_kernel.clone(),
@@ -290,13 +291,14 @@ impl Evidence {
         )))
     }
 
-    /// The newest checkpoint at or before the start of an epoch, from 0; none where training itself begins.
+    /// The newest checkpoint at or before the start of `epoch` (from 0); `None` if the training must start from the
+    /// beginning.
     pub fn before(&self, epoch: u32) -> Option<&Read> {
         let place = |read: &Read| (read.checkpoint.position.epoch, read.checkpoint.position.step);
         self.checkpoints.iter().find(|read| place(read) <= (epoch, 0))
     }
 
-    /// Computes the next epoch of `state` again and compares it with the history: gives its line.
+    /// Recomputes the next epoch of `state` and compares it with the history; returns the epoch's row.
     ///
     /// # Errors
     /// The first figure that differs.
@@ -312,7 +314,7 @@ impl Evidence {
     }
 }
 
-/// What two lines of history have differently, the time left out.
+/// The differences between two history rows, times excluded.
 fn difference(told: &EpochRow, again: &EpochRow) -> Option<String> {
     let figures = |row: &EpochRow| {
         [
@@ -340,7 +342,7 @@ fn shown(figure: Option<f64>) -> String {
     figure.map_or_else(|| "not there".to_string(), |figure| figure.to_string())
 }
 
-/// The first epoch at which the beginning of a history is not the other, to the bit.
+/// The first epoch at which `beginning` differs from the start of `all`, bit for bit.
 fn first_difference(beginning: &[EpochRow], all: &[EpochRow]) -> Option<usize> {
     let same = |(index, row): &(usize, &EpochRow)| {
         all.get(*index).is_some_and(|other| history::to_line(other) == history::to_line(row))
@@ -348,7 +350,7 @@ fn first_difference(beginning: &[EpochRow], all: &[EpochRow]) -> Option<usize> {
     beginning.iter().enumerate().find(|row| !same(row)).map(|(index, _)| index + 1)
 }
 
-/// The last row of a checkpoint's history, if the checkpoint is right behind it.
+/// The last history row of a checkpoint, if the checkpoint follows it directly.
 fn at_an_epochs_end(checkpoint: &Checkpoint) -> Option<&EpochRow> {
     (checkpoint.position.step == 0).then(|| checkpoint.history.last()).flatten()
 }

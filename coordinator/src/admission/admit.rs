@@ -1,8 +1,8 @@
-//! From a socket to a connection on which HTTP/2 has begun.
+//! Takes a connection from the accepted socket to the start of HTTP/2.
 //!
-//! Whoever has not come that far costs something and has shown nothing, so there are few of them at a time, each within a
-//! deadline: the TLS handshake where there is TLS, then the first bytes of HTTP/2. What is refused is counted, and said in
-//! lines that are limited in number.
+//! A peer that is not admitted yet costs resources and has proved nothing. So their number is limited, and each has a
+//! deadline: for the TLS handshake, with TLS, then for the first bytes of HTTP/2. Rejections are counted, and logged
+//! at a limited rate.
 
 use std::io::{self, Cursor};
 use std::net::SocketAddr;
@@ -22,19 +22,19 @@ use tonic::transport::server::Connected;
 use super::roles::Peer;
 use super::{Reason, ServerCertificate};
 
-/// What HTTP/2 begins with ([RFC 9113, 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
+/// The first bytes of HTTP/2 ([RFC 9113, 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What TLS begins with: a record of the handshake.
+/// The first byte of TLS: a handshake record.
 const TLS_HANDSHAKE: u8 = 22;
-/// The answer in TLS where there is none: the fatal alert `handshake_failure`.
+/// The reply to TLS on a plain-text port: the fatal alert `handshake_failure`.
 const TLS_ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
-/// How long a rejected peer may take to read why.
+/// Time for a rejected peer to read why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why a connection is rejected, for the counts and for the log.
 type Rejection = (Reason, String);
 
-/// Finds out who connects. None if it has left again without a word, as probes of a port do.
+/// Identifies and admits a peer. `None` if it left again without sending anything, as port probes do.
 pub(super) async fn admit(
     stream: TcpStream,
     address: SocketAddr,
@@ -69,7 +69,7 @@ pub(super) async fn admit(
         None => (Transport::Plain(stream), None),
     };
     let peer = Peer { address, role };
-    // At its end while what comes is really read.
+    // The replayed bytes start at their end: until then, reads go to the socket.
     let mut begun = Cursor::new(PREFACE);
     begun.set_position(PREFACE.len() as u64);
     let mut connection = Connection { begun, stream, peer, _place: place };
@@ -94,14 +94,14 @@ async fn handshake(
     match accepted {
         Ok(stream) => Ok(stream),
         Err((error, stream)) => {
-            // The alert that says why is on its way.
+            // The alert with the reason is already being sent.
             last_words(stream, Vec::new()).await;
             Err(in_words(&error))
         }
     }
 }
 
-/// Reads what HTTP/2 begins with; false if the other side ends before.
+/// Reads the HTTP/2 preface; false if the peer closes before its end.
 async fn preface(stream: &mut Connection) -> io::Result<bool> {
     let mut begun = [0; PREFACE.len()];
     let mut read = 0;
@@ -124,8 +124,8 @@ fn role(stream: &TlsStream<TcpStream>) -> Option<Role> {
 const ASKS_FOR_TLS: &str = "this coordinator asks for TLS 1.3 and a certificate";
 const SPEAKS_GRPC: &str = "this port speaks gRPC; probes and metrics have a port of their own (--ops-listen)";
 
-/// A GOAWAY frame with the code `INADEQUATE_SECURITY`. No settings come before it: a client that got some takes the
-/// connection for a good one, and many then try again at once and without end.
+/// A GOAWAY frame with the code `INADEQUATE_SECURITY`. No SETTINGS frame precedes it: a client that gets one takes
+/// the connection for a good one, and many clients then retry at once and forever.
 fn http2_asks_for_tls() -> Vec<u8> {
     let length = u8::try_from(8 + ASKS_FOR_TLS.len()).expect("a short text");
     let goaway =
@@ -141,8 +141,7 @@ fn http1(reason: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Says why, and waits until the other side has closed: a socket that is closed with something unread takes back
-/// what was said.
+/// Sends the reason, and waits until the peer has closed: closing a socket with unread input discards sent data.
 async fn last_words(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: Vec<u8>) {
     let said = async {
         stream.write_all(&words).await?;
@@ -189,10 +188,10 @@ fn reason(trouble: &CertificateError) -> Reason {
     }
 }
 
-/// A connection of somebody who got in; its place is free again when it is dropped.
+/// An admitted connection. Dropping it frees its place.
 #[derive(Debug)]
 pub struct Connection {
-    /// What HTTP/2 begins with, to be read once more: it was read already, to see that it is that.
+    /// The HTTP/2 preface, which was read for admission and must be read again by the server.
     begun: Cursor<&'static [u8; 24]>,
     stream: Transport,
     peer: Peer,
@@ -213,7 +212,7 @@ impl Connected for Connection {
     }
 }
 
-/// Does the same with either kind of stream.
+/// Runs the same code on either kind of stream.
 macro_rules! either {
     ($transport:expr, $stream:ident => $do:expr) => {
         match $transport {

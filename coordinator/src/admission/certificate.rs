@@ -9,17 +9,17 @@ use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-/// How often the files are looked at.
+/// Interval at which the files are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// With less time left, it is warned about.
+/// In seconds. With less time left, a warning is logged.
 const SOON: i64 = 7 * DAY;
-/// Between two such warnings.
+/// Time between two such warnings.
 const WARN_EVERY: Duration = Duration::from_secs(DAY as u64);
-/// In seconds.
+/// A day, in seconds.
 const DAY: i64 = 24 * 60 * 60;
 
-/// A certificate that connections are accepted with. Files that change are read again; new ones that can't be used
-/// leave the old in place.
+/// The certificate for accepting connections. Changed files are read again; if the new ones can't be used, the old
+/// certificate stays.
 #[derive(Debug)]
 pub struct ServerCertificate {
     directory: PathBuf,
@@ -30,26 +30,26 @@ pub struct ServerCertificate {
 struct Loaded {
     config: Arc<ServerConfig>,
     not_after: i64,
-    /// Of the files' contents.
+    /// Digest of the files' contents.
     digest: [u8; 32],
 }
 
 impl ServerCertificate {
-    /// Reads it from the directory.
+    /// Reads the certificate from the directory.
     ///
     /// # Errors
-    /// One line, if it can't be used, is not a coordinator's, or has expired.
+    /// If it can't be used, is not a coordinator's, or has expired: one line.
     pub fn read(directory: &Path) -> Result<Self, String> {
         let loaded = Loaded::read(directory)?;
         Ok(Self { directory: directory.to_path_buf(), now: RwLock::new(loaded) })
     }
 
-    /// The settings for the next connection.
+    /// The TLS settings for the next connection.
     pub fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.loaded().config)
     }
 
-    /// When it ends to be valid, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
         self.loaded().not_after
     }
@@ -58,14 +58,14 @@ impl ServerCertificate {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the files again and again.
+    /// Checks the files periodically.
     pub(super) async fn renew(self: Arc<Self>) {
         let mut last_trouble = None;
         let mut warned = None;
         loop {
             self.warn_of_the_end(&mut warned);
             tokio::time::sleep(LOOK_EVERY).await;
-            // Elsewhere: a file system that hangs must not hold the cluster up.
+            // On another thread: a hanging file system must not block the cluster.
             let looking = Arc::clone(&self);
             let looked = tokio::task::spawn_blocking(move || {
                 let digest = digest(&looking.directory);
@@ -83,7 +83,7 @@ impl ServerCertificate {
                     *self.now.write().unwrap_or_else(PoisonError::into_inner) = loaded;
                     (last_trouble, warned) = (None, None);
                 }
-                // Files that are just being replaced fit together at the next look.
+                // Files that are just being replaced will match at the next check.
                 Err(trouble) => {
                     if last_trouble.as_ref() == Some(&(digest, trouble.clone())) {
                         continue;
@@ -95,7 +95,7 @@ impl ServerCertificate {
         }
     }
 
-    /// Says once a day that it ends soon, or has ended.
+    /// Warns once a day that it expires soon, or has expired.
     fn warn_of_the_end(&self, warned: &mut Option<Instant>) {
         let (until, left) = (date(self.not_after()), self.not_after() - now());
         if left >= SOON || warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
@@ -132,7 +132,7 @@ impl Loaded {
     }
 }
 
-/// Of the three files; none while one can't be read.
+/// The digest of the three files, or `None` if one can't be read.
 fn digest(directory: &Path) -> Option<[u8; 32]> {
     let mut sha = Sha256::new();
     for name in [CA_FILE, CERTIFICATE_FILE, KEY_FILE] {

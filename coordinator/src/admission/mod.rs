@@ -1,13 +1,13 @@
 //! Admission: who may connect to the coordinator, and what they may call.
 //!
-//! A peer has to qualify within [`ADMISSION_TIMEOUT`]: with TLS by a certificate of a trusted CA, and in any case by
-//! speaking HTTP/2. Until then it costs a socket and a small task. Of more than [`MAX_UNADMITTED`] such connections,
-//! the oldest of the address with most of them is closed, so that a flood crowds out itself. At most [`MAX_ADMITTED`]
-//! connections are admitted. The certificate's role is checked before every call ([`roles`]).
+//! A peer must qualify within [`ADMISSION_TIMEOUT`]: with TLS, by a certificate of a trusted CA, and in any case by
+//! speaking HTTP/2. Until then it costs a socket and a small task. If there are more than [`MAX_UNADMITTED`] such
+//! connections, the oldest one of the address with the most of them is closed, so that a flood crowds out itself. At
+//! most [`MAX_ADMITTED`] connections are admitted. The certificate's role is checked before every call ([`roles`]).
 //!
-//! A rejected peer is told so in its own protocol, if it speaks one, and gets a line in the log; many similar ones
-//! are one line and a count ([`rejections`]). Renewed certificates are noticed while the cluster runs
-//! ([`certificate`]); open connections are not touched.
+//! A rejected peer gets an error in its own protocol, if it speaks one, and a line in the log; many similar
+//! rejections are logged as one line and a count ([`rejections`]). Renewed certificates are picked up while the
+//! cluster runs ([`certificate`]); open connections stay as they are.
 
 mod admit;
 mod certificate;
@@ -30,35 +30,35 @@ pub use certificate::ServerCertificate;
 pub use rejections::{Reason, Rejections};
 pub use roles::{Peer, RolesLayer};
 
-/// How long a peer may take from connecting to the first words of HTTP/2.
+/// Time limit from connecting to the first bytes of HTTP/2.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that are not admitted yet.
+/// Maximum number of connections that are not admitted yet.
 const MAX_UNADMITTED: usize = 512;
-/// Connections that are open: two for each of 1,024 workers, and people.
+/// Maximum number of admitted connections: two for each of 1,024 workers, and people.
 const MAX_ADMITTED: usize = 2 * 1024 + 512;
-/// File descriptors that are left for files and for the ops port.
+/// File descriptors reserved for files and for the ops port.
 const OTHER_FILES: usize = 256;
-/// How long to wait when no connection can be accepted, for want of file descriptors.
+/// Pause when no connection can be accepted for lack of file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Who may connect, and what was rejected; it begins with [`accept`](Self::accept).
+/// Decides who may connect, and counts rejections; it starts with [`accept`](Self::accept).
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
-    /// The coordinator's certificate; without one, everything is plain text and everybody may do everything.
+    /// The coordinator's certificate. Without one, everything is plain text and every peer may make every call.
     pub certificate: Option<Arc<ServerCertificate>>,
     /// The connections and calls that were rejected.
     pub rejections: Arc<Rejections>,
 }
 
 impl Admission {
-    /// Accepts connections, and gives those that are admitted. It stops when the stream is dropped.
+    /// Accepts connections, and yields the admitted ones. It stops when the stream is dropped.
     pub fn accept(self, listener: TcpListener) -> ReceiverStream<io::Result<Connection>> {
         let (connections, stream) = mpsc::channel(1);
         tokio::spawn(self.accept_all(listener, connections));
         ReceiverStream::new(stream)
     }
 
-    /// The layer that asks for roles.
+    /// The layer that checks roles.
     pub fn roles(&self) -> RolesLayer {
         RolesLayer::new(self.certificate.is_some(), Arc::clone(&self.rejections))
     }
@@ -79,7 +79,7 @@ impl Admission {
                         unadmitted.make_room(&self.rejections);
                         let task = self.clone().admit(stream, address, place, connections.clone());
                         unadmitted.0.push_back((address.ip(), tokio::spawn(task).abort_handle()));
-                        // Or connections that come in a flood would be closed before their first turn.
+                        // Otherwise connections that come in a flood would be closed before their first turn.
                         tokio::task::yield_now().await;
                     }
                     Err(_) => self.rejections.reject(Reason::Full, address, "all places are taken"),
@@ -103,7 +103,7 @@ impl Admission {
     ) {
         let admitted = admit::admit(stream, address, self.certificate.as_deref(), place);
         match tokio::time::timeout(ADMISSION_TIMEOUT, admitted).await {
-            // In a task of its own: an admitted connection is no longer among those that may be closed.
+            // In a separate task: an admitted connection must not be closed to make room.
             Ok(Ok(Some(connection))) => {
                 _ = tokio::spawn(async move { connections.send(Ok(connection)).await })
             }
@@ -118,7 +118,7 @@ impl Admission {
     }
 }
 
-/// As many as there may be, and as the system has file descriptors for.
+/// The maximum number of admitted connections, as far as the system has file descriptors for them.
 fn max_admitted() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let most = limit.map_or(MAX_ADMITTED, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -129,12 +129,12 @@ fn max_admitted() -> usize {
     most
 }
 
-/// Those who have not yet said who they are, the oldest first.
+/// The connections that are not admitted yet, oldest first.
 #[derive(Debug, Default)]
 struct Unadmitted(VecDeque<(IpAddr, AbortHandle)>);
 
 impl Unadmitted {
-    /// Sends somebody away, if too many wait.
+    /// Closes a connection, if too many wait.
     fn make_room(&mut self, rejections: &Arc<Rejections>) {
         if self.0.len() < MAX_UNADMITTED {
             return;
@@ -154,7 +154,7 @@ impl Unadmitted {
         }
     }
 
-    /// The address from which most wait.
+    /// The address with the most waiting connections.
     fn crowd(&self) -> Option<IpAddr> {
         let mut counts = BTreeMap::<_, usize>::new();
         self.0.iter().for_each(|(address, _)| *counts.entry(*address).or_default() += 1);

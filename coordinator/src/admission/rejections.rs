@@ -1,7 +1,7 @@
 //! Rejected connections and calls: a line in the log, and counts.
 //!
-//! A flood must not fill the disk. The first of a kind is a line at once; those like it within [`QUIET`] are
-//! counted, and become one line at its end.
+//! A flood must not fill the disk. The first rejection of a kind is logged at once; similar ones within [`QUIET`] are
+//! counted, and logged as one line at its end.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -10,48 +10,48 @@ use std::time::Duration;
 
 use tracing::warn;
 
-/// Between two lines about the same kind.
+/// Minimum time between two lines about the same kind.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Why a connection or a call is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// Shows no certificate.
+    /// No certificate was presented.
     NoCertificate,
-    /// Shows one that has expired.
+    /// The certificate has expired.
     Expired,
-    /// Shows one that is not valid yet.
+    /// The certificate is not valid yet.
     NotYetValid,
-    /// Shows one of another CA.
+    /// Another CA issued the certificate.
     UnknownIssuer,
-    /// Shows one that can't be used for another reason.
+    /// The certificate can't be used for another reason.
     BadCertificate,
-    /// Does not accept the coordinator's certificate.
+    /// The peer does not accept the coordinator's certificate.
     Distrusted,
-    /// Its role does not allow what it asks for.
+    /// The peer's role does not allow the call.
     Role,
-    /// Speaks plain text where TLS is spoken.
+    /// The peer speaks plain text, and the coordinator TLS.
     UnexpectedPlaintext,
-    /// Speaks TLS where plain text is spoken.
+    /// The peer speaks TLS, and the coordinator plain text.
     UnexpectedTls,
-    /// Offers no TLS 1.3.
+    /// The peer does not offer TLS 1.3.
     TlsVersion,
     /// The handshake failed for another reason.
     Handshake,
-    /// Does not speak HTTP/2.
+    /// The peer does not speak HTTP/2.
     NotHttp2,
-    /// Says too little in too long a time.
+    /// The peer did not qualify in time.
     Slow,
-    /// Waits among too many others.
+    /// Too many connections wait for admission.
     Crowded,
-    /// All places inside are taken.
+    /// The maximum number of connections is admitted.
     Full,
-    /// The system gives no socket for it.
+    /// The system has no socket left.
     NoSocket,
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 16] = [
         Self::NoCertificate,
         Self::Expired,
@@ -71,7 +71,7 @@ impl Reason {
         Self::NoSocket,
     ];
 
-    /// A word for it, for metrics.
+    /// The name of the reason in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoCertificate => "no_certificate",
@@ -101,7 +101,7 @@ pub struct Rejections(Mutex<BTreeMap<Reason, Count>>);
 #[derive(Debug, Default)]
 struct Count {
     total: u64,
-    /// Since the last line; none while no line was written lately.
+    /// Rejections since the last line; `None` if no line was logged recently.
     unsaid: Option<u64>,
 }
 
@@ -119,14 +119,14 @@ impl Rejections {
         }
     }
 
-    /// No connection can be accepted at the moment.
+    /// Counts and logs that no connection can be accepted at the moment.
     pub(super) fn cannot_accept(self: &Arc<Self>, error: &std::io::Error) {
         if self.count(Reason::NoSocket) {
             warn!("cannot accept a connection: {error}");
         }
     }
 
-    /// Whether there should be a line.
+    /// Counts a rejection; returns whether to log it.
     fn count(self: &Arc<Self>, reason: Reason) -> bool {
         let mut counts = self.lock();
         let count = counts.entry(reason).or_default();
@@ -140,7 +140,7 @@ impl Rejections {
         true
     }
 
-    /// How many there were since the last line; if there were none, the next is news.
+    /// Number of rejections since the last line. If there were none, the next one is logged at once.
     fn unsaid(&self, reason: Reason) -> Option<u64> {
         let mut counts = self.lock();
         let unsaid = &mut counts.entry(reason).or_default().unsaid;
@@ -154,7 +154,7 @@ impl Rejections {
     }
 }
 
-/// Says how many more there were, until there are no more.
+/// Logs the count of further rejections, until there are none.
 async fn sum_up(rejections: Weak<Rejections>, reason: Reason) {
     loop {
         tokio::time::sleep(QUIET).await;
@@ -178,7 +178,7 @@ mod tests {
         assert!(rejections.count(Reason::Role), "another kind has a line of its own");
         let some: Vec<_> = rejections.totals().into_iter().filter(|&(_, total)| total > 0).collect();
         assert_eq!(some, [(Reason::Role, 1), (Reason::Slow, 1001)]);
-        // One quiet time sums up, the next finds nothing to say.
+        // The first quiet time logs a summary, the second finds nothing to log.
         tokio::time::sleep(QUIET * 2 + Duration::from_millis(1)).await;
         assert!(rejections.count(Reason::Slow), "after a quiet time it is news again");
     }

@@ -1,4 +1,4 @@
-//! What a peer may ask for, by the role in its certificate.
+//! The calls that a peer may make, by the role in its certificate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,40 +13,40 @@ use tower::{Layer, Service};
 
 use super::{Reason, Rejections};
 
-/// Who is at the other end of a connection.
+/// The peer of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Where it connects from.
+    /// The address from which it connects.
     pub address: SocketAddr,
     /// The role in its certificate.
     pub role: Option<Role>,
 }
 
-/// Whom a call is for.
+/// The kind of a call, by who may make it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// For every role.
+    /// Calls for every role.
     Everybody,
-    /// What reads a cluster.
+    /// Calls that read a cluster.
     Reading,
-    /// What changes it.
+    /// Calls that change a cluster.
     Operating,
-    /// What workers call.
+    /// Calls that workers make.
     Working,
 }
 
-/// The methods that only read. Any other is for operators, until it is named here.
+/// The methods that only read. Any other method requires the operator role, until it is listed here.
 const READING: [&str; 6] = ["GetMetrics", "GetModel", "ListJobs", "ListWorkers", "WatchJob", "WatchMetrics"];
 
 impl Access {
-    /// What a path such as `/millefeuille.v1.Cluster/ListJobs` takes.
+    /// The kind of a path such as `/millefeuille.v1.Cluster/ListJobs`.
     fn to(path: &str) -> Self {
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
         match service {
             "millefeuille.v1.Worker" => Self::Working,
             "millefeuille.v1.Cluster" if READING.contains(&method) => Self::Reading,
             "millefeuille.v1.Cluster" => Self::Operating,
-            // Health, reflection, and what does not exist.
+            // Health, reflection, and unknown paths.
             _ => Self::Everybody,
         }
     }
@@ -70,7 +70,7 @@ impl Access {
     }
 }
 
-/// Why this peer may not call this, if it may not.
+/// Why this peer may not make this call; `None` if it may.
 fn refused(peer: Option<&Peer>, path: &str) -> Option<String> {
     let access = Access::to(path);
     let method = shown(path.rsplit('/').next().unwrap_or_default());
@@ -88,7 +88,7 @@ fn refused(peer: Option<&Peer>, path: &str) -> Option<String> {
     }
 }
 
-/// As much of a method's name as belongs into a line of the log.
+/// A method's name, shortened for the log.
 fn shown(method: &str) -> &str {
     const LONGEST: usize = 64;
     method.char_indices().nth(LONGEST).map_or(method, |(end, _)| &method[..end])
@@ -102,7 +102,7 @@ pub struct RolesLayer {
 }
 
 impl RolesLayer {
-    /// Asks for roles if they are `required`, and lets everything through otherwise.
+    /// Checks roles if they are `required`, and otherwise allows every call.
     pub(super) fn new(required: bool, rejections: Arc<Rejections>) -> Self {
         Self { required, rejections }
     }
@@ -116,7 +116,7 @@ impl<S> Layer<S> for RolesLayer {
     }
 }
 
-/// Lets calls through that the peer's role allows, and answers the others with `PERMISSION_DENIED`.
+/// Allows the calls that the peer's role permits, and answers the others with `PERMISSION_DENIED`.
 #[derive(Clone, Debug)]
 pub struct Roles<S> {
     inner: S,

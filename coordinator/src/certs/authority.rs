@@ -12,7 +12,7 @@ use super::{CertsError, Name, Role, Usage, Validity};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_program::process::random_hex;
 
-/// What a CA is called. Always the same, so that a renewed certificate for its key is the same CA.
+/// The name of every CA. It is always the same, so that a renewed certificate for its key is the same CA.
 pub const CA: &str = "Millefeuille CA";
 
 /// A certificate authority: a key, and the certificates that others trust.
@@ -20,8 +20,8 @@ pub struct Authority {
     key: KeyPair,
     /// The certificate of the key.
     certificate: Certificate,
-    /// What others are told to trust: that certificate, and perhaps those of other authorities, as while one CA takes
-    /// over from another.
+    /// The certificates to trust, for `ca.crt`: this one, and perhaps those of other authorities, as while one CA
+    /// takes over from another.
     trusted: String,
 }
 
@@ -31,23 +31,23 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// A certificate that is asked for.
+/// A request for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
     /// Its name for people.
     pub common_name: String,
     /// The URIs in it: that of its role.
     pub uris: Vec<String>,
-    /// Under which names its holder is reached.
+    /// The names under which its holder is reached.
     pub names: Vec<Name>,
-    /// On which side of a connection it is shown.
+    /// The side of a connection that presents it.
     pub usage: Usage,
-    /// How long it is good.
+    /// Its validity period.
     pub validity: Validity,
 }
 
 impl Leaf {
-    /// That of a role. Nobody looks at the names of one who connects.
+    /// A request for a role's certificate. The names of a connecting client are never checked.
     pub fn of(role: Role, names: Vec<Name>, validity: Validity) -> Self {
         Self {
             common_name: format!("Millefeuille {role}"),
@@ -78,12 +78,12 @@ impl Authority {
     /// Makes a CA with a new key.
     ///
     /// # Errors
-    /// If there is no such certificate, as one that ends in a year beyond 9999.
+    /// If there can be no such certificate, as for one that ends in a year beyond 9999.
     pub fn new(validity: Validity) -> Result<Self, CertsError> {
         Self::of_key(new_key()?, validity)
     }
 
-    /// Makes the certificate of a CA whose key is there already.
+    /// Makes a CA certificate for an existing key.
     ///
     /// # Errors
     /// What is wrong with the key.
@@ -93,7 +93,7 @@ impl Authority {
 
     fn of_key(key: KeyPair, validity: Validity) -> Result<Self, CertsError> {
         let mut params = params(CA, validity);
-        // It signs certificates of processes and no other authorities.
+        // It may sign certificates of processes, but not of other authorities.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let made = params.self_signed(&key).map_err(impossible)?;
@@ -102,7 +102,7 @@ impl Authority {
         Ok(Self { key, certificate, trusted: made.pem() })
     }
 
-    /// The CA that this key belongs to. `certificates` may hold others too: all of them are trusted.
+    /// The CA with this key. `certificates` may also hold others: all of them are trusted.
     ///
     /// # Errors
     /// What is wrong with them.
@@ -122,10 +122,11 @@ impl Authority {
         Ok(Self { key, certificate, trusted: certificates.to_string() })
     }
 
-    /// Signs a certificate for a new key. What is asked for is given, however long: see [`Validity::within`].
+    /// Signs a certificate for a new key. The requested validity is used even if it exceeds the CA's: see
+    /// [`Validity::within`].
     ///
     /// # Errors
-    /// If there is no such certificate, as one with a URI that is not ASCII.
+    /// If there can be no such certificate, as for one with a URI that is not ASCII.
     pub fn issue(&self, leaf: &Leaf) -> Result<Issued, CertsError> {
         let mut params = params(&leaf.common_name, leaf.validity);
         params.is_ca = IsCa::ExplicitNoCa;
@@ -145,7 +146,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// The certificates to trust, as PEM: what others get as `ca.crt`.
+    /// The certificates to trust, as PEM: the content of `ca.crt`.
     pub fn trusted(&self) -> &str {
         &self.trusted
     }

@@ -12,7 +12,7 @@ use x509_parser::x509::X509Name;
 
 use super::{Name, Role, Usage, Validity};
 
-/// A certificate, as far as anybody here wants to know it.
+/// The parts of a certificate that this program uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
@@ -31,7 +31,7 @@ const LABEL: &str = "CERTIFICATE";
 /// All certificates of a PEM file, in their order.
 ///
 /// # Errors
-/// What is wrong with it, also if there is none.
+/// What is wrong with it, also if it has no certificate.
 pub fn all(pem: &str) -> Result<Vec<Certificate>, String> {
     let blocks = Pem::iter_from_buffer(pem.as_bytes());
     let ours = blocks.filter(|block| !block.as_ref().is_ok_and(|block| block.label != LABEL));
@@ -47,15 +47,15 @@ const NOT_PEM: &str = "is not a certificate in PEM";
 /// # Errors
 /// What is wrong with it.
 pub fn key(pem: &str) -> Result<KeyPair, String> {
-    // The library's own words might show what was read.
+    // The library's error might show the key.
     KeyPair::from_pem(pem).map_err(|_| "is not a private key in PEM (PKCS #8)".to_string())
 }
 
 impl Certificate {
-    /// Reads one in DER.
+    /// Reads a certificate in DER.
     ///
     /// # Errors
-    /// If it is none.
+    /// If it is not a certificate.
     pub fn of_der(der: &[u8]) -> Result<Self, String> {
         let damaged = || "is a damaged certificate".to_string();
         let parsed = match X509Certificate::from_der(der) {
@@ -90,17 +90,17 @@ impl Certificate {
         &self.der
     }
 
-    /// Whose it is, for people.
+    /// Its subject, for people.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Who says to have signed it, for people.
+    /// Its stated issuer, for people.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// The roles in it; one, if it was made for a cluster.
+    /// The roles in it; exactly one, if it was made for a cluster.
     pub fn roles(&self) -> &[Role] {
         &self.roles
     }
@@ -110,17 +110,17 @@ impl Certificate {
         &self.names
     }
 
-    /// How long it is good.
+    /// Its validity period.
     pub fn validity(&self) -> Validity {
         self.validity
     }
 
-    /// Its public key, as the key's owner would say it.
+    /// Its public key, in the form that the key pair returns.
     pub fn public_key(&self) -> &[u8] {
         &self.public_key
     }
 
-    /// Whether it may be shown on this side of a connection.
+    /// Whether it may be presented on this side of a connection.
     pub fn is_for(&self, usage: Usage) -> bool {
         self.usages.contains(&usage)
     }
@@ -141,14 +141,14 @@ impl Certificate {
             && own.verify_signature(Some(signer.public_key())).is_ok()
     }
 
-    /// The SHA-256 of its bytes, written as OpenSSL writes it.
+    /// The SHA-256 of its bytes, in OpenSSL's format.
     pub fn fingerprint(&self) -> String {
         let hash = Sha256::digest(&self.der);
         hash.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
     }
 }
 
-/// The part of a name that is for people, or all of it.
+/// The common name, or the whole name if it has none.
 fn common_name(name: &X509Name<'_>) -> String {
     let common = name.iter_common_name().next().and_then(|part| part.as_str().ok());
     common.map_or_else(|| name.to_string(), str::to_string)
@@ -172,7 +172,7 @@ fn name(general: &GeneralName<'_>) -> Option<Name> {
     }
 }
 
-/// A certificate that does not say what it is for is for everything.
+/// The usages of a certificate; a certificate that names no usage allows all.
 fn usages(parsed: &X509Certificate<'_>) -> Vec<Usage> {
     let (server, client) = match parsed.extended_key_usage() {
         Ok(Some(usage)) => {

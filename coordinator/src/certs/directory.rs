@@ -1,7 +1,7 @@
-//! The files: where they are, who may read them, and how they change.
+//! The certificate files: where they are, who may read them, and how they change.
 //!
-//! Whoever writes into a directory has a lock on the directory itself, which leaves no trace. It is held for
-//! milliseconds, so others wait for it. Who reads needs none.
+//! A process that writes into a directory locks the directory itself, which leaves no trace. The lock is held for
+//! milliseconds, so others wait for it. Readers need no lock.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -21,19 +21,20 @@ use crate::runs::files::{self, READABLE, Staged};
 /// A CA's private key.
 pub const CA_KEY: &str = "ca.key";
 
-/// For its owner alone.
+/// Readable by its owner only.
 const SECRET: u32 = 0o600;
 const PRIVATE: u32 = 0o700;
-/// Everybody may look, and only its owner may write: who can write into a directory can put other keys into it.
+/// Every user may read, and only the owner may write: a process that can write into a directory can put other keys
+/// into it.
 const PUBLIC: u32 = 0o755;
-/// Nobody has more certificates than fit.
+/// Maximum size of a file, in bytes.
 const LARGEST: u64 = 1 << 20;
 
 /// How long to wait for another process that writes into the same directory.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The right to write into a directory, as long as it lives.
+/// A lock for writing into a directory, released on drop.
 #[derive(Debug)]
 pub struct DirectoryLock {
     path: PathBuf,
@@ -41,18 +42,18 @@ pub struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Makes the directory if need be, and takes it. What an interrupted process left half written is removed.
+    /// Creates the directory if necessary, and locks it. Temporary files of an interrupted process are removed.
     ///
     /// # Errors
-    /// If it cannot be made or written, or another process does not let go of it.
+    /// If it cannot be created or written, or another process does not release it.
     pub fn take(path: &Path) -> Result<Self, CertsError> {
         input::check_directory(path).map_err(CertsError::Unwritable)?;
         make(path, PUBLIC).map_err(|error| unwritable(path, "cannot be made", &error))?;
         Self::of(path)
     }
 
-    /// The same, of a directory that nobody else may enter: one that is open to others is closed, if it can be. A volume
-    /// that only this process mounts may well be open, and somebody else's.
+    /// Like [`DirectoryLock::take`], for a private directory: if it is open to other users, it is closed, if
+    /// possible. A volume that only this process mounts may be open and have another owner.
     ///
     /// # Errors
     /// As [`DirectoryLock::take`].
@@ -86,7 +87,7 @@ impl DirectoryLock {
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
-    /// Writes a CA: its key first, which is what must not be lost.
+    /// Writes a CA: first its key, which must not be lost.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -95,7 +96,7 @@ impl DirectoryLock {
         self.write(CA_FILE, authority.trusted(), "ca-crt", READABLE)
     }
 
-    /// Writes a CA's certificate beside the key that is there.
+    /// Writes a CA's certificate beside its existing key.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -103,7 +104,7 @@ impl DirectoryLock {
         self.write(CA_FILE, authority.trusted(), "ca-crt", READABLE)
     }
 
-    /// Writes what its process shall trust.
+    /// Writes the CAs that the directory's process trusts.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -111,10 +112,10 @@ impl DirectoryLock {
         self.write(CA_FILE, trusted, "tls-ca", READABLE)
     }
 
-    /// Writes all of a TLS directory; certificate and key change as close together as can be.
+    /// Writes a whole TLS directory; certificate and key change as close together as possible.
     ///
     /// # Errors
-    /// If a file cannot be written. Then certificate and key are the old ones, unless it was the very last step that failed.
+    /// If a file cannot be written. Certificate and key are then the old ones, unless the very last step failed.
     pub fn write_issued(&self, trusted: &str, issued: &Issued) -> Result<(), CertsError> {
         self.write_trusted(trusted)?;
         let (key, certificate) = (self.path.join(KEY_FILE), self.path.join(CERTIFICATE_FILE));
@@ -137,13 +138,13 @@ impl DirectoryLock {
     }
 }
 
-/// Makes a directory, and those above it, with no more rights than these whatever the umask. Another process may be making
-/// it right now.
+/// Creates a directory and its parents, with at most this mode whatever the umask. Another process may be creating it
+/// at the same time.
 fn make(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
-/// Makes a TLS directory of a certificate, and of the CAs to trust.
+/// Writes a TLS directory with this certificate and the CAs to trust.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -165,36 +166,36 @@ fn unusable(path: &Path, what: &str) -> CertsError {
     CertsError::Unusable(Failure::at(FailureKind::NotAllowed, path.display(), what))
 }
 
-/// What is in a file, if it is there.
+/// The content of a file, or `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<String>, CertsError> {
     if !input::exists(path).map_err(CertsError::Unusable)? {
         return Ok(None);
     }
     let bytes = input::read(path, |_| LARGEST).map_err(CertsError::Unusable)?;
-    // What is no text is no PEM, which who parses it will say.
+    // Invalid text is not PEM either; the parser will report it.
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Whether others than its owner may read a file.
+/// Whether users other than its owner may read a file.
 pub fn is_open_to_others(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
 }
 
-/// What there is of a CA.
+/// The state of a CA's directory.
 #[derive(Debug)]
 pub enum FoundAuthority {
-    /// Nothing.
+    /// No CA.
     Nothing,
     /// A key without a certificate, as an interrupted `init` leaves it; the key.
     KeyOnly(String),
-    /// All of it.
+    /// A whole CA.
     Whole(Box<Authority>),
 }
 
 /// Looks for a CA.
 ///
 /// # Errors
-/// If there is something that is none, or that can't be read. With the remedy.
+/// If the files are not a CA, or can't be read; with the remedy.
 pub fn authority(path: &Path) -> Result<FoundAuthority, CertsError> {
     let (certificates_path, key_path) = (path.join(CA_FILE), path.join(CA_KEY));
     match (read(&certificates_path)?, read(&key_path)?) {
@@ -215,15 +216,15 @@ pub fn authority(path: &Path) -> Result<FoundAuthority, CertsError> {
     }
 }
 
-/// A CA's key that does not serve.
+/// The error for an unusable CA key.
 pub fn unusable_key(path: &Path, what: &str) -> CertsError {
     unusable(path, &format!("{what} (restore it; or move the directory away, and a new CA is made)"))
 }
 
-/// The CA in this directory, which has to be there.
+/// The CA in this directory, which must exist.
 ///
 /// # Errors
-/// If it is not, with the remedy.
+/// If it does not exist; with the remedy.
 pub fn existing_authority(path: &Path) -> Result<Authority, CertsError> {
     match authority(path)? {
         FoundAuthority::Whole(authority) => Ok(*authority),
@@ -237,25 +238,25 @@ pub fn existing_authority(path: &Path) -> Result<Authority, CertsError> {
     }
 }
 
-/// What there is in a TLS directory.
+/// The state of a TLS directory.
 #[derive(Debug)]
 pub enum Found {
     /// No certificate.
     Nothing,
-    /// A file that holds none: what is wrong with it.
+    /// A file without a valid certificate: what is wrong with it.
     Damaged(String),
     /// A certificate.
     Held(Box<Held>),
 }
 
-/// A certificate with all that belongs to it.
+/// A certificate with its key and the CAs to trust.
 #[derive(Debug)]
 pub struct Held {
     /// The process' own certificate.
     pub certificate: Certificate,
     /// The certificates to trust.
     pub trusted: Vec<Certificate>,
-    /// The same, as they are written.
+    /// The same certificates, as text.
     pub trusted_text: Option<String>,
     /// Whether the key is that of the certificate, or what is wrong with it.
     pub key: Result<(), String>,
@@ -282,20 +283,20 @@ impl Held {
         Ok(Found::Held(Box::new(Self { certificate, trusted, trusted_text, key })))
     }
 
-    /// The certificate to trust whose owner has signed this one.
+    /// The trusted certificate whose key signed this one.
     pub fn signer(&self) -> Option<&Certificate> {
         self.trusted.iter().find(|signer| self.certificate.is_signed_by(signer))
     }
 }
 
-/// The certificate of a process, or what is wrong with it, if there is a file.
+/// The first certificate of a file, or what is wrong with it; `None` if the file does not exist.
 fn first_certificate(path: &Path) -> Result<Option<Result<Certificate, String>>, CertsError> {
     let Some(chain) = read(&path.join(CERTIFICATE_FILE))? else { return Ok(None) };
     Ok(certificate::all(&chain).map(|chain| chain.into_iter().next()).transpose())
 }
 
-/// The names in the coordinator's certificate that is in a directory, for the one that takes its place; none if none is
-/// there. Nobody may lose them without knowing: a coordinator could not be reached under them any more.
+/// The names in a directory's coordinator certificate, for its replacement; empty if there is none. They must not be
+/// lost silently: the coordinator could no longer be reached under them.
 ///
 /// # Errors
 /// If it cannot be read, with the remedy.
@@ -322,7 +323,7 @@ fn fits(key: &str, certificate: &Certificate) -> Result<(), String> {
     if fits { Ok(()) } else { Err(format!("{KEY_FILE} belongs to another certificate")) }
 }
 
-/// The certificate of a CA's directory, with or without its key.
+/// The certificates of a CA's directory, with or without its key.
 ///
 /// # Errors
 /// If it cannot be read.

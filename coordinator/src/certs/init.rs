@@ -1,8 +1,8 @@
-//! What `coordinator certs init` does: all that a cluster needs, as often as one likes.
+//! `coordinator certs init`: makes all certificates of a cluster; can be repeated.
 //!
-//! A directory for the CA and one for each role are made below one place. What is there and good is kept. All of it
-//! happens while the CA's directory is claimed, so two that run at once come one after the other, and the second finds
-//! everything there. One that is cut short leaves whole files, of which the next keeps what is good.
+//! It makes a directory for the CA and one for each role in one place. Existing certificates that are good are kept.
+//! The CA's directory is locked for the whole time, so of two processes at once the second waits, and finds
+//! everything there. An interrupted process leaves whole files, of which the next one keeps the good ones.
 
 use std::path::Path;
 
@@ -14,39 +14,39 @@ use super::directory::{self, CA_KEY, DirectoryLock, Found, FoundAuthority, Held}
 use super::validity::shown;
 use super::{Authority, CertsError, Leaf, Name, Role, Usage, Validity};
 
-/// What is asked of [`init`].
+/// The request to [`init`].
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Under which names the coordinator is reached. Without, those that its certificate has, or the usual ones where there
     /// is none.
     pub names: Option<Vec<Name>>,
-    /// How many days a new certificate is good.
+    /// Validity of a new certificate, in days.
     pub days: u32,
-    /// How many days a new CA is good.
+    /// Validity of a new CA, in days.
     pub ca_days: u32,
     /// Whether valid certificates are renewed too.
     pub renew: bool,
-    /// What time it is.
+    /// The current time.
     pub now: OffsetDateTime,
 }
 
-/// What [`init`] has to tell, as it happens.
+/// A progress message of [`init`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// What was done with the directory of this name.
+    /// The directory's name, and what was done with it.
     Done(&'static str, String),
-    /// What should be looked after.
+    /// A warning.
     Warning(String),
 }
 
 /// The name of the CA's directory.
 pub const CA: &str = "ca";
 
-/// Makes what is missing of a CA and of the certificates of all roles.
+/// Makes the CA and the certificates of all roles, as far as they are missing.
 ///
 /// # Errors
-/// If the CA is not usable, something cannot be read or written, or the names of the coordinator are in a certificate that is
-/// damaged. What was made until then stays.
+/// If the CA is not usable, something cannot be read or written, or the certificate with the coordinator's names is
+/// damaged. Files made before the error stay.
 pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(Told)) -> Result<(), CertsError> {
     let ca = path.join(CA);
     let lock = DirectoryLock::take_private(&ca)?;
@@ -92,7 +92,7 @@ fn authority(
     Ok(authority)
 }
 
-/// Refuses a CA that has expired, or is not valid yet: what it signs would not be valid.
+/// Rejects a CA that has expired or is not valid yet: its signatures would not be valid.
 ///
 /// # Errors
 /// With the remedy.
@@ -134,7 +134,7 @@ fn warn_of_open_key(path: &Path, tell: &mut dyn FnMut(Told)) {
     }
 }
 
-/// Keeps the certificate of a role, or makes one; says which.
+/// Keeps or makes the certificate of a role; reports which.
 fn leaf(
     path: &Path,
     role: Role,
@@ -188,7 +188,7 @@ fn reason_to_renew(held: &Held, role: Role, authority: &Authority, asked: &Asked
     Some(reason)
 }
 
-/// Issues a certificate; with a reason, it replaces another.
+/// Issues a certificate; with a reason, it replaces an existing one.
 fn make(
     lock: &DirectoryLock,
     path: &Path,
@@ -215,8 +215,8 @@ pub fn names_in(path: &Path) -> Result<Vec<Name>, CertsError> {
     Ok(if names.is_empty() { Name::usual() } else { names })
 }
 
-/// Makes a certificate that ends no later than its CA, and writes it with all that belongs to it. Says until when it is
-/// good.
+/// Makes a certificate that ends no later than its CA, and writes it with its key and the CAs to trust. Returns the
+/// end of its validity.
 ///
 /// # Errors
 /// If it cannot be written.

@@ -16,7 +16,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// Those that a coordinator has when nobody asks for others: a service of containers, and this machine.
+    /// The default names: a container service, and this machine.
     pub fn usual() -> Vec<Self> {
         let dns = |name: &str| Self::Dns(name.to_string());
         let ip = |address: IpAddr| Self::Ip(address);
@@ -28,7 +28,7 @@ impl Name {
         ]
     }
 
-    /// Names in a list, for people.
+    /// Formats names as a list, for people.
     pub fn list(names: &[Self]) -> String {
         names.iter().map(Self::to_string).collect::<Vec<_>>().join(", ")
     }
@@ -51,7 +51,7 @@ impl FromStr for Name {
             return Ok(Self::Ip(address));
         }
         let name = text.strip_prefix("*.").unwrap_or(text);
-        // A dot at the end is good in a resolver's eyes, and makes a certificate that no name matches.
+        // A resolver accepts a trailing dot, but no name matches a certificate with one.
         if DnsName::try_from(name).is_err() || name.ends_with('.') {
             return Err(
                 "is neither a host's name nor an address (without a port; several: a,b,c)".to_string()

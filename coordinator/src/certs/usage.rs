@@ -7,19 +7,19 @@ use super::Role;
 /// On which side of a connection a certificate is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
-    /// By who accepts it.
+    /// The side that accepts the connection.
     Server,
-    /// By who makes it.
+    /// The side that makes the connection.
     Client,
 }
 
 impl Usage {
-    /// That of a role.
+    /// The usage for a role.
     pub fn of(role: Role) -> Self {
         if role == Role::Coordinator { Self::Server } else { Self::Client }
     }
 
-    /// What it says so in a certificate.
+    /// The extended key usage in a certificate.
     pub(super) fn purpose(self) -> ExtendedKeyUsagePurpose {
         match self {
             Self::Server => ExtendedKeyUsagePurpose::ServerAuth,

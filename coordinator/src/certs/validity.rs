@@ -1,22 +1,22 @@
-//! From when until when a certificate is good.
+//! The validity period of a certificate.
 
 use millefeuille_proto::tls::date;
 use time::{Duration, OffsetDateTime};
 
-/// A new certificate is good since this long ago: clocks differ.
+/// New certificates are valid from this long ago: clocks differ.
 const SKEW: Duration = Duration::minutes(5);
 
-/// From when until when a certificate is good.
+/// The validity period of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// Not before this moment.
+    /// The start of the period.
     pub not_before: OffsetDateTime,
-    /// Not after this one.
+    /// The end of the period.
     pub not_after: OffsetDateTime,
 }
 
 impl Validity {
-    /// So many days from now on, and the last few minutes, for clocks that are late.
+    /// `days` days from now, and the last few minutes, for clocks that are late.
     pub fn days(now: OffsetDateTime, days: u32) -> Self {
         let now = whole_seconds(now);
         Self {
@@ -25,7 +25,7 @@ impl Validity {
         }
     }
 
-    /// The same, ended when another ends.
+    /// The same period, cut off at the end of another.
     #[must_use]
     pub fn within(self, other: Self) -> Self {
         Self { not_after: self.not_after.min(other.not_after), ..self }
@@ -46,18 +46,18 @@ impl Validity {
         (self.not_after - now).saturating_mul(3) < self.not_after - self.not_before
     }
 
-    /// How many whole days are left.
+    /// Number of whole days left.
     pub fn days_left(self, now: OffsetDateTime) -> i64 {
         (self.not_after - now).whole_days()
     }
 }
 
-/// A moment without its fraction of a second, which certificates do not have.
+/// Truncates a time to seconds: certificates have no fractions.
 pub fn whole_seconds(moment: OffsetDateTime) -> OffsetDateTime {
     moment.replace_nanosecond(0).unwrap_or(moment)
 }
 
-/// A moment, for people and for programs, as the log has it too.
+/// Formats a time for people and programs, as in the log.
 pub fn shown(moment: OffsetDateTime) -> String {
     date(moment.unix_timestamp())
 }

@@ -1,4 +1,4 @@
-//! `coordinator cancel`: ends a job before its time.
+//! `coordinator cancel`: cancels a job.
 
 use clap::Args as ClapArgs;
 

@@ -126,7 +126,7 @@ struct DaysArgs {
     days: u32,
 }
 
-/// A century is enough.
+/// A number of days, at most a century.
 fn days() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=36_500)
 }
@@ -152,7 +152,8 @@ pub(super) fn run(args: Args) -> Result {
 fn make_all(args: InitArgs, now: OffsetDateTime) -> Result {
     let InitArgs { directory, names, days, ca_days, renew } = args;
     let asked = Asked { names: names.names, days: days.days, ca_days, renew, now };
-    // Told when all is made: a reader of the lines who goes away must not leave half of it undone.
+    // Print only when everything is done: if the reader of the output goes away, no certificate must be left half
+    // made.
     let mut done = String::new();
     let made = init(&directory, &asked, &mut |told| match told {
         Told::Done(name, what) => done.push_str(&format!("{name:WIDTH$}{what}\n")),
@@ -162,7 +163,7 @@ fn make_all(args: InitArgs, now: OffsetDateTime) -> Result {
     Ok(made?)
 }
 
-/// The columns of what stands before a line's content.
+/// Width of the labels before a line's content.
 const WIDTH: usize = 13;
 
 fn issue(args: IssueArgs, now: OffsetDateTime) -> Result {
@@ -191,7 +192,7 @@ fn show(args: &ShowArgs, now: OffsetDateTime) -> Result {
     let text: Vec<String> =
         seen.iter().map(|seen| if args.json { seen.json(now) } else { seen.text(now) }).collect();
     print(&text.join(if args.json { "" } else { "\n" }));
-    // One line for all: each has said its own.
+    // One line for all certificates: each has reported its own problem.
     let problem = seen.iter().find_map(|seen| Some((seen, seen.problem.as_ref()?)));
     problem.map_or(Ok(()), |(seen, problem)| {
         let remedy = if seen.is_authority {
@@ -206,7 +207,7 @@ fn show(args: &ShowArgs, now: OffsetDateTime) -> Result {
     })
 }
 
-/// The certificates of a directory, or of those that `init` makes in it.
+/// Reads the certificates of a directory, or of the directories that `init` makes in it.
 fn look(path: &Path, now: OffsetDateTime) -> Result<Vec<Seen>> {
     let own = look_here(path, now)?;
     if !own.is_empty() {
@@ -256,9 +257,9 @@ struct Seen {
     is_authority: bool,
     certificate: Certificate,
     signer: Option<Certificate>,
-    /// Why it is of no use.
+    /// Why it cannot be used.
     problem: Option<String>,
-    /// What should be looked after all the same.
+    /// A warning about a certificate that can be used.
     note: Option<String>,
 }
 
@@ -360,7 +361,7 @@ impl Seen {
     }
 }
 
-/// Why a process could not use what it is given.
+/// Why a process cannot use this certificate.
 fn problem(held: &Held, now: OffsetDateTime) -> Option<String> {
     let certificate = &held.certificate;
     if let Err(what) = &held.key {

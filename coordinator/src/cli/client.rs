@@ -1,4 +1,4 @@
-//! The way to a running cluster, for the commands that ask it: the thin client over gRPC.
+//! The gRPC client for commands that talk to a running cluster.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,13 +31,13 @@ pub(super) struct ClusterArgs {
     pub(super) connect_timeout: Duration,
 }
 
-/// One attempt to connect takes no longer: a host that comes back is found by the next.
+/// Time limit for one connection attempt: if a host comes back, the next attempt finds it.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A call that is not a stream takes no longer.
+/// Time limit for a unary call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ClusterArgs {
-    /// Connects; tries again until the time is over.
+    /// Connects, and retries until the time limit.
     pub(super) async fn connect(&self) -> Result<Client> {
         let unusable = |error: tonic::transport::Error| {
             Failed::new(
@@ -77,15 +77,15 @@ impl ClusterArgs {
     }
 }
 
-/// Why an attempt gave no client.
+/// Why an attempt to connect failed.
 enum Fault {
-    /// Nobody is there who can be asked; the next attempt may find one.
+    /// No coordinator answers; the next attempt may succeed.
     Absent(String),
-    /// It is there, and does not answer this client.
+    /// The coordinator refuses this client.
     Refused(Failed),
 }
 
-/// Connects once. Whoever only listens is no coordinator: it has to answer too.
+/// Connects once. An open port may not be a coordinator: it must also answer a call.
 async fn attempt(dialer: &Dialer, endpoint: &Endpoint) -> Result<Client, Fault> {
     let connected = dialer.connect(endpoint.clone()).await;
     let channel = connected.map_err(|error| Fault::Absent(process::root_cause(&error)))?;
@@ -103,15 +103,15 @@ async fn attempt(dialer: &Dialer, endpoint: &Endpoint) -> Result<Client, Fault> 
     }
 }
 
-/// A connection to a coordinator. Answers are plain values: nobody beyond this module sees the wire.
+/// A connection to a coordinator. It returns plain values: the protobuf types stay in this module.
 #[derive(Clone, Debug)]
 pub(super) struct Client(ClusterClient<Channel>);
 
-/// Why a call has no answer.
+/// Why a call failed.
 #[derive(Debug)]
 pub(super) struct Unanswered {
     pub(super) failure: Failure,
-    /// Whether the coordinator is gone, and may come back. Any other answer is an answer.
+    /// Whether the coordinator is gone, and may come back. Any other error is final.
     pub(super) is_gone: bool,
 }
 
@@ -140,20 +140,20 @@ impl Client {
         Ok(workers.into_iter().map(Into::into).collect())
     }
 
-    /// A job and the cluster; of the newest job if the id is empty.
+    /// Metrics of a job and of the cluster. An empty id means the newest job.
     pub(super) async fn metrics(&mut self, job_id: &str) -> Result<Metrics, Unanswered> {
         let asked = request(v1::GetMetricsRequest { job_id: job_id.to_string() });
         Ok(self.0.get_metrics(asked).await?.into_inner().into())
     }
 
-    /// Submits a job; gives its id. The same key again submits nothing more.
+    /// Submits a job and returns its id. Submitting again with the same key has no effect.
     pub(super) async fn submit(&mut self, job_toml: &str, client_key: &str) -> Result<String, Unanswered> {
         let (job_toml, client_key) = (job_toml.to_string(), client_key.to_string());
         let submission = request(v1::SubmitJobRequest { job_toml, client_key });
         Ok(self.0.submit_job(submission).await?.into_inner().job_id)
     }
 
-    /// Cancels a job; the one that runs if the id is empty.
+    /// Cancels a job. An empty id means the running job.
     pub(super) async fn cancel(&mut self, job_id: &str) -> Result<JobView, Unanswered> {
         let asked = request(v1::CancelJobRequest { job_id: job_id.to_string() });
         Ok(self.0.cancel_job(asked).await?.into_inner().job.unwrap_or_default().into())
@@ -166,11 +166,11 @@ impl Client {
     }
 }
 
-/// A job that is watched.
+/// The stream of a watched job's updates.
 pub(super) struct Watching(Streaming<v1::WatchJobResponse>);
 
 impl Watching {
-    /// What is new of it: its history has the epochs that were not told before.
+    /// The next update of the job. Its history has only the epochs that were not sent before.
     pub(super) async fn next(&mut self) -> Result<JobReport, Unanswered> {
         let message = self.0.message().await?;
         Ok(message.ok_or_else(|| Status::unavailable("it closed the stream"))?.into())

@@ -1,4 +1,5 @@
-//! `coordinator completions` and `coordinator man`: for shells and for `man`, made from the command line itself.
+//! `coordinator completions` and `coordinator man`: shell completions and man pages, generated from the command
+//! line's definition.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! `coordinator evaluate`: loss and accuracy of a saved model, without training.
 //!
-//! The pieces and the tree are those of training, so the bits are those of the history's last row.
+//! Pieces and reduction tree are those of training, so the results match the history's last row bit for bit.
 
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// The fields of the history's last row that a saved model can be asked for again.
+/// The fields of the history's last row that can be computed from a saved model.
 #[derive(Debug, Serialize)]
 struct Evaluation {
     val_loss: Option<f64>,

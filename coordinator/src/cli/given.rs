@@ -1,5 +1,5 @@
-//! How the values of a command were given, for errors that name the place as their reader knows it: a flag with its
-//! value as typed, or a variable of the environment.
+//! Where the values of a command came from, so that errors can name the place: a flag with its value as typed, or an
+//! environment variable.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use millefeuille_program::usage::shown;
 
-/// What was given to a command.
+/// The arguments given to a command.
 #[derive(Debug)]
 pub(super) struct Given {
     values: BTreeMap<String, Value>,
@@ -16,14 +16,14 @@ pub(super) struct Given {
 #[derive(Debug)]
 struct Value {
     flag: String,
-    /// The variable that it came from, unless it was typed.
+    /// The environment variable that it came from; `None` if it was typed.
     variable: Option<String>,
     raw: String,
     heading: Option<String>,
 }
 
 impl Given {
-    /// What was given to the innermost command of this line.
+    /// The arguments given to the innermost subcommand.
     pub(super) fn of(command: &Command, matches: &ArgMatches) -> Self {
         if let Some((name, inner)) = matches.subcommand()
             && let Some(command) = command.find_subcommand(name)
@@ -46,7 +46,7 @@ impl Given {
         Self { values: command.get_arguments().filter_map(value).collect() }
     }
 
-    /// The name under which the value of this argument was given: its flag or its variable.
+    /// The flag or the variable that gave this argument's value.
     pub(super) fn name(&self, id: &str) -> Option<&str> {
         self.values.get(id).map(|value| value.variable.as_ref().unwrap_or(&value.flag).as_str())
     }
@@ -56,13 +56,13 @@ impl Given {
         self.values.get(id).and_then(Value::typed)
     }
 
-    /// The first flag that was typed of those under this heading.
+    /// The first typed flag under this heading.
     pub(super) fn typed_under(&self, heading: &str) -> Option<&str> {
         let under = |value: &&Value| value.heading.as_deref() == Some(heading);
         self.values.values().filter(under).find_map(Value::typed)
     }
 
-    /// By flag, where each value was given: `--epochs 5`, or `MILLEFEUILLE_EPOCHS=5`.
+    /// The place of each value, by flag: `--epochs 5`, or `MILLEFEUILLE_EPOCHS=5`.
     pub(super) fn places(&self) -> BTreeMap<String, String> {
         self.values.values().map(|value| (value.flag.clone(), value.place())).collect()
     }

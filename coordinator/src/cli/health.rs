@@ -1,6 +1,6 @@
 //! `coordinator health`: for probes.
 //!
-//! Asks a coordinator over gRPC, or the ops port of a coordinator or a worker over HTTP.
+//! Checks a coordinator over gRPC, or the ops port of a coordinator or a worker over HTTP.
 
 use std::time::Duration;
 
@@ -42,11 +42,11 @@ Exit codes:
     4  cannot be reached, or is not alive
     5  alive, but not ready";
 
-/// How long an ops port may take to answer, connecting included. A liveness probe that says no takes half a second.
+/// Time limit for an ops port's response, connecting included. A liveness probe that fails takes half a second.
 const OPS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An argument that says how to reach a cluster. Its variable is there for other commands, too: beside `--ops` it means
-/// nothing, whatever it holds, and only clap's command can keep clap from reading it.
+/// Makes an argument that selects a cluster ignore its variable beside `--ops`. The variable is meant for other
+/// commands, and only clap's command can keep clap from reading it.
 fn of_a_cluster(argument: Arg) -> Arg {
     let is_ops = |typed: &str| typed == "--ops" || typed.starts_with("--ops=");
     let beside_ops = std::env::args_os().any(|typed| typed.to_str().is_some_and(is_ops));
@@ -74,7 +74,7 @@ async fn of_ops_port(address: &str, ready: bool) -> Result {
     if !ready {
         return failed(FailureKind::NotAllowed, why);
     }
-    // Whoever is stuck is not ready either, and that it is not alive is worse.
+    // A stuck process is not ready either, and failing liveness is worse.
     match verdict(address, LIVE).await? {
         Verdict::Yes(_) => failed(FailureKind::NotReady, why),
         Verdict::No(why) => failed(FailureKind::NotAllowed, why),
@@ -84,7 +84,7 @@ async fn of_ops_port(address: &str, ready: bool) -> Result {
 const LIVE: &str = "/livez";
 const READY: &str = "/readyz";
 
-/// What an ops port says, with its line.
+/// An ops port's verdict, with its message.
 enum Verdict {
     Yes(String),
     No(String),

@@ -1,4 +1,4 @@
-//! The job that a command is about: its file, and what flags say instead.
+//! The job of a command: its file, and the flags that override it.
 
 use std::path::Path;
 
@@ -87,7 +87,7 @@ impl JobFlags {
         }
     }
 
-    /// The job of this file and these flags, checked.
+    /// The checked job from this file and these flags.
     pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
         let text = file.map(read_job).transpose()?;
         let name = file.map(|path| path.display().to_string()).unwrap_or_default();
@@ -97,7 +97,7 @@ impl JobFlags {
 
 /// The text of a job file.
 pub(super) fn read_job(path: &Path) -> Result<String> {
-    // One byte more than it may have shows that it has too many.
+    // One byte above the limit shows that the file is too long.
     let bytes = crate::input::read(path, |_| MAX_BYTES as u64 + 1);
     let bytes = bytes.map_err(|failure| Failed::from(failure).exits_as(FailureKind::Usage))?;
     String::from_utf8(bytes).map_err(|error| {

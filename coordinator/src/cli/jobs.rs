@@ -50,7 +50,7 @@ fn table(jobs: &[JobView]) -> String {
     table.to_string()
 }
 
-/// What the job waits for or why it ended; of a wait that lasts also how long, and what happens next.
+/// What the job waits for, or why it ended. A long wait includes its duration and what happens next.
 pub(super) fn detail(job: &JobView) -> String {
     if job.waiting_seconds < 1.0 {
         return job.detail.clone();

@@ -1,4 +1,4 @@
-//! `coordinator metrics`: a job's history, and how fast the cluster works.
+//! `coordinator metrics`: a job's history, and the cluster's speed.
 
 use clap::Args as ClapArgs;
 use millefeuille_core::view::{Metrics, StepTime};
@@ -39,7 +39,7 @@ fn as_text(metrics: &Metrics) -> String {
         Some(job) if job.detail.is_empty() => format!("job {}: {}\n", job.id, job.state.name()),
         Some(job) => format!("job {}: {} ({})\n", job.id, job.state.name(), jobs::detail(job)),
     };
-    // Before an epoch's first step there is nothing to tell.
+    // Before an epoch's first step there is nothing to show.
     let begun = metrics.progress.filter(|progress| progress.step > 0);
     if let (Some(progress), Some(job)) = (begun, &metrics.job) {
         let accuracy = progress.accuracy.map_or_else(String::new, |share| format!(", accuracy {share:.4}"));

@@ -1,7 +1,7 @@
-//! The command line of `coordinator`, one file a subcommand.
+//! The command line of `coordinator`, one file per subcommand.
 //!
-//! Standard output is the report, standard error the log and the progress. A subcommand returns [`Failed`], a line
-//! and an exit code, for whatever its user can do something about.
+//! Standard output has the report, standard error the log and the progress. A subcommand returns [`Failed`], a
+//! message and an exit code, for every failure that its user can act on.
 
 mod cancel;
 mod certs;
@@ -88,12 +88,12 @@ enum Command {
     Man(completions::ManArgs),
 }
 
-/// Why a command ends without having done its work.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    /// How the command exits.
+    /// The exit code.
     code: u8,
-    /// What there is to say; nothing if everything has been said already.
+    /// The failure to print; `None` if everything has been printed already.
     failure: Option<Failure>,
 }
 
@@ -104,13 +104,13 @@ impl Failed {
         Failure::new(kind, what).into()
     }
 
-    /// Ends with this code; everything has been said already.
+    /// Exits with this code and prints nothing more.
     fn silently(code: u8) -> Self {
         Self { code, failure: None }
     }
 
-    /// Ends with the code of this kind, where a failure means something else than usual: a certificate that cannot be
-    /// read is a matter of who may connect.
+    /// Exits with the code of this kind, for a failure with an unusual meaning: an unreadable certificate counts as a
+    /// question of who may connect.
     fn exits_as(self, kind: FailureKind) -> Self {
         Self { code: kind.exit_code(), ..self }
     }
@@ -138,14 +138,14 @@ impl From<Unusable> for Failed {
     }
 }
 
-/// The command line, for those who read one without running it.
+/// The definition of the command line, for tools that only read it.
 pub fn command() -> clap::Command {
     Args::command()
 }
 
-/// Runs the command that the arguments name.
+/// Runs the command given by the arguments.
 pub fn main() -> ExitCode {
-    // First thing, so that Ctrl-C is never answered by anything but the documented exit code.
+    // First, so that Ctrl-C always gives the documented exit code.
     if let Err(error) = process::exit_on_signal(exit::INTERRUPTED) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
@@ -155,7 +155,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = probe::answer() {
         return code;
     }
-    // What this program starts of itself is no part of the command line: completions would offer it.
+    // The hidden subcommands are not part of the command line's definition, or completions would offer them.
     let mut arguments = std::env::args_os().skip(1).peekable();
     if arguments.peek().is_some_and(|name| name == WORKER) {
         return millefeuille_worker::cli::main(arguments);
@@ -169,7 +169,7 @@ pub fn main() -> ExitCode {
         Ok(()) => process::leave(exit::DONE),
         Err(Failed { code, failure }) => {
             failure.iter().for_each(say);
-            // Not an ordinary end: threads may still be reading, or in the middle of a product.
+            // Exit at once: threads may still be reading, or computing a product.
             process::leave(code)
         }
     }
@@ -198,7 +198,7 @@ fn run(command: Command, given: &Given) -> Result {
     }
 }
 
-/// Says on standard error what went wrong.
+/// Prints a failure to standard error.
 fn say(failure: &Failure) {
     process::say(&format!("error: {failure}"));
 }
@@ -208,19 +208,19 @@ fn print(text: &str) {
     process::print(text);
 }
 
-/// Whether standard output takes colours, and how wide it is.
+/// Whether standard output supports colours.
 fn ink() -> Ink {
     Ink::of(&std::io::stdout())
 }
 
-/// The columns that are asked for by `COLUMNS`, or those of the terminal, or what is usual.
+/// The width from `COLUMNS`, or else of the terminal, or else the default.
 fn columns() -> usize {
     let asked = variables::text("COLUMNS").and_then(|columns| columns.parse().ok());
     let terminal = || terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into());
     asked.or_else(terminal).filter(|&columns| columns >= NARROWEST).unwrap_or(WIDTH)
 }
 
-/// Where less is asked for, nobody means it.
+/// A smaller width is taken for a mistake.
 const NARROWEST: usize = 20;
 
 /// The runtime of commands that talk to a cluster.
@@ -231,10 +231,11 @@ fn runtime() -> Result<Runtime> {
     Ok(Runtime(runtime))
 }
 
-/// A runtime that does not wait for what nobody needs any more.
+/// A runtime that waits at most [`LAST_WAIT`] for leftover threads when it ends.
 struct Runtime(tokio::runtime::Runtime);
 
-/// What a job's data is read by ends in time, or hangs in a disk that nobody can wait for.
+/// Time limit for leftover threads. One that reads a job's data ends in time, or hangs on a disk that nobody can wait
+/// for.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 impl Runtime {

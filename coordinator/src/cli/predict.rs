@@ -1,4 +1,4 @@
-//! `coordinator predict`: what a saved model says about images.
+//! `coordinator predict`: a saved model's predictions for images.
 
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ struct Images {
 }
 
 impl Images {
-    /// Themselves, if the model takes images of this size.
+    /// Returns the images, if the model takes images of this size.
     fn fitting(self, inputs: usize) -> Result<Self, Failure> {
         let Self { file, rows, columns, .. } = &self;
         if rows * columns == inputs {
@@ -104,7 +104,7 @@ pub(super) fn run(args: Args) -> Result {
     if refused { Err(Failed::silently(exit::DATA)) } else { Ok(()) }
 }
 
-/// The job over images with so many pixels.
+/// The job for images with this many pixels.
 fn spec_of_images(job: &Job, inputs: u32) -> Result<Spec> {
     let unfit = || Failed::new(FailureKind::Data, "the model was not trained with images".to_string());
     let target = job.data.source.target().ok_or_else(unfit)?;
@@ -148,7 +148,7 @@ fn predict(images: &Images, learner: &Learner<'_>, json: bool) {
     }
 }
 
-/// Pictures shown of one file.
+/// Maximum number of images shown per file.
 const SHOWN: usize = 10;
 
 fn line(images: &Images, index: usize, class: u32, probabilities: &[f32]) -> String {
@@ -186,7 +186,7 @@ fn read_png(file: &str, bytes: &[u8], raw: bool) -> Result<Images, PictureError>
     })
 }
 
-/// How much of a file is of use, by its first bytes.
+/// How many bytes of a file are worth reading, by its first bytes.
 fn worth_reading(start: &[u8]) -> u64 {
     match format::of(start) {
         Format::Png => picture::MAX_FILE_BYTES,

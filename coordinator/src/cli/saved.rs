@@ -1,4 +1,4 @@
-//! A saved run with all that computing with it again needs.
+//! A saved run, with everything needed to compute with it again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use crate::input;
 use crate::runs::receipt::Receipt;
 use crate::runs::{SavedRun, model, names};
 
-/// A run that is done, its data read again.
+/// A run that is done, with its data.
 pub(super) struct Trained {
     pub(super) store: Arc<ShardStore>,
     pub(super) course: Course,
     pub(super) parameters: Vec<f32>,
 }
 
-/// What is read of a run, and how many bytes of it are bearable.
+/// The files read from a run, and the maximum size of each in bytes.
 const READ: [(&str, u64); 5] = [
     ("run.json", 1 << 20),
     (names::JOB, 1 << 20),
@@ -35,13 +35,13 @@ const READ: [(&str, u64); 5] = [
     (names::MODEL, model::MAX_FILE_BYTES),
 ];
 
-/// The run in this directory, once all that is read of it is known to be regular files of bearable size.
+/// Opens the run in this directory, after checking that all files to be read are regular and not too large.
 pub(super) fn open(path: &Path) -> Result<SavedRun> {
     READ.iter().try_for_each(|(name, limit)| check(&path.join(name), *limit))?;
     Ok(SavedRun::open(path)?)
 }
 
-/// Checks a file that may be there.
+/// Checks a file, if it exists.
 fn check(path: &Path, limit: u64) -> Result<(), Failure> {
     if !input::exists(path)? {
         return Ok(());
@@ -55,7 +55,7 @@ fn check(path: &Path, limit: u64) -> Result<(), Failure> {
     }
 }
 
-/// The parameters of a run that is done. Ones that nothing can be computed with are refused.
+/// The parameters of a run that is done. Parameters that are not finite are an error.
 pub(super) fn parameters(run: &SavedRun, shape: &Model) -> Result<Vec<f32>> {
     let parameters = run.parameters(shape)?;
     match model::not_finite(&parameters, shape) {
@@ -68,7 +68,7 @@ pub(super) fn parameters(run: &SavedRun, shape: &Model) -> Result<Vec<f32>> {
 }
 
 impl Trained {
-    /// Reads a run and its data. `data` names the data's directory where it is not where it was.
+    /// Reads a run and its data. `data` names the data's directory, if it has moved.
     pub(super) fn open(path: &Path, data: Option<&str>) -> Result<Self> {
         let run = open(path)?;
         let job = with_data(run.job()?, data)?;
@@ -86,8 +86,8 @@ impl Trained {
     }
 }
 
-/// Figures over other data than the model was trained with may be just what is wanted, but nobody should take them for
-/// those of the run.
+/// Warns if the data differs from the run's. Evaluating other data may be intended, but nobody should take the
+/// figures for the run's own.
 fn say_what_differs(job: &Job, store: &ShardStore, receipt: &Receipt) {
     let differs = |file: &&DataFile| receipt.data_sha256.get(&file.name) != Some(&file.sha256);
     let names: Vec<_> = store.files().iter().filter(differs).map(|file| file.name.as_str()).collect();
@@ -99,7 +99,7 @@ fn say_what_differs(job: &Job, store: &ShardStore, receipt: &Receipt) {
     }
 }
 
-/// The job, its data in this directory if one is named.
+/// Replaces the job's data directory, if one is given.
 pub(super) fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
     if let Some(data) = data {
         job.data.source = data
@@ -109,15 +109,15 @@ pub(super) fn with_data(mut job: Job, data: Option<&str>) -> Result<Job> {
     Ok(job)
 }
 
-/// Computes with the kernel that the run was computed with, so that the same bits come out.
+/// Selects the kernel that computed the run, so that the results match bit for bit.
 ///
-/// Where that kernel can't be had, as on an older CPU, answers are still right to the last digits: that is said, and
-/// this machine's own kernel taken.
+/// If that kernel is not available, as on an older CPU, results are still right to the last digits: the command warns
+/// and uses this machine's own kernel.
 pub(super) fn own_kernel(job: &Job) -> Result {
     let threads = Cores::of_this_process().usable();
     match kernel::own_kernel(&job.blas_kernel, threads) {
         Err(error @ (Unusable::Missing(_) | Unusable::NoGood { .. })) => {
-            // Before anything is said: this may start the process again.
+            // Before any output, because this may restart the process.
             kernel::own_kernel(&BlasKernel::Native, threads)?;
             process::say(&format!(
                 "warning: {error} Computing with this machine's kernel: last digits may differ"

@@ -70,7 +70,7 @@ A port of 0 picks a free one; the log says which.";
 pub(super) fn run(args: Args) -> Result {
     args.settings.check()?;
     process::open_many_files();
-    // It multiplies where workers disagree, one node at a time.
+    // The coordinator computes only when workers disagree, one node at a time.
     kernel::own_kernel(&BlasKernel::Native, 1)?;
     let job = args.job.as_deref().map(read_job).transpose()?;
     process::start_log(args.log_format, "info");
@@ -90,7 +90,7 @@ fn read_job(path: &Path) -> Result<String> {
     Ok(Job::parse(&path.display().to_string(), &text)?.to_toml())
 }
 
-/// The certificate in this directory.
+/// Reads the certificate in this directory.
 fn certificate(directory: Option<&Path>) -> Result<Option<Arc<ServerCertificate>>> {
     let Some(directory) = directory else { return Ok(None) };
     let read = ServerCertificate::read(directory);
@@ -100,7 +100,7 @@ fn certificate(directory: Option<&Path>) -> Result<Option<Arc<ServerCertificate>
     Ok(Some(Arc::new(certificate)))
 }
 
-/// An address that others can reach, in plain text: only for those who say so.
+/// Rejects plain text on an address that others can reach, unless `--insecure` allows it.
 fn in_the_open(listen: &str, address: SocketAddr, insecure: bool) -> Result {
     if !insecure {
         let message = format!(
@@ -131,7 +131,7 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     config.control.expected_workers = config.control.min_workers;
     config.control.wait_workers = args.wait_workers;
     config.resumes = true;
-    // The same job again is the one that is there: going on, or done.
+    // If the job was submitted before, it is that same job, running or done.
     let job =
         job.map(|job_toml| (format!("serve --job {}", hex::encode(Sha256::digest(&job_toml))), job_toml));
     config.job_key = job.as_ref().map(|(key, _)| key.clone());
@@ -160,7 +160,7 @@ async fn serve(args: Args, job: Option<String>) -> Result {
         });
     }
     let served = cluster.run(listener, process::shutdown_signal()).await;
-    // Open to the end, so that whoever asks meanwhile hears that it stops.
+    // Open to the end, so that probes learn that the cluster is shutting down.
     if let Some(server) = ops_server {
         server.end();
     }

@@ -9,10 +9,10 @@ use millefeuille_program::process;
 use super::{Failed, Result};
 use crate::cluster::ClusterConfig;
 
-/// Under what the settings stand in the help.
+/// The heading of the settings in the help.
 pub(super) const HEADING: &str = "Cluster";
 
-/// In seconds. The coordinator looks for silent workers ten times a second.
+/// In seconds. The coordinator checks for silent workers ten times a second.
 const SHORTEST_DEADLINE: f64 = 0.5;
 
 /// How a cluster treats its workers.
@@ -36,7 +36,7 @@ pub(super) struct Settings {
     audit: f64,
 }
 
-/// A time between two things that happen again and again, or that they don't.
+/// A repetition interval, or `off`.
 #[derive(Clone, Copy, Debug)]
 struct Interval(Option<Duration>);
 
@@ -55,7 +55,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 impl Settings {
-    /// Whether they make sense together.
+    /// Checks that the settings are consistent.
     pub(super) fn check(&self) -> Result {
         let (interval, deadline) =
             (self.heartbeat_interval.as_secs_f64(), self.heartbeat_deadline.as_secs_f64());
@@ -76,7 +76,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Puts them into a cluster's configuration.
+    /// Applies the settings to a cluster's configuration.
     pub(super) fn apply(&self, config: &mut ClusterConfig) {
         config.control.min_workers = self.min_workers.into();
         config.control.heartbeat_deadline = self.heartbeat_deadline;

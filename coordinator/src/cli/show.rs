@@ -1,4 +1,4 @@
-//! `coordinator show`: looks at the data, at a model, at a run.
+//! `coordinator show`: prints data, a model's summary, or a run's report.
 
 use std::path::PathBuf;
 
@@ -129,7 +129,7 @@ fn model(job: &Job) -> Result {
     Ok(())
 }
 
-/// History, chart, the test's figures and, for a run that is done, the first test images with their predictions.
+/// Prints history, chart, test figures and, for a run that is done, the first test images with their predictions.
 pub(super) fn report(run: &SavedRun) -> Result {
     let history = run.history()?;
     if history.is_empty() {

@@ -94,11 +94,11 @@ pub(super) fn run(args: Args, given: &Given) -> Result {
     }
 }
 
-/// What says how to train on this machine, besides the settings of a cluster.
+/// The arguments for training on this machine, besides the settings of a cluster.
 const ALONE: [&str; 5] = ["resume", "overwrite", "workers", "slots", "wait_workers"];
 
-/// Refuses what has no effect on a cluster of others. A variable may be meant for another command, and is set aside;
-/// not so one that says where the run goes.
+/// Rejects flags that have no effect with `--cluster`. A variable may be meant for another command and is ignored,
+/// except one that names the run directory.
 fn check_flags_of_a_cluster(given: &Given) -> Result {
     let alone = || ALONE.iter().find_map(|id| given.typed(id)).or_else(|| given.typed_under(HEADING));
     let Some(flag) = given.name("run_dir").or_else(alone) else { return Ok(()) };
@@ -114,7 +114,7 @@ fn check_flags_of_a_cluster(given: &Given) -> Result {
     Err(Failed::new(FailureKind::Usage, message))
 }
 
-/// Without a job file, `--resume` takes the job from the run directory.
+/// With `--resume` and no job file, the job comes from the run directory.
 fn of_the_run(args: &Args, given: &Given) -> Option<Result<Job>> {
     let run = args.run_dir.as_deref().filter(|_| args.resume && args.job.is_none())?;
     let file = SavedRun::open(run).ok()?.job_file();
@@ -133,8 +133,8 @@ fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {
     })
 }
 
-/// Submits a job, and gives its id. Where the coordinator is lost before it answers, this is done again with the same
-/// key, which submits it once.
+/// Submits a job and returns its id. If the coordinator is lost before it replies, submits again with the same key,
+/// which has no effect if the first submission arrived.
 async fn submit(client: &mut Client, job: &Job, limit: Duration) -> Result<String> {
     let (job_toml, client_key) = (job.to_toml(), process::random_hex());
     let deadline = Instant::now() + limit;
@@ -158,7 +158,7 @@ fn alone(args: &Args, job: Job) -> Result {
     let job = Job { data: Data { source, ..job.data }, ..job };
     let there = run_to_resume(args)?;
     let job = there.as_ref().map_or(Ok(job.clone()), |run| resumed(run, job))?;
-    // Before anything is made or begun: this may start the process again.
+    // Before anything is created, because this may restart the process.
     kernel::own_kernel(&job.blas_kernel, slots(args, workers))?;
     let run = claim(args, &job)?;
     if let Some(done) = there.filter(|run| run.is_done()) {
@@ -169,7 +169,7 @@ fn alone(args: &Args, job: Job) -> Result {
     runtime()?.block_on(train(args, workers, job, run))
 }
 
-/// How many workers are started: at least as many as the job waits for, since no others can join.
+/// Number of workers to start: at least as many as the job waits for, since no others can join.
 fn workers(args: &Args, job: &Job) -> Result<u32> {
     let least = u32::from(args.settings.min_workers);
     match args.workers {
@@ -190,7 +190,7 @@ fn slots(args: &Args, workers: u32) -> u32 {
     args.slots.unwrap_or_else(|| Cores::of_this_process().usable().div_ceil(workers))
 }
 
-/// With `--resume`: the run that is there, if any.
+/// With `--resume`: the existing run, if any.
 fn run_to_resume(args: &Args) -> Result<Option<SavedRun>> {
     match &args.run_dir {
         _ if !args.resume => Ok(None),
@@ -202,7 +202,7 @@ fn run_to_resume(args: &Args) -> Result<Option<SavedRun>> {
     }
 }
 
-/// The job of a run that is resumed, with the kernel that it was begun with. Another job is refused.
+/// The job of a resumed run, with the kernel with which the run began. A different job is an error.
 fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     let there = run.job()?;
     let kernel = match job.blas_kernel {
@@ -237,7 +237,7 @@ fn claim(args: &Args, job: &Job) -> Result<RunDir> {
     }
 }
 
-/// A cluster on loopback, with one job and its own workers.
+/// Runs a cluster on loopback, with one job and its own workers.
 async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     let path = run.path().to_path_buf();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -286,7 +286,7 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
     watched.map_err(|failed| if failed.is(FailureKind::Interrupted) { interrupted(&path) } else { failed })
 }
 
-/// Memory through which workers of this machine get parameters and give gradients.
+/// Shared memory for the parameters and gradients of workers on this machine.
 fn shared_memory() -> Option<Arc<Host>> {
     let host = Host::new();
     let host =
@@ -294,7 +294,7 @@ fn shared_memory() -> Option<Arc<Host>> {
     host.ok().map(Arc::new)
 }
 
-/// What an interruption has left, from the run directory: this process may not have seen the last epoch.
+/// Describes what an interruption has left, by the run directory: this process may not have seen the last epoch.
 fn interrupted(path: &Path) -> Failed {
     if !holds_a_run(path) {
         return Failed::new(FailureKind::Interrupted, NOTHING_KEPT);

@@ -1,4 +1,4 @@
-//! `coordinator verify`: whether a run is what it says.
+//! `coordinator verify`: checks that a run is what it claims to be.
 
 use std::path::{Path, PathBuf};
 
@@ -56,13 +56,13 @@ impl From<Finding> for Failed {
 pub(super) fn run(args: Args) -> Result {
     let run = SavedRun::open(&args.run)?;
     let job = run.job()?;
-    // The files of a run that is done change no more, even if its owner is still about to leave.
+    // The files of a finished run no longer change, even if its owner has not yet exited.
     if let Some(owner) = run.owner().filter(|_| !run.is_done()) {
         let (finished, all) = (run.whole_history()?.len(), job.fit.epochs);
         let what = format!("not finished: {finished} of {all} epochs; {owner} works in this run directory");
         return Err(Failure::at(FailureKind::InUse, args.run.display(), what).into());
     }
-    // Before anything is said: this may start the process again. What cannot be had here is told last.
+    // Before any output, because this may restart the process. A missing kernel is reported last.
     let kernel = if args.quick { Ok(()) } else { own_kernel(&run, &job) };
     let evidence = Evidence::read(&run)?;
     let epochs = asked_for(&args, &evidence)?;
@@ -81,7 +81,7 @@ pub(super) fn run(args: Args) -> Result {
     finish(&args.run, &evidence)
 }
 
-/// Which epochs are computed again, from 0, and whether from a checkpoint.
+/// The epochs to recompute, from 0, and whether to start from a checkpoint.
 #[derive(Clone, Copy)]
 enum Epochs {
     All,
@@ -106,7 +106,7 @@ fn asked_for(args: &Args, evidence: &Evidence) -> Result<Epochs> {
     }
 }
 
-/// The kernel that the run was computed with, and no other.
+/// Selects the kernel that computed the run, and no other.
 fn own_kernel(run: &SavedRun, job: &Job) -> Result {
     let loaded = kernel::own_kernel(&job.blas_kernel, Cores::of_this_process().usable());
     loaded.map_err(|error| cannot_verify(run.path(), &error))
@@ -156,7 +156,7 @@ fn compute_again(
     Ok(())
 }
 
-/// What is to be said of evicted workers.
+/// Reports on evicted workers.
 fn settle(args: &Args, evidence: &Evidence) {
     for suspect in evidence.receipt.iter().flat_map(|receipt| &receipt.suspects) {
         let (name, instance_id, steps) = (&suspect.name, &suspect.instance_id, &suspect.steps);

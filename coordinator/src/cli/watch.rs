@@ -1,4 +1,4 @@
-//! Asking a cluster once, or again and again.
+//! Queries a cluster once, or repeatedly.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct WatchArgs {
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Prints what `ask` says, once or every second.
+/// Prints the text that `ask` returns, once or every second.
 pub(super) async fn watch(
     cluster: &ClusterArgs,
     args: WatchArgs,
@@ -49,7 +49,7 @@ pub(super) async fn watch(
     }
 }
 
-/// A coordinator that answered before has gone, most likely with the cluster's end.
+/// The failure if a coordinator that has answered before is gone, most likely because the cluster ended.
 fn lost(cluster: &ClusterArgs, failed: Failed) -> Failed {
     match failed {
         Failed { failure: Some(failure), .. } if failure.kind == FailureKind::NotAllowed => {
@@ -63,7 +63,7 @@ fn lost(cluster: &ClusterArgs, failed: Failed) -> Failed {
     }
 }
 
-/// A value as JSON, on a line.
+/// A value as one line of JSON.
 pub(super) fn json_line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain values always have a JSON form") + "\n"
 }

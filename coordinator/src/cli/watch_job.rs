@@ -1,7 +1,7 @@
 //! Watches a job to its end: progress while it runs, the report when it is done.
 //!
-//! A cluster of others may lose its coordinator and get it back. Then the job is found again by its id; epochs come
-//! again from the first, and those that were printed are not printed twice.
+//! The coordinator of a running cluster may be lost and come back. Then the job is found again by its id. The stream
+//! repeats all epochs; those printed before are not printed again.
 
 use std::io::IsTerminal as _;
 use std::pin::pin;
@@ -20,19 +20,19 @@ use crate::see::history;
 use crate::see::progress::{Progress, Style};
 use crate::see::{Ink, chart, digits};
 
-/// Wait after losing the coordinator: one that shuts down still answers for a moment.
+/// Pause after losing the coordinator: a coordinator that shuts down still answers for a moment.
 const BREATH: Duration = Duration::from_millis(200);
 
-/// What is watched.
+/// The job to watch.
 pub(super) struct WatchedJob {
     pub(super) client: Client,
     pub(super) job_id: String,
-    /// How to find a cluster of others again; none for a cluster of one's own, whose job ends with Ctrl-C.
+    /// How to reconnect to a cluster; `None` for this process' own cluster, whose job ends with Ctrl-C.
     pub(super) reconnect: Option<ClusterArgs>,
     pub(super) log: LogFormat,
 }
 
-/// Watches to the end; the command ends as the job does.
+/// Watches the job to its end. The command's exit code is the job's.
 pub(super) async fn watch_job(mut watched: WatchedJob) -> Result {
     let mut view = View::new(watched.log);
     let mut stop = pin!(process::shutdown_signal());
@@ -66,7 +66,7 @@ pub(super) async fn watch_job(mut watched: WatchedJob) -> Result {
             let what = format!("interrupted; epochs finished and kept in {kept}: {epochs}");
             Failed::new(FailureKind::Interrupted, what)
         }
-        // Of an earlier version only the words and the code are known.
+        // From an earlier version, only the message and the exit code are known.
         OutcomeView { exit_code, message, .. } => {
             process::say(&format!("error: {message}"));
             Failed::silently(exit_code)
@@ -74,7 +74,7 @@ pub(super) async fn watch_job(mut watched: WatchedJob) -> Result {
     })
 }
 
-/// Watches to the job's end, over any number of the coordinator's restarts: jobs keep their ids.
+/// Watches to the job's end, across any number of coordinator restarts: jobs keep their ids.
 async fn watch_with_reconnects(watched: &mut WatchedJob, view: &mut View) -> Result<OutcomeView> {
     loop {
         let unanswered = match watch(&mut watched.client, &watched.job_id, view).await {
@@ -106,18 +106,18 @@ async fn watch(client: &mut Client, job_id: &str, view: &mut View) -> Result<Out
     }
 }
 
-/// What is shown of the job while it runs.
+/// The display of the running job.
 struct View {
     style: Style,
     progress: Option<Progress>,
     history: Vec<EpochRow>,
-    /// Epochs whose line is printed; after a reconnection they come again.
+    /// Number of epochs printed; after a reconnection the stream repeats them.
     printed: u64,
     job: JobView,
     waiting: Option<WaitNote>,
 }
 
-/// What the job waits for. Said only once it takes a while: most waits are over before they can be read.
+/// What the job waits for. It is printed only after a while: most waits are over before they can be read.
 struct WaitNote {
     text: String,
     since: Instant,
@@ -211,7 +211,7 @@ fn print_report(rows: &[EpochRow], outcome: &OutcomeView, job: &JobView) {
     print(&format!("\nweights_sha256 {}\nrun directory  {}\n", outcome.weights_sha256, job.run_dir));
 }
 
-/// History as table and chart, the test's figures, the first test images with their predictions.
+/// History as table and chart, test figures, and the first test images with their predictions.
 pub(super) fn summary(rows: &[EpochRow], shown: &[Prediction]) -> String {
     let mut text = history::table(rows) + "\n" + &chart::chart(rows, columns(), ink());
     if let Some(last) = rows.last() {

@@ -1,7 +1,9 @@
-//! The coordinator computes a node itself: where workers' answers differ, and where an audit has nobody else to ask.
+//! The coordinator computes a node itself: when workers' results differ, or when an audit has no other worker to
+//! assign it to.
 //!
-//! The samples are here anyway. The arithmetic may not be: a cluster that lives on has the kernel that its CPU
-//! selects, and a job may have pinned another. Then there is no answer, and validation does without it.
+//! The coordinator has the samples anyway. It may not have the arithmetic: a long-running cluster uses the kernel
+//! that its CPU selects, and a job may have pinned another. Then there is no result, and result validation continues
+//! without it.
 
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use millefeuille_proto::buffer::Pool;
 
 use super::sums::Sum;
 
-/// A node to compute, with all that this needs.
+/// A node to compute, with everything needed for it.
 pub(super) struct Task {
     pub(super) work: WorkId,
     pub(super) node: Node,
@@ -29,7 +31,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// The node's sum; none if this process does not compute as the job needs it.
+    /// The node's sum, or `None` if this process does not have the job's arithmetic.
     pub(super) fn compute(&self) -> Option<Sum> {
         if !kernel::has(&self.kernel) {
             return None;

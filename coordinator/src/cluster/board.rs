@@ -1,9 +1,9 @@
-//! The board on which the driver pins what readers see: the newest [`Snapshot`] of the cluster.
+//! The board: it passes the newest [`Snapshot`] of the cluster from the driver to readers.
 //!
-//! Readers do not ask the driver; they say that they look, and take what is pinned. While somebody looks and something
-//! has happened since, the driver pins a new snapshot, at most twenty times a second. While nobody looks it builds none: all
-//! that a change costs then is a number that counts it. The last state always comes: a change that is too early to be
-//! pinned is pinned as soon as it may be, and so is the state that the driver leaves when it ends.
+//! Readers never call the driver. They register and take the newest snapshot. While there are readers and something
+//! has changed, the driver publishes a new snapshot at most twenty times a second. Without readers it builds none: a
+//! change then costs one counter increment. The last state is always published: a change that comes too early is
+//! published at the end of the interval, and the driver publishes its final state when it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,31 +14,31 @@ use tokio::sync::{Notify, watch};
 
 use super::snapshot::Snapshot;
 
-/// A new snapshot is pinned no sooner than this after the one before. One that is younger is new enough for anybody,
-/// unless a job or a worker has changed since.
+/// Minimum time between two snapshots. A snapshot younger than this counts as fresh, unless a job or a worker has
+/// changed since.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// A driver that has pinned nothing for so long is stuck: its readers take what there is.
+/// A driver that has published nothing for this long is stuck: readers take the newest snapshot there is.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A snapshot on the board.
 #[derive(Clone, Debug)]
 struct Pinned {
     snapshot: Arc<Snapshot>,
-    /// The changes of jobs and workers that it shows.
+    /// Number of changes of jobs and workers that it includes.
     changes: u64,
     at: Instant,
 }
 
-/// What the driver and its readers know of each other.
+/// State shared by the driver and its readers.
 #[derive(Debug, Default)]
 struct Audience {
-    /// How many readers look.
+    /// Number of registered readers.
     looking: AtomicUsize,
-    /// A reader has begun to look.
+    /// Notified when a reader registers.
     came: Notify,
-    /// Changes of jobs and workers so far.
+    /// Number of changes of jobs and workers so far.
     changes: AtomicU64,
-    /// Whether the driver takes its turns, so that a reader may wait for it.
+    /// Whether the driver's loop is running, so that a reader may wait for it.
     attended: AtomicBool,
 }
 
@@ -47,7 +47,7 @@ struct Audience {
 pub(super) struct Board {
     pinned: watch::Sender<Pinned>,
     audience: Arc<Audience>,
-    /// Whether anything has happened since the newest snapshot.
+    /// Whether anything has changed since the newest snapshot.
     stale: bool,
 }
 
@@ -58,34 +58,34 @@ impl Board {
         Self { pinned: watch::Sender::new(pinned), audience: Arc::default(), stale: true }
     }
 
-    /// A reader of it.
+    /// Creates a reader of this board.
     pub(super) fn reader(&self) -> Reader {
         Reader { pinned: self.pinned.subscribe(), audience: Arc::clone(&self.audience) }
     }
 
-    /// The driver begins to take its turns.
+    /// Marks that the driver's loop runs.
     pub(super) fn attend(&self) {
         self.audience.attended.store(true, Ordering::Release);
     }
 
-    /// The driver takes no more turns, and leaves this behind.
+    /// Marks that the driver's loop has ended, and publishes its final state.
     pub(super) fn leave(&mut self, last: Snapshot) {
         self.pin(last);
         self.audience.attended.store(false, Ordering::Release);
     }
 
-    /// A job or a worker has changed: whoever looks from now on sees it.
+    /// Records a change of a job or a worker: readers that register from now on see it.
     pub(super) fn changed(&mut self) {
         self.audience.changes.fetch_add(1, Ordering::AcqRel);
         self.stale = true;
     }
 
-    /// Time has passed, or a step has been taken.
+    /// Records that time has passed or that a step was taken.
     pub(super) fn moved(&mut self) {
         self.stale = true;
     }
 
-    /// Resolves when a new snapshot is to be pinned.
+    /// Resolves when a new snapshot should be published.
     pub(super) async fn due(&mut self) {
         while !self.stale || self.audience.looking.load(Ordering::Acquire) == 0 {
             self.audience.came.notified().await;
@@ -95,9 +95,9 @@ impl Board {
         tokio::time::sleep_until(next.into()).await;
     }
 
-    /// Pins a snapshot of this moment.
+    /// Publishes a snapshot of the current state.
     pub(super) fn pin(&mut self, snapshot: Snapshot) {
-        // Whoever has come before is served by this one.
+        // This snapshot serves every reader that registered before.
         let _ = self.audience.came.notified().now_or_never();
         let changes = self.audience.changes.load(Ordering::Acquire);
         self.stale = false;
@@ -113,12 +113,12 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// What is pinned, however old it is.
+    /// The newest snapshot, however old it is.
     pub(crate) fn newest(&self) -> Arc<Snapshot> {
         Arc::clone(&self.pinned.borrow().snapshot)
     }
 
-    /// A snapshot of this moment: it shows every change of jobs and workers that came before.
+    /// A snapshot that includes every change of jobs and workers so far.
     pub(crate) async fn fresh(&self) -> Arc<Snapshot> {
         let (changes, asked) = (self.audience.changes.load(Ordering::Acquire), Instant::now());
         let is_fresh = |pinned: &Pinned| pinned.changes >= changes && pinned.at + INTERVAL >= asked;
@@ -126,20 +126,20 @@ impl Reader {
         if attended && !is_fresh(&self.pinned.borrow()) {
             let _look = self.look();
             let mut pinned = self.pinned.clone();
-            // Where it does not come, the driver has ended or is stuck, and the newest is all that there is.
+            // If none arrives, the driver has ended or is stuck, and the newest snapshot is all there is.
             let _ = tokio::time::timeout(PATIENCE, pinned.wait_for(is_fresh)).await;
         }
         self.newest()
     }
 
-    /// Looks on: [`Self::next`] then sees all that changes.
+    /// Registers the reader, so that [`Self::next`] sees every change.
     pub(crate) fn look(&self) -> Look {
         self.audience.looking.fetch_add(1, Ordering::AcqRel);
         self.audience.came.notify_one();
         Look(Arc::clone(&self.audience))
     }
 
-    /// The next snapshot; none once the driver has ended and its last one was seen.
+    /// The next snapshot, or `None` once the driver has ended and its last snapshot was returned.
     pub(crate) async fn next(&mut self) -> Option<Arc<Snapshot>> {
         self.pinned.changed().await.ok()?;
         Some(Arc::clone(&self.pinned.borrow_and_update().snapshot))
@@ -151,7 +151,7 @@ impl Reader {
     }
 }
 
-/// Somebody looks, for as long as this lives.
+/// Registers a reader for as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Look(Arc<Audience>);
 

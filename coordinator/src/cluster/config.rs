@@ -16,28 +16,28 @@ use crate::runs::RunDir;
 pub struct ClusterConfig {
     /// The control machine's settings.
     pub control: control::ControlConfig,
-    /// How often a worker says that it is alive.
+    /// Interval of a worker's heartbeats.
     pub heartbeat_interval: Duration,
-    /// Where runs are made: a run is a directory in it.
+    /// The directory in which run directories are made.
     pub runs_dir: PathBuf,
-    /// Whether unfinished and queued runs that are there continue.
+    /// Whether existing unfinished and queued runs continue.
     pub resumes: bool,
-    /// The client's key of the job that this cluster is to serve, if there is one.
+    /// The client key of the job that this cluster must serve, if any.
     pub job_key: Option<String>,
-    /// The directory of the first job, if it is fixed.
+    /// The directory of the first job, if it is given.
     pub first_run: Option<RunDir>,
-    /// What workers must know to be admitted.
+    /// The token that workers must present for admission.
     pub token: Option<String>,
-    /// Who may connect at all.
+    /// Who may connect.
     pub admission: Admission,
-    /// Jobs that may wait in the queue.
+    /// Maximum number of queued jobs.
     pub max_queued: usize,
-    /// The memory that worker processes of its own share with it.
+    /// Memory shared with the cluster's own worker processes.
     pub shared_memory: Option<Arc<Host>>,
 }
 
 impl ClusterConfig {
-    /// A cluster whose runs are made in `runs_dir`.
+    /// The default settings, with runs made in `runs_dir`.
     pub fn new(runs_dir: PathBuf) -> Self {
         let control = control::ControlConfig {
             incarnation: u64::from_le_bytes(incarnation()),
@@ -67,7 +67,7 @@ impl ClusterConfig {
     }
 }
 
-/// A random number for this life of the coordinator.
+/// A random number that identifies this start of the coordinator.
 fn incarnation() -> [u8; 8] {
     let hex = process::random_hex();
     let mut bytes = [0; 8];

@@ -1,6 +1,7 @@
 //! The thread that writes: no step waits for the disk.
 //!
-//! The driver hands over what is to be written, in order; what was written, or why not, is said to whoever has started it.
+//! The driver sends orders, which are carried out in sequence. The thread reports each outcome, success or failure,
+//! to whoever started it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -25,23 +26,25 @@ use crate::runs::checkpoint::Partial;
 use crate::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
 use crate::runs::{Checkpoint, Ending, RunDir, RunState, ledger, model, names};
 
-/// Something to write.
+/// An order to the disk thread.
 pub(super) enum Order {
-    /// Somebody submits a job: claim a run directory for it.
+    /// Claim a run directory for a submission.
     Claim(Box<RunClaim>),
-    /// A job that did not come to run gives its directory back. One that an earlier life has left stays in it.
+    /// Give back the directory of a job that never ran. A run that was found at the start (`found`) stays in its
+    /// directory.
     GiveBack { job: JobId, run: RunDir, found: bool, ending: Ending },
-    /// The run goes on from here.
+    /// Begin writing the run from this point.
     Begin { job: JobId, run: RunDir, content: Arc<Content>, history: Vec<EpochRow> },
-    /// An event, for `events.jsonl`; of a failure, with it.
+    /// An event for `events.jsonl`, with its failure if it is one.
     Event { kind: &'static str, text: String, failure: Option<Failure> },
     /// The state between two steps.
     Checkpoint(Box<Snapshot>),
-    /// A line of history, whose hash is made here, and the ledger's lines; the state after it, if it is to be written.
+    /// Add a history row, whose hash is computed here, and the ledger's lines. `checkpoint` says whether to write the
+    /// snapshot.
     Epoch { row: EpochRow, ledger: String, snapshot: Box<Snapshot>, checkpoint: bool },
-    /// The result.
+    /// The job's result: its trained model.
     Save { parameters: Bytes, suspects: Participation },
-    /// The run has ended; its directory is given back.
+    /// The run has ended: give its directory back.
     End { ending: Ending },
 }
 
@@ -51,13 +54,13 @@ pub(super) struct RunClaim {
     pub(super) job: Job,
     pub(super) client_key: String,
     pub(super) runs_dir: PathBuf,
-    /// Its run directory, if that is fixed.
+    /// Its run directory, if that is given.
     pub(super) run: Option<RunDir>,
-    /// Names that other jobs have.
+    /// Run directory names used by other jobs.
     pub(super) taken: BTreeSet<String>,
 }
 
-/// A submission that is on disk, or can't be.
+/// A submission that is on disk, or could not be written.
 #[derive(Debug)]
 pub struct Claimed {
     pub(super) number: JobId,
@@ -71,7 +74,7 @@ impl RunClaim {
         let Self { number, job, client_key, runs_dir, run, taken } = self;
         let run = run.map_or_else(|| RunDir::claim_next(&runs_dir, &job.name, |id| taken.contains(id)), Ok);
         let run = run.and_then(|mut run| {
-            // A run that is resumed was submitted in an earlier life.
+            // A resumed run was submitted before the coordinator restarted.
             if run.record().state == RunState::Queued {
                 run.submit(&job, number.0, &client_key)?;
             }
@@ -81,7 +84,7 @@ impl RunClaim {
     }
 }
 
-/// The state of a job between two steps, all but what the disk thread knows itself.
+/// The state of a job between two steps, without what the disk thread already has.
 pub(super) struct Snapshot {
     pub(super) from: Start,
     pub(super) parameters: Bytes,
@@ -92,7 +95,7 @@ pub(super) struct Snapshot {
     pub(super) suspects: Participation,
 }
 
-/// What is known of a run when it begins.
+/// What the disk thread needs to write a run, known when the run begins.
 pub(super) struct Content {
     pub(super) job: Job,
     pub(super) job_sha256: String,
@@ -103,42 +106,42 @@ pub(super) struct Content {
     pub(super) openblas_picks: String,
 }
 
-/// Something that was written.
+/// The outcome of an order.
 #[derive(Debug)]
 pub enum Written {
     /// A checkpoint in the middle of an epoch.
     Checkpoint(Checkpointed),
-    /// A line of history, and its checkpoint, if it has one.
+    /// A history row, and its checkpoint, if there is one.
     Epoch(EpochRow, Option<Checkpointed>),
-    /// The result; the first test images with their predictions.
+    /// The job's result was saved; these are the first test images with their predictions.
     Result(Vec<Prediction>),
-    /// How the job ended, where that is noted at all.
+    /// How the job ended, if that is recorded.
     Ended,
 }
 
-/// What the thread says of what it was given.
+/// A report of the disk thread.
 #[derive(Debug)]
 pub(super) enum Said {
-    /// Of a submission.
+    /// The outcome of a submission.
     Claimed(Box<Claimed>),
-    /// Of anything else: what was written for a job, or why not.
+    /// The outcome of any other order: what was written for a job, or why writing failed.
     Written { job: JobId, written: Result<Written, Failure> },
 }
 
 /// A checkpoint that was written.
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpointed {
-    /// The optimizer steps before it.
+    /// Optimizer steps taken before the checkpoint.
     pub tag: u64,
-    /// How long that took.
+    /// How long writing took.
     pub took: Duration,
 }
 
-/// Events that may wait for the disk. What else may wait is bounded by whoever orders it: a few epochs, a checkpoint,
-/// the submissions that fit into the queue.
+/// Maximum number of events queued for the disk. Other orders are bounded by their sender: a few epochs, a
+/// checkpoint, the submissions that fit into the queue.
 const EVENTS: usize = 4096;
 
-/// The thread.
+/// A handle on the disk thread.
 pub(super) struct Disk {
     orders: Option<mpsc::Sender<Order>>,
     events: Arc<AtomicUsize>,
@@ -146,7 +149,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Starts the thread, which calls `say` for all that it has done.
+    /// Starts the thread. It calls `say` with every report.
     pub(super) fn start(say: impl Fn(Said) + Send + 'static) -> Self {
         let (orders, queue) = mpsc::channel();
         let events = Arc::new(AtomicUsize::new(0));
@@ -155,7 +158,7 @@ impl Disk {
         Self { orders: Some(orders), events, thread: Some(thread) }
     }
 
-    /// Notes an event, unless very many wait already: they are for people to read.
+    /// Writes an event, or drops it if too many are queued: events are only for people to read.
     pub(super) fn event(&self, kind: &'static str, text: String, failure: Option<Failure>) {
         if self.events.fetch_add(1, Ordering::Relaxed) < EVENTS {
             self.order(Order::Event { kind, text, failure });
@@ -173,7 +176,7 @@ impl Disk {
 }
 
 impl Drop for Disk {
-    /// Everything that was ordered is on disk before the cluster ends.
+    /// Waits until every order is on disk.
     fn drop(&mut self) {
         self.orders.take();
         if let Some(thread) = self.thread.take() {
@@ -185,7 +188,7 @@ impl Drop for Disk {
 struct Writer {
     say: Box<dyn Fn(Said) + Send>,
     run: Option<Run>,
-    /// Events that wait.
+    /// Number of queued events.
     events: Arc<AtomicUsize>,
 }
 
@@ -194,7 +197,7 @@ struct Run {
     directory: RunDir,
     content: Arc<Content>,
     history: Vec<EpochRow>,
-    /// Nothing is written after a failure.
+    /// Set by the first failure; nothing is written after it.
     failed: bool,
 }
 
@@ -215,7 +218,7 @@ impl Writer {
                 }
                 Order::End { ending } => {
                     if let Some(Run { job, directory, failed, .. }) = self.run.take() {
-                        // One whose disk failed is unfinished, and can be resumed.
+                        // If the disk failed, the run stays unfinished and can be resumed.
                         if !failed {
                             end(directory, ending);
                         }
@@ -247,7 +250,7 @@ impl Writer {
     }
 }
 
-/// Notes how a run ended.
+/// Records how a run ended.
 fn end(mut run: RunDir, ending: Ending) {
     let noted = matches!(run.record().state, RunState::Ended { .. });
     if noted {
@@ -258,8 +261,8 @@ fn end(mut run: RunDir, ending: Ending) {
     }
 }
 
-/// A job that did not come to run. One that had run before and cannot be resumed stays unfinished, as it was: its
-/// data may be put back, or a newer program take it up.
+/// Gives back the directory of a job that never ran. A run that has begun before and cannot be resumed stays unfinished:
+/// the data may be restored, or a newer version of the program may resume it.
 fn give_back(run: RunDir, found: bool, ending: Ending) {
     let (cancelled, begun) = (ending.exit_code == exit::INTERRUPTED, run.record().state != RunState::Queued);
     if begun || found && !cancelled {
@@ -316,7 +319,7 @@ impl Run {
         Ok(Checkpointed { tag: from.parameter_tag, took: begun.elapsed() })
     }
 
-    /// Writes the result; the receipt last, because it says that the rest is there.
+    /// Writes the job's result. The receipt comes last: it certifies that the rest is there.
     fn save(&mut self, parameters: &Bytes, suspects: &Participation) -> Result<Written, Failure> {
         let Content { job, course, store, .. } = &*self.content;
         let values: &[f32] = bytemuck::cast_slice(parameters);
@@ -330,7 +333,7 @@ impl Run {
         let receipt = self.receipt(job, weights_sha256(parameters), suspects);
         let text = serde_json::to_string_pretty(&receipt).unwrap_or_default() + "\n";
         self.directory.write(names::RECEIPT, text.as_bytes())?;
-        // The receipt is there: the run is done, whether that can be noted or not.
+        // The receipt is on disk, so the job is done, even if that cannot be recorded.
         if let Err(error) = self.directory.end(Ending::done()) {
             warn!("that the run is done is said by its receipt only: {error}");
         }

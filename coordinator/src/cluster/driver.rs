@@ -1,11 +1,11 @@
 //! The driver: the one task that owns the cluster's state.
 //!
-//! It takes one message after another from its inbox, feeds the control machine, and carries out the machine's
-//! actions in order. It never waits for a peer: a message that a worker's full outbox does not take ends that
-//! worker's session. It never waits for the disk either: whatever is written goes through a thread of its own
-//! ([`disk`](super::disk)). The arithmetic of a step is done here.
+//! It takes messages from its inbox one at a time, passes them to the control machine, and carries out the machine's
+//! actions in order. It never waits for a peer: if a worker's full outbox does not take a message, that worker's
+//! session ends. It never waits for the disk: a separate thread ([`disk`](super::disk)) does all writing. The driver
+//! does the arithmetic of each step.
 //!
-//! What concerns workers is in [`workers`], what concerns jobs in [`jobs`].
+//! [`workers`] handles workers, [`jobs`] handles jobs.
 
 mod jobs;
 mod submissions;
@@ -33,7 +33,7 @@ use super::training::Training;
 use crate::failpoints;
 use submissions::{Cancelled, Submissions};
 
-/// How often the control machine is told that time has passed.
+/// Interval at which the control machine is told the time.
 const TICK: Duration = Duration::from_millis(100);
 
 pub(super) struct Driver {
@@ -42,30 +42,30 @@ pub(super) struct Driver {
     control: Control,
     sessions: BTreeMap<WorkerId, Session>,
     jobs: BTreeMap<JobId, JobRecord>,
-    /// Submissions that are being written, by their client's key.
+    /// Submissions that the disk thread is writing, by client key.
     submissions: Submissions,
-    /// Who waits for the end of which job to be on disk.
+    /// Callers of `cancel` that wait until the job's end is on disk.
     cancelled: BTreeMap<JobId, Vec<Cancelled>>,
-    /// The job whose data is read.
+    /// The job whose data is being read.
     loading: Option<JobId>,
-    /// The job whose data is read next.
+    /// The job whose data will be read next.
     to_load: Option<JobId>,
     training: Option<Training>,
-    /// What happened while actions were carried out.
+    /// Events caused by actions, not yet passed to the control machine.
     happened: VecDeque<Event>,
     handle: Handle,
     inbox: mpsc::Receiver<Input>,
     disk: Disk,
-    /// What readers see.
+    /// Publishes snapshots for readers.
     board: Board,
-    /// When the control machine was last told that time has passed.
+    /// Time at which the control machine was last told the time.
     ticked: Duration,
-    /// Whether this process was asleep before that.
+    /// Whether this process was suspended before `ticked`.
     slept: bool,
     serving: watch::Sender<Option<Arc<Serving>>>,
-    /// What has happened so far, counted.
+    /// Counts of events so far.
     tally: Tally,
-    /// Beats with each turn of the loop.
+    /// Beats once per turn of the loop.
     pulse: Pulse,
 }
 
@@ -102,7 +102,7 @@ impl Driver {
         }
     }
 
-    /// Runs until it is shut down.
+    /// Runs until the cluster is shut down.
     pub(super) async fn run(mut self) {
         self.board.attend();
         let mut ticks = tokio::time::interval(TICK);
@@ -123,13 +123,13 @@ impl Driver {
         self.board.leave(last);
         self.last_checkpoint();
         self.announce_shutdown();
-        // Before the disk thread is waited for: what it has to say would otherwise wait for us.
+        // Close the inbox before waiting for the disk thread, which would otherwise block on sending to it.
         self.inbox.close();
     }
 
     fn announce_shutdown(&mut self) {
         for session in self.sessions.values() {
-            // One that has stopped reading hears of it by the connection's end.
+            // A worker that has stopped reading notices only that the connection closes.
             let _ =
                 session.outbox.try_send(SessionOutput::Message(shutdown_notice("the cluster has shut down")));
         }
@@ -162,7 +162,7 @@ impl Driver {
         self.start.elapsed()
     }
 
-    /// Feeds the control machine, and carries out what it says; what that leads to is fed in turn.
+    /// Passes an event to the control machine and carries out its actions. Events that result are passed in turn.
     pub(super) fn handle(&mut self, event: Event) {
         let visible = !matches!(event, Event::Result { .. } | Event::Tick | Event::Heard { .. });
         self.happened.push_back(event);
@@ -183,7 +183,8 @@ impl Driver {
         for (worker, at, moved) in heard {
             self.handle(Event::Heard { worker, at, moved });
         }
-        // A coordinator that was stopped itself gives its workers a moment, once: what they sent waits to be read.
+        // If this process was suspended, workers get a grace period, once: their messages are still waiting to be
+        // read.
         let long = (self.config.control.heartbeat_deadline / 2).max(5 * TICK);
         self.slept = !self.slept && now.saturating_sub(self.ticked) > long;
         self.ticked = now;
@@ -192,7 +193,7 @@ impl Driver {
         }
     }
 
-    /// The state that a snapshot is made from.
+    /// The state from which a snapshot is made.
     fn state(&self) -> DriverState<'_> {
         DriverState {
             now: self.now(),
@@ -274,7 +275,7 @@ impl Driver {
     }
 }
 
-/// Puts what the disk thread says into the driver's inbox.
+/// Forwards the disk thread's reports to the driver's inbox.
 fn said_to(inbox: Handle) -> impl Fn(Said) {
     move |said| {
         let input = match said {

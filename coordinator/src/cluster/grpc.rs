@@ -1,6 +1,6 @@
-//! The gRPC services: the only part of a cluster that knows the wire's types.
+//! The gRPC services: the only part of a cluster that uses the protobuf types.
 //!
-//! Handlers turn what came into plain values, hand it to the driver or read its board, and turn the answer into a message.
+//! Handlers decode requests into plain values, send them to the driver or read its board, and encode the reply.
 //! [`cluster`] is for people and their programs, [`worker`] for workers.
 
 mod cluster;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 pub(super) use self::services::Services;
 use crate::admission::Admission;
 
-/// Serves until it is stopped.
+/// Serves until shut down.
 ///
 /// # Errors
 /// If the server fails.

@@ -1,5 +1,5 @@
 //! Makes a job ready: reads its data, partitions it into shards, finds out which arithmetic its workers need, and
-//! resumes its run where an earlier life of the coordinator left it.
+//! resumes its run if an earlier coordinator process began it.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ pub use super::loaded::Loaded;
 use super::training::Training;
 use crate::runs::{Resumed, RunDir, RunState};
 
-/// What became of [`make_ready`].
+/// The outcome of [`make_ready`].
 #[derive(Debug)]
 pub struct Ready {
-    /// The run directory, back again.
+    /// The run directory, given back.
     pub run: Option<RunDir>,
-    /// The job, ready to be trained; or what is wrong.
+    /// The job, ready to be trained, or what is wrong with it.
     pub(super) training: Result<Box<Beginning>, Failure>,
 }
 
@@ -31,13 +31,13 @@ pub struct Ready {
 pub(super) struct Beginning {
     pub(super) training: Training,
     pub(super) from: Start,
-    /// The lines of history that its run has.
+    /// The history rows of its run so far.
     pub(super) history: Vec<EpochRow>,
-    /// What it goes on from, for people; nothing at the beginning.
+    /// Where it resumes, in words; `None` if it starts at the beginning.
     pub(super) resumed: Option<String>,
 }
 
-/// Reads all that a job needs, and begins or resumes its run. Takes a while: not for the driver's task.
+/// Reads everything that a job needs, and begins or resumes its run. Slow: not for the driver's task.
 pub fn make_ready(job: Job, mut run: RunDir) -> Ready {
     let training = load(job).and_then(|loaded| {
         let resumed = begin_or_resume(&mut run, &loaded)?;
@@ -66,19 +66,19 @@ fn begin_or_resume(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>,
 }
 
 impl Loaded {
-    /// Hex SHA-256 of what determines the numbers.
+    /// Hex SHA-256 of everything that determines the numbers.
     pub fn job_sha256(&self) -> String {
         self.job.sha256(&self.store.file_hashes(), &self.job.blas_kernel.to_string())
     }
 }
 
-/// Reads and checks all that a job needs. Takes a while: not for the driver's task.
+/// Reads and checks everything that a job needs. Slow: not for the driver's task.
 ///
 /// # Errors
 /// What is wrong with the data, or with the kernel.
 pub fn load(mut job: Job) -> Result<Loaded, Failure> {
     job.data.source = crate::data::absolute(&job.data.source)?;
-    // The kernel is tried while the data is read; what is wrong with the data is told first.
+    // The kernel is probed while the data is read; errors in the data are reported first.
     let probe = JobProbe::begin(&job.blas_kernel);
     let dataset = crate::data::read(&job.data.source)?;
     job.check_target(dataset.schema.target)?;
@@ -96,7 +96,7 @@ pub fn load(mut job: Job) -> Result<Loaded, Failure> {
     Ok(Loaded { job, spec, facts, store: Arc::new(store), openblas_picks })
 }
 
-/// Why a kernel cannot be had.
+/// The failure for a kernel that cannot be used.
 pub fn unusable(error: Unusable) -> Failure {
     let kind = match error {
         Unusable::Missing(_) => FailureKind::Usage,
@@ -106,7 +106,7 @@ pub fn unusable(error: Unusable) -> Failure {
     Failure::new(kind, error.to_string())
 }
 
-/// What workers must know of a job over this data.
+/// What workers must know of a job with this data.
 pub fn spec(job: &Job, store: &ShardStore) -> Spec {
     job.spec(Schema::clone(store.schema()), store.sizes())
 }

@@ -1,4 +1,4 @@
-//! A job of which everything is known.
+//! A job with all its data.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use millefeuille_core::learn::spec::Spec;
 pub struct Loaded {
     /// The job, its kernel resolved to a name.
     pub job: Job,
-    /// What workers must know of it.
+    /// What workers must know of the job.
     pub spec: Spec,
-    /// What the control machine must know of it.
+    /// What the control machine must know of the job.
     pub facts: Facts,
     /// Its samples.
     pub store: Arc<ShardStore>,
-    /// The kernel that OpenBLAS picks here by itself.
+    /// The kernel that OpenBLAS picks on this machine by itself.
     pub openblas_picks: String,
 }

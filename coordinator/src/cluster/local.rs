@@ -1,9 +1,9 @@
-//! Worker processes of a cluster's own: those of `coordinator train`.
+//! The cluster's own worker processes, as `coordinator train` starts them.
 //!
-//! A local worker is this very binary, started with a hidden subcommand, so that nothing need be found on a path.
-//! It knows the cluster's token, and ends when the pipe that is its standard input closes: however this process
-//! ends, none is left behind. One that dies, or is evicted because its answers were wrong, is started again with a
-//! back-off, as another instance; five deaths within a minute are too many. One that ends well was told to.
+//! A local worker is this same binary, started with a hidden subcommand, so that no other program has to be found on
+//! the `PATH`. It knows the cluster's token, and ends when its standard input, a pipe, closes: however this process
+//! ends, no worker is left behind. A worker that dies, or is evicted for wrong results, is restarted with a back-off,
+//! as a new instance; five deaths within a minute are too many. A worker that exits successfully was shut down.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -22,7 +22,7 @@ use tracing::warn;
 use super::messages::Handle;
 use super::messages::Input;
 
-/// What a worker must know of the memory that it shares with this process.
+/// The environment variable that describes the shared memory to a worker.
 const SHARED_MEMORY: &str = "MILLEFEUILLE_SHARED_MEMORY";
 
 /// The hidden subcommand.
@@ -30,7 +30,7 @@ pub const WORKER: &str = "__worker";
 
 const DEATHS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
-/// One that lived so long was well: its death is the first again.
+/// A worker that lived this long was healthy: its death counts as the first.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
 
 /// How local workers are started.
@@ -40,15 +40,15 @@ pub struct Local {
     pub coordinator: SocketAddr,
     /// The cluster's token.
     pub token: String,
-    /// How many processes.
+    /// Number of worker processes.
     pub workers: u32,
-    /// Slots of each.
+    /// Slots of each worker.
     pub slots: u32,
-    /// The kernel of the job that they are started for.
+    /// The kernel of the job for which they are started.
     pub kernel: BlasKernel,
     /// Whether their log is JSON.
     pub json_log: bool,
-    /// The memory that they share with this process, where that can be had.
+    /// The memory that they share with this process, if available.
     pub shared_memory: Option<Arc<Host>>,
 }
 
@@ -72,12 +72,12 @@ impl Local {
         let mut command = Command::new(process::program());
         command.arg(WORKER).args(["--coordinator", &self.coordinator.to_string()]);
         command.args(["--slots", &self.slots.to_string(), "--exit-with-parent"]);
-        // A port that the environment names is its parent's.
+        // An ops port named in the environment belongs to the parent.
         command.args(["--ops-listen", "off"]);
         command.args(["--log-format", if self.json_log { "json" } else { "text" }]);
         command.env("MILLEFEUILLE_TOKEN", &self.token);
         command.env(variables::STARTED_FOR, self.kernel.to_string()).envs(kernel::handed_down());
-        // Between the two, on this machine, nothing is encrypted, whatever this process was started with.
+        // The connection stays on this machine: it is never encrypted, even if this process was started with TLS.
         command.env_remove(variables::INSTANCE).env_remove("MILLEFEUILLE_TLS");
         match shared {
             Some(shared) => inherit(&mut command, shared),
@@ -86,12 +86,13 @@ impl Local {
         if std::env::var_os(variables::LOG).is_none() {
             command.env(variables::LOG, "warn");
         }
-        // Ctrl-C in a terminal reaches the whole process group: a group of its own leaves the worker to its parent.
+        // Ctrl-C in a terminal signals the whole process group. In a group of its own, the worker is left to its
+        // parent.
         command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
     }
 }
 
-/// Hands memory down to the process that is about to be started.
+/// Passes shared memory to the process that is about to be started.
 #[allow(unsafe_code)] // What runs between fork and exec.
 fn inherit(command: &mut Command, shared: &shared::Child) {
     let files = shared.files();
@@ -132,15 +133,15 @@ async fn keep(local: Local, cluster: Handle) {
     }
 }
 
-/// One life of a worker, from its start to its end: how it died, unless it ended well.
+/// Runs one worker process from start to end. Returns how it died, or `None` if it ended well.
 async fn live(local: &Local) -> Option<String> {
-    // Until the process has ended; without it, bulk data goes over the wire.
+    // Held until the process has ended. Without shared memory, bulk data travels over gRPC.
     let shared = local.shared_memory.as_ref().and_then(|host| host.child().ok());
     let mut child = match local.spawn(shared.as_ref()) {
         Ok(child) => child,
         Err(error) => return Some(format!("it cannot be started: {error}")),
     };
-    // Waiting for a child closes its input, and that would end it: the pipe is held beside it.
+    // Waiting for a child closes its standard input, which would end it: keep the pipe open.
     let _pipe = child.stdin.take();
     match child.wait().await {
         Ok(status) if status.success() => None,

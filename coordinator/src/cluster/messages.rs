@@ -1,4 +1,4 @@
-//! What the driver and the services say to each other.
+//! The messages between the driver and the services.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,10 +19,10 @@ use super::disk::{Claimed, Written};
 use super::load::Ready;
 use super::sums::Sum;
 
-/// Messages that may wait for one worker. A worker that lets more pile up has stopped reading.
+/// Capacity of a worker's outbox, in messages. A worker that lets more pile up has stopped reading.
 pub(super) const SESSION_OUTBOX: usize = 64;
 
-/// Everything that reaches the driver.
+/// A message to the driver.
 #[derive(Debug)]
 pub enum Input {
     /// A worker has said hello.
@@ -33,47 +33,47 @@ pub enum Input {
     Arbitrated(Box<Arbitrated>),
     /// A worker has mapped the memory that it shares with this process, for this job.
     SharesMemory(WorkerId, JobId),
-    /// What concerns the control machine alone.
+    /// An event for the control machine alone.
     Event(Event),
-    /// Somebody submits a job: a TOML job file, and a key of the client's choice.
+    /// A client submits a job: a TOML job file, and a key that the client chooses.
     Submit {
         /// The job file.
         job_toml: String,
-        /// Answers a second submission with the first one's job.
+        /// A second submission with this key gets the first one's job.
         client_key: String,
-        /// Takes the job's id, or what is wrong with it.
+        /// Receives the job's id, or what is wrong with the job.
         reply: oneshot::Sender<Result<String, Failure>>,
     },
-    /// Somebody cancels a job; an empty id means the one that runs.
+    /// A client cancels a job; an empty id means the running job.
     Cancel {
-        /// Which.
+        /// The job.
         job_id: String,
-        /// Takes the job as it is then.
+        /// Receives the job's state after cancellation.
         reply: oneshot::Sender<Result<JobView, Failure>>,
     },
-    /// A submission is on disk, or can't be.
+    /// A submission is on disk, or could not be written.
     Claimed(Box<Claimed>),
-    /// A job's data is read, and its run directory ready.
+    /// A job's data has been read, and its run directory is ready.
     Loaded {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// What was read, or why not.
+        /// The job, ready to be trained, or why it is not.
         loaded: Box<Ready>,
     },
     /// The disk thread has written something.
     Written {
-        /// Of which job.
+        /// The job.
         job: JobId,
-        /// What, or why not.
+        /// What was written, or why it was not.
         written: Result<Written, Failure>,
     },
     /// The cluster's own worker processes can't be kept alive.
     NoLocalWorkers(Failure),
-    /// The cluster ends.
+    /// The cluster shuts down.
     Stop,
 }
 
-/// The way into a running cluster's driver.
+/// Sends messages to a running cluster's driver.
 #[derive(Clone, Debug)]
 pub struct Handle(mpsc::Sender<Input>);
 
@@ -82,33 +82,33 @@ impl Handle {
         Self(inbox)
     }
 
-    /// Puts something into the driver's inbox; without effect once the cluster has ended.
+    /// Sends a message to the driver. Does nothing once the cluster has ended.
     pub async fn send(&self, input: Input) {
         let _ = self.0.send(input).await;
     }
 
-    /// The same, for a thread, which waits until there is room.
+    /// Like [`send`](Self::send), for a thread: blocks until there is room.
     pub(super) fn send_from_thread(&self, input: Input) {
         let _ = self.0.blocking_send(input);
     }
 }
 
-/// A worker that wants to be admitted.
+/// A worker that asks for admission.
 #[derive(Debug)]
 pub struct Connected {
     pub(super) worker: WorkerId,
     pub(super) hello: Hello,
     pub(super) build: String,
     pub(super) cpu: String,
-    /// The number of the memory that it shares with this process; 0 for none.
+    /// Number of the memory shared with the worker; 0 if there is none.
     pub(super) shared_memory: u64,
     pub(super) outbox: mpsc::Sender<SessionOutput>,
     pub(super) traffic: Arc<Traffic>,
-    /// Dropped with the session: then its reader stops.
+    /// Dropped with the session, which stops the session's reader.
     pub(super) reading: oneshot::Sender<()>,
 }
 
-/// A node that the coordinator has computed itself; no sum if it can't compute this job.
+/// A node computed by the coordinator; `None` if it cannot compute this job.
 #[derive(Debug)]
 pub struct Arbitrated {
     pub(super) work: WorkId,
@@ -136,7 +136,7 @@ pub(super) enum SessionOutput {
     Close(Ended),
 }
 
-/// What came from a worker and went to it, counted where it passes.
+/// Traffic to and from a worker, counted as it passes.
 #[derive(Debug)]
 pub(super) struct Traffic {
     start: Instant,
@@ -151,30 +151,30 @@ impl Traffic {
         Self { start: Instant::now(), heard_ms: zero(), sent: zero(), received: zero() }
     }
 
-    /// Something came.
+    /// Counts received bytes.
     pub(super) fn hear(&self, bytes: usize) {
         self.heard_ms.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Something was sent.
+    /// Counts sent bytes.
     pub(super) fn send(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Bytes sent and received so far.
+    /// Bytes sent and received so far, in total.
     pub(super) fn moved(&self) -> u64 {
         self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
     }
 
-    /// How long ago anything came.
+    /// Time since the last bytes were received.
     pub(super) fn silence(&self) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
         self.start.elapsed().saturating_sub(heard)
     }
 }
 
-/// What the services must know of the running job, to check what workers send and to hand out samples.
+/// What the services know of the running job, to check incoming results and to serve samples.
 pub(super) struct Serving {
     pub(super) job: JobId,
     pub(super) tree: Tree,
@@ -182,6 +182,6 @@ pub(super) struct Serving {
     pub(super) parameters: usize,
     pub(super) store: Arc<ShardStore>,
     pub(super) pool: Pool,
-    /// The memory that some workers share with this process.
+    /// Memory shared with workers on this machine.
     pub(super) lender: Option<Arc<Lender>>,
 }

@@ -1,10 +1,10 @@
 //! A cluster: the gRPC services, and the driver that stands between them and the control machine.
 //!
-//! [`Cluster::run`] serves on a listener until it is shut down. Handlers of calls ([`grpc`]) only decode, put what came
-//! into the driver's inbox, and read what it pins on its [`board`]: a [`Snapshot`] in plain values. The driver ([`driver`])
-//! is one task that owns the state: it feeds the control machine of `millefeuille-core`, carries out its actions, and does
-//! the arithmetic of a step ([`training`]). Whatever may take long (reading data, writing files) happens in threads of their own
-//! ([`load`], [`disk`]) and comes back as another message in the inbox.
+//! [`Cluster::run`] serves on a listener until it is shut down. The gRPC handlers ([`grpc`]) only decode requests,
+//! send them to the driver's inbox, and read the newest [`Snapshot`], in plain values, from the driver's [`board`].
+//! The driver ([`driver`]) is one task that owns the state: it feeds the control machine of `millefeuille-core`,
+//! carries out its actions, and does the arithmetic of a step ([`training`]). Anything that may take long (reading
+//! data, writing files) happens in separate threads ([`load`], [`disk`]), which report back to the driver's inbox.
 //!
 //! `coordinator train` without a cluster runs exactly this on a free loopback port, with worker processes of its
 //! own ([`local`]).
@@ -45,10 +45,10 @@ use grpc::Services;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use tally::Tally;
 
-/// What waits for the driver at most; senders wait beyond that.
+/// Capacity of the driver's inbox, in messages; senders wait when it is full.
 const INBOX: usize = 256;
 
-/// A cluster that is set up, and not yet running.
+/// A cluster that is set up and does not run yet.
 pub struct Cluster {
     driver: Driver,
     handle: Handle,
@@ -78,23 +78,23 @@ impl Cluster {
         Self { driver, handle, services, admission, phase, view }
     }
 
-    /// What can be seen of it from outside, also once it runs.
+    /// A view of the cluster from outside, which stays valid while it runs.
     pub fn view(&self) -> View {
         self.view.clone()
     }
 
-    /// The way into the driver.
+    /// A handle that sends messages to the driver.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` resolves, then announces the shutdown to everybody.
+    /// Serves until `shutdown` resolves, then announces the shutdown to workers and clients.
     ///
     /// # Errors
     /// If the server fails.
     pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
         let Self { mut driver, handle, services, admission, phase, .. } = self;
-        // Before anybody can ask: a client that comes back must find its job.
+        // Before the server starts: a client that reconnects must find its job.
         driver.find_runs();
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
@@ -113,7 +113,7 @@ impl Cluster {
         handle.send(Input::Stop).await;
         driver.await?;
         stop.send_replace(true);
-        // Streams that watchers hold open end with the driver; a client that holds on is cut off.
+        // Watchers' streams end with the driver; a client that keeps its connection open is cut off.
         match tokio::time::timeout(Duration::from_secs(2), &mut server).await {
             Ok(ended) => ended?,
             Err(_) => {

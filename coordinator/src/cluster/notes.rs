@@ -1,10 +1,10 @@
-//! Notes of the driver for people: to workers that go, to the log, to `events.jsonl`.
+//! The driver's notes for people: for departing workers, for the log, for `events.jsonl`.
 
 use millefeuille_core::control::{Disconnection, Note, WorkId, WorkerId};
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::session::{EndCause, Ended, ToWorker};
 
-/// The kind of a note, and the note.
+/// A note's kind and its text.
 pub(super) fn note(note: &Note) -> (&'static str, String) {
     match note {
         Note::Joined { worker, name, slots } => ("joined", joined(*worker, name, *slots)),
@@ -50,7 +50,7 @@ pub(super) fn joined(worker: WorkerId, name: &str, slots: u32) -> String {
     format!("{worker} ({name}) joined with {slots} slots")
 }
 
-/// What a worker that is disconnected is told.
+/// The message to a worker that is disconnected.
 pub(super) fn disconnection(reason: &Disconnection) -> Ended {
     let lost = |reason: String| Ended::new(EndCause::Lost, reason);
     let unfit = |reason: String| Ended::new(EndCause::Unfit, reason);

@@ -1,4 +1,4 @@
-//! What the driver knows of workers and jobs, beside what the control machine knows of them.
+//! The driver's records of workers and jobs, in addition to the control machine's.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::messages::{SessionOutput, Traffic};
 use crate::runs::{Ending, RunDir};
 
-/// A worker's session, as the driver holds it.
+/// The driver's side of a worker's session.
 pub(super) struct Session {
     pub(super) build: String,
     pub(super) cpu: String,
-    /// The number of the memory that it shares with this process; 0 for none.
+    /// Number of the memory shared with the worker; 0 if there is none.
     pub(super) shared_memory: u64,
     /// That memory, once the worker has mapped it for the running job.
     pub(super) borrower: Option<Arc<Borrower>>,
@@ -24,24 +24,24 @@ pub(super) struct Session {
     pub(super) _reading: oneshot::Sender<()>,
 }
 
-/// A job, from its submission to the cluster's end.
+/// A job, from its submission until the cluster ends.
 pub(super) struct JobRecord {
     pub(super) id: String,
     pub(super) job: Job,
     pub(super) client_key: String,
-    /// Whether an earlier life of the coordinator has left it.
+    /// Whether the job was found when the coordinator started.
     pub(super) found: bool,
-    /// The run directory, until the job has its turn; then the disk thread has it.
+    /// The run directory, until the job starts; then the disk thread owns it.
     pub(super) run: Option<RunDir>,
     pub(super) run_dir: String,
-    /// Shared with those who look at it.
+    /// The history, shared with readers.
     pub(super) history: Arc<Vec<EpochRow>>,
     pub(super) steps_per_epoch: u32,
     pub(super) shown: Vec<Prediction>,
-    /// The newest checkpoint of this life: the optimizer steps before it.
+    /// Optimizer steps before the newest checkpoint written since the coordinator started.
     pub(super) checkpoint: Option<u64>,
-    /// How it ended, in this life of the coordinator or an earlier one.
+    /// How it ended, before or after the coordinator started.
     pub(super) ended: Option<Ending>,
-    /// What readers see of it once it has ended: built when the first looks.
+    /// The report of an ended job, built when it is first read.
     pub(super) frozen: OnceCell<Arc<JobReport>>,
 }

@@ -1,6 +1,6 @@
 //! The cluster as readers see it: a [`Snapshot`] of the driver's [`DriverState`], in plain values.
 //!
-//! What a job looks like after its end is built once and shared by all later snapshots.
+//! The report of an ended job is built once and shared by all later snapshots.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,24 +26,24 @@ pub(crate) struct Snapshot {
     pub(crate) jobs: Vec<Arc<JobReport>>,
     /// Workers, in the order in which they came.
     pub(crate) workers: Vec<WorkerView>,
-    /// What a step's time is made of.
+    /// Breakdown of a step's time.
     pub(crate) step_time: StepTime,
-    /// What has happened so far, counted.
+    /// Counts of events so far.
     pub(crate) tally: Tally,
 }
 
 impl Snapshot {
-    /// The job of this id; the newest if it is empty.
+    /// The job with this id, or the newest job if the id is empty.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such job.
     pub(super) fn job(&self, id: &str) -> Result<&Arc<JobReport>, Failure> {
         let mut jobs = self.jobs.iter();
         let found = if id.is_empty() { jobs.next() } else { jobs.find(|report| report.job.id == id) };
         found.ok_or_else(|| no_job(id, "there is no job yet"))
     }
 
-    /// A job and the cluster; of the newest job if the id is empty.
+    /// Metrics of a job and of the cluster. An empty id means the newest job.
     ///
     /// # Errors
     /// If there is no job of this id.
@@ -59,13 +59,13 @@ impl Snapshot {
     }
 }
 
-/// That there is no job of this id; `newest` says it where the id is empty.
+/// The failure for a job id that does not exist; `newest` is the text for an empty id.
 pub(super) fn no_job(id: &str, newest: &str) -> Failure {
     let what = if id.is_empty() { newest.to_string() } else { format!("there is no job {id}") };
     Failure::new(FailureKind::NotFound, what)
 }
 
-/// What the driver knows, of which a snapshot shows a part.
+/// The driver's state, of which a snapshot shows a part.
 #[derive(Clone, Copy)]
 pub(super) struct DriverState<'d> {
     pub(super) now: Duration,
@@ -76,7 +76,7 @@ pub(super) struct DriverState<'d> {
     pub(super) tally: &'d Tally,
 }
 
-/// The snapshot of this moment.
+/// A snapshot of the current state.
 pub(super) fn of(state: &DriverState<'_>) -> Snapshot {
     let waits = Waits::of(state.control, state.now);
     let rates = rates(state);

@@ -1,4 +1,4 @@
-//! The sums that workers send, and what the control machine must know of their bits.
+//! The sums that workers send, and the checks on their bits that the control machine needs.
 
 use millefeuille_core::control::Digest;
 use millefeuille_core::learn::elementwise;
@@ -9,12 +9,12 @@ use sha2::{Digest as _, Sha256};
 /// The sum over the pieces of a node.
 pub(super) type Sum = sum::Sum<Buffer>;
 
-/// Whether every number in it is finite.
+/// Whether every number in the sum is finite.
 pub(super) fn is_finite(sum: &Sum) -> bool {
     sum.figures.loss_sum.is_finite() && sum.terms().iter().all(|term| elementwise::all_finite(term))
 }
 
-/// SHA-256 of its bits, samples included. It is settled: it has one term at most.
+/// SHA-256 of the sum's bits, sample count included. The sum must be settled: it has at most one term.
 pub(super) fn digest(sum: &Sum) -> Digest {
     debug_assert!(sum.terms().len() < 2, "a sum is settled before it is compared");
     let mut hash = Sha256::new();

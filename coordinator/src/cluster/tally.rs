@@ -1,7 +1,7 @@
-//! What has happened since this coordinator began, counted where the driver learns of it.
+//! Counts of events since this coordinator started.
 //!
-//! These are numbers of the driver's own, and readers see them with the snapshot: nothing is counted twice, and a step
-//! pays for an addition or two.
+//! The driver counts each event where it learns of it, and readers get the counts with the snapshot: nothing is
+//! counted twice, and a step costs one or two additions.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,13 +20,13 @@ pub(crate) struct Tally {
     pub(crate) samples: u64,
     /// Workers that were admitted.
     pub(crate) joined: u64,
-    /// Workers that left in good order: they drained, or started again with another kernel.
+    /// Workers that left in order: they drained, or restarted with another kernel.
     pub(crate) left: u64,
     /// Workers that were lost.
     pub(crate) lost: u64,
-    /// Workers that were evicted for wrong answers.
+    /// Workers that were evicted for wrong results.
     pub(crate) evicted: u64,
-    /// Times that what was pending with a lost worker was reassigned.
+    /// Times that a lost worker's pending work was reassigned.
     pub(crate) reassigned: u64,
     /// Times that backup tasks were started for a straggler.
     pub(crate) backup_tasks: u64,
@@ -46,12 +46,12 @@ pub(crate) struct Tally {
     pub(crate) sent: u64,
     /// Payload bytes from workers.
     pub(crate) received: u64,
-    /// Who is about to leave in good order.
+    /// The worker that is about to leave in order.
     leaving: Option<WorkerId>,
 }
 
 impl Tally {
-    /// Takes in what people are told, too.
+    /// Counts an event that is also noted for people.
     pub(super) fn note(&mut self, note: &Note) {
         match note {
             Note::Joined { .. } => self.joined += 1,
@@ -64,19 +64,19 @@ impl Tally {
         }
     }
 
-    /// A worker's session has ended.
+    /// Counts the end of a worker's session.
     pub(super) fn leaves(&mut self, worker: WorkerId, end: &SessionEnd) {
         if matches!(end, SessionEnd::Shutdown(_)) {
             self.leaves_in_order(worker);
         }
     }
 
-    /// A worker goes in good order; if it was in, a note follows that it left.
+    /// Marks that a worker leaves in order. If it was admitted, a note follows that it left.
     pub(super) fn leaves_in_order(&mut self, worker: WorkerId) {
         self.leaving = Some(worker);
     }
 
-    /// A unit of work is closed, with so many training samples.
+    /// Counts a closed unit of work, with its training samples.
     pub(super) fn closed(&mut self, work: WorkId, samples: u64) {
         self.steps += u64::from(work.phase == Phase::Train);
         self.samples += samples;
@@ -95,13 +95,13 @@ impl Tally {
         }
     }
 
-    /// What a session that has ended has moved.
+    /// Adds the traffic of an ended session.
     pub(super) fn moved(&mut self, traffic: &Traffic) {
         self.sent += traffic.sent.load(Ordering::Relaxed);
         self.received += traffic.received.load(Ordering::Relaxed);
     }
 
-    /// The counts, with what the present sessions have moved.
+    /// The counts, including the traffic of open sessions.
     pub(super) fn with_sessions<'t>(&self, sessions: impl Iterator<Item = &'t Traffic>) -> Self {
         let mut all = self.clone();
         sessions.for_each(|traffic| all.moved(traffic));

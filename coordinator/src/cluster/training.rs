@@ -1,7 +1,8 @@
 //! The arithmetic of the running job: sums, parameters, the optimizer, the epoch's figures.
 //!
-//! The control machine says when; this says what. Sums are put into the reduction tree as they come. When it is complete,
-//! adding them up, the optimizer and the writing of the next broadcast are one pass over memory, on all cores.
+//! The control machine decides when something is computed; this module computes it. Sums enter the reduction tree as
+//! they arrive. Once the tree is complete, one pass over memory, on all cores, adds them up, runs the optimizer and
+//! writes the next broadcast.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,39 +37,39 @@ pub(super) struct Training {
     pub(super) loaded: Loaded,
     pub(super) course: Arc<Course>,
     pub(super) pool: Pool,
-    /// The memory that workers of this machine share with this process.
+    /// Memory shared with workers on this machine.
     pub(super) lender: Option<Arc<Lender>>,
     optimizer: OptimizerState,
     parameters: Bytes,
-    /// The slot of shared memory that they are in.
+    /// The slot of shared memory that holds the current parameters.
     parameter_slot: Option<u32>,
     /// The tag of the parameters that each worker has.
     sent: BTreeMap<WorkerId, u64>,
     reduction: Option<Reduction<Sum>>,
-    /// Results that have come and are neither in the tree nor discarded: they are compared with others first.
+    /// Results that are neither in the tree nor discarded: they are compared with others first.
     results: BTreeMap<ResultId, Sum>,
-    /// How many have come.
+    /// Number of results received; also the last result id.
     came: u64,
     figures: Epoch,
     ledger: Ledger,
     /// Optimizer steps taken.
     steps_taken: u64,
-    /// Workers that work was assigned to: the instance and the name of each session.
+    /// The instance id and the name of each worker that was assigned work.
     asked: BTreeMap<WorkerId, (String, String)>,
-    /// Whose results were used in which steps; of those who were evicted, apart.
+    /// Which workers' results were used in which steps. Evicted workers are kept in `suspects`.
     participation: Participation,
     suspects: Participation,
     pub(super) job_sha256: String,
     pub(super) clock: Clock,
 }
 
-/// How a worker gets the parameters that it is to compute with.
+/// How a worker gets the parameters for its work.
 pub(super) enum Sent {
-    /// It has them.
+    /// The worker already has them.
     Before,
-    /// They are in this slot of memory that it shares with this process.
+    /// They are in this slot of shared memory.
     InSlot(u32),
-    /// Over the wire.
+    /// They travel over gRPC.
     Bytes(Bytes),
 }
 
@@ -81,7 +82,7 @@ struct Epoch {
 }
 
 impl Training {
-    /// At the beginning of a job, or where its run resumes.
+    /// Starts a job, or resumes its run.
     pub(super) fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
         let job = loaded.job.clone();
         let course = Arc::new(Course::new(loaded.spec.clone()));
@@ -114,8 +115,7 @@ impl Training {
         training
     }
 
-    /// Has parameters and gradients of this machine's workers go through memory that they share with this process, where
-    /// that can be had.
+    /// Uses shared memory for the parameters and gradients of workers on this machine, if available.
     pub(super) fn share(&mut self, host: &Arc<Host>) {
         match host.map(self.course.model().parameter_count()) {
             Ok(lender) => self.lender = Some(Arc::new(lender)),
@@ -126,7 +126,7 @@ impl Training {
         (self.parameters, self.parameter_slot) = (buffer.into_bytes(), slot);
     }
 
-    /// The worker process that shares the memory of this number, if it lives.
+    /// The worker process that shares the memory with this number, if the process is alive.
     pub(super) fn prepare_sharing(&self, number: u64) -> Option<Arc<Borrower>> {
         let lender = self.lender.as_ref().filter(|_| number > 0)?;
         lender.borrower(number).unwrap_or_else(|error| {
@@ -135,7 +135,7 @@ impl Training {
         })
     }
 
-    /// A buffer for parameters, and its slot if it is one of shared memory.
+    /// A buffer for parameters, and its slot if it is in shared memory.
     fn next_buffer(&self) -> (Buffer, Option<u32>) {
         match self.lender.as_ref().and_then(|lender| lender.take()) {
             Some(part) => {
@@ -184,36 +184,36 @@ impl Training {
         self.steps_taken
     }
 
-    /// Work is assigned to a worker.
+    /// Records that a worker was assigned work.
     pub(super) fn asked(&mut self, worker: WorkerId, hello: &Hello) {
         let who = || (hello.instance_id.clone(), hello.name.clone());
         self.asked.entry(worker).or_insert_with(who);
     }
 
-    /// A result of this worker is used, which may have gone in the meantime.
+    /// Records that a worker's result is used. The worker may have left since.
     pub(super) fn took_part(&mut self, worker: WorkerId, work: WorkId) {
         if let Some((instance_id, name)) = self.asked.get(&worker) {
             self.participation.add(instance_id, name, work.parameter_tag);
         }
     }
 
-    /// Processes that were evicted, with what is known of why.
+    /// Evicted processes by instance id, with the reason.
     pub(super) fn evicted(&self) -> BTreeMap<String, String> {
         let why = |(instance_id, _)| (String::from(instance_id), "its results were wrong before".into());
         self.suspects.iter().map(why).collect()
     }
 
-    /// A worker was evicted: what it had part in is not to be trusted.
+    /// Moves an evicted worker's contributions to the suspects: they are not to be trusted.
     pub(super) fn mark_suspect(&mut self, instance_id: &str) {
         self.participation.mark_suspect(instance_id, &mut self.suspects);
     }
 
-    /// Who was evicted.
+    /// The contributions of evicted workers.
     pub(super) fn suspects(&self) -> &Participation {
         &self.suspects
     }
 
-    /// Ends the epoch in the ledger; gives its lines.
+    /// Ends the epoch in the ledger and returns its lines.
     pub(super) fn end_epoch(&mut self, epoch: u32) -> String {
         self.ledger.end_epoch(epoch)
     }
@@ -222,12 +222,12 @@ impl Training {
         &self.loaded.store
     }
 
-    /// The present parameters, as they travel.
+    /// The current parameters in wire format.
     pub(super) fn parameters(&self) -> Bytes {
         self.parameters.clone()
     }
 
-    /// How a worker gets the parameters of this tag, with the work that needs them.
+    /// How a worker gets the parameters with this tag.
     pub(super) fn parameters_for(&mut self, worker: WorkerId, tag: u64, borrower: Option<&Borrower>) -> Sent {
         if self.sent.insert(worker, tag) == Some(tag) {
             return Sent::Before;
@@ -241,12 +241,12 @@ impl Training {
         }
     }
 
-    /// A worker that comes back has nothing.
+    /// Forgets which parameters a worker has: after reconnecting it has none.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.sent.remove(&worker);
     }
 
-    /// Opens the tree of a unit of work.
+    /// Opens the reduction tree of a unit of work.
     pub(super) fn begin(&mut self, work: WorkId) {
         let facts = &self.loaded.facts;
         let present = facts.present(work.phase, work.step);
@@ -259,7 +259,7 @@ impl Training {
         self.clock.begin_step();
     }
 
-    /// Whether a result has the shape, and is over as many samples, as its work says.
+    /// Whether a result has the shape and the sample count that its work requires.
     pub(super) fn fits(&self, work: WorkId, node: Node, sum: &Sum) -> bool {
         let facts = &self.loaded.facts;
         let values = self.course.gradient_len(work.into());
@@ -270,7 +270,7 @@ impl Training {
         sum.len() == values && counts && sum.sample_digests.len() == pieces
     }
 
-    /// What the coordinator needs to compute a node itself.
+    /// Everything that the coordinator needs to compute a node itself.
     pub(super) fn arbiter(&self, work: WorkId, node: Node) -> arbiter::Task {
         arbiter::Task {
             work,
@@ -283,7 +283,7 @@ impl Training {
         }
     }
 
-    /// Takes in a result that has come, and gives it a name.
+    /// Stores a new result and returns its id.
     pub(super) fn came(&mut self, sum: Sum) -> ResultId {
         self.came += 1;
         let result = ResultId(self.came);
@@ -291,7 +291,7 @@ impl Training {
         result
     }
 
-    /// Forgets a result.
+    /// Drops a result.
     pub(super) fn discard(&mut self, result: ResultId) {
         self.results.remove(&result);
     }
@@ -303,7 +303,7 @@ impl Training {
             unreachable!("the control machine accepts what has come only")
         };
         let (Some(reduction), pool) = (&mut self.reduction, &self.pool) else { return };
-        // What comes again is dropped, and so is what it makes superfluous.
+        // Duplicates are dropped, and so are results that this one makes redundant.
         let _ = reduction
             .insert(node, sum, |left, right| left.join_within_bounds(right, |values| pool.take(values)));
         self.clock.reduced(started);
@@ -314,7 +314,8 @@ impl Training {
         if work.phase == Phase::Train { self.loaded.facts.plan.step_len(work.step).into() } else { 0 }
     }
 
-    /// Closes the tree: adds what is left and, in training, makes the next parameters. Says if the loss is finite.
+    /// Closes the tree: adds the remaining sums and, in training, computes the next parameters. Returns whether the
+    /// loss is finite.
     pub(super) fn close(&mut self, work: WorkId) -> bool {
         let started = Instant::now();
         let sum = self.reduction.take().and_then(|mut tree| tree.take_root(Sum::join));
@@ -353,12 +354,12 @@ impl Training {
         self.steps_taken += 1;
     }
 
-    /// Loss and accuracy over the epoch so far.
+    /// Loss and accuracy of the epoch so far.
     pub(super) fn figures(&self) -> Figures {
         self.figures.train
     }
 
-    /// The epoch's line of history, all but the hash of its weights.
+    /// The epoch's history row, without the hash of its weights.
     pub(super) fn row(&self, epoch: u32) -> EpochRow {
         let Epoch { train, validation, test } = self.figures;
         EpochRow {
@@ -375,16 +376,16 @@ impl Training {
     }
 }
 
-/// How fast it goes: means over the last steps, in milliseconds.
+/// Training speed: running means over recent steps, in milliseconds.
 #[derive(Debug)]
 pub(super) struct Clock {
     epoch: Instant,
-    /// What of the epoch an earlier life of the coordinator has taken.
+    /// The time that this epoch took before the coordinator restarted.
     before: Duration,
     step: Instant,
     first_result: Option<Instant>,
     reduce: Duration,
-    /// How long each worker's slots were busy with this step.
+    /// How long each worker's slots were busy with the current step.
     busy: BTreeMap<WorkerId, Duration>,
     pub(super) step_ms: f64,
     pub(super) compute_ms: f64,
@@ -394,7 +395,7 @@ pub(super) struct Clock {
     pub(super) samples_per_second: f64,
 }
 
-/// What the newest step counts in the means.
+/// Weight of the newest step in the running means.
 const NEWEST: f64 = 0.1;
 
 impl Clock {
@@ -421,7 +422,7 @@ impl Clock {
         self.before = Duration::ZERO;
     }
 
-    /// Resumes an epoch that had already taken so long.
+    /// Resumes an epoch that had already taken this long.
     fn resume_after(&mut self, before: Duration) {
         self.epoch = Instant::now();
         self.before = before;
@@ -439,7 +440,7 @@ impl Clock {
         self.busy.clear();
     }
 
-    /// A result has come, with which this worker's slots were busy so long, each on its own part.
+    /// Records a result, with the time that each of the worker's slots was busy with its part.
     pub(super) fn result(&mut self, worker: WorkerId, busy_a_slot: Duration) {
         self.first_result.get_or_insert_with(Instant::now);
         *self.busy.entry(worker).or_default() += busy_a_slot;

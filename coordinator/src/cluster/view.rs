@@ -1,5 +1,5 @@
-//! What can be seen of a cluster from outside, without asking its driver: the newest snapshot, how far its life has
-//! come, and whether the driver still takes its turns.
+//! A view of a cluster from outside, without a request to its driver: the newest snapshot, the cluster's phase, and
+//! whether the driver's loop still turns.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use tokio::sync::watch;
 use super::board::Reader;
 use super::snapshot::Snapshot;
 
-/// How far a cluster's life has come.
+/// The phase of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServingState {
-    /// It looks through the runs that are there.
+    /// It scans the existing runs.
     Starting,
-    /// It takes jobs and workers.
+    /// It accepts jobs and workers.
     Serving,
-    /// It shuts down.
+    /// It is shutting down.
     Stopping,
 }
 
-/// A window onto a cluster.
+/// A view of a cluster.
 #[derive(Clone, Debug)]
 pub struct View {
     board: Reader,
@@ -38,16 +38,16 @@ impl View {
         self.board.newest()
     }
 
-    /// Waits until the newest snapshot is one of this moment, unless the driver is stuck.
+    /// Waits until the newest snapshot is current, unless the driver is stuck.
     pub(crate) async fn refresh(&self) {
         self.board.fresh().await;
     }
 
-    /// Whether it is worth keeping: its driver takes its turns.
+    /// Liveness: whether the driver's loop still turns.
     ///
     /// # Errors
-    /// Why not. What comes before and after the driver's loop depends on the disk, and starting again would make it no
-    /// faster: a cluster that begins or ends is alive.
+    /// Why it is not alive. A cluster that starts or shuts down is alive: these phases depend on the disk, and a
+    /// restart would make them no faster.
     pub fn live(&self) -> Verdict {
         match *self.serving.borrow() {
             ServingState::Starting => Ok("alive: scanning the runs directory".into()),
@@ -56,11 +56,11 @@ impl View {
         }
     }
 
-    /// Whether workers and clients should come to it: it has found the runs that are there, and takes calls.
+    /// Readiness: whether the cluster has found the existing runs and accepts calls.
     ///
     /// # Errors
-    /// Why not. Whether there are workers does not matter: where a service sends nobody to a coordinator that is not
-    /// ready, workers would never find it.
+    /// Why it is not ready. The number of workers does not matter: if a load balancer sends no traffic to a
+    /// coordinator that is not ready, workers would never reach it.
     pub fn ready(&self) -> Verdict {
         match *self.serving.borrow() {
             ServingState::Starting => Err("not ready: scanning the runs directory".into()),

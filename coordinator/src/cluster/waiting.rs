@@ -1,24 +1,24 @@
-//! "Why are we waiting?": what for, how long already, and what happens next, in words.
+//! "Why are we waiting?": what the job waits for, how long it has waited, and what happens next, in words.
 
 use std::time::Duration;
 
 use millefeuille_core::control::{Control, Pending, Waiting, WorkId, WorkerId};
 
-/// A worker with which something has been pending for less is just at work.
+/// A worker whose work has been pending for less than this is simply computing.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
 
 /// What the running job waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wait {
-    /// What for; the same words for as long as it is the same wait.
+    /// What the job waits for; the text stays the same for the same wait.
     pub(super) what: String,
-    /// How long already.
+    /// How long the wait has lasted.
     pub(super) lasts: Duration,
-    /// What happens if it goes on; empty if nothing does.
+    /// What happens if the wait continues; empty if nothing does.
     pub(super) next: String,
 }
 
-/// What is waited for at one moment, by the job and by its workers.
+/// The waits of the job and of its workers at one moment.
 pub(super) struct Waits<'c> {
     control: &'c Control,
     now: Duration,
@@ -26,7 +26,7 @@ pub(super) struct Waits<'c> {
 }
 
 impl<'c> Waits<'c> {
-    /// What is waited for now.
+    /// Determines the current waits.
     pub(super) fn of(control: &'c Control, now: Duration) -> Self {
         Self { control, now, waiting: control.waiting() }
     }
@@ -59,7 +59,7 @@ impl<'c> Waits<'c> {
         }
     }
 
-    /// What a worker is waited for; empty if it is not.
+    /// What this worker keeps the job waiting for; empty if nothing.
     pub(super) fn of_worker(&self, worker: WorkerId) -> String {
         let Self { control, now, waiting } = self;
         let Some(member) = control.members().get(&worker) else { return String::new() };

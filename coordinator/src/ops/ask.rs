@@ -1,4 +1,4 @@
-//! Asks an ops port: what `curl` would do, for containers that have none.
+//! Queries an ops port, as `curl` would, for containers without `curl`.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use hyper_util::rt::TokioIo;
 use millefeuille_program::process::root_cause;
 use tokio::net::TcpStream;
 
-/// A line is expected. Whoever says more than this is not one of ours.
+/// Maximum length of a response. One line is expected; a longer response is not from one of our ports.
 const ANSWER_BYTES: usize = 64 << 10;
 
-/// The answer to `GET` on a path of this port, within a time limit: the status, and the body's first line.
+/// Sends `GET` for a path to this port, within a time limit; returns the status and the body's first line.
 ///
 /// # Errors
-/// Why there is none.
+/// Why there is no response.
 pub async fn ask(address: &str, path: &str, limit: Duration) -> Result<(StatusCode, String), String> {
     let answer = tokio::time::timeout(limit, get(address, path)).await;
     answer.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs_f64())))

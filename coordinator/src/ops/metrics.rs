@@ -1,10 +1,10 @@
-//! What a coordinator has at `/metrics`: one table, written from the newest snapshot.
+//! The coordinator's `/metrics`: one table, written from the newest snapshot.
 //!
-//! Names follow Prometheus' conventions: base units, `_total` for what only grows, every name below `millefeuille_`.
-//! Counters begin at zero with each life of the process, as Prometheus expects.
+//! Names follow Prometheus' conventions: base units, `_total` for counters, the prefix `millefeuille_`. Counters
+//! start at zero when the process starts, as Prometheus expects.
 //!
-//! Labels have few values. Workers are counted by state and never named, since they come and go; `coordinator workers`
-//! names them. Of jobs only one is named at a time: the one that runs, or else the one that ran last.
+//! Labels have few values. Workers are counted by state and never named, since they come and go; `coordinator
+//! workers` names them. Only one job is named at a time: the running one, or else the last one that ran.
 
 use std::fmt;
 
@@ -57,14 +57,14 @@ fn jobs(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     page.gauge("queue_length", "Queued jobs", in_state(JobStatus::Queued))
 }
 
-/// The job that runs or waits, or else the one that ran last.
+/// The running or waiting job, or else the last one that ran.
 fn current(snapshot: &Snapshot) -> Option<&JobReport> {
     let reports = || snapshot.jobs.iter().map(|report| &**report);
     let has_run = |report: &&JobReport| !report.history.is_empty();
     reports().find(|report| report.job.state.has_turn()).or_else(|| reports().find(has_run))
 }
 
-/// Where the current job is, and how well it does.
+/// The current job's position and figures.
 fn training(page: &mut Page<'_>, current: &JobReport) -> fmt::Result {
     let JobReport { job, history, progress, .. } = current;
     let (last, now) = (history.last(), progress.as_ref().filter(|progress| progress.step > 0));
@@ -115,7 +115,7 @@ fn training(page: &mut Page<'_>, current: &JobReport) -> fmt::Result {
     )
 }
 
-/// How fast it goes: means over the last steps, zero while nothing runs.
+/// Speed: means over the last steps, zero while nothing runs.
 fn speed(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     let progress = snapshot.jobs.iter().find_map(|report| report.progress).unwrap_or_default();
     page.gauge("samples_per_second", "Training samples a second", progress.samples_per_second)?;
@@ -130,7 +130,7 @@ fn speed(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     )
 }
 
-/// What has happened since the process began.
+/// Counts of events since the process started.
 fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
     page.counter("steps", "Optimizer steps taken", tally.steps)?;
     page.counter("samples", "Training samples in these steps", tally.samples)?;
@@ -157,7 +157,7 @@ fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
     page.counters("jobs_ended", "Ended jobs, by outcome", "state", ended)
 }
 
-/// Who was rejected, and when the coordinator's certificate expires.
+/// Counts of rejections, and the expiry of the coordinator's certificate.
 fn admission_counts(page: &mut Page<'_>, admission: &Admission) -> fmt::Result {
     let rejections = admission.rejections.totals();
     let by_reason = rejections.iter().map(|&(reason, total)| (reason.name(), total));

@@ -1,4 +1,4 @@
-//! How a run is computed, as its checkpoints keep it and as people are told.
+//! The arithmetic of a run, as checkpoints store it and as people read it.
 
 use millefeuille_core::arithmetic::Arithmetic;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub fn described_shapes(fingerprint: &str) -> String {
     format!("fingerprint {} over the job's shapes", short(fingerprint))
 }
 
-/// As much of a fingerprint as people compare.
+/// The prefix of a fingerprint that people compare.
 fn short(fingerprint: &str) -> &str {
     fingerprint.get(..12).unwrap_or(fingerprint)
 }

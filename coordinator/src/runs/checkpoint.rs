@@ -1,9 +1,9 @@
-//! `checkpoints/`: where a run can be resumed after a crash.
+//! `checkpoints/`: the states from which a run can be resumed after a crash.
 //!
 //! A checkpoint is two files, named after the number of optimizer steps taken: `000000480.safetensors` has the
-//! parameters, named as in `model.safetensors`, and the optimizer's state; `000000480.json`, the manifest, says where the
-//! run is and all else that it knows, and is [sealed](super::seal). The manifest comes last: one that can be read is the
-//! only truth after a crash, and history, ledger and events are cut back to what it says.
+//! parameters, named as in `model.safetensors`, and the optimizer's state; `000000480.json`, the manifest, has the
+//! run's position and everything else, and is [sealed](super::seal). The manifest is written last. After a crash the
+//! newest readable manifest is the only truth: history, ledger and events are cut back to it.
 //!
 //! ```text
 //! data file: temporary name, fsync, rename, fsync of the directory
@@ -11,9 +11,9 @@
 //! older ones than the last few: removed, the manifest first
 //! ```
 //!
-//! [`Checkpoints::newest`] goes from the newest manifest to the oldest. One that is torn, or whose data file is missing
-//! or changed, is named and the one before it taken. A manifest of a newer format is no damage but a refusal: going back
-//! behind it would throw away what a newer program has done.
+//! [`Checkpoints::newest`] goes from the newest manifest to the oldest. If one is torn, or its data file is missing
+//! or changed, it is reported and the next older one is tried. A manifest of a newer format is an error, not damage:
+//! an older checkpoint would throw away the work of a newer program.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -38,36 +38,36 @@ use millefeuille_core::view::EpochRow;
 
 const FORMAT: u32 = 1;
 
-/// How many checkpoints a run keeps.
+/// Number of checkpoints that a run keeps.
 pub const KEPT: usize = 3;
 
-/// A run between two steps.
+/// The state of a run between two steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     /// Hex SHA-256 of the job: configuration, seed, data.
     pub job_sha256: String,
-    /// What has computed it so far, and is to compute the rest.
+    /// The arithmetic that computed the run so far, and must compute the rest.
     pub arithmetic: Arithmetic,
     /// Hex SHA-256 of that arithmetic's results over the job's own shapes.
     pub shapes_fingerprint: String,
-    /// The step that comes next. Step 0 of an epoch: everything of the epochs before is done, evaluation and history
-    /// included. Of the epoch after the last: training is done, and the model not yet saved.
+    /// The next step. Step 0 of an epoch: the epochs before are complete, evaluation and history included. Step 0 of
+    /// the epoch after the last: training is complete, and the model is not saved yet.
     pub position: Position,
-    /// The optimizer steps taken.
+    /// Number of optimizer steps taken.
     pub parameter_tag: u64,
     /// Little-endian f32, in layer order.
     pub parameters: Bytes,
-    /// The optimizer with what it remembers.
+    /// The optimizer and its state.
     pub optimizer: OptimizerState,
-    /// The epoch so far.
+    /// The sums of the epoch so far.
     pub partial: Partial,
-    /// The epochs before.
+    /// The history rows of the epochs before.
     pub history: Vec<EpochRow>,
     /// The ledger so far.
     pub ledger: ledger::LedgerState,
-    /// Who had part in which steps.
+    /// Which workers contributed to which steps.
     pub participation: Participation,
-    /// The same of evicted workers.
+    /// The same for evicted workers.
     pub suspects: Participation,
 }
 
@@ -77,17 +77,17 @@ pub struct Partial {
     /// The sum of the samples' losses.
     #[serde(with = "bits")]
     pub loss_sum: f64,
-    /// How many were classified correctly.
+    /// Samples classified correctly.
     pub correct: u64,
-    /// How many there were.
+    /// Samples in total.
     pub samples: u64,
-    /// How long it has taken, pauses left out.
+    /// Time taken so far, pauses excluded.
     #[serde(with = "bits")]
     pub seconds: f64,
 }
 
 impl Checkpoint {
-    /// Where the run is, for people, in a job of so many epochs.
+    /// The run's position in words, in a job with this many epochs.
     pub fn place(&self, epochs: u32) -> String {
         let Position { epoch, step, .. } = self.position;
         if epoch >= epochs {
@@ -96,14 +96,14 @@ impl Checkpoint {
         format!("before step {} of epoch {}", step + 1, epoch + 1)
     }
 
-    /// The parameters as numbers, in a buffer of their own.
+    /// The parameters as numbers, in a new buffer.
     pub fn values(&self) -> Vec<f32> {
         let (values, _) = self.parameters.as_chunks();
         values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
     }
 }
 
-/// A checkpoint that cannot be used, and why: one line.
+/// A checkpoint that cannot be used, and why, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged {
     /// The file that is damaged or missing.
@@ -118,32 +118,32 @@ impl fmt::Display for Damaged {
     }
 }
 
-/// A checkpoint as it was read.
+/// A checkpoint read from disk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Read {
-    /// Its manifest.
+    /// The manifest's path.
     pub path: PathBuf,
     /// What is in it.
     pub checkpoint: Checkpoint,
-    /// How much of `events.jsonl` belongs to it, in bytes.
+    /// Length of the part of `events.jsonl` that belongs to it, in bytes.
     pub events_bytes: u64,
 }
 
-/// The newest checkpoint that is whole, and what was wrong with newer ones.
+/// The newest whole checkpoint, and what is wrong with newer ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Newest {
     /// The checkpoint.
     pub read: Read,
-    /// The newer ones, the newest first.
+    /// The damaged newer ones, newest first.
     pub damaged: Vec<Damaged>,
 }
 
-/// Why a checkpoint is not read.
+/// Why a checkpoint cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// It is damaged; an older one may be whole.
+    /// It is damaged. An older one may be whole.
     Damaged(Damaged),
-    /// It must not be passed over.
+    /// It cannot be read, and must not be skipped.
     Refused(Failure),
 }
 
@@ -155,15 +155,15 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Those of the run in this directory, of which so many are to be kept, at least one.
+    /// The checkpoints of the run in this directory, of which `kept` are kept, at least one.
     pub fn of(run: &Path, kept: usize) -> Self {
         Self { directory: run.join(CHECKPOINTS), kept: kept.max(1) }
     }
 
-    /// Writes a checkpoint, on disk when this returns, and removes those that are too many.
+    /// Writes a checkpoint, durably, and removes the oldest ones beyond the number kept.
     ///
     /// # Errors
-    /// If something can't be written; then those that were there still are.
+    /// If something can't be written; the existing checkpoints then remain.
     pub fn write(&self, checkpoint: &Checkpoint, model: &Model, events_bytes: u64) -> Result<(), Failure> {
         files::make_directory(&self.directory)?;
         let tag = checkpoint.parameter_tag;
@@ -175,7 +175,7 @@ impl Checkpoints {
         self.prune()
     }
 
-    /// The names of those that have a manifest, damaged or not: their parameter tags, the newest first.
+    /// The parameter tags of the checkpoints that have a manifest, damaged or not, newest first.
     ///
     /// # Errors
     /// If the directory can't be read.
@@ -183,10 +183,10 @@ impl Checkpoints {
         self.tags_of(MANIFEST)
     }
 
-    /// Reads one, all of it checked.
+    /// Reads a checkpoint and checks all of it.
     ///
     /// # Errors
-    /// If it is damaged, or of a newer format, or if the machine does not let it be read.
+    /// If it is damaged, or of a newer format, or if the system cannot read it.
     pub fn read(&self, tag: u64, job: &Job) -> Result<Read, Unreadable> {
         let path = self.manifest(tag);
         let damaged = |what: String| Unreadable::Damaged(Damaged { path: path.clone(), what });
@@ -203,11 +203,11 @@ impl Checkpoints {
         Ok(Read { path, checkpoint: manifest.checkpoint(parameters, optimizer), events_bytes })
     }
 
-    /// The newest one that is whole; none where there is no checkpoint at all.
+    /// The newest whole checkpoint, or `None` if there are no checkpoints at all.
     ///
     /// # Errors
-    /// If none of those that are there is whole, with all of them named; or if one is of a newer format, or the machine
-    /// does not let it be read.
+    /// If there are checkpoints and none is whole (the error names all of them), or if one is of a newer format, or
+    /// the system cannot read it.
     pub fn newest(&self, job: &Job) -> Result<Option<Newest>, Failure> {
         let mut damaged = Vec::new();
         for tag in self.tags()? {
@@ -228,7 +228,7 @@ impl Checkpoints {
         Err(of_run(&self.directory, what))
     }
 
-    /// Removes what is newer than this one: it was damaged, or never finished.
+    /// Removes files newer than this checkpoint: they are damaged, or were never completed.
     ///
     /// # Errors
     /// If something can't be removed.
@@ -237,14 +237,14 @@ impl Checkpoints {
         self.remove(|other| other > tag)
     }
 
-    /// Removes the oldest manifests that are too many, and data files without one.
+    /// Removes the oldest checkpoints beyond the number kept, and data files without a manifest.
     fn prune(&self) -> Result<(), Failure> {
         let Some(oldest) = self.tags()?.into_iter().take(self.kept).next_back() else { return Ok(()) };
         self.remove(|tag| tag < oldest)
     }
 
     fn remove(&self, which: impl Fn(u64) -> bool) -> Result<(), Failure> {
-        // The manifest first: one without its data file would be taken for damage.
+        // The manifest first: a manifest without its data file would count as damaged.
         for suffix in [MANIFEST, DATA] {
             for tag in self.tags_of(suffix)?.into_iter().filter(|&tag| which(tag)) {
                 files::remove(&self.directory.join(name(tag, suffix)))?;
@@ -280,7 +280,7 @@ impl Checkpoints {
         Ok((parameters, optimizer))
     }
 
-    /// Data files without a manifest that are newer than this one: what a crash leaves, or somebody's deletion.
+    /// Data files without a manifest that are newer than this checkpoint: left by a crash, or by a manual deletion.
     fn unfinished(&self, newer_than: u64) -> Result<Vec<Damaged>, Failure> {
         let finished = self.tags()?;
         let alone = |tag: &u64| *tag > newer_than && !finished.contains(tag);
@@ -307,8 +307,8 @@ impl Checkpoints {
     }
 }
 
-/// The content of a file of a checkpoint, if it is there. A machine that does not let it be read, because files are open
-/// in too great a number or a disk is ill, says nothing about the file: it may be whole, and is not to be passed over.
+/// The content of a checkpoint's file, if it exists. An I/O error (too many open files, a failing disk) says nothing
+/// about the content: the file may be whole, and must not be skipped.
 fn read_of(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
     let refused = |error| {
         let remedy =
@@ -321,7 +321,7 @@ fn read_of(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
 const MANIFEST: &str = ".json";
 const DATA: &str = ".safetensors";
 
-/// The file of parameters of the checkpoint after so many optimizer steps, in this run.
+/// The data file of the checkpoint after `tag` optimizer steps, in this run.
 pub fn data_file(run: &Path, tag: u64) -> PathBuf {
     Checkpoints::of(run, KEPT).data(tag)
 }
@@ -330,13 +330,13 @@ fn name(tag: u64, suffix: &str) -> String {
     format!("{tag:09}{suffix}")
 }
 
-/// The tag in a file's name, if it is one that this program gives.
+/// The tag in a file's name, if this program could have given that name.
 fn tag(found: &str, suffix: &str) -> Option<u64> {
     let tag = found.strip_suffix(suffix)?.parse().ok()?;
     (name(tag, suffix) == found).then_some(tag)
 }
 
-/// The manifest: everything but the bulk of the numbers.
+/// The manifest: everything except the bulk data.
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     job_sha256: String,
@@ -364,7 +364,7 @@ struct Data {
     sha256: String,
 }
 
-/// The optimizer. What it remembers is in the data file.
+/// The optimizer. Its state is in the data file.
 #[derive(Serialize, Deserialize)]
 struct Optimizer {
     kind: String,
@@ -413,7 +413,7 @@ impl Manifest {
     }
 }
 
-/// The data file's content: the parameters, and what the optimizer remembers.
+/// The data file's content: the parameters and the optimizer's state.
 fn encode(checkpoint: &Checkpoint, shape: &Model) -> Vec<u8> {
     let memory = checkpoint.optimizer.memory().map(|(name, values)| (tensor_name(name), values));
     let encoded = model::encode_with(&checkpoint.values(), shape, memory);
@@ -428,12 +428,12 @@ fn decode(data: &[u8], job: &Job) -> Result<(Vec<f32>, OptimizerState), String> 
     Ok((parameters, optimizer))
 }
 
-/// What a part of the optimizer's memory is called in the data file.
+/// The name of a part of the optimizer's state in the data file.
 fn tensor_name(memory: &str) -> String {
     format!("optimizer/{memory}")
 }
 
-/// A float by its bits, in hex: what is computed with again must lose none.
+/// Serializes a float as its bits, in hex: values used in later computation must be exact.
 mod bits {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 

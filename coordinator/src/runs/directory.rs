@@ -1,8 +1,8 @@
-//! The run directory that this process owns: the only place that writes into one.
+//! The run directory that this process owns. Nothing else writes into a run directory.
 //!
-//! A [`RunDir`] is claimed, with a lock on `.lock`, before anything else is written, and one process owns it as long as
-//! the value lives. Files appear whole, by rename, or grow by whole lines. The order makes a crash harmless: a checkpoint's
-//! data before its manifest, the receipt after everything.
+//! A [`RunDir`] is claimed, with a lock on `.lock`, before anything else is written. One process owns the directory
+//! for as long as the value lives. Files are renamed into place when complete, or grow by whole lines. The order of
+//! writes makes a crash harmless: a checkpoint's data before its manifest, the receipt after everything else.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::failpoints;
 
-/// What to do where a run is already.
+/// What to do if the directory already holds a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Refuse.
@@ -39,19 +39,19 @@ pub struct RunDir {
     path: PathBuf,
     /// Held for as long as this process owns the directory.
     _lock: File,
-    /// The directories that were made for it, the innermost first.
+    /// The directories created for it, innermost first.
     made: Vec<PathBuf>,
     record: RunRecord,
-    /// Whether the record is the one in `run.json`: not before a submission, nor where another run is still there.
+    /// Whether `record` is the one in `run.json`: not before a submission, nor while another run is still there.
     recorded: bool,
 }
 
 impl RunDir {
-    /// Takes this directory, and makes it if need be.
+    /// Claims this directory, and creates it if necessary.
     ///
     /// # Errors
-    /// If it cannot be written, belongs to another process, holds a run that is not to be touched, or anything else
-    /// and no run.
+    /// If it cannot be written, belongs to another process, holds a run and `existing` refuses that, or holds files
+    /// but no run.
     pub fn claim(path: &Path, existing: Existing) -> Result<Self, Failure> {
         Self::try_claim(path, existing).map_err(|(Unclaimed::Taken(error) | Unclaimed::Failed(error))| error)
     }
@@ -72,24 +72,24 @@ impl RunDir {
         Ok(run.with_record(existing)?)
     }
 
-    /// Takes over the present record if the run is to be resumed.
+    /// Takes over the existing record if the run is to be resumed.
     fn with_record(mut self, existing: Existing) -> Result<Self, Failure> {
         match (RunRecord::read(&self.path), existing) {
             (Ok(Some(record)), Existing::Resume) => {
                 self.record = self.as_own(record);
                 self.recorded = true;
             }
-            // A lost record is no reason to lose a run that can be resumed, or to lose it silently.
+            // Without its record, a run can still be resumed, and must not be lost silently.
             (Ok(None), Existing::Resume) if self.has_begun() => self.record.state = RunState::Running,
-            // What is there stays until the new run begins: it may not come to that.
+            // The existing run stays until the new one begins, which may never happen.
             (Ok(_), _) | (Err(RecordError::Damaged(_)), Existing::Overwrite) => {}
             (Err(error), _) => return Err(error.into()),
         }
         Ok(self)
     }
 
-    /// The record that is there. Where it is that of another directory, this one is a copy: a run of its own from now on,
-    /// which nobody has submitted.
+    /// The existing record. A record of another directory means that this one is a copy: from now on a run of its
+    /// own, which nobody has submitted.
     fn as_own(&self, record: RunRecord) -> RunRecord {
         if record.id == self.record.id {
             return record;
@@ -97,15 +97,15 @@ impl RunDir {
         RunRecord { id: self.record.id.clone(), client_key: String::new(), ..record }
     }
 
-    /// Whether a run without a record has more than a job.
+    /// Whether a run without a record has more files than a job.
     fn has_begun(&self) -> bool {
         [CHECKPOINTS, HISTORY, LEDGER].iter().any(|name| self.file(name).exists())
     }
 
-    /// Takes the first free directory `<name>-<number>` in `runs` whose name is not `taken`.
+    /// Claims the first free directory `<name>-<number>` in `runs` whose name is not `taken`.
     ///
     /// # Errors
-    /// If none can be made.
+    /// If no directory can be created.
     pub fn claim_next(runs: &Path, name: &str, taken: impl Fn(&str) -> bool) -> Result<Self, Failure> {
         for number in 1..u32::MAX {
             let id = format!("{name}-{number}");
@@ -113,7 +113,7 @@ impl RunDir {
             if !path.exists() && !taken(&id) {
                 match Self::try_claim(&path, Existing::Refuse) {
                     Ok(run) => return Ok(run),
-                    // Another process was faster: the number is not free any more.
+                    // Another process has just claimed this number.
                     Err(Unclaimed::Taken(_)) => {}
                     Err(Unclaimed::Failed(error)) => return Err(error),
                 }
@@ -122,17 +122,17 @@ impl RunDir {
         Err(of_run(runs, "no number is free"))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its last component: the run's id.
+    /// The path's last component: the run's id.
     pub fn id(&self) -> String {
         id(&self.path)
     }
 
-    /// What is known of it beside its job.
+    /// The run's record, `run.json`.
     pub fn record(&self) -> &RunRecord {
         &self.record
     }
@@ -145,13 +145,12 @@ impl RunDir {
         self.path.join(name)
     }
 
-    // The life of a run.
+    // From submission to end.
 
-    /// Puts a job into the queue, on disk when this returns. Where another run is in the directory, that one stays
-    /// until this one begins.
+    /// Queues a job, durably. If the directory holds another run, that run stays until this one begins.
     ///
     /// # Errors
-    /// If something can't be written; then nothing of the submission is left.
+    /// If something can't be written; nothing of the submission then remains.
     pub fn submit(&mut self, job: &Job, number: u64, client_key: &str) -> Result<(), Failure> {
         self.record.number = number;
         self.record.client_key = client_key.to_string();
@@ -176,7 +175,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// Takes a submission back that has not begun: its directory is given back as it was.
+    /// Withdraws a submission that has not begun, and leaves its directory as it was before.
     ///
     /// # Errors
     /// If something can't be removed.
@@ -190,7 +189,7 @@ impl RunDir {
         [RECORD, JOB].iter().try_for_each(|name| files::remove(&self.file(name)))
     }
 
-    /// Begins the run from its beginning: what was there of an earlier one is removed.
+    /// Begins the run at its first step, and removes the files of any earlier run.
     ///
     /// # Errors
     /// If something can't be written.
@@ -201,17 +200,18 @@ impl RunDir {
         self.start_over()
     }
 
-    /// An empty ledger, and a record that says that the run has begun.
+    /// Writes an empty ledger, and a record that the run has begun.
     pub(super) fn start_over(&mut self) -> Result<(), Failure> {
         self.write(LEDGER, ledger::header().as_bytes())?;
         self.enter(RunState::Running)
     }
 
-    /// The run has ended; for a job that is done, after its receipt: where that is there, the job is done, whatever came
-    /// after it. One that never began and left another run where it was leaves that one's record too.
+    /// Records that the run has ended. For a job that is done, this comes after the receipt: if the receipt exists,
+    /// the job is done, whatever happened later. A run that never began, in a directory that holds another run,
+    /// leaves that run's record unchanged.
     ///
     /// # Errors
-    /// If it can't be written.
+    /// If writing fails.
     pub fn end(&mut self, ending: Ending) -> Result<(), Failure> {
         if !self.recorded {
             return Ok(());
@@ -228,7 +228,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// Removes what a run left, nothing that is not a run's; of a run that waits for its turn all but its submission.
+    /// Removes a run's files and nothing else. Of a queued run, the submission is kept.
     pub(super) fn clear(&self) -> Result<(), Failure> {
         let submission: &[&str] = if self.recorded { &[RECORD, JOB] } else { &[] };
         for name in TRACES.iter().filter(|name| !submission.contains(name)) {
@@ -239,7 +239,7 @@ impl RunDir {
         files::remove_temporary(&self.path)
     }
 
-    /// Removes the result of a run that is to be trained further.
+    /// Removes the result of a run that will be trained further.
     pub(super) fn clear_result(&self) -> Result<(), Failure> {
         files::remove(&self.file(RECEIPT))?;
         files::remove(&self.file(MODEL))?;
@@ -247,9 +247,9 @@ impl RunDir {
         files::remove_temporary(&self.path)
     }
 
-    // What it writes while it runs.
+    // Writing while the job runs.
 
-    /// Adds a line of history.
+    /// Appends a history row.
     ///
     /// # Errors
     /// If it can't be written; then the file is as it was.
@@ -259,7 +259,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// Adds an epoch's lines to the ledger.
+    /// Appends an epoch's lines to the ledger.
     ///
     /// # Errors
     /// If they can't be written; then the file is as it was.
@@ -267,7 +267,7 @@ impl RunDir {
         files::append(&self.file(LEDGER), lines)
     }
 
-    /// Adds a line to the events, with the time.
+    /// Appends a line to the events, with the time.
     ///
     /// # Errors
     /// If it can't be written; then the file is as it was.
@@ -275,7 +275,7 @@ impl RunDir {
         self.append_event(&json!({ "time": now(), "event": kind, "text": text }).to_string())
     }
 
-    /// The same, of a failure: the line has it for programs, too.
+    /// Appends a failure to the events, with the time. The line includes the failure in machine-readable form.
     ///
     /// # Errors
     /// If it can't be written; then the file is as it was.
@@ -284,7 +284,7 @@ impl RunDir {
         self.append_event(&line.to_string())
     }
 
-    /// Adds a line to the events.
+    /// Appends a line to the events.
     ///
     /// # Errors
     /// If it can't be written; then the file is as it was.
@@ -292,10 +292,10 @@ impl RunDir {
         files::append(&self.file(EVENTS), &format!("{}\n", line.trim_end()))
     }
 
-    /// Writes a checkpoint, on disk when this returns, with all that was appended before; the oldest one goes.
+    /// Writes a checkpoint, durably, together with everything appended before; removes the oldest one.
     ///
     /// # Errors
-    /// If something can't be written; then the checkpoints that were there still are.
+    /// If something can't be written; the existing checkpoints then remain.
     pub fn write_checkpoint(&self, checkpoint: &Checkpoint, model: &Model) -> Result<(), Failure> {
         self.sync()?;
         let events = fs::metadata(self.file(EVENTS)).map_or(0, |metadata| metadata.len());
@@ -307,10 +307,10 @@ impl RunDir {
         Checkpoints::of(&self.path, KEPT)
     }
 
-    /// Writes a file whole: under another name first, then renamed, all of it on disk when this returns.
+    /// Writes a complete file, durably: under a temporary name, then renamed.
     ///
     /// # Errors
-    /// If it can't be written; then what was there still is.
+    /// If writing fails; an existing file then remains.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
         let kind = if name == RECEIPT { "receipt" } else { "file" };
         files::write_whole(&self.file(name), content, kind)
@@ -319,13 +319,13 @@ impl RunDir {
     /// Writes a picture.
     ///
     /// # Errors
-    /// If it can't be written.
+    /// If writing fails.
     pub fn write_plot(&self, name: &str, svg: &str) -> Result<(), Failure> {
         files::make_directory(&self.file(PLOTS))?;
         self.write(&format!("{PLOTS}/{name}"), svg.as_bytes())
     }
 
-    /// Brings what was appended onto the disk.
+    /// Syncs everything appended to the disk.
     ///
     /// # Errors
     /// If that fails.
@@ -336,21 +336,22 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        // A job that never began leaves no trace. The lock file goes while it is locked: later it may be another's.
+        // A job that never began leaves no trace. The lock file is removed while it is locked: later it may be
+        // another process'.
         if !self.holds_a_run() {
             let _ = fs::remove_file(self.path.join(LOCK));
             for directory in &self.made {
-                // One that others use by now is not empty, and stays.
+                // A directory that others use by now is not empty, and stays.
                 let _ = fs::remove_dir(directory);
             }
         }
     }
 }
 
-/// What is in a directory that is neither a run's nor left by the making of one, if there is no run. Where a run is, the
-/// rest is its owner's.
+/// A file in the directory that belongs neither to a run nor to a claim, if the directory holds no run. Extra files
+/// beside a run are its owner's business.
 fn foreign(path: &Path) -> Result<Option<String>, Failure> {
-    // A file in the way is named where the directory is made. A new file system has a place for what it finds.
+    // A file in place of the directory is reported when the directory is created. A new file system has `lost+found`.
     if !path.is_dir() || holds_a_run(path) {
         return Ok(None);
     }
@@ -361,7 +362,7 @@ fn foreign(path: &Path) -> Result<Option<String>, Failure> {
 /// The last component of a path.
 pub(super) fn id(path: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    // A path that ends in `..` does not say how the directory is called.
+    // A path that ends in `..` does not contain the directory's name.
     let elsewhere = || fs::canonicalize(path).ok().as_deref().and_then(name);
     name(path).or_else(elsewhere).unwrap_or_else(|| "run".to_string())
 }

@@ -1,9 +1,8 @@
-//! How a file gets onto the disk so that a crash leaves the old one or the new one, and never half of one.
+//! Durable file writes: after a crash, the old file or the new one is there, never half of one.
 //!
-//! A file that is written whole appears in four steps: written under a temporary name beside its place, brought onto
-//! the disk, renamed, and the rename brought onto the disk by an fsync of the directory. Lines are appended to the
-//! other files; what a crash leaves of them is cut back when the run is resumed. A write that fails leaves what was
-//! there, and no temporary file.
+//! A complete file is written in four steps: under a temporary name in the same directory, fsync, rename, fsync of
+//! the directory. Other files grow by appended lines; a torn end after a crash is cut off when the run is resumed. A
+//! write that fails leaves the existing file unchanged, and no temporary file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -18,7 +17,7 @@ use crate::failpoints;
 
 const TEMPORARY: (&str, &str) = (".", ".tmp");
 
-/// Writes a file whole; all of it is on disk when this returns. `kind` names it in failure points.
+/// Writes a complete file, durably. `kind` names it in failure points.
 pub(super) fn write_whole(path: &Path, content: &[u8], kind: &str) -> Result<(), Failure> {
     written(path, staged(path, content, kind))
 }
@@ -28,10 +27,10 @@ fn staged(path: &Path, content: &[u8], kind: &str) -> io::Result<()> {
     sync_directory(parent(path))
 }
 
-/// The mode of a file that everybody may read.
+/// The mode of a file that every user may read.
 pub(crate) const READABLE: u32 = 0o644;
 
-/// A file that is whole and on disk, under a temporary name beside its place. Dropped, it is gone.
+/// A complete file on disk under a temporary name in its directory. Dropping the value removes the file.
 pub(crate) struct Staged<'a> {
     file: NamedTempFile,
     path: &'a Path,
@@ -39,7 +38,7 @@ pub(crate) struct Staged<'a> {
 }
 
 impl<'a> Staged<'a> {
-    /// Writes it. It has its mode before its name, and until then nobody else may read it.
+    /// Writes the file. It gets its mode before its name; until then no other user may read it.
     pub(crate) fn new(path: &'a Path, content: &[u8], kind: &'a str, mode: u32) -> io::Result<Self> {
         let (prefix, suffix) = TEMPORARY;
         let file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(parent(path))?;
@@ -52,7 +51,7 @@ impl<'a> Staged<'a> {
         Ok(staged)
     }
 
-    /// Gives it its name. That is on disk after an fsync of the directory.
+    /// Renames the file into place. The rename is durable after an fsync of the directory.
     pub(crate) fn rename(self) -> io::Result<()> {
         self.reached("before-rename");
         let (path, kind) = (self.path, self.kind);
@@ -70,7 +69,7 @@ fn reached(kind: &str, stage: &str) {
     failpoints::at(&format!("{kind}-{stage}"));
 }
 
-/// Adds text to the end of a file. A write that fails leaves the file as it was.
+/// Appends text to a file. A write that fails leaves the file unchanged.
 pub(super) fn append(path: &Path, text: &str) -> Result<(), Failure> {
     let appended = || {
         if path.exists() {
@@ -83,7 +82,7 @@ pub(super) fn append(path: &Path, text: &str) -> Result<(), Failure> {
     written(path, appended())
 }
 
-/// Cuts a file back to its first `len` bytes, on disk when this returns.
+/// Truncates a file to its first `len` bytes, durably.
 pub(super) fn cut(path: &Path, len: u64) -> Result<(), Failure> {
     let cut = || {
         regular(path)?;
@@ -94,7 +93,7 @@ pub(super) fn cut(path: &Path, len: u64) -> Result<(), Failure> {
     written(path, cut())
 }
 
-/// Brings what was appended to a file onto the disk. One that is not there has nothing to bring.
+/// Syncs a file to the disk. A missing file is no error.
 pub(super) fn sync(path: &Path) -> Result<(), Failure> {
     written(
         path,
@@ -102,61 +101,61 @@ pub(super) fn sync(path: &Path) -> Result<(), Failure> {
     )
 }
 
-/// Brings the names in a directory onto the disk.
+/// Syncs a directory's entries to the disk.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// The directory that a file is in.
+/// The directory that contains a file.
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether it is a file as others are: a pipe in its place would never be read to its end.
+/// Checks that a file is a regular file: reading a pipe would never end.
 pub(super) fn regular(path: &Path) -> io::Result<()> {
     let kind = fs::metadata(path)?.file_type();
     if kind.is_file() || kind.is_dir() { Ok(()) } else { Err(io::Error::other("not a regular file")) }
 }
 
-/// The content of a file, if it is there.
+/// The content of a file, or `None` if it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     if_there(regular(path).and_then(|()| fs::read(path)))
         .map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))
 }
 
-/// The content of a file of text, if it is there.
+/// The content of a text file, or `None` if it does not exist.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, Failure> {
     read(path)?.map(|bytes| text(path, bytes)).transpose()
 }
 
-/// The content of a file as text.
+/// Converts the content of a file to text.
 pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|error| of_content(path, format!("not text: {error}")))
 }
 
-/// Removes a file, if it is there.
+/// Removes a file, if it exists.
 pub(super) fn remove(path: &Path) -> Result<(), Failure> {
     removed(path, fs::remove_file(path))
 }
 
-/// Removes a directory with all that is in it, if it is there.
+/// Removes a directory and its contents, if it exists.
 pub(super) fn remove_directory(path: &Path) -> Result<(), Failure> {
     removed(path, fs::remove_dir_all(path))
 }
 
-/// Removes what writes that were cut short have left in a directory, if it is there.
+/// Removes the temporary files of interrupted writes from a directory, if it exists.
 pub(crate) fn remove_temporary(directory: &Path) -> Result<(), Failure> {
     let mut left = names(directory)?.into_iter().filter(|name| is_temporary(name));
     left.try_for_each(|name| remove(&directory.join(name)))
 }
 
-/// Whether a file of this name was left by a write that was cut short.
+/// Whether a file with this name is the temporary file of an interrupted write.
 pub(super) fn is_temporary(name: &str) -> bool {
     let (prefix, suffix) = TEMPORARY;
     name.starts_with(prefix) && name.ends_with(suffix)
 }
 
-/// The names in a directory, in order; none if it is not there.
+/// The names in a directory, sorted; empty if it does not exist.
 pub(super) fn names(directory: &Path) -> Result<Vec<String>, Failure> {
     let unreadable = |error| Failure::of_file(directory.display(), "cannot be read", &error);
     let Some(entries) = if_there(fs::read_dir(directory)).map_err(unreadable)? else { return Ok(Vec::new()) };
@@ -166,7 +165,7 @@ pub(super) fn names(directory: &Path) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Makes a directory, if it is not there.
+/// Creates a directory, if it does not exist.
 pub(super) fn make_directory(path: &Path) -> Result<(), Failure> {
     let made = || {
         if !path.is_dir() {
@@ -188,7 +187,7 @@ fn removed(path: &Path, removed: io::Result<()>) -> Result<(), Failure> {
     removed.map(|_| ())
 }
 
-/// What could be read or removed, if it is there.
+/// Turns a "not found" error into `None`.
 pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -1,4 +1,4 @@
-//! `history.jsonl`: a line an epoch.
+//! `history.jsonl`: one line per epoch.
 //!
 //! A line keeps every bit of a number: it is written in the shortest form that reads back as the same `f64`. JSON has no
 //! NaN and no infinity, so these are written as `null`. Training stops at the first such value, so the
@@ -11,7 +11,7 @@ pub fn to_line(row: &EpochRow) -> String {
     serde_json::to_string(row).expect("a row of numbers and one string always has a JSON form")
 }
 
-/// Reads a line that [`to_line`] wrote. Unknown keys are passed over, so that a later version may add some.
+/// Reads a line that [`to_line`] wrote. Unknown keys are ignored, so that a later version may add some.
 ///
 /// # Errors
 /// When the line is not JSON or lacks a field. The caller knows which file and line to name.

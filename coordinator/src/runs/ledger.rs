@@ -1,8 +1,8 @@
-//! `ledger`: which samples the accepted pieces gathered, as their workers reported them.
+//! `ledger`: which samples the accepted pieces used, as their workers reported them.
 //!
-//! A piece comes with the digest of the sample indices that it gathered. The digests of one epoch, phase and shard are
-//! chained in the order of the steps, from 32 zero bytes on: `h ← SHA-256(h ‖ digest)`. When the epoch is over, each
-//! chain is a line:
+//! Each piece has the digest of the indices of its samples. The digests of one epoch, phase and shard are chained in
+//! step order, starting from 32 zero bytes: `h ← SHA-256(h ‖ digest)`. When the epoch is over, each chain becomes a
+//! line:
 //!
 //! ```text
 //! millefeuille ledger 1
@@ -10,13 +10,13 @@
 //! 1 train 1 6000 …
 //! ```
 //!
-//! epoch (from 1), phase, shard, samples, the chain, and a *link* over the file so far: `link ← SHA-256(link ‖ the
-//! line up to its link)`, from the SHA-256 of the first line on. So a line that is missing, doubled or changed is
-//! found and named. [`expected`] computes from the plan alone what the lines have to be: where they agree, each sample
-//! was used exactly once an epoch.
+//! The fields are: epoch (from 1), phase, shard, samples, the chain, and a *link* over the file so far: `link ←
+//! SHA-256(link ‖ the line up to its link)`, starting from the SHA-256 of the first line. So a missing, duplicate or
+//! changed line is found and named. [`expected`] computes the correct lines from the plan alone: if they agree, each
+//! sample was used exactly once per epoch.
 //!
-//! The file grows by the epoch. What it says so far, with the chains of the epoch under way, is a [`LedgerState`],
-//! which checkpoints keep: after a crash the file is cut back to it.
+//! The file grows once per epoch. Its state so far, with the chains of the current epoch, is a [`LedgerState`], which
+//! checkpoints store: after a crash the file is cut back to it.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -39,14 +39,14 @@ pub fn header() -> String {
     format!("{TITLE}{FORMAT}\n")
 }
 
-/// Which chain: epoch (from 0), phase, shard.
+/// Identifies a chain: epoch (from 0), phase, shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// From 0.
+    /// The epoch, from 0.
     pub epoch: u32,
-    /// What was computed.
+    /// The phase.
     pub phase: Phase,
-    /// Which shard.
+    /// The shard.
     pub shard: u32,
 }
 
@@ -56,10 +56,10 @@ impl fmt::Display for Place {
     }
 }
 
-/// What a chain has come to.
+/// The state of a chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// How many samples are in it.
+    /// Number of samples.
     pub samples: u64,
     /// The chained digests of their pieces.
     pub hash: Hash,
@@ -72,10 +72,10 @@ impl Chain {
     }
 }
 
-/// The ledger of a run under way.
+/// The ledger of a running run.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    /// Over the whole file so far.
+    /// Hash of the whole file so far.
     file: Sha256,
     bytes: u64,
     link: Hash,
@@ -91,12 +91,12 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Enters a piece that was used, in the order of the steps, each once: when its step is closed.
+    /// Adds a used piece. Call this once per piece, in step order, when the step is closed.
     pub fn piece(&mut self, epoch: u32, phase: Phase, shard: u32, samples: u64, digest: &[u8; 32]) {
         self.open.entry(Place { epoch, phase, shard }).or_default().add(samples, digest);
     }
 
-    /// The epoch is over: its lines, to be appended to the file.
+    /// Ends the epoch; returns its lines, to be appended to the file.
     #[must_use = "the lines belong into the file"]
     pub fn end_epoch(&mut self, epoch: u32) -> String {
         let mut lines = String::new();
@@ -111,7 +111,7 @@ impl Ledger {
         lines
     }
 
-    /// What a checkpoint keeps of it.
+    /// The state that a checkpoint stores.
     pub fn state(&self) -> LedgerState {
         let open = |(&place, &chain): (&Place, &Chain)| Open {
             epoch: place.epoch,
@@ -124,10 +124,10 @@ impl Ledger {
         LedgerState { bytes: self.bytes, sha256, open: self.open.iter().map(open).collect() }
     }
 
-    /// The ledger that a checkpoint kept, over the file's content.
+    /// Restores the ledger from a checkpoint and the file's content.
     ///
     /// # Errors
-    /// If the file does not begin with what belongs to the checkpoint.
+    /// If the file does not begin with the content that the checkpoint recorded.
     pub fn restore(state: &LedgerState, file: &[u8]) -> Result<Self, String> {
         let prefix = usize::try_from(state.bytes).ok().and_then(|bytes| file.get(..bytes));
         let prefix = prefix
@@ -142,18 +142,18 @@ impl Ledger {
     }
 }
 
-/// How far a ledger has come: how much of the file, and the chains of the epoch under way.
+/// The state of a ledger: the length of its file, and the chains of the current epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerState {
-    /// Bytes of the file.
+    /// Length of the file, in bytes.
     pub bytes: u64,
-    /// Hex SHA-256 of them.
+    /// Hex SHA-256 of these bytes.
     pub sha256: String,
-    /// The chains that are not in the file yet.
+    /// The chains that are not yet in the file.
     pub open: Vec<Open>,
 }
 
-/// A chain of the epoch under way.
+/// A chain of the current epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
     epoch: u32,
@@ -173,7 +173,7 @@ impl Open {
 /// The content of a ledger file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entries {
-    /// Line by line.
+    /// The chains, line by line.
     pub chains: Vec<(Place, Chain)>,
     link: Hash,
 }
@@ -181,7 +181,7 @@ pub struct Entries {
 /// Reads a ledger file.
 ///
 /// # Errors
-/// The first line that is not what belongs there, by its number.
+/// The first wrong line, with its number.
 pub fn read(text: &str) -> Result<Entries, String> {
     check_header(text)?;
     let mut entries = Entries { chains: Vec::new(), link: first_link() };
@@ -231,7 +231,7 @@ fn body(place: Place, chain: &Chain) -> String {
     format!("{} {} {shard} {} {}", epoch + 1, phase_name(phase), chain.samples, hex::encode(chain.hash))
 }
 
-/// What a ledger of so many epochs has to say, from the plan alone.
+/// The entries of a correct ledger with this many epochs, from the plan alone.
 pub fn expected(spec: &Spec, epochs: u32) -> Vec<(Place, Chain)> {
     let plan = Plan::new(spec.sizes.train, spec.batch_size, spec.shards);
     let mut chains = Vec::new();
@@ -304,7 +304,7 @@ fn first_link() -> Hash {
 
 fn hash_of(text: &str) -> Option<Hash> {
     let mut hash = [0; 32];
-    // Upper case would be a second way of writing it, and every changed bit is to be noticed.
+    // Only lower case, so that each value has one spelling and every changed bit is noticed.
     let plain = !text.bytes().any(|byte| byte.is_ascii_uppercase());
     (plain && hex::decode_to_slice(text, &mut hash).is_ok()).then_some(hash)
 }

@@ -1,7 +1,7 @@
-//! The lock that makes a run directory one process' own: `.lock`, which says who it is.
+//! `.lock`: the lock with which one process owns a run directory. The file names its holder.
 //!
-//! If no run began in a directory, no trace is left, not even the lock file. So a process that gets a lock checks whether
-//! the file still is the one that others will find.
+//! If no run began in a directory, no trace is left, not even the lock file. So a process that gets a lock checks
+//! that its file is still the one at this path.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -14,9 +14,9 @@ use super::{LOCK, files, of_run};
 
 /// Why a directory is not claimed.
 pub(super) enum Unclaimed {
-    /// It belongs to somebody else, or something is in it.
+    /// It belongs to another process, or is not empty.
     Taken(Failure),
-    /// Nobody can have it.
+    /// It cannot be used by any process.
     Failed(Failure),
 }
 
@@ -26,10 +26,12 @@ impl From<Failure> for Unclaimed {
     }
 }
 
-/// How often a lock is tried for that vanishes under the hand. Each time, another process has just left the directory.
+/// Number of attempts when the lock file is removed between opening and locking. Each time, another process has just
+/// left the directory.
 const ATTEMPTS: usize = 100;
 
-/// Makes a directory if need be, and locks it: gives the lock, and the directories that were made, the innermost first.
+/// Creates a directory if necessary, and locks it. Returns the lock, and the directories that were created, innermost
+/// first.
 pub(super) fn own(path: &Path) -> Result<(File, Vec<PathBuf>), Unclaimed> {
     let mut made = Vec::new();
     for _ in 0..ATTEMPTS {
@@ -47,13 +49,13 @@ pub(super) fn own(path: &Path) -> Result<(File, Vec<PathBuf>), Unclaimed> {
     Err(Unclaimed::Taken(of_run(path, what)))
 }
 
-/// What is not there of a path, the innermost first.
+/// The missing directories of a path, innermost first.
 fn absent(path: &Path) -> Vec<PathBuf> {
     let absent = |ancestor: &&Path| !ancestor.as_os_str().is_empty() && !ancestor.exists();
     path.ancestors().take_while(absent).map(Path::to_path_buf).collect()
 }
 
-/// Locks a directory; nothing if its lock file, or the directory itself, was removed meanwhile.
+/// Locks a directory. Returns `None` if the lock file, or the directory itself, was removed meanwhile.
 fn lock(path: &Path) -> Result<Option<File>, Unclaimed> {
     let file = path.join(LOCK);
     let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&file);
@@ -70,8 +72,8 @@ fn lock(path: &Path) -> Result<Option<File>, Unclaimed> {
             return Err(Failure::of_file(file.display(), "cannot be locked", &error).into());
         }
     }
-    // Who leaves a directory removes the file while the lock on it is held. A lock on a file that has no name any more
-    // keeps nobody out.
+    // A process that leaves a directory removes the file while it holds the lock. A lock on a removed file excludes
+    // nobody.
     let named = is_named(&file, &lock);
     if !named.map_err(|error| Failure::of_file(file.display(), "cannot be read", &error))? {
         return Ok(None);
@@ -86,7 +88,7 @@ fn is_named(path: &Path, open: &File) -> io::Result<bool> {
     Ok(identity(&there) == identity(&open.metadata()?))
 }
 
-/// Writes into a lock who holds it.
+/// Writes the holder into a lock file.
 fn sign(file: &Path, mut lock: File) -> Result<File, Unclaimed> {
     let holder = format!("process {}\n", millefeuille_program::process::name());
     let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
@@ -94,7 +96,7 @@ fn sign(file: &Path, mut lock: File) -> Result<File, Unclaimed> {
     Ok(lock)
 }
 
-/// Who holds a lock, as its file says.
+/// The holder of a lock, as its file names it.
 pub(super) fn holder(mut lock: &File) -> String {
     let mut holder = String::new();
     let _ = lock.read_to_string(&mut holder);

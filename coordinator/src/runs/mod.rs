@@ -2,24 +2,24 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `run.json` | its place in the order of submissions, and how far it came ([`record`]) |
+//! | `run.json` | its place in the order of submissions, and its state ([`record`]) |
 //! | `job.toml` | the job, fully resolved |
-//! | `checkpoints/` | where it can be resumed ([`checkpoint`]) |
-//! | `history.jsonl` | a line an epoch ([`history`]) |
+//! | `checkpoints/` | states from which it can be resumed ([`checkpoint`]) |
+//! | `history.jsonl` | one line per epoch ([`history`]) |
 //! | `ledger` | which samples were used ([`ledger`]) |
-//! | `events.jsonl` | what happened in the cluster meanwhile |
+//! | `events.jsonl` | events in the cluster during the run |
 //! | `model.safetensors` | the trained parameters ([`model`]) |
-//! | `receipt.json` | what makes the result checkable ([`receipt`]); appears whole, when the job is done |
+//! | `receipt.json` | inputs, arithmetic and hashes, for verification ([`receipt`]); written when the job is done |
 //! | `plots/` | pictures: history, digits, predictions |
 //!
 //! A run is submitted (`job.toml` and `run.json` are on disk), begun, perhaps resumed several times, and ended;
-//! [`RunDir`] is the only writer. [`SavedRun`] reads, and [`scan()`] finds the runs of a cluster that starts again.
+//! [`RunDir`] is the only writer. [`SavedRun`] reads, and [`scan()`] finds the runs when a cluster restarts.
 //!
-//! The newest checkpoint that is whole is the only truth after a crash. History, ledger and events are projections of
-//! it: they are appended to without waiting for the disk, and cut back when the run is resumed. Everything else is
-//! written whole, by a rename.
+//! After a crash, the newest whole checkpoint is the only truth. History, ledger and events are derived from it: they
+//! are appended without waiting for the disk, and cut back when the run is resumed. Every other file is written
+//! completely, then renamed into place.
 //!
-//! One process owns a run directory while it writes: it holds a lock on `.lock`, which says who it is.
+//! One process owns a run directory while it writes: it holds a lock on `.lock`, which names the process.
 
 mod arithmetic;
 pub mod checkpoint;
@@ -60,36 +60,36 @@ const RECEIPT: &str = "receipt.json";
 const MODEL: &str = "model.safetensors";
 const PLOTS: &str = "plots";
 
-/// Whatever of these is there, a run is there.
+/// The files of a run: if any of them exists, the directory holds a run.
 ///
-/// In the order in which they are removed: what says that the rest is there goes first, what the rest is of last.
+/// They are removed in this order: first the files that certify others, last the job, to which all others belong.
 const TRACES: [&str; 8] = [RECORD, RECEIPT, MODEL, CHECKPOINTS, HISTORY, LEDGER, EVENTS, JOB];
 
-/// Whether there is anything of a run in this directory.
+/// Whether any file of a run is in this directory.
 pub fn holds_a_run(path: &Path) -> bool {
     TRACES.iter().any(|name| path.join(name).exists())
 }
 
-/// What is wrong with a run directory, or something in it.
+/// A failure of a run directory, or of something in it.
 fn of_run(path: &Path, what: impl Display) -> Failure {
     Failure::at(FailureKind::Data, path.display(), what)
 }
 
-/// A file could be read, and is not what it must be.
+/// A failure of a file that is readable but has the wrong content.
 fn of_content(path: &Path, what: impl Display) -> Failure {
     Failure::at(FailureKind::Damaged, path.display(), what)
 }
 
-/// The names of files.
+/// File names.
 pub mod names {
     /// The job, fully resolved.
     pub const JOB: &str = super::JOB;
-    /// A line an epoch.
+    /// One line per epoch.
     pub const HISTORY: &str = super::HISTORY;
     /// Which samples were used.
     pub const LEDGER: &str = super::LEDGER;
     /// The trained parameters.
     pub const MODEL: &str = super::MODEL;
-    /// What makes the result checkable.
+    /// Inputs, arithmetic and hashes, for verification.
     pub const RECEIPT: &str = super::RECEIPT;
 }

@@ -1,22 +1,22 @@
-//! `model.safetensors`: the layers' `F32` tensors, named and shaped as Keras does.
+//! `model.safetensors`: the layers' `F32` tensors, with Keras' names and shapes.
 
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::{Model, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-/// More bytes than any file of a model has: as many parameters as a job may have, and the header.
+/// Upper bound on a model file's size: the most parameters that a job may have, and the header.
 pub const MAX_FILE_BYTES: u64 = (1 << 30) + (1 << 20);
 
-/// The file's content.
+/// Encodes the parameters as a file.
 ///
 /// # Errors
-/// If the tensors can't be written down, which would be a mistake of ours.
+/// If the tensors can't be serialized, which would be a bug.
 pub fn encode(parameters: &[f32], model: &Model) -> Result<Vec<u8>, String> {
     encode_with(parameters, model, [])
 }
 
-/// The content of a file that has more tensors, each by its name.
+/// Encodes the parameters and additional named tensors.
 ///
 /// # Errors
 /// As [`encode`].
@@ -39,18 +39,19 @@ pub fn encode_with<'a>(
     safetensors::serialize(tensors, None).map_err(|error| error.to_string())
 }
 
-/// The parameters in it, in layer order.
+/// Decodes the parameters, in layer order.
 ///
 /// # Errors
-/// What does not fit the model.
+/// The tensor that does not fit the model.
 pub fn decode(bytes: &[u8], model: &Model) -> Result<Vec<f32>, String> {
     decode_with(bytes, model, [])
 }
 
-/// The parameters, and what else is there by these names, into slices as long as it is.
+/// Decodes the parameters, and the additional tensors with these names into the given slices, whose lengths must
+/// match.
 ///
 /// # Errors
-/// What does not fit.
+/// The tensor that does not fit.
 pub fn decode_with<'a>(
     bytes: &[u8],
     model: &Model,
@@ -69,7 +70,7 @@ pub fn decode_with<'a>(
     if file.len() != known {
         return Err(misfit(&format!("it has {} tensors, not {known}", file.len())));
     }
-    // Only now is it known that the file has as many bytes as this takes.
+    // Allocate only now, when the file is known to have this many bytes.
     let mut parameters = vec![0.0; model.parameter_count()];
     for (tensor, view) in tensors.iter().zip(views) {
         let len: usize = tensor.shape.iter().product();
@@ -79,7 +80,7 @@ pub fn decode_with<'a>(
     Ok(parameters)
 }
 
-/// The file's part for one of the model's.
+/// The file's tensor for one of the model's.
 fn fitting<'a>(file: &SafeTensors<'a>, tensor: &Tensor) -> Result<TensorView<'a>, String> {
     let view = file.tensor(&tensor.name).map_err(|_| misfit(&format!("it has no tensor {}", tensor.name)))?;
     if view.dtype() == Dtype::F32 && view.shape() == &tensor.shape[..] {
@@ -89,7 +90,7 @@ fn fitting<'a>(file: &SafeTensors<'a>, tensor: &Tensor) -> Result<TensorView<'a>
     Err(misfit(&format!("{} is {dtype:?} {shape:?}, not F32 {:?}", tensor.name, tensor.shape)))
 }
 
-/// The first parameter that is no finite number, in words, if there is one.
+/// Describes the first parameter that is not finite, if there is one.
 pub fn not_finite(parameters: &[f32], model: &Model) -> Option<String> {
     let place = parameters.iter().position(|value| !value.is_finite())?;
     let tensors = model.tensors();
@@ -101,11 +102,12 @@ pub fn not_finite(parameters: &[f32], model: &Model) -> Option<String> {
     ))
 }
 
-/// How many values the model takes: the rows of its first kernel. The job's model over so many has a size that a machine
-/// can hold.
+/// The model's number of inputs: the rows of its first kernel. The job's model with that many inputs is of a size
+/// that a machine can hold.
 ///
 /// # Errors
-/// If there is none, or if no model of the job can be that large: a shape is what the file says, whatever it has in it.
+/// If there is no first kernel, or if no model of the job can be that large: the shape comes from the file, which may
+/// be damaged.
 pub fn inputs(bytes: &[u8], job: &Job) -> Result<u32, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
     let kernel = file.tensor("dense/kernel").map_err(|_| misfit("it has no tensor dense/kernel"))?;

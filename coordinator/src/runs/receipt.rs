@@ -1,4 +1,4 @@
-//! `receipt.json`: what went in, how it was computed, what came out, and which evicted workers took part.
+//! `receipt.json`: a job's inputs, its arithmetic, its outputs, and the evicted workers that contributed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,13 +11,13 @@ use sha2::{Digest as _, Sha256};
 pub struct Receipt {
     /// Version of this format.
     pub format: u32,
-    /// Hex SHA-256 of what determines the numbers: configuration, seed, data.
+    /// Hex SHA-256 of everything that determines the numbers: configuration, seed, data.
     pub job_sha256: String,
     /// Hex SHA-256 of each data file's uncompressed content.
     pub data_sha256: BTreeMap<String, String>,
     /// The OpenBLAS kernel that computed it.
     pub blas_kernel: String,
-    /// The one that OpenBLAS picks by itself on the coordinator's machine; none in receipts of earlier versions.
+    /// The kernel that OpenBLAS picks by itself on the coordinator's machine; `None` in receipts of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blas_kernel_of_openblas: Option<String>,
     /// The OpenBLAS version.
@@ -26,12 +26,11 @@ pub struct Receipt {
     pub fingerprint: String,
     /// Version of Millefeuille.
     pub version: String,
-    /// Of each epoch, from the first: hex SHA-256 of the parameters after it.
+    /// For each epoch, hex SHA-256 of the parameters after it.
     pub epoch_weights_sha256: Vec<String>,
     /// Hex SHA-256 of the trained parameters: little-endian f32 in layer order.
     pub weights_sha256: String,
-    /// Evicted workers, with the earlier steps that they took part in. `coordinator verify` checks
-    /// whether these steps are right.
+    /// Evicted workers, with the steps to which they contributed before. `coordinator verify` checks these steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<Suspect>,
 }
@@ -50,20 +49,20 @@ pub struct Suspect {
 /// The version of the format that this program writes.
 pub const FORMAT: u32 = 1;
 
-/// Hex SHA-256 over parameters as they travel.
+/// Hex SHA-256 of the parameters in wire format.
 pub fn weights_sha256(parameters: &[u8]) -> String {
     hex::encode(Sha256::digest(parameters))
 }
 
-/// Who had part in which steps, by the instance id of a worker's hello.
+/// Which workers contributed to which steps, by the instance id in a worker's hello.
 ///
-/// A step is named by its parameter tag: the number of optimizer steps before it, over the whole run. An evaluation
-/// counts with the step that comes next.
+/// A step is identified by its parameter tag: the number of optimizer steps before it, over the whole run. An
+/// evaluation counts with the next step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Participation(BTreeMap<String, Part>);
 
-/// One worker's part.
+/// One worker's contributions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Its name, for people.
@@ -72,13 +71,13 @@ pub struct Part {
     pub steps: Steps,
 }
 
-/// A set of steps, as ascending ranges with gaps between them, both ends in.
+/// A set of steps, as ascending inclusive ranges with gaps between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Steps(Vec<(u64, u64)>);
 
 impl Participation {
-    /// A result of this worker was used in this step. Cheap for steps that come in order.
+    /// Records that a result of this worker was used in this step. Cheap for steps in ascending order.
     pub fn add(&mut self, instance_id: &str, name: &str, parameter_tag: u64) {
         if let Some(part) = self.0.get_mut(instance_id) {
             return part.steps.insert(parameter_tag);
@@ -88,7 +87,7 @@ impl Participation {
         self.0.insert(instance_id.to_string(), part);
     }
 
-    /// Moves a worker's part over to `suspects`: it was evicted.
+    /// Moves an evicted worker's contributions to `suspects`.
     pub fn mark_suspect(&mut self, instance_id: &str, suspects: &mut Self) {
         let Some(part) = self.0.remove(instance_id) else { return };
         let known = suspects.0.entry(instance_id.to_string()).or_default();
@@ -96,17 +95,17 @@ impl Participation {
         part.steps.iter().for_each(|step| known.steps.insert(step));
     }
 
-    /// Everybody, by instance id.
+    /// Iterates over all workers, by instance id.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Part)> {
         self.0.iter().map(|(instance_id, part)| (instance_id.as_str(), part))
     }
 
-    /// Whether nobody had part in anything.
+    /// Whether no worker has contributed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// As the receipt lists them.
+    /// The list for the receipt.
     pub fn suspects(&self) -> Vec<Suspect> {
         let suspect = |(instance_id, part): (&str, &Part)| Suspect {
             name: part.name.clone(),

@@ -1,6 +1,7 @@
-//! `run.json`: what a cluster must remember of a run beside its job: its place in the order, and how far it came.
+//! `run.json`: what a cluster must remember of a run in addition to its job: its place in the order of submissions,
+//! and its state.
 //!
-//! It is written whole each time the state changes, and sealed, so that a damaged one is not believed.
+//! It is rewritten completely each time the state changes, and sealed, so that a damaged file is recognized.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,33 +18,34 @@ use super::{JOB, RECORD, files, of_content, of_run};
 
 const FORMAT: u32 = 1;
 
-/// What is known of a run.
+/// The record of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// Its directory's name when it was submitted.
     pub id: String,
     /// Its place in the order of submissions, from 1.
     pub number: u64,
-    /// What the client called its submission, so that submitting it again finds this run; empty for none.
+    /// The key that the client chose for its submission, so that submitting again finds this run; empty if there is
+    /// none.
     pub client_key: String,
     /// When it was submitted, in seconds since 1970.
     pub submitted: f64,
-    /// Hex SHA-256 of the job that was submitted, whatever kernel and place of the data it was resolved to later; empty
-    /// before that.
+    /// Hex SHA-256 of the job as submitted, before its kernel and the place of its data were resolved; empty before
+    /// submission.
     #[serde(default)]
     pub job: String,
-    /// How far it came.
+    /// Its state.
     #[serde(flatten)]
     pub state: RunState,
 }
 
-/// How far a run came.
+/// The state of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum RunState {
     /// It waits for its turn.
     Queued,
-    /// It has begun, and not ended.
+    /// It has begun and not ended.
     Running,
     /// It has ended.
     Ended {
@@ -55,32 +57,32 @@ pub enum RunState {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
-    /// As the commands exit; 0 for a job that is done.
+    /// The exit code of commands; 0 for a job that is done.
     pub exit_code: u8,
     /// One line for people.
     pub message: String,
-    /// Why it failed; none of one that is done or cancelled, or that an earlier version has written.
+    /// Why it failed; `None` for a job that is done or cancelled, or if an earlier version wrote the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
 }
 
 impl Ending {
-    /// That of a job that is done.
+    /// The ending of a job that is done.
     pub fn done() -> Self {
         Self { exit_code: exit::DONE, message: "done".to_string(), failure: None }
     }
 
-    /// That of a job that somebody has cancelled.
+    /// The ending of a cancelled job.
     pub fn cancelled() -> Self {
         Self { exit_code: exit::INTERRUPTED, message: "cancelled".to_string(), failure: None }
     }
 
-    /// That of a job that failed.
+    /// The ending of a failed job.
     pub fn of(failure: Failure) -> Self {
         Self { exit_code: failure.exit_code(), message: failure.to_string(), failure: Some(failure) }
     }
 
-    /// The status of a job that ended so.
+    /// The status of a job with this ending.
     pub fn status(&self) -> JobStatus {
         match self.exit_code {
             exit::DONE => JobStatus::Done,
@@ -91,21 +93,21 @@ impl Ending {
 }
 
 impl RunRecord {
-    /// A run that was submitted now.
+    /// A record of a run submitted now.
     pub(super) fn new(id: String, number: u64, client_key: String) -> Self {
         Self { id, number, client_key, submitted: now(), job: String::new(), state: RunState::Queued }
     }
 
-    /// Notes which job it is.
+    /// Records the job's hash.
     pub(super) fn note(&mut self, job: &Job) {
         self.job = identity(job);
     }
 
-    /// Checks that the job that is there is the one that was submitted: nothing else would notice a change before the
-    /// first checkpoint.
+    /// Checks that the job in the directory is the submitted one: before the first checkpoint nothing else would
+    /// notice a change.
     ///
     /// # Errors
-    /// If it is another.
+    /// If the job is a different one.
     pub(super) fn check(&self, run: &Path, job: &Job) -> Result<(), Failure> {
         if self.job.is_empty() || self.job == identity(job) {
             return Ok(());
@@ -117,7 +119,7 @@ impl RunRecord {
         Err(of_run(&run.join(JOB), what))
     }
 
-    /// The one in a run directory; none where there is no `run.json`.
+    /// Reads the record in a run directory; `None` if there is no `run.json`.
     ///
     /// # Errors
     /// If it is damaged, or of a newer version.
@@ -142,12 +144,12 @@ fn identity(job: &Job) -> String {
     hex::encode(Sha256::digest(job.to_toml()))
 }
 
-/// Why a `run.json` is not read.
+/// Why a `run.json` cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RecordError {
-    /// It is not as it was written.
+    /// Its content is not what was written.
     Damaged(Failure),
-    /// It is from a newer version of this program, whose run is not to be touched.
+    /// A newer version of this program wrote it; the run must not be changed.
     Newer(Failure),
 }
 

@@ -1,7 +1,7 @@
-//! Resuming after a crash: the newest whole checkpoint is used, and the other files are cut back to it.
+//! Resuming after a crash: the newest whole checkpoint is used, and the other files are cut back to match it.
 //!
-//! Every step of this can be cut short and done again: nothing is removed that the checkpoint in use needs, and the
-//! checkpoint itself is not touched.
+//! Each step can be interrupted and repeated: nothing that the checkpoint needs is removed, and the checkpoint itself
+//! is not changed.
 
 use std::path::Path;
 
@@ -19,24 +19,25 @@ use super::record::RunState;
 use super::saved::{SavedRun, without_a_job};
 use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, files, history, of_run};
 
-/// What a run is resumed from.
+/// The state from which a run is resumed.
 #[derive(Clone, Debug)]
 pub struct Resumed {
-    /// Where it is; none for a run that starts over, because it never came to a checkpoint.
+    /// The checkpoint; `None` if the run starts over because it never wrote one.
     pub checkpoint: Option<Checkpoint>,
     /// The ledger so far.
     pub ledger: Ledger,
-    /// What `events.jsonl` says of it: which checkpoint, what was damaged, what was cut.
+    /// The text for `events.jsonl`: which checkpoint, what was damaged, what was cut.
     pub text: String,
 }
 
 impl RunDir {
-    /// Resumes the run in this directory. `job_sha256` is that of its job with the data as it is now; `arithmetic` and
-    /// `shapes_fingerprint` are what its job is computed with from now on.
+    /// Resumes the run in this directory. `job_sha256` is the hash of its job with the data as it is now;
+    /// `arithmetic` and `shapes_fingerprint` are those that compute the job from now on.
     ///
     /// # Errors
-    /// If the run has no job, or another one, or was computed otherwise so far; if checkpoints are there and none is
-    /// whole, or one can't be read; if the ledger does not go with the checkpoint; if something can't be written.
+    /// If the run has no job, or a different one; if another arithmetic computed it so far; if it has checkpoints and
+    /// none is whole, or one can't be read; if the ledger does not match the checkpoint; if something can't be
+    /// written.
     pub fn resume(
         &mut self,
         job_sha256: &str,
@@ -54,8 +55,8 @@ impl RunDir {
             }
             Some(newest) => {
                 let Read { path, checkpoint, .. } = &newest.read;
-                // Where the arithmetic is another, so may be the kernel's name in the job's hash: it is named first. The
-                // shapes are the job's, and can only be compared for the same job.
+                // With another arithmetic, the kernel's name in the job's hash may differ too, so the arithmetic is
+                // compared first. The shapes are the job's, and can only be compared for the same job.
                 same_arithmetic(path, checkpoint, arithmetic)?;
                 same_job(path, checkpoint, job_sha256)?;
                 same_shapes(path, checkpoint, shapes_fingerprint)?;
@@ -78,8 +79,8 @@ impl RunDir {
         Ok(Resumed { checkpoint: None, ledger: Ledger::default(), text })
     }
 
-    /// What a run that starts over loses, for people: where checkpoints are far apart, little; where somebody has removed
-    /// them, all of it.
+    /// Describes what a run that starts over loses: little if checkpoints are far apart, everything if somebody has
+    /// removed them.
     fn thrown_away(&self) -> Result<String, Failure> {
         let header = ledger::header().len();
         let lost = |name, kept: usize| -> Result<Option<String>, Failure> {
@@ -131,7 +132,7 @@ impl RunDir {
     fn cut_events(&self, bytes: u64) -> Result<Option<String>, Failure> {
         let there = files::read(&self.file(EVENTS))?.unwrap_or_default();
         let belongs = &there[..there.len().min(bytes as usize)];
-        // Events are told, not counted: where some are lost, the whole lines that are there stay.
+        // Events are only informative: if some are lost, the remaining whole lines stay.
         let whole = belongs.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         if whole == there.len() {
             return Ok(None);
@@ -169,7 +170,7 @@ fn same_shapes(path: &Path, checkpoint: &Checkpoint, now: &str) -> Result<(), Fa
     Err(computed_otherwise(path, &checkpoint.arithmetic, &described_shapes(then), &described_shapes(now)))
 }
 
-/// The rest would get other bits than it has to.
+/// The failure if the rest of the run would be computed with different bits.
 fn computed_otherwise(path: &Path, needed: &Arithmetic, then: &str, now: &str) -> Failure {
     let Arithmetic { kernel, version, .. } = needed;
     let what = format!(
@@ -184,7 +185,7 @@ fn wrong_ledger(path: &Path, what: &str) -> Failure {
     of_run(path, format!("{what} (put the file back, or start over with --overwrite)"))
 }
 
-/// What becomes of a file that is cut, for people.
+/// Describes how a file is cut.
 fn difference(name: &str, there: &[u8], kept: usize) -> String {
     let Some(cut) = there.get(kept..).filter(|cut| !cut.is_empty()) else {
         return format!("{name} rewritten");
@@ -203,7 +204,7 @@ fn listed_cuts(cuts: [Option<String>; 3]) -> String {
 }
 
 impl Resumed {
-    /// The lines of history that count.
+    /// The history rows that remain valid.
     pub fn history(&self) -> Vec<EpochRow> {
         self.checkpoint.as_ref().map(|checkpoint| checkpoint.history.clone()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! A run that is read, not written.
+//! Read-only access to a run.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -15,17 +15,17 @@ use super::receipt::{self, Receipt};
 use super::record::{RecordError, RunRecord};
 use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, files, history, model, of_content, of_run};
 
-/// The run in a directory.
+/// A run in a directory.
 #[derive(Clone, Debug)]
 pub struct SavedRun {
     path: PathBuf,
 }
 
 impl SavedRun {
-    /// The run in this directory.
+    /// Opens the run in this directory.
     ///
     /// # Errors
-    /// If there is none, or if a newer version of this program has made it.
+    /// If there is no run, or if a newer version of this program wrote it.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         if !path.is_dir() {
             return Err(of_run(path, "there is no such run directory"));
@@ -39,12 +39,12 @@ impl SavedRun {
         Ok(Self { path: path.to_path_buf() })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Who writes into it at present, if anybody does.
+    /// The process that currently owns it, if any.
     pub fn owner(&self) -> Option<String> {
         let lock = File::open(self.path.join(LOCK)).ok()?;
         let held = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
@@ -62,7 +62,7 @@ impl SavedRun {
             .map_err(|error| Failure::from(error).of_kind(FailureKind::Data))
     }
 
-    /// What is known of it beside its job; nothing of a run that has no `run.json`.
+    /// The run's record, or `None` if it has no `run.json`.
     ///
     /// # Errors
     /// If `run.json` is damaged.
@@ -70,7 +70,7 @@ impl SavedRun {
         Ok(RunRecord::read(&self.path)?)
     }
 
-    /// The lines of history; none for a run that has not finished an epoch.
+    /// The history rows; empty if the run has not finished an epoch.
     ///
     /// # Errors
     /// If `history.jsonl` can't be read.
@@ -78,14 +78,14 @@ impl SavedRun {
         self.rows(&files::read_text(&self.path.join(HISTORY))?.unwrap_or_default())
     }
 
-    /// The lines of history of a run that is not done: without the last one if a crash has torn it.
+    /// The history rows of a run that is not done: without the last one if a crash has torn it.
     ///
     /// # Errors
     /// If `history.jsonl` can't be read.
     pub fn whole_history(&self) -> Result<Vec<EpochRow>, Failure> {
         let path = self.path.join(HISTORY);
         let mut bytes = files::read(&path)?.unwrap_or_default();
-        // Before anything else: what is torn need not even be text.
+        // First cut the torn end: it need not even be valid text.
         bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
         self.rows(&files::text(&path, bytes)?)
     }
@@ -99,7 +99,7 @@ impl SavedRun {
         text.lines().enumerate().map(row).collect()
     }
 
-    /// The text of the ledger; none for a run that has not begun.
+    /// The text of the ledger, or `None` if the run has not begun.
     ///
     /// # Errors
     /// If it can't be read.
@@ -112,7 +112,7 @@ impl SavedRun {
         Checkpoints::of(&self.path, KEPT)
     }
 
-    /// Where its job is.
+    /// The path of its job file.
     pub fn job_file(&self) -> PathBuf {
         self.path.join(JOB)
     }
@@ -126,10 +126,10 @@ impl SavedRun {
         model::decode(&bytes, model).map_err(|what| of_content(&path, what))
     }
 
-    /// How many values the trained model of this job, the run's, takes.
+    /// Number of inputs of the trained model; `job` must be the run's job.
     ///
     /// # Errors
-    /// If the job is not done, or its model can't be read, or none of the job can be that large.
+    /// If the job is not done, or its model can't be read, or no model of the job can be that large.
     pub fn inputs(&self, job: &Job) -> Result<u32, Failure> {
         let (path, bytes) = self.model()?;
         model::inputs(&bytes, job).map_err(|what| of_content(&path, what))
@@ -178,7 +178,7 @@ struct Format {
     format: u32,
 }
 
-/// What is said of a directory without `job.toml`.
+/// The failure for a directory without `job.toml`.
 pub(super) fn without_a_job(path: &Path) -> Failure {
     let what = if super::holds_a_run(path) {
         format!(

@@ -20,26 +20,26 @@ pub struct Found {
     pub path: PathBuf,
     /// The job.
     pub job: Job,
-    /// Number, client's key, and how far it came: queued and running ones are to be resumed. One whose receipt is there
-    /// has ended, whatever its `run.json` came to say.
+    /// Number, client key and state: queued and running runs are resumed. A run with a receipt has ended, whatever
+    /// its `run.json` says.
     pub record: RunRecord,
-    /// The lines of history.
+    /// The history rows.
     pub history: Vec<EpochRow>,
 }
 
-/// What was found.
+/// The outcome of a scan.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scanned {
-    /// The runs, in the order of their submission: by number, and those of one number (as `train` alone gives) by time.
+    /// The runs, in submission order: by number, and runs with the same number (which only `train` creates) by time.
     pub runs: Vec<Found>,
-    /// Runs that are skipped, and why: damaged ones, those of a newer format, and copies of others.
+    /// Runs that are skipped, and why: damaged runs, runs of a newer format, and copies of other runs.
     pub skipped: Vec<Failure>,
 }
 
-/// Finds the runs in a directory. A directory without a `run.json` is not ours.
+/// Finds the runs in a directory. A subdirectory without a `run.json` is not ours.
 ///
 /// # Errors
-/// If the directory can't be read; one that is not there has no runs.
+/// If the directory can't be read; a directory that does not exist has no runs.
 pub fn scan(runs: &Path) -> Result<Scanned, Failure> {
     let mut scanned = Scanned::default();
     for name in files::names(runs)? {
@@ -63,7 +63,7 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     if record.id != id {
         return Err(renamed(path, &id, &record.id));
     }
-    // What a crash left of an unfinished run's history is cut back when the run is resumed.
+    // The torn end of an unfinished run's history is cut off when the run is resumed.
     let done = run.is_done();
     let history = if done { run.history()? } else { run.whole_history().unwrap_or_default() };
     if done {
@@ -76,8 +76,8 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     Ok(Some(Found { id, path: path.to_path_buf(), job, record, history }))
 }
 
-/// Two directories with one run would both be trained, for one submission; and which of them is the copy is not written
-/// in either.
+/// The failure for a directory that was renamed or copied. Two directories with the same run would both be trained,
+/// for one submission, and neither says which is the copy.
 fn renamed(path: &Path, id: &str, recorded: &str) -> Failure {
     let what = format!(
         "its {RECORD} is that of {recorded}: {id} is a copy, or was renamed (rename it back, or resume it by \

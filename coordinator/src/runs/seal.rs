@@ -1,4 +1,4 @@
-//! JSON that notices damage: an object whose last key is the SHA-256 of everything before it.
+//! JSON that detects damage: an object whose last key is the SHA-256 of everything before it.
 //!
 //! ```text
 //! {
@@ -8,8 +8,8 @@
 //! }
 //! ```
 //!
-//! The bytes are hashed, not the values, so that no changed bit goes unnoticed. `format` and the seal are the two
-//! things that every later version of a format keeps: a whole file of a newer version is told apart from a damaged one.
+//! The hash covers the bytes, not the values, so that every changed bit is detected. Every later version of a format
+//! keeps `format` and the seal, so that an intact file of a newer version can be told apart from a damaged one.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -30,15 +30,15 @@ struct Format {
 /// Why sealed text cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Broken {
-    /// It is not what was written.
+    /// Its content is not what was written.
     #[error("{0}")]
     Damaged(String),
-    /// It is whole, and from a later version of this program.
+    /// It is intact, and a later version of this program wrote it.
     #[error("format {found} is newer than this program knows ({known}): use a newer version of Millefeuille")]
     Newer {
-        /// Its version.
+        /// Its format version.
         found: u32,
-        /// The newest one that can be read.
+        /// The newest format version that can be read.
         known: u32,
     },
 }

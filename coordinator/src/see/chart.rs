@@ -1,25 +1,25 @@
 //! Accuracy and loss over the epochs, drawn with characters.
 //!
-//! Curves are dots of braille characters, two across and four down a cell. Each epoch has a mark where there
-//! is room for marks: `●` for training, `○` for validation, `◉` where both fall into one cell. Validation's
-//! line is dashed, so that the two can be told apart without colour and without marks.
+//! Curves are drawn with the dots of braille characters, two across and four down per cell. Each epoch has a mark if
+//! there is room for marks: `●` for training, `○` for validation, `◉` if both are in the same cell. Validation's line
+//! is dashed, so that the curves can be told apart without colour and without marks.
 
 use super::figure::{Figure, Point};
 use super::{Ink, centred, width};
 use millefeuille_core::view::EpochRow;
 
-/// Lines of a chart between its title and its lower axis: one more than a multiple of 2, 3, 4 and 6, so that
-/// most ticks fall on a line.
+/// Lines between a chart's title and its lower axis: one more than a multiple of 2, 3, 4 and 6, so that most ticks
+/// fall on a line.
 const HEIGHT: usize = 13;
 
-/// Columns for a value and a space before the axis.
+/// Columns left of the axis, for a value and a space.
 const LABELS: usize = 7;
 
-/// The least that a chart can be drawn in: its legend.
+/// Minimum width of a chart: its legend.
 const NARROWEST: usize = 35;
 
-/// The charts of accuracy and of loss, beside each other where `columns` allow it, otherwise one above the
-/// other, with a line feed after each line.
+/// The charts of accuracy and of loss, side by side if `columns` allow it, otherwise one above the other, with a line
+/// feed after each line.
 pub fn chart(rows: &[EpochRow], columns: usize, ink: Ink) -> String {
     const GAP: usize = 2;
     const WIDEST: usize = 60;
@@ -96,7 +96,7 @@ struct Canvas<'a> {
 impl<'a> Canvas<'a> {
     fn new(figure: &'a Figure, columns: usize) -> Canvas<'a> {
         let mut canvas = Canvas { figure, columns, cells: vec![Cell::default(); columns * HEIGHT] };
-        // Training last: where lines cross, it is the one that stays whole.
+        // Training is drawn last: where the lines cross, its line stays whole.
         for (curve, stretches) in
             [(Curve::Validation, &figure.validation), (Curve::Training, &figure.training)]
         {
@@ -110,7 +110,7 @@ impl<'a> Canvas<'a> {
         canvas
     }
 
-    /// Where a point falls, in dots from the upper left.
+    /// The position of a point, in dots from the upper left.
     fn dot(&self, (epoch, value): Point) -> (usize, usize) {
         let place = |share: f64, dots: usize| (share * (dots - 1) as f64).round() as usize;
         (
@@ -167,7 +167,7 @@ fn between(from: (usize, usize), to: (usize, usize), share: f64) -> (usize, usiz
     (mix(from.0, to.0), mix(from.1, to.1))
 }
 
-/// Marks need a column each and one between them, else they hide the curve.
+/// Marks need a column each and one between them, or they hide the curve.
 fn has_room_for_marks(figure: &Figure, columns: usize) -> bool {
     figure.x.high - figure.x.low <= columns as f64 / 2.0
 }

@@ -1,5 +1,4 @@
-//! What the preprocessing does to the data, as shapes in NumPy's manner and the first labels with their
-//! one-hot rows.
+//! Shows what preprocessing does to the data: shapes in NumPy's style, and the first labels with their one-hot rows.
 
 use std::fmt::Write as _;
 
@@ -7,20 +6,20 @@ use millefeuille_core::data::schema::{Features, Schema, Target};
 
 use super::folded;
 
-/// What there is to tell. Counts and rows are those of the real arrays; nothing is computed here but text.
+/// The content of the overview. Counts and rows come from the real arrays; this module only formats text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overview {
-    /// Training samples, those that validate included.
+    /// Number of training samples, validation included.
     pub train: usize,
-    /// Test samples.
+    /// Number of test samples.
     pub test: usize,
-    /// What each sample is.
+    /// The schema of the samples.
     pub schema: Schema,
     /// The smallest and the largest input after preprocessing.
     pub values: (f32, f32),
-    /// The share of training samples at the end that validate.
+    /// The fraction of training samples, at the end, used for validation.
     pub validation_split: f64,
-    /// How many samples that is.
+    /// Number of validation samples.
     pub validation: usize,
     /// The first training labels, each with its one-hot row.
     pub first: Vec<(u32, Vec<f32>)>,
@@ -38,7 +37,7 @@ pub fn overview(data: &Overview, columns: usize) -> String {
     text.lines().map(|line| folded(line, columns, INDENT) + "\n").collect()
 }
 
-/// Where the text behind a name begins.
+/// The column at which the text after a name begins.
 const INDENT: usize = 9;
 
 fn inputs(data: &Overview, split: &str, samples: usize) -> String {
@@ -64,7 +63,7 @@ fn split(data: &Overview) -> String {
         return format!("split:   {} train, no validation\n", data.train);
     }
     let train = data.train - data.validation;
-    // Rounded, so that 0.07 does not read 7.000000000000001 %.
+    // Rounded, so that 0.07 is not printed as 7.000000000000001 %.
     let percent = (data.validation_split * 1e8).round() / 1e6;
     format!("split:   {train} train / {} validation (the last {percent} %)\n", data.validation)
 }
@@ -81,7 +80,7 @@ fn one_hot_rows(first: &[(u32, Vec<f32>)]) -> String {
     text
 }
 
-/// A number as NumPy prints it in an array: whole ones with a bare point.
+/// A number as NumPy prints it in an array: whole numbers end in a point.
 fn numpy(value: &f32) -> String {
     if value.fract() == 0.0 { format!("{value:.0}.") } else { value.to_string() }
 }

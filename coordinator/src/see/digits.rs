@@ -1,27 +1,26 @@
-//! Small grey images side by side, each with its caption: the first digits of a data set, or what a model
-//! made of them.
+//! Small grey images side by side, with captions: the first digits of a data set, or a model's predictions.
 //!
-//! In the terminal a character cell shows two pixels, one above the other (`▀`), since cells are about twice
-//! as high as wide. Five images go beside each other; where they would not fit at full size they are shown at
-//! half of it. With colour a cell carries two greys. Without, ink and paper are told apart by a threshold,
-//! and characters for quarters of a cell (`▚`) make up for some of what the smaller size loses.
+//! In the terminal, a character cell shows two pixels, one above the other (`▀`), since cells are about twice as high
+//! as wide. A row has five images, shown at half size if they do not fit at full size. With colour, a cell shows two
+//! greys. Without colour, a threshold separates ink from paper, and quarter-cell characters (`▚`) recover some of the
+//! detail that the smaller size loses.
 //!
-//! In an SVG the pixels travel as small PNG files inside it. They are enlarged before, because not every
-//! viewer keeps enlarged pixels sharp, and inverted, dark on light, to suit a page. A wrong prediction has a
-//! red frame, and a caption that says so: `6 ✗ (is 5)`.
+//! An SVG embeds the images as small PNG files. They are enlarged first, because not every viewer keeps enlarged
+//! pixels sharp, and inverted, dark on light, to suit a page. A wrong prediction has a red frame and an explicit
+//! caption: `6 ✗ (is 5)`.
 
 use std::fmt::Write as _;
 
 use super::picture::Grey;
 use super::{Ink, centred, width};
 
-/// How many images stand beside each other, space permitting.
+/// Maximum number of images in a row.
 const A_ROW: usize = 5;
 
-/// What a caption says about a prediction.
+/// The mark of a prediction in a caption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Nothing was predicted, or nobody knows the truth.
+    /// Nothing was predicted, or the true class is unknown.
     None,
     Right,
     Wrong,
@@ -36,12 +35,12 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// An image and what is known, or said, about it.
+    /// An image with a caption and no mark.
     pub fn labelled(image: Grey, caption: impl ToString) -> Tile {
         Tile { image, caption: caption.to_string(), verdict: Verdict::None }
     }
 
-    /// An image and the class that a model gave it, with an honest mark: `7 ✓`, `6 ✗ (is 5)`.
+    /// An image with its predicted class, and a mark: `7 ✓`, `6 ✗ (is 5)`.
     pub fn predicted(image: Grey, predicted: u32, actual: u32) -> Tile {
         if predicted == actual {
             Tile { image, caption: format!("{predicted} ✓"), verdict: Verdict::Right }
@@ -85,17 +84,17 @@ fn painted_caption(tile: &Tile, cell: usize, ink: Ink) -> String {
     }
 }
 
-/// How an image becomes characters.
+/// How an image is turned into characters.
 #[derive(Clone, Copy)]
 struct Raster {
     ink: Ink,
-    /// By how much the image is made smaller.
+    /// The factor by which the image is shrunk.
     shrink: usize,
 }
 
 impl Raster {
-    /// How many pixels beside each other a cell shows. Without greys there are characters for quarters of a
-    /// cell, and so a shrunk image keeps its width in pixels.
+    /// Number of pixels side by side in a cell. Without greys there are quarter-cell characters, so a shrunk image
+    /// keeps its width in pixels.
     fn across(self) -> usize {
         if self.ink == Ink::Plain { self.shrink } else { 1 }
     }
@@ -119,7 +118,7 @@ impl Raster {
     }
 }
 
-/// A smaller image, each pixel the mean of `across` × `down` of the original's.
+/// A smaller image. Each pixel is the mean of `across` × `down` pixels of the original.
 fn shrunk(image: &Grey, across: usize, down: usize) -> Grey {
     let (columns, rows) = (image.width().div_ceil(across), image.height().div_ceil(down));
     let mean = |left: usize, top: usize| {
@@ -133,7 +132,7 @@ fn shrunk(image: &Grey, across: usize, down: usize) -> Grey {
     Grey::new(columns, rows, pixels).expect("a shrunk image has a pixel for each of its places")
 }
 
-/// Two greys a cell; a sequence is written only where they change.
+/// Two greys per cell; an escape sequence is written only when they change.
 fn grey_line(upper: &[u8], lower: &[u8]) -> String {
     let mut line = String::new();
     let mut before = None;
@@ -150,10 +149,10 @@ fn grey_line(upper: &[u8], lower: &[u8]) -> String {
 
 /// Halves of cells where `across` is 1, quarters where it is 2.
 fn block_line(upper: &[u8], lower: &[u8], across: usize) -> String {
-    // By which of the upper left, upper right, lower left and lower right quarter are inked.
+    // Indexed by the inked quarters: upper left, upper right, lower left, lower right.
     const BLOCKS: [char; 16] =
         [' ', '▘', '▝', '▀', '▖', '▌', '▞', '▛', '▗', '▚', '▐', '▜', '▄', '▙', '▟', '█'];
-    // Below the middle, since a thin stroke is a grey one at half size.
+    // Below the middle, since a thin stroke turns grey at half size.
     let inked = |grey: u8| usize::from(grey >= 100);
     let halves = |cell: &[u8]| inked(cell[0]) | inked(cell[cell.len() - 1]) << 1;
     let cells = upper.chunks(across).zip(lower.chunks(across));

@@ -1,13 +1,13 @@
-//! What a chart of the history shows: two curves and the axes around them.
+//! The content of a history chart: two curves and their axes.
 //!
-//! The article draws accuracy and loss over the epochs, each for training and for validation. Both renderers
-//! ([`chart`](super::chart) for the terminal, [`plots`](super::plots) for SVG) take their points, limits and
-//! ticks from here, so that the two agree. Values that are not finite are left out: they interrupt a curve
-//! and do not stretch an axis.
+//! Accuracy and loss over the epochs, each for training and for validation, as in the article. Both renderers
+//! ([`chart`](super::chart) for the terminal, [`plots`](super::plots) for SVG) take their points, limits and ticks
+//! from here, so that they agree. Values that are not finite are left out: they leave a gap in the curve and do not
+//! stretch the axis.
 
 use millefeuille_core::view::EpochRow;
 
-/// Larger values than this are treated like infinity, so that axis arithmetic cannot overflow.
+/// Values larger than this are treated as infinite, so that axis arithmetic cannot overflow.
 const LARGEST: f64 = 1e100;
 
 /// A point of a curve: the epoch and the value.
@@ -18,9 +18,9 @@ pub type Point = (f64, f64);
 pub struct Figure {
     /// What is measured: `accuracy` or `loss`.
     pub title: &'static str,
-    /// The curve of the training batches, in stretches without a gap.
+    /// The curve of the training batches, in segments without a gap.
     pub training: Vec<Vec<Point>>,
-    /// The curve of the validation samples; empty where there are none.
+    /// The curve of the validation samples; empty if there are none.
     pub validation: Vec<Vec<Point>>,
     /// The epochs.
     pub x: Axis,
@@ -29,7 +29,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// What there is to draw over the epochs: accuracy, if the job asks for it, and loss.
+    /// All charts of a history: accuracy, if the job asks for it, and loss.
     pub fn all(rows: &[EpochRow]) -> Vec<Figure> {
         let accuracy = rows.iter().any(|row| row.accuracy.is_some()).then(|| Figure::accuracy(rows));
         accuracy.into_iter().chain([Figure::loss(rows)]).collect()
@@ -67,7 +67,7 @@ impl Figure {
     }
 }
 
-/// The finite values in runs of neighbouring rows.
+/// The finite values, as segments of consecutive rows.
 fn stretches(rows: &[EpochRow], value: impl Fn(&EpochRow) -> Option<f64>) -> Vec<Vec<Point>> {
     let point = |row: &EpochRow| Some((row.epoch as f64, value(row).filter(|value| value.abs() < LARGEST)?));
     let points: Vec<Option<Point>> = rows.iter().map(point).collect();
@@ -96,7 +96,7 @@ impl Axis {
             return Axis::around(0.0, 1.0);
         }
         let size = min.abs().max(max.abs());
-        // A constant curve lies in the middle of an axis that says what it is.
+        // A constant curve is centred on an axis that shows its value.
         if max - min <= 1e-9 * size || max == min {
             let room = if size > 0.0 { 0.1 * size } else { 1.0 };
             return Axis::around(min - room, max + room);
@@ -107,7 +107,7 @@ impl Axis {
         Axis { low: first * step, high: last * step, ticks }
     }
 
-    /// An axis for epochs, with some air at both ends and whole numbers as ticks.
+    /// An axis for epochs, with a margin at both ends and whole numbers as ticks.
     fn of_epochs(first: f64, last: f64) -> Axis {
         let (first, last) = if first > last { (1.0, 1.0) } else { (first, last) };
         let step = round_step((last - first) / 8.0).max(1.0);
@@ -118,12 +118,12 @@ impl Axis {
         Axis { low: first - air, high: last + air, ticks }
     }
 
-    /// Where `value` lies between the limits: 0 at the lower one, 1 at the upper one.
+    /// The position of `value` between the limits: 0 at the lower limit, 1 at the upper one.
     pub fn share(&self, value: f64) -> f64 {
         ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
 
-    /// The text at a tick, with just the decimals that tell neighbours apart.
+    /// The label of a tick, with just enough decimals to tell neighbours apart.
     pub fn label(&self, tick: f64) -> String {
         let step = self.ticks.get(1).map_or(1.0, |second| second - self.ticks[0]);
         let decimals = (-(step.log10() + 1e-6).floor()).max(0.0);
@@ -137,7 +137,7 @@ impl Axis {
     }
 }
 
-/// The smallest of 1, 2, 5, 10, 20, 50 … and their like below 1 that is not below `step`.
+/// The smallest number of the form 1, 2 or 5 times a power of ten that is at least `step`.
 fn round_step(step: f64) -> f64 {
     if step <= 0.0 {
         return 0.0;

@@ -1,19 +1,19 @@
-//! What a file of images looks like, by its first bytes: enough to read it, or to say why it is not read.
+//! Recognizes a file of images by its first bytes, to read it or to say why it can't be read.
 
-/// As far as a file can be told by its start.
+/// A file's format, as far as its start shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A PNG image.
     Png,
     /// An IDX file, perhaps gzipped.
     Idx,
-    /// There is nothing in it.
+    /// The file is empty.
     Empty,
     /// Something else, in words: "a JPEG image".
     Other(&'static str),
 }
 
-/// How files of other kinds start, where they do so at their first byte.
+/// Signatures of other formats, all at the first byte.
 const OTHERS: &[(&[u8], &str)] = &[
     (b"GIF8", "a GIF image"),
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -27,7 +27,7 @@ const OTHERS: &[(&[u8], &str)] = &[
     (b"PK\x03\x04", "a ZIP archive"),
 ];
 
-/// The format of what starts like this; a dozen bytes are enough.
+/// The format of a file with this start; a dozen bytes are enough.
 pub fn of(start: &[u8]) -> Format {
     let begins = |with: &[u8]| start.starts_with(with);
     if start.is_empty() {

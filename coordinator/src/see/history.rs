@@ -4,7 +4,8 @@ use millefeuille_core::view::EpochRow;
 
 use super::table::{Column, Table};
 
-/// The history as a table of four decimals, with the metrics that the job asks for; what was not measured is a `-`.
+/// The history as a table with four decimals, with the metrics that the job asks for; `-` if a value was not
+/// measured.
 pub fn table(rows: &[EpochRow]) -> String {
     let has_accuracy = rows.iter().any(|row| row.accuracy.is_some());
     let columns: Vec<_> =
@@ -21,7 +22,7 @@ pub fn table(rows: &[EpochRow]) -> String {
 /// A figure of an epoch, if it was measured.
 type Figure = fn(&EpochRow) -> Option<f64>;
 
-/// What has a column, and the figure in it.
+/// The columns, with the figure that each shows.
 const COLUMNS: [(&str, Figure); 7] = [
     ("loss", |row| Some(row.loss)),
     ("accuracy", |row| row.accuracy),

@@ -1,24 +1,24 @@
-//! What a person sees of a training: pictures, tables, curves and progress.
+//! Shows a training to people: pictures, tables, curves and progress.
 //!
-//! Everything in this room turns plain values into text or SVG, or draws progress on standard error. It reads
-//! no clock, opens no file and talks to no cluster: times are arguments, results are strings, and so each
-//! piece can be compared with expected text in a test. It knows nothing of the rest of the project either;
-//! callers fill in the small input types defined here.
+//! Everything in this module turns plain values into text or SVG, or draws progress on standard error. It reads no
+//! clock, opens no file and talks to no cluster: times are arguments and results are strings, so a test can compare
+//! each piece with expected text. It does not depend on the rest of the project either; callers fill in the small
+//! input types defined here.
 //!
 //! | module | what it shows |
 //! | --- | --- |
 //! | [`digits`] | images side by side with their labels or predictions, in the terminal and as SVG |
 //! | [`data`] | shapes and one-hot rows of the preprocessing |
 //! | [`summary`] | the layers of a model, as Keras prints them |
-//! | [`progress`] | the progress bar of a fit, as Keras draws it |
+//! | [`progress`] | the progress bar of a training, as Keras draws it |
 //! | [`history`] | a line, and a table, of the figures after each epoch |
 //! | [`figure`], [`chart`], [`plots`] | curves of accuracy and loss: what to draw, in the terminal, as SVG |
-//! | [`mod@format`] | what a file of images looks like, for those that are not read |
-//! | [`picture`] | the way in: a drawn or photographed digit made into an MNIST-like image |
-//! | [`table`] | aligned columns for all who print lists |
+//! | [`mod@format`] | the formats of image files, for files that can't be read |
+//! | [`picture`] | turns a drawn or photographed digit into an MNIST-like image |
+//! | [`table`] | aligned columns for lists |
 //!
-//! Text is measured in characters, which is right for what this project prints; double-width scripts would be
-//! set too narrow.
+//! Text width is counted in characters, which is right for everything this project prints; double-width scripts would
+//! be misaligned.
 
 use std::ffi::OsStr;
 
@@ -34,7 +34,7 @@ pub mod progress;
 pub mod summary;
 pub mod table;
 
-/// The columns to assume where the width of the terminal is not known.
+/// The width to assume if the terminal's width is not known.
 pub const WIDTH: usize = 80;
 
 /// Whether terminal text may carry colours.
@@ -42,7 +42,7 @@ pub const WIDTH: usize = 80;
 pub enum Ink {
     /// ANSI escape sequences; greys in 24 bits.
     Colour,
-    /// Characters alone. Nothing is lost but comfort: no meaning is carried by colour only.
+    /// No escape sequences. No meaning is lost, since none is carried by colour alone.
     Plain,
 }
 
@@ -83,8 +83,8 @@ fn thousands(number: u64) -> String {
     text
 }
 
-/// A line broken at its spaces so that it fits into `columns`, what follows the first break moved in by `indent`. A
-/// word is never broken.
+/// Wraps a line at its spaces to fit into `columns`; all lines but the first are indented by `indent`. A word is
+/// never broken.
 fn folded(line: &str, columns: usize, indent: usize) -> String {
     let (mut text, mut last) = (String::new(), 0);
     for word in line.split_inclusive(' ') {
@@ -99,12 +99,12 @@ fn folded(line: &str, columns: usize, indent: usize) -> String {
     text
 }
 
-/// How many characters wide `text` is.
+/// The width of `text` in characters.
 fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// `text` in the middle of `columns`, the odd space to its right.
+/// `text` centred in `columns`, an odd space to its right.
 fn centred(text: &str, columns: usize) -> String {
     format!("{text:^columns$}")
 }

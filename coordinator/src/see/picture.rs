@@ -1,4 +1,4 @@
-//! A drawn or photographed digit, made into an image like those of MNIST.
+//! Turns a drawn or photographed digit into an image like those of MNIST.
 //!
 //! MNIST's digits were scaled to fit 20×20 pixels with their proportions kept, and then placed in 28×28 so
 //! that their centre of mass is in the middle, white ink on black (LeCun, Bottou, Bengio, Haffner 1998,
@@ -6,10 +6,9 @@
 //! images needs its input prepared in the same way: [`read_png`] decodes, [`to_mnist`] prepares, and [`raw`]
 //! takes an image that is 28×28 already as it is.
 //!
-//! Paper is told from ink by the border: where it is light the image is inverted, and what is no brighter
-//! than the border's usual brightness and its noise counts as paper. There is no search for the digit in a
-//! scene and no correction of slant or strong shadows: one digit, on paper or a canvas of about one
-//! brightness.
+//! The border tells paper from ink: if it is light, the image is inverted, and pixels within the noise of the
+//! border's usual brightness count as paper. The code does not search for the digit in a scene, and does not correct
+//! slant or strong shadows: it expects one digit, on paper or a canvas of roughly uniform brightness.
 
 use std::io::Cursor;
 
@@ -22,32 +21,32 @@ pub type Mnist = [u8; SIDE * SIDE];
 /// The height and the width of the box that a digit is scaled to fit.
 const BOX: usize = 20;
 
-/// More pixels than any camera's picture; a bound on the memory that a few bytes of PNG can ask for.
+/// Maximum number of pixels, more than any camera's picture; limits the memory that a few bytes of PNG can request.
 const MAX_PIXELS: u64 = 64_000_000;
 
-/// More bytes than a PNG of so many pixels has.
+/// Upper bound on the size of a PNG with that many pixels.
 pub const MAX_FILE_BYTES: u64 = 8 * MAX_PIXELS + (1 << 20);
 
-/// Ink must stand out from the paper by this much of 255 somewhere, or there is none.
+/// Somewhere, ink must differ from the paper by at least this much of 255, or there is no ink.
 const FAINTEST_INK: f64 = 24.0;
 
-/// A pixel belongs to the digit's box if it has this share of the strongest ink. Fainter ones are noise or
-/// shadow.
+/// A pixel belongs to the digit's bounding box if it has at least this fraction of the strongest ink. Fainter pixels
+/// are noise or shadow.
 const BOX_INK: f64 = 0.12;
 
 /// Why an image cannot be used. The caller names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
-    /// The bytes do not begin as a PNG does.
+    /// The bytes do not start like a PNG.
     #[error("not a PNG file (give a PNG image, or an IDX file of images)")]
     NotPng,
     /// The bytes end before the image does.
     #[error("the PNG file is truncated (the image ends too early; save or copy it again)")]
     Truncated,
-    /// The decoder met a contradiction.
+    /// The decoder found an inconsistency.
     #[error("the PNG file is damaged ({0})")]
     Damaged(String),
-    /// More pixels than this program cares to hold.
+    /// The image has too many pixels.
     #[error("an image of {width}×{height} pixels is too large (at most {} megapixels)", MAX_PIXELS / 1_000_000)]
     TooLarge {
         /// Pixels in a row.
@@ -55,10 +54,10 @@ pub enum PictureError {
         /// Rows.
         height: u32,
     },
-    /// No digit to be seen.
+    /// No digit is visible.
     #[error("the image is empty: no ink stands out from its background")]
     NoInk,
-    /// [`raw`] takes images of one size only.
+    /// [`raw`] accepts images of one size only.
     #[error("an image of {width}×{height} pixels where 28×28 is needed (without --raw it is scaled to fit)")]
     NotMnistSize {
         /// Pixels in a row.
@@ -77,7 +76,7 @@ pub struct Grey {
 }
 
 impl Grey {
-    /// An image from its rows of pixels, 0 black to 255 white; `None` where their number does not fit its
+    /// Creates an image from its rows of pixels, 0 black to 255 white; `None` if their number does not match the
     /// size.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Option<Grey> {
         let fits = width.checked_mul(height) == Some(pixels.len()) && !pixels.is_empty();
@@ -114,11 +113,11 @@ impl Grey {
     }
 }
 
-/// Decodes a PNG of any colour type and depth. Colours become grey by their luma, and of an animation only the first
-/// image counts. What is transparent shows white, or black under a drawing of light ink alone.
+/// Decodes a PNG of any colour type and depth. Colours become grey by their luma; of an animation, only the first
+/// image is used. Transparent pixels become white, or black if the drawing has light ink only.
 ///
 /// # Errors
-/// [`PictureError`] for anything that is not a whole PNG of bearable size.
+/// [`PictureError`] for anything but a whole PNG within the size limit.
 pub fn read_png(bytes: &[u8]) -> Result<Grey, PictureError> {
     const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
     if !bytes.starts_with(SIGNATURE) {
@@ -153,7 +152,7 @@ fn decoding(error: png::DecodingError) -> PictureError {
 
 fn grey_pixels(colour: png::ColorType, samples: Vec<u8>, width: usize) -> Vec<u8> {
     let (grey, alpha): (Vec<u8>, Vec<u8>) = match colour {
-        // Palettes were expanded by the decoder.
+        // The decoder has expanded palettes.
         png::ColorType::Grayscale | png::ColorType::Indexed => return samples,
         png::ColorType::Rgb => return samples.chunks_exact(3).map(|p| luma(p[0], p[1], p[2])).collect(),
         png::ColorType::GrayscaleAlpha => samples.chunks_exact(2).map(|p| (p[0], p[1])).unzip(),
@@ -163,10 +162,10 @@ fn grey_pixels(colour: png::ColorType, samples: Vec<u8>, width: usize) -> Vec<u8
     grey.into_iter().zip(alpha).map(|(grey, alpha)| laid_on(ground, grey, alpha)).collect()
 }
 
-/// Whether this is light ink alone on a transparent ground, which would vanish on white.
+/// Whether the image has only light ink on a transparent background, and would vanish on white.
 ///
-/// The ground is transparent if most of the border is. Some dark ink means that the light is its paper, or part of the
-/// drawing; what little there is of it may be the fringe that a drawing program leaves.
+/// The background is transparent if most of the border is. Dark ink means that the light pixels are its paper, or
+/// part of the drawing; a small amount of dark ink may be the fringe that a drawing program leaves.
 fn is_light_on_nothing(grey: &[u8], alpha: &[u8], width: usize) -> bool {
     let border = Grey::new(width, alpha.len() / width.max(1), alpha.to_vec());
     let (clear, all) = border
@@ -191,7 +190,7 @@ fn laid_on(ground: u8, grey: u8, alpha: u8) -> u8 {
     ((grey * alpha + ground * (255 - alpha) + 127) / 255) as u8
 }
 
-/// The image as it is.
+/// Returns the image unchanged.
 ///
 /// # Errors
 /// [`PictureError::NotMnistSize`] unless it is 28×28.
@@ -200,11 +199,10 @@ pub fn raw(image: &Grey) -> Result<Mnist, PictureError> {
     if image.width != SIDE { Err(wrong) } else { image.pixels.as_slice().try_into().map_err(|_| wrong) }
 }
 
-/// The image prepared as MNIST's were: light ink on dark, cropped to the ink, scaled to fit 20×20, centred by
-/// mass.
+/// Prepares the image like MNIST's: light ink on dark, cropped to the ink, scaled to fit 20×20, centred by mass.
 ///
 /// # Errors
-/// [`PictureError::NoInk`] where nothing stands out from the background.
+/// [`PictureError::NoInk`] if nothing stands out from the background.
 pub fn to_mnist(image: &Grey) -> Result<Mnist, PictureError> {
     let light = ink_of_brightness(image)?;
     let ink = |x: usize, y: usize| light[usize::from(image.pixels[y * image.width + x])];
@@ -223,9 +221,10 @@ pub fn to_mnist(image: &Grey) -> Result<Mnist, PictureError> {
     Ok(centre(&small, columns, rows))
 }
 
-/// How much ink, 0 to 255, a pixel of each brightness shows.
+/// The amount of ink, 0 to 255, for each brightness of a pixel.
 ///
-/// The border's median is the paper, its spread the noise. Both are medians because ink may touch the border.
+/// The border's median is the paper, its median deviation the noise. Medians are used because ink may touch the
+/// border.
 fn ink_of_brightness(image: &Grey) -> Result<[f64; 256], PictureError> {
     let border: Vec<u8> = image.border().collect();
     let mean = border.iter().map(|&p| f64::from(p)).sum::<f64>() / border.len() as f64;
@@ -233,7 +232,8 @@ fn ink_of_brightness(image: &Grey) -> Result<[f64; 256], PictureError> {
     let upright = |p: u8| f64::from(if invert { 255 - p } else { p });
     let paper = median(border.iter().map(|&p| upright(p)).collect());
     let deviation = median(border.iter().map(|&p| (upright(p) - paper).abs()).collect());
-    // 1.4826 makes the median deviation of normal noise its standard deviation, of which three are taken.
+    // The factor 1.4826 converts the median deviation of normal noise to its standard deviation; three of these are
+    // taken.
     let floor = paper + 3.0 * 1.4826 * deviation;
     let strongest = image.pixels.iter().map(|&p| upright(p)).fold(0.0, f64::max);
     if strongest - floor < FAINTEST_INK {
@@ -267,7 +267,7 @@ fn ink_box(image: &Grey, ink: impl Fn(usize, usize) -> f64) -> Option<Crop> {
     (left <= right).then(|| Crop { left, top, width: right - left + 1, height: bottom - top + 1 })
 }
 
-/// Which of `from` pixels the pixel `index` covers when they are scaled to `to`, and what share of it each
+/// The source pixels that pixel `index` covers when `from` pixels are scaled to `to`, and the fraction that each
 /// fills.
 fn covered(index: usize, from: usize, to: usize) -> impl Iterator<Item = (usize, f64)> {
     let ratio = from as f64 / to as f64;
@@ -276,8 +276,7 @@ fn covered(index: usize, from: usize, to: usize) -> impl Iterator<Item = (usize,
     (start as usize..last).map(move |x| (x, (((x + 1) as f64).min(end) - (x as f64).max(start)) / ratio))
 }
 
-/// A small image placed in 28×28 so that its centre of mass is as near the middle as whole pixels and the
-/// edges allow.
+/// Places a small image in 28×28, with its centre of mass as near the middle as whole pixels and the edges allow.
 fn centre(small: &[f64], columns: usize, rows: usize) -> Mnist {
     let mass: f64 = small.iter().sum();
     let moment = |place: fn(usize, usize) -> usize| {

@@ -1,8 +1,8 @@
 //! Accuracy and loss over the epochs, as SVG.
 //!
-//! Training is a solid line with discs, validation a dashed one with open squares, so that print and
-//! colour-blind eyes can tell them apart. Text stays text: the viewer brings the font, and nothing needs to
-//! be installed here.
+//! Training is a solid line with discs, validation a dashed line with open squares, so that they can be told apart in
+//! print and by colour-blind readers. Text stays text: the viewer supplies the font, and no font needs to be
+//! installed here.
 
 use anyhow::Result;
 use plotters::coord::Shift;
@@ -16,14 +16,14 @@ use millefeuille_core::view::EpochRow;
 const WIDTH: u32 = 560;
 const HEIGHT: u32 = 380;
 
-/// Okabe and Ito's blue and vermilion, which differ for all kinds of colour vision.
+/// Okabe and Ito's blue and vermilion, which are distinguishable with every kind of colour vision.
 const TRAINING: RGBColor = RGBColor(0, 114, 178);
 const VALIDATION: RGBColor = RGBColor(213, 94, 0);
 
 const TEXT: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// The radius of a disc, and half the side of a square, in the legend and where there is room.
+/// The radius of a disc, and half the side of a square, in the legend and if there is room.
 const MARK: i32 = 4;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -33,7 +33,7 @@ type Chart<'c, 'a> = ChartContext<'c, SVGBackend<'a>, Cartesian2d<Scale<'c>, Sca
 /// `history.svg`.
 ///
 /// # Errors
-/// None are expected: the drawing goes to memory.
+/// No error is expected: the drawing goes to memory.
 pub fn plots(rows: &[EpochRow]) -> Result<Vec<(String, String)>> {
     let figures = Figure::all(rows);
     let each = figures.iter().map(|figure| Ok((format!("{}.svg", figure.title), draw(&[figure])?)));
@@ -41,7 +41,7 @@ pub fn plots(rows: &[EpochRow]) -> Result<Vec<(String, String)>> {
     each.chain([Ok(all)]).collect()
 }
 
-/// The figures beside each other as one SVG document.
+/// The figures side by side as one SVG document.
 fn draw(figures: &[&Figure]) -> Result<String> {
     let mut svg = String::new();
     {
@@ -112,7 +112,7 @@ fn draw_validation<'c, 'a: 'c>(chart: &mut Chart<'c, 'a>, figure: &Figure) -> Re
     }
     let square =
         |x: i32, size: i32, style: ShapeStyle| Rectangle::new([(x - size, -size), (x + size, size)], style);
-    // White inside, so that the line does not run through the square.
+    // Filled white, so that the line does not run through the square.
     let white = WHITE.filled();
     let size = mark_size(figure);
     let mark = |&point| EmptyElement::at(point) + square(0, size, white) + square(0, size, line);
@@ -125,12 +125,12 @@ fn draw_validation<'c, 'a: 'c>(chart: &mut Chart<'c, 'a>, figure: &Figure) -> Re
     Ok(())
 }
 
-/// Marks of many epochs are smaller, so as not to run into each other.
+/// The size of marks: smaller for many epochs, so that they do not overlap.
 fn mark_size(figure: &Figure) -> i32 {
     if figure.x.high - figure.x.low > 40.0 { MARK / 2 } else { MARK }
 }
 
-/// The right-hand corner that the training curve stays clear of.
+/// The right-hand corner that the training curve avoids.
 fn legend_position(figure: &Figure) -> SeriesLabelPosition {
     let last = figure.training.last().and_then(|points| points.last());
     match last {
@@ -139,7 +139,7 @@ fn legend_position(figure: &Figure) -> SeriesLabelPosition {
     }
 }
 
-/// Our axis as plotters wants one, so that it is labelled where the terminal's is.
+/// Adapts our axis to plotters, so that its labels are at the same ticks as in the terminal.
 struct Scale<'a>(&'a Axis);
 
 impl Ranged for Scale<'_> {

@@ -1,16 +1,16 @@
-//! The progress of a fit, drawn as Keras draws it.
+//! A progress bar for training, drawn like Keras'.
 //!
 //! ```text
 //! Epoch 1/5
 //! 96/96 ━━━━━━━━━━━━━━━━━━━━ 1s 4ms/step - accuracy: 0.4407 - loss: 1.7161 - val_accuracy: 0.8277 - val_loss: 1.0014
 //! ```
 //!
-//! On a terminal the second line is drawn over itself as steps finish, at most ten times a second of the
-//! caller's time, and while it is unfinished shows the time left in place of the time taken. The terminal is
-//! told not to wrap that line, so that a narrow one cuts it instead of leaving pieces behind; its width need
-//! not be known. Elsewhere each epoch is one line, printed when it ends.
+//! On a terminal the second line is redrawn as steps finish, at most ten times per second of the caller's time; until
+//! the epoch ends, it shows the time left in place of the time taken. Line wrapping is turned off for that line, so
+//! that a narrow terminal cuts it instead of leaving pieces behind; its width need not be known. Elsewhere each epoch
+//! is one line, printed when it ends.
 //!
-//! Progress is a courtesy: when it cannot be written, the training goes on and nothing is said.
+//! Progress is optional: if it cannot be written, the training continues without an error.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -23,19 +23,19 @@ use millefeuille_core::view::EpochRow;
 pub enum Style {
     /// A bar that moves.
     Terminal(Ink),
-    /// One line an epoch.
+    /// One line per epoch.
     Plain,
-    /// Nothing: logs in JSON are for machines.
+    /// No progress: JSON logs are for machines.
     Silent,
 }
 
 /// Characters in the bar, as in Keras.
 const BAR: u64 = 20;
 
-/// The least time between two drawings of the bar.
+/// Minimum time between two drawings of the bar.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// To the line's beginning, and clear it.
+/// Moves to the start of the line and clears it.
 const CLEAR: &str = "\r\x1b[K";
 
 /// The progress of one fit.
@@ -45,29 +45,29 @@ pub struct Progress<W: Write = io::Stderr> {
     style: Style,
     epochs: u64,
     steps: u64,
-    /// The epoch whose header stands on the terminal.
+    /// The epoch whose header is on the terminal.
     epoch: Option<u64>,
-    /// When, in the epoch, the bar was last drawn.
+    /// The time in the epoch at which the bar was last drawn.
     drawn: Option<Duration>,
-    /// The bar as it stands on the last line of the terminal, which has no line feed yet.
+    /// The bar on the last line of the terminal, which has no line feed yet.
     bar: Option<String>,
 }
 
 impl Progress {
-    /// Progress on standard error, of a fit of `epochs` with `steps` mini-batches each.
+    /// Shows progress on standard error, for `epochs` epochs of `steps` mini-batches.
     pub fn new(style: Style, epochs: u64, steps: u64) -> Progress {
         Progress::to_writer(io::stderr(), style, epochs, steps)
     }
 }
 
 impl<W: Write> Progress<W> {
-    /// As [`Progress::new`], written to `out`.
+    /// Like [`Progress::new`], but writes to `out`.
     pub fn to_writer(out: W, style: Style, epochs: u64, steps: u64) -> Progress<W> {
         Progress { out, style, epochs, steps, epoch: None, drawn: None, bar: None }
     }
 
-    /// `step` mini-batches of `epoch` (from 1) are finished, `elapsed` after the epoch began. Loss and
-    /// accuracy are the means over these; before the first step they are not shown.
+    /// Shows that `step` mini-batches of `epoch` (from 1) are finished, `elapsed` after the epoch began. Loss and
+    /// accuracy are the means over these mini-batches; they are not shown before the first step.
     pub fn step(&mut self, epoch: u64, step: u64, loss: f64, accuracy: Option<f64>, elapsed: Duration) {
         let Style::Terminal(ink) = self.style else { return };
         let header = self.header(epoch);
@@ -84,7 +84,7 @@ impl<W: Write> Progress<W> {
         self.write(&text);
     }
 
-    /// An epoch has ended, with these figures.
+    /// Shows the figures of a finished epoch.
     pub fn epoch(&mut self, row: &EpochRow) {
         let figures = metrics(&[
             ("accuracy", row.accuracy),
@@ -115,20 +115,20 @@ impl<W: Write> Progress<W> {
         self.write(&text);
     }
 
-    /// Leaves the terminal's cursor at the beginning of a line. Harmless when called again, or in the middle
-    /// of an epoch, whose bar then stays as it was.
+    /// Ends the bar's line, if there is one. May be called repeatedly, and in the middle of an epoch, whose bar then
+    /// stays as it is.
     pub fn finish(&mut self) {
         if self.bar.take().is_some() {
             self.write("\n");
         }
     }
 
-    /// Gives back what was written to.
+    /// Returns the writer.
     pub fn into_inner(self) -> W {
         self.out
     }
 
-    /// The header of an epoch that begins, once; nothing later.
+    /// The header of a new epoch, or an empty string if it was already shown.
     fn header(&mut self, epoch: u64) -> String {
         if self.epoch == Some(epoch) {
             return String::new();
@@ -143,8 +143,8 @@ impl<W: Write> Progress<W> {
         format!("Epoch {epoch}/{}", self.epochs)
     }
 
-    /// The first and the last drawing of an epoch are always due. Time that went back is a step computed
-    /// again.
+    /// Whether to draw the bar. The first and the last drawing of an epoch are always due. If `elapsed` went back, a
+    /// step is being recomputed.
     fn is_due(&self, step: u64, elapsed: Duration) -> bool {
         let since = |drawn: Duration| elapsed.checked_sub(drawn).is_none_or(|time| time >= REDRAW);
         step >= self.steps || self.drawn.is_none_or(since)
@@ -157,12 +157,12 @@ impl<W: Write> Progress<W> {
     }
 }
 
-/// The last line of the terminal replaced by `bar`, with wrapping off while it is written.
+/// Replaces the last line of the terminal by `bar`, with wrapping off.
 fn unwrapped(bar: &str) -> String {
     format!("{CLEAR}\x1b[?7l{bar}\x1b[?7h")
 }
 
-/// `12/96 ━━──────────────────`: what is done is heavy, and green.
+/// `12/96 ━━──────────────────`: the finished part is heavy and green.
 fn bar(step: u64, steps: u64, ink: Ink) -> String {
     let done = (BAR * step.min(steps)).checked_div(steps).unwrap_or(BAR);
     let stroke = |stroke: &str, count: u64| stroke.repeat(count as usize);
@@ -187,7 +187,7 @@ fn time_taken(seconds: f64, steps: u64) -> String {
     format!(" {}{}", clock(seconds), rate(seconds / steps.max(1) as f64))
 }
 
-/// Seconds; minutes and hours before them when there are some.
+/// Seconds, with minutes and hours before them if needed.
 fn clock(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
@@ -206,12 +206,12 @@ fn rate(seconds_a_step: f64) -> String {
     }
 }
 
-/// ` - accuracy: 0.4407 - loss: 1.7161`, without those that were not measured.
+/// ` - accuracy: 0.4407 - loss: 1.7161`, without metrics that were not measured.
 fn metrics(metrics: &[(&str, Option<f64>)]) -> String {
     metrics.iter().filter_map(|(name, value)| Some(format!(" - {name}: {}", figure((*value)?)))).collect()
 }
 
-/// Four decimals, or four digits and an exponent where these would show next to nothing, as Keras does.
+/// Four decimals, or four digits and an exponent if four decimals would show almost nothing, as in Keras.
 fn figure(value: f64) -> String {
     let vanishes = value != 0.0 && value.abs() <= 1e-3;
     if vanishes { format!("{value:.4e}") } else { format!("{value:.4}") }

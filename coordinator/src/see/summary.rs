@@ -1,7 +1,7 @@
-//! The layers of a model, printed as `model.summary()` of Keras 3 does at a width of 80 columns.
+//! Prints the layers of a model like `model.summary()` of Keras 3 at a width of 80 columns.
 //!
-//! Names longer than Keras' columns widen the table here, where Keras would break them. Where there are fewer columns,
-//! those with room to spare give way, and nothing is cut.
+//! Names longer than Keras' columns widen the table, where Keras would break them. With fewer columns available,
+//! columns with spare room shrink, and nothing is cut.
 
 use super::{thousands, width};
 
@@ -10,11 +10,11 @@ use super::{thousands, width};
 pub struct Layer {
     /// Its name in the model: `dense_1`.
     pub name: String,
-    /// What it is: `Dense`.
+    /// Its type: `Dense`.
     pub kind: String,
     /// The shape of its output: `(None, 128)`.
     pub output: String,
-    /// How many trainable numbers it has.
+    /// Number of trainable parameters.
     pub params: u64,
 }
 
@@ -23,13 +23,13 @@ const BYTES_A_PARAM: u64 = 4;
 
 const HEADERS: [&str; 3] = ["Layer (type)", "Output Shape", "Param #"];
 
-/// What stands in Keras' columns at 80, the spaces at their sides excluded.
+/// The widths of Keras' columns at 80, without the spaces at their sides.
 const KERAS_WIDTHS: [usize; 3] = [31, 22, 13];
 
-/// What stands around the columns' text: four strokes, and a space at either side of each text.
+/// The width around the columns' text: four strokes, and a space at either side of each text.
 const FRAME: usize = 10;
 
-/// The summary in at most `columns`, if its words allow, with a line feed after each line.
+/// The summary in at most `columns`, unless a word is too long, with a line feed after each line.
 pub fn summary(model: &str, layers: &[Layer], columns: usize) -> String {
     let rows: Vec<[String; 3]> = layers.iter().map(cells).collect();
     let widths = widths(&rows, columns);
@@ -86,7 +86,7 @@ fn totals(params: u64) -> [String; 3] {
     ]
 }
 
-/// Bytes as Keras' `readable_memory_size` writes them.
+/// A number of bytes as formatted by Keras' `readable_memory_size`.
 fn memory_size(bytes: u64) -> String {
     let mut size = bytes as f64;
     let mut units = ["B", "KB", "MB", "GB", "TB", "PB"].into_iter().peekable();

@@ -1,19 +1,18 @@
 //! Aligned columns without borders, for histories and for lists of workers, jobs and metrics.
 //!
-//! Columns stand two spaces apart, as wide as their widest cell; a cell is never cut. Cells may come from
-//! other machines (a worker's name, say), so control characters in them are replaced: nobody moves our
-//! reader's cursor.
+//! Columns are two spaces apart, and as wide as their widest cell; a cell is never cut. Cells may come from other
+//! machines (a worker's name, say), so control characters are replaced: no cell can move the reader's cursor.
 
 use std::fmt;
 
 use super::width;
 
-/// A column's header, and the side on which its cells stand.
+/// A column's header, and the alignment of its cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column<'a> {
-    /// Words.
+    /// Left-aligned, for words.
     Left(&'a str),
-    /// Numbers.
+    /// Right-aligned, for numbers.
     Right(&'a str),
 }
 
@@ -32,7 +31,7 @@ impl Column<'_> {
     }
 }
 
-/// A table that is filled row by row and then printed with `{}`; each line ends in a line feed.
+/// A table that is filled row by row and printed with `{}`; each line ends in a line feed.
 #[derive(Clone, Debug)]
 pub struct Table<'a> {
     columns: Vec<Column<'a>>,
@@ -40,15 +39,15 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// An empty table, which prints its headers.
+    /// An empty table; it still prints its headers.
     pub fn new(columns: impl IntoIterator<Item = Column<'a>>) -> Self {
         Table { columns: columns.into_iter().collect(), rows: Vec::new() }
     }
 
-    /// Adds a row. Cells that are missing at its end stay empty.
+    /// Adds a row. Missing cells at its end stay empty.
     ///
     /// # Panics
-    /// When there are more cells than columns.
+    /// If there are more cells than columns.
     pub fn row<T: fmt::Display>(&mut self, cells: impl IntoIterator<Item = T>) -> &mut Self {
         let mut row: Vec<String> = cells.into_iter().map(|cell| printable(&cell.to_string())).collect();
         assert!(

@@ -1,7 +1,7 @@
-//! What the driver does with jobs: submissions, data that becomes ready, what is written, ends.
+//! How the driver handles jobs: submissions, loaded data, finished writes, ends.
 //!
-//! A submission is acknowledged once its run directory is on disk: the disk thread claims it, and answers with
-//! `Claimed`. From then on the job is found again after a crash ([`Driver::find_runs`]), queued or running.
+//! A submission is acknowledged once its run directory is on disk: the disk thread claims the directory and replies
+//! with `Claimed`. From then on, [`Driver::find_runs`] finds the job after a crash, whether queued or running.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use crate::cluster::{notes, snapshot};
 use crate::failpoints;
 use crate::runs::{Ending, Existing, Found, RunDir, RunState, scan};
 
-/// So many jobs that have ended are listed; of older ones only the run directories are left.
+/// Number of ended jobs that are listed. Of older jobs only the run directories remain.
 const ENDED_JOBS: usize = 1000;
 
 impl Driver {
-    /// Takes over what an earlier process of the coordinator left: queued and unfinished runs continue, ended ones are
+    /// Takes over the runs of an earlier coordinator process: queued and unfinished runs continue, ended ones are
     /// shown.
     pub(in crate::cluster) fn find_runs(&mut self) {
         if !self.config.resumes {
@@ -90,7 +90,7 @@ impl Driver {
         }
     }
 
-    /// Whether a run that has ended is the job that this cluster is to serve, and only wants another chance.
+    /// Whether an ended run belongs to the job that this cluster must serve, and should be tried again.
     fn is_to_be_served(&self, client_key: &str, ending: &Ending) -> bool {
         let over = matches!(ending.exit_code, exit::DONE | exit::DIVERGED | exit::INTERRUPTED);
         !over && self.config.job_key.as_deref() == Some(client_key)
@@ -136,7 +136,7 @@ impl Driver {
         Ok(Submission::New(Box::new(job)))
     }
 
-    /// A submission is on disk, or can't be.
+    /// Handles a submission that is on disk, or that could not be written.
     pub(super) fn claimed(&mut self, claimed: Claimed) {
         let Claimed { number, job, client_key, run } = claimed;
         let replies =
@@ -169,8 +169,8 @@ impl Driver {
         replies.into_iter().for_each(|reply| _ = reply.send(answer.clone()));
     }
 
-    /// Ends a job before its time; answers once that is on disk, so that no crash brings it back. One whose data is being
-    /// read, which may hang, is answered for at once.
+    /// Cancels a job. Replies once the cancellation is on disk, so that no crash brings the job back. If the job's
+    /// data is being read, which may hang, replies at once.
     pub(super) fn cancel(&mut self, job_id: &str, reply: Cancelled) {
         let job = match self.find(job_id) {
             Ok(job) => job,
@@ -191,7 +191,7 @@ impl Driver {
         }
     }
 
-    /// The end of a job is on disk.
+    /// Handles a job whose end is on disk.
     pub(super) fn end_noted(&mut self, job: JobId) {
         let answer = snapshot::job(&self.state(), job);
         for reply in self.cancelled.remove(&job).unwrap_or_default() {
@@ -208,7 +208,7 @@ impl Driver {
         found.ok_or_else(|| snapshot::no_job(job_id, "no job runs"))
     }
 
-    /// Makes a job ready. One data set is read at a time: one that is not needed any more is read to its end first.
+    /// Starts loading a job. Only one data set is read at a time: a read that is no longer needed finishes first.
     pub(super) fn load(&mut self, job: JobId) {
         if self.loading.is_some() {
             return self.to_load = Some(job);
@@ -294,14 +294,14 @@ impl Driver {
         self.handle(Event::Loaded { job, facts, from, evicted });
     }
 
-    /// Copies the state between two steps, for the disk thread.
+    /// Copies the state between two steps and passes it to the disk thread.
     pub(super) fn checkpoint(&mut self, from: Start) {
         if let Some(training) = &self.training {
             self.disk.order(Order::Checkpoint(Box::new(training.snapshot(from))));
         }
     }
 
-    /// A coordinator that shuts down leaves its job where it is.
+    /// Writes a last checkpoint when the coordinator shuts down.
     pub(super) fn last_checkpoint(&mut self) {
         let on = self.config.control.checkpoint_interval.is_some();
         if let Some(from) = self.control.checkpoint_position().filter(|_| on) {
@@ -322,7 +322,7 @@ impl Driver {
 
     pub(super) fn written(&mut self, job: JobId, written: Result<Written, Failure>) {
         let Some(record) = self.jobs.get_mut(&job) else { return };
-        // A job that has ended may still have had something on its way to the disk.
+        // Data of the ended job may still have been on its way to the disk.
         record.frozen.take();
         match written {
             Err(failure) => self.handle(Event::Broken { job, failure }),
@@ -378,7 +378,7 @@ impl Driver {
         self.forget_old_jobs();
     }
 
-    /// Of jobs that have ended long ago only the run directories are left.
+    /// Forgets jobs that ended long ago. Their run directories remain.
     fn forget_old_jobs(&mut self) {
         let over = |(job, record): (&JobId, &JobRecord)| {
             let state = self.control.job_state(*job);
@@ -391,7 +391,7 @@ impl Driver {
         }
     }
 
-    /// A job that ends before it runs gives its directory back, once that is here again.
+    /// Gives back the directory of a job that ended before it ran, once the driver has the directory again.
     fn give_back(&mut self, job: JobId) {
         let Some(record) = self.jobs.get_mut(&job) else { return };
         let (found, run) = (record.found, record.run.take());
@@ -405,11 +405,11 @@ impl Driver {
     }
 }
 
-/// A submission that was looked at.
+/// The outcome of looking up a submission.
 enum Submission {
-    /// It came before, and is this job.
+    /// Submitted before, as this job.
     Known(String),
-    /// It came before, and is being written.
+    /// Submitted before, and still being written.
     OnItsWay(JobId),
     New(Box<Job>),
 }

@@ -1,4 +1,4 @@
-//! Submissions, until they are on disk, and who waits for what becomes of jobs.
+//! Submissions that are not yet on disk, and the callers waiting for them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use millefeuille_core::failure::Failure;
 use millefeuille_core::view::JobView;
 use tokio::sync::oneshot;
 
-/// Takes a cancelled job as it is then.
+/// Receives the job's state after cancellation.
 pub(super) type Cancelled = oneshot::Sender<Result<JobView, Failure>>;
 
 pub(super) type Reply = oneshot::Sender<Result<String, Failure>>;
@@ -15,18 +15,18 @@ pub(super) type Reply = oneshot::Sender<Result<String, Failure>>;
 /// Submissions on their way to the disk.
 #[derive(Default)]
 pub(super) struct Submissions {
-    /// Who waits for which job's acknowledgement, with the client's key.
+    /// The client key of each job, and the callers waiting for its acknowledgement.
     pub(super) waiting: BTreeMap<JobId, (String, Vec<Reply>)>,
     newest: u64,
 }
 
 impl Submissions {
-    /// The next number.
+    /// Returns the next job number.
     pub(super) fn next(&mut self) -> JobId {
         self.at_least(0)
     }
 
-    /// The next number that is not below this one.
+    /// Returns the next job number that is at least `number`.
     pub(super) fn at_least(&mut self, number: u64) -> JobId {
         self.newest = number.max(self.newest + 1);
         JobId(self.newest)

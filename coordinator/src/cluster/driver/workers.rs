@@ -1,4 +1,4 @@
-//! What the driver does with workers: the messages to them, and their results.
+//! How the driver handles workers: the messages to them, and their results.
 
 use millefeuille_core::control::{Computed, Event, JobId, ResultId, SessionEnd, Source, WorkId, WorkerId};
 use millefeuille_core::data::shard::Shard;
@@ -46,7 +46,7 @@ impl Driver {
         }
     }
 
-    /// Ends a session, with what the worker is told last.
+    /// Ends a session, with a last message to the worker.
     pub(super) fn close(&mut self, worker: WorkerId, ended: Option<Ended>) {
         if let Some(training) = &mut self.training {
             training.forget(worker);
@@ -59,7 +59,7 @@ impl Driver {
         }
     }
 
-    /// Puts a result into the tree.
+    /// Puts a result into the reduction tree.
     pub(super) fn accept(&mut self, result: ResultId, work: WorkId, node: Node, source: Source) {
         let Some(training) = &mut self.training else { return };
         if let Source::Worker(worker) = source {
@@ -68,13 +68,13 @@ impl Driver {
         training.accept(result, node);
     }
 
-    /// Computes a node in a thread of its own, where this process can compute the job.
+    /// Computes a node in a separate thread, if this process has the job's kernel.
     pub(super) fn arbitrate(&self, work: WorkId, node: Node) {
         let Some(training) = &self.training else { return };
         let (task, handle) = (training.arbiter(work, node), self.handle.clone());
         tokio::spawn(async move {
             let computed = tokio::task::spawn_blocking(move || task.compute()).await;
-            // A thread that panicked has said so; the validation continues without it.
+            // The panic has been logged; result validation continues without this sum.
             let sum = computed.unwrap_or_default();
             handle.send(Input::Arbitrated(Box::new(Arbitrated { work, node, sum }))).await;
         });
@@ -94,14 +94,14 @@ impl Driver {
         let (Some(training), Some(record)) = (&self.training, self.jobs.get(&job)) else { return };
         if let Some(session) = self.sessions.get_mut(&worker) {
             session.borrower = None;
-            // Before the worker maps it, the memory is made as long as the job needs it.
+            // The memory must have the job's size before the worker maps it.
             training.prepare_sharing(session.shared_memory);
         }
         let spec = Box::new(training.loaded.spec.clone());
         self.say(worker, ToWorker::JobStart { job, run_id: record.id.clone(), spec });
     }
 
-    /// From now on parameters for this worker go through memory that it shares with this process.
+    /// From now on, this worker gets parameters through shared memory.
     pub(super) fn shares_memory(&mut self, worker: WorkerId, job: JobId) {
         let Some(training) = self.training.as_ref().filter(|_| self.control.running() == Some(job)) else {
             return;

@@ -19,7 +19,7 @@ use crate::cluster::messages::Handle;
 use crate::cluster::messages::Input;
 use crate::runs::names;
 
-/// Messages that a watcher may lag behind.
+/// Number of messages that a watcher may lag behind.
 const STREAM_BUFFER: usize = 4;
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
@@ -36,7 +36,7 @@ impl ClusterService {
         Self { driver: services.driver.clone(), board: services.board.clone() }
     }
 
-    /// Asks the driver, and waits for its answer.
+    /// Sends a request to the driver and waits for the reply.
     async fn ask<T>(
         &self,
         input: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Input,
@@ -120,7 +120,7 @@ impl Cluster for ClusterService {
         let board = self.board.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(interval);
-            // Ends with the driver, and with whoever watches.
+            // Ends when the driver ends or the watcher leaves.
             while !board.is_over() {
                 ticks.tick().await;
                 let metrics = board.fresh().await.metrics(&job_id);
@@ -159,7 +159,7 @@ fn refused(failure: Failure) -> Status {
     convert::refusal(&failure)
 }
 
-/// Sends a job's state at once and after every change, to its end.
+/// Sends a job's state at once and after every change, until the job ends.
 async fn watch(mut board: Reader, id: String, sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>) {
     let _look = board.look();
     let mut snapshot = board.fresh().await;

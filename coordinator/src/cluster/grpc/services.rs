@@ -9,14 +9,14 @@ use crate::cluster::messages::{Handle, Serving};
 
 /// What the services need of the cluster.
 pub(in crate::cluster) struct Services {
-    /// The way into the driver.
+    /// Sends messages to the driver.
     pub(in crate::cluster) driver: Handle,
-    /// What the driver shows.
+    /// Reads the driver's snapshots.
     pub(in crate::cluster) board: Reader,
-    /// The running job, as those who check results need it.
+    /// What the services know of the running job.
     pub(in crate::cluster) serving: watch::Receiver<Option<Arc<Serving>>>,
-    /// What workers must know to be admitted.
+    /// The token that workers must present for admission.
     pub(in crate::cluster) token: Option<String>,
-    /// Which life of the coordinator this is.
+    /// Identifies this start of the coordinator.
     pub(in crate::cluster) incarnation: u64,
 }

@@ -1,7 +1,7 @@
 //! The service that workers call.
 //!
-//! A session's task reads what the worker sends, puts chunks together, and hands whole results to the driver. What
-//! the driver has for the worker waits in the session's outbox, and is cut into chunks on its way out.
+//! A session's task reads the worker's messages, reassembles chunks, and sends complete results to the driver.
+//! Messages to the worker wait in the session's outbox and are split into chunks when they are sent.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -30,9 +30,9 @@ use crate::cluster::messages::{
 };
 use crate::cluster::sums::{Sum, is_finite};
 
-/// How long a new session may take to say hello.
+/// Time limit for the hello of a new session.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a session that the coordinator has ended is still read.
+/// How long an ended session is still read.
 const LINGER: Duration = Duration::from_secs(2);
 
 pub(super) struct WorkerService {
@@ -81,7 +81,7 @@ impl Worker for WorkerService {
             traffic: Arc::clone(&traffic),
             reading,
         };
-        // From here on its reader looks after the session, whatever becomes of this call.
+        // From here on, the session's reader cleans up, even if this call fails.
         self.shared.sessions().insert(worker.0, Arc::clone(&traffic));
         tokio::spawn(Arc::clone(&self.shared).listen(connected, incoming, over));
         let outgoing = ReceiverStream::new(outgoing).flat_map(|outgoing| stream::iter(expand(outgoing)));
@@ -123,7 +123,7 @@ impl Worker for WorkerService {
     }
 }
 
-/// The messages on the wire: bulk data follows its header in chunks.
+/// Splits an outgoing message into wire messages: the header, then bulk data in chunks.
 fn expand(outgoing: SessionOutput) -> Box<dyn Iterator<Item = Result<v1::SessionResponse, Status>> + Send> {
     match outgoing {
         SessionOutput::Message(message) => Box::new(std::iter::once(Ok(message.into()))),
@@ -147,12 +147,12 @@ impl Shared {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of this job, if it is the one that runs.
+    /// The [`Serving`] of this job, if it is the running one.
     fn serving(&self, job: JobId) -> Option<Arc<Serving>> {
         self.services.serving.borrow().as_ref().filter(|serving| serving.job == job).cloned()
     }
 
-    /// Who says hello, if they speak this protocol and belong here.
+    /// Checks a hello: the protocol version and the token.
     fn check(&self, message: Option<v1::SessionRequest>) -> Result<Introduction, Status> {
         let Some(v1::SessionRequest { message: Some(Up::Hello(hello)) }) = message else {
             return Err(Status::invalid_argument("a session begins with a hello"));
@@ -171,7 +171,7 @@ impl Shared {
         }
     }
 
-    /// Takes in what a worker sends, to the end of its session.
+    /// Reads a worker's messages until its session ends.
     async fn listen(
         self: Arc<Self>,
         connected: Connected,
@@ -189,7 +189,7 @@ impl Shared {
             serving: self.services.serving.clone(),
             result: None,
         };
-        // The driver drops its end with the session. What it said last gets a moment to arrive.
+        // The driver drops its end with the session. The worker gets a moment to receive the last message.
         let lingering = async {
             let _ = over.await;
             tokio::time::sleep(LINGER).await;
@@ -218,34 +218,34 @@ impl Shared {
     }
 }
 
-/// Makes events of one worker's messages.
+/// Turns one worker's messages into events.
 struct Reader<'a> {
     worker: WorkerId,
-    /// The number of the memory that it shares with this process; 0 for none.
+    /// Number of the memory shared with the worker; 0 if there is none.
     shared_memory: u64,
     inbox: &'a Handle,
     serving: watch::Receiver<Option<Arc<Serving>>>,
     result: Option<Incoming>,
 }
 
-/// A result whose gradient is on its way.
+/// A result whose gradient is still arriving.
 struct Incoming {
     header: Box<WorkResult>,
     bulk: Bulk,
 }
 
 enum Bulk {
-    /// All is here; nothing in evaluation.
+    /// The complete gradient; `None` in evaluation.
     Whole(Option<Buffer>),
     Assembly(Assembly),
-    /// The job is over: the rest is read and thrown away.
+    /// The job is over: the remaining chunks are read and dropped.
     Ignored {
         left: u64,
     },
 }
 
 impl Reader<'_> {
-    /// Takes a message in; says if the session ends with it.
+    /// Reads a message; returns how the session ends, if it ends with this message.
     async fn read(&mut self, message: FromWorker, traffic: &Traffic) -> Option<SessionEnd> {
         traffic.hear(if let FromWorker::Chunk(data) = &message { data.len() } else { 0 });
         let worker = self.worker;
@@ -278,7 +278,7 @@ impl Reader<'_> {
         self.inbox.send(Input::Event(event)).await;
     }
 
-    /// What is known of this job, if it is the one that runs.
+    /// The [`Serving`] of this job, if it is the running one.
     fn serving(&self, job: JobId) -> Option<Arc<Serving>> {
         self.serving.borrow().as_ref().filter(|serving| serving.job == job).cloned()
     }
@@ -298,7 +298,7 @@ impl Reader<'_> {
         self.finish_result().await
     }
 
-    /// A gradient that the worker has written into memory that it shares with this process.
+    /// A gradient that the worker has written into shared memory.
     fn in_shared_memory(&self, serving: &Serving, slot: u32) -> Result<Buffer, Malformed> {
         let lender = serving.lender.as_ref().filter(|_| self.shared_memory > 0);
         let borrower = lender.map(|lender| lender.borrower(self.shared_memory)).transpose();
@@ -319,7 +319,7 @@ impl Reader<'_> {
         self.finish_result().await
     }
 
-    /// Hands a result on, if it is complete.
+    /// Sends the result to the driver, if it is complete.
     async fn finish_result(&mut self) -> Result<(), Malformed> {
         let complete = self.result.take_if(|result| match &result.bulk {
             Bulk::Whole(_) => true,
