@@ -246,7 +246,8 @@ fn is_hardened(container: &Container<'_>) {
         }
         let written = container.shell("touch /usr/local/bin/x /tmp/x /millefeuille/x 2>&1; true");
         assert_eq!(written.matches("Read-only file system").count(), 3, "{written}");
-        assert!(!container.shell("tr '\\0' '\\n' </proc/1/environ").contains("OPENBLAS_"));
+        // What it was started with; where OpenBLAS picks another kernel than `native`, the program adds that itself.
+        assert!(!container.shell("env").contains("OPENBLAS_"));
     }
 }
 
