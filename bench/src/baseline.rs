@@ -54,7 +54,7 @@ pub(crate) fn run(epochs: u32) -> anyhow::Result<Fit> {
     })
 }
 
-/// What the threads have in common.
+/// State that the threads share.
 struct Shared<'a> {
     article: &'a Article,
     epochs: u32,
@@ -108,7 +108,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// The parameters that a thread sums.
+/// The section of the parameters that a thread sums.
 fn section(parameters: usize, threads: usize, thread: usize) -> Range<usize> {
     parameters * thread / threads..parameters * (thread + 1) / threads
 }
@@ -139,7 +139,7 @@ impl<'a> Thread<'a> {
         }
     }
 
-    /// Seconds, and the final parameters.
+    /// Runs the fit. Returns its seconds, and the final parameters.
     fn fit(mut self) -> (f64, Vec<f32>) {
         self.shared.barrier.wait();
         let started = Instant::now();

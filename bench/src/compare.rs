@@ -86,7 +86,7 @@ fn fresh<T: DeserializeOwned>(subcommand: &str, kernel: &str) -> anyhow::Result<
     serde_json::from_slice(&output.stdout).with_context(|| format!("what {subcommand} printed"))
 }
 
-/// An error if two fits are not the same, bit for bit.
+/// Returns an error if two fits differ in any bit.
 fn same(one: &Fit, other: &Fit, who: &str) -> anyhow::Result<()> {
     if one.agrees_with(other) {
         return Ok(());

@@ -51,7 +51,7 @@ struct Row {
     figures: Figures,
 }
 
-/// What is of interest in `receipt.json`.
+/// The fields of `receipt.json` that are used here.
 #[derive(Deserialize)]
 struct Receipt {
     weights_sha256: String,
@@ -109,13 +109,13 @@ pub(crate) fn train(binary: &Path, call: Call<'_>) -> anyhow::Result<Trained> {
     Ok(Trained { fit: read(&place.path().join("run"))?, wall_seconds })
 }
 
-/// The kernel that jobs have on this machine. It need not be what OpenBLAS picks for processes that ask for none.
+/// The kernel that jobs use on this machine. It may differ from the one that OpenBLAS picks by itself.
 pub(crate) fn kernel(binary: &Path) -> anyhow::Result<String> {
     let call = Call { epochs: 1, ..Call::article(Shape { workers: 1, slots: 1 }) };
     Ok(train(binary, call)?.fit.blas_kernel)
 }
 
-/// Trains once, and watches how much memory that takes.
+/// Trains once, and measures the peak memory.
 pub(crate) fn train_watched(binary: &Path, shape: Shape) -> anyhow::Result<Peaks> {
     let place = tempfile::tempdir().context("a place for the run")?;
     let mut child = spawn(binary, Call::article(shape), place.path())?;
@@ -141,7 +141,7 @@ fn finish(child: Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a finished run says of itself.
+/// Reads the results of a finished run.
 pub(crate) fn read(run: &Path) -> anyhow::Result<Fit> {
     let text = |name: &str| {
         let path = run.join(name);

@@ -1,8 +1,9 @@
-//! What losing workers costs, and what being ready for it costs.
+//! The cost of losing workers, and of being ready for it.
 //!
-//! [`losses`]: workers of a running cluster are killed, or stopped so that they are silent, one after another;
-//! each is replaced before the next is lost. The coordinator's log says to the microsecond when a step closed,
-//! when it gave up a worker, and which pieces it asked others for. Log and signal are timed by the same clock.
+//! [`losses`]: workers of a running cluster are killed, or stopped so that they are silent, one after another; each
+//! is replaced before the next is lost. The coordinator's log says to the microsecond when a step closed, when the
+//! coordinator disconnected a worker, and which nodes it assigned to others. Log and signal are timed by the same
+//! clock.
 //!
 //! [`cost`]: the article's fit in turn with what the defaults say and with parts of it switched off. A
 //! machine's speed changes on the way, so each round gives a ratio, and the ratios' median counts.

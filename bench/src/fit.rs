@@ -1,4 +1,4 @@
-//! What is computed, and what comes of it.
+//! The article's fit and its outcome.
 
 use anyhow::Context as _;
 use millefeuille_core::data::formats::idx::mnist;
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 /// Epochs of the article's fit.
 pub(crate) const EPOCHS: u32 = 5;
 
-/// What one fit came to, wherever it was computed.
+/// The outcome of one fit, wherever it was computed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Fit {
     /// From the first step to the last evaluation, reading data excluded.
     pub(crate) seconds: f64,
-    /// Of the final parameters.
+    /// SHA-256 of the final parameters.
     pub(crate) weights_sha256: String,
-    /// Of every epoch.
+    /// The figures of every epoch.
     pub(crate) epochs: Vec<Figures>,
     pub(crate) blas_kernel: String,
     pub(crate) blas_version: String,

@@ -1,4 +1,4 @@
-//! What the measurements were taken on.
+//! The machine that the measurements were taken on.
 
 use std::fs;
 use std::process::Command;
@@ -16,7 +16,7 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) blas_kernel: String,
     pub(crate) blas_version: String,
-    /// Empty where there is none.
+    /// Empty if there is no `rustc`.
     pub(crate) rustc: String,
 }
 

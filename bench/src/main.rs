@@ -1,17 +1,17 @@
 //! How fast the cluster is, against the single-process baseline.
 //!
 //! The *single-process baseline* ([`baseline`]) is the article's fit in one process on all cores: the same shards,
-//! calls, kernel, sums and evaluations, with nothing sent and nothing saved. What a cluster needs beyond it is the
-//! price of being one. So a measurement is a ratio, and both sides of it are taken in one go, in turn: baseline, one
-//! worker of two slots, two workers, four workers, and the next round ([`compare`]). Each is a process of its own.
-//! Before the baseline its [`products`] alone, so that a slow baseline is seen too.
+//! calls, kernel, sums and evaluations, with nothing sent and nothing saved. The additional time of a cluster is its
+//! overhead. So the result is a ratio, and both sides are measured in turn in the same run: baseline, one worker of
+//! two slots, two workers, four workers, and the next round ([`compare`]). Each is a separate process. Before the
+//! baseline, its [`products`] are measured alone, which exposes a slow baseline.
 //!
 //! The baseline's weights and figures must be the cluster's, bit for bit. That proves that both computed the same;
 //! where they differ, the program fails. A target that is missed is a line in the table and no failure.
 //!
-//! What comes out is a table, and `bench/latest.json` with every number behind it ([`report`]). [`step`] is a
-//! tool beside that: where the time of one step goes, on one core. Two more are benchmarks of their own: [`faults`], what
-//! losing workers costs, and what being ready for it; [`peers`], how fast others are at the same.
+//! The output is a table, and `bench/latest.json` with every number behind it ([`report`]). [`step`] is a separate
+//! tool: it shows where the time of one step goes, on one core. Two more benchmarks are separate: [`faults`], the
+//! cost of losing workers and of being ready for it; [`peers`], the speed of Keras and PyTorch on the same job.
 
 mod barrier;
 mod baseline;
@@ -69,7 +69,7 @@ enum Command {
     },
 }
 
-/// Where results of this name go.
+/// The path for results of this name.
 fn results(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }

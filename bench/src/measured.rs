@@ -1,4 +1,4 @@
-//! What is measured of a comparison.
+//! The measurements of a comparison.
 
 use serde::Serialize;
 
@@ -23,14 +23,14 @@ pub(crate) struct Round {
     pub(crate) load: f64,
 }
 
-/// What a cluster took.
+/// The measurement of a cluster.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Taken {
     pub(crate) fit_seconds: f64,
     pub(crate) wall_seconds: f64,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measured {
     pub(crate) date: String,

@@ -21,7 +21,7 @@ const WORKER: &str = "__worker";
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Peaks {
     pub(crate) coordinator_bytes: u64,
-    /// Of the largest worker.
+    /// The peak of the largest worker.
     pub(crate) worker_bytes: u64,
 }
 
@@ -53,7 +53,7 @@ fn is_worker(id: u32) -> bool {
     arguments.split(|&byte| byte == 0).any(|argument| argument == WORKER.as_bytes())
 }
 
-/// What Linux says of a process.
+/// A process's status in `/proc`.
 struct Status {
     parent: u32,
     peak: u64,

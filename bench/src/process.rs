@@ -1,8 +1,8 @@
-//! Processes that a measurement starts, and what they use of the processors.
+//! Processes that a measurement starts, and their processor time.
 //!
-//! None outlives this program: a [`Process`] ends with its value, and the kernel ends what is left if this
-//! program is killed. Workers that `coordinator train` leaves to their fate become this program's children, so
-//! that what they have used is counted too.
+//! No process outlives this program: a [`Process`] ends when it is dropped, and the kernel kills the rest if this
+//! program is killed. Workers that `coordinator train` leaves behind become this program's children, so that their
+//! processor time is counted too.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 /// Time between two looks whether something has ended.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// A process that ends with this value.
+/// A process that ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -143,7 +143,7 @@ fn parent(id: u32) -> Option<u32> {
 pub(crate) fn kill_descendants() {
     for id in descendants() {
         if let Some(id) = Pid::from_raw(id as i32) {
-            // Who has ended by now needs no signal.
+            // A process that has ended needs no signal.
             let _ = rustix::process::kill_process(id, Signal::KILL);
         }
     }

@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::fit::Article;
 
-/// What the baseline may take, in times of its products.
+/// Target for the baseline's time, as a multiple of its products' time.
 pub(crate) const BASELINE_TARGET: f64 = 1.3;
 
-/// What it took.
+/// The measurement of the products.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Products {
     pub(crate) seconds: f64,
@@ -60,7 +60,7 @@ struct Layer {
     units: usize,
 }
 
-/// What is multiplied for some samples in one go.
+/// The products for some samples in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Piece {
     /// Forward and back.
@@ -111,9 +111,9 @@ impl Piece {
 struct Buffers {
     kernels: Vec<Vec<f32>>,
     gradients: Vec<Vec<f32>>,
-    /// What goes into each layer, and what comes out of the last.
+    /// The inputs of each layer, and the outputs of the last.
     values: Vec<Vec<f32>>,
-    /// The gradient by each of these.
+    /// The gradients with respect to these.
     deltas: Vec<Vec<f32>>,
 }
 

@@ -1,4 +1,4 @@
-//! What is shown and written of a comparison.
+//! The table and the JSON file of a comparison.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -34,7 +34,7 @@ struct Against {
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Baseline {
     products_seconds: Summary,
-    /// Of all cores together, in the median.
+    /// Median of all cores together.
     products_gflops: f64,
     baseline_seconds: Summary,
     ratio_of_medians: f64,
@@ -44,7 +44,7 @@ struct Baseline {
     reached: bool,
 }
 
-/// What is written: the measurements, and what they say.
+/// The JSON file: the measurements and the results derived from them.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(flatten)]

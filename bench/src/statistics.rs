@@ -1,4 +1,4 @@
-//! What several measurements say together.
+//! Summaries of several measurements.
 
 use serde::Serialize;
 

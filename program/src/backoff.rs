@@ -11,7 +11,8 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Waits that double from [`FIRST_WAIT`] to [`LONGEST_WAIT`].
 ///
-/// Each is shortened at random, down to its half, so that those who lost the same peer do not come back at once.
+/// Each wait is shortened at random, down to half its length, so that peers that lost the same connection do not
+/// reconnect at the same time.
 #[derive(Debug)]
 pub struct Backoff {
     wait: Duration,

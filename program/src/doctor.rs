@@ -1,8 +1,8 @@
 //! `coordinator doctor` and `worker doctor`: what this machine is, and what to expect of it.
 //!
-//! What is found out ([`findings`]) and what is said of it ([`page`]) are apart. The kernel is tried and measured by other
-//! processes, as always, so that whatever is wrong with it is a line on the page. Warnings are for what is far from
-//! what it could be; each comes with what to do about it, and none of them is a failure.
+//! The findings ([`findings`]) are separate from their presentation ([`page`]). Other processes test and measure the
+//! kernel, as always, so any problem with it is a line on the page. A warning is about a property that is far from
+//! what it could be, and comes with a remedy; a warning is not a failure.
 
 mod findings;
 mod page;
@@ -29,10 +29,10 @@ pub struct Args {
     json: bool,
 }
 
-/// Examines this machine, and prints what it finds.
+/// Examines this machine and prints the findings.
 ///
 /// # Errors
-/// The exit code, and a line that says why.
+/// The exit code, and the reason in one line.
 pub fn run(args: Args) -> Result<(), (u8, String)> {
     address_space::enough_for(1).map_err(|message| (exit::UNEXPECTED, message))?;
     let (findings, failure) =

@@ -1,10 +1,10 @@
 //! Named points at which tests make a program fail.
 //!
-//! They exist in builds with the feature `failpoints` only, which no release has; elsewhere they are nothing. The
-//! variable `FAILPOINTS` says what happens at them, in the words of the crate `fail`: `name=actions`, several of
-//! them with `;` in between. `worker-before-send=3*off->return` lets three results go and strikes at the fourth.
+//! They exist only in builds with the feature `failpoints`, which no release has; otherwise they compile to nothing.
+//! The variable `FAILPOINTS` sets their actions, in the syntax of the crate `fail`: `name=actions`, separated by `;`.
+//! For example, `worker-before-send=3*off->return` lets three results pass and fails at the fourth.
 //!
-//! Each program lists its own points in a module of this name. Those that both have are:
+//! Each program lists its own points in a module of this name. The points that both programs have:
 //!
 //! | point | where it is passed | what `return` does |
 //! | --- | --- | --- |
@@ -14,8 +14,8 @@
 //! | `kernel-kills` | a process begins to try a kernel | likewise: the process dies by SIGILL |
 //! | `kernel-hangs` | a process begins to try a kernel | likewise: the process stays there, and is given up after a second |
 //!
-//! Death is an abort: nothing is sent, flushed or said any more, as with SIGKILL. A process counts for itself: one
-//! that is started again with the same variable counts anew.
+//! To die is to abort: nothing more is sent, flushed or logged, as with SIGKILL. Each process counts for itself: a
+//! restarted process with the same variable counts anew.
 
 use std::time::Duration;
 
@@ -29,16 +29,16 @@ const KERNEL_WRONG: &str = "kernel-wrong";
 const KERNEL_KILLS: &str = "kernel-kills";
 const KERNEL_HANGS: &str = "kernel-hangs";
 
-/// Between two looks at a point that makes a process hang.
+/// Time between two checks of a point that makes a process hang.
 const NEXT_LOOK: Duration = Duration::from_millis(50);
 
-/// Arms the points that the variable `FAILPOINTS` names. Another call arms them anew.
+/// Arms the points that the variable `FAILPOINTS` names. Calling this again arms them anew.
 ///
 /// # Panics
-/// If an action is none that `fail` knows.
+/// If `fail` does not know an action.
 #[cfg(feature = "failpoints")]
 pub fn set_up() {
-    // Not by a `FailScenario`: that holds a lock for as long as it lives, and a second one would wait for it.
+    // Not with a `FailScenario`: it holds a lock for as long as it lives, and a second one would wait for that.
     let points = crate::variables::text("FAILPOINTS").unwrap_or_default();
     for point in points.split(';').map(str::trim).filter(|point| !point.is_empty()) {
         let (name, actions) = point.split_once('=').unwrap_or((point, ""));
@@ -49,32 +49,32 @@ pub fn set_up() {
     });
 }
 
-/// Nothing: this build has no points.
+/// Does nothing: this build has no points.
 #[cfg(not(feature = "failpoints"))]
 pub fn set_up() {}
 
-/// Whether the point says `return`. What else it may say (to sleep, to pause) it does meanwhile.
+/// Whether the point's action is `return`. Other actions (sleep, pause) happen during this call.
 #[cfg_attr(not(feature = "failpoints"), allow(unused_variables))]
 pub fn strikes(point: &str) -> bool {
     fail_point!(point, |_| true);
     false
 }
 
-/// Dies if the point says so.
+/// Aborts the process if the point is active.
 pub fn die_at(point: &str) {
     if strikes(point) {
         std::process::abort();
     }
 }
 
-/// What the point returns, where it says `return(…)`.
+/// The value of the point's `return(…)` action, if it has one.
 #[cfg_attr(not(feature = "failpoints"), allow(unused_variables))]
 fn told(point: &str) -> Option<String> {
     fail_point!(point, |what| what);
     None
 }
 
-/// What OpenBLAS picks, if the point says so.
+/// The kernel that OpenBLAS picks, if the point sets one.
 pub(crate) fn own_pick() -> Option<String> {
     told(OPENBLAS_PICKS)
 }
@@ -84,12 +84,12 @@ fn strikes_kernel(point: &str, kernel: &str) -> bool {
     told(point).is_some_and(|kernels| kernels.split(' ').any(|name| name == kernel))
 }
 
-/// How long a process that tries a kernel is waited for, if one is to hang.
+/// The time limit for a process that tests a kernel, if the point makes it hang.
 pub(crate) fn patience() -> Option<Duration> {
     told(KERNEL_HANGS).map(|_| Duration::from_secs(1))
 }
 
-/// Dies or hangs if the points say so of this kernel.
+/// Dies or hangs if the points name this kernel.
 pub(crate) fn misbehave_as(kernel: &str) {
     if strikes_kernel(KERNEL_KILLS, kernel) {
         let _ = kill_process(getpid(), Signal::ILL);
@@ -99,7 +99,7 @@ pub(crate) fn misbehave_as(kernel: &str) {
     }
 }
 
-/// Makes an entry of a product wrong if the point says so of this kernel.
+/// Corrupts an entry of a product if the point names this kernel.
 pub(crate) fn spoil_product(kernel: &str, out: &mut [f32]) {
     let middle = out.len() / 2;
     if strikes_kernel(KERNEL_WRONG, kernel) {

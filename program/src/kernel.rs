@@ -1,10 +1,10 @@
-//! The BLAS kernel of this process: which one it is to have, whether that is any good, and how it comes to have it.
+//! The BLAS kernel of this process: chooses it, checks it, and loads it.
 //!
-//! A process that begins with another kernel than it needs starts itself again, once ([`own_kernel`]): OpenBLAS reads
-//! its variables when it is loaded, and never again. Before that, another process tries the kernel ([`probe`]), so that
-//! one which is missing, computes wrong numbers or kills whoever calls it is an error in one line; of `native`, the next
-//! best is taken then. What has been found out is handed down to the processes that this one starts
-//! ([`handed_down`]), and they do not ask again.
+//! OpenBLAS reads its variables only when it is loaded. So a process that starts with the wrong kernel restarts
+//! itself, once ([`own_kernel`]). Before that, another process tests the kernel ([`probe`]): a kernel that is
+//! missing, computes wrong numbers or crashes its process becomes a one-line error, and `native` falls back to the
+//! next best kernel. The findings are passed to the processes that this one starts ([`handed_down`]), so they do not
+//! test again.
 
 pub mod probe;
 mod start;
@@ -29,20 +29,20 @@ use crate::machine::address_space;
 use crate::process::{self, instance_id};
 use crate::variables::{self, INSTANCE, STARTED_FOR};
 
-/// Which kernel, as a job names it, has been tried by another process and found good.
+/// The kernel, as a job names it, that another process has tested and found good.
 const TESTED: &str = "MILLEFEUILLE_TRIED";
 
-/// What this process has found out, or has been told.
+/// The kernel that this process has settled on, by its own tests or its parent's.
 static SETTLED: OnceLock<Settled> = OnceLock::new();
 
-/// How a process with a job's kernel computes.
+/// The arithmetic of a process with a job's kernel.
 #[derive(Clone, Debug)]
 pub struct Probed {
-    /// On fixed shapes.
+    /// The arithmetic on fixed shapes.
     pub arithmetic: Arithmetic,
     /// Hex SHA-256 of the results on the job's own shapes.
     pub shapes_fingerprint: String,
-    /// What OpenBLAS picks by itself.
+    /// The kernel that OpenBLAS picks by itself.
     pub openblas_picks: String,
 }
 
@@ -55,21 +55,20 @@ struct Settled {
 }
 
 impl Settled {
-    /// The variables that tell others of it.
+    /// The variables that tell other processes about this kernel.
     fn variables(&self) -> Vec<(&'static str, String)> {
         let native = self.native.as_ref().map(|native| (NATIVE, native.to_value()));
         native.into_iter().chain([(TESTED, self.wanted.to_string())]).collect()
     }
 }
 
-/// Makes sure that this process has the kernel loaded that it needs, that the kernel is good, that there is room for so
-/// many of the process's threads to multiply, and that BLAS itself computes with one.
+/// Makes sure that this process has loaded the kernel that it needs, that the kernel is good, that `threads` threads
+/// of the process have enough address space to multiply, and that BLAS itself uses one thread.
 ///
-/// Starts the process again, once, where the environment selects another kernel. To be called before any thread
-/// is started.
+/// Restarts the process, once, if the environment selects another kernel. Call this before any thread is started.
 ///
 /// # Errors
-/// If the kernel can't be had, or is not to be used, or the process can't be started again.
+/// If the kernel is missing or must not be used, or the process can't be restarted.
 pub fn own_kernel(wanted: &BlasKernel, threads: u32) -> Result<(), Unusable> {
     address_space::enough_for(threads).map_err(Unusable::Unexpected)?;
     blas::single_threaded();
@@ -89,7 +88,7 @@ pub fn own_kernel(wanted: &BlasKernel, threads: u32) -> Result<(), Unusable> {
     }
 }
 
-/// A process that is to need little of something starts with these variables, or again.
+/// Adds these variables to the decision, which saves address space, and restarts the process if they are not set yet.
 fn sparingly(decision: Decision, variables: &BTreeMap<String, String>, sparing: &[(&str, &str)]) -> Decision {
     let missing = sparing.iter().any(|(name, _)| !variables.contains_key(*name));
     let mut change = match decision {
@@ -101,7 +100,7 @@ fn sparingly(decision: Decision, variables: &BTreeMap<String, String>, sparing: 
     Decision::Restart(change)
 }
 
-/// What `native` comes to on this machine.
+/// The kernel that `native` resolves to on this machine.
 ///
 /// # Errors
 /// If no kernel is good.
@@ -112,12 +111,12 @@ pub fn native() -> Result<Native, Unusable> {
     }
 }
 
-/// The variables that tell a process which this one starts what it need not find out again.
+/// The variables that pass the findings to a process that this one starts, so that it does not test again.
 pub fn handed_down() -> Vec<(&'static str, String)> {
     SETTLED.get().map(Settled::variables).unwrap_or_default()
 }
 
-/// Says so where `native` is another kernel than OpenBLAS picks. To be called once there is a log.
+/// Logs it if `native` is not the kernel that OpenBLAS picks. Call this once the log is set up.
 pub fn say_native() {
     let Some(Native { own, kernel }) = SETTLED.get().and_then(|settled| settled.native.as_ref()) else {
         return;
@@ -128,7 +127,7 @@ pub fn say_native() {
     }
 }
 
-/// Whether this process computes with this kernel, as a job that was resolved names it, and nothing else selects it.
+/// Whether this process computes with this kernel (named as in a resolved job), and nothing else selects it.
 pub fn has(kernel: &BlasKernel) -> bool {
     let choice = match kernel {
         BlasKernel::Named(name) => Choice::Named(name.clone()),
@@ -143,39 +142,39 @@ pub fn has(kernel: &BlasKernel) -> bool {
         == Ok(Decision::Satisfied)
 }
 
-/// Starts this process again for another kernel. Returns only if that fails, and says why.
+/// Restarts this process with another kernel. Returns only if that fails, with the reason.
 pub fn restart_for(kernel: &str) -> String {
     tracing::info!("starting again with the BLAS kernel {kernel}");
     let error = again().env(STARTED_FOR, kernel).env(INSTANCE, instance_id()).exec();
     format!("cannot start again: {error}")
 }
 
-/// Which kernel this process was started for.
+/// The kernel that this process was started for.
 pub fn started_for() -> BlasKernel {
     let wanted = variables::text(STARTED_FOR);
     wanted.and_then(|kernel| kernel.parse().ok()).unwrap_or(BlasKernel::Native)
 }
 
-/// Processes that try kernels for a job, begun before the job's data is read.
+/// Processes that test kernels for a job, started before the job's data is read.
 pub struct JobProbe {
     /// The kernels that the job may have, best first.
     choices: Vec<Choice>,
-    /// The process that tries the first of them.
+    /// The process that tests the first of them.
     first: Probe,
     pick: Pick,
 }
 
-/// What OpenBLAS picks by itself: known, or being found out by a process.
+/// The kernel that OpenBLAS picks by itself: known, or being found out by a process.
 enum Pick {
     Known(String),
     Asked(Probe),
 }
 
 impl JobProbe {
-    /// Begins to try the kernel that a job wants.
+    /// Starts to test the kernel that a job wants.
     ///
     /// # Errors
-    /// If the CPU can't run it, or no process can be started.
+    /// If the CPU can't run the kernel, or no process can be started.
     pub fn begin(wanted: &BlasKernel) -> Result<Self, Unusable> {
         let variables = variables::openblas();
         let pick = Pick::begin(&variables)?;
@@ -183,10 +182,11 @@ impl JobProbe {
         Ok(Self { first: Probe::for_job(&variables, &choices[0])?, choices, pick })
     }
 
-    /// Tells of the job, and waits for what is found out: of `native`, about the first that is good.
+    /// Sends the job's spec to the process and waits for its findings. For `native`, they are about the first good
+    /// kernel.
     ///
     /// # Errors
-    /// If the kernel is missing, or no good.
+    /// If the kernel is missing, or must not be used.
     pub fn end(self, spec: &Spec) -> Result<Probed, Unusable> {
         let openblas_picks = self.pick.end()?;
         let mut reasons = Vec::new();
@@ -227,16 +227,16 @@ impl Pick {
     }
 }
 
-/// Tries the kernel of this process for a job's own shapes, before the process computes them itself.
+/// Tests this process's kernel on a job's own shapes, before the process computes them itself.
 ///
 /// # Errors
-/// If it is no good.
+/// If the kernel must not be used.
 pub fn is_right_for(spec: &Spec) -> Result<(), Unusable> {
     let loaded = SETTLED.get().map_or(Choice::OpenBlas, |settled| settled.choice.clone());
     Probe::for_job(&variables::openblas(), &loaded)?.end_with(spec).map(drop)
 }
 
-/// The kernels that a job may have which wants this one, best first.
+/// The kernels that a job with this choice may use, best first.
 fn choices_of(wanted: &BlasKernel) -> Result<Vec<Choice>, Unusable> {
     match wanted {
         BlasKernel::Named(name) => Ok(vec![Choice::Named(name.clone())]),
@@ -244,14 +244,14 @@ fn choices_of(wanted: &BlasKernel) -> Result<Vec<Choice>, Unusable> {
         BlasKernel::Native => {
             let Native { own, kernel } = native()?;
             let all = choice::candidates(&own, Instructions::of_this_machine()).into_iter();
-            // Those before the one that was taken are no good.
+            // The kernels before the chosen one have already failed.
             let rest = all.skip_while(|name| *name != kernel);
             Ok(rest.map(|kernel| Native { own: own.clone(), kernel: kernel.to_owned() }.choice()).collect())
         }
     }
 }
 
-/// What the wanted kernel comes to on this machine, tried.
+/// Resolves the wanted kernel on this machine and tests it.
 fn settle(wanted: &BlasKernel, variables: &BTreeMap<String, String>) -> Result<Settled, Unusable> {
     let native = Native::handed_down(variables);
     let (choice, native) = match (wanted, native) {
@@ -272,24 +272,24 @@ fn settle(wanted: &BlasKernel, variables: &BTreeMap<String, String>) -> Result<S
     Ok(Settled { wanted: wanted.clone(), choice, native })
 }
 
-/// The first of the kernels that `native` may be here which this library has, and which is good.
+/// Finds the first candidate for `native` that this library has and that is good.
 fn find_native(variables: &BTreeMap<String, String>) -> Result<Native, Unusable> {
     let Search { native, reasons, .. } = Search::of(variables)?;
     let Some(native) = native else { return Err(Unusable::of_all(reasons)) };
-    // A library that lacks a kernel is as it is; one that has a bad one is worth a word. There may be no log yet.
+    // A missing kernel is normal; a bad one is worth a line. The log may not be set up yet.
     for reason in reasons.iter().filter(|reason| matches!(reason, Unusable::NoGood { .. })) {
         process::say(&format!("warning: the BLAS kernel {}: {} is taken", reason.in_short(), native.kernel));
     }
     Ok(native)
 }
 
-/// What was found on the way to `native`.
+/// The result of the search for `native`.
 pub(crate) struct Search {
-    /// What OpenBLAS picks by itself.
+    /// The kernel that OpenBLAS picks by itself.
     pub(crate) own: String,
-    /// What it comes to, if any kernel is good.
+    /// The kernel that `native` resolves to, if any kernel is good.
     pub(crate) native: Option<Native>,
-    /// Why those before it are not taken.
+    /// The reasons why the kernels before it were rejected.
     pub(crate) reasons: Vec<Unusable>,
 }
 
@@ -308,12 +308,12 @@ impl Search {
     }
 }
 
-/// How fast a kernel that is good computes with so many threads.
+/// Measures a good kernel's speed with `threads` threads.
 pub(crate) fn speed(kernel: &Native, threads: u32) -> Result<Speed, Unusable> {
     Probe::of_speed(&variables::openblas(), &kernel.choice(), threads)?.speed()
 }
 
-/// Checks that this library has the kernel which the user's own variables name, if they name one.
+/// Checks that this library has the kernel that the user's own variables name, if they name one.
 pub(crate) fn has_users() -> Result<(), Unusable> {
     let variables = variables::openblas();
     match environment::kernel_of_user(&variables) {

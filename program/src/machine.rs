@@ -1,4 +1,4 @@
-//! What this machine has, and how much of it this process may use.
+//! This machine's resources, and how much of them this process may use.
 
 pub mod address_space;
 pub mod groups;
@@ -12,24 +12,24 @@ use serde::Serialize;
 
 use self::groups::Groups;
 
-/// A processor, as far as `/proc/cpuinfo` tells of it.
+/// A processor, as described by `/proc/cpuinfo`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cpu {
     /// Its name, for people.
     pub model: String,
-    /// Who made it: `GenuineIntel`; nothing on other architectures than x86-64.
+    /// Its vendor, such as `GenuineIntel`; `None` on architectures other than x86-64.
     pub vendor: Option<String>,
-    /// Its family, by which OpenBLAS knows it.
+    /// Its family, by which OpenBLAS identifies it.
     pub family: Option<u32>,
-    /// Its number in the family.
+    /// Its model number in the family.
     pub number: Option<u32>,
-    /// What of it this project's kernels may use.
+    /// The instruction sets that this project's kernels may use.
     pub instructions: Instructions,
-    /// The features among its flags that are of use for matrix products.
+    /// Those of its flags that matter for matrix products.
     pub features: Vec<String>,
 }
 
-/// Those that kernels of OpenBLAS are made for.
+/// Features that OpenBLAS has kernels for.
 const FEATURES: [&str; 14] = [
     "avx",
     "avx2",
@@ -48,7 +48,7 @@ const FEATURES: [&str; 14] = [
 ];
 
 impl Cpu {
-    /// That of this machine.
+    /// The processor of this machine.
     pub fn of_this_machine() -> Self {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Self::parse(&info, Instructions::of_this_machine())
@@ -76,11 +76,11 @@ impl Cpu {
 /// How many cores this process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cores {
-    /// Those that are online.
+    /// Cores that are online.
     pub online: u32,
-    /// Those of them that it may run on.
+    /// Online cores that this process may run on.
     pub affinity: u32,
-    /// How much of their time its control groups give it, in cores.
+    /// The quota of its control groups, in cores.
     pub quota: Option<f64>,
 }
 
@@ -94,14 +94,14 @@ impl Cores {
         Self { online, affinity, quota: Groups::read(Path::new("/")).cores }
     }
 
-    /// How many threads are worth computing with. A part of a core counts as one: it is there to be used.
+    /// The number of threads to compute with. A fraction of a core counts as one, so that it is used.
     pub fn usable(&self) -> u32 {
         let quota = self.quota.map_or(u32::MAX, |cores| cores.ceil() as u32);
         self.affinity.min(quota).max(1)
     }
 }
 
-/// How many numbers are in a list such as `0-3,8`.
+/// The number of entries in a list such as `0-3,8`.
 fn counted(list: &str) -> Option<u32> {
     let counts = list.split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -111,22 +111,22 @@ fn counted(list: &str) -> Option<u32> {
     counts.sum()
 }
 
-/// How much of the machine's memory, and of what else is counted, this process may use.
+/// Limits on the memory and other resources that this process may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Bytes of memory that the machine has.
     pub memory: Option<u64>,
-    /// Bytes of it that nobody uses, or that can be freed.
+    /// Bytes of memory that are free or can be freed.
     pub memory_available: Option<u64>,
     /// Bytes of memory that the control groups allow.
     pub memory_of_group: Option<u64>,
-    /// Bytes of address space (`ulimit -v`).
+    /// The limit on address space in bytes (`ulimit -v`).
     pub address_space: Option<u64>,
-    /// Open files, at first.
+    /// The soft limit on open files.
     pub files: Option<u64>,
-    /// Open files that it may raise that to.
+    /// The hard limit on open files.
     pub most_files: Option<u64>,
-    /// Processes and threads, of this user or of the control groups.
+    /// The limit on processes and threads, of this user or of the control groups.
     pub processes: Option<u64>,
 }
 
@@ -148,7 +148,7 @@ impl Limits {
         }
     }
 
-    /// Bytes of memory that are there to be used.
+    /// Bytes of memory that this process can use.
     pub fn usable_memory(&self) -> Option<u64> {
         [self.memory_available, self.memory_of_group].into_iter().flatten().min()
     }

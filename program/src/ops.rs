@@ -1,17 +1,17 @@
-//! The ops port: plain HTTP/1.1 for those who keep a process running.
+//! The ops port: plain HTTP/1.1 for supervisors and monitoring.
 //!
-//! `/livez` says whether the process is worth keeping, `/readyz` whether it can be of use now, `/metrics` what it has
-//! counted. Whoever has a [`Health`] gets all three by [`probes()`]; [`Listener::serve`] serves any router, so that
-//! there is room for more on the same port.
+//! `/livez` says whether the process is alive, `/readyz` whether it can do its work now, and `/metrics` returns its
+//! metrics. A type that implements [`Health`] gets all three from [`probes()`]. [`Listener::serve`] serves any
+//! router, so the same port can serve more.
 //!
-//! The port is served by a thread of its own, with a runtime of its own. A probe is answered while the process
-//! computes, and also when the rest of it has come to a halt, which is when it matters; and whatever is done to this
-//! port takes nothing from training but the processor time of one thread.
+//! The port has its own thread and its own runtime. So it answers a probe while the process computes, and also when
+//! the rest of the process is stuck, which is when it matters. Requests to this port take nothing from training but
+//! one thread's processor time.
 //!
-//! Anybody who reaches the port may ask, so it takes little and keeps nothing: a request a connection, small headers,
-//! no body, a limit on every wait, and a number of connections beyond which a new one takes the place of the oldest.
-//! Under a flood of connections that stay silent a probe is thus still answered. What is absent on purpose:
-//! encryption, and any answer that changes something.
+//! Anybody who reaches the port may send requests, so the port limits its resources: one request per connection,
+//! small headers, no body, a time limit on every wait, and a maximum number of connections, beyond which a new
+//! connection replaces the oldest. So a probe is answered even under a flood of silent connections. By design there
+//! is no encryption, and no request changes anything.
 
 mod page;
 mod probes;
@@ -40,27 +40,27 @@ pub use page::{Page, table};
 pub use probes::{Health, Verdict, probes};
 pub use pulse::{Pulse, STUCK};
 
-/// Connections at once.
+/// Maximum number of connections.
 pub const CONNECTIONS: usize = 64;
-/// Bytes of a request's first line and headers.
+/// Maximum bytes of a request's first line and headers.
 pub const HEADER_BYTES: usize = 8 << 10;
-/// Headers of a request.
+/// Maximum number of headers in a request.
 const HEADERS: usize = 64;
-/// How long a request may take to arrive.
+/// Time limit for a request to arrive.
 const ARRIVAL: Duration = Duration::from_secs(5);
-/// How long a connection may last, its answer included.
+/// Time limit for a connection, including the response.
 const CONNECTION: Duration = Duration::from_secs(10);
-/// How long answers that are under way have, once the port closes.
+/// Time for responses in progress once the port closes.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
-/// How long to wait after a connection that could not be taken, such as for want of file descriptors.
+/// Pause after a failed `accept`, for example when file descriptors run out.
 const RECOVERY: Duration = Duration::from_millis(100);
 
-/// Where the ops port is, from the command line.
+/// The ops port's address, from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// Nowhere.
+    /// No ops port.
     Off,
-    /// At this address, `host:port`.
+    /// The port listens at this address, `host:port`.
     At(String),
 }
 
@@ -76,10 +76,10 @@ impl FromStr for Listen {
 }
 
 impl Listen {
-    /// Takes the port, if there is to be one.
+    /// Binds the port, unless it is [`Listen::Off`].
     ///
     /// # Errors
-    /// If it can't be had: the line for the user.
+    /// If binding fails. The error is the line for the user.
     pub fn bind(&self) -> Result<Option<Listener>, String> {
         match self {
             Self::Off => Ok(None),
@@ -88,7 +88,7 @@ impl Listen {
     }
 }
 
-/// The ops port, taken and not yet served.
+/// The ops port, bound but not served yet.
 #[derive(Debug)]
 pub struct Listener {
     socket: std::net::TcpListener,
@@ -106,10 +106,10 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// Serves this router, and says where, until the server is ended.
+    /// Logs the address and serves this router until [`Server::end`] is called.
     ///
     /// # Errors
-    /// If the operating system gives no thread.
+    /// If the operating system cannot start a thread.
     pub fn serve(self, router: Router) -> io::Result<Server> {
         let Self { socket, address } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -126,7 +126,7 @@ impl Listener {
     }
 }
 
-/// A port that is being served. It goes on until it is ended, or with the process.
+/// A port that is being served, until [`Server::end`] or the end of the process.
 #[derive(Debug)]
 pub struct Server {
     stop: oneshot::Sender<()>,
@@ -134,9 +134,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes no more requests, and gives those that are being answered a moment.
+    /// Accepts no more requests, and gives those in progress a moment to finish.
     pub fn end(self) {
-        // It may have ended already.
+        // The server may have ended already.
         let _ = self.stop.send(());
         let _ = self.thread.join();
     }
@@ -147,7 +147,7 @@ async fn serve(listener: &TcpListener, router: &Router, mut stopped: oneshot::Re
     let mut connections = Connections::default();
     loop {
         let stream = tokio::select! {
-            // An error means that nobody can end it: it goes on.
+            // An error means that the sender is gone and nobody can end the server: keep serving.
             Ok(()) = &mut stopped => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -159,14 +159,15 @@ async fn serve(listener: &TcpListener, router: &Router, mut stopped: oneshot::Re
             },
         };
         connections.add(tokio::spawn(connection(stream, router.clone(), &graceful)).abort_handle());
-        // Its turn comes before that of those who may push it out: most have asked by now, and are answered at once.
+        // Let this connection run before later ones can replace it: most have sent their request by now, and get a
+        // response at once.
         tokio::task::yield_now().await;
     }
-    // Who has not asked by now is not waited for.
+    // Connections that have sent no request by now are not waited for.
     let _ = tokio::time::timeout(LAST_ANSWERS, graceful.shutdown()).await;
 }
 
-/// One connection, for one request.
+/// Serves one request on a connection.
 fn connection(
     stream: TcpStream,
     router: Router,
@@ -186,7 +187,7 @@ fn connection(
     }
 }
 
-/// The connections that there are, the oldest first.
+/// The open connections, oldest first.
 #[derive(Default)]
 struct Connections(VecDeque<AbortHandle>);
 

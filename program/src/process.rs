@@ -1,4 +1,4 @@
-//! What every process of this project needs: exit codes, the log, signals.
+//! Common code of every process: exit codes, the log, signals.
 
 use std::future::Future;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -15,17 +15,17 @@ use tracing_subscriber::EnvFilter;
 
 use crate::variables;
 
-/// How the commands exit.
+/// Exit codes of the commands.
 pub mod exit {
-    /// Done.
+    /// Success.
     pub const DONE: u8 = 0;
-    /// Something that should not happen.
+    /// An unexpected error.
     pub const UNEXPECTED: u8 = 1;
-    /// Usage or job file.
+    /// An error in the usage or the job file.
     pub const USAGE: u8 = 2;
-    /// Data or run directory, or output that cannot be written.
+    /// An error in the data or run directory, or output that cannot be written.
     pub const DATA: u8 = 3;
-    /// Cannot reach, or not allowed.
+    /// A peer cannot be reached, or an operation is not allowed.
     pub const NOT_ALLOWED: u8 = 4;
     /// Not enough workers in time.
     pub const TOO_FEW_WORKERS: u8 = 5;
@@ -33,43 +33,43 @@ pub mod exit {
     pub const DIVERGED: u8 = 6;
     /// Verification found a difference.
     pub const DIFFERS: u8 = 7;
-    /// This machine cannot verify, or its kernel is not to be computed with.
+    /// This machine cannot verify, or its kernel must not be used.
     pub const CANNOT_COMPUTE: u8 = 8;
-    /// Evicted from the cluster, because of wrong answers (a worker).
+    /// A worker was evicted from the cluster because its results were wrong.
     pub const EVICTED: u8 = 9;
-    /// Interrupted; state saved (a worker: told to stop twice).
+    /// Interrupted, with the state saved. For a worker: stopped by a second signal.
     pub const INTERRUPTED: u8 = 130;
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Lines for people.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Says on standard error why the process ends.
+/// Writes the reason for the exit to standard error.
 pub fn fail(code: u8, message: &str) -> ExitCode {
     say(&format!("error: {message}"));
     ExitCode::from(code)
 }
 
-/// Writes a line to standard error, if somebody still reads it.
+/// Writes a line to standard error; ignores errors.
 pub fn say(line: &str) {
-    // There is nowhere left to complain.
+    // There is nowhere left to report an error.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Prints to standard output; ends the process if that can't be written, as [`printed`] does.
+/// Prints to standard output. If that fails, ends the process as [`printed`] does.
 pub fn print(text: &str) {
     let mut out = io::stdout().lock();
     printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
-/// Takes the result of writing to standard output. A reader that has gone away (`| head`) is no error: the process just
-/// ends. Whatever else hinders is one, since a report would be lost that somebody counts on.
+/// Handles the result of writing to standard output. If the reader has gone (`| head`), the process just ends without
+/// an error. Any other failure is an error, since output that somebody relies on would be lost.
 pub fn printed(written: io::Result<()>) {
     let Err(error) = written else { return };
     if error.kind() == ErrorKind::BrokenPipe {
@@ -79,7 +79,7 @@ pub fn printed(written: io::Result<()>) {
     leave(exit::DATA);
 }
 
-/// Starts the log on standard error. `MILLEFEUILLE_LOG` filters it, as `RUST_LOG` does elsewhere.
+/// Starts the log on standard error. `MILLEFEUILLE_LOG` filters it, in the syntax of `RUST_LOG`.
 pub fn start_log(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_env(variables::LOG).unwrap_or_else(|_| EnvFilter::new(default));
     let log =
@@ -90,14 +90,14 @@ pub fn start_log(format: LogFormat, default: &str) {
     }
 }
 
-/// This very program, also when its file was replaced by a newer one since.
+/// The path of this program, even if its file has been replaced since the start.
 pub fn program() -> PathBuf {
     let link = Path::new("/proc/self/exe");
     let elsewhere = || std::env::current_exe().unwrap_or_else(|_| link.to_path_buf());
     if link.exists() { link.to_path_buf() } else { elsewhere() }
 }
 
-/// A random id of this process, the same after it has started itself again.
+/// A random id of this process, kept when the process restarts itself.
 pub fn instance_id() -> String {
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| variables::text(variables::INSTANCE).unwrap_or_else(random_hex)).clone()
@@ -110,14 +110,14 @@ pub fn random_hex() -> String {
     hex::encode(bytes)
 }
 
-/// A random number in `[0, 1)`, for back-off: nothing that is trained depends on it.
+/// A random number in `[0, 1)`, for back-off. Training does not depend on it.
 pub fn random_share() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// Lets this process have as many files and connections open as it is allowed to.
+/// Raises this process's limit on open files to the maximum allowed.
 ///
-/// A coordinator has two connections a worker, and a lock file a queued job; what is usual at first is 1,024 in all.
+/// A coordinator has two connections per worker and a lock file per queued job; the usual limit is 1,024 in all.
 pub fn open_many_files() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -126,7 +126,7 @@ pub fn open_many_files() {
     }
 }
 
-/// A name for people: `host:process`.
+/// A name of this process for people: `host:process`.
 pub fn name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
@@ -139,32 +139,32 @@ static NOBODY_WAITS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(Atomi
 /// Whether SIGTERM or Ctrl-C has come.
 static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// From now on SIGTERM or Ctrl-C ends this process at once, with this code, whatever it is blocked in. Once somebody
-/// waits for [`shutdown_signal`], the first is left to them, and only one that comes after it ends the process at once,
-/// with 130. To be called first thing.
+/// From now on, SIGTERM or Ctrl-C ends this process at once with this code, even if it is blocked. Once a caller
+/// waits for [`shutdown_signal`], that future handles the first signal, and a later one ends the process at once with
+/// 130. Call this first.
 ///
 /// # Errors
-/// If the system takes no handlers.
+/// If the signal handlers cannot be registered.
 pub fn exit_on_signal(code: u8) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
     use signal_hook::flag::{register, register_conditional_shutdown};
-    // A file that is too large for its limit is a write that fails, and no end without a word.
+    // A write beyond the file size limit should fail with an error, not end the process silently.
     register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     for signal in [SIGINT, SIGTERM] {
         register_conditional_shutdown(signal, code.into(), Arc::clone(&NOBODY_WAITS))?;
         register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&TOLD))?;
-        // Actions are taken in this order, so that the first signal only says that there was one.
+        // Handlers run in this order, so the first signal only sets the flag.
         register(signal, Arc::clone(&TOLD))?;
     }
     Ok(())
 }
 
-/// Something that resolves when a program shall stop, such as [`shutdown_signal`].
+/// A future that resolves when a program should stop, such as [`shutdown_signal`].
 pub trait Shutdown: Future<Output = ()> + Send {}
 impl<T: Future<Output = ()> + Send> Shutdown for T {}
 
-/// Resolves on SIGTERM or Ctrl-C, also if that came since somebody else waited for it. What comes after it ends the
-/// process ([`exit_on_signal`]).
+/// Resolves on SIGTERM or Ctrl-C, including one that came after an earlier caller began to wait. A later signal ends
+/// the process ([`exit_on_signal`]).
 pub async fn shutdown_signal() {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -181,17 +181,17 @@ pub async fn shutdown_signal() {
     }
 }
 
-/// Ends this process at once, whatever its threads do.
+/// Ends this process at once, whatever its threads are doing.
 ///
-/// An ordinary exit runs the libraries' destructors, and OpenBLAS' gives memory back that other threads may be
-/// computing in.
+/// An ordinary exit runs the libraries' destructors, and OpenBLAS' destructor frees memory that other threads may
+/// still be computing in.
 #[allow(unsafe_code)]
 pub fn leave(code: u8) -> ! {
-    // SAFETY: it takes a number, touches no memory of ours and does not return.
+    // SAFETY: `_exit` takes a number, touches no memory of ours and does not return.
     unsafe { libc::_exit(code.into()) }
 }
 
-/// Ends this process when the pipe that is its standard input closes: when whoever started it is gone.
+/// Ends this process when its standard input, a pipe, closes: when its parent is gone.
 pub fn exit_with_parent() {
     std::thread::spawn(|| {
         let mut buffer = [0; 64];
@@ -200,10 +200,10 @@ pub fn exit_with_parent() {
     });
 }
 
-/// An address, from the command line: `host:port`.
+/// Parses an address from the command line: `host:port`.
 ///
 /// # Errors
-/// If it is none.
+/// If the text is not an address.
 pub fn address(text: &str) -> Result<String, String> {
     let odd = |c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c);
     let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
@@ -213,8 +213,8 @@ pub fn address(text: &str) -> Result<String, String> {
     }
 }
 
-/// Why this address, which a flag names, can't be listened on, and what to do about it. Where another process has it,
-/// `otherwise` says what else there is to do but to end that process.
+/// The error for an address, named by a flag, that can't be listened on, with a remedy. If another process uses the
+/// address, `otherwise` names an alternative to ending that process.
 pub fn cannot_listen(flag: &str, address: &str, error: &io::Error, otherwise: &str) -> String {
     let remedy = match error.kind() {
         ErrorKind::AddrInUse => {
@@ -227,10 +227,10 @@ pub fn cannot_listen(flag: &str, address: &str, error: &io::Error, otherwise: &s
     format!("{flag} {address}: cannot listen: {error} ({remedy})")
 }
 
-/// A duration in seconds, from the command line: positive, with or without a fraction.
+/// Parses a duration in seconds from the command line: positive, with or without a fraction.
 ///
 /// # Errors
-/// If it is not a positive number.
+/// If the text is not a positive number.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e9 => Ok(Duration::from_secs_f64(seconds)),
@@ -238,7 +238,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The innermost reason of an error, which is what its reader can act on.
+/// The innermost cause of an error, which the reader can act on.
 pub fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

@@ -1,5 +1,5 @@
-//! Command lines, read. What is wrong with one is said in one line, as all errors are: with the value as it was typed,
-//! and with the variable's name where it came from the environment.
+//! Parses command lines. Like all errors, a usage error is one line. It quotes the value as typed, and names the
+//! variable if the value came from the environment.
 
 use std::any::TypeId;
 use std::error::Error as _;
@@ -14,10 +14,10 @@ use clap::{Arg, ArgMatches, Command, Error, Parser};
 use crate::process::{self, exit};
 use crate::variables;
 
-/// Reads the arguments of a program, its own name first.
+/// Parses the arguments of a program, including its own name.
 ///
 /// # Errors
-/// What the process is to exit with. Everything has been said then: what is wrong, or the help that was asked for.
+/// The exit code. The error, or the requested help, has been printed already.
 pub fn parse<T: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<(T, ArgMatches), ExitCode> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let mut command = without_empty_variables(T::command());
@@ -27,7 +27,7 @@ pub fn parse<T: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result
     parsed.map_err(|error| answer(&command, &arguments, &error))
 }
 
-/// A variable that is set to nothing says nothing, as those do that compose and Kubernetes hand on.
+/// Ignores variables that are set to the empty string, such as those that compose and Kubernetes pass on.
 fn without_empty_variables(command: Command) -> Command {
     let says_nothing = |argument: &Arg| {
         let value = argument.get_env().and_then(std::env::var_os);
@@ -44,7 +44,7 @@ fn answer(command: &Command, arguments: &[OsString], error: &Error) -> ExitCode 
             ExitCode::SUCCESS
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // Whoever has closed standard error does not want to read it.
+            // An error here means that standard error is closed: nobody reads it.
             let _ = error.print();
             ExitCode::from(exit::USAGE)
         }
@@ -53,7 +53,7 @@ fn answer(command: &Command, arguments: &[OsString], error: &Error) -> ExitCode 
     }
 }
 
-/// What is said where something that has to be text is none: clap does not say what it is.
+/// The error for a value that must be text and is not: clap does not name the value.
 fn no_text(command: &Command, arguments: &[OsString]) -> String {
     let texts = named(command, arguments)
         .into_iter()
@@ -67,7 +67,8 @@ fn no_text(command: &Command, arguments: &[OsString]) -> String {
     format!("{typed:?}: not text in UTF-8")
 }
 
-/// The command that the arguments name, of this one and those below it, last; those above it are read too.
+/// The commands that the arguments name, from this one down to the innermost, which is last. Flags of the outer
+/// commands are accepted too.
 fn named<'a>(command: &'a Command, arguments: &[OsString]) -> Vec<&'a Command> {
     let mut commands = vec![command];
     for word in arguments.iter().skip(1) {
@@ -76,7 +77,7 @@ fn named<'a>(command: &'a Command, arguments: &[OsString]) -> Vec<&'a Command> {
     commands
 }
 
-/// Whether it is a path.
+/// Whether the argument is a path, which may be any bytes.
 fn may_be_any_bytes(argument: &Arg) -> bool {
     argument.get_value_parser().type_id() == TypeId::of::<PathBuf>()
 }
@@ -86,7 +87,7 @@ fn is_typed(argument: &Arg, arguments: &[OsString]) -> bool {
     arguments.iter().any(|typed| begins_with_flag(typed, &flag))
 }
 
-/// Whether this is the flag, with or without its value.
+/// Whether this argument is the flag, with or without its value.
 fn begins_with_flag(typed: &OsString, flag: &str) -> bool {
     let rest = typed.as_bytes().strip_prefix(flag.as_bytes());
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
@@ -111,7 +112,8 @@ fn text(error: &Error, kind: ContextKind) -> Option<&str> {
     }
 }
 
-/// A flag with its value as typed, or the variable that it came from. `argument` is a flag with its value's name.
+/// A flag with its value as typed, or the variable that the value came from. `argument` is a flag with its value's
+/// name.
 fn place(command: &Command, arguments: &[OsString], argument: &str, value: &str) -> String {
     let flag = argument.split([' ', '=']).next().unwrap_or(argument);
     let variable = flag.strip_prefix("--").and_then(|long| variable(command, long));
@@ -123,20 +125,20 @@ fn place(command: &Command, arguments: &[OsString], argument: &str, value: &str)
     }
 }
 
-/// The variable that a flag of this command, or of one below it, can come from.
+/// The environment variable for a flag of this command or of one of its subcommands.
 fn variable(command: &Command, long: &str) -> Option<String> {
     let own = command.get_arguments().find(|argument| argument.get_long() == Some(long));
     let own = own.and_then(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()));
     own.or_else(|| command.get_subcommands().find_map(|below| variable(below, long)))
 }
 
-/// A value as it is shown in an error: quoted where it would be invisible, or break the line.
+/// A value as it is shown in an error: quoted if it would be invisible or break the line.
 pub fn shown(value: &str) -> String {
     let plain = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c.is_control());
     if plain { value.to_string() } else { format!("{value:?}") }
 }
 
-/// What clap says, without what it says beyond the error and one tip.
+/// clap's message, cut to the error and one tip.
 fn in_one_line(error: &Error) -> String {
     let said = error.render().to_string();
     let joined = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,55 +1,55 @@
-//! The environment, which is bytes: a variable may hold anything that a shell or a supervisor has put there.
+//! Environment variables, which are bytes: a shell or a supervisor may have put anything there.
 //!
-//! A variable that nothing here reads is nobody's business, whatever it holds. One that is read as text and is none is an
-//! error that names it ([`check`]; for those behind flags see [`crate::usage`]). OpenBLAS' own are set aside and given back
-//! unchanged, text or not, so that they pass through the decision about kernels in a form that loses nothing
+//! Variables that this project does not read may hold anything. A variable that is read as text but is not valid text
+//! is an error that names it ([`check`]; for variables behind flags see [`crate::usage`]). OpenBLAS' own variables
+//! are kept and passed on unchanged, text or not, so the decision about kernels handles them in a lossless form
 //! ([`openblas`], [`bytes()`]).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-/// A process's instance id, over restarts. It is nobody else's, and must not reach the processes that it starts.
+/// A process's instance id, kept over restarts. It must not reach the processes that this one starts.
 pub const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
-/// Which kernel a process was started for, over restarts and for the workers that it starts.
+/// The kernel that a process was started for, kept over restarts and passed to the workers that it starts.
 pub const STARTED_FOR: &str = "MILLEFEUILLE_STARTED_FOR";
-/// What filters the log, as `RUST_LOG` does elsewhere.
+/// The log filter, in the syntax of `RUST_LOG`.
 pub const LOG: &str = "MILLEFEUILLE_LOG";
 
-/// Those that are text and belong to no flag.
+/// Variables that must be text and belong to no flag.
 const TEXTS: [&str; 3] = [STARTED_FOR, INSTANCE, LOG];
 
-/// How the names of those begin that decide how BLAS computes. Ours are among them: what is kept over a restart.
+/// Prefixes of the variables that decide how BLAS computes. Ours are among them: those that are kept over a restart.
 const OF_BLAS: [&str; 4] = ["OPENBLAS_", "OMP_", "MILLEFEUILLE_", "MALLOC_ARENA_MAX"];
 
-/// Whether those that have to be text are.
+/// Checks that the variables that must be text are text.
 ///
 /// # Errors
-/// Which one is not, and what to do.
+/// The message names the variable that is not text, and says what to do.
 pub fn check() -> Result<(), String> {
     let set = TEXTS.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     let mut wrong = set.filter(|(_, value)| value.to_str().is_none());
     wrong.next().map_or(Ok(()), |(name, value)| Err(no_text(name, &value)))
 }
 
-/// What is said of one that has to be text and is none.
+/// The error message for a variable that must be text and is not.
 pub fn no_text(name: &str, value: &OsStr) -> String {
     format!("{name}={value:?}: not text in UTF-8; set it anew, or unset it")
 }
 
-/// A variable that is text; none if it is not set.
+/// A variable that must be text; `None` if it is not set.
 pub fn text(name: &str) -> Option<String> {
     std::env::var_os(name)?.into_string().ok()
 }
 
-/// The variables that decide how BLAS computes, in a form from which [`bytes()`] gives back what they are.
+/// The variables that decide how BLAS computes, in a form that [`bytes()`] converts back without loss.
 pub fn openblas() -> BTreeMap<String, String> {
     let of_blas = |name: &OsStr| OF_BLAS.iter().any(|begin| name.as_bytes().starts_with(begin.as_bytes()));
     let variables = std::env::vars_os().filter(|(name, _)| of_blas(name));
     variables.map(|(name, value)| (as_text(&name), as_text(&value))).collect()
 }
 
-/// The bytes that [`openblas`] has made text of.
+/// Converts text from [`openblas`] back to the original bytes.
 pub fn bytes(text: &str) -> OsString {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
@@ -61,7 +61,8 @@ pub fn bytes(text: &str) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Text with a character for each byte that belongs to none. Where such a character itself is in it, so is each of its bytes.
+/// Encodes bytes as text. Each byte that is not valid UTF-8 becomes a stand-in character. If the text itself contains
+/// a stand-in character, each of its bytes is encoded too.
 fn as_text(value: &OsStr) -> String {
     let mut text = String::new();
     for chunk in value.as_bytes().utf8_chunks() {
@@ -76,7 +77,7 @@ fn as_text(value: &OsStr) -> String {
     text
 }
 
-/// The first of the characters that stand for bytes, which are private (Unicode's plane 16).
+/// The first stand-in character, in the private-use plane 16 of Unicode.
 const STAND_INS: u32 = 0x10_f700;
 
 fn stand_in_for(byte: u8) -> char {

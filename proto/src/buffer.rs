@@ -1,9 +1,9 @@
-//! Buffers of parameters and gradients, kept for the next step.
+//! Pooled buffers of parameters and gradients.
 //!
-//! A buffer of a megabyte that is freed goes back to the operating system, and its next pages are zeroed again: that costs
-//! as much as sending it. So a [`Buffer`] comes from a [`Pool`] and goes back there when it is dropped, also when it was
-//! sent in between. Some are a slot of shared memory ([`shared`](crate::shared));
-//! whoever computes with a buffer need not know.
+//! A freed buffer of a megabyte goes back to the operating system, and the pages of the next one must be zeroed
+//! again, which costs as much as sending it. So a [`Buffer`] comes from a [`Pool`] and returns there when it is
+//! dropped, even if it was sent in between. A buffer may also be a slot of shared memory ([`shared`](crate::shared));
+//! code that uses it need not know.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,13 +17,14 @@ use crate::shared::Part;
 #[cfg(target_endian = "big")]
 compile_error!("parameters and gradients travel as little-endian f32, straight from memory");
 
-/// Spare buffers of a length that are kept in any case, and bytes of them up to which more are. The rest is freed.
+/// Limits per length: this many spare buffers are always kept, and more up to this many bytes. The rest is freed.
 const SPARE: usize = 4;
 const SPARE_BYTES: usize = 64 << 20;
-/// Lengths that one job needs at most: a model's, a section's and the last section's. Another one is a sign of another job.
+/// Different lengths that one job needs: the model's, a section's and the last section's. A further length means that
+/// another job has begun.
 const LENGTHS: usize = 3;
 
-/// Numbers, row-major, that go back to where they came from when this value is dropped.
+/// Row-major numbers. Dropping the buffer returns its memory to where it came from.
 pub struct Buffer(Kind);
 
 enum Kind {
@@ -32,7 +33,8 @@ enum Kind {
 }
 
 impl Buffer {
-    /// The values as little-endian bytes to be sent. They go back once nobody refers to the bytes.
+    /// The values as little-endian bytes for sending. The memory returns to its source when the last reference to the
+    /// bytes is dropped.
     pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -89,13 +91,13 @@ impl fmt::Debug for Buffer {
 pub struct Pool(Arc<Mutex<BTreeMap<usize, Vec<Vec<f32>>>>>);
 
 impl Pool {
-    /// A buffer of `len` values, whatever they are.
+    /// Takes a buffer of `len` values with arbitrary contents.
     pub fn take(&self, len: usize) -> Buffer {
         let spare = self.lock().get_mut(&len).and_then(Vec::pop);
         self.adopt(spare.unwrap_or_else(|| vec![0.0; len]))
     }
 
-    /// These values as a buffer, which stay in the pool afterwards.
+    /// Wraps these values in a buffer, whose memory joins the pool when it is dropped.
     pub fn adopt(&self, values: Vec<f32>) -> Buffer {
         Buffer(Kind::Pooled { values, pool: self.clone() })
     }

@@ -1,7 +1,7 @@
-//! Between wire types and core types.
+//! Conversions between wire types and core types.
 //!
-//! To the wire a conversion always succeeds; from the wire it fails with what is wrong, because a peer may send
-//! anything: a field that is missing, an enum value of a later version, numbers that make no sense together.
+//! Conversions to the wire always succeed. Conversions from the wire return an error that says what is wrong, because
+//! a peer may send anything: missing fields, enum values of a later version, inconsistent numbers.
 
 use std::str::FromStr;
 
@@ -36,15 +36,15 @@ impl From<Malformed> for tonic::Status {
     }
 }
 
-/// What is wrong, in words.
+/// An error with this description.
 pub fn malformed(what: impl Into<String>) -> Malformed {
     Malformed(what.into())
 }
 
-/// The field, or that it is missing.
+/// Unwraps a field that must be set.
 ///
 /// # Errors
-/// If there is none.
+/// If the field is missing.
 pub fn required<T>(field: Option<T>, name: &str) -> Result<T, Malformed> {
     field.ok_or_else(|| malformed(format!("`{name}` is missing")))
 }
@@ -55,7 +55,7 @@ impl From<Malformed> for Failure {
     }
 }
 
-/// A peer's text, to be shown to people: short, and on one line, whatever was sent.
+/// Sanitizes a peer's text for display: short, and on one line, whatever was sent.
 pub fn text(from: &str) -> String {
     const MOST: usize = 200;
     from.chars().filter(|c| !c.is_control()).take(MOST).collect()
@@ -174,13 +174,13 @@ impl From<Node> for v1::Node {
 }
 
 impl From<v1::Node> for Node {
-    /// A peer may name any: [`in_tree`] says whether it is one.
+    /// The node may not exist; [`in_tree`] checks that.
     fn from(from: v1::Node) -> Self {
         Self { first: from.first, end: from.end }
     }
 }
 
-/// A node that a peer has named, which this tree has.
+/// Checks that a peer's node is in this tree.
 ///
 /// # Errors
 /// If the tree has no such node.
@@ -252,7 +252,7 @@ pub fn spec_to_bytes(spec: &Spec) -> Vec<u8> {
 /// A spec from the bytes of [`spec_to_bytes`].
 ///
 /// # Errors
-/// If they are none, or of one that makes no sense.
+/// If the bytes are not a spec, or the spec is invalid.
 pub fn spec_from_bytes(bytes: &[u8]) -> Result<Spec, Malformed> {
     let spec = v1::Spec::decode(bytes).map_err(|error| malformed(error.to_string()))?;
     Spec::try_from(spec)
@@ -328,5 +328,5 @@ impl TryFrom<v1::Schema> for Schema {
     }
 }
 
-/// The most values that a sample may have: those of the largest image that a format reads.
+/// Maximum number of values in a sample: the largest image that a format can hold.
 const MAX_WIDTH: usize = 1 << 30;

@@ -1,8 +1,8 @@
 //! The wire contract, and the only code that converts wire types to core types.
 //!
-//! The `.proto` files in this package are the contract; [`v1`] is what prost and tonic make of them. The rest of
-//! the program works with the types of `millefeuille-core`; [`convert`] stands between the two, and is where what
-//! a peer sent is checked.
+//! The `.proto` files in this package are the contract; prost and tonic generate [`v1`] from them. The rest of the
+//! program uses the types of `millefeuille-core`; [`convert`] converts between the two, and validates what a peer
+//! sent.
 
 pub mod buffer;
 pub mod convert;

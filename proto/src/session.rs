@@ -1,7 +1,7 @@
-//! What a worker and its coordinator say to each other in a session, in the program's own types.
+//! The messages between a worker and its coordinator in a session, as the program's own types.
 //!
-//! Both sides think in these; [`convert`](crate::convert) makes wire types of them at the connection, and checks what comes
-//! from there. Two things it cannot check, because only the running job says so: whether a node is one of the job's tree
+//! Both sides use these types; [`convert`](crate::convert) converts them to wire types, and validates what comes from
+//! the wire. It cannot check two things, which depend on the running job: whether a node is in the job's tree
 //! ([`in_tree`](crate::convert::in_tree)), and whether bulk data has the model's size.
 
 use std::time::Duration;
@@ -16,35 +16,35 @@ use millefeuille_core::learn::tree::Node;
 /// Who a worker is: the first message of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Introduction {
-    /// Version of the protocol that it speaks.
+    /// Version of the worker's protocol.
     pub protocol_version: u32,
-    /// What the control machine must know of it.
+    /// The worker's data for the control machine.
     pub hello: Hello,
     /// Version of its program, for people.
     pub build: String,
     /// Its processor's model name, for people.
     pub cpu: String,
-    /// The token of a cluster that asks for one.
+    /// The token, for a cluster that requires one.
     pub token: String,
-    /// The number of the memory that it shares with the coordinator that has started it; 0 for none.
+    /// The number of the memory shared with the coordinator, if the coordinator started this worker; 0 otherwise.
     pub shared_memory: u64,
 }
 
-/// What a worker says.
+/// A message from a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromWorker {
-    /// Who it is.
+    /// The worker introduces itself.
     Introduction(Box<Introduction>),
-    /// It has computed the job's own shapes.
+    /// The worker has computed the job's own shapes.
     JobAccepted {
         /// The job.
         job: JobId,
         /// Hex SHA-256 of the results.
         fingerprint: String,
-        /// Whether it has mapped the memory that it shares with its coordinator.
+        /// Whether the worker has mapped the memory shared with its coordinator.
         shares_memory: bool,
     },
-    /// It holds a shard's samples.
+    /// The worker holds a shard's samples.
     ShardHeld {
         /// The job.
         job: JobId,
@@ -57,19 +57,19 @@ pub enum FromWorker {
     Result(Box<WorkResult>),
     /// A part of the bulk data that the last result announced.
     Chunk(Bytes),
-    /// It leaves.
+    /// The worker leaves.
     Goodbye {
         /// For people.
         reason: String,
     },
-    /// It was told to stop: it finishes what it was asked for, and takes nothing new.
+    /// The worker drains: it finishes its assigned work, and accepts no more.
     Drain {
         /// For people.
         reason: String,
     },
 }
 
-/// The sum over the pieces of one node, all but its gradient.
+/// The sum over the pieces of one node, without its gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkResult {
     /// The work that it is part of.
@@ -78,22 +78,22 @@ pub struct WorkResult {
     pub node: Node,
     /// Losses and counts.
     pub figures: Figures,
-    /// Of each piece, in shard order: SHA-256 over the indices of its samples.
+    /// For each piece, in shard order: SHA-256 over the indices of its samples.
     pub sample_digests: Vec<[u8; 32]>,
     /// Bytes of gradient that follow in chunks; 0 in evaluation.
     pub gradient_bytes: u64,
-    /// The slot of shared memory that has the gradient; then no chunk follows.
+    /// The slot of shared memory that holds the gradient. If set, no chunks follow.
     pub gradient_slot: Option<u32>,
-    /// Time that slots spent on it.
+    /// Time that slots spent on this node.
     pub busy: Duration,
 }
 
-/// What a coordinator says to a worker.
+/// A message from a coordinator to a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToWorker {
-    /// It is admitted.
+    /// The worker is admitted.
     Welcome(Welcome),
-    /// The job needs another BLAS kernel: start again with it, and come back.
+    /// The job needs another BLAS kernel: the worker must restart with it and reconnect.
     UseKernel {
         /// An OpenBLAS core name, or `environment` for what the worker's own variables select.
         kernel: String,
@@ -104,26 +104,26 @@ pub enum ToWorker {
         job: JobId,
         /// The name of its run, for people.
         run_id: String,
-        /// What a worker must know of it.
+        /// The job's spec.
         spec: Box<Spec>,
     },
-    /// All the shards that the worker shall hold.
+    /// The worker must hold exactly these shards.
     Hold(Hold),
-    /// Compute these nodes.
+    /// The worker must compute these nodes.
     Work(Work),
     /// A part of the parameters that the last work announced.
     Chunk(Bytes),
-    /// No more work of this job will come.
+    /// The job has ended; no more of its work will come.
     JobEnd {
         /// The job.
         job: JobId,
     },
-    /// The end of the session, as intended.
+    /// The session ends normally.
     Goodbye {
         /// For people.
         reason: String,
     },
-    /// The worker's answers were wrong: it has no part in this job any more, and ends.
+    /// The worker's results were wrong: it is evicted from the job, and ends.
     Evict {
         /// For people.
         reason: String,
@@ -135,24 +135,24 @@ pub enum ToWorker {
 pub struct Welcome {
     /// Its number in this cluster.
     pub worker: WorkerId,
-    /// Which life of the coordinator this is.
+    /// Identifies this run of the coordinator; it changes with every restart.
     pub incarnation: u64,
-    /// How often it is to say that it is alive.
+    /// How often the worker must send a heartbeat.
     pub heartbeat_interval: Duration,
-    /// Silence after which it is given up.
+    /// Silence after which the coordinator disconnects the worker.
     pub heartbeat_deadline: Duration,
 }
 
-/// All the shards that a worker shall hold.
+/// All the shards that a worker must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// The job.
     pub job: JobId,
-    /// Counts what this worker was told for this job; its answers repeat it.
+    /// Counts the `Hold` messages to this worker for this job; its replies repeat it.
     pub generation: u64,
     /// The shards, the most urgent first.
     pub shards: Vec<ShardToHold>,
-    /// Whether it computes none of them for now.
+    /// Whether the worker is on standby, and computes none of them for now.
     pub standby: bool,
 }
 
@@ -183,15 +183,15 @@ pub struct Work {
 /// Where the parameters of some work are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parameters {
-    /// The worker has them.
+    /// The worker has them already.
     Known,
-    /// They follow in chunks, so many bytes.
+    /// They follow in chunks; the number of bytes in total.
     Follow(u64),
-    /// In this slot of shared memory.
+    /// They are in this slot of shared memory.
     InSlot(u32),
 }
 
-/// That a coordinator ends a session, and how the worker is to take it.
+/// The reason why a coordinator ends a session, and its consequence for the worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// What it means for the worker.
@@ -203,13 +203,13 @@ pub struct Ended {
 /// What the end of a session means for the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndCause {
-    /// It may come back.
+    /// The worker may reconnect.
     Lost,
-    /// There is no room now; it may try again.
+    /// The cluster is full; the worker may try again.
     Full,
-    /// It cannot take part: trying again would not help.
+    /// The worker cannot take part: trying again would not help.
     Unfit,
-    /// It broke the protocol.
+    /// The worker broke the protocol.
     Misbehaved,
 }
 
@@ -219,7 +219,7 @@ impl Ended {
         Self { cause, reason: reason.into() }
     }
 
-    /// The worker broke the protocol; how.
+    /// The end of a session because the worker broke the protocol, as `reason` describes.
     pub fn misbehaved(reason: impl Into<String>) -> Self {
         Self::new(EndCause::Misbehaved, reason)
     }

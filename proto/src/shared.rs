@@ -1,8 +1,8 @@
-//! Bulk data between a coordinator and the workers that it has started itself: through memory that both have mapped.
+//! Shared memory for bulk data between a coordinator and the workers that it starts itself.
 //!
-//! Parameters and gradients of workers on the coordinator's own host need not be copied through sockets. The coordinator
-//! makes one file in memory for parameters, which all its workers read, and one for each worker's results, and hands
-//! them down as open files. Control messages stay gRPC, and only name slots:
+//! Workers on the coordinator's own host need not copy parameters and gradients through sockets. The coordinator
+//! creates one memory file for parameters, which all its workers read, and one file for each worker's results.
+//! Workers inherit them as open files. Control messages stay on gRPC, and name slots only:
 //!
 //! ```text
 //! parameters' file   [ slot 0 | slot 1 | … ]                    written by the coordinator
@@ -11,16 +11,18 @@
 //!                      a word for each of the parameters' slots: with this worker?
 //! ```
 //!
-//! **A slot is written only while nobody else may read it.** A worker fills a slot that it has not in use and whose
-//! word is 0, sets the word to 1 and sends the slot's number; the coordinator sets the word back to 0 when it needs
-//! the numbers no more. The coordinator fills a slot of parameters that it has not in use and whose word is 0 with
-//! every worker, and sets a worker's word to 1 before it sends the number to it; the worker sets it back. Where
-//! no slot is free, the numbers go over the wire, so a slot that is never given back costs speed and nothing else. A worker
-//! that dies takes its file with it. How long slots are changes between jobs only, and only while no slot is in use.
+//! **A slot is written only while no other process may read it.** A worker fills a slot that it does not use and
+//! whose word is 0, sets the word to 1 and sends the slot's number. The coordinator sets the word back to 0 when it
+//! no longer needs the numbers. The coordinator fills a parameters slot that it does not use and whose word is 0 for
+//! every worker, and sets a worker's word to 1 before it sends that worker the slot's number; the worker sets it
+//! back. If no slot is free, the numbers go over the wire, so a slot that is never released costs only speed. When a
+//! worker dies, its file goes with it. The length of slots changes only between jobs, and only while no slot is in
+//! use.
 //!
-//! Words are atomics, released by the side that gives a slot away and acquired by the side that takes it. So what one process
-//! writes happens before what the other reads, as between threads. Both are the same program, one started by the
-//! other: what this leaves out is any protection against a worker that does otherwise on purpose.
+//! Words are atomics: stored with release ordering by the side that gives a slot away, loaded with acquire ordering
+//! by the side that takes it. So writes of one process happen before the reads of the other, as between threads. Both
+//! processes run the same program, one started by the other, so there is no protection against a worker that breaks
+//! these rules on purpose.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,26 +36,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
 
-/// Slots for parameters: what is computed with, what comes next, and what a checkpoint or a late worker still holds.
+/// Slots for parameters: the current ones, the next ones, and those that a checkpoint or a late worker still uses.
 const PARAMETERS: usize = 4;
-/// Slots for a worker's results: a run of shards is seldom more nodes of the tree.
+/// Slots for a worker's results: a run of shards rarely covers more nodes of the tree.
 const RESULTS: usize = 4;
 const HEADER_BYTES: usize = 4096;
-/// Slots begin at pages.
+/// Slots are aligned to pages.
 const PAGE_BYTES: usize = 4096;
 
-/// Slots of one file, as this process has it mapped.
+/// The slots of one file, as this process has mapped it.
 struct Slots {
     map: MmapRaw,
     header_bytes: usize,
-    /// Values of a slot.
+    /// Number of values in a slot.
     values: usize,
-    /// Which slots this process has in use, whatever it does with them.
+    /// Which slots this process uses, for reading or writing.
     in_use: Vec<AtomicBool>,
 }
 
 impl Slots {
-    /// Maps a file, which is made as long as it has to be if `grow` says so.
+    /// Maps a file. If `grow` is set, extends it to the required length.
     fn map(file: &OwnedFd, header_bytes: usize, count: usize, values: usize, grow: bool) -> io::Result<Self> {
         let bytes = header_bytes + count * stride(values);
         let there = fstat(file)?.st_size as usize;
@@ -71,12 +73,12 @@ impl Slots {
     #[allow(unsafe_code)] // Reaches into mapped memory.
     fn word(&self, index: usize) -> &AtomicU32 {
         assert!((index + 1) * size_of::<u32>() <= self.header_bytes, "the header has this word");
-        // SAFETY: the mapping is at least as long as its header, begins at a page, and lives as long as the reference;
-        // words are only ever used as atomics.
+        // SAFETY: the mapping is at least as long as its header, is page-aligned, and lives as long as the reference;
+        // words are only ever accessed as atomics.
         unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().cast::<u32>().add(index)) }
     }
 
-    /// Takes the first slot that nobody uses, and that `free` says nobody else does.
+    /// Takes the first slot that this process does not use and that, according to `free`, no other process uses.
     fn take(self: &Arc<Self>, free: impl Fn(usize) -> bool) -> Option<Slot> {
         let unused = |&slot: &usize| !self.in_use[slot].load(Ordering::Acquire) && free(slot);
         let index = (0..self.in_use.len()).find(unused)?;
@@ -84,7 +86,8 @@ impl Slots {
         taken.then(|| Slot { slots: Arc::clone(self), index, given_back: None })
     }
 
-    /// Takes a slot that another process has given to this one; none if there is no such slot, or it is in use already.
+    /// Takes a slot that another process has given to this one; `None` if the slot does not exist or is already in
+    /// use.
     fn receive(self: &Arc<Self>, index: usize, given_back: (Arc<Self>, usize)) -> Option<Slot> {
         let taken = !self.in_use.get(index)?.swap(true, Ordering::AcqRel);
         taken.then(|| Slot { slots: Arc::clone(self), index, given_back: Some(given_back) })
@@ -100,16 +103,16 @@ impl Slots {
     }
 }
 
-/// Bytes from one slot to the next.
+/// Distance between two slots in bytes.
 fn stride(values: usize) -> usize {
     (values * size_of::<f32>()).next_multiple_of(PAGE_BYTES)
 }
 
-/// A slot in use by this process. Dropped, it is free again.
+/// A slot in use by this process. Dropping it frees the slot.
 struct Slot {
     slots: Arc<Slots>,
     index: usize,
-    /// The word that tells the other process so.
+    /// The word that tells the other process that the slot is free.
     given_back: Option<(Arc<Slots>, usize)>,
 }
 
@@ -122,7 +125,7 @@ impl Drop for Slot {
     }
 }
 
-/// Some of a slot's values, which are nobody else's.
+/// A range of a slot's values, accessed only through this part.
 pub struct Part {
     slot: Arc<Slot>,
     range: Range<usize>,
@@ -134,7 +137,7 @@ impl Part {
         Self { slot: Arc::new(slot), range }
     }
 
-    /// Cuts it into parts of `len` values, the last of which may be shorter.
+    /// Cuts the part into parts of `len` values; the last may be shorter.
     pub fn cut(self, len: usize) -> impl Iterator<Item = Self> {
         let Self { slot, range } = self;
         let end = range.end;
@@ -144,7 +147,7 @@ impl Part {
         })
     }
 
-    /// The number of its slot.
+    /// The number of the part's slot.
     pub fn slot(&self) -> u32 {
         self.slot.index as u32
     }
@@ -159,8 +162,8 @@ impl Deref for Part {
 
     #[allow(unsafe_code)] // Reaches into mapped memory.
     fn deref(&self) -> &[f32] {
-        // SAFETY: the range lies within the slot and that within the mapping, which lives as long as the slot. Parts of a
-        // slot don't overlap, and no other process writes into a slot that this one has in use.
+        // SAFETY: the range lies within the slot and the slot within the mapping, which lives as long as the slot.
+        // Parts of a slot don't overlap, and no other process writes to a slot that this one uses.
         unsafe { std::slice::from_raw_parts(self.start(), self.range.len()) }
     }
 }
@@ -176,13 +179,13 @@ impl DerefMut for Part {
 /// The coordinator's side: the parameters' file, and a file for each worker process.
 pub struct Host {
     parameters: OwnedFd,
-    /// Of the newest job.
+    /// The parameters' slots of the newest job.
     mapped: Mutex<Weak<Slots>>,
     children: AtomicU64,
     workers: Mutex<BTreeMap<u64, Weak<OwnedFd>>>,
 }
 
-/// A worker process' file, as long as the process lives.
+/// A worker process's file. It lives as long as the process.
 pub struct Child {
     id: u64,
     parameters: RawFd,
@@ -190,19 +193,19 @@ pub struct Child {
 }
 
 impl Host {
-    /// Makes the parameters' file.
+    /// Creates the parameters' file.
     ///
     /// # Errors
-    /// If the system has no such files.
+    /// If the system cannot create a memory file.
     pub fn new() -> io::Result<Self> {
         let (parameters, children) = (new_file()?, AtomicU64::new(0));
         Ok(Self { parameters, mapped: Mutex::default(), children, workers: Mutex::default() })
     }
 
-    /// A file for a worker process that is about to be started.
+    /// Creates the file for a worker process that is about to be started.
     ///
     /// # Errors
-    /// If the system has no more files.
+    /// If the system cannot create the file.
     pub fn child(&self) -> io::Result<Child> {
         let file = Arc::new(new_file()?);
         ftruncate(&*file, HEADER_BYTES as u64)?;
@@ -213,10 +216,10 @@ impl Host {
         Ok(Child { id, parameters: self.parameters.as_raw_fd(), file })
     }
 
-    /// Memory for a model of so many values.
+    /// Maps memory for a model of `values` values.
     ///
     /// # Errors
-    /// If there is not enough, or parameters of the job before are still in use.
+    /// If there is not enough memory, or parameters of the previous job are still in use.
     pub fn map(self: &Arc<Self>, values: usize) -> io::Result<Lender> {
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         if mapped.upgrade().is_some_and(|slots| !slots.is_idle()) {
@@ -232,7 +235,7 @@ impl Host {
     }
 }
 
-/// Values of these types say little; their owners are printed all the same.
+/// Implements an opaque `Debug`, so that types that contain these can derive theirs.
 macro_rules! opaque {
     ($($name:ident),*) => {$(
         impl fmt::Debug for $name {
@@ -249,7 +252,7 @@ fn new_file() -> io::Result<OwnedFd> {
 }
 
 impl Child {
-    /// What the process must know: its number, and which open files it inherits.
+    /// Text for the worker process: its number, and the open files that it inherits.
     pub fn to_inherit(&self) -> String {
         format!("{},{},{}", self.id, self.parameters, self.file.as_raw_fd())
     }
@@ -260,17 +263,17 @@ impl Child {
     }
 }
 
-/// Lets open files be inherited by a program that is about to be run. To be called between fork and exec.
+/// Makes open files inheritable by a program that is about to be run. Call this between fork and exec.
 ///
 /// # Errors
-/// If the system refuses.
+/// If the system call fails.
 ///
 /// # Safety
-/// The files are open, as those of a [`Child`] are for as long as it lives.
+/// The files must be open, as those of a [`Child`] are for as long as it lives.
 #[allow(unsafe_code)] // Borrows files by their numbers.
 pub unsafe fn keep_over_exec(files: [RawFd; 2]) -> io::Result<()> {
     files.into_iter().try_for_each(|file| {
-        // SAFETY: the caller says that it is open.
+        // SAFETY: the caller guarantees that the file is open.
         let file = unsafe { BorrowedFd::borrow_raw(file) };
         Ok(rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?)
     })
@@ -286,15 +289,15 @@ pub struct Lender {
 /// A worker process that shares memory with this one.
 pub struct Borrower {
     slots: Arc<Slots>,
-    /// As long as it lives.
+    /// Dead once the worker process has ended.
     file: Weak<OwnedFd>,
 }
 
 impl Lender {
-    /// The worker process of this number, if it lives.
+    /// The worker process with this number, if it is alive.
     ///
     /// # Errors
-    /// If its memory can't be mapped.
+    /// If the worker's memory can't be mapped.
     pub fn borrower(&self, worker: u64) -> io::Result<Option<Arc<Borrower>>> {
         let mut borrowers = self.borrowers();
         borrowers.retain(|_, borrower| borrower.lives());
@@ -303,14 +306,14 @@ impl Lender {
         }
         let Some(file) = self.host.workers().get(&worker).and_then(Weak::upgrade) else { return Ok(None) };
         let slots = Slots::map(&file, HEADER_BYTES, RESULTS, self.parameters.values, true)?;
-        // Whatever an earlier job has lost on the way is forgotten.
+        // Slots that an earlier job never released are free again.
         (0..RESULTS + PARAMETERS).for_each(|word| slots.word(word).store(0, Ordering::Release));
         let borrower = Arc::new(Borrower { slots: Arc::new(slots), file: Arc::downgrade(&file) });
         borrowers.insert(worker, Arc::clone(&borrower));
         Ok(Some(borrower))
     }
 
-    /// A slot for the next parameters, if one is free.
+    /// Takes a slot for the next parameters, if one is free.
     pub fn take(&self) -> Option<Part> {
         let borrowers = self.borrowers();
         let has = |borrower: &Arc<Borrower>, slot| borrower.lent(slot).load(Ordering::Acquire) != 0;
@@ -324,12 +327,12 @@ impl Lender {
 }
 
 impl Borrower {
-    /// Parameters in this slot are about to be named to the worker.
+    /// Marks this slot of parameters as used by the worker. Call this before its number is sent.
     pub fn lend(&self, slot: u32) {
         self.lent(slot as usize).store(1, Ordering::Release);
     }
 
-    /// The result that the worker says is in this slot; none if that can't be.
+    /// The result in this slot, which the worker named; `None` if the number is invalid.
     pub fn result(&self, slot: u32) -> Option<Part> {
         let index = slot as usize;
         if index >= RESULTS || self.slots.word(index).load(Ordering::Acquire) != 1 {
@@ -348,12 +351,12 @@ impl Borrower {
     }
 }
 
-/// A worker's side: the files that it has inherited.
+/// The worker's side: the inherited files.
 pub struct Guest {
     id: u64,
     parameters: OwnedFd,
     file: OwnedFd,
-    /// Of the newest job: the parameters' slots and this process's own.
+    /// For the newest job: the parameters' slots and this process's own.
     mapped: Mutex<[Weak<Slots>; 2]>,
 }
 
@@ -365,9 +368,10 @@ pub struct Desk {
 }
 
 impl Guest {
-    /// The files that `inherited` names, as [`Child::to_inherit`] has it; none if it is no such text, or they are not there.
+    /// Opens the files that `inherited` names, in the format of [`Child::to_inherit`]; `None` if the text is invalid
+    /// or the files don't exist.
     ///
-    /// They are opened once more, so that the inherited ones stay open for a program that takes this one's place.
+    /// The files are opened again, so that the inherited ones stay open for a program that replaces this one.
     pub fn of(inherited: &str) -> Option<Self> {
         let mut numbers = inherited.split(',');
         let id = numbers.next()?.parse().ok()?;
@@ -379,20 +383,21 @@ impl Guest {
         Some(Self { id, parameters: file()?, file: file()?, mapped: Mutex::default() })
     }
 
-    /// The number by which the coordinator knows this process.
+    /// The number that the coordinator knows this process by.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Memory for a job whose model has so many values. None while a piece of a job with another length is still computed
-    /// there.
+    /// Maps memory for a job whose model has `values` values. `None` while a piece of a job with another length is
+    /// still being computed there.
     ///
     /// # Errors
     /// If the files can't be mapped.
     pub fn map(&self, values: usize) -> io::Result<Option<Desk>> {
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         match mapped.each_ref().map(Weak::upgrade) {
-            // Another session: a piece of the one before may still be computed there, and its slots are known to be in use.
+            // Another session for the same length: a piece of the previous session may still be computed there, and
+            // its slots are marked as in use.
             [Some(parameters), Some(results)] if results.values == values => {
                 return Ok(Some(Desk { parameters, results }));
             }
@@ -407,17 +412,17 @@ impl Guest {
 }
 
 impl Desk {
-    /// A slot for a result, if one is free.
+    /// Takes a slot for a result, if one is free.
     pub fn take(&self) -> Option<Part> {
         self.results.take(|slot| self.results.word(slot).load(Ordering::Acquire) == 0).map(Part::whole)
     }
 
-    /// A result is about to be named to the coordinator: its slot is the coordinator's now.
+    /// Gives this slot to the coordinator. Call this before the result that names it is sent.
     pub fn hand_over(&self, slot: u32) {
         self.results.word(slot as usize).store(1, Ordering::Release);
     }
 
-    /// The parameters that the coordinator says are in this slot; none if that can't be.
+    /// The parameters in this slot, which the coordinator named; `None` if the number is invalid.
     pub fn parameters(&self, slot: u32) -> Option<Part> {
         let index = slot as usize;
         if index >= PARAMETERS || self.results.word(RESULTS + index).load(Ordering::Acquire) != 1 {
@@ -433,7 +438,7 @@ mod tests {
 
     const VALUES: usize = 5_000;
 
-    /// A coordinator and one worker of its own, both of them here.
+    /// A coordinator and one of its workers, both in this process.
     struct Pair {
         host: Arc<Host>,
         child: Child,
@@ -455,7 +460,7 @@ mod tests {
         }
     }
 
-    /// What a worker process makes of its inheritance.
+    /// The worker's side of this child.
     fn guest(child: &Child) -> Guest {
         Guest::of(&child.to_inherit()).unwrap()
     }
@@ -508,7 +513,7 @@ mod tests {
         let (lender, borrower, desk) = pair.map(VALUES);
         let slot = lender.take().unwrap().slot();
         borrower.lend(slot);
-        // Named, and not yet taken up: it may come any moment.
+        // The slot was named, but the worker has not taken it yet.
         assert_ne!(lender.take().unwrap().slot(), slot);
         let read = desk.parameters(slot).unwrap();
         assert_ne!(lender.take().unwrap().slot(), slot);

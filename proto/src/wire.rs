@@ -1,12 +1,12 @@
-//! How bulk data travels: as a run of chunks after its header message.
+//! Bulk data is sent as a series of chunks after its header message.
 //!
-//! Chunks of 128 KiB bound every message whatever the model's size, and let the receiver work on the first bytes
-//! while the last are on their way. The HTTP/2 settings here were chosen by measurement: with the defaults (64 KiB
+//! Chunks of 128 KiB bound every message whatever the model's size, and let the receiver process the first bytes
+//! while the last are being sent. The HTTP/2 settings here were chosen by measurement: with the defaults (64 KiB
 //! windows, 16 KiB frames) a step's transfers take about twice as long; an adaptive window is slower than either.
 //!
-//! A host that vanishes closes no connection. So both sides ping a peer that is silent, and give it up when no
-//! answer comes. On a connection with bulk data a ping waits behind what was sent before it, which on a slow line is
-//! long; there the limit is generous, and heartbeats, on a connection of their own, are what notices a death soon.
+//! A host that vanishes closes no connection. So both sides ping a silent peer, and disconnect if no reply comes. On
+//! a connection with bulk data, a ping waits behind earlier data, which takes long on a slow line. There the limit is
+//! generous; heartbeats, on their own connection, detect a death sooner.
 
 use std::time::Duration;
 
@@ -23,29 +23,29 @@ pub const CHUNK_BYTES: usize = SECTION * size_of::<f32>();
 /// The largest message that a coordinator may send. Bulk data is chunked; nothing else is large.
 pub const MESSAGE_BYTES: usize = 1024 * 1024;
 
-/// The largest message that a coordinator accepts: a chunk, or a job file, with room to spare. As long as one is only half
-/// there, its half is held in memory.
+/// The largest message that a coordinator accepts: a chunk or a job file, with room to spare. A partly received
+/// message is held in memory.
 pub const REQUEST_BYTES: usize = CHUNK_BYTES + 32 * 1024;
 
-/// Calls at once on a connection: a worker's session, its shards, its heartbeats, and what a person watches.
+/// Concurrent calls on a connection: a worker's session, its shards, its heartbeats, and a person's watches.
 const CALLS: u32 = 32;
-/// From a call's begin to the begin of its answer. Streams may last.
+/// Time limit from the start of a call to the start of its response. Streams may last longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of metadata of a call. Ours have next to none; others bring tokens and traces.
+/// Maximum bytes of a call's metadata. Ours have almost none; other clients send tokens and traces.
 const METADATA_BYTES: u32 = 16 * 1024;
 
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
-/// A frame is held until it is whole. Chunks fit.
+/// Maximum size of a frame, which is buffered until it is complete. A chunk fits.
 const FRAME_BYTES: u32 = 256 << 10;
 
-/// A peer that was silent for so long is pinged.
+/// A peer that is silent for this long is pinged.
 const PING_AFTER: Duration = Duration::from_secs(5);
-/// A peer that does not answer a ping for so long is gone.
+/// A peer that does not reply to a ping for this long is gone.
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// The same where bulk data may be in the way.
+/// The same limit where bulk data may delay the reply.
 const BULK_PONG_WITHIN: Duration = Duration::from_secs(60);
-/// For what is below HTTP/2, and for routers that forget idle connections.
+/// TCP keepalive, for the layers below HTTP/2, and for routers that drop idle connections.
 pub(crate) const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A server with the project's HTTP/2 settings.
@@ -63,7 +63,7 @@ pub fn server() -> Server {
         .tcp_nodelay(true)
 }
 
-/// The same settings for a client's connection, whose peer is gone when it is silent for 15 s.
+/// The same settings for a client's connection. The peer is considered gone after 15 s of silence.
 pub fn endpoint(endpoint: Endpoint) -> Endpoint {
     endpoint
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -88,7 +88,7 @@ pub fn chunks(data: Bytes) -> impl Iterator<Item = Bytes> {
     starts.map(move |start| data.slice(start..data.len().min(start + CHUNK_BYTES)))
 }
 
-/// Puts chunks together again, into a buffer of the announced length.
+/// Reassembles chunks in a buffer of the announced length.
 #[derive(Debug)]
 pub struct Assembly {
     values: Buffer,
@@ -96,15 +96,15 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Will fill all of `values` with little-endian `f32`.
+    /// Prepares to fill `values` with little-endian `f32`.
     pub fn new(values: Buffer) -> Self {
         Self { values, filled_bytes: 0 }
     }
 
-    /// Takes in the next chunk.
+    /// Adds the next chunk.
     ///
     /// # Errors
-    /// If there are more bytes than were announced.
+    /// If more bytes arrive than were announced.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), Malformed> {
         let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut self.values);
         let total = buffer.len();
@@ -117,7 +117,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Whether every byte has come.
+    /// Whether all bytes have arrived.
     pub fn is_complete(&self) -> bool {
         self.filled_bytes == self.values.len() * size_of::<f32>()
     }

@@ -86,7 +86,7 @@ Exit codes:
     9  evicted from the cluster, because its results were wrong
   130  stopped by a second signal";
 
-/// Works as the arguments say, of which the first is the program's name.
+/// Runs the worker. The first argument is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = process::exit_on_signal(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
@@ -149,7 +149,7 @@ fn work(args: Args) -> ExitCode {
     })
 }
 
-/// The coordinator asks for a kernel that is missing here, so this worker is rejected.
+/// The coordinator requires a kernel that is missing here, so this worker is rejected.
 fn code(error: &Unusable) -> u8 {
     match error {
         Unusable::Missing(_) => exit::NOT_ALLOWED,
@@ -157,7 +157,7 @@ fn code(error: &Unusable) -> u8 {
     }
 }
 
-/// Works, with the ops port open all the while.
+/// Runs the worker with the ops port open.
 async fn watched(config: WorkerConfig, ops: Option<ops::Listener>) -> io::Result<End> {
     let condition = Condition::default();
     let watched = || Watched::new(condition.clone(), config.slots);
@@ -169,7 +169,7 @@ async fn watched(config: WorkerConfig, ops: Option<ops::Listener>) -> io::Result
     Ok(end)
 }
 
-/// The exit code, after a word on why.
+/// Logs why the worker ends, and returns the exit code.
 fn finish(end: End) -> u8 {
     let (code, message) = match end {
         End::Stopped => return exit::DONE,

@@ -1,24 +1,24 @@
-//! Computes pieces, one a slot, and adds them up to the nodes that the coordinator assigned.
+//! Computes pieces, one per slot, and sums them into the nodes that the coordinator assigned.
 //!
-//! Slots are plain threads that take tasks from one queue. A piece's gradient is written into a pooled buffer. Whoever
-//! brings the last piece of a node calls the other slots to help: its gradients are added section by section, in the
-//! order of the reduction tree, and the node is sent. A node of many shards is added up in parts, so that not all
-//! of its gradients are kept to the end.
+//! Slots are plain threads that take tasks from one queue. A slot writes a piece's gradient into a pooled buffer. The
+//! slot that computes the last piece of a node calls the other slots to help: together they sum the gradients section
+//! by section, in the order of the reduction tree, and the worker sends the node. A node of many shards is summed in
+//! parts, so that its gradients need not all stay in memory until the end.
 //!
 //! ```text
 //! slot 0   piece 0 | piece 2 | sections 0, 1, 4 …
 //! slot 1   piece 1 | piece 3 | sections 2, 3, 5 … ▶ sent
 //! ```
 //!
-//! Nodes that are assigned under the same [`WorkId`] join the work under way: shards of a lost worker, backup tasks,
-//! result validation. A node that is pending already is computed once; one whose result was sent is computed again,
-//! since the coordinator assigns it again only if it has not used that result. Nodes may overlap; each is a sum of its
-//! own. Another `WorkId` replaces what has not begun.
+//! Nodes that are assigned under the same [`WorkId`] are added to the current work: shards of a lost worker, backup
+//! tasks, result validation. A node that is already pending is computed once. A node whose result was sent is
+//! computed again, since the coordinator assigns it again only if it has not used that result. Nodes may overlap;
+//! each has its own sum. A different `WorkId` replaces all tasks that have not begun.
 //!
-//! Slots live as long as the process, and longer than a session: one that is busy with a piece for a session that
-//! broke holds up nobody. Each piece knows where its sum goes; of a session that is over, that is nowhere.
+//! Slots live as long as the process, longer than a session: a slot that is still computing for a broken session
+//! delays nobody. Each piece knows where its sum goes; if its session is over, the sum is discarded.
 //!
-//! All that a node needs is made when it is assigned, so that slots allocate nothing.
+//! Everything that a node needs is allocated when it is assigned, so slots allocate nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 use crate::failpoints;
 use crate::job::WorkerJob;
 
-/// Nodes of one unit of work, with all that their pieces need.
+/// Nodes of one unit of work, with everything that their pieces need.
 pub(crate) struct Batch {
     pub(crate) work: WorkId,
     pub(crate) job: Arc<WorkerJob>,
@@ -45,15 +45,15 @@ pub(crate) struct Batch {
     pub(crate) nodes: Vec<Node>,
     /// The samples of every shard of the nodes.
     pub(crate) samples: BTreeMap<u32, ShardSamples>,
-    /// Where complete nodes go.
+    /// Receives the complete nodes.
     pub(crate) done: mpsc::Sender<Done>,
 }
 
 /// The sum over the pieces of a node.
 pub(crate) struct Sum {
-    /// Sum of the samples' gradients, in sections; none in evaluation.
+    /// Sum of the samples' gradients, in sections; empty in evaluation.
     pub(crate) gradient: Vec<Buffer>,
-    /// The slot of shared memory that the sections are in.
+    /// The slot of shared memory that holds the sections.
     pub(crate) slot: Option<u32>,
     pub(crate) figures: Figures,
     /// In shard order.
@@ -88,13 +88,13 @@ impl Done {
     }
 }
 
-/// The slots of this worker. They end with this value, each after the task that it has.
+/// The slots of this worker. When this value is dropped, each slot finishes its current task and ends.
 pub(crate) struct Slots {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// How many threads there are.
+    /// Number of threads.
     count: usize,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -103,26 +103,26 @@ struct Shared {
     computed: Counter,
 }
 
-/// What is to be computed.
+/// The tasks that wait for a slot.
 #[derive(Default)]
 struct Queue {
-    /// The unit of work that was assigned last.
+    /// The last unit of work that was assigned.
     work: Option<WorkId>,
-    /// Its nodes that are pending: assigned, and not returned since.
+    /// Pending nodes of that work: assigned, with no result sent yet.
     pending: BTreeSet<Node>,
-    /// What was not begun.
+    /// Tasks that no slot has begun.
     tasks: VecDeque<Task>,
     closed: bool,
 }
 
 enum Task {
-    /// The piece of a shard, which is an input of a part.
+    /// The piece of one shard: an input of a part.
     Piece { node: Arc<OpenNode>, shard: u32, part: usize, place: usize },
-    /// Sections of a node whose pieces are all there.
+    /// Sum sections of a node whose pieces are all computed.
     Add(Arc<OpenNode>),
 }
 
-/// What a slot keeps from one task to the next.
+/// Scratch memory that a slot reuses from task to task.
 #[derive(Default)]
 struct Own {
     scratch: Scratch,
@@ -131,10 +131,10 @@ struct Own {
 }
 
 impl Slots {
-    /// Starts `count` threads, which count the pieces that they compute.
+    /// Starts `count` threads. `computed` counts the pieces that they compute.
     ///
     /// # Errors
-    /// If the operating system gives no more threads.
+    /// If the operating system cannot start a thread.
     pub(crate) fn start(count: u32, pool: Pool, computed: Counter) -> std::io::Result<Self> {
         let (queue, changed) = (Mutex::default(), Condvar::new());
         let slots =
@@ -144,7 +144,7 @@ impl Slots {
             std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || {
                 let working = std::panic::AssertUnwindSafe(|| shared.work());
                 if std::panic::catch_unwind(working).is_err() {
-                    // A worker that beats on but does not compute would hold everybody up.
+                    // A worker that sends heartbeats but does not compute would block the whole cluster.
                     std::process::abort();
                 }
             })?;
@@ -152,8 +152,8 @@ impl Slots {
         Ok(slots)
     }
 
-    /// Asks for nodes: more of the work under way, or other work in its place. The sum of each is written into what
-    /// `target` gives for it.
+    /// Assigns nodes: either more of the current work, or other work that replaces it. `target` returns the memory
+    /// for the sum of each node.
     pub(crate) fn ask(&self, batch: Batch, mut target: impl FnMut() -> Target) {
         let batch = Arc::new(batch);
         let mut queue = lock(&self.shared.queue);
@@ -164,13 +164,13 @@ impl Slots {
                 queue.tasks.extend(node.pieces());
             }
         }
-        // The slots call each other to help.
+        // Slots push `Add` tasks to call each other; reserve room for them now.
         queue.tasks.reserve(self.shared.count);
         drop(queue);
         self.shared.changed.notify_all();
     }
 
-    /// A node's sum is on its way to the coordinator. Asked for again, it is computed again.
+    /// Records that a node's result is being sent. If the node is assigned again, it is computed again.
     pub(crate) fn answered(&self, work: WorkId, node: Node) {
         let mut queue = lock(&self.shared.queue);
         if queue.work == Some(work) {
@@ -178,7 +178,7 @@ impl Slots {
         }
     }
 
-    /// Forgets what was assigned. Pieces that were begun are finished for nobody.
+    /// Drops all assigned work. Pieces that were begun are finished, and their results are discarded.
     pub(crate) fn clear(&self) {
         let mut queue = lock(&self.shared.queue);
         let closed = queue.closed;
@@ -203,49 +203,49 @@ impl Queue {
     }
 }
 
-/// Where a node's sum is written.
+/// The memory that a node's sum is written to.
 pub(crate) struct Target {
-    /// A buffer for each section; none in evaluation.
+    /// One buffer per section; empty in evaluation.
     pub(crate) sections: Vec<Buffer>,
-    /// The slot of shared memory that they are in.
+    /// The slot of shared memory that holds the buffers.
     pub(crate) slot: Option<u32>,
 }
 
 impl Target {
-    /// Buffers of this process, for a gradient of so many values.
+    /// Pooled buffers of this process, for a gradient of `values` values.
     pub(crate) fn pooled(pool: &Pool, values: usize) -> Self {
         Self { sections: sum::sections(values).map(|section| pool.take(section.len())).collect(), slot: None }
     }
 }
 
-/// A node that pieces are added up to.
+/// A node whose sum is not complete.
 struct OpenNode {
     batch: Arc<Batch>,
     node: Node,
     slot: Option<u32>,
-    /// The first is the whole.
+    /// The first part is the whole node.
     parts: Vec<OpenPart>,
-    /// Of the samples of each present shard, in shard order.
+    /// The sample digest of each present shard, in shard order.
     digests: Vec<(u32, Mutex<[u8; 32]>)>,
     /// The sections of the whole sum.
     sections: Vec<Mutex<Option<Buffer>>>,
-    /// The next section that nobody adds up, and how many are not finished.
+    /// The next section that no slot has taken, and the number of sections that are not finished.
     next: AtomicUsize,
     unfinished: AtomicUsize,
     busy_ns: AtomicU64,
 }
 
-/// Some inputs of a node that are added at once.
+/// Inputs of a node that are summed in one pass.
 struct OpenPart {
     part: Part,
     inputs: Vec<RwLock<Option<Term>>>,
-    /// How many inputs are not there.
+    /// Number of inputs that are not computed yet.
     missing: AtomicUsize,
 }
 
-/// What is added.
+/// One input of a sum.
 struct Term {
-    /// None in evaluation.
+    /// `None` in evaluation.
     gradient: Option<Buffer>,
     figures: Figures,
 }
@@ -269,7 +269,7 @@ impl OpenNode {
         }
     }
 
-    /// Its pieces, in shard order.
+    /// The node's pieces, in shard order.
     fn pieces(self: &Arc<Self>) -> Vec<Task> {
         let mut pieces = Vec::with_capacity(self.digests.len());
         for (part, open) in self.parts.iter().enumerate() {
@@ -299,13 +299,13 @@ impl OpenPart {
         Self { missing: AtomicUsize::new(inputs.len()), part, inputs }
     }
 
-    /// Puts a term in its place; says if it was the last one.
+    /// Stores a term at its place. Returns whether it was the last one missing.
     fn put(&self, place: usize, term: Term) -> bool {
         *self.inputs[place].write().unwrap_or_else(PoisonError::into_inner) = Some(term);
         self.missing.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Adds up a section of its inputs.
+    /// Sums one section of the inputs into `out`.
     fn add(&self, section: std::ops::Range<usize>, room: &mut Room, out: &mut [f32]) {
         let inputs: [_; TERMS] = std::array::from_fn(|place| {
             self.inputs.get(place).map(|input| input.read().unwrap_or_else(PoisonError::into_inner))
@@ -320,7 +320,7 @@ impl OpenPart {
         sum::add_section_into(&self.part.order, &terms[..self.inputs.len()], section, room, out);
     }
 
-    /// Takes its inputs away, whose buffers are free then; their figures, added up.
+    /// Drops the inputs, which frees their buffers, and returns the sum of their figures.
     fn close(&self, stack: &mut Vec<Figures>) -> Figures {
         let inputs = self.inputs.iter();
         let taken = inputs.map(|input| {
@@ -379,7 +379,7 @@ impl Shared {
         self.put(node, at, Term { gradient, figures: Figures::from(&outcome) }, own);
     }
 
-    /// Puts a term in its place, and what that completes in its own.
+    /// Stores a term at its place. If that completes a part, stores the part's sum at its place in turn.
     fn put(&self, node: &Arc<OpenNode>, at: (usize, usize), term: Term, own: &mut Own) {
         let ((mut part, mut place), mut term) = (at, term);
         while node.parts[part].put(place, term) {
@@ -389,7 +389,7 @@ impl Shared {
         }
     }
 
-    /// Adds up a part that is not the whole: there are many, and one thread does.
+    /// Sums a part that is not the whole node. One thread does this alone, because there are many such parts.
     fn add_part(&self, node: &OpenNode, part: usize, own: &mut Own) -> Term {
         let (started, part, values) = (Instant::now(), &node.parts[part], node.values());
         let gradient = (values > 0).then(|| {
@@ -402,7 +402,7 @@ impl Shared {
         Term { gradient, figures }
     }
 
-    /// All inputs of the whole are there: adds them up, with those who have nothing else to do.
+    /// Sums the whole node once all its inputs are there, with the help of the idle slots.
     fn add_whole(&self, node: &Arc<OpenNode>, own: &mut Own) {
         if node.sections.is_empty() {
             return self.finish(node, own);
@@ -417,7 +417,7 @@ impl Shared {
         self.add_sections(node, own);
     }
 
-    /// Adds up sections until none is left. Who finishes the last one sends the sum.
+    /// Sums sections until none is left. The slot that finishes the last section sends the sum.
     fn add_sections(&self, node: &Arc<OpenNode>, own: &mut Own) {
         loop {
             let started = Instant::now();
@@ -436,7 +436,7 @@ impl Shared {
     fn finish(&self, node: &Arc<OpenNode>, own: &mut Own) {
         let figures = node.parts[0].close(&mut own.figures);
         let done = Done { open: Arc::clone(node), figures };
-        // A session that is over takes nothing.
+        // The send fails if the session is over.
         let _ = node.batch.done.blocking_send(done);
     }
 }
@@ -470,7 +470,7 @@ mod tests {
     const PER_SHARD: u32 = 3;
     const WIDTH: u32 = 5;
 
-    /// Slots without threads: a test takes the pieces itself, one by one.
+    /// Slots without threads: the test computes the pieces itself, one by one.
     struct Desk {
         slots: Slots,
         job: Arc<WorkerJob>,
@@ -521,7 +521,7 @@ mod tests {
             }
         }
 
-        /// Sends the nodes that are complete, as a session does.
+        /// Sends the complete nodes, as a session does.
         fn send(&mut self) -> Vec<Sent> {
             let sent: Vec<_> = std::iter::from_fn(|| self.done.try_recv().ok()).collect();
             sent.iter().for_each(|done| self.slots.answered(done.work(), done.node()));
@@ -532,7 +532,7 @@ mod tests {
             self.send().iter().map(|done| (done.node.first, done.node.end)).collect()
         }
 
-        /// Computes everything; what is sent.
+        /// Computes everything and returns what is sent.
         fn finish(&mut self) -> Vec<Sent> {
             self.compute(self.waiting());
             self.send()
@@ -626,14 +626,15 @@ mod tests {
         desk.ask(step(0), &[(0, 2)]);
         assert_eq!(desk.waiting(), 1);
 
-        // It is complete, and not on its way yet: its answer comes after the second request.
+        // The node is complete but not sent yet: its result is sent after the second assignment.
         desk.compute(1);
         desk.ask(step(0), &[(0, 2)]);
         assert_eq!(desk.waiting(), 0);
         let first = desk.send();
         assert_eq!(first.len(), 1);
 
-        // It was answered before the third request, which may not have seen the answer: it gets one of its own.
+        // The result was sent before the third assignment. The coordinator may not have seen it then, so the node is
+        // computed again.
         desk.ask(step(0), &[(0, 2)]);
         let again = desk.finish();
         assert_eq!(again.len(), 1);
@@ -692,7 +693,7 @@ mod tests {
         desk.ask(step(0), &[(0, 1), (1, 2)]);
         let begun = lock(&desk.slots.shared.queue).tasks.pop_front().unwrap();
 
-        // The session ends while a slot is busy; the next one is assigned the same.
+        // The session ends while a slot is busy; the next session is assigned the same nodes.
         desk.slots.clear();
         assert_eq!(desk.waiting(), 0);
         (desk.sender, desk.done) = mpsc::channel(16);

@@ -1,7 +1,7 @@
-//! How a worker is, for its ops port: whether it is in a session, and what it has counted.
+//! The state of a worker for its ops port: whether it is in a session, and its counters.
 //!
-//! It is alive as long as its runtime, on which the session runs, takes turns. It is ready while it is in a session,
-//! until it drains.
+//! A worker is live as long as the runtime that its session runs on makes progress. It is ready while it is in a
+//! session and not draining.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-/// How often a runtime shows that it turns.
+/// How often the runtime's task beats.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Where a worker stands with its coordinator.
+/// The state of a worker's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SessionState {
-    /// It has none, and looks for one.
+    /// The worker has no coordinator and looks for one.
     #[default]
     Looking,
-    /// It is admitted.
+    /// The coordinator has admitted the worker.
     InSession,
-    /// It finishes its assigned work, and will leave.
+    /// The worker finishes its assigned work, then leaves.
     Draining,
 }
 
-/// How a worker is. Clones are of the same worker.
+/// The state of a worker. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
     standing: watch::Sender<SessionState>,
@@ -34,14 +34,14 @@ pub struct Condition {
     sessions: Counter,
     /// Pieces computed.
     pub(crate) pieces: Counter,
-    /// Bytes of sums sent.
+    /// Bytes of gradient sums sent.
     pub(crate) sent: Counter,
     /// Bytes of parameters and samples received.
     pub(crate) received: Counter,
 }
 
 impl Condition {
-    /// Sets where it stands with its coordinator.
+    /// Sets the state of the session.
     pub(crate) fn set_standing(&self, standing: SessionState) {
         if standing == SessionState::InSession {
             self.sessions.inc();
@@ -71,7 +71,7 @@ impl Condition {
     }
 }
 
-/// What the ops port of a worker asks.
+/// A worker's [`Condition`] and runtime, as its ops port sees them.
 pub(crate) struct Watched {
     condition: Condition,
     pulse: Pulse,

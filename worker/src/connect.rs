@@ -1,8 +1,8 @@
-//! Finding the coordinator, and finding it again.
+//! Connects to the coordinator, and reconnects.
 //!
-//! A worker that has no coordinator tries again, with a back-off. It gives up after the join timeout, which starts anew
-//! for each spell without a coordinator, or at once when it is refused. A coordinator that lets it in and loses it
-//! soon after, time and again, is come back to ever more slowly.
+//! A worker without a coordinator tries again with a back-off. It gives up after the join timeout, which starts anew
+//! whenever the worker loses its coordinator, or at once when the coordinator rejects it. If a coordinator repeatedly
+//! admits the worker and soon loses it, the worker reconnects more and more slowly.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -23,14 +23,14 @@ use crate::link::{Link, Trouble};
 use crate::session::{Kept, Opened, session};
 use crate::{End, WorkerConfig};
 
-/// A session that lasted so long was a good one.
+/// A session of at least this length resets the back-off.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
-/// The same trouble is not reported more often than this.
+/// Minimum time between two reports of the same error.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// Works for the coordinator until it is stopped or rejected, or has been without a coordinator for too long.
 ///
-/// How it stands meanwhile is shown by `condition`.
+/// `condition` shows its state meanwhile.
 pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shutdown) -> End {
     let mut shutdown = pin!(shutdown);
     let mut kept = match Kept::new(&config, condition) {
@@ -54,7 +54,7 @@ pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shu
             Err(trouble) => trouble,
         };
         condition.set_standing(SessionState::Looking);
-        // If it was admitted before, certificates are just being renewed, or will be soon.
+        // A worker that was admitted before tries again: its certificates are being renewed, or will be soon.
         let trouble = match dialer.refusal() {
             Some(reason) if !known => return End::Refused(reason),
             Some(reason) => Trouble::Lost(reason),
@@ -88,7 +88,7 @@ pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shu
     }
 }
 
-/// Connects and says hello. Whoever listens and never answers is no coordinator.
+/// Connects and sends the introduction. A server that accepts the connection and never answers is not a coordinator.
 async fn open(config: &WorkerConfig, dialer: &Dialer) -> Result<Opened, Trouble> {
     let opened = async {
         let link = Link::connect(config, dialer).await?;
@@ -116,7 +116,7 @@ fn introduction(config: &WorkerConfig) -> Introduction {
     }
 }
 
-/// A spell without a coordinator.
+/// A period without a coordinator.
 struct Spell {
     since: Instant,
     backoff: Backoff,
@@ -128,7 +128,7 @@ impl Spell {
         Self { since: Instant::now(), backoff: Backoff::new(), reported: None }
     }
 
-    /// A session lay in between, of this length.
+    /// Starts a new period after a session of this length.
     fn over(&mut self, session: Duration) {
         self.since = Instant::now();
         self.reported = None;

@@ -1,4 +1,4 @@
-//! Named points at which tests make a worker fail; [`millefeuille_program::failpoints`] says how, and has more of them.
+//! Named points at which tests make a worker fail. [`millefeuille_program::failpoints`] explains how, and lists more.
 //!
 //! | point | where it is passed | what `return` does |
 //! | --- | --- | --- |
@@ -28,10 +28,10 @@ pub(crate) const NAN: &str = "worker-nan";
 pub(crate) const SLOW: &str = "worker-slow";
 pub(crate) const HANG: &str = "worker-hang";
 
-/// Long enough for what was handed to the connection to leave.
+/// Long enough for messages in the connection's queue to be sent.
 const LEAVES: Duration = Duration::from_millis(50);
 
-/// Dies if the point says so, when what was sent before has left.
+/// Aborts the process if the point is active, after earlier messages have been sent.
 pub(crate) async fn die_after_sending(point: &str) {
     if strikes(point) {
         tokio::time::sleep(LEAVES).await;
@@ -39,14 +39,15 @@ pub(crate) async fn die_after_sending(point: &str) {
     }
 }
 
-/// Sleeps or hangs if the point says so.
+/// Sleeps or hangs if the point is active.
 pub(crate) fn dawdle_at(point: &str) {
     let _ = strikes(point);
 }
 
-/// Makes a piece's gradient and loss wrong if the points say so.
+/// Corrupts a piece's gradient and loss if the points are active.
 pub(crate) fn spoil(gradient: &mut [f32], loss_sum: &mut f64) {
-    // The bias of the last unit: it is never zero by itself, and its high bits reach every parameter within steps.
+    // The bias of the last unit: it is never zero by itself, and its high bits reach every parameter within a few
+    // steps.
     let Some(last) = gradient.last_mut() else { return };
     if strikes(FLIP_BIT) {
         *last = f32::from_bits(last.to_bits() ^ 1 << 20);

@@ -1,9 +1,9 @@
-//! Saying that the worker is alive, and hearing that the coordinator is.
+//! Heartbeats: the worker shows that it is alive, and checks that the coordinator is.
 //!
 //! Heartbeats have a connection of their own, so that bulk data cannot delay them. They serve both sides: the
-//! coordinator gives up a worker that is silent for longer than its deadline, and a worker whose beat is not
-//! answered gives up the session. It waits a little longer than the coordinator does, and two deadlines at most: a
-//! coordinator that was only slow still has its workers, while one that cannot be reached is soon looked for.
+//! coordinator disconnects a worker that is silent for longer than its deadline, and a worker gives up the session
+//! when a heartbeat is not answered. The worker waits a little longer than the coordinator does, up to two deadlines:
+//! a coordinator that was only slow keeps its workers, and a worker soon looks for one that cannot be reached.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use millefeuille_proto::session::Welcome;
 
 use crate::link::{Heart, Trouble};
 
-/// However short the deadline: a machine under load may take so long to answer.
+/// A lower limit on the timeout, whatever the deadline: a machine under load may take this long to answer.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Whose heart beats, and how.
+/// The worker that sends heartbeats, the interval and the timeout.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beat {
     worker: WorkerId,
@@ -38,11 +38,12 @@ impl From<Welcome> for Beat {
     }
 }
 
-/// Beats until that fails.
+/// Sends heartbeats until one fails.
 pub(crate) async fn beat(mut heart: Heart, beat: Beat) -> Trouble {
     let Beat { worker, incarnation, interval, timeout } = beat;
     loop {
-        // The channel connects again where it must, and a vanished host takes that without an answer.
+        // The channel reconnects if necessary. If the host has vanished, connecting hangs, so the timeout covers that
+        // too.
         match tokio::time::timeout(timeout, heart.beat(worker, incarnation)).await {
             Ok(Ok(())) => tokio::time::sleep(interval).await,
             Ok(Err(trouble)) => return trouble,

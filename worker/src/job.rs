@@ -1,9 +1,9 @@
-//! The job that a session is about.
+//! The job that a session computes.
 
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::work::Course;
 
-/// What is known of a job, and what follows from it.
+/// A job's number and its course, which follows from its spec.
 #[derive(Debug)]
 pub(crate) struct WorkerJob {
     pub(crate) number: u64,

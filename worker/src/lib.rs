@@ -1,11 +1,11 @@
 //! A worker: joins a coordinator, holds samples, computes gradients.
 //!
-//! One task owns the session ([`session`]); pieces are computed by threads of their own ([`compute`]), one a slot.
-//! Sessions come and go ([`connect`], over a [`link`]); slots, samples and buffers stay for as long as the process.
-//! A worker keeps nothing that matters: parameters arrive with each step, sums leave with each result, samples can
-//! be fetched again. So it may vanish at any instruction; to start again, it needs only an address.
+//! One task owns the session ([`session`]); threads compute the pieces, one thread per slot ([`compute`]). Sessions
+//! come and go ([`connect`], over a [`link`]); slots, samples and buffers stay as long as the process. A worker
+//! stores nothing that matters: parameters arrive with each step, sums leave with each result, and samples can be
+//! fetched again. So it may vanish at any instruction, and needs only an address to start again.
 //!
-//! What it has in common with the coordinator as a program is in [`millefeuille_program`].
+//! Code shared with the coordinator's program is in [`millefeuille_program`].
 
 pub mod cli;
 mod compute;
@@ -33,37 +33,37 @@ pub use connect::run;
 pub struct WorkerConfig {
     /// The coordinator's address, `host:port`.
     pub coordinator: String,
-    /// The directory of its certificate; without one, nothing is encrypted.
+    /// The directory of the worker's certificate. Without one, connections are not encrypted.
     pub tls: Option<PathBuf>,
     /// Pieces computed at once.
     pub slots: u32,
-    /// The token of a cluster that asks for one.
+    /// The token, for a cluster that requires one.
     pub token: String,
-    /// How long one attempt to connect may take.
+    /// Time limit for one attempt to connect.
     pub connect_timeout: Duration,
-    /// How long to look for a coordinator before giving up.
+    /// How long the worker looks for a coordinator before it gives up.
     pub join_timeout: Duration,
-    /// Bytes of samples that it may hold.
+    /// Bytes of samples that the worker may hold.
     pub cache_bytes: u64,
     /// Time limit for draining.
     pub drain_timeout: Duration,
-    /// The memory that it shares with the coordinator that has started it.
+    /// The memory shared with the coordinator, if the coordinator started this worker.
     pub shared_memory: Option<Arc<Guest>>,
 }
 
 /// Why a worker ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was stopped.
+    /// The worker was stopped.
     Stopped,
     /// The coordinator ended the session, with its reason.
     SessionEnded(String),
     /// The job needs another kernel: start again with it.
     UseKernel(String),
-    /// The coordinator could not be reached, or rejected it.
+    /// The coordinator could not be reached, or rejected the worker.
     Refused(String),
-    /// It was evicted, with the reason.
+    /// The coordinator evicted the worker, for this reason.
     Evicted(String),
-    /// It cannot work on this machine.
+    /// The worker cannot run on this machine.
     Failed(String),
 }

@@ -1,4 +1,4 @@
-//! The connection to a coordinator: the thin client over gRPC. Beyond this module nobody knows the wire's types.
+//! The connection to a coordinator: a thin gRPC client. The wire types stay inside this module.
 
 use std::fmt;
 
@@ -17,17 +17,17 @@ use tonic::{Status, Streaming};
 
 use crate::WorkerConfig;
 
-/// Why there is no session, or no more.
+/// Why a session could not start, or ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// The coordinator does not want this worker: trying again would not help.
+    /// The coordinator rejected this worker: trying again would not help.
     Refused(String),
-    /// It cannot be reached, or what it says makes no sense: it may be better next time.
+    /// The coordinator cannot be reached, or sent an invalid message: trying again may help.
     Lost(String),
 }
 
 impl Trouble {
-    /// Something that may be better next time.
+    /// An error after which trying again may help.
     pub(crate) fn lost(reason: impl Into<String>) -> Self {
         Self::Lost(reason.into())
     }
@@ -58,17 +58,17 @@ impl From<Malformed> for Trouble {
     }
 }
 
-/// Two connections: bulk data must not delay heartbeats.
+/// Two connections, so that bulk data cannot delay heartbeats.
 pub(crate) struct Link {
     bulk: Channel,
     heartbeats: Channel,
 }
 
 impl Link {
-    /// Connects.
+    /// Opens both connections.
     ///
     /// # Errors
-    /// If nobody answers there.
+    /// If the coordinator cannot be reached.
     pub(crate) async fn connect(config: &WorkerConfig, dialer: &Dialer) -> Result<Self, Trouble> {
         let endpoint = dialer.endpoint(&config.coordinator);
         let endpoint = endpoint.map_err(|error| Trouble::lost(error.to_string()))?;
@@ -81,10 +81,10 @@ impl Link {
         Ok(Self { bulk, heartbeats: connect(wire::endpoint(endpoint)).await? })
     }
 
-    /// Begins a session with what goes out. The first message says who this worker is.
+    /// Opens a session that sends `outgoing`. The first message introduces this worker.
     ///
     /// # Errors
-    /// How the coordinator refuses it.
+    /// If the coordinator rejects the session.
     pub(crate) async fn begin(
         &self,
         outgoing: impl Stream<Item = FromWorker> + Send + 'static,
@@ -93,12 +93,12 @@ impl Link {
         Ok(Incoming(client.session(outgoing.map(v1::SessionRequest::from)).await?.into_inner()))
     }
 
-    /// The way to samples.
+    /// A client that fetches samples.
     pub(crate) fn samples(&self) -> Samples {
         Samples(self.client())
     }
 
-    /// The way of heartbeats.
+    /// A client that sends heartbeats.
     pub(crate) fn heart(&self) -> Heart {
         Heart(WorkerClient::new(self.heartbeats.clone()))
     }
@@ -108,14 +108,14 @@ impl Link {
     }
 }
 
-/// What a coordinator says in a session.
+/// The messages that a coordinator sends in a session.
 pub(crate) struct Incoming(Streaming<v1::SessionResponse>);
 
 impl Incoming {
-    /// The next message; none once the coordinator has closed the session.
+    /// The next message; `None` once the coordinator has closed the session.
     ///
     /// # Errors
-    /// If the stream breaks, or the message makes no sense.
+    /// If the stream breaks, or the message is invalid.
     pub(crate) async fn next(&mut self) -> Result<Option<ToWorker>, Trouble> {
         let message = self.0.message().await?;
         Ok(message.map(ToWorker::try_from).transpose()?)
@@ -127,10 +127,10 @@ impl Incoming {
 pub(crate) struct Samples(WorkerClient<Channel>);
 
 impl Samples {
-    /// Asks for a shard of the running job.
+    /// Requests a shard of the running job.
     ///
     /// # Errors
-    /// If there is none.
+    /// If the coordinator does not have the shard.
     pub(crate) async fn fetch(
         &mut self,
         worker: WorkerId,
@@ -142,11 +142,11 @@ impl Samples {
     }
 }
 
-/// The parts of a shard, as they come.
+/// The parts of a shard, as they arrive.
 pub(crate) struct Parts(Streaming<v1::FetchShardResponse>);
 
 impl Parts {
-    /// The next bytes; none after the last.
+    /// The next part; `None` after the last.
     ///
     /// # Errors
     /// If the stream breaks.
@@ -159,10 +159,10 @@ impl Parts {
 pub(crate) struct Heart(WorkerClient<Channel>);
 
 impl Heart {
-    /// Says that this worker is alive.
+    /// Sends one heartbeat.
     ///
     /// # Errors
-    /// If the coordinator does not know it.
+    /// If the coordinator does not know this worker.
     pub(crate) async fn beat(&mut self, worker: WorkerId, incarnation: u64) -> Result<(), Trouble> {
         self.0.heartbeat(v1::HeartbeatRequest { worker_id: worker.0, incarnation }).await?;
         Ok(())

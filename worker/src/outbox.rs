@@ -1,8 +1,8 @@
-//! What a session has to say, and its way onto the wire.
+//! Outgoing messages of a session.
 //!
-//! The session's task never waits for the coordinator to read: what it has to say is queued here, and handed to the
-//! connection as that takes it. The queue is bounded by what the coordinator assigns, a result each; sums, which
-//! are large, are taken from the slots only while nothing else waits.
+//! The session's task never waits for the coordinator to read: its messages are queued here, and move to the
+//! connection as that accepts them. The queue is bounded by what the coordinator assigns: one result per node. Large
+//! sums are taken from the slots only while the queue is empty.
 
 use std::collections::VecDeque;
 
@@ -14,18 +14,18 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::failpoints;
 
-/// Messages that the connection has taken and not sent. A slot that has more to say waits itself.
+/// Capacity of the connection's queue, in messages. When it is full, slots wait.
 pub(crate) const CONNECTION: usize = 16;
 
 /// A message, and the bulk data that follows it in chunks.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) message: FromWorker,
-    /// Chunks.
+    /// The chunks.
     pub(crate) bulk: Vec<Bytes>,
 }
 
-/// Messages in the order in which they go.
+/// Messages in the order in which they are sent.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     waiting: VecDeque<Outgoing>,
@@ -44,7 +44,7 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
-    /// Hands the first message to the connection.
+    /// Moves the first message to the connection.
     pub(crate) fn hand_over(&mut self, permit: mpsc::Permit<'_, Outgoing>) {
         let Some(outgoing) = self.waiting.pop_front() else { return };
         if matches!(outgoing.message, FromWorker::Result(_)) {
@@ -54,13 +54,13 @@ impl Outbox {
     }
 }
 
-/// The way of messages from a session's task to the wire.
+/// A channel from a session's task to the wire.
 pub(crate) fn channel() -> (mpsc::Sender<Outgoing>, impl Stream<Item = FromWorker>) {
     let (sender, outgoing) = mpsc::channel(CONNECTION);
     (sender, ReceiverStream::new(outgoing).flat_map(expand))
 }
 
-/// A message as it goes: the header, then its bulk data in chunks.
+/// A message as it is sent: the header, then its bulk data in chunks.
 fn expand(outgoing: Outgoing) -> impl Stream<Item = FromWorker> {
     let is_result = matches!(outgoing.message, FromWorker::Result(_));
     let middle = is_result.then_some(1 + outgoing.bulk.len() / 2);

@@ -1,10 +1,11 @@
-//! One session with a coordinator, from hello to the end of the stream.
+//! One session with a coordinator, from the introduction to the end of the stream.
 //!
-//! One task owns everything here. It takes in what the coordinator sends, what the slots have finished and what was
-//! fetched; it never computes, never waits for the disk, and never waits for the coordinator to read.
+//! One task owns everything here. It receives messages from the coordinator, sums from the slots and fetched samples.
+//! It never computes, never waits for the disk, and never waits for the coordinator to read.
 //!
-//! When the worker is stopped, the session *drains*: it says so, finishes the assigned work, takes no new job and fetches
-//! nothing. It ends with the coordinator's `Goodbye`, with the connection, or when the time limit is over.
+//! When the worker is stopped, the session *drains*: it tells the coordinator, finishes the assigned work, accepts no
+//! new job and fetches nothing. It ends with the coordinator's `Goodbye`, when the connection closes, or at the time
+//! limit.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -37,18 +38,18 @@ use crate::outbox::{self, Outbox, Outgoing};
 use crate::shards::{Shards, Source, Wanted, fetch};
 use crate::{End, WorkerConfig};
 
-/// How long the coordinator has to read a `Goodbye`.
+/// Time for the coordinator to read a `Goodbye`.
 const GOODBYE_READ: Duration = Duration::from_secs(1);
 
-/// What survives a session: samples, buffers, and the slots.
+/// State that outlives a session: samples, buffers, and the slots.
 pub(crate) struct Kept {
     shards: Shards,
     pool: Pool,
     slots: Slots,
-    /// The memory that it shares with the coordinator that has started it.
+    /// The memory shared with the coordinator, if the coordinator started this worker.
     guest: Option<Arc<Guest>>,
     condition: Condition,
-    /// Whether the last session came as far as the coordinator's welcome.
+    /// Whether the last session received the coordinator's welcome.
     pub(crate) welcomed: bool,
 }
 
@@ -56,7 +57,7 @@ impl Kept {
     /// Starts the slots.
     ///
     /// # Errors
-    /// If the operating system gives no more threads.
+    /// If the operating system cannot start a thread.
     pub(crate) fn new(config: &WorkerConfig, condition: &Condition) -> std::io::Result<Self> {
         let pool = Pool::default();
         let slots = Slots::start(config.slots, pool.clone(), condition.pieces.clone())?;
@@ -65,7 +66,7 @@ impl Kept {
         Ok(Self { shards, pool, slots, guest, condition, welcomed: false })
     }
 
-    /// Forgets what was assigned, and nothing that may be of use again.
+    /// Drops the assigned work. Keeps samples and buffers, which may be useful again.
     fn forget_work(&mut self) {
         self.slots.clear();
         self.shards.want(Vec::new());
@@ -80,14 +81,14 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Says who this worker is.
+    /// Introduces this worker and opens the session.
     ///
     /// # Errors
-    /// How the coordinator refuses it.
+    /// If the coordinator rejects the worker.
     pub(crate) async fn new(introduction: Introduction, link: Link) -> Result<Self, Trouble> {
         let (connection, outgoing) = outbox::channel();
         let message = FromWorker::Introduction(Box::new(introduction));
-        // Nobody has closed the channel yet.
+        // This cannot fail: the receiver still exists.
         let _ = connection.send(Outgoing { message, bulk: Vec::new() }).await;
         let incoming = link.begin(outgoing).await?;
         Ok(Self { link, connection, incoming })
@@ -97,7 +98,7 @@ impl Opened {
 /// Runs one session.
 ///
 /// # Errors
-/// If the stream breaks, or the coordinator sends what makes no sense; reconnecting may help.
+/// If the stream breaks, or the coordinator sends an invalid message; reconnecting may help.
 pub(crate) async fn session(
     config: &WorkerConfig,
     opened: Opened,
@@ -134,20 +135,20 @@ pub(crate) async fn session(
     }
 }
 
-/// What a session listens to, and what it writes to.
+/// The channels and streams of a session.
 struct Streams {
     incoming: Incoming,
     connection: mpsc::Sender<Outgoing>,
     done: mpsc::Receiver<Done>,
 }
 
-/// Parameters on their way, with the work that waits for them.
+/// Parameters being received, and the work that waits for them.
 struct IncomingParameters {
     work: Work,
     assembly: Assembly,
 }
 
-/// What a side task has ended with.
+/// The outcome of a side task.
 enum Side {
     Fetched { job: u64, wanted: Wanted, fetched: Result<ShardSamples, Trouble> },
     Accepted { job: Arc<WorkerJob>, fingerprint: String },
@@ -155,7 +156,7 @@ enum Side {
     WelcomeDue,
 }
 
-/// The shard that is on its way.
+/// The shard being fetched.
 struct Fetching {
     sha256: String,
     task: AbortHandle,
@@ -165,12 +166,12 @@ struct Session<'a> {
     link: Link,
     kept: &'a mut Kept,
     outbox: Outbox,
-    /// Where the slots put complete nodes.
+    /// The slots send complete nodes here.
     done: mpsc::Sender<Done>,
-    /// None before the welcome.
+    /// `None` before the welcome.
     worker: Option<WorkerId>,
     job: Option<Arc<WorkerJob>>,
-    /// The memory that the job's bulk data goes through; none if that is the wire.
+    /// The shared memory for the job's bulk data; `None` if bulk data goes over the wire.
     desk: Option<Desk>,
     /// The newest parameters, with their tag.
     parameters: Option<(u64, Arc<Buffer>)>,
@@ -198,7 +199,7 @@ impl Session<'_> {
                     None => return Err(Trouble::lost("the coordinator closed the session")),
                     Some(message) => if let Some(end) = self.received(message)? { return Ok(end) },
                 },
-                // If the stream is gone, its receiving half says so, and why.
+                // If the stream is gone, `incoming.next()` returns the reason.
                 Ok(permit) = connection.reserve(), if speaks => self.outbox.hand_over(permit),
                 Some(done) = done.recv(), if !speaks => self.finished(done),
                 Some(side) = self.tasks.join_next() => self.side(side)?,
@@ -232,7 +233,7 @@ impl Session<'_> {
         let _ = tokio::time::timeout(GOODBYE_READ, heard).await;
     }
 
-    /// Whoever accepts a session and says nothing is no coordinator.
+    /// Limits the wait for the welcome: a server that accepts a session and sends nothing is not a coordinator.
     fn expect_welcome(&mut self, limit: Duration) {
         self.tasks.spawn(async move {
             tokio::time::sleep(limit).await;
@@ -240,7 +241,7 @@ impl Session<'_> {
         });
     }
 
-    // What the coordinator says.
+    // Messages from the coordinator.
 
     fn received(&mut self, message: ToWorker) -> Result<Option<End>, Trouble> {
         match message {
@@ -283,7 +284,7 @@ impl Session<'_> {
         });
     }
 
-    /// Memory for the job that the coordinator sees too, where that can be had.
+    /// Memory for the job that is shared with the coordinator, if available.
     fn shared_desk(&self, parameters: usize) -> Option<Desk> {
         self.kept.guest.as_ref()?.map(parameters).unwrap_or_else(|error| {
             debug!("parameters and gradients go over the wire: {error}");
@@ -307,7 +308,7 @@ impl Session<'_> {
         self.holding = hold.generation;
         let held = self.kept.shards.want(hold.shards.into_iter().map(Wanted::from).collect());
         held.into_iter().for_each(|shard| self.report_held(shard));
-        // What is on its way and not wanted any more would hold up what is.
+        // A transfer that is no longer wanted would delay the wanted ones.
         if self.fetching.as_ref().is_some_and(|fetching| !self.kept.shards.wants(&fetching.sha256)) {
             self.stop_fetching();
         }
@@ -328,12 +329,12 @@ impl Session<'_> {
         }
     }
 
-    /// Makes room for so many bytes of parameters, which must be the model's.
+    /// Prepares to receive `bytes` bytes of parameters, which must match the model's size.
     fn await_parameters(&mut self, work: Work, bytes: u64, count: usize) -> Result<(), Trouble> {
         if bytes != (count * size_of::<f32>()) as u64 {
             return Err(Trouble::lost(format!("{bytes} bytes of parameters; the model has {count}")));
         }
-        // The buffer of the parameters before is free, if no slot computes with them any more.
+        // Drop the old parameters first: their buffer returns to the pool unless a slot still computes with it.
         self.parameters = None;
         let assembly = Assembly::new(self.kept.pool.take(count));
         self.incoming_parameters = Some(IncomingParameters { work, assembly });
@@ -349,7 +350,7 @@ impl Session<'_> {
     }
 
     fn chunk(&mut self, data: &[u8]) -> Result<(), Trouble> {
-        // After the end of a job the rest of its last broadcast may still be on its way.
+        // After a job's end, chunks of its last broadcast may still arrive.
         self.kept.condition.received.inc_by(data.len() as u64);
         let Some(incoming) = &mut self.incoming_parameters else { return Ok(()) };
         incoming.assembly.push(data)?;
@@ -363,7 +364,7 @@ impl Session<'_> {
         self.ask(work)
     }
 
-    /// Gives the slots what they need for some nodes.
+    /// Assigns nodes to the slots, with the parameters and samples that they need.
     fn ask(&mut self, Work { id, nodes, .. }: Work) -> Result<(), Trouble> {
         let Some(job) = &self.job else { return Ok(()) };
         let tree = Tree::new(job.course.spec().shards);
@@ -373,7 +374,7 @@ impl Session<'_> {
             Some((tag, parameters)) if *tag == id.parameter_tag => Arc::clone(parameters),
             _ => return Err(Trouble::lost(format!("no parameters {} here", id.parameter_tag))),
         };
-        // A node may span shards that have no part in this work; their samples may be elsewhere.
+        // A node may span shards that this work does not use; other workers may hold their samples.
         let needed = nodes.iter().flat_map(|&node| job.course.present(id.into(), node.first..node.end));
         let needed = needed.map(|index| Shard { split: id.phase.split(), index });
         let samples = needed.map(|shard| match self.kept.shards.get(shard) {
@@ -389,9 +390,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    // What has become of it.
+    // Finished work.
 
-    /// Sends a complete node. Its job may be over; then the rest of the session has no use for it.
+    /// Sends the result of a complete node, unless its job is over.
     fn finished(&mut self, done: Done) {
         let (work, node, sum) = (done.work(), done.node(), done.into_sum());
         self.kept.slots.answered(work, node);
@@ -448,7 +449,7 @@ impl Session<'_> {
 
     // Samples.
 
-    /// Fetches the next shard, one at a time: the most urgent is complete the soonest.
+    /// Fetches the next shard. One at a time, so that the most urgent shard is complete soonest.
     fn fetch_next(&mut self) {
         let (Some(job), None, false) = (&self.job, &self.fetching, self.draining) else { return };
         let Some(wanted) = self.kept.shards.next() else { return };
@@ -483,7 +484,7 @@ impl Session<'_> {
                 debug!("holds {} ({} in all)", wanted.shard, self.kept.shards.len());
                 shards.into_iter().for_each(|shard| self.report_held(shard));
             }
-            // What a job needed that has ended in the meantime is not needed any more.
+            // A failed fetch for a job that has ended does not matter.
             Err(trouble) if self.is_current(job) => return Err(trouble),
             Err(_) => {}
         }
@@ -497,7 +498,7 @@ impl Session<'_> {
     }
 }
 
-/// Where the sum of a node is written: into shared memory, as long as there is a free slot.
+/// Memory for a node's sum: a slot of shared memory if one is free, otherwise pooled buffers.
 fn target(desk: Option<&Desk>, pool: &Pool, values: usize) -> Target {
     match desk.filter(|_| values > 0).and_then(Desk::take) {
         Some(part) => {

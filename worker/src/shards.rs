@@ -1,8 +1,8 @@
 //! The samples that a worker holds.
 //!
-//! The coordinator says which shards to hold, the most urgent first. They are fetched one after another, checked by
-//! their hash, and kept by it. What is not wanted any more stays for as long as there is room, so that a later job
-//! over the same data fetches nothing, and neither does a worker that finds its coordinator again.
+//! The coordinator says which shards to hold, most urgent first. The worker fetches them one after another, checks
+//! their hashes, and stores them by hash. Shards that are no longer wanted stay as long as there is room. So a later
+//! job over the same data fetches nothing, and neither does a worker that reconnects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use tracing::warn;
 use crate::failpoints;
 use crate::link::{Parts, Samples, Trouble};
 
-/// A transfer that does not move for so long has failed. One that moves may take as long as it takes.
+/// A transfer fails when no data arrives for this long. There is no limit on its total time.
 const STALL: Duration = Duration::from_secs(10);
-/// How often a shard is requested before the session is given up.
+/// Attempts to fetch a shard before the worker gives up the session.
 const ATTEMPTS: u32 = 4;
 
 /// A shard as the coordinator describes it.
@@ -39,7 +39,7 @@ impl From<ShardToHold> for Wanted {
     }
 }
 
-/// Who requests samples, and where.
+/// The connection to fetch samples over, and the ids that a request needs.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) samples: Samples,
@@ -47,30 +47,30 @@ pub(crate) struct Source {
     pub(crate) job: JobId,
 }
 
-/// What is held, and what is wanted.
+/// The shards that are held, and those that are wanted.
 pub(crate) struct Shards {
     by_hash: BTreeMap<String, Held>,
-    /// The most urgent first.
+    /// Most urgent first.
     wanted: Vec<Wanted>,
-    /// What is not wanted stays up to this, together with what is.
+    /// Unwanted shards stay while all shards together take at most this many bytes.
     cache_bytes: u64,
-    /// How often was said what is wanted.
+    /// Counts the calls of [`Self::want`].
     round: u64,
 }
 
 struct Held {
     samples: ShardSamples,
-    /// The last round in which it was wanted.
+    /// The last round in which the shard was wanted.
     wanted_in: u64,
 }
 
 impl Shards {
-    /// Holds nothing yet.
+    /// Starts with no samples.
     pub(crate) fn new(cache_bytes: u64) -> Self {
         Self { by_hash: BTreeMap::new(), wanted: Vec::new(), cache_bytes, round: 0 }
     }
 
-    /// Replaces what is wanted; says which of it are held already.
+    /// Replaces the list of wanted shards. Returns those that are held already.
     pub(crate) fn want(&mut self, wanted: Vec<Wanted>) -> Vec<Shard> {
         self.round += 1;
         let mut held = Vec::new();
@@ -85,7 +85,7 @@ impl Shards {
         held
     }
 
-    /// The most urgent shard that is not held.
+    /// The most urgent wanted shard that is not held.
     pub(crate) fn next(&self) -> Option<Wanted> {
         self.wanted.iter().find(|shard| !self.by_hash.contains_key(&shard.sha256)).cloned()
     }
@@ -95,11 +95,11 @@ impl Shards {
         self.wanted.iter().any(|wanted| wanted.sha256 == sha256)
     }
 
-    /// Keeps samples that were fetched; says which of the wanted shards they are. Several may have equal samples.
+    /// Stores fetched samples. Returns the wanted shards that have this hash; several shards may have equal samples.
     pub(crate) fn keep(&mut self, sha256: &str, samples: ShardSamples) -> Vec<Shard> {
         let wanted = self.wanted.iter().filter(|wanted| wanted.sha256 == sha256);
         let shards: Vec<_> = wanted.map(|wanted| wanted.shard).collect();
-        // What is wanted may have changed while they were on their way.
+        // The list of wanted shards may have changed during the transfer.
         let wanted_in = if shards.is_empty() { self.round.saturating_sub(1) } else { self.round };
         self.by_hash.insert(sha256.to_string(), Held { samples, wanted_in });
         self.make_room();
@@ -117,7 +117,7 @@ impl Shards {
         self.by_hash.len()
     }
 
-    /// Drops what was not wanted for the longest time, never what is wanted.
+    /// Drops the unwanted shards, least recently wanted first. Never drops a wanted shard.
     fn make_room(&mut self) {
         while self.bytes() > self.cache_bytes {
             let unwanted = self.by_hash.iter().filter(|(_, held)| held.wanted_in < self.round);
@@ -132,10 +132,10 @@ impl Shards {
     }
 }
 
-/// Fetches a shard and checks it; tries again, with a back-off, what failed on the way.
+/// Fetches a shard and checks its hash; retries failed transfers with a back-off.
 ///
 /// # Errors
-/// If the coordinator can't send it, or what it sent is not the shard that it described.
+/// If the coordinator can't send the shard, or what it sent is not the shard that it described.
 pub(crate) async fn fetch(
     source: Source,
     wanted: Wanted,
@@ -177,7 +177,7 @@ async fn next_part(parts: &mut Parts, so_far: usize) -> Result<Option<Bytes>, Tr
     moves(parts.next(), so_far).await
 }
 
-/// What comes next of a transfer, unless it stalls.
+/// The next part of a transfer, or an error if the transfer stalls.
 async fn moves<T>(next: impl Future<Output = Result<T, Trouble>>, bytes_so_far: usize) -> Result<T, Trouble> {
     tokio::time::timeout(STALL, next).await.unwrap_or_else(|_| {
         let seconds = STALL.as_secs();
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// A shard of eight bytes, all of the same value.
+    /// A shard of eight equal bytes.
     fn shard(index: u32, value: u8) -> (Wanted, ShardSamples) {
         let schema = Schema { features: Features::image(1, 7), target: Target::Class { classes: 10 } };
         let samples = ShardSamples::decode(vec![value; 8].into(), Arc::new(schema), 1).unwrap();
@@ -221,7 +221,7 @@ mod tests {
         shards.iter().map(|shard| shard.index).collect()
     }
 
-    /// Fetches what is wanted and not held; says what that was.
+    /// Fetches the wanted shards that are not held, and returns their indices.
     fn fetch_all(held: &mut Shards, store: &[(Wanted, ShardSamples)]) -> Vec<u32> {
         let mut fetched = Vec::new();
         while let Some(next) = held.next() {
@@ -271,14 +271,14 @@ mod tests {
         }
         held.want(wanted(&store[..1]));
 
-        // When one more comes, then the one goes that was not wanted for the longest time.
+        // When another shard arrives, the least recently wanted one is dropped.
         held.want(wanted(&store[3..4]));
         fetch_all(&mut held, &store[3..4]);
         let asked = [store[0].clone(), store[1].clone(), store[2].clone()];
         assert_eq!(indices(&held.want(wanted(&asked))), [0, 2]);
         assert_eq!(fetch_all(&mut held, &asked), [1]);
 
-        // When more is wanted than there is room for, then all of it is held, and nothing else.
+        // When more is wanted than fits, all wanted shards are held, and nothing else.
         held.want(wanted(&store));
         assert_eq!(fetch_all(&mut held, &store), [3, 4, 5]);
         assert_eq!(held.len(), 6);

@@ -21,9 +21,9 @@ use crate::process::Process;
 /// Workers, of one slot each.
 pub(super) const WORKERS: usize = 3;
 
-/// How long anything may take: far longer than it does.
+/// Time limit for any wait, far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Time between two questions whether the workers are ready. Steps close meanwhile: there is no hurry.
+/// Time between two checks whether the workers are ready. Steps close meanwhile, so there is no hurry.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The article's job, which does not end by itself.
@@ -31,7 +31,7 @@ const JOB: &str = "[fit]\nepochs = 1000000\n";
 
 /// A running cluster.
 pub(super) struct Cluster {
-    // In the order in which they are to go.
+    // Dropped in this order.
     workers: Vec<Process>,
     serve: Process,
     log: Log,
@@ -127,7 +127,7 @@ impl Cluster {
 
     /// Stops the cluster. What its log said must be what it wrote down, or this program has not understood it.
     ///
-    /// Returns how often others were asked for what a worker owed, all in all.
+    /// Returns how often pending nodes of a worker were assigned to others, in total.
     pub(super) fn stop(mut self) -> anyhow::Result<usize> {
         self.serve.signal(Signal::TERM)?;
         self.serve.end_within(PATIENCE)?;
@@ -151,7 +151,7 @@ impl Cluster {
         }
     }
 
-    /// What the cluster says of its workers.
+    /// The cluster's list of its workers.
     fn shown(&self) -> anyhow::Result<String> {
         let mut command = coordinator::undisturbed(&self.binary);
         command.args(["workers", "--json", "--cluster", &self.address]).stdin(Stdio::null());
@@ -177,7 +177,7 @@ impl Cluster {
         self.workers.iter().all(is_ready)
     }
 
-    /// An error if a worker has ended that nobody has killed.
+    /// Returns an error if a worker has ended that was not killed.
     fn still_run(&mut self) -> anyhow::Result<()> {
         for worker in &mut self.workers {
             if let Some(status) = worker.ended()? {

@@ -1,4 +1,4 @@
-//! What it costs to be ready for faults that do not come.
+//! The cost of being ready for faults that do not come.
 //!
 //! The article's fit by `coordinator train`, in rounds: as the defaults say, without checkpoints, and without
 //! checkpoints and heartbeats. Who begins changes from round to round. A fit's seconds of processors are those
@@ -30,7 +30,7 @@ const VARIANTS: [&[&str]; 3] = [DEFAULTS, NO_CHECKPOINTS, NOTHING];
 /// How long workers may outlive their coordinator.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What a fit took.
+/// The measurement of a fit.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Taken {
     pub(super) fit_seconds: f64,

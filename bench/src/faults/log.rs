@@ -18,7 +18,7 @@ use serde::Deserialize;
 pub(super) const FILTER: &str = "info,millefeuille_coordinator::cluster::driver=trace";
 
 const DAY: i64 = 24 * 60 * 60 * 1_000_000;
-/// So many lines are kept for the case that something goes wrong.
+/// Number of lines kept for error messages.
 const LAST: usize = 20;
 
 /// A time of day, in microseconds.
@@ -61,7 +61,7 @@ pub(super) enum What {
     Listening {
         address: String,
     },
-    /// All answers to a unit of work are there and added.
+    /// All results of a unit of work have arrived and are summed.
     Closed {
         work: String,
     },
@@ -144,13 +144,13 @@ impl Log {
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             let lines = BufReader::new(stderr).lines().map_while(Result::ok);
-            // Nobody listens any more once the measurement is over.
+            // The receiver is dropped once the measurement is over.
             lines.map(|line| sender.send(line)).take_while(Result::is_ok).for_each(drop);
         });
         Self { lines, last: VecDeque::new() }
     }
 
-    /// The next line, which may take so long to come.
+    /// Waits for the next line, for at most `limit`.
     pub(super) fn next(&mut self, limit: Duration) -> anyhow::Result<Entry> {
         match self.lines.recv_timeout(limit) {
             Ok(line) => self.read(line),

@@ -1,13 +1,13 @@
-//! Workers that are lost, and how long the others take to go on.
+//! Loses workers, and measures how long the others take to continue.
 //!
 //! A loss is measured once every worker computes and holds all samples, so that nobody has to fetch any. From the
 //! signal, three things are timed:
 //!
-//! - the *next* unit of work that closes (a step, rarely an evaluation). The lost worker's answer may have been
-//!   on its way already; then this is a step like any other.
-//! - the one that was *hit*: in which others were asked for what the lost worker owed. If it owed nothing, no
-//!   work was hit, and the next is taken.
-//! - when the coordinator gave the worker up.
+//! - the *next* unit of work that closes (a step, rarely an evaluation). The lost worker's result may have been on
+//!   its way already; then this is a step like any other.
+//! - the unit of work that was *hit*: the one whose pending nodes of the lost worker were assigned to others. If the
+//!   worker had no pending nodes, no work was hit, and the next unit counts.
+//! - when the coordinator disconnected the worker.
 //!
 //! Losses are spread over the time that a few steps take, or they would all come right after the close of one.
 
@@ -46,7 +46,7 @@ pub(super) const STOP: Kind = Kind {
     settings: &["--heartbeat-interval", "0.2", "--heartbeat-deadline", "1"],
 };
 
-/// Of [`STOP`], in seconds.
+/// The heartbeat deadline for [`STOP`], in seconds.
 pub(super) const STOP_DEADLINE: f64 = 1.0;
 
 /// What one loss led to; seconds from the signal.
@@ -56,9 +56,9 @@ pub(super) struct Loss {
     pub(super) next: f64,
     /// Until the unit of work closed that was hit.
     pub(super) hit: f64,
-    /// Until the coordinator gave the worker up.
+    /// Until the coordinator disconnected the worker.
     pub(super) left: f64,
-    /// Units of work in which others were asked for what the worker owed.
+    /// Units of work in which the worker's pending nodes were assigned to others.
     pub(super) repeated: usize,
 }
 
@@ -71,11 +71,11 @@ pub(super) struct Losses {
     pub(super) losses: Vec<Loss>,
     /// Seconds from one step's close to the next's, while nobody was lost.
     pub(super) steps: Vec<f64>,
-    /// How often others were asked for what a worker owed that nobody had killed or stopped: it was slow.
+    /// Number of backup tasks for workers that nobody had killed or stopped: stragglers.
     pub(super) copies_besides: usize,
 }
 
-/// Loses so many workers, one after another.
+/// Loses `count` workers, one after another.
 pub(super) fn measure(binary: &Path, kind: Kind, count: u32) -> anyhow::Result<Losses> {
     let Kind { name, settings, .. } = kind;
     let mut cluster = Cluster::start(binary, settings)?;
@@ -99,7 +99,7 @@ fn offset(number: u32) -> Duration {
     Duration::from_secs_f64((f64::from(number) * 0.618_033_988_749_895).fract() * SPREAD_SECONDS)
 }
 
-/// Lets steps pass; seconds between their ends.
+/// Lets steps pass, and returns the seconds between their ends.
 fn undisturbed(cluster: &mut Cluster) -> anyhow::Result<Vec<f64>> {
     let (mut seconds, mut before): (Vec<f64>, Option<Moment>) = (Vec::new(), None);
     while seconds.len() < STEPS_BEFORE {
@@ -114,7 +114,7 @@ fn undisturbed(cluster: &mut Cluster) -> anyhow::Result<Vec<f64>> {
     Ok(seconds)
 }
 
-/// Loses the first worker; also how often its work was given to others.
+/// Loses the first worker. Also returns how often its pending nodes were reassigned.
 fn lose(cluster: &mut Cluster, kind: Kind) -> anyhow::Result<(Loss, usize)> {
     let (process, name) = cluster.first()?;
     let name = name.to_owned();
@@ -130,7 +130,7 @@ fn lose(cluster: &mut Cluster, kind: Kind) -> anyhow::Result<(Loss, usize)> {
     Ok((Loss::from(at, &name, &after).context("the log of a loss is complete")?, copies))
 }
 
-/// Whether the worker was given up, and the cluster went on.
+/// Whether the worker was disconnected and the cluster has continued.
 fn is_over(after: &[Entry], name: &str) -> bool {
     let gone = after.iter().position(|entry| has_left(entry, name));
     gone.is_some_and(|gone| after[gone..].iter().any(|entry| matches!(entry.what, What::Closed { .. })))
@@ -140,7 +140,7 @@ fn has_left(entry: &Entry, name: &str) -> bool {
     matches!(&entry.what, What::Left { worker } if worker == name)
 }
 
-/// The unit of work that others were asked for because of this worker.
+/// The unit of work whose nodes were reassigned because of this worker.
 fn pending<'a>(entry: &'a Entry, name: &str) -> Option<&'a str> {
     match &entry.what {
         What::Reassigned { work, pending_with } if pending_with == name => Some(work),

@@ -1,4 +1,4 @@
-//! What is measured, and how much.
+//! The settings and the results of a measurement.
 
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     pub(super) epochs: u32,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Measured {
     pub(super) date: String,

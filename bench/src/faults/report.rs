@@ -1,4 +1,4 @@
-//! What is shown and written of faults and of being ready for them.
+//! The table and the JSON file about faults and being ready for them.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,7 +20,7 @@ const CHECKPOINTS: f64 = 0.01;
 /// All of it, as a share of the processors' time.
 const ALL: f64 = 0.02;
 
-/// What is written: the measurements, and what they say.
+/// The JSON file: the measurements and the results derived from them.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(flatten)]

@@ -24,7 +24,7 @@ const ORPHANS_LIMIT: Duration = Duration::from_secs(30);
 /// Time between two looks at memory.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// What is watched while it runs.
+/// What is measured during the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
     /// Nothing but the clock.
@@ -82,10 +82,10 @@ fn run_within(
     Ok(Called { stdout: read(&out)?, seconds, cpu_seconds, peak_bytes: watched.peak_bytes })
 }
 
-/// What the watcher has seen.
+/// The watching thread's findings.
 struct Watched {
     peak_bytes: Option<u64>,
-    /// All was killed.
+    /// The time limit passed, and all processes were killed.
     too_late: bool,
 }
 
@@ -111,12 +111,12 @@ fn watch_until(deadline: Instant, watch: Watch, is_running: &Receiver<()>) -> Wa
     }
 }
 
-/// What all processes below this one hold.
+/// Memory of all descendants of this process, in bytes.
 fn bytes() -> Option<u64> {
     process::descendants().into_iter().filter_map(memory::proportional_bytes).reduce(|sum, more| sum + more)
 }
 
-/// What a program that failed said last.
+/// The last line of a failed program's output.
 pub(super) fn last_line(text: &str) -> &str {
     text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it said nothing")
 }

@@ -1,4 +1,4 @@
-//! Who takes part, how each is started, and what it says of itself.
+//! The contenders: how each is started, and how its output is read.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -17,7 +17,7 @@ use crate::measured::CLUSTERS;
 use crate::products::Products;
 use crate::report;
 
-/// One who takes part.
+/// A contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contender {
     /// The article's program.
@@ -28,7 +28,7 @@ pub(super) enum Contender {
     Ddp { processes: u32 },
     /// `coordinator train`, with workers of its own.
     Here(Shape),
-    /// The same in one process.
+    /// The single-process baseline.
     Baseline,
     /// The baseline's products, and nothing else.
     Products,
@@ -133,7 +133,7 @@ fn installed_python() -> anyhow::Result<PathBuf> {
     Ok(cache.join("millefeuille/peers/bin/python"))
 }
 
-/// What a run says of itself.
+/// The figures that a run reports.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Said {
     pub(super) fit_seconds: f64,

@@ -1,4 +1,4 @@
-//! What is measured of everybody.
+//! The measurements of all contenders.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub(super) const ACCURACY: (f64, f64) = (0.9129, 0.0016);
 /// How many of Keras' standard deviations an accuracy may be away from its mean.
 pub(super) const DEVIATIONS: f64 = 5.0;
 
-/// What one run came to.
+/// The measurement of one run.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Taken {
     pub(super) fit_seconds: f64,
@@ -30,19 +30,19 @@ pub(super) struct Taken {
 /// One run of each, in the order of [`ALL`](super::contender::ALL).
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Round {
-    /// Who began; the others followed in the order of the table, the first after the last.
+    /// The contender that ran first; the others followed in the order of the table, wrapping around.
     pub(super) first: String,
     /// The machine's load before the round.
     pub(super) load: f64,
     pub(super) taken: Vec<Taken>,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Measured {
     pub(super) date: String,
     pub(super) machine: Machine,
-    /// Of what the peers are made of.
+    /// Versions of the peers' software.
     pub(super) versions: BTreeMap<String, String>,
     pub(super) weights_sha256: String,
     /// In the products.

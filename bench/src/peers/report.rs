@@ -7,7 +7,7 @@ use super::measured::{ACCURACY, DEVIATIONS, Measured, Round};
 use super::verdict::{Figure, Ratio, Standing, Target, Verdict};
 use crate::statistics::Summary;
 
-/// What there is not.
+/// Shown in place of a missing value.
 const NONE: &str = "–";
 
 /// What a coordinator, and a worker that holds all shards, may come to hold.
@@ -88,7 +88,7 @@ fn accuracy(standing: &Standing) -> String {
     if standing.disqualified { format!("disqualified: {min:.4}–{max:.4}") } else { format!("{median:.4}") }
 }
 
-/// Below the first table: what it does not say.
+/// The remarks below the first table.
 fn remarks(measured: &Measured, verdict: &Verdict) -> String {
     let products = verdict.standings.iter().find(|standing| standing.name == Contender::Products);
     let gflops = products.map_or(0.0, |standing| measured.operations / standing.fit_seconds.median / 1e9);

@@ -1,4 +1,4 @@
-//! What the rounds say: medians and ends, ratios, targets, and who is disqualified.
+//! The results of the rounds: medians and extremes, ratios, targets, and disqualifications.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::measured::CLUSTERS;
 use crate::products::BASELINE_TARGET;
 use crate::statistics::Summary;
 
-/// What is compared.
+/// The compared figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Figure {

@@ -1,4 +1,4 @@
-//! What is found out of this machine.
+//! What the doctor finds out about this machine.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::kernel::{self, Search, Speed, Unusable};
 use crate::machine::{Cores, Cpu, Limits, address_space};
 use crate::variables;
 
-/// What was found out.
+/// The findings about this machine.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Findings {
     pub(super) cpu: Cpu,
@@ -24,23 +24,24 @@ pub(super) struct Findings {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct OpenBlas {
     pub(super) version: String,
-    /// The kernel that it picks by itself.
+    /// The kernel that OpenBLAS picks by itself.
     pub(super) picks: String,
-    /// What `native` comes to; nothing if no kernel is good.
+    /// The kernel that `native` resolves to; `None` if no kernel is usable.
     pub(super) native: Option<String>,
-    /// Kernels that come before it, and why they are not taken.
+    /// Kernels that were preferred to it, and why each was rejected.
     pub(super) not_taken: Vec<String>,
-    /// What the self-check has compared: products of so many shapes.
+    /// Number of product shapes that the self-check compared.
     pub(super) checked: usize,
     pub(super) gflops: Option<Speed>,
-    /// Variables that no job sees, unless it wants `blas_kernel = "environment"`.
+    /// Variables that jobs ignore, unless they set `blas_kernel = "environment"`.
     pub(super) ignored: BTreeMap<String, String>,
-    /// What OpenBLAS loads where it is asked for a kernel that it has not: the name that was asked for, and what is loaded.
+    /// If a variable names a kernel that OpenBLAS does not have: that name, and the kernel that OpenBLAS loads
+    /// instead.
     pub(super) asked_in_vain: Option<(String, String)>,
 }
 
 impl Findings {
-    /// The findings; and, if no kernel can be used, why.
+    /// The findings and, if no kernel can be used, the reason.
     pub(super) fn of_this_machine() -> Result<(Self, Option<Unusable>), Unusable> {
         let cores = Cores::of_this_process();
         let (openblas, failure) =
@@ -69,16 +70,17 @@ impl OpenBlas {
     }
 }
 
-/// Variables that speak to OpenBLAS, or to libraries like it, and that nobody listens to here.
+/// Variables for OpenBLAS, or libraries like it, that have no effect here.
 fn ignored(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    // How many threads OpenBLAS has is no job's choice.
+    // Jobs do not choose the number of OpenBLAS' threads.
     let others =
         variables.iter().filter(|(name, _)| name.starts_with("OMP_") || *name == "OPENBLAS_NUM_THREADS");
     let others = others.map(|(name, value)| (name.clone(), value.clone()));
     environment::users_own(variables).into_iter().chain(others).collect()
 }
 
-/// The kernel that the user's variables name, and what is loaded instead, if this library does not have it.
+/// The kernel that the user's variables name and the one that OpenBLAS loads instead, if this library lacks the
+/// former.
 fn asked_in_vain() -> Result<Option<(String, String)>, Unusable> {
     match kernel::has_users() {
         Ok(()) => Ok(None),

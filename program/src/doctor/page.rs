@@ -1,4 +1,4 @@
-//! What is said of a machine: lines for people, or an object in JSON; and the warnings.
+//! The doctor's output: lines for people or an object in JSON, and the warnings.
 
 use std::fmt::Write as _;
 
@@ -9,25 +9,25 @@ use super::findings::{Findings, OpenBlas};
 use crate::machine::{Cores, Cpu, Limits, address_space};
 use crate::variables;
 
-/// Something that is far from what it could be.
+/// A property of the machine that is far from what it could be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Warning {
-    /// What is so.
+    /// The problem.
     what: String,
     /// What to do about it.
     remedy: String,
 }
 
-/// How subnormal numbers are computed with.
+/// How subnormal numbers are handled.
 const SUBNORMALS: &str = "flushed to zero where a model's numbers are computed";
 
-/// A coordinator that trains the default job, with a worker beside it, lives in this.
+/// Enough memory for a coordinator that trains the default job, and one worker on the same machine.
 const LITTLE_MEMORY: u64 = 512 << 20;
-/// Two connections a worker, and files.
+/// Each worker takes two connections; the rest is for files.
 const FEW_FILES: u64 = 1024;
-/// Threads of a coordinator and of some workers.
+/// Enough for the threads of a coordinator and some workers.
 const FEW_PROCESSES: u64 = 128;
-/// A share of what the cores would compute if each were alone.
+/// Throughput of all cores together, as a share of the sum that each would reach alone.
 const CROWDED: f64 = 0.6;
 
 /// The page for people.
@@ -47,7 +47,7 @@ pub(super) fn text(findings: &Findings) -> String {
     text
 }
 
-/// The same for programs.
+/// The page for programs, in JSON.
 pub(super) fn json(findings: &Findings) -> String {
     #[derive(Serialize)]
     struct Whole<'a> {
@@ -156,7 +156,7 @@ fn of_speed(openblas: &OpenBlas) -> String {
     }
 }
 
-/// A variable's value, which may be no text.
+/// A variable's value as it is shown; it may not be text.
 fn shown(value: &str) -> String {
     let bytes = variables::bytes(value);
     bytes.to_str().map_or_else(|| format!("{bytes:?}"), str::to_string)
@@ -168,7 +168,7 @@ fn of_ignored(openblas: &OpenBlas) -> String {
     if variables.is_empty() { "no variable".to_string() } else { variables.join(", ") }
 }
 
-/// What is far from what it could be.
+/// The warnings for these findings.
 fn warnings(findings: &Findings) -> Vec<Warning> {
     let Findings { cpu, cores, limits, openblas } = findings;
     let all = [
@@ -259,7 +259,7 @@ fn of_little_space(cores: &Cores) -> Told {
     Some((what, "or compute with fewer --slots"))
 }
 
-/// Bytes for people.
+/// Formats a number of bytes for people.
 fn megabytes(bytes: u64) -> String {
     match bytes {
         0..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use crate::kernel::Speed;
 
-    /// A machine of which there is nothing to complain.
+    /// A machine that gets no warning.
     fn good() -> Findings {
         let gigabytes = |count: u64| Some(count << 30);
         Findings {
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// Holds the only warning about a machine that differs from a good one against these words.
+    /// Asserts that a good machine with this change gets exactly one warning, with these words.
     fn warns(change: impl FnOnce(&mut Findings), what: &str, remedy: &str) {
         let mut findings = good();
         change(&mut findings);

@@ -1,9 +1,9 @@
-//! Trying a kernel in another process: this very program, started again with a hidden subcommand.
+//! Tests a kernel in another process: this program, started again with a hidden subcommand.
 //!
-//! A kernel that this library lacks shows when it is loaded, one that is wrong when its products are compared with sums
-//! in f64 ([`millefeuille_core::arithmetic::check`]), and one that cannot run here at all kills whoever calls it, or never
-//! comes back. All this happens to the process that tries, which says what it found in one line of JSON, and is waited
-//! for as long as [`patience`] says.
+//! A missing kernel shows when it is loaded. A wrong kernel shows when its products are compared with sums in f64
+//! ([`millefeuille_core::arithmetic::check`]). A kernel that cannot run here crashes its process, or never returns.
+//! All this happens in the process that tests the kernel. It reports its findings in one line of JSON, and
+//! [`patience`] limits how long the caller waits.
 
 mod patience;
 
@@ -33,23 +33,24 @@ use crate::failpoints;
 use crate::process::{self, exit};
 use crate::variables::INSTANCE;
 
-/// The hidden subcommand. Its argument says what is to be found out.
+/// The hidden subcommand. Its argument selects one of the tasks below.
 const PROBE: &str = "__probe";
-/// The name of the loaded kernel, and nothing else.
+/// Reports the name of the loaded kernel, and nothing else.
 const NAME: &str = "name";
-/// Whether the kernel is right, in products of many shapes.
+/// Checks the kernel in products of many shapes.
 const GENERAL: &str = "general";
-/// How fast the kernel is, with as many threads as the next argument says.
+/// Measures the kernel's speed; the next argument is the number of threads.
 const SPEED: &str = "speed";
-/// The same as [`GENERAL`] for a job's shapes, and the fingerprints. The job's spec comes over standard input.
+/// Checks the kernel as [`GENERAL`] does, for a job's shapes, and computes the fingerprints. The job's spec comes
+/// over standard input.
 const JOB: &str = "job";
 
-/// What a process may use that does next to nothing.
+/// Time limits for a process that computes almost nothing.
 const PATIENCE: Patience = Patience { computing: Duration::from_secs(20), idle: Duration::from_secs(20) };
-/// Multiplications a second that every kernel reaches.
+/// Multiplications per second that every kernel reaches.
 const SLOWEST: u64 = 50_000_000;
 
-/// What a process that tries a kernel says.
+/// The report of a process that tests a kernel.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Said {
     kernel: String,
@@ -61,25 +62,25 @@ struct Said {
     speed: Option<Speed>,
 }
 
-/// How fast a kernel computes the products of a training piece of the default job, in billions of operations a second.
+/// A kernel's speed on the products of a training piece of the default job, in billions of operations per second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
-    /// One thread, alone.
+    /// The speed of one thread alone.
     pub one: f64,
-    /// All threads together.
+    /// The speed of all threads together.
     pub all: f64,
-    /// How many these are.
+    /// The number of threads.
     pub threads: u32,
 }
 
-/// How long each of the two is measured.
+/// Duration of each of the two measurements.
 const MEASURED: Duration = Duration::from_millis(250);
 
-/// A process that tries a kernel.
+/// A process that tests a kernel.
 pub(super) struct Probe {
-    /// The kernel that is asked for by name.
+    /// The kernel that was requested by name.
     asked: Option<String>,
-    /// What it is called as long as it has not said its name.
+    /// What to call the kernel until the process reports its name.
     called: String,
     child: Child,
     input: Option<ChildStdin>,
@@ -88,22 +89,22 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// Finds out a kernel's name, and computes nothing.
+    /// Finds out a kernel's name; computes nothing.
     pub(super) fn named(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
         Self::begin(variables, wanted, &[NAME])
     }
 
-    /// Tries a kernel in products of many shapes, in a process with these variables but for the kernel.
+    /// Tests a kernel in products of many shapes, in a process that inherits these variables but for the kernel.
     pub(super) fn general(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
         Self::begin(variables, wanted, &[GENERAL])
     }
 
-    /// Tries a kernel for a job, of which [`Self::end_with`] tells the process.
+    /// Tests a kernel for a job; [`Self::end_with`] sends the job's spec to the process.
     pub(super) fn for_job(variables: &BTreeMap<String, String>, wanted: &Choice) -> Result<Self, Unusable> {
         Self::begin(variables, wanted, &[JOB])
     }
 
-    /// Measures a kernel with so many threads.
+    /// Measures a kernel's speed with `threads` threads.
     pub(super) fn of_speed(
         variables: &BTreeMap<String, String>,
         wanted: &Choice,
@@ -139,32 +140,32 @@ impl Probe {
         Ok(Self { asked, called, input: child.stdin.take(), child, output, patience: PATIENCE })
     }
 
-    /// The name of the kernel, once it was tried.
+    /// Waits for the test and returns the kernel's name.
     pub(super) fn name(mut self) -> Result<String, Unusable> {
         self.patience.computing += time_for(check::general());
         Ok(self.said()?.kernel)
     }
 
-    /// How fast the kernel is.
+    /// Waits for the measurement and returns the kernel's speed.
     pub(super) fn speed(self) -> Result<Speed, Unusable> {
         self.said()?.speed.ok_or_else(|| failed(&"nothing was measured"))
     }
 
-    /// Tells the process of the job, and waits for what it finds: how it computes on fixed shapes, and its fingerprint
-    /// on the job's own.
+    /// Sends the job's spec to the process, and waits for its findings: the arithmetic on fixed shapes, and the
+    /// fingerprint on the job's own shapes.
     pub(super) fn end_with(mut self, spec: &Spec) -> Result<(Arithmetic, String), Unusable> {
         // The fingerprints compute each product once more.
         self.patience.computing += 2 * (time_for(check::of_job(spec)) + time_for(check::general()));
         let message = convert::spec_to_bytes(spec);
-        // If it does not take them, it has ended, and how it ended says more.
+        // If writing fails, the process has ended, and its exit status says more.
         let _ = self.input.take().map(|mut input| input.write_all(&message));
         let Said { kernel, version, fingerprint, shapes_fingerprint, .. } = self.said()?;
         Ok((Arithmetic { kernel, version, fingerprint }, shapes_fingerprint))
     }
 
-    /// What it says of a kernel that is good.
+    /// Waits for the report, which must be about a good kernel.
     fn said(mut self) -> Result<Said, Unusable> {
-        // With its input open it would wait for more.
+        // Close the input, or the process waits for more.
         self.input = None;
         self.patience.idle = failpoints::patience().unwrap_or(self.patience.idle);
         let process = self.child.id();
@@ -206,7 +207,7 @@ impl Probe {
         }
     }
 
-    /// It has not said which kernel it has.
+    /// The error for a process that has not reported its kernel's name.
     fn no_good(&self, what: &str) -> Unusable {
         Unusable::NoGood { kernel: self.called.clone(), version: blas::version(), what: what.to_string() }
     }
@@ -223,7 +224,7 @@ impl Drop for Probe {
     }
 }
 
-/// The kernel that a choice names.
+/// The kernel that a choice names, if any.
 fn asked(variables: &BTreeMap<String, String>, wanted: &Choice) -> Option<String> {
     match wanted {
         Choice::Named(name) => Some(name.clone()),
@@ -232,18 +233,18 @@ fn asked(variables: &BTreeMap<String, String>, wanted: &Choice) -> Option<String
     }
 }
 
-/// What OpenBLAS picks by itself, if this process can tell.
+/// The kernel that OpenBLAS picks by itself, if this process can tell.
 pub(super) fn own_pick(variables: &BTreeMap<String, String>) -> Option<String> {
     let loaded = || environment::is_own_pick(variables).then(blas::kernel);
     failpoints::own_pick().or_else(loaded)
 }
 
-/// What OpenBLAS picks by itself, if that is known.
+/// The kernel that OpenBLAS picks by itself, if known.
 fn picked(variables: &BTreeMap<String, String>) -> Option<String> {
     own_pick(variables).or_else(|| Some(Native::handed_down(variables)?.own))
 }
 
-/// How long a processor may take for these products.
+/// Time limit for a processor to compute these products.
 fn time_for(products: impl IntoIterator<Item = Product>) -> Duration {
     let work: u64 = products.into_iter().map(|product| product.work()).sum();
     Duration::from_secs(work / SLOWEST)
@@ -265,15 +266,15 @@ fn signal_name(signal: i32) -> String {
     }
 }
 
-/// The other side, where this process was started for it: tries the kernel that it has been given. To be asked first
-/// thing by every program that calls [`own_kernel`](super::own_kernel).
+/// The side of the started process: if this process was started as a probe, tests its kernel and returns the exit
+/// code. Every program that calls [`own_kernel`](super::own_kernel) must call this first.
 pub fn answer() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     (arguments.next()? == PROBE).then(|| answered(arguments))
 }
 
 fn answered(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    // A kernel that never comes back would outlive whoever asked.
+    // A kernel that never returns would outlive its parent.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     failpoints::set_up();
     blas::single_threaded();
@@ -299,7 +300,7 @@ fn answered(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     process::leave(exit::DONE)
 }
 
-/// The job that standard input tells of.
+/// Reads a job's spec from standard input.
 fn spec() -> Result<Spec, String> {
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes).map_err(|error| error.to_string())?;
@@ -314,7 +315,7 @@ fn tried(products: impl IntoIterator<Item = Product>) -> Said {
 }
 
 fn of_job() -> Result<Said, String> {
-    // This needs no job, which comes when its data has been read.
+    // This needs no job; the spec comes once the job's data has been read.
     failpoints::misbehave_as(&blas::kernel());
     let Arithmetic { fingerprint, .. } = Arithmetic::of_this_process();
     let spec = spec()?;
@@ -328,7 +329,7 @@ fn measured(threads: u32) -> Speed {
     Speed { one: together(1), all: together(threads), threads }
 }
 
-/// What so many threads compute together, in billions of operations a second.
+/// The speed of `threads` threads together, in billions of operations per second.
 fn together(threads: u32) -> f64 {
     let one = || {
         let mut exercise = Exercise::default();

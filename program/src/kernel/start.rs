@@ -1,4 +1,4 @@
-//! Starting this program again, or another of its processes, with the environment that a kernel needs.
+//! Restarts this program, or starts another process of it, with the environment that a kernel needs.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -8,7 +8,7 @@ use millefeuille_core::blas::environment::Change;
 use crate::machine::address_space;
 use crate::{process, variables};
 
-/// This program with these arguments.
+/// A command that runs this program with the same arguments.
 pub(super) fn again() -> Command {
     let mut arguments = std::env::args_os();
     let mut command = Command::new(process::program());
@@ -19,7 +19,7 @@ pub(super) fn again() -> Command {
     command
 }
 
-/// A program that begins with another environment.
+/// Applies a change of environment to a command.
 pub(super) fn changed(mut command: Command, change: &Change) -> Command {
     change.remove.iter().for_each(|name| _ = command.env_remove(variables::bytes(name)));
     let set = change.set.iter().map(|(name, value)| (variables::bytes(name), variables::bytes(value)));

@@ -11,29 +11,29 @@ pub enum Unusable {
     /// This library or this CPU has no such kernel.
     #[error(transparent)]
     Missing(#[from] KernelError),
-    /// It is there, and must not be used.
+    /// The kernel exists, but must not be used.
     #[error(
         "the kernel {kernel} of OpenBLAS {version} {what}. \
          Set blas_kernel to \"native\" or to another kernel, or install another version of OpenBLAS"
     )]
     NoGood {
-        /// Its name.
+        /// The kernel's name.
         kernel: String,
         /// The version of OpenBLAS.
         version: String,
-        /// What it does: a verb, and what follows it.
+        /// What the kernel does wrong: a verb, and what follows it.
         what: String,
     },
-    /// None of those that `native` may be can be used.
+    /// None of the candidates for `native` can be used.
     #[error("no kernel of OpenBLAS can be used on this CPU: {}. Install another version of OpenBLAS", in_a_row(.0))]
     None(Vec<Unusable>),
-    /// Something that should not happen.
+    /// An unexpected error.
     #[error("{0}")]
     Unexpected(String),
 }
 
 impl Unusable {
-    /// The error for a list of kernels of which none can be used. With one kernel, its own reason.
+    /// The error for a list of kernels none of which can be used. For a single kernel, its own reason.
     pub(crate) fn of_all(mut reasons: Vec<Self>) -> Self {
         match reasons.pop() {
             Some(only) if reasons.is_empty() => only,
@@ -41,7 +41,7 @@ impl Unusable {
         }
     }
 
-    /// What is the matter, without a remedy.
+    /// The problem, without a remedy.
     pub(crate) fn in_short(&self) -> String {
         match self {
             Self::NoGood { kernel, what, .. } => format!("{kernel} {what}"),
@@ -50,7 +50,7 @@ impl Unusable {
         }
     }
 
-    /// How a command exits for it.
+    /// The exit code for this error.
     pub fn code(&self) -> u8 {
         match self {
             Self::Missing(_) => exit::USAGE,
@@ -60,7 +60,7 @@ impl Unusable {
     }
 }
 
-/// What is the matter with each, without a remedy that is the same for all.
+/// The problem of each kernel, without a remedy that is the same for all.
 fn in_a_row(reasons: &[Unusable]) -> String {
     reasons.iter().map(Unusable::in_short).collect::<Vec<_>>().join("; ")
 }

@@ -1,13 +1,13 @@
-//! Whether a limit of address space (`ulimit -v`) lets OpenBLAS start, and compute.
+//! Checks whether a limit on address space (`ulimit -v`) lets OpenBLAS start and compute.
 //!
-//! OpenBLAS takes address space twice, and is no good loser. When it is loaded it starts a thread for each further core,
-//! though this project asks it for one later; where it gets no stack for them it ends the process with two lines about
-//! something else. At its first product it takes a buffer for each thread that multiplies; where it gets none, it tries
-//! again for ever. So both are asked before: [`enough_for`] before the first product, and [`before_openblas`] before
-//! anything at all, since libraries are initialised before `main`.
+//! OpenBLAS takes address space twice, and fails badly. When it is loaded, it starts a thread for each further core,
+//! though this project sets it to one thread later. If there is no space for their stacks, it ends the process with
+//! two misleading lines. At its first product it takes a buffer for each thread that multiplies; if there is no space
+//! for that, it retries forever. So both are checked before: [`enough_for`] before the first product, and
+//! [`before_openblas`] before anything else, since libraries are initialised before `main`.
 //!
-//! What else takes address space is what malloc sets aside for each thread, which is far more than it uses. Where there
-//! is a limit, a process does without ([`sparing`]).
+//! malloc also reserves address space for each thread, far more than it uses. Under a limit, a process turns that off
+//! ([`sparing`]).
 
 use std::fmt::{self, Write as _};
 
@@ -16,18 +16,18 @@ use rustix::thread::sched_getaffinity;
 
 use crate::process::{self, exit};
 
-/// What OpenBLAS takes for each thread that multiplies (`BUFFER_SIZE` in its `common_x86_64.h`, 32 << 22).
+/// Bytes that OpenBLAS takes for each thread that multiplies (`BUFFER_SIZE` in its `common_x86_64.h`, 32 << 22).
 const BUFFER: u64 = 128 << 20;
-/// What else a process takes: the program and its libraries, samples, parameters, gradients, stacks. A coordinator that
-/// trains the default job came to 190 MB, its worker to 150.
+/// Bytes that a process takes beyond that: the program and its libraries, samples, parameters, gradients, stacks. A
+/// coordinator that trains the default job took 190 MB, its worker 150 MB.
 const REST: u64 = 256 << 20;
 
 const THREADS: &str = "OPENBLAS_NUM_THREADS";
 
-/// Checks that so many threads of a process can compute.
+/// Checks that `threads` threads of a process can compute.
 ///
 /// # Errors
-/// If they can't: the limit, and what is needed.
+/// If they can't. The message has the limit and what is needed.
 pub fn enough_for(threads: u32) -> Result<(), String> {
     match limit() {
         Some(limit) if limit < needed_for(threads) => Err(too_little_for(limit, threads)),
@@ -35,13 +35,13 @@ pub fn enough_for(threads: u32) -> Result<(), String> {
     }
 }
 
-/// How many threads of a process can compute, up to so many.
+/// The number of threads of a process that can compute, at most `threads`.
 pub fn threads_with_room(threads: u32) -> u32 {
     let fitting = limit().map_or(threads.into(), |limit| limit.saturating_sub(REST) / BUFFER);
     fitting.min(threads.into()) as u32
 }
 
-/// Variables with which a process needs little address space; none where there is no limit.
+/// Variables that make a process need little address space; empty where there is no limit.
 pub fn sparing() -> &'static [(&'static str, &'static str)] {
     if limit().is_some() { &[("MALLOC_ARENA_MAX", "1"), (THREADS, "1")] } else { &[] }
 }
@@ -76,7 +76,7 @@ fn too_little_for(limit: u64, threads: u32) -> String {
 #[unsafe(link_section = ".preinit_array")]
 static BEFORE_OPENBLAS: extern "C" fn() = before_openblas;
 
-/// Ends the process where OpenBLAS could not start its threads.
+/// Ends the process if OpenBLAS could not start its threads.
 extern "C" fn before_openblas() {
     let Some(limit) = limit() else { return };
     let mut file = [0; MOST];
@@ -101,12 +101,12 @@ extern "C" fn before_openblas() {
     }
 }
 
-/// What else a thread takes: the page that guards its stack, and its own variables.
+/// Bytes that a thread takes beyond its stack: the guard page, and thread-local variables.
 const SPARE: u64 = 64 << 10;
-/// So much of a file is read.
+/// Maximum bytes read from a file.
 const MOST: usize = 64 << 10;
 
-/// The beginning of a file, as much as fits; nothing if it can't be read.
+/// The beginning of a file, as much as fits; empty if the file can't be read.
 fn read<'a>(path: &str, into: &'a mut [u8]) -> &'a [u8] {
     use rustix::fs::{Mode, OFlags, open};
     let Ok(file) = open(path, OFlags::RDONLY, Mode::empty()) else { return &[] };
@@ -131,13 +131,13 @@ fn taken(status: &[u8]) -> Option<u64> {
     first_number(size.trim_ascii_start())?.checked_mul(1024)
 }
 
-/// The digits at the beginning.
+/// The number at the beginning of `text`.
 fn first_number(text: &[u8]) -> Option<u64> {
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     std::str::from_utf8(&text[..end]).ok()?.parse().ok()
 }
 
-/// A line that needs no memory but its own.
+/// A line in a fixed buffer, which allocates nothing.
 struct Line {
     bytes: [u8; 512],
     len: usize,

@@ -1,14 +1,14 @@
-//! What the control groups of this process allow it: Linux' cgroups, of both versions.
+//! The limits of this process's control groups: Linux cgroups, versions 1 and 2.
 //!
-//! A limit may be set on the group that a process is in or on any above it, and the least counts. Where a hierarchy is
-//! mounted, and from which group on, stands in `/proc/self/mountinfo`: a container sees a part of it.
+//! A limit may be set on the process's group or on any group above it; the lowest applies. `/proc/self/mountinfo`
+//! says where a hierarchy is mounted, and from which group on: a container sees only a part of it.
 
 use std::path::{Path, PathBuf};
 
-/// What the groups allow; nothing where there is no limit.
+/// The limits of the groups; `None` where there is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Groups {
-    /// Time of processors, in cores.
+    /// Processor time, in cores.
     pub cores: Option<f64>,
     /// Bytes of memory.
     pub memory: Option<u64>,
@@ -16,11 +16,11 @@ pub struct Groups {
     pub processes: Option<u64>,
 }
 
-/// Version 1 says "no limit" by the largest multiple of a page.
+/// Version 1 expresses "no limit" as the largest multiple of a page.
 const NO_LIMIT: u64 = 1 << 62;
 
 impl Groups {
-    /// Reads them below `root`, which is `/` but for tests.
+    /// Reads the limits below `root`, which is `/` outside tests.
     pub fn read(root: &Path) -> Self {
         let cores = least(directories(root, "cpu").iter().filter_map(|group| cores(group)));
         let memory = |name| move |group: &PathBuf| number(group, name).filter(|&bytes| bytes < NO_LIMIT);
@@ -53,12 +53,12 @@ fn cores(group: &Path) -> Option<f64> {
     (period > 0).then(|| quota as f64 / period as f64)
 }
 
-/// A number in a file of a group. `max`, and -1, are none.
+/// A number in a file of a group. `max` and -1 give `None`.
 fn number(group: &Path, name: &str) -> Option<u64> {
     text(&group.join(name))?.parse().ok()
 }
 
-/// The directories of this process's group and of those above it, as far as they can be seen, for a controller.
+/// For a controller, the directories of this process's group and of the groups above it, as far as they are visible.
 fn directories(root: &Path, controller: &str) -> Vec<PathBuf> {
     let groups = text(&root.join("proc/self/cgroup")).unwrap_or_default();
     let mounts = text(&root.join("proc/self/mountinfo")).unwrap_or_default();
@@ -77,15 +77,15 @@ fn directories(root: &Path, controller: &str) -> Vec<PathBuf> {
     below.ancestors().map(|group| place.join(group)).collect()
 }
 
-/// The group in a line of `/proc/self/cgroup` that is about a controller: `4:cpu,cpuacct:/group`.
+/// The group in a line of `/proc/self/cgroup`, if the line is about this controller: `4:cpu,cpuacct:/group`.
 fn group<'a>(line: &'a str, controller: &str) -> Option<&'a str> {
     let mut fields = line.splitn(3, ':').skip(1);
     let about = fields.next()?.split(',').any(|name| name == controller);
     fields.next().filter(|_| about)
 }
 
-/// From which group on a hierarchy is mounted, and where, if this line of `/proc/self/mountinfo` says so:
-/// `32 31 0:29 /group /sys/fs/cgroup/cpu rw,… - cgroup cgroup rw,cpu`.
+/// The group that a hierarchy is mounted from, and the mount point, if this line of `/proc/self/mountinfo` is about
+/// it: `32 31 0:29 /group /sys/fs/cgroup/cpu rw,… - cgroup cgroup rw,cpu`.
 fn mount<'a>(line: &'a str, kind: &str, controller: Option<&str>) -> Option<(&'a str, &'a str)> {
     let (of_mount, of_files) = line.split_once(" - ")?;
     let mut of_files = of_files.split(' ');
@@ -163,14 +163,14 @@ mod tests {
 
     #[test]
     fn a_container_sees_its_own_group_at_the_top() {
-        // Version 1 without a name space of its own: the group's path is the host's, and the mount begins with it.
+        // Version 1 without its own namespace: the group's path is the host's, and the mount begins with it.
         let version_1 = with(&[
             ("proc/self/mountinfo", "40 39 0:29 /docker/abc /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n"),
             ("proc/self/cgroup", "4:cpu:/docker/abc\n"),
             ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "200000\n"),
             ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
         ]);
-        // Version 2 with one.
+        // Version 2 with its own namespace.
         let version_2 = with(&[
             ("proc/self/mountinfo", MOUNT_2),
             ("proc/self/cgroup", "0::/\n"),

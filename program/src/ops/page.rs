@@ -1,7 +1,7 @@
-//! The text of `/metrics`, written at each scrape from what is known then.
+//! The text of `/metrics`, generated at each scrape.
 //!
-//! Nothing is kept up to date for it while nobody asks: a [`table`] is a function that reads what its process has
-//! published anyway. Whatever counts by itself registers its counters beside the table, in the same registry.
+//! Between scrapes this costs nothing: a [`table`] is a function that reads state that its process publishes anyway.
+//! Code that counts events itself registers its counters beside the table, in the same registry.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -18,10 +18,10 @@ use prometheus_client::registry::Registry;
 
 use millefeuille_core::blas;
 
-/// A page that is being written. Names are without the registry's prefix, help texts without their full stop.
+/// A page that is being written. Pass names without the registry's prefix, and help texts without a full stop.
 pub struct Page<'a>(DescriptorEncoder<'a>);
 
-/// A registry with a table in it. Names begin with the prefix.
+/// A registry that contains a table. All names begin with `prefix`.
 pub fn table(prefix: &str, write: impl Fn(&mut Page<'_>) -> fmt::Result + Send + Sync + 'static) -> Registry {
     LazyLock::force(&STARTED);
     let mut registry = Registry::with_prefix(prefix);
@@ -43,11 +43,11 @@ impl<W: Fn(&mut Page<'_>) -> fmt::Result + Send + Sync + 'static> Collector for 
     }
 }
 
-/// When this process set up its metrics, which is among the first things that it does.
+/// The time when this process set up its metrics, shortly after its start.
 static STARTED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
 
 impl Page<'_> {
-    /// What is said of every process.
+    /// Writes the metrics that every process has.
     pub fn process(&mut self, ready: bool) -> fmt::Result {
         let labels = [
             ("version", env!("CARGO_PKG_VERSION").to_string()),
@@ -68,17 +68,17 @@ impl Page<'_> {
         help: &str,
         kind: MetricType,
     ) -> Result<MetricEncoder<'s>, fmt::Error> {
-        // As the registry writes the help of what is registered in it.
+        // The registry writes help texts in the same form.
         self.0.encode_descriptor(name, &format!("{help}."), None, kind)
     }
 
-    /// A number that goes up and down.
+    /// Writes a gauge, a number that goes up and down.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
         let encoder = self.begin(name, help, MetricType::Gauge)?;
         ConstGauge::new(value).encode(encoder)
     }
 
-    /// The same, by the values of a label; nothing at all where there are none.
+    /// Writes one gauge per value of a label; nothing if there are no values.
     pub fn gauges<'v, V: EncodeGaugeValue>(
         &mut self,
         name: &str,
@@ -96,13 +96,13 @@ impl Page<'_> {
         })
     }
 
-    /// A number that only grows. Its name ends in `_total` on the page.
+    /// Writes a counter, a number that only grows. On the page its name ends in `_total`.
     pub fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
         let encoder = self.begin(name, help, MetricType::Counter)?;
         ConstCounter::new(value).encode(encoder)
     }
 
-    /// The same, by the values of a label.
+    /// Writes one counter per value of a label.
     pub fn counters<'v, V: EncodeCounterValue>(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics`, over whatever can say how it is.
+//! The routes `/livez`, `/readyz` and `/metrics`, for any [`Health`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,24 +12,25 @@ use hyper::body::Body as _;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 
-/// Yes or no, and why, in a line.
+/// `Ok` for yes, `Err` for no, each with a reason in one line.
 pub type Verdict = Result<String, String>;
 
-/// Something that can say how it is. It is asked by the thread that serves the port: it reads what others have left
-/// for it, and waits for nobody.
+/// The health of a process. The thread that serves the port calls these methods: they read state that other threads
+/// have published, and never block.
 pub trait Health: Send + Sync + 'static {
-    /// Whether the process is worth keeping. "No" means that it should be started again.
+    /// Whether the process is alive. "No" means that it should be restarted.
     fn live(&self) -> Verdict;
-    /// Whether it can be of use now. "No" means that others should be asked.
+    /// Whether the process can do its work now. "No" means that requests should go elsewhere.
     fn ready(&self) -> Verdict;
-    /// What it has counted.
+    /// The process's metrics.
     fn registry(&self) -> &Registry;
 }
 
-/// A "no" to `/livez` is looked at once more after this: a process that was stopped and goes on takes its turn first.
+/// `/livez` checks again after this time before it reports "no": a process that was stopped and continues may need a
+/// moment.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
 
-/// The three paths, to which others can be added.
+/// A router with the three paths; the caller may add more.
 pub fn probes(health: impl Health) -> Router {
     Router::new()
         .route("/livez", get(livez))
@@ -71,7 +72,7 @@ fn line(status: StatusCode, text: &str) -> Response {
     (status, headers, format!("{text}\n")).into_response()
 }
 
-/// A request without a body: nothing here has a use for one, so that none is read.
+/// Rejects a request that has a body: nothing here uses one, so none is read.
 struct NoBody;
 
 impl<S: Send + Sync> FromRequest<S> for NoBody {

@@ -1,17 +1,17 @@
-//! Whether the task that everything depends on still takes its turns.
+//! Detects whether the task that everything depends on is stuck.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A task that takes no turn for so long is stuck.
+/// A task that has not beaten for this long is stuck.
 ///
-/// It beats many times in that time even when there is nothing to do. What one turn does at most is to go over the
-/// parameters of a model a few times, which for the largest that fits into memory takes seconds; whatever may take
-/// longer (reading data, computing pieces, writing files) is done by other threads. So this is no measure of speed.
+/// A healthy task beats many times in this period, even when it is idle. The longest single turn goes over a model's
+/// parameters a few times. For the largest model that fits into memory, that takes seconds. Slower work (reading
+/// data, computing pieces, writing files) runs on other threads. So this does not measure speed.
 pub const STUCK: Duration = Duration::from_secs(20);
 
-/// The pulse of a task: it beats, others look how long ago.
+/// The pulse of a task: the task beats, and others check when it last did.
 #[derive(Clone, Debug)]
 pub struct Pulse(Arc<Beats>);
 
@@ -29,18 +29,18 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// The task takes a turn.
+    /// Records a turn of the task.
     pub fn beat(&self) {
         self.0.last.store(self.0.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// How long ago that was.
+    /// Time since the last beat.
     pub fn silence(&self) -> Duration {
         let last = Duration::from_millis(self.0.last.load(Ordering::Relaxed));
         self.0.start.elapsed().saturating_sub(last)
     }
 
-    /// Whether the task is stuck, and for how long already.
+    /// How long the task has been stuck; `None` if it is not.
     pub fn stuck(&self) -> Option<Duration> {
         stuck(self.silence())
     }

@@ -1,7 +1,7 @@
-//! Failures, and the statuses by which calls are refused.
+//! Failures, and the gRPC statuses that carry them.
 //!
-//! A refused call has the whole [`Failure`] in its status's metadata, so that whoever called decides by its kind. Of
-//! others (a proxy, an older program, the connection itself) only the status's code is known.
+//! The status of a refused call carries the whole [`Failure`] in its metadata, so that the caller can act on its
+//! kind. A status from another source (a proxy, an older program, the connection itself) has only a code.
 
 use millefeuille_core::failure::{Failure, FailureKind};
 use prost::Message as _;
@@ -10,10 +10,11 @@ use tonic::{Code, Status};
 
 use crate::v1;
 
-/// The metadata that has an encoded `Failure`.
+/// The metadata key of the encoded `Failure`.
 const METADATA: &str = "failure-bin";
 
-/// A header has bounds, and a failure may name a long path: then its code and message alone go.
+/// Headers are limited in size, and a failure may name a long path: a longer failure is sent as code and message
+/// only.
 const LONGEST_BYTES: usize = 4096;
 
 impl From<FailureKind> for v1::FailureKind {
@@ -42,7 +43,7 @@ impl From<FailureKind> for v1::FailureKind {
     }
 }
 
-/// The kind; of one that a later version has sent, nothing is known.
+/// The kind; an unknown kind, from a later version, becomes `Unexpected`.
 fn kind(from: v1::FailureKind) -> FailureKind {
     let same = |kind: &FailureKind| v1::FailureKind::from(*kind) == from;
     FailureKind::ALL.into_iter().find(same).unwrap_or(FailureKind::Unexpected)
@@ -68,7 +69,7 @@ impl From<v1::Failure> for Failure {
     }
 }
 
-/// How a call is refused for it.
+/// The status that refuses a call because of this failure.
 pub fn refusal(failure: &Failure) -> Status {
     let mut metadata = MetadataMap::new();
     let encoded = v1::Failure::from(failure).encode_to_vec();
@@ -80,7 +81,7 @@ pub fn refusal(failure: &Failure) -> Status {
 
 const fn code(kind: FailureKind) -> Code {
     match kind {
-        // Not Internal, which is what becomes of a broken connection.
+        // Not `Internal`, which a broken connection also produces.
         FailureKind::Unexpected => Code::Aborted,
         FailureKind::Usage | FailureKind::NoTrainingSamples => Code::InvalidArgument,
         FailureKind::NotFound => Code::NotFound,
@@ -102,7 +103,7 @@ const fn code(kind: FailureKind) -> Code {
     }
 }
 
-/// Why a call was refused.
+/// The failure behind a refused call.
 pub fn failure_of(status: &Status) -> Failure {
     let sent = status.metadata().get_bin(METADATA).and_then(|value| value.to_bytes().ok());
     let sent = sent.and_then(|bytes| v1::Failure::decode(bytes).ok());
@@ -121,18 +122,18 @@ fn failure_by_code(status: &Status) -> Failure {
     Failure::new(kind, what)
 }
 
-/// Why a call failed: what the other side says, or what became of the connection.
+/// Why a call failed: the other side's message, or what happened to the connection.
 pub fn reason(status: &Status) -> String {
     let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
     causes.last().map_or_else(|| failure_by_code(status).what, ToString::to_string)
 }
 
-/// Whether the other side is gone, and may come back. Any other answer is an answer.
+/// Whether the other side is gone and may come back. Any other status comes from a peer that responds.
 pub fn is_gone(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
 }
 
-/// Whether the other side does not want this caller: trying again would not help.
+/// Whether the other side rejects this caller: trying again would not help.
 pub fn is_refused(status: &Status) -> bool {
     matches!(
         status.code(),

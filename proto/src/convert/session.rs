@@ -1,4 +1,4 @@
-//! What a session's two sides say to each other, to the wire and from it.
+//! Conversions of a session's messages to the wire and from it.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! What can be seen of a cluster, to the wire and from it.
+//! Conversions of a cluster's visible state to the wire and from it.
 //!
-//! From the wire it comes from a coordinator, which its reader has chosen to trust: what is missing is taken as empty.
+//! From the wire, the state comes from a coordinator that its reader trusts: missing fields are taken as empty.
 
 use millefeuille_core::view::{
     EpochRow, JobReport, JobStatus, JobView, Metrics, OutcomeView, Prediction, Progress, StepTime, WorkerView,
@@ -220,7 +220,7 @@ impl From<&OutcomeView> for v1::Outcome {
 }
 
 impl From<v1::Outcome> for OutcomeView {
-    /// An exit code that is none is that of something unexpected.
+    /// An invalid exit code becomes that of an unexpected error.
     fn from(from: v1::Outcome) -> Self {
         Self {
             exit_code: u8::try_from(from.exit_code).unwrap_or(1),
@@ -232,11 +232,11 @@ impl From<v1::Outcome> for OutcomeView {
     }
 }
 
-/// What a watcher is told of a job, who has been told of so many epochs already.
+/// The update on a job for a watcher that has already received `told` epochs.
 pub fn news(report: &JobReport, told: usize) -> v1::WatchJobResponse {
     v1::WatchJobResponse {
         job: Some((&report.job).into()),
-        // A run that goes on from a checkpoint has fewer epochs than were told before.
+        // A run that resumes from a checkpoint has fewer epochs than the watcher has received.
         new_epochs: report.history.iter().skip(told).map(v1::Epoch::from).collect(),
         progress: report.progress.map(Into::into),
         outcome: report.outcome.as_ref().map(v1::Outcome::from),
@@ -244,7 +244,7 @@ pub fn news(report: &JobReport, told: usize) -> v1::WatchJobResponse {
 }
 
 impl From<v1::WatchJobResponse> for JobReport {
-    /// With the epochs that are new.
+    /// The report holds the new epochs only.
     fn from(from: v1::WatchJobResponse) -> Self {
         Self {
             job: from.job.unwrap_or_default().into(),

@@ -1,4 +1,4 @@
-//! The way to a coordinator that speaks TLS.
+//! Connects to a coordinator, with or without TLS.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ use tower::{Service as _, service_fn};
 use super::{CA_FILE, Identity, errors};
 use crate::wire;
 
-/// How often, and how soon again, files are read that do not belong together: they are just being renewed.
+/// Attempts, and the time between them, to read files that do not match each other: they are being renewed.
 const ATTEMPTS: usize = 5;
 const RENEWAL: Duration = Duration::from_millis(100);
 
 /// Connects to coordinators, with the certificate in a directory if there is one.
 ///
-/// The files are read anew for every connection, so a renewed certificate needs no restart.
+/// The files are read again for every connection, so a renewed certificate needs no restart.
 #[derive(Clone, Debug, Default)]
 pub struct Dialer {
     directory: Option<PathBuf>,
@@ -35,15 +35,15 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Will connect with the identity in this directory; without one, in plain text.
+    /// Connects with the identity in this directory, or in plain text without one.
     pub fn new(directory: Option<PathBuf>) -> Self {
         Self { directory, refused: Arc::default() }
     }
 
-    /// What to dial for `address`, which is a host and a port.
+    /// The endpoint for `address`, a host and a port.
     ///
     /// # Errors
-    /// If that is no address.
+    /// If `address` is not valid.
     pub fn endpoint(&self, address: &str) -> Result<Endpoint, tonic::transport::Error> {
         let scheme = if self.directory.is_some() { "https" } else { "http" };
         Endpoint::from_shared(format!("{scheme}://{address}"))
@@ -52,7 +52,7 @@ impl Dialer {
     /// Connects.
     ///
     /// # Errors
-    /// What tonic says; [`Self::refusal`] knows whether it was a matter of certificates.
+    /// tonic's error; [`Self::refusal`] says whether certificates caused it.
     pub async fn connect(&self, endpoint: Endpoint) -> Result<Channel, tonic::transport::Error> {
         let Some(directory) = self.directory.clone() else { return endpoint.connect().await };
         let refused = Arc::clone(&self.refused);
@@ -66,16 +66,17 @@ impl Dialer {
         endpoint.connect_with_connector(dial).await
     }
 
-    /// Why the two sides could not agree, if that is why a connection came to nothing. Trying again would not help.
+    /// Why the two sides could not agree on certificates, if that is why connecting failed. Trying again would not
+    /// help.
     ///
-    /// TLS 1.3 tells a client that its certificate is refused only after the client takes the connection for open, so
-    /// a call may fail for this reason, too.
+    /// In TLS 1.3, a client learns that its certificate is refused only after it considers the connection open, so a
+    /// call may also fail for this reason.
     pub fn refusal(&self) -> Option<String> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// Whether an error is a TLS coordinator's answer to plain text.
+/// Whether an error is a TLS coordinator's response to plain text.
 pub fn asks_for_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     causes.any(|cause| {
@@ -84,8 +85,8 @@ pub fn asks_for_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     })
 }
 
-/// Permission is denied for what another attempt would meet again. What else goes wrong with TLS may pass, as when
-/// somebody stands in for a coordinator that is away.
+/// `PermissionDenied` for errors that another attempt would meet again. Other TLS errors may pass, for example when
+/// another program temporarily answers in place of the coordinator.
 fn error_kind(error: &rustls::Error) -> io::ErrorKind {
     use rustls::{AlertDescription, Error};
     match error {
@@ -98,7 +99,7 @@ fn error_kind(error: &rustls::Error) -> io::ErrorKind {
     }
 }
 
-/// What the two sides could not agree on; other errors pass.
+/// Records an error about certificates in `refused`; ignores other errors.
 fn note(refused: &Mutex<Option<String>>, error: &io::Error) {
     if error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none() {
         *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
@@ -120,7 +121,7 @@ async fn dial(uri: &Uri, directory: &Path, refused: &Arc<Mutex<Option<String>>>)
     }
 }
 
-/// The identity in a directory, of which a part may be newer than the rest for a moment.
+/// Reads the identity in a directory. During a renewal, some of its files may briefly be newer than others.
 async fn identity(directory: &Path) -> Result<(Identity, TlsConnector), String> {
     let read = || {
         let identity = Identity::read(directory)?;
@@ -145,7 +146,7 @@ async fn tcp(uri: &Uri) -> io::Result<TcpStream> {
     Ok(connector.call(uri.clone()).await.map_err(io::Error::other)?.into_inner())
 }
 
-/// The other side of a connection, and what it was shown.
+/// The other side of a connection, and the certificate shown to it.
 struct Peer {
     address: String,
     directory: PathBuf,
@@ -154,7 +155,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// An error that says what to do, if it is one of TLS.
+    /// Adds a remedy to the error, if it is a TLS error.
     fn in_words(&self, error: io::Error) -> io::Error {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(tls) => {

@@ -1,10 +1,10 @@
-//! What goes wrong with certificates, in words.
+//! Error messages about certificates.
 
 use std::path::Path;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-/// What is wrong with a certificate, to stand after its subject: "has expired on 2026-11-20".
+/// The problem with a certificate, to follow its subject: "has expired on 2026-11-20".
 pub fn certificate_trouble(error: &CertificateError) -> String {
     use CertificateError as Trouble;
     match error {
@@ -31,8 +31,8 @@ pub fn certificate_trouble(error: &CertificateError) -> String {
     }
 }
 
-/// Why a client could not agree with the coordinator that it dialled. It has this certificate of its `own`, and trusts the
-/// `authorities` in this file.
+/// Why a client could not agree with the coordinator that it dialled. The client has the certificate `own`, and
+/// trusts the CAs in the file `authorities`.
 pub(super) fn disagreement(error: &Error, address: &str, authorities: &Path, own: &str) -> String {
     match error {
         Error::InvalidCertificate(trouble) => {
@@ -60,11 +60,11 @@ pub(super) fn disagreement(error: &Error, address: &str, authorities: &Path, own
     }
 }
 
-/// What an alert says about the certificate that was shown, if it is about that.
+/// Why the peer rejected our certificate, if the alert is about that.
 pub fn refused_for(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
         AlertDescription::CertificateExpired => "it has expired, or is not valid yet",
-        // The second, if the other CA has the same name.
+        // `DecryptError` occurs if the other CA has the same name.
         AlertDescription::UnknownCA | AlertDescription::DecryptError => "it is from another CA",
         AlertDescription::BadCertificate => "it is for another name, or damaged",
         AlertDescription::AccessDenied => "it is not a coordinator's",
@@ -77,8 +77,7 @@ pub fn refused_for(alert: AlertDescription) -> Option<&'static str> {
     })
 }
 
-/// A time in seconds since 1970 as people and programs read it: `2026-11-25T00:00:00Z`
-/// ([RFC 3339](https://www.rfc-editor.org/rfc/rfc3339)).
+/// Formats a time in seconds since 1970: `2026-11-25T00:00:00Z` ([RFC 3339](https://www.rfc-editor.org/rfc/rfc3339)).
 pub fn date(seconds: i64) -> String {
     match time::OffsetDateTime::from_unix_timestamp(seconds) {
         Ok(at) => format!("{}T{:02}:{:02}:{:02}Z", at.date(), at.hour(), at.minute(), at.second()),
@@ -90,7 +89,7 @@ fn seconds(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-/// A name as people write it: webpki writes `DnsName("localhost")` and `IpAddress(127.0.0.1)`.
+/// A name in its usual form: webpki writes `DnsName("localhost")` and `IpAddress(127.0.0.1)`.
 fn plain_name(name: &str) -> &str {
     let inner = name.split_once('(').map(|(_, rest)| rest.trim_end_matches(')'));
     inner.unwrap_or(name).trim_matches('"')

@@ -1,4 +1,4 @@
-//! What a process shows to its peers, and whom it trusts.
+//! A process's certificate and key, and the CAs that it trusts.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -20,11 +20,11 @@ use x509_parser::prelude::FromDer as _;
 
 use super::{ALPN, Role, certificate_trouble, date};
 
-/// The CAs that are trusted.
+/// File of the trusted CAs.
 pub const CA_FILE: &str = "ca.crt";
-/// The certificate, and what leads from it to a CA.
+/// File of the certificate, with the chain to a CA.
 pub const CERTIFICATE_FILE: &str = "tls.crt";
-/// The certificate's key.
+/// File of the certificate's key.
 pub const KEY_FILE: &str = "tls.key";
 
 /// A certificate with its key, and the CAs that its holder trusts.
@@ -42,8 +42,7 @@ impl Identity {
     /// Reads the three files of a directory.
     ///
     /// # Errors
-    /// One line that names the file, what is wrong with it, and what to do. Dates are not looked at: they are for the
-    /// peer to judge.
+    /// One line with the file, the problem and a remedy. Dates are not checked: that is up to the peer.
     pub fn read(directory: &Path) -> Result<Self, String> {
         let file = |name| directory.join(name);
         let mut roots = RootCertStore::empty();
@@ -63,20 +62,20 @@ impl Identity {
         Ok(Self { directory: directory.to_path_buf(), roots: Arc::new(roots), chain, key, validity })
     }
 
-    /// The role in its certificate.
+    /// The role in the certificate.
     pub fn role(&self) -> Option<Role> {
         Role::of_certificate(&self.chain[0])
     }
 
-    /// From when and until when its certificate is valid, in seconds since 1970.
+    /// The certificate's validity, first and last time, in seconds since 1970.
     pub fn validity(&self) -> (i64, i64) {
         self.validity
     }
 
-    /// Whether a peer that trusts the same CAs accepts its certificate as a server's, now.
+    /// Checks that a peer that trusts the same CAs currently accepts the certificate as a server's.
     ///
     /// # Errors
-    /// Why not, to stand after the certificate: "has expired on 2026-11-20T00:00:00Z".
+    /// The reason, to follow the certificate's name: "has expired on 2026-11-20T00:00:00Z".
     pub fn is_accepted(&self) -> Result<(), String> {
         let provider = provider();
         let now = UnixTime::now();
@@ -91,7 +90,7 @@ impl Identity {
         })
     }
 
-    /// Where its certificate is, whose it is and how long it is valid, for messages.
+    /// The certificate's file, holder and validity, for messages.
     pub fn description(&self) -> String {
         let path = self.directory.join(CERTIFICATE_FILE);
         let role = self.role().map_or("no role".to_string(), |role| format!("role {role}"));
@@ -99,7 +98,7 @@ impl Identity {
         format!("{} ({role}, valid from {} to {})", path.display(), date(from), date(to))
     }
 
-    /// The settings of a side that listens: TLS 1.3, and no peer without a certificate.
+    /// Settings for a server: TLS 1.3, and every client needs a certificate.
     ///
     /// # Errors
     /// If certificate and key do not belong together.
@@ -119,7 +118,7 @@ impl Identity {
         Ok(config)
     }
 
-    /// The settings of a client: TLS 1.3, and only to a coordinator.
+    /// Settings for a client: TLS 1.3, and the server must be a coordinator.
     ///
     /// # Errors
     /// If certificate and key do not belong together.
@@ -150,10 +149,10 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Certificates and keys have a few kilobytes.
+/// Maximum size of a file. Certificates and keys have a few kilobytes.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// The bytes of a certificate's or key's file, if it is a regular one: a pipe would have its reader wait.
+/// Reads a certificate's or key's file. It must be a regular file: reading from a pipe would block.
 ///
 /// # Errors
 /// One line that names the file, what is wrong with it, and what to do.
@@ -175,7 +174,7 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     })
 }
 
-/// The certificates in a file, of which there is at least one.
+/// The certificates in a file, at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let bytes = read_file(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
@@ -193,7 +192,7 @@ fn validity(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
-/// Accepts what WebPKI accepts, if it is a coordinator's.
+/// Accepts a certificate that WebPKI accepts, if its role is coordinator.
 #[derive(Debug)]
 struct CoordinatorsOnly {
     inner: Arc<WebPkiServerVerifier>,

@@ -1,16 +1,16 @@
-//! What a certificate allows its holder.
+//! The role in a certificate, which says what its holder may do.
 
 use std::fmt;
 
 use rustls::pki_types::CertificateDer;
 
-/// What a process is to a cluster. In a certificate it is a URI among the subject's alternative names, as
+/// A process's role in a cluster. In a certificate it is a URI among the subject's alternative names, as
 /// [SPIFFE](https://spiffe.io) writes identities and cert-manager can issue them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Serves a cluster.
     Coordinator,
-    /// Computes for one.
+    /// Computes for a cluster.
     Worker,
     /// Submits and cancels jobs, and reads.
     Operator,
@@ -18,11 +18,11 @@ pub enum Role {
     Reader,
 }
 
-/// What every role's URI begins with.
+/// Prefix of every role's URI.
 const PREFIX: &str = "spiffe://millefeuille/role/";
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 4] = [Self::Coordinator, Self::Operator, Self::Reader, Self::Worker];
 
     /// Its name, in lower case.
@@ -35,7 +35,7 @@ impl Role {
         }
     }
 
-    /// The URI that says so in a certificate.
+    /// The role's URI in a certificate.
     pub fn uri(self) -> String {
         format!("{PREFIX}{}", self.name())
     }
@@ -50,7 +50,7 @@ impl Role {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
 
-    /// The role in a certificate; none if it has none, or several.
+    /// The role in a certificate; `None` if the certificate has no role, or several.
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
         let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
         let mut roles = certificate.valid_uri_names().filter_map(Self::of_uri);

@@ -1,34 +1,35 @@
-//! How long a process that tries a kernel is waited for.
+//! Time limits for a process that tests a kernel.
 //!
-//! It is given up for its own processor time, or because it uses none, never for the clock alone: where other processes
-//! take the cores, a good kernel answers late, and the same machine must come to the same kernel then too.
+//! The limits are on the processor time that the process uses, and on time in which it uses none, never on wall-clock
+//! time alone. When other processes use the cores, a good kernel responds late, and the same machine must still
+//! resolve to the same kernel.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// How often the process is looked at.
+/// Time between two checks of the process.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What a process may use.
+/// The limits for a process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// Processor time in all.
+    /// Total processor time.
     pub(super) computing: Duration,
-    /// Time of the clock without any processor time.
+    /// Wall-clock time without any processor time used.
     pub(super) idle: Duration,
 }
 
-/// Why nothing came.
+/// Why the process reported nothing.
 #[derive(Debug, PartialEq)]
 pub(super) enum Silence {
     /// The sender is gone.
     Ended,
-    /// The patience is over, as the text says.
+    /// A limit was exceeded; the text says which.
     Hangs(String),
 }
 
 impl Patience {
-    /// What comes from a process, whose processor time `used` tells. Where that is not to be known, the clock counts.
+    /// Waits for a process's report. `used` returns its processor time; if that is unknown, wall-clock time counts.
     pub(super) fn wait<T>(
         self,
         output: &Receiver<T>,
@@ -59,17 +60,17 @@ impl Patience {
     }
 }
 
-/// The processor time that all threads of a process have used, to a hundredth of a second: see `proc_pid_stat(5)`.
-/// Nothing where there is no `/proc`.
+/// The processor time of all threads of a process, to a hundredth of a second: see `proc_pid_stat(5)`. `None` without
+/// `/proc`.
 pub(super) fn processor_time(process: u32) -> Option<Duration> {
     parse(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
 }
 
-/// Linux counts ticks of a hundredth of a second for programs, whatever its own are.
+/// Linux reports ticks of 10 ms to programs, whatever its internal tick is.
 const TICK: Duration = Duration::from_millis(10);
 
 fn parse(stat: &str) -> Option<Duration> {
-    // The program's name stands in parentheses, and may have some itself.
+    // The program's name is in parentheses, and may contain some itself.
     let after_name = stat.rsplit_once(") ")?.1;
     let ticks: Vec<u32> =
         after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
@@ -112,7 +113,7 @@ mod tests {
     fn one_that_gets_little_of_a_busy_machine_is_waited_for() {
         let (sender, output) = mpsc::channel();
         let mut looks = 0;
-        // Long after the clock's own patience, a hundredth of a second at a look.
+        // Long past the wall-clock limit, at 10 ms of processor time per check.
         let waited = PATIENCE.wait(&output, || {
             looks += 1;
             if looks == 10 {
