@@ -65,7 +65,6 @@ macro_rules! registry {
             }
 
             /// All names, for errors.
-
             pub(crate) fn names() -> Vec<&'static str> {
                 Self::ALL.iter().map(|one| one.name()).collect()
             }

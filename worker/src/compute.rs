@@ -442,14 +442,8 @@ impl Shared {
 }
 
 fn compute(batch: &Batch, shard: u32, pool: &Pool, scratch: &mut Scratch) -> (Option<Buffer>, PieceOutcome) {
-    let (course, unit) = (&batch.job.course, batch.work.into());
-    let mut gradient = match course.gradient_len(unit) {
-        0 => None,
-        values => Some(pool.take(values)),
-    };
-    let out = gradient.as_deref_mut().unwrap_or_default();
-    let outcome = course.compute(unit, shard, &batch.samples[&shard], &batch.parameters, out, scratch);
-    (gradient, outcome)
+    let Batch { job, work, parameters, samples, .. } = batch;
+    job.course.piece((*work).into(), shard, &samples[&shard], parameters, |values| pool.take(values), scratch)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -40,12 +40,7 @@ impl Facts {
 
     /// How many samples a shard has in a unit of work.
     pub fn samples(&self, phase: Phase, step: u32, shard: u32) -> u32 {
-        match phase {
-            Phase::Train => self.plan.piece(step, shard).len() as u32,
-            Phase::Validate | Phase::Test => {
-                shard::shard_len(self.sizes.of(phase.split()), self.shards, shard)
-            }
-        }
+        self.plan.share(phase.split(), self.sizes, step, shard)
     }
 
     /// The shards of the three splits with these indices, without the empty ones.

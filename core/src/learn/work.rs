@@ -93,7 +93,7 @@ impl Course {
 
     /// Computes the piece of a shard. In a training step, `gradient`, as long as the parameters, is overwritten
     /// with the sum of the samples' gradients. An evaluation leaves it unchanged.
-    pub fn compute(
+    fn compute(
         &self,
         unit: Unit,
         shard: u32,
@@ -118,8 +118,27 @@ impl Course {
         )
     }
 
-    /// Like [`Self::compute`], but returns a sum of one piece. `take` provides the gradient's buffer for the
-    /// given number of values; an evaluation has no gradient.
+    /// Like [`Self::compute`], with a gradient of its own: `take` provides the buffer for the given number of
+    /// values; an evaluation has no gradient.
+    pub fn piece<B: DerefMut<Target = [f32]>>(
+        &self,
+        unit: Unit,
+        shard: u32,
+        samples: &ShardSamples,
+        parameters: &[f32],
+        take: impl FnOnce(usize) -> B,
+        scratch: &mut Scratch,
+    ) -> (Option<B>, PieceOutcome) {
+        let mut gradient = match self.gradient_len(unit) {
+            0 => None,
+            values => Some(take(values)),
+        };
+        let out = gradient.as_deref_mut().unwrap_or_default();
+        let outcome = self.compute(unit, shard, samples, parameters, out, scratch);
+        (gradient, outcome)
+    }
+
+    /// Like [`Self::piece`], but returns a sum of one piece.
     pub fn sum_of<B: DerefMut<Target = [f32]>>(
         &self,
         unit: Unit,
@@ -129,12 +148,7 @@ impl Course {
         take: impl FnOnce(usize) -> B,
         scratch: &mut Scratch,
     ) -> Sum<B> {
-        let mut gradient = match self.gradient_len(unit) {
-            0 => None,
-            values => Some(take(values)),
-        };
-        let out = gradient.as_deref_mut().unwrap_or_default();
-        let outcome = self.compute(unit, shard, samples, parameters, out, scratch);
+        let (gradient, outcome) = self.piece(unit, shard, samples, parameters, take, scratch);
         Sum::of_piece(gradient, &outcome)
     }
 
