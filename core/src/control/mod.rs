@@ -37,6 +37,7 @@
 mod action;
 mod conduct;
 mod config;
+mod display;
 mod event;
 mod facts;
 mod ids;

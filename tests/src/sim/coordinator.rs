@@ -252,13 +252,13 @@ impl World {
             && let Some(event) = coordinator.happened.pop_front()
         {
             if !matches!(event, Event::Tick | Event::Heard { .. }) {
-                trace!(self, "{}", super::trace::event(&event));
+                trace!(self, "{event}");
             }
             let now = self.now - coordinator.born;
             let actions = coordinator.control.handle(now, event);
             self.judge_size(actions.len());
             for action in actions {
-                trace!(self, "  {}", super::trace::action(&action));
+                trace!(self, "  {action}");
                 if self.dies_now() {
                     return;
                 }

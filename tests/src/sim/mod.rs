@@ -21,7 +21,6 @@ mod oracle;
 mod random;
 mod scenario;
 mod toy;
-mod trace;
 mod worker;
 mod world;
 
