@@ -22,7 +22,7 @@ use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::{Learner, Scratch};
-use millefeuille_core::learn::sum::{self, Order, Room};
+use millefeuille_core::learn::sum::{self, AdditionOrder, AdditionScratch};
 use millefeuille_core::learn::tree::Tree;
 use sha2::{Digest as _, Sha256};
 
@@ -120,7 +120,7 @@ struct Thread<'a> {
     parameters: Vec<f32>,
     optimizer: OptimizerState,
     scratch: Scratch,
-    room: Room,
+    room: AdditionScratch,
     /// The epoch's figures, kept by the first thread.
     figures: sum::Figures,
 }
@@ -134,7 +134,7 @@ impl<'a> Thread<'a> {
             parameters: model.initial_parameters(spec.seed),
             optimizer: OptimizerState::new(optimizer, model.parameter_count()),
             scratch: Scratch::default(),
-            room: Room::default(),
+            room: AdditionScratch::default(),
             figures: sum::Figures::default(),
         }
     }
@@ -248,11 +248,11 @@ impl<'a> Thread<'a> {
 }
 
 /// The reduction tree's order over these shards.
-fn order(shards: u32, present: &BTreeSet<u32>) -> Order {
-    Order::over(Tree::new(shards).root(), present).expect("a step has samples")
+fn order(shards: u32, present: &BTreeSet<u32>) -> AdditionOrder {
+    AdditionOrder::over(Tree::new(shards).root(), present).expect("a step has samples")
 }
 
-fn total(figures: impl Iterator<Item = sum::Figures>, order: &Order) -> sum::Figures {
+fn total(figures: impl Iterator<Item = sum::Figures>, order: &AdditionOrder) -> sum::Figures {
     order.fold(figures, &mut Vec::new(), |left, right| *left += right).expect("there are as many as shards")
 }
 

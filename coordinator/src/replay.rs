@@ -17,7 +17,7 @@ use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::Scratch;
 use millefeuille_core::learn::sum::{Figures, Sum};
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
-use millefeuille_core::learn::work::{Course, Unit};
+use millefeuille_core::learn::work::{Unit, Workload};
 use millefeuille_proto::buffer::{Buffer, Pool};
 
 use crate::runs::Checkpoint;
@@ -28,7 +28,7 @@ use millefeuille_core::view::EpochRow;
 #[derive(Debug)]
 pub struct Replay<'a> {
     store: &'a ShardStore,
-    course: &'a Course,
+    workload: &'a Workload,
     threads: Vec<Scratch>,
     pool: Pool,
 }
@@ -73,15 +73,15 @@ impl ReplayState {
 
 impl<'a> Replay<'a> {
     /// Creates a replayer with this many threads. BLAS must already be set to one thread per call.
-    pub fn new(store: &'a ShardStore, course: &'a Course, threads: u32) -> Self {
-        let threads = (0..threads.clamp(1, course.spec().shards)).map(|_| Scratch::default()).collect();
-        Self { store, course, threads, pool: Pool::default() }
+    pub fn new(store: &'a ShardStore, workload: &'a Workload, threads: u32) -> Self {
+        let threads = (0..threads.clamp(1, workload.spec().shards)).map(|_| Scratch::default()).collect();
+        Self { store, workload, threads, pool: Pool::default() }
     }
 
     /// Computes the rest of the epoch, and evaluates. Returns the epoch's history row, with the time that this took.
     pub fn finish_epoch(&mut self, state: &mut ReplayState) -> EpochRow {
         let started = Instant::now();
-        while state.step < self.course.plan().steps() {
+        while state.step < self.workload.plan().steps() {
             self.step(state);
         }
         let validation = self.evaluate(&state.parameters, Split::Validation);
@@ -89,11 +89,11 @@ impl<'a> Replay<'a> {
         let row = EpochRow {
             epoch: u64::from(state.epoch) + 1,
             loss: state.train.loss(),
-            accuracy: self.course.accuracy(&state.train),
+            accuracy: self.workload.accuracy(&state.train),
             val_loss: validation.map(|sums| sums.loss()),
-            val_accuracy: validation.and_then(|sums| self.course.accuracy(&sums)),
+            val_accuracy: validation.and_then(|sums| self.workload.accuracy(&sums)),
             test_loss: test.loss(),
-            test_accuracy: self.course.accuracy(&test),
+            test_accuracy: self.workload.accuracy(&test),
             seconds: started.elapsed().as_secs_f64(),
             weights_sha256: weights_sha256(bytemuck::cast_slice(&state.parameters)),
         };
@@ -109,8 +109,8 @@ impl<'a> Replay<'a> {
     fn step(&mut self, state: &mut ReplayState) {
         let sum = self.sum(&state.parameters, Unit::train(state.epoch, state.step));
         let sum = sum.expect("a step of the plan has samples");
-        let taken = u64::from(state.epoch) * u64::from(self.course.plan().steps()) + u64::from(state.step);
-        let mut next = self.pool.take(self.course.model().parameter_count());
+        let taken = u64::from(state.epoch) * u64::from(self.workload.plan().steps()) + u64::from(state.step);
+        let mut next = self.pool.take(self.workload.model().parameter_count());
         state.optimizer.step_of_sum(taken + 1, &state.parameters, &sum, &mut next);
         state.parameters.copy_from_slice(&next);
         state.train += sum.figures;
@@ -119,18 +119,18 @@ impl<'a> Replay<'a> {
 
     /// The sum over the pieces of a unit of work, along the tree; `None` if there are no pieces.
     fn sum(&mut self, parameters: &[f32], unit: Unit) -> Option<Sum<Buffer>> {
-        let Self { store, course, threads, pool } = self;
+        let Self { store, workload, threads, pool } = self;
         let take = |values| pool.take(values);
         let join = |left: &mut Sum<Buffer>, right| left.join_within_bounds(right, take);
-        let shards = course.spec().shards;
-        let present = course.present(unit, 0..shards);
+        let shards = workload.spec().shards;
+        let present = workload.present(unit, 0..shards);
         let reduction = Mutex::new(Reduction::new(Tree::new(shards), &present));
         let next = Mutex::new(present.into_iter());
         let work = |scratch: &mut Scratch| {
             loop {
                 let Some(shard) = lock(&next).next() else { return };
                 let samples = samples(store, unit.split, shard);
-                let piece = course.sum_of(unit, shard, samples, parameters, take, scratch);
+                let piece = workload.sum_of(unit, shard, samples, parameters, take, scratch);
                 lock(&reduction).insert(Node::leaf(shard), piece, join);
             }
         };

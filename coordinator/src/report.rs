@@ -3,7 +3,7 @@
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::learn::piece::{Learner, Scratch};
-use millefeuille_core::learn::work::Course;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_core::view::{EpochRow, Prediction};
 
 use crate::see::digits::{self, Tile};
@@ -21,13 +21,13 @@ pub fn tile(prediction: &Prediction) -> Option<Tile> {
 }
 
 /// The first test images with the model's predictions.
-pub fn first_test_images(store: &ShardStore, course: &Course, parameters: &[f32]) -> Vec<Prediction> {
+pub fn first_test_images(store: &ShardStore, workload: &Workload, parameters: &[f32]) -> Vec<Prediction> {
     let Some(image) = store.schema().features.rows_and_columns() else { return Vec::new() };
     let images = first_images(store, Split::Test);
     let pixels: Vec<u8> = images.iter().flat_map(|(pixels, _)| pixels.iter().copied()).collect();
-    let learner = Learner { model: course.model(), spec: course.spec(), parameters };
+    let learner = Learner { model: workload.model(), spec: workload.spec(), parameters };
     let outputs = learner.outputs(&pixels, &mut Scratch::default());
-    let classes = outputs.chunks(course.model().outputs()).map(class);
+    let classes = outputs.chunks(workload.model().outputs()).map(class);
     let shown = |((pixels, label), class)| Prediction { image, pixels, label, class };
     images.into_iter().zip(classes).map(shown).collect()
 }

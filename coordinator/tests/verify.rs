@@ -28,7 +28,7 @@ use millefeuille_core::job::{Activation, BlasKernel, Data, Fit, Job, Layer, Sour
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
-use millefeuille_core::learn::work::Course;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_core::view::EpochRow;
 use tempfile::TempDir;
 
@@ -75,15 +75,15 @@ fn job(data: &Path) -> Job {
 struct Loaded {
     job: Job,
     store: ShardStore,
-    course: Course,
+    workload: Workload,
 }
 
 impl Loaded {
     fn new(job: Job) -> Self {
         let dataset = millefeuille_coordinator::data::read(&job.data.source).unwrap();
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
-        let course = Course::new(load::spec(&job, &store));
-        Self { job, store, course }
+        let workload = Workload::new(load::spec(&job, &store));
+        Self { job, store, workload }
     }
 
     fn job_sha256(&self) -> String {
@@ -92,7 +92,7 @@ impl Loaded {
 
     fn samples(&self, phase: Phase, index: u32) -> ShardView<'_> {
         let samples = &self.store.get(Shard { split: phase.split(), index }).unwrap().samples;
-        ShardView { shard: index, shards: self.course.spec().shards, samples }
+        ShardView { shard: index, shards: self.workload.spec().shards, samples }
     }
 }
 
@@ -115,7 +115,7 @@ impl<'a> Trainer<'a> {
     fn begin(loaded: &'a Loaded, path: &Path) -> Self {
         let mut run = RunDir::claim(path, Existing::Refuse).unwrap();
         run.begin(&loaded.job).unwrap();
-        let parameters = loaded.course.model().initial_parameters(loaded.job.seed);
+        let parameters = loaded.workload.model().initial_parameters(loaded.job.seed);
         let optimizer = OptimizerState::new(&loaded.job.compile.optimizer, parameters.len());
         Self {
             loaded,
@@ -127,13 +127,13 @@ impl<'a> Trainer<'a> {
             tag: 0,
             fault: None,
             arithmetic: Arithmetic::of_this_process(),
-            shapes_fingerprint: arithmetic::model_fingerprint(loaded.course.spec()),
+            shapes_fingerprint: arithmetic::model_fingerprint(loaded.workload.spec()),
         }
     }
 
     /// One tree: the sum of gradients, and of all else.
     fn sum(&mut self, epoch: u32, phase: Phase, step: u32) -> (Vec<f32>, PieceOutcome) {
-        let (spec, model) = (self.loaded.course.spec(), self.loaded.course.model());
+        let (spec, model) = (self.loaded.workload.spec(), self.loaded.workload.model());
         let plan = Plan::new(spec.sizes.train, spec.batch_size, spec.shards);
         let present = match phase {
             Phase::Train => plan.present(step),
@@ -166,7 +166,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn epoch(&mut self, checkpoint_after: Option<u32>) {
-        let spec = self.loaded.course.spec();
+        let spec = self.loaded.workload.spec();
         let plan = Plan::new(spec.sizes.train, spec.batch_size, spec.shards);
         let epoch = self.history.len() as u32;
         let (mut loss, mut correct) = (0.0, 0);
@@ -231,11 +231,11 @@ impl<'a> Trainer<'a> {
             participation: Participation::default(),
             suspects: Participation::default(),
         };
-        self.run.write_checkpoint(&checkpoint, self.loaded.course.model()).unwrap();
+        self.run.write_checkpoint(&checkpoint, self.loaded.workload.model()).unwrap();
     }
 
     fn finish(self) {
-        let encoded = model::encode(&self.parameters, self.loaded.course.model()).unwrap();
+        let encoded = model::encode(&self.parameters, self.loaded.workload.model()).unwrap();
         self.run.write(names::MODEL, &encoded).unwrap();
         let arithmetic = self.arithmetic;
         let receipt = Receipt {
@@ -282,11 +282,11 @@ fn verify(run: &Path, quick: bool) -> Result<Vec<String>, Finding> {
     let loaded = Loaded::new(evidence.job.clone());
     let mut said = evidence.agrees_with_itself()?;
     said.push(evidence.agrees_with_data(&loaded.store)?);
-    said.push(evidence.ledger_agrees(loaded.course.spec())?);
+    said.push(evidence.ledger_agrees(loaded.workload.spec())?);
     if !quick {
-        said.push(evidence.can_be_computed_here(loaded.course.spec())?);
-        let mut replay = Replay::new(&loaded.store, &loaded.course, 3);
-        let mut state = ReplayState::beginning(&loaded.job, loaded.course.model());
+        said.push(evidence.can_be_computed_here(loaded.workload.spec())?);
+        let mut replay = Replay::new(&loaded.store, &loaded.workload, 3);
+        let mut state = ReplayState::beginning(&loaded.job, loaded.workload.model());
         while state.epoch < evidence.epochs() {
             said.push(history::to_line(&evidence.epoch_agrees(&mut replay, &mut state)?));
         }
@@ -329,11 +329,11 @@ fn an_epoch_is_computed_from_a_checkpoint_too() {
     let (_place, path) = done(None);
     let evidence = Evidence::read(&SavedRun::open(&path).unwrap()).unwrap();
     let loaded = Loaded::new(evidence.job.clone());
-    let steps = u64::from(loaded.course.spec().sizes.train.div_ceil(loaded.course.spec().batch_size));
+    let steps = u64::from(loaded.workload.spec().sizes.train.div_ceil(loaded.workload.spec().batch_size));
     let tag = |epoch| evidence.before(epoch).map(|read| read.checkpoint.parameter_tag);
     // The first epoch's is the one that was too many.
     assert_eq!([tag(0), tag(1), tag(2), tag(3)], [None, None, Some(2 * steps), Some(3 * steps)]);
-    let mut replay = Replay::new(&loaded.store, &loaded.course, 2);
+    let mut replay = Replay::new(&loaded.store, &loaded.workload, 2);
     for (read, epochs) in evidence.checkpoints.iter().zip([0, 1, 2]) {
         let mut state = ReplayState::of(&read.checkpoint);
         for _ in 0..epochs {
@@ -348,8 +348,8 @@ fn the_number_of_threads_does_not_show() {
     let (_place, path) = done(None);
     let loaded = Loaded::new(SavedRun::open(&path).unwrap().job().unwrap());
     let rows = |threads| {
-        let mut replay = Replay::new(&loaded.store, &loaded.course, threads);
-        let row = replay.finish_epoch(&mut ReplayState::beginning(&loaded.job, loaded.course.model()));
+        let mut replay = Replay::new(&loaded.store, &loaded.workload, threads);
+        let row = replay.finish_epoch(&mut ReplayState::beginning(&loaded.job, loaded.workload.model()));
         EpochRow { seconds: 0.0, ..row }
     };
     assert_eq!(rows(1), rows(4));

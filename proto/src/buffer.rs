@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::shared::Part;
+use crate::shared::SlotRange;
 
 #[cfg(target_endian = "big")]
 compile_error!("parameters and gradients travel as little-endian f32, straight from memory");
@@ -29,7 +29,7 @@ pub struct Buffer(Kind);
 
 enum Kind {
     Pooled { values: Vec<f32>, pool: Pool },
-    Shared(Part),
+    Shared(SlotRange),
 }
 
 impl Buffer {
@@ -40,8 +40,8 @@ impl Buffer {
     }
 }
 
-impl From<Part> for Buffer {
-    fn from(part: Part) -> Self {
+impl From<SlotRange> for Buffer {
+    fn from(part: SlotRange) -> Self {
         Self(Kind::Shared(part))
     }
 }

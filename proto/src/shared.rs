@@ -126,12 +126,12 @@ impl Drop for Slot {
 }
 
 /// A range of a slot's values, accessed only through this part.
-pub struct Part {
+pub struct SlotRange {
     slot: Arc<Slot>,
     range: Range<usize>,
 }
 
-impl Part {
+impl SlotRange {
     fn whole(slot: Slot) -> Self {
         let range = 0..slot.slots.values;
         Self { slot: Arc::new(slot), range }
@@ -157,7 +157,7 @@ impl Part {
     }
 }
 
-impl Deref for Part {
+impl Deref for SlotRange {
     type Target = [f32];
 
     #[allow(unsafe_code)] // Reaches into mapped memory.
@@ -168,7 +168,7 @@ impl Deref for Part {
     }
 }
 
-impl DerefMut for Part {
+impl DerefMut for SlotRange {
     #[allow(unsafe_code)] // Reaches into mapped memory.
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above, and this part is borrowed exclusively.
@@ -177,7 +177,7 @@ impl DerefMut for Part {
 }
 
 /// The coordinator's side: the parameters' file, and a file for each worker process.
-pub struct Host {
+pub struct SharedMemory {
     parameters: OwnedFd,
     /// The parameters' slots of the newest job.
     mapped: Mutex<Weak<Slots>>,
@@ -186,13 +186,13 @@ pub struct Host {
 }
 
 /// A worker process's file. It lives as long as the process.
-pub struct Child {
+pub struct InheritedFiles {
     id: u64,
     parameters: RawFd,
     file: Arc<OwnedFd>,
 }
 
-impl Host {
+impl SharedMemory {
     /// Creates the parameters' file.
     ///
     /// # Errors
@@ -206,28 +206,28 @@ impl Host {
     ///
     /// # Errors
     /// If the system cannot create the file.
-    pub fn child(&self) -> io::Result<Child> {
+    pub fn child(&self) -> io::Result<InheritedFiles> {
         let file = Arc::new(new_file()?);
         ftruncate(&*file, HEADER_BYTES as u64)?;
         let id = self.children.fetch_add(1, Ordering::Relaxed) + 1;
         let mut workers = self.workers();
         workers.retain(|_, file| file.strong_count() > 0);
         workers.insert(id, Arc::downgrade(&file));
-        Ok(Child { id, parameters: self.parameters.as_raw_fd(), file })
+        Ok(InheritedFiles { id, parameters: self.parameters.as_raw_fd(), file })
     }
 
     /// Maps memory for a model of `values` values.
     ///
     /// # Errors
     /// If there is not enough memory, or parameters of the previous job are still in use.
-    pub fn map(self: &Arc<Self>, values: usize) -> io::Result<Lender> {
+    pub fn map(self: &Arc<Self>, values: usize) -> io::Result<ParameterSlots> {
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         if mapped.upgrade().is_some_and(|slots| !slots.is_idle()) {
             return Err(io::Error::other("parameters of the job before are still in use"));
         }
         let parameters = Arc::new(Slots::map(&self.parameters, 0, PARAMETERS, values, true)?);
         *mapped = Arc::downgrade(&parameters);
-        Ok(Lender { host: Arc::clone(self), parameters, borrowers: Mutex::default() })
+        Ok(ParameterSlots { host: Arc::clone(self), parameters, workers_slots: Mutex::default() })
     }
 
     fn workers(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<OwnedFd>>> {
@@ -245,13 +245,13 @@ macro_rules! opaque {
         }
     )*};
 }
-opaque!(Host, Child, Lender, Borrower, Guest, Desk);
+opaque!(SharedMemory, InheritedFiles, ParameterSlots, WorkerSlots, InheritedMemory, OwnSlots);
 
 fn new_file() -> io::Result<OwnedFd> {
     Ok(memfd_create(c"millefeuille", MemfdFlags::CLOEXEC)?)
 }
 
-impl Child {
+impl InheritedFiles {
     /// Text for the worker process: its number, and the open files that it inherits.
     pub fn to_inherit(&self) -> String {
         format!("{},{},{}", self.id, self.parameters, self.file.as_raw_fd())
@@ -269,7 +269,7 @@ impl Child {
 /// If the system call fails.
 ///
 /// # Safety
-/// The files must be open, as those of a [`Child`] are for as long as it lives.
+/// The files must be open, as those of a [`InheritedFiles`] are for as long as it lives.
 #[allow(unsafe_code)] // Borrows files by their numbers.
 pub unsafe fn keep_over_exec(files: [RawFd; 2]) -> io::Result<()> {
     files.into_iter().try_for_each(|file| {
@@ -280,79 +280,83 @@ pub unsafe fn keep_over_exec(files: [RawFd; 2]) -> io::Result<()> {
 }
 
 /// Memory for one job, on the coordinator's side.
-pub struct Lender {
-    host: Arc<Host>,
+pub struct ParameterSlots {
+    host: Arc<SharedMemory>,
     parameters: Arc<Slots>,
-    borrowers: Mutex<BTreeMap<u64, Arc<Borrower>>>,
+    workers_slots: Mutex<BTreeMap<u64, Arc<WorkerSlots>>>,
 }
 
 /// A worker process that shares memory with this one.
-pub struct Borrower {
+pub struct WorkerSlots {
     slots: Arc<Slots>,
     /// Dead once the worker process has ended.
     file: Weak<OwnedFd>,
 }
 
-impl Lender {
+impl ParameterSlots {
     /// The worker process with this number, if it is alive.
     ///
     /// # Errors
     /// If the worker's memory can't be mapped.
-    pub fn borrower(&self, worker: u64) -> io::Result<Option<Arc<Borrower>>> {
-        let mut borrowers = self.borrowers();
-        borrowers.retain(|_, borrower| borrower.lives());
-        if let Some(known) = borrowers.get(&worker) {
+    pub fn worker_slots(&self, worker: u64) -> io::Result<Option<Arc<WorkerSlots>>> {
+        let mut workers_slots = self.workers_slots();
+        workers_slots.retain(|_, worker_slots| worker_slots.is_alive());
+        if let Some(known) = workers_slots.get(&worker) {
             return Ok(Some(Arc::clone(known)));
         }
         let Some(file) = self.host.workers().get(&worker).and_then(Weak::upgrade) else { return Ok(None) };
         let slots = Slots::map(&file, HEADER_BYTES, RESULTS, self.parameters.values, true)?;
         // Slots that an earlier job never released are free again.
         (0..RESULTS + PARAMETERS).for_each(|word| slots.word(word).store(0, Ordering::Release));
-        let borrower = Arc::new(Borrower { slots: Arc::new(slots), file: Arc::downgrade(&file) });
-        borrowers.insert(worker, Arc::clone(&borrower));
-        Ok(Some(borrower))
+        let worker_slots = Arc::new(WorkerSlots { slots: Arc::new(slots), file: Arc::downgrade(&file) });
+        workers_slots.insert(worker, Arc::clone(&worker_slots));
+        Ok(Some(worker_slots))
     }
 
     /// Takes a slot for the next parameters, if one is free.
-    pub fn take(&self) -> Option<Part> {
-        let borrowers = self.borrowers();
-        let has = |borrower: &Arc<Borrower>, slot| borrower.lent(slot).load(Ordering::Acquire) != 0;
-        let free = |slot| !borrowers.values().any(|borrower| borrower.lives() && has(borrower, slot));
-        self.parameters.take(free).map(Part::whole)
+    pub fn take(&self) -> Option<SlotRange> {
+        let workers_slots = self.workers_slots();
+        let has = |worker_slots: &Arc<WorkerSlots>, slot| {
+            worker_slots.in_use_by_worker(slot).load(Ordering::Acquire) != 0
+        };
+        let free = |slot| {
+            !workers_slots.values().any(|worker_slots| worker_slots.is_alive() && has(worker_slots, slot))
+        };
+        self.parameters.take(free).map(SlotRange::whole)
     }
 
-    fn borrowers(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Borrower>>> {
-        self.borrowers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn workers_slots(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<WorkerSlots>>> {
+        self.workers_slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Borrower {
+impl WorkerSlots {
     /// Marks this slot of parameters as used by the worker. Call this before its number is sent.
-    pub fn lend(&self, slot: u32) {
-        self.lent(slot as usize).store(1, Ordering::Release);
+    pub fn mark_in_use(&self, slot: u32) {
+        self.in_use_by_worker(slot as usize).store(1, Ordering::Release);
     }
 
     /// The result in this slot, which the worker named; `None` if the number is invalid.
-    pub fn result(&self, slot: u32) -> Option<Part> {
+    pub fn result(&self, slot: u32) -> Option<SlotRange> {
         let index = slot as usize;
         if index >= RESULTS || self.slots.word(index).load(Ordering::Acquire) != 1 {
             return None;
         }
-        self.slots.receive(index, (Arc::clone(&self.slots), index)).map(Part::whole)
+        self.slots.receive(index, (Arc::clone(&self.slots), index)).map(SlotRange::whole)
     }
 
-    fn lent(&self, slot: usize) -> &AtomicU32 {
+    fn in_use_by_worker(&self, slot: usize) -> &AtomicU32 {
         assert!(slot < PARAMETERS, "a slot of parameters");
         self.slots.word(RESULTS + slot)
     }
 
-    fn lives(&self) -> bool {
+    fn is_alive(&self) -> bool {
         self.file.strong_count() > 0
     }
 }
 
 /// The worker's side: the inherited files.
-pub struct Guest {
+pub struct InheritedMemory {
     id: u64,
     parameters: OwnedFd,
     file: OwnedFd,
@@ -362,13 +366,13 @@ pub struct Guest {
 
 /// Memory for one job, on a worker's side.
 #[derive(Clone)]
-pub struct Desk {
+pub struct OwnSlots {
     parameters: Arc<Slots>,
     results: Arc<Slots>,
 }
 
-impl Guest {
-    /// Opens the files that `inherited` names, in the format of [`Child::to_inherit`]; `None` if the text is invalid
+impl InheritedMemory {
+    /// Opens the files that `inherited` names, in the format of [`InheritedFiles::to_inherit`]; `None` if the text is invalid
     /// or the files don't exist.
     ///
     /// The files are opened again, so that the inherited ones stay open for a program that replaces this one.
@@ -393,13 +397,13 @@ impl Guest {
     ///
     /// # Errors
     /// If the files can't be mapped.
-    pub fn map(&self, values: usize) -> io::Result<Option<Desk>> {
+    pub fn map(&self, values: usize) -> io::Result<Option<OwnSlots>> {
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         match mapped.each_ref().map(Weak::upgrade) {
             // Another session for the same length: a piece of the previous session may still be computed there, and
             // its slots are marked as in use.
             [Some(parameters), Some(results)] if results.values == values => {
-                return Ok(Some(Desk { parameters, results }));
+                return Ok(Some(OwnSlots { parameters, results }));
             }
             [None, None] => {}
             _ => return Ok(None),
@@ -407,14 +411,14 @@ impl Guest {
         let parameters = Arc::new(Slots::map(&self.parameters, 0, PARAMETERS, values, false)?);
         let results = Arc::new(Slots::map(&self.file, HEADER_BYTES, RESULTS, values, false)?);
         *mapped = [&parameters, &results].map(Arc::downgrade);
-        Ok(Some(Desk { parameters, results }))
+        Ok(Some(OwnSlots { parameters, results }))
     }
 }
 
-impl Desk {
+impl OwnSlots {
     /// Takes a slot for a result, if one is free.
-    pub fn take(&self) -> Option<Part> {
-        self.results.take(|slot| self.results.word(slot).load(Ordering::Acquire) == 0).map(Part::whole)
+    pub fn take(&self) -> Option<SlotRange> {
+        self.results.take(|slot| self.results.word(slot).load(Ordering::Acquire) == 0).map(SlotRange::whole)
     }
 
     /// Gives this slot to the coordinator. Call this before the result that names it is sent.
@@ -423,12 +427,12 @@ impl Desk {
     }
 
     /// The parameters in this slot, which the coordinator named; `None` if the number is invalid.
-    pub fn parameters(&self, slot: u32) -> Option<Part> {
+    pub fn parameters(&self, slot: u32) -> Option<SlotRange> {
         let index = slot as usize;
         if index >= PARAMETERS || self.results.word(RESULTS + index).load(Ordering::Acquire) != 1 {
             return None;
         }
-        self.parameters.receive(index, (Arc::clone(&self.results), RESULTS + index)).map(Part::whole)
+        self.parameters.receive(index, (Arc::clone(&self.results), RESULTS + index)).map(SlotRange::whole)
     }
 }
 
@@ -440,69 +444,69 @@ mod tests {
 
     /// A coordinator and one of its workers, both in this process.
     struct Pair {
-        host: Arc<Host>,
-        child: Child,
-        guest: Guest,
+        host: Arc<SharedMemory>,
+        child: InheritedFiles,
+        inherited: InheritedMemory,
     }
 
     impl Pair {
         fn new() -> Self {
-            let host = Arc::new(Host::new().unwrap());
+            let host = Arc::new(SharedMemory::new().unwrap());
             let child = host.child().unwrap();
-            let guest = guest(&child);
-            Self { host, child, guest }
+            let inherited = inherited(&child);
+            Self { host, child, inherited }
         }
 
-        fn map(&self, values: usize) -> (Lender, Arc<Borrower>, Desk) {
-            let lender = self.host.map(values).unwrap();
-            let borrower = lender.borrower(self.child.id).unwrap().unwrap();
-            (lender, borrower, self.guest.map(values).unwrap().unwrap())
+        fn map(&self, values: usize) -> (ParameterSlots, Arc<WorkerSlots>, OwnSlots) {
+            let parameter_slots = self.host.map(values).unwrap();
+            let worker_slots = parameter_slots.worker_slots(self.child.id).unwrap().unwrap();
+            (parameter_slots, worker_slots, self.inherited.map(values).unwrap().unwrap())
         }
     }
 
     /// The worker's side of this child.
-    fn guest(child: &Child) -> Guest {
-        Guest::of(&child.to_inherit()).unwrap()
+    fn inherited(child: &InheritedFiles) -> InheritedMemory {
+        InheritedMemory::of(&child.to_inherit()).unwrap()
     }
 
     #[test]
     fn parameters_and_results_arrive_without_being_sent() {
         let pair = Pair::new();
-        let (lender, borrower, desk) = pair.map(VALUES);
+        let (parameter_slots, worker_slots, own_slots) = pair.map(VALUES);
 
-        let mut parameters = lender.take().unwrap();
+        let mut parameters = parameter_slots.take().unwrap();
         parameters.fill(1.5);
-        borrower.lend(parameters.slot());
-        let read = desk.parameters(parameters.slot()).unwrap();
+        worker_slots.mark_in_use(parameters.slot());
+        let read = own_slots.parameters(parameters.slot()).unwrap();
         assert!(read.len() == VALUES && read.iter().all(|value| *value == 1.5));
 
-        let result = desk.take().unwrap();
+        let result = own_slots.take().unwrap();
         let slot = result.slot();
         for (number, mut part) in result.cut(2_000).enumerate() {
             part.fill(number as f32);
         }
-        desk.hand_over(slot);
-        let sum = borrower.result(slot).unwrap();
+        own_slots.hand_over(slot);
+        let sum = worker_slots.result(slot).unwrap();
         assert_eq!([sum[0], sum[1_999], sum[2_000], sum[VALUES - 1]], [0.0, 0.0, 1.0, 2.0]);
     }
 
     #[test]
     fn a_result_is_the_workers_again_once_the_coordinator_has_done_with_it() {
         let pair = Pair::new();
-        let (_lender, borrower, desk) = pair.map(VALUES);
-        let taken: Vec<_> = std::iter::from_fn(|| desk.take()).collect();
+        let (_lender, worker_slots, own_slots) = pair.map(VALUES);
+        let taken: Vec<_> = std::iter::from_fn(|| own_slots.take()).collect();
         assert_eq!(taken.len(), RESULTS, "then the wire has to do");
         let slot = taken[2].slot();
-        desk.hand_over(slot);
+        own_slots.hand_over(slot);
         drop(taken);
 
         let free = || {
-            let taken: Vec<_> = std::iter::from_fn(|| desk.take()).collect();
-            taken.iter().map(Part::slot).collect::<Vec<_>>()
+            let taken: Vec<_> = std::iter::from_fn(|| own_slots.take()).collect();
+            taken.iter().map(SlotRange::slot).collect::<Vec<_>>()
         };
         assert!(!free().contains(&slot), "it is with the coordinator");
-        let result = borrower.result(slot).unwrap();
-        assert!(borrower.result(slot).is_none(), "it has it already");
+        let result = worker_slots.result(slot).unwrap();
+        assert!(worker_slots.result(slot).is_none(), "it has it already");
         drop(result);
         assert!(free().contains(&slot));
     }
@@ -510,66 +514,66 @@ mod tests {
     #[test]
     fn parameters_that_a_worker_has_are_not_overwritten() {
         let pair = Pair::new();
-        let (lender, borrower, desk) = pair.map(VALUES);
-        let slot = lender.take().unwrap().slot();
-        borrower.lend(slot);
+        let (parameter_slots, worker_slots, own_slots) = pair.map(VALUES);
+        let slot = parameter_slots.take().unwrap().slot();
+        worker_slots.mark_in_use(slot);
         // The slot was named, but the worker has not taken it yet.
-        assert_ne!(lender.take().unwrap().slot(), slot);
-        let read = desk.parameters(slot).unwrap();
-        assert_ne!(lender.take().unwrap().slot(), slot);
+        assert_ne!(parameter_slots.take().unwrap().slot(), slot);
+        let read = own_slots.parameters(slot).unwrap();
+        assert_ne!(parameter_slots.take().unwrap().slot(), slot);
         drop(read);
-        assert_eq!(lender.take().unwrap().slot(), slot);
+        assert_eq!(parameter_slots.take().unwrap().slot(), slot);
     }
 
     #[test]
     fn a_worker_that_is_gone_holds_nothing() {
-        let Pair { host, child, guest } = Pair::new();
-        let lender = host.map(VALUES).unwrap();
-        let borrower = lender.borrower(child.id).unwrap().unwrap();
-        let slot = lender.take().unwrap().slot();
-        borrower.lend(slot);
+        let Pair { host, child, inherited } = Pair::new();
+        let parameter_slots = host.map(VALUES).unwrap();
+        let worker_slots = parameter_slots.worker_slots(child.id).unwrap().unwrap();
+        let slot = parameter_slots.take().unwrap().slot();
+        worker_slots.mark_in_use(slot);
         let id = child.id;
-        drop((child, guest));
-        assert_eq!(lender.take().unwrap().slot(), slot);
-        assert!(lender.borrower(id).unwrap().is_none());
+        drop((child, inherited));
+        assert_eq!(parameter_slots.take().unwrap().slot(), slot);
+        assert!(parameter_slots.worker_slots(id).unwrap().is_none());
         assert_ne!(host.child().unwrap().id, id, "another one is not taken for it");
     }
 
     #[test]
     fn slots_that_can_not_be_are_refused() {
         let pair = Pair::new();
-        let (_lender, borrower, desk) = pair.map(VALUES);
+        let (_lender, worker_slots, own_slots) = pair.map(VALUES);
         for slot in [0, RESULTS as u32, u32::MAX] {
-            assert!(borrower.result(slot).is_none(), "nothing was handed over in {slot}");
+            assert!(worker_slots.result(slot).is_none(), "nothing was handed over in {slot}");
         }
         for slot in [0, PARAMETERS as u32, u32::MAX] {
-            assert!(desk.parameters(slot).is_none(), "nothing was lent in {slot}");
+            assert!(own_slots.parameters(slot).is_none(), "no slot is in use: {slot}");
         }
         for text in ["", "1", "1,2", "x,3,4", "1,99999,99998"] {
-            assert!(Guest::of(text).is_none(), "{text:?}");
+            assert!(InheritedMemory::of(text).is_none(), "{text:?}");
         }
     }
 
     #[test]
     fn another_job_has_slots_of_another_length_once_the_last_is_over() {
         let pair = Pair::new();
-        let (lender, borrower, desk) = pair.map(VALUES);
-        let busy = desk.take().unwrap();
-        assert!(pair.guest.map(10).unwrap().is_none(), "a slot thread is still busy");
-        let again = pair.guest.map(VALUES).unwrap().unwrap();
+        let (parameter_slots, worker_slots, own_slots) = pair.map(VALUES);
+        let busy = own_slots.take().unwrap();
+        assert!(pair.inherited.map(10).unwrap().is_none(), "a slot thread is still busy");
+        let again = pair.inherited.map(VALUES).unwrap().unwrap();
         assert_ne!(again.take().unwrap().slot(), busy.slot(), "another session of the same job knows of it");
         drop(again);
-        drop((busy, desk));
-        let parameters = lender.take().unwrap();
+        drop((busy, own_slots));
+        let parameters = parameter_slots.take().unwrap();
         assert!(pair.host.map(10).is_err(), "a checkpoint is still written");
-        drop((parameters, lender, borrower));
-        let (_lender, _borrower, desk) = pair.map(3 * VALUES);
-        assert_eq!(desk.take().unwrap().len(), 3 * VALUES);
+        drop((parameters, parameter_slots, worker_slots));
+        let (_lender, _borrower, own_slots) = pair.map(3 * VALUES);
+        assert_eq!(own_slots.take().unwrap().len(), 3 * VALUES);
     }
 
     #[test]
     fn memory_that_the_coordinator_has_not_made_is_not_mapped() {
         let pair = Pair::new();
-        assert!(pair.guest.map(VALUES).is_err());
+        assert!(pair.inherited.map(VALUES).is_err());
     }
 }

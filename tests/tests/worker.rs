@@ -143,7 +143,7 @@ fn a_worker_that_is_evicted_says_why_and_exits_with_9() {
     let mut coordinator = RawCoordinator::default();
     let (mut worker, visit) = ready(&home, &mut coordinator, "");
 
-    visit.say(Down::PutOut(v1::PutOut { reason: "step 3: other bits than two others".into() }));
+    visit.say(Down::Evicted(v1::Evicted { reason: "step 3: other bits than two others".into() }));
 
     let error = worker.wait().error(9);
     assert_eq!(error, "evicted from the cluster: step 3: other bits than two others");

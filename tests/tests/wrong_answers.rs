@@ -32,7 +32,7 @@ fn is_evicted(worker: &mut Process, run: &Run) {
     let name = format!(":{}", worker.pid());
     let error = worker.wait().error(9);
     assert!(error.contains("differs from another one"), "{error}");
-    let told = run.told("put_out");
+    let told = run.told("evicted");
     assert!(told.len() == 1 && told[0].contains(&name), "{told:?}");
     // Whose answers were never used, because another's came first each time, had part in nothing.
     let suspects = suspects(run);
@@ -130,7 +130,7 @@ fn training_that_diverges_is_nobodys_fault() {
 
         assert!(error.contains("diverged"), "{error}");
         let run = home.run(&format!("runs/{name}-1"));
-        assert!(run.told("put_out").is_empty(), "{:?}", run.told("put_out"));
+        assert!(run.told("evicted").is_empty(), "{:?}", run.told("evicted"));
         assert!(!run.has("receipt.json") && good.iter_mut().all(Process::is_running));
     }
 }

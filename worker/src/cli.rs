@@ -13,7 +13,7 @@ use millefeuille_program::machine::Cores;
 use millefeuille_program::ops::{self, Listen};
 use millefeuille_program::process::{self, LogFormat, exit};
 use millefeuille_program::{doctor, usage, variables};
-use millefeuille_proto::shared::Guest;
+use millefeuille_proto::shared::InheritedMemory;
 
 use crate::condition::Watched;
 use crate::{Condition, End, WorkerConfig, failpoints, run};
@@ -136,7 +136,7 @@ fn work(args: Args) -> ExitCode {
         join_timeout: args.join_timeout,
         cache_bytes: args.cache_bytes,
         drain_timeout: args.drain_timeout,
-        shared_memory: args.shared_memory.as_deref().and_then(Guest::of).map(Arc::new),
+        shared_memory: args.shared_memory.as_deref().and_then(InheritedMemory::of).map(Arc::new),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

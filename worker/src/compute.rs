@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use millefeuille_core::control::{Phase, WorkId};
 use millefeuille_core::data::shard::ShardSamples;
 use millefeuille_core::learn::piece::{PieceOutcome, Scratch};
-use millefeuille_core::learn::sum::{self, Figures, Input, Part, Room, TERMS};
+use millefeuille_core::learn::sum::{self, AdditionScratch, Figures, PartialSum, TERMS, Term};
 use millefeuille_core::learn::tree::Node;
 use millefeuille_proto::buffer::{Buffer, Pool};
 use prometheus_client::metrics::counter::Counter;
@@ -126,7 +126,7 @@ enum Task {
 #[derive(Default)]
 struct Own {
     scratch: Scratch,
-    room: Room,
+    room: AdditionScratch,
     figures: Vec<Figures>,
 }
 
@@ -154,7 +154,7 @@ impl Slots {
 
     /// Assigns nodes: either more of the current work, or other work that replaces it. `target` returns the memory
     /// for the sum of each node.
-    pub(crate) fn ask(&self, batch: Batch, mut target: impl FnMut() -> Target) {
+    pub(crate) fn ask(&self, batch: Batch, mut target: impl FnMut() -> OutputBuffers) {
         let batch = Arc::new(batch);
         let mut queue = lock(&self.shared.queue);
         queue.turn_to(batch.work);
@@ -204,14 +204,14 @@ impl Queue {
 }
 
 /// The memory that a node's sum is written to.
-pub(crate) struct Target {
+pub(crate) struct OutputBuffers {
     /// One buffer per section; empty in evaluation.
     pub(crate) sections: Vec<Buffer>,
     /// The slot of shared memory that holds the buffers.
     pub(crate) slot: Option<u32>,
 }
 
-impl Target {
+impl OutputBuffers {
     /// Pooled buffers of this process, for a gradient of `values` values.
     pub(crate) fn pooled(pool: &Pool, values: usize) -> Self {
         Self { sections: sum::sections(values).map(|section| pool.take(section.len())).collect(), slot: None }
@@ -224,7 +224,7 @@ struct OpenNode {
     node: Node,
     slot: Option<u32>,
     /// The first part is the whole node.
-    parts: Vec<OpenPart>,
+    parts: Vec<OpenPartialSum>,
     /// The sample digest of each present shard, in shard order.
     digests: Vec<(u32, Mutex<[u8; 32]>)>,
     /// The sections of the whole sum.
@@ -236,25 +236,25 @@ struct OpenNode {
 }
 
 /// Inputs of a node that are summed in one pass.
-struct OpenPart {
-    part: Part,
-    inputs: Vec<RwLock<Option<Term>>>,
+struct OpenPartialSum {
+    part: PartialSum,
+    inputs: Vec<RwLock<Option<TermValue>>>,
     /// Number of inputs that are not computed yet.
     missing: AtomicUsize,
 }
 
 /// One input of a sum.
-struct Term {
+struct TermValue {
     /// `None` in evaluation.
     gradient: Option<Buffer>,
     figures: Figures,
 }
 
 impl OpenNode {
-    fn new(batch: &Arc<Batch>, node: Node, target: Target) -> Self {
-        let present = batch.job.course.present(batch.work.into(), node.first..node.end);
-        let most = sum::terms_at_once(batch.job.course.model().parameter_count());
-        let parts = sum::parts(node, &present, most).into_iter().map(OpenPart::new).collect();
+    fn new(batch: &Arc<Batch>, node: Node, target: OutputBuffers) -> Self {
+        let present = batch.job.workload.present(batch.work.into(), node.first..node.end);
+        let most = sum::terms_at_once(batch.job.workload.model().parameter_count());
+        let parts = sum::parts(node, &present, most).into_iter().map(OpenPartialSum::new).collect();
         let unfinished = AtomicUsize::new(target.sections.len());
         Self {
             batch: Arc::clone(batch),
@@ -274,7 +274,7 @@ impl OpenNode {
         let mut pieces = Vec::with_capacity(self.digests.len());
         for (part, open) in self.parts.iter().enumerate() {
             for (place, input) in open.part.inputs.iter().enumerate() {
-                if let Input::Shard(shard) = *input {
+                if let Term::Shard(shard) = *input {
                     pieces.push((shard, part, place));
                 }
             }
@@ -285,7 +285,7 @@ impl OpenNode {
     }
 
     fn values(&self) -> usize {
-        if self.sections.is_empty() { 0 } else { self.batch.job.course.model().parameter_count() }
+        if self.sections.is_empty() { 0 } else { self.batch.job.workload.model().parameter_count() }
     }
 
     fn was_busy(&self, since: Instant) {
@@ -293,20 +293,20 @@ impl OpenNode {
     }
 }
 
-impl OpenPart {
-    fn new(part: Part) -> Self {
+impl OpenPartialSum {
+    fn new(part: PartialSum) -> Self {
         let inputs: Vec<_> = part.inputs.iter().map(|_| RwLock::default()).collect();
         Self { missing: AtomicUsize::new(inputs.len()), part, inputs }
     }
 
     /// Stores a term at its place. Returns whether it was the last one missing.
-    fn put(&self, place: usize, term: Term) -> bool {
+    fn put(&self, place: usize, term: TermValue) -> bool {
         *self.inputs[place].write().unwrap_or_else(PoisonError::into_inner) = Some(term);
         self.missing.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// Sums one section of the inputs into `out`.
-    fn add(&self, section: std::ops::Range<usize>, room: &mut Room, out: &mut [f32]) {
+    fn add(&self, section: std::ops::Range<usize>, room: &mut AdditionScratch, out: &mut [f32]) {
         let inputs: [_; TERMS] = std::array::from_fn(|place| {
             self.inputs.get(place).map(|input| input.read().unwrap_or_else(PoisonError::into_inner))
         });
@@ -376,11 +376,11 @@ impl Shared {
             *lock(&node.digests[place].1) = outcome.samples_sha256;
         }
         node.was_busy(started);
-        self.put(node, at, Term { gradient, figures: Figures::from(&outcome) }, own);
+        self.put(node, at, TermValue { gradient, figures: Figures::from(&outcome) }, own);
     }
 
     /// Stores a term at its place. If that completes a part, stores the part's sum at its place in turn.
-    fn put(&self, node: &Arc<OpenNode>, at: (usize, usize), term: Term, own: &mut Own) {
+    fn put(&self, node: &Arc<OpenNode>, at: (usize, usize), term: TermValue, own: &mut Own) {
         let ((mut part, mut place), mut term) = (at, term);
         while node.parts[part].put(place, term) {
             let Some(parent) = node.parts[part].part.parent else { return self.add_whole(node, own) };
@@ -390,7 +390,7 @@ impl Shared {
     }
 
     /// Sums a part that is not the whole node. One thread does this alone, because there are many such parts.
-    fn add_part(&self, node: &OpenNode, part: usize, own: &mut Own) -> Term {
+    fn add_part(&self, node: &OpenNode, part: usize, own: &mut Own) -> TermValue {
         let (started, part, values) = (Instant::now(), &node.parts[part], node.values());
         let gradient = (values > 0).then(|| {
             let mut out = self.pool.take(values);
@@ -399,7 +399,7 @@ impl Shared {
         });
         let figures = part.close(&mut own.figures);
         node.was_busy(started);
-        Term { gradient, figures }
+        TermValue { gradient, figures }
     }
 
     /// Sums the whole node once all its inputs are there, with the help of the idle slots.
@@ -443,7 +443,14 @@ impl Shared {
 
 fn compute(batch: &Batch, shard: u32, pool: &Pool, scratch: &mut Scratch) -> (Option<Buffer>, PieceOutcome) {
     let Batch { job, work, parameters, samples, .. } = batch;
-    job.course.piece((*work).into(), shard, &samples[&shard], parameters, |values| pool.take(values), scratch)
+    job.workload.piece(
+        (*work).into(),
+        shard,
+        &samples[&shard],
+        parameters,
+        |values| pool.take(values),
+        scratch,
+    )
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -465,7 +472,7 @@ mod tests {
     const WIDTH: u32 = 5;
 
     /// Slots without threads: the test computes the pieces itself, one by one.
-    struct Desk {
+    struct TestWorker {
         slots: Slots,
         job: Arc<WorkerJob>,
         parameters: Arc<Buffer>,
@@ -474,10 +481,10 @@ mod tests {
         own: Own,
     }
 
-    impl Desk {
+    impl TestWorker {
         fn new() -> Self {
             let job = WorkerJob::new(1, spec());
-            let parameters = job.course.model().initial_parameters(7);
+            let parameters = job.workload.model().initial_parameters(7);
             let (sender, done) = mpsc::channel(16);
             Self {
                 slots: Slots::start(0, Pool::default(), Counter::default()).unwrap(),
@@ -491,7 +498,7 @@ mod tests {
 
         fn ask(&self, work: WorkId, nodes: &[(u32, u32)]) {
             let values =
-                if work.phase == Phase::Train { self.job.course.model().parameter_count() } else { 0 };
+                if work.phase == Phase::Train { self.job.workload.model().parameter_count() } else { 0 };
             let batch = Batch {
                 work,
                 job: Arc::clone(&self.job),
@@ -500,7 +507,7 @@ mod tests {
                 samples: (0..SHARDS).map(|shard| (shard, samples(shard))).collect(),
                 done: self.sender.clone(),
             };
-            self.slots.ask(batch, || super::Target::pooled(&self.slots.shared.pool, values));
+            self.slots.ask(batch, || super::OutputBuffers::pooled(&self.slots.shared.pool, values));
         }
 
         fn waiting(&self) -> usize {
@@ -583,83 +590,83 @@ mod tests {
 
     #[test]
     fn more_nodes_of_the_same_work_join_what_is_under_way() {
-        let mut desk = Desk::new();
-        desk.ask(step(0), &[(0, 2)]);
-        desk.compute(1);
+        let mut worker = TestWorker::new();
+        worker.ask(step(0), &[(0, 2)]);
+        worker.compute(1);
 
         // Another worker is lost in the middle of the step: its half is assigned to this one too.
-        desk.ask(step(0), &[(2, 4)]);
+        worker.ask(step(0), &[(2, 4)]);
 
-        assert_eq!(desk.waiting(), 3);
-        desk.compute(1);
-        assert_eq!(desk.sent_nodes(), [(0, 2)], "what was begun is finished first");
-        desk.compute(2);
-        assert_eq!(desk.sent_nodes(), [(2, 4)]);
+        assert_eq!(worker.waiting(), 3);
+        worker.compute(1);
+        assert_eq!(worker.sent_nodes(), [(0, 2)], "what was begun is finished first");
+        worker.compute(2);
+        assert_eq!(worker.sent_nodes(), [(2, 4)]);
     }
 
     #[test]
     fn other_work_takes_the_place_of_what_was_not_begun() {
-        let mut desk = Desk::new();
-        desk.ask(step(0), &[(0, 1), (2, 4)]);
-        desk.compute(1);
+        let mut worker = TestWorker::new();
+        worker.ask(step(0), &[(0, 1), (2, 4)]);
+        worker.compute(1);
 
-        desk.ask(step(1), &[(2, 4)]);
+        worker.ask(step(1), &[(2, 4)]);
 
-        assert_eq!(desk.waiting(), 2);
-        let sent = desk.finish();
+        assert_eq!(worker.waiting(), 2);
+        let sent = worker.finish();
         let named: Vec<_> = sent.iter().map(|done| (done.work.step, done.node.first)).collect();
         assert_eq!(named, [(0, 0), (1, 2)], "what was complete is sent all the same");
-        assert_eq!(desk.waiting(), 0);
+        assert_eq!(worker.waiting(), 0);
     }
 
     #[test]
     fn a_node_asked_for_twice_is_computed_once_until_it_is_answered() {
-        let mut desk = Desk::new();
-        desk.ask(step(0), &[(0, 2)]);
-        desk.compute(1);
-        desk.ask(step(0), &[(0, 2)]);
-        assert_eq!(desk.waiting(), 1);
+        let mut worker = TestWorker::new();
+        worker.ask(step(0), &[(0, 2)]);
+        worker.compute(1);
+        worker.ask(step(0), &[(0, 2)]);
+        assert_eq!(worker.waiting(), 1);
 
         // The node is complete but not sent yet: its result is sent after the second assignment.
-        desk.compute(1);
-        desk.ask(step(0), &[(0, 2)]);
-        assert_eq!(desk.waiting(), 0);
-        let first = desk.send();
+        worker.compute(1);
+        worker.ask(step(0), &[(0, 2)]);
+        assert_eq!(worker.waiting(), 0);
+        let first = worker.send();
         assert_eq!(first.len(), 1);
 
         // The result was sent before the third assignment. The coordinator may not have seen it then, so the node is
         // computed again.
-        desk.ask(step(0), &[(0, 2)]);
-        let again = desk.finish();
+        worker.ask(step(0), &[(0, 2)]);
+        let again = worker.finish();
         assert_eq!(again.len(), 1);
         assert_eq!(bits(&first[0]), bits(&again[0]));
     }
 
     #[test]
     fn a_node_that_was_dropped_is_computed_when_it_is_asked_for_again() {
-        let mut desk = Desk::new();
-        desk.ask(step(0), &[(0, 4)]);
-        desk.compute(1);
-        desk.ask(step(1), &[(0, 1)]);
+        let mut worker = TestWorker::new();
+        worker.ask(step(0), &[(0, 4)]);
+        worker.compute(1);
+        worker.ask(step(1), &[(0, 1)]);
 
-        desk.ask(step(0), &[(0, 4)]);
+        worker.ask(step(0), &[(0, 4)]);
 
-        assert_eq!(desk.waiting(), 4);
-        let sent = desk.finish();
+        assert_eq!(worker.waiting(), 4);
+        let sent = worker.finish();
         assert_eq!((sent.len(), sent[0].work, sent[0].sum.sample_digests.len()), (1, step(0), 4));
     }
 
     #[test]
     fn nodes_may_overlap_and_give_the_same_bits() {
-        let mut desk = Desk::new();
-        desk.ask(step(0), &[(0, 4)]);
-        desk.compute(1);
-        desk.ask(step(0), &[(2, 4), (2, 3)]);
-        let whole = desk.finish();
+        let mut worker = TestWorker::new();
+        worker.ask(step(0), &[(0, 4)]);
+        worker.compute(1);
+        worker.ask(step(0), &[(2, 4), (2, 3)]);
+        let whole = worker.finish();
         let named: Vec<_> = whole.iter().map(|done| (done.node.first, done.node.end)).collect();
         assert_eq!(named, [(0, 4), (2, 4), (2, 3)]);
 
-        let mut other = Desk::new();
+        let mut other = TestWorker::new();
         other.ask(step(0), &[(2, 3), (2, 4)]);
         let halves = other.finish();
 
@@ -670,42 +677,42 @@ mod tests {
 
     #[test]
     fn a_late_answer_to_other_work_settles_nothing_of_this_one() {
-        let mut desk = Desk::new();
-        desk.ask(step(0), &[(0, 1)]);
-        desk.compute(1);
-        desk.ask(step(1), &[(0, 1)]);
-        assert_eq!(desk.send()[0].work, step(0));
+        let mut worker = TestWorker::new();
+        worker.ask(step(0), &[(0, 1)]);
+        worker.compute(1);
+        worker.ask(step(1), &[(0, 1)]);
+        assert_eq!(worker.send()[0].work, step(0));
 
-        desk.ask(step(1), &[(0, 1)]);
+        worker.ask(step(1), &[(0, 1)]);
 
-        assert_eq!(desk.waiting(), 1, "it is under way already");
+        assert_eq!(worker.waiting(), 1, "it is under way already");
     }
 
     #[test]
     fn what_was_forgotten_is_not_begun_and_goes_nowhere() {
-        let mut desk = Desk::new();
-        desk.ask(step(0), &[(0, 1), (1, 2)]);
-        let begun = lock(&desk.slots.shared.queue).tasks.pop_front().unwrap();
+        let mut worker = TestWorker::new();
+        worker.ask(step(0), &[(0, 1), (1, 2)]);
+        let begun = lock(&worker.slots.shared.queue).tasks.pop_front().unwrap();
 
         // The session ends while a slot is busy; the next session is assigned the same nodes.
-        desk.slots.clear();
-        assert_eq!(desk.waiting(), 0);
-        (desk.sender, desk.done) = mpsc::channel(16);
-        desk.ask(step(0), &[(0, 1)]);
-        desk.slots.shared.step(&begun, &mut desk.own);
+        worker.slots.clear();
+        assert_eq!(worker.waiting(), 0);
+        (worker.sender, worker.done) = mpsc::channel(16);
+        worker.ask(step(0), &[(0, 1)]);
+        worker.slots.shared.step(&begun, &mut worker.own);
 
-        assert!(desk.sent_nodes().is_empty(), "the old session's piece is nobody's");
-        assert_eq!(desk.finish().len(), 1);
+        assert!(worker.sent_nodes().is_empty(), "the old session's piece is nobody's");
+        assert_eq!(worker.finish().len(), 1);
     }
 
     #[test]
     fn after_the_first_epoch_slots_allocate_nothing() {
-        let mut desk = Desk::new();
+        let mut worker = TestWorker::new();
         let mut compute = |epoch, step_number| {
             let work = WorkId { epoch, ..step(step_number) };
-            desk.ask(work, &[(0, 2), (2, 4)]);
-            let counted = allocation_counter::measure(|| desk.compute(4));
-            assert_eq!(desk.send().len(), 2, "epoch {epoch}, step {step_number}");
+            worker.ask(work, &[(0, 2), (2, 4)]);
+            let counted = allocation_counter::measure(|| worker.compute(4));
+            assert_eq!(worker.send().len(), 2, "epoch {epoch}, step {step_number}");
             counted.count_total
         };
         let first: u64 = (0..40).map(|step| compute(0, step % 2)).sum();
@@ -716,11 +723,11 @@ mod tests {
 
     #[test]
     fn threads_compute_what_is_asked_for() {
-        let mut desk = Desk::new();
-        desk.slots = Slots::start(3, Pool::default(), Counter::default()).unwrap();
-        desk.ask(step(0), &[(0, 4)]);
+        let mut worker = TestWorker::new();
+        worker.slots = Slots::start(3, Pool::default(), Counter::default()).unwrap();
+        worker.ask(step(0), &[(0, 4)]);
 
-        let sent = Sent::from(desk.done.blocking_recv().unwrap());
+        let sent = Sent::from(worker.done.blocking_recv().unwrap());
 
         assert_eq!((sent.node, sent.sum.figures.samples), (Node { first: 0, end: 4 }, 8));
     }

@@ -112,7 +112,7 @@ fn introduction(config: &WorkerConfig) -> Introduction {
         build: env!("CARGO_PKG_VERSION").into(),
         cpu: Cpu::of_this_machine().model,
         token: config.token.clone(),
-        shared_memory: config.shared_memory.as_ref().map_or(0, |guest| guest.id()),
+        shared_memory: config.shared_memory.as_ref().map_or(0, |inherited| inherited.id()),
     }
 }
 

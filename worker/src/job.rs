@@ -1,17 +1,17 @@
 //! The job that a session computes.
 
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_core::learn::work::Course;
+use millefeuille_core::learn::work::Workload;
 
-/// A job's number and its course, which follows from its spec.
+/// A job's number and its workload, which follows from its spec.
 #[derive(Debug)]
 pub(crate) struct WorkerJob {
     pub(crate) number: u64,
-    pub(crate) course: Course,
+    pub(crate) workload: Workload,
 }
 
 impl WorkerJob {
     pub(crate) fn new(number: u64, spec: Spec) -> Self {
-        Self { number, course: Course::new(spec) }
+        Self { number, workload: Workload::new(spec) }
     }
 }

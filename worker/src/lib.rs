@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millefeuille_proto::shared::Guest;
+use millefeuille_proto::shared::InheritedMemory;
 
 pub use condition::Condition;
 pub use connect::run;
@@ -48,7 +48,7 @@ pub struct WorkerConfig {
     /// Time limit for draining.
     pub drain_timeout: Duration,
     /// The memory shared with the coordinator, if the coordinator started this worker.
-    pub shared_memory: Option<Arc<Guest>>,
+    pub shared_memory: Option<Arc<InheritedMemory>>,
 }
 
 /// Why a worker ends.

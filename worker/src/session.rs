@@ -23,13 +23,13 @@ use millefeuille_proto::convert;
 use millefeuille_proto::session::{
     FromWorker, Hold, Introduction, Parameters, ToWorker, Welcome, Work, WorkResult,
 };
-use millefeuille_proto::shared::{Desk, Guest};
+use millefeuille_proto::shared::{InheritedMemory, OwnSlots};
 use millefeuille_proto::wire::Assembly;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
-use crate::compute::{Batch, Done, Slots, Target};
+use crate::compute::{Batch, Done, OutputBuffers, Slots};
 use crate::condition::{Condition, SessionState};
 use crate::heartbeat::{self, Beat};
 use crate::job::WorkerJob;
@@ -47,7 +47,7 @@ pub(crate) struct Kept {
     pool: Pool,
     slots: Slots,
     /// The memory shared with the coordinator, if the coordinator started this worker.
-    guest: Option<Arc<Guest>>,
+    inherited: Option<Arc<InheritedMemory>>,
     condition: Condition,
     /// Whether the last session received the coordinator's welcome.
     pub(crate) welcomed: bool,
@@ -62,8 +62,8 @@ impl Kept {
         let pool = Pool::default();
         let slots = Slots::start(config.slots, pool.clone(), condition.pieces.clone())?;
         let (shards, condition) = (Shards::new(config.cache_bytes), condition.clone());
-        let guest = config.shared_memory.clone();
-        Ok(Self { shards, pool, slots, guest, condition, welcomed: false })
+        let inherited = config.shared_memory.clone();
+        Ok(Self { shards, pool, slots, inherited, condition, welcomed: false })
     }
 
     /// Drops the assigned work. Keeps samples and buffers, which may be useful again.
@@ -114,7 +114,7 @@ pub(crate) async fn session(
         done: done_sender,
         worker: None,
         job: None,
-        desk: None,
+        own_slots: None,
         parameters: None,
         incoming_parameters: None,
         tasks: JoinSet::new(),
@@ -172,7 +172,7 @@ struct Session<'a> {
     worker: Option<WorkerId>,
     job: Option<Arc<WorkerJob>>,
     /// The shared memory for the job's bulk data; `None` if bulk data goes over the wire.
-    desk: Option<Desk>,
+    own_slots: Option<OwnSlots>,
     /// The newest parameters, with their tag.
     parameters: Option<(u64, Arc<Buffer>)>,
     incoming_parameters: Option<IncomingParameters>,
@@ -277,16 +277,16 @@ impl Session<'_> {
         info!("job {run_id} begins");
         let job = Arc::new(WorkerJob::new(job.0, spec));
         self.job = Some(Arc::clone(&job));
-        self.desk = self.shared_desk(job.course.model().parameter_count());
+        self.own_slots = self.shared_slots(job.workload.model().parameter_count());
         self.tasks.spawn_blocking(move || {
-            let fingerprint = arithmetic::model_fingerprint(job.course.spec());
+            let fingerprint = arithmetic::model_fingerprint(job.workload.spec());
             Side::Accepted { job, fingerprint }
         });
     }
 
     /// Memory for the job that is shared with the coordinator, if available.
-    fn shared_desk(&self, parameters: usize) -> Option<Desk> {
-        self.kept.guest.as_ref()?.map(parameters).unwrap_or_else(|error| {
+    fn shared_slots(&self, parameters: usize) -> Option<OwnSlots> {
+        self.kept.inherited.as_ref()?.map(parameters).unwrap_or_else(|error| {
             debug!("parameters and gradients go over the wire: {error}");
             None
         })
@@ -296,7 +296,7 @@ impl Session<'_> {
         self.kept.forget_work();
         self.stop_fetching();
         self.job = None;
-        self.desk = None;
+        self.own_slots = None;
         self.parameters = None;
         self.incoming_parameters = None;
     }
@@ -324,7 +324,7 @@ impl Session<'_> {
                 self.ask(work)
             }
             Parameters::Follow(bytes) => {
-                self.await_parameters(work, bytes, job.course.model().parameter_count())
+                self.await_parameters(work, bytes, job.workload.model().parameter_count())
             }
         }
     }
@@ -343,7 +343,7 @@ impl Session<'_> {
 
     /// Takes parameters from shared memory.
     fn take_parameters(&mut self, tag: u64, slot: u32) -> Result<(), Trouble> {
-        let part = self.desk.as_ref().and_then(|desk| desk.parameters(slot));
+        let part = self.own_slots.as_ref().and_then(|own_slots| own_slots.parameters(slot));
         let part = part.ok_or_else(|| Trouble::lost(format!("no shared parameters in slot {slot} here")))?;
         self.parameters = Some((tag, Arc::new(part.into())));
         Ok(())
@@ -367,7 +367,7 @@ impl Session<'_> {
     /// Assigns nodes to the slots, with the parameters and samples that they need.
     fn ask(&mut self, Work { id, nodes, .. }: Work) -> Result<(), Trouble> {
         let Some(job) = &self.job else { return Ok(()) };
-        let tree = Tree::new(job.course.spec().shards);
+        let tree = Tree::new(job.workload.spec().shards);
         let nodes: Vec<Node> =
             nodes.into_iter().map(|node| convert::in_tree(node, &tree)).collect::<Result<_, _>>()?;
         let parameters = match &self.parameters {
@@ -375,18 +375,18 @@ impl Session<'_> {
             _ => return Err(Trouble::lost(format!("no parameters {} here", id.parameter_tag))),
         };
         // A node may span shards that this work does not use; other workers may hold their samples.
-        let needed = nodes.iter().flat_map(|&node| job.course.present(id.into(), node.first..node.end));
+        let needed = nodes.iter().flat_map(|&node| job.workload.present(id.into(), node.first..node.end));
         let needed = needed.map(|index| Shard { split: id.phase.split(), index });
         let samples = needed.map(|shard| match self.kept.shards.get(shard) {
             Some(samples) => Ok((shard.index, samples.clone())),
             None => Err(Trouble::lost(format!("no samples of shard {shard} here"))),
         });
         let samples = samples.collect::<Result<_, _>>()?;
-        let values = job.course.gradient_len(id.into());
-        let (desk, pool) = (self.desk.as_ref(), &self.kept.pool);
+        let values = job.workload.gradient_len(id.into());
+        let (own_slots, pool) = (self.own_slots.as_ref(), &self.kept.pool);
         let batch =
             Batch { work: id, job: Arc::clone(job), parameters, nodes, samples, done: self.done.clone() };
-        self.kept.slots.ask(batch, || target(desk, pool, values));
+        self.kept.slots.ask(batch, || target(own_slots, pool, values));
         Ok(())
     }
 
@@ -399,8 +399,8 @@ impl Session<'_> {
         if self.job.as_ref().is_none_or(|job| job.number != work.job.0) {
             return;
         }
-        let handed_over = self.desk.as_ref().zip(sum.slot).map(|(desk, slot)| {
-            desk.hand_over(slot);
+        let handed_over = self.own_slots.as_ref().zip(sum.slot).map(|(own_slots, slot)| {
+            own_slots.hand_over(slot);
             slot
         });
         let bulk: Vec<_> = match handed_over {
@@ -437,7 +437,7 @@ impl Session<'_> {
 
     fn accepted(&mut self, job: &WorkerJob, fingerprint: String) {
         if self.is_current(job.number) && !self.draining {
-            let shares_memory = self.desk.is_some();
+            let shares_memory = self.own_slots.is_some();
             let job = JobId(job.number);
             self.outbox.say(FromWorker::JobAccepted { job, fingerprint, shares_memory });
         }
@@ -456,7 +456,7 @@ impl Session<'_> {
         let worker = self.worker.unwrap_or(WorkerId(0));
         let source = Source { samples: self.link.samples(), worker, job: JobId(job.number) };
         let (job, schema, sha256) =
-            (job.number, Arc::new(job.course.spec().schema.clone()), wanted.sha256.clone());
+            (job.number, Arc::new(job.workload.spec().schema.clone()), wanted.sha256.clone());
         let task = self.tasks.spawn(async move {
             let fetched = fetch(source, wanted.clone(), schema).await;
             Side::Fetched { job, wanted, fetched }
@@ -499,12 +499,12 @@ impl Session<'_> {
 }
 
 /// Memory for a node's sum: a slot of shared memory if one is free, otherwise pooled buffers.
-fn target(desk: Option<&Desk>, pool: &Pool, values: usize) -> Target {
-    match desk.filter(|_| values > 0).and_then(Desk::take) {
+fn target(own_slots: Option<&OwnSlots>, pool: &Pool, values: usize) -> OutputBuffers {
+    match own_slots.filter(|_| values > 0).and_then(OwnSlots::take) {
         Some(part) => {
             let slot = Some(part.slot());
-            Target { sections: part.cut(SECTION).map(Buffer::from).collect(), slot }
+            OutputBuffers { sections: part.cut(SECTION).map(Buffer::from).collect(), slot }
         }
-        None => Target::pooled(pool, values),
+        None => OutputBuffers::pooled(pool, values),
     }
 }

@@ -41,15 +41,15 @@ struct Evaluation {
 
 pub(super) fn run(args: Args) -> Result {
     let trained = Trained::open(&args.run, args.data.as_deref())?;
-    let mut replay = Replay::new(&trained.store, &trained.course, Cores::of_this_process().usable());
+    let mut replay = Replay::new(&trained.store, &trained.workload, Cores::of_this_process().usable());
     let mut evaluate = |split| replay.evaluate(&trained.parameters, split);
     let validation = evaluate(Split::Validation);
     let test = evaluate(Split::Test).unwrap_or_default();
     let evaluation = Evaluation {
         val_loss: validation.map(|sums| sums.loss()),
-        val_accuracy: validation.and_then(|figures| trained.course.accuracy(&figures)),
+        val_accuracy: validation.and_then(|figures| trained.workload.accuracy(&figures)),
         test_loss: test.loss(),
-        test_accuracy: trained.course.accuracy(&test),
+        test_accuracy: trained.workload.accuracy(&test),
     };
     if args.json {
         print(&(serde_json::to_string(&evaluation).unwrap_or_default() + "\n"));

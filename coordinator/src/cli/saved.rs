@@ -8,7 +8,7 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::model::Model;
-use millefeuille_core::learn::work::Course;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_program::kernel::{self, Unusable};
 use millefeuille_program::machine::Cores;
 use millefeuille_program::process;
@@ -22,7 +22,7 @@ use crate::runs::{SavedRun, model, names};
 /// A run that is done, with its data.
 pub(super) struct Trained {
     pub(super) store: Arc<ShardStore>,
-    pub(super) course: Course,
+    pub(super) workload: Workload,
     pub(super) parameters: Vec<f32>,
 }
 
@@ -77,12 +77,12 @@ impl Trained {
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
         let spec = load::spec(&job, &store);
         kernel::is_right_for(&spec)?;
-        let course = Course::new(spec);
-        let parameters = parameters(&run, course.model())?;
+        let workload = Workload::new(spec);
+        let parameters = parameters(&run, workload.model())?;
         if let Some(receipt) = run.receipt()? {
             say_what_differs(&job, &store, &receipt);
         }
-        Ok(Self { store: Arc::new(store), course, parameters })
+        Ok(Self { store: Arc::new(store), workload, parameters })
     }
 }
 

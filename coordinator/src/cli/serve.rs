@@ -20,7 +20,7 @@ use tracing::info;
 use super::settings::Settings;
 use super::{Failed, Result, runtime};
 use crate::admission::ServerCertificate;
-use crate::cluster::{Cluster, ClusterConfig, Input};
+use crate::cluster::{Cluster, ClusterConfig, DriverMessage};
 use crate::ops;
 
 /// Run a cluster: workers join and leave, jobs queue, results stay available
@@ -150,7 +150,7 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     info!("listening on {address}; workers join with: worker --coordinator {joined}{tls}");
     if let Some((client_key, job_toml)) = job {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        handle.send(Input::Submit { job_toml, client_key, reply }).await;
+        handle.send(DriverMessage::Submit { job_toml, client_key, reply }).await;
         tokio::spawn(async move {
             match answer.await {
                 Ok(Ok(id)) => info!("--job is job {id}"),

@@ -141,7 +141,7 @@ pub(super) fn report(run: &SavedRun) -> Result {
         None => Vec::new(),
         Some(_) => {
             let trained = Trained::open(run.path(), None)?;
-            report::first_test_images(&trained.store, &trained.course, &trained.parameters)
+            report::first_test_images(&trained.store, &trained.workload, &trained.parameters)
         }
     };
     print(&watch_job::summary(&history, &shown));

@@ -12,7 +12,7 @@ use millefeuille_program::backoff::Backoff;
 use millefeuille_program::kernel;
 use millefeuille_program::machine::Cores;
 use millefeuille_program::process::{self, LogFormat};
-use millefeuille_proto::shared::Host;
+use millefeuille_proto::shared::SharedMemory;
 use tokio::net::TcpListener;
 
 use super::client::{Client, ClusterArgs};
@@ -287,8 +287,8 @@ async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
 }
 
 /// Shared memory for the parameters and gradients of workers on this machine.
-fn shared_memory() -> Option<Arc<Host>> {
-    let host = Host::new();
+fn shared_memory() -> Option<Arc<SharedMemory>> {
+    let host = SharedMemory::new();
     let host =
         host.inspect_err(|error| tracing::debug!("bulk data goes over the wire: no shared memory: {error}"));
     host.ok().map(Arc::new)

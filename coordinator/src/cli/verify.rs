@@ -7,7 +7,7 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_core::learn::work::Course;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_program::kernel::{self, Unusable};
 use millefeuille_program::machine::Cores;
 
@@ -130,7 +130,7 @@ fn compute_again(
     let cores = Cores::of_this_process().usable();
     kernel::is_right_for(spec).map_err(|error| cannot_verify(&args.run, &error))?;
     let arithmetic = evidence.can_be_computed_here(spec)?;
-    let course = Course::new(spec.clone());
+    let workload = Workload::new(spec.clone());
     let (mut state, from, end) = match epochs {
         Epochs::All => (None, None, evidence.epochs()),
         Epochs::Only(epoch) => {
@@ -144,8 +144,8 @@ fn compute_again(
         |read| format!("from {}, {}", read.path.display(), read.checkpoint.place(all)),
     );
     say(&format!("computing again {place}: {arithmetic}, on {cores} cores"));
-    let state = state.get_or_insert_with(|| ReplayState::beginning(&evidence.job, course.model()));
-    let mut replay = Replay::new(store, &course, cores);
+    let state = state.get_or_insert_with(|| ReplayState::beginning(&evidence.job, workload.model()));
+    let mut replay = Replay::new(store, &workload, cores);
     while state.epoch < end {
         let row = evidence.epoch_agrees(&mut replay, state)?;
         say(&format!(

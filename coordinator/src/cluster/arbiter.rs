@@ -13,7 +13,7 @@ use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::job::BlasKernel;
 use millefeuille_core::learn::piece::Scratch;
 use millefeuille_core::learn::tree::{Node, Reduction};
-use millefeuille_core::learn::work::Course;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_program::kernel;
 use millefeuille_proto::buffer::Pool;
 
@@ -24,7 +24,7 @@ pub(super) struct Task {
     pub(super) work: WorkId,
     pub(super) node: Node,
     pub(super) kernel: BlasKernel,
-    pub(super) course: Arc<Course>,
+    pub(super) workload: Arc<Workload>,
     pub(super) store: Arc<ShardStore>,
     pub(super) parameters: Bytes,
     pub(super) pool: Pool,
@@ -37,7 +37,7 @@ impl Task {
             return None;
         }
         let (mut scratch, take) = (Scratch::default(), |values| self.pool.take(values));
-        let present = self.course.present(self.work.into(), self.node.first..self.node.end);
+        let present = self.workload.present(self.work.into(), self.node.first..self.node.end);
         let mut reduction = Reduction::over(self.node, &present);
         for shard in present {
             let sum = self.piece(shard, &mut scratch)?;
@@ -45,15 +45,15 @@ impl Task {
                 .insert(Node::leaf(shard), sum, |left: &mut Sum, right| left.join_within_bounds(right, take));
         }
         let mut sum = reduction.take_root(Sum::join)?;
-        sum.settle(|| take(self.course.model().parameter_count()));
+        sum.settle(|| take(self.workload.model().parameter_count()));
         Some(sum)
     }
 
     fn piece(&self, index: u32, scratch: &mut Scratch) -> Option<Sum> {
-        let Self { work, course, store, parameters, pool, .. } = self;
+        let Self { work, workload, store, parameters, pool, .. } = self;
         let samples = &store.get(Shard { split: work.phase.split(), index })?.samples;
         let parameters = bytemuck::cast_slice(parameters);
         let take = |values| pool.take(values);
-        Some(course.sum_of((*work).into(), index, samples, parameters, take, scratch))
+        Some(workload.sum_of((*work).into(), index, samples, parameters, take, scratch))
     }
 }

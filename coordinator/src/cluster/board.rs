@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A snapshot on the board.
 #[derive(Clone, Debug)]
-struct Pinned {
+struct Published {
     snapshot: Arc<Snapshot>,
     /// Number of changes of jobs and workers that it includes.
     changes: u64,
@@ -31,7 +31,7 @@ struct Pinned {
 
 /// State shared by the driver and its readers.
 #[derive(Debug, Default)]
-struct Audience {
+struct Readers {
     /// Number of registered readers.
     looking: AtomicUsize,
     /// Notified when a reader registers.
@@ -45,8 +45,8 @@ struct Audience {
 /// The driver's side.
 #[derive(Debug)]
 pub(super) struct Board {
-    pinned: watch::Sender<Pinned>,
-    audience: Arc<Audience>,
+    pinned: watch::Sender<Published>,
+    audience: Arc<Readers>,
     /// Whether anything has changed since the newest snapshot.
     stale: bool,
 }
@@ -54,7 +54,7 @@ pub(super) struct Board {
 impl Board {
     /// A board with an empty snapshot on it.
     pub(super) fn new() -> Self {
-        let pinned = Pinned { snapshot: Arc::default(), changes: 0, at: Instant::now() };
+        let pinned = Published { snapshot: Arc::default(), changes: 0, at: Instant::now() };
         Self { pinned: watch::Sender::new(pinned), audience: Arc::default(), stale: true }
     }
 
@@ -101,15 +101,15 @@ impl Board {
         let _ = self.audience.came.notified().now_or_never();
         let changes = self.audience.changes.load(Ordering::Acquire);
         self.stale = false;
-        self.pinned.send_replace(Pinned { snapshot: Arc::new(snapshot), changes, at: Instant::now() });
+        self.pinned.send_replace(Published { snapshot: Arc::new(snapshot), changes, at: Instant::now() });
     }
 }
 
 /// A reader's side.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
-    pinned: watch::Receiver<Pinned>,
-    audience: Arc<Audience>,
+    pinned: watch::Receiver<Published>,
+    audience: Arc<Readers>,
 }
 
 impl Reader {
@@ -121,7 +121,7 @@ impl Reader {
     /// A snapshot that includes every change of jobs and workers so far.
     pub(crate) async fn fresh(&self) -> Arc<Snapshot> {
         let (changes, asked) = (self.audience.changes.load(Ordering::Acquire), Instant::now());
-        let is_fresh = |pinned: &Pinned| pinned.changes >= changes && pinned.at + INTERVAL >= asked;
+        let is_fresh = |pinned: &Published| pinned.changes >= changes && pinned.at + INTERVAL >= asked;
         let attended = self.audience.attended.load(Ordering::Acquire);
         if attended && !is_fresh(&self.pinned.borrow()) {
             let _look = self.look();
@@ -133,10 +133,10 @@ impl Reader {
     }
 
     /// Registers the reader, so that [`Self::next`] sees every change.
-    pub(crate) fn look(&self) -> Look {
+    pub(crate) fn look(&self) -> ReaderGuard {
         self.audience.looking.fetch_add(1, Ordering::AcqRel);
         self.audience.came.notify_one();
-        Look(Arc::clone(&self.audience))
+        ReaderGuard(Arc::clone(&self.audience))
     }
 
     /// The next snapshot, or `None` once the driver has ended and its last snapshot was returned.
@@ -153,9 +153,9 @@ impl Reader {
 
 /// Registers a reader for as long as this value lives.
 #[derive(Debug)]
-pub(crate) struct Look(Arc<Audience>);
+pub(crate) struct ReaderGuard(Arc<Readers>);
 
-impl Drop for Look {
+impl Drop for ReaderGuard {
     fn drop(&mut self) {
         self.0.looking.fetch_sub(1, Ordering::AcqRel);
     }

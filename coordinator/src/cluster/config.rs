@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use millefeuille_core::control;
 use millefeuille_program::process;
-use millefeuille_proto::shared::Host;
+use millefeuille_proto::shared::SharedMemory;
 
 use crate::admission::Admission;
 use crate::runs::RunDir;
@@ -33,7 +33,7 @@ pub struct ClusterConfig {
     /// Maximum number of queued jobs.
     pub max_queued: usize,
     /// Memory shared with the cluster's own worker processes.
-    pub shared_memory: Option<Arc<Host>>,
+    pub shared_memory: Option<Arc<SharedMemory>>,
 }
 
 impl ClusterConfig {

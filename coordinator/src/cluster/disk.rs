@@ -16,7 +16,7 @@ use millefeuille_core::control::{Failure, JobId, Start};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::optimizers::OptimizerState;
-use millefeuille_core::learn::work::Course;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_core::view::{EpochRow, Prediction};
 use millefeuille_program::process::exit;
 use tracing::warn;
@@ -27,7 +27,7 @@ use crate::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
 use crate::runs::{Checkpoint, Ending, RunDir, RunState, ledger, model, names};
 
 /// An order to the disk thread.
-pub(super) enum Order {
+pub(super) enum WriteCommand {
     /// Claim a run directory for a submission.
     Claim(Box<RunClaim>),
     /// Give back the directory of a job that never ran. A run that was found at the start (`found`) stays in its
@@ -38,10 +38,10 @@ pub(super) enum Order {
     /// An event for `events.jsonl`, with its failure if it is one.
     Event { kind: &'static str, text: String, failure: Option<Failure> },
     /// The state between two steps.
-    Checkpoint(Box<Snapshot>),
+    Checkpoint(Box<CheckpointState>),
     /// Add a history row, whose hash is computed here, and the ledger's lines. `checkpoint` says whether to write the
     /// snapshot.
-    Epoch { row: EpochRow, ledger: String, snapshot: Box<Snapshot>, checkpoint: bool },
+    Epoch { row: EpochRow, ledger: String, snapshot: Box<CheckpointState>, checkpoint: bool },
     /// The job's result: its trained model.
     Save { parameters: Bytes, suspects: Participation },
     /// The run has ended: give its directory back.
@@ -85,7 +85,7 @@ impl RunClaim {
 }
 
 /// The state of a job between two steps, without what the disk thread already has.
-pub(super) struct Snapshot {
+pub(super) struct CheckpointState {
     pub(super) from: Start,
     pub(super) parameters: Bytes,
     pub(super) optimizer: OptimizerState,
@@ -99,7 +99,7 @@ pub(super) struct Snapshot {
 pub(super) struct Content {
     pub(super) job: Job,
     pub(super) job_sha256: String,
-    pub(super) course: Arc<Course>,
+    pub(super) workload: Arc<Workload>,
     pub(super) store: Arc<ShardStore>,
     pub(super) arithmetic: Arithmetic,
     pub(super) shapes_fingerprint: String,
@@ -143,7 +143,7 @@ const EVENTS: usize = 4096;
 
 /// A handle on the disk thread.
 pub(super) struct Disk {
-    orders: Option<mpsc::Sender<Order>>,
+    orders: Option<mpsc::Sender<WriteCommand>>,
     events: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
@@ -161,13 +161,13 @@ impl Disk {
     /// Writes an event, or drops it if too many are queued: events are only for people to read.
     pub(super) fn event(&self, kind: &'static str, text: String, failure: Option<Failure>) {
         if self.events.fetch_add(1, Ordering::Relaxed) < EVENTS {
-            self.order(Order::Event { kind, text, failure });
+            self.order(WriteCommand::Event { kind, text, failure });
         } else {
             self.events.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn order(&self, order: Order) {
+    pub(super) fn order(&self, order: WriteCommand) {
         if let Some(orders) = &self.orders {
             // The thread ends only when this sender is gone.
             let _ = orders.send(order);
@@ -202,21 +202,21 @@ struct Run {
 }
 
 impl Writer {
-    fn work(mut self, queue: &mpsc::Receiver<Order>) {
+    fn work(mut self, queue: &mpsc::Receiver<WriteCommand>) {
         while let Ok(order) = queue.recv() {
-            if matches!(order, Order::Event { .. }) {
+            if matches!(order, WriteCommand::Event { .. }) {
                 self.events.fetch_sub(1, Ordering::Relaxed);
             }
             match order {
-                Order::Claim(claim) => self.say(Said::Claimed(Box::new(claim.claim()))),
-                Order::GiveBack { job, run, found, ending } => {
+                WriteCommand::Claim(claim) => self.say(Said::Claimed(Box::new(claim.claim()))),
+                WriteCommand::GiveBack { job, run, found, ending } => {
                     give_back(run, found, ending);
                     self.say(Said::Written { job, written: Ok(Written::Ended) });
                 }
-                Order::Begin { job, run, content, history } => {
+                WriteCommand::Begin { job, run, content, history } => {
                     self.run = Some(Run { job, directory: run, content, history, failed: false });
                 }
-                Order::End { ending } => {
+                WriteCommand::End { ending } => {
                     if let Some(Run { job, directory, failed, .. }) = self.run.take() {
                         // If the disk failed, the run stays unfinished and can be resumed.
                         if !failed {
@@ -276,16 +276,18 @@ fn give_back(run: RunDir, found: bool, ending: Ending) {
 }
 
 impl Run {
-    fn write(&mut self, order: Order) -> Result<Option<Written>, Failure> {
+    fn write(&mut self, order: WriteCommand) -> Result<Option<Written>, Failure> {
         match order {
-            Order::Event { kind, failure: Some(failure), .. } => {
+            WriteCommand::Event { kind, failure: Some(failure), .. } => {
                 self.directory.event_of_failure(kind, &failure).map(|()| None)
             }
-            Order::Event { kind, text, failure: None } => self.directory.event(kind, &text).map(|()| None),
-            Order::Checkpoint(snapshot) => {
+            WriteCommand::Event { kind, text, failure: None } => {
+                self.directory.event(kind, &text).map(|()| None)
+            }
+            WriteCommand::Checkpoint(snapshot) => {
                 self.checkpoint(*snapshot).map(|written| Some(Written::Checkpoint(written)))
             }
-            Order::Epoch { mut row, ledger, snapshot, checkpoint } => {
+            WriteCommand::Epoch { mut row, ledger, snapshot, checkpoint } => {
                 row.weights_sha256 = weights_sha256(&snapshot.parameters);
                 self.directory.append_history(&row)?;
                 self.directory.append_ledger(&ledger)?;
@@ -293,14 +295,18 @@ impl Run {
                 let checkpoint = checkpoint.then(|| self.checkpoint(*snapshot)).transpose()?;
                 Ok(Some(Written::Epoch(row, checkpoint)))
             }
-            Order::Save { parameters, suspects } => self.save(&parameters, &suspects).map(Some),
-            Order::Claim(_) | Order::GiveBack { .. } | Order::Begin { .. } | Order::End { .. } => Ok(None),
+            WriteCommand::Save { parameters, suspects } => self.save(&parameters, &suspects).map(Some),
+            WriteCommand::Claim(_)
+            | WriteCommand::GiveBack { .. }
+            | WriteCommand::Begin { .. }
+            | WriteCommand::End { .. } => Ok(None),
         }
     }
 
-    fn checkpoint(&self, snapshot: Snapshot) -> Result<Checkpointed, Failure> {
+    fn checkpoint(&self, snapshot: CheckpointState) -> Result<Checkpointed, Failure> {
         let begun = Instant::now();
-        let Snapshot { from, parameters, optimizer, partial, ledger, participation, suspects } = snapshot;
+        let CheckpointState { from, parameters, optimizer, partial, ledger, participation, suspects } =
+            snapshot;
         let checkpoint = Checkpoint {
             job_sha256: self.content.job_sha256.clone(),
             arithmetic: self.content.arithmetic.clone(),
@@ -315,17 +321,17 @@ impl Run {
             participation,
             suspects,
         };
-        self.directory.write_checkpoint(&checkpoint, self.content.course.model())?;
+        self.directory.write_checkpoint(&checkpoint, self.content.workload.model())?;
         Ok(Checkpointed { tag: from.parameter_tag, took: begun.elapsed() })
     }
 
     /// Writes the job's result. The receipt comes last: it certifies that the rest is there.
     fn save(&mut self, parameters: &Bytes, suspects: &Participation) -> Result<Written, Failure> {
-        let Content { job, course, store, .. } = &*self.content;
+        let Content { job, workload, store, .. } = &*self.content;
         let values: &[f32] = bytemuck::cast_slice(parameters);
-        let encoded = model::encode(values, course.model()).unwrap_or_else(|error| unreachable!("{error}"));
+        let encoded = model::encode(values, workload.model()).unwrap_or_else(|error| unreachable!("{error}"));
         self.directory.write(names::MODEL, &encoded)?;
-        let shown = report::first_test_images(store, course, values);
+        let shown = report::first_test_images(store, workload, values);
         for (name, svg) in report::pictures(&self.history, store, &shown) {
             self.directory.write_plot(&name, &svg)?;
         }

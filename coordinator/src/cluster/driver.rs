@@ -23,8 +23,8 @@ use tracing::{debug, info, trace};
 
 use super::board::Board;
 use super::config::ClusterConfig;
-use super::disk::{Disk, Order, Said};
-use super::messages::{Handle, Input, Serving, SessionOutput};
+use super::disk::{Disk, Said, WriteCommand};
+use super::messages::{DriverMessage, Handle, Serving, SessionOutput};
 use super::notes::{self, disconnection, shutdown_notice};
 use super::records::{JobRecord, Session};
 use super::snapshot::{self, DriverState};
@@ -54,7 +54,7 @@ pub(super) struct Driver {
     /// Events caused by actions, not yet passed to the control machine.
     happened: VecDeque<Event>,
     handle: Handle,
-    inbox: mpsc::Receiver<Input>,
+    inbox: mpsc::Receiver<DriverMessage>,
     disk: Disk,
     /// Publishes snapshots for readers.
     board: Board,
@@ -73,7 +73,7 @@ impl Driver {
     pub(super) fn new(
         config: ClusterConfig,
         handle: Handle,
-        inbox: mpsc::Receiver<Input>,
+        inbox: mpsc::Receiver<DriverMessage>,
         board: Board,
         serving: watch::Sender<Option<Arc<Serving>>>,
         pulse: Pulse,
@@ -112,7 +112,7 @@ impl Driver {
             failpoints::at("driver-turn");
             tokio::select! {
                 input = self.inbox.recv() => match input {
-                    None | Some(Input::Stop) => break,
+                    None | Some(DriverMessage::Stop) => break,
                     Some(input) => self.take(input),
                 },
                 _ = ticks.tick() => self.tick(),
@@ -135,26 +135,28 @@ impl Driver {
         }
     }
 
-    fn take(&mut self, input: Input) {
+    fn take(&mut self, input: DriverMessage) {
         match input {
-            Input::Connected(connected) => self.connected(*connected),
-            Input::Result(result) => self.result(*result),
-            Input::Arbitrated(arbitrated) => self.arbitrated(*arbitrated),
-            Input::SharesMemory(worker, job) => self.shares_memory(worker, job),
-            Input::Event(event) => {
+            DriverMessage::Connected(connected) => self.connected(*connected),
+            DriverMessage::Result(result) => self.result(*result),
+            DriverMessage::Arbitrated(arbitrated) => self.arbitrated(*arbitrated),
+            DriverMessage::SharesMemory(worker, job) => self.shares_memory(worker, job),
+            DriverMessage::Event(event) => {
                 if let Event::Leave { worker, end } = &event {
                     self.tally.leaves(*worker, end);
                     self.close(*worker, None);
                 }
                 self.handle(event);
             }
-            Input::Submit { job_toml, client_key, reply } => self.submit(&job_toml, client_key, reply),
-            Input::Claimed(claimed) => self.claimed(*claimed),
-            Input::Cancel { job_id, reply } => self.cancel(&job_id, reply),
-            Input::Loaded { job, loaded } => self.loaded(job, *loaded),
-            Input::Written { job, written } => self.written(job, written),
-            Input::NoLocalWorkers(failure) => self.no_local_workers(failure),
-            Input::Stop => {}
+            DriverMessage::Submit { job_toml, client_key, reply } => {
+                self.submit(&job_toml, client_key, reply)
+            }
+            DriverMessage::Claimed(claimed) => self.claimed(*claimed),
+            DriverMessage::Cancel { job_id, reply } => self.cancel(&job_id, reply),
+            DriverMessage::Loaded { job, loaded } => self.loaded(job, *loaded),
+            DriverMessage::Written { job, written } => self.written(job, written),
+            DriverMessage::NoLocalWorkers(failure) => self.no_local_workers(failure),
+            DriverMessage::Stop => {}
         }
     }
 
@@ -252,7 +254,7 @@ impl Driver {
             Action::Save { .. } => {
                 if let Some(training) = &self.training {
                     let (parameters, suspects) = (training.parameters(), training.suspects().clone());
-                    self.disk.order(Order::Save { parameters, suspects });
+                    self.disk.order(WriteCommand::Save { parameters, suspects });
                 }
             }
             Action::End { job, outcome } => self.end(job, &outcome),
@@ -279,8 +281,8 @@ impl Driver {
 fn said_to(inbox: Handle) -> impl Fn(Said) {
     move |said| {
         let input = match said {
-            Said::Claimed(claimed) => Input::Claimed(claimed),
-            Said::Written { job, written } => Input::Written { job, written },
+            Said::Claimed(claimed) => DriverMessage::Claimed(claimed),
+            Said::Written { job, written } => DriverMessage::Written { job, written },
         };
         inbox.send_from_thread(input);
     }

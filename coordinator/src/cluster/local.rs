@@ -14,13 +14,13 @@ use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::BlasKernel;
 use millefeuille_program::backoff::Backoff;
 use millefeuille_program::{kernel, process, variables};
-use millefeuille_proto::shared::{self, Host};
+use millefeuille_proto::shared::{self, SharedMemory};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::messages::DriverMessage;
 use super::messages::Handle;
-use super::messages::Input;
 
 /// The environment variable that describes the shared memory to a worker.
 const SHARED_MEMORY: &str = "MILLEFEUILLE_SHARED_MEMORY";
@@ -49,7 +49,7 @@ pub struct Local {
     /// Whether their log is JSON.
     pub json_log: bool,
     /// The memory that they share with this process, if available.
-    pub shared_memory: Option<Arc<Host>>,
+    pub shared_memory: Option<Arc<SharedMemory>>,
 }
 
 /// Keeps local workers alive for as long as this value lives.
@@ -68,7 +68,7 @@ impl Local {
         Workers { keepers }
     }
 
-    fn spawn(&self, shared: Option<&shared::Child>) -> std::io::Result<Child> {
+    fn spawn(&self, shared: Option<&shared::InheritedFiles>) -> std::io::Result<Child> {
         let mut command = Command::new(process::program());
         command.arg(WORKER).args(["--coordinator", &self.coordinator.to_string()]);
         command.args(["--slots", &self.slots.to_string(), "--exit-with-parent"]);
@@ -94,7 +94,7 @@ impl Local {
 
 /// Passes shared memory to the process that is about to be started.
 #[allow(unsafe_code)] // What runs between fork and exec.
-fn inherit(command: &mut Command, shared: &shared::Child) {
+fn inherit(command: &mut Command, shared: &shared::InheritedFiles) {
     let files = shared.files();
     command.env(SHARED_MEMORY, shared.to_inherit());
     // SAFETY: the closure makes system calls; it takes no lock and allocates nothing. The files are open when it runs, since
@@ -122,7 +122,7 @@ async fn keep(local: Local, cluster: Handle) {
             let what =
                 format!("a worker process died {DEATHS} times within a minute ({how}); see its log above");
             let failure = Failure::new(FailureKind::WorkersDied, what);
-            return cluster.send(Input::NoLocalWorkers(failure)).await;
+            return cluster.send(DriverMessage::NoLocalWorkers(failure)).await;
         }
         if born.elapsed() >= GOOD_LIFE {
             backoff = Backoff::new();

@@ -12,7 +12,7 @@ use millefeuille_core::view::JobView;
 use millefeuille_proto::buffer::Pool;
 pub(super) use millefeuille_proto::session::Ended;
 use millefeuille_proto::session::ToWorker;
-use millefeuille_proto::shared::Lender;
+use millefeuille_proto::shared::ParameterSlots;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Claimed, Written};
@@ -24,7 +24,7 @@ pub(super) const SESSION_OUTBOX: usize = 64;
 
 /// A message to the driver.
 #[derive(Debug)]
-pub enum Input {
+pub enum DriverMessage {
     /// A worker has said hello.
     Connected(Box<Connected>),
     /// A worker has sent a node's sum.
@@ -75,20 +75,20 @@ pub enum Input {
 
 /// Sends messages to a running cluster's driver.
 #[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Input>);
+pub struct Handle(mpsc::Sender<DriverMessage>);
 
 impl Handle {
-    pub(super) fn new(inbox: mpsc::Sender<Input>) -> Self {
+    pub(super) fn new(inbox: mpsc::Sender<DriverMessage>) -> Self {
         Self(inbox)
     }
 
     /// Sends a message to the driver. Does nothing once the cluster has ended.
-    pub async fn send(&self, input: Input) {
+    pub async fn send(&self, input: DriverMessage) {
         let _ = self.0.send(input).await;
     }
 
     /// Like [`send`](Self::send), for a thread: blocks until there is room.
-    pub(super) fn send_from_thread(&self, input: Input) {
+    pub(super) fn send_from_thread(&self, input: DriverMessage) {
         let _ = self.0.blocking_send(input);
     }
 }
@@ -183,5 +183,5 @@ pub(super) struct Serving {
     pub(super) store: Arc<ShardStore>,
     pub(super) pool: Pool,
     /// Memory shared with workers on this machine.
-    pub(super) lender: Option<Arc<Lender>>,
+    pub(super) parameter_slots: Option<Arc<ParameterSlots>>,
 }

@@ -31,7 +31,7 @@ mod waiting;
 use std::time::Duration;
 
 pub use config::ClusterConfig;
-pub use messages::{Handle, Input};
+pub use messages::{DriverMessage, Handle};
 use millefeuille_program::ops::Pulse;
 use millefeuille_program::process::Shutdown;
 use tokio::net::TcpListener;
@@ -110,7 +110,7 @@ impl Cluster {
         }
         tracing::info!("stopping");
         phase.send_replace(ServingState::Stopping);
-        handle.send(Input::Stop).await;
+        handle.send(DriverMessage::Stop).await;
         driver.await?;
         stop.send_replace(true);
         // Watchers' streams end with the driver; a client that keeps its connection open is cut off.

@@ -16,7 +16,7 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
             ("reassigned", reassigned(*work, *pending_with, *straggler, to))
         }
         Note::Evicted { worker, name, reason, .. } => {
-            ("put_out", format!("{worker} ({name}) is evicted from the job: {reason}"))
+            ("evicted", format!("{worker} ({name}) is evicted from the job: {reason}"))
         }
         Note::Short { present, needed, .. } => {
             ("waiting", format!("the job waits for workers: {present} of at least {needed} are present"))
@@ -28,7 +28,7 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
             let runs =
                 placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));
             (
-                "placed",
+                "assigned",
                 format!("from {from} on, shards are assigned: {}", runs.collect::<Vec<_>>().join(", ")),
             )
         }

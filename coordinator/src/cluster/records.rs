@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millefeuille_core::job::Job;
 use millefeuille_core::view::{EpochRow, JobReport, Prediction};
-use millefeuille_proto::shared::Borrower;
+use millefeuille_proto::shared::WorkerSlots;
 use tokio::sync::{mpsc, oneshot};
 
 use super::messages::{SessionOutput, Traffic};
@@ -18,7 +18,7 @@ pub(super) struct Session {
     /// Number of the memory shared with the worker; 0 if there is none.
     pub(super) shared_memory: u64,
     /// That memory, once the worker has mapped it for the running job.
-    pub(super) borrower: Option<Arc<Borrower>>,
+    pub(super) worker_slots: Option<Arc<WorkerSlots>>,
     pub(super) outbox: mpsc::Sender<SessionOutput>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) _reading: oneshot::Sender<()>,

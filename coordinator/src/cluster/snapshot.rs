@@ -183,7 +183,7 @@ fn progress(state: &DriverState<'_>, number: JobId, record: &JobRecord) -> Optio
         epoch: position.epoch + 1,
         step: if position.phase == Phase::Train { position.step } else { record.steps_per_epoch },
         loss: means.loss(),
-        accuracy: training.course.accuracy(&means),
+        accuracy: training.workload.accuracy(&means),
         step_ms: clock.step_ms,
         samples_per_second: clock.samples_per_second,
         epoch_seconds: clock.epoch().as_secs_f64(),

@@ -15,14 +15,14 @@ use millefeuille_core::job::Job;
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::sum::Figures;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
-use millefeuille_core::learn::work::Course;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_core::view::EpochRow;
 use millefeuille_proto::buffer::{Buffer, Pool};
-use millefeuille_proto::shared::{Borrower, Host, Lender};
+use millefeuille_proto::shared::{ParameterSlots, SharedMemory, WorkerSlots};
 use tracing::debug;
 
 use super::arbiter;
-use super::disk::Snapshot;
+use super::disk::CheckpointState;
 use super::loaded::Loaded;
 use super::sums::Sum;
 use crate::runs::checkpoint::Partial;
@@ -35,10 +35,10 @@ use crate::runs::{Checkpoint, Resumed};
 pub(super) struct Training {
     pub(super) job: Job,
     pub(super) loaded: Loaded,
-    pub(super) course: Arc<Course>,
+    pub(super) workload: Arc<Workload>,
     pub(super) pool: Pool,
     /// Memory shared with workers on this machine.
-    pub(super) lender: Option<Arc<Lender>>,
+    pub(super) parameter_slots: Option<Arc<ParameterSlots>>,
     optimizer: OptimizerState,
     parameters: Bytes,
     /// The slot of shared memory that holds the current parameters.
@@ -85,22 +85,22 @@ impl Training {
     /// Starts a job, or resumes its run.
     pub(super) fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
         let job = loaded.job.clone();
-        let course = Arc::new(Course::new(loaded.spec.clone()));
+        let workload = Arc::new(Workload::new(loaded.spec.clone()));
         let mut training = Self {
             job_sha256: loaded.job_sha256(),
-            optimizer: OptimizerState::new(&job.compile.optimizer, course.model().parameter_count()),
+            optimizer: OptimizerState::new(&job.compile.optimizer, workload.model().parameter_count()),
             ledger: Ledger::default(),
             steps_taken: 0,
             asked: BTreeMap::new(),
             participation: Participation::default(),
             suspects: Participation::default(),
-            lender: None,
+            parameter_slots: None,
             parameters: Bytes::new(),
             parameter_slot: None,
             pool: Pool::default(),
             job,
             loaded,
-            course,
+            workload,
             sent: BTreeMap::new(),
             reduction: None,
             results: BTreeMap::new(),
@@ -116,9 +116,9 @@ impl Training {
     }
 
     /// Uses shared memory for the parameters and gradients of workers on this machine, if available.
-    pub(super) fn share(&mut self, host: &Arc<Host>) {
-        match host.map(self.course.model().parameter_count()) {
-            Ok(lender) => self.lender = Some(Arc::new(lender)),
+    pub(super) fn share(&mut self, host: &Arc<SharedMemory>) {
+        match host.map(self.workload.model().parameter_count()) {
+            Ok(parameter_slots) => self.parameter_slots = Some(Arc::new(parameter_slots)),
             Err(error) => debug!("bulk data goes over the wire: no shared memory: {error}"),
         }
         let (mut buffer, slot) = self.next_buffer();
@@ -127,9 +127,9 @@ impl Training {
     }
 
     /// The worker process that shares the memory with this number, if the process is alive.
-    pub(super) fn prepare_sharing(&self, number: u64) -> Option<Arc<Borrower>> {
-        let lender = self.lender.as_ref().filter(|_| number > 0)?;
-        lender.borrower(number).unwrap_or_else(|error| {
+    pub(super) fn prepare_sharing(&self, number: u64) -> Option<Arc<WorkerSlots>> {
+        let parameter_slots = self.parameter_slots.as_ref().filter(|_| number > 0)?;
+        parameter_slots.worker_slots(number).unwrap_or_else(|error| {
             debug!("bulk data goes over the wire: no memory is shared with worker process {number}: {error}");
             None
         })
@@ -137,17 +137,18 @@ impl Training {
 
     /// A buffer for parameters, and its slot if it is in shared memory.
     fn next_buffer(&self) -> (Buffer, Option<u32>) {
-        match self.lender.as_ref().and_then(|lender| lender.take()) {
+        match self.parameter_slots.as_ref().and_then(|parameter_slots| parameter_slots.take()) {
             Some(part) => {
                 let slot = part.slot();
                 (part.into(), Some(slot))
             }
-            None => (self.pool.take(self.course.model().parameter_count()), None),
+            None => (self.pool.take(self.workload.model().parameter_count()), None),
         }
     }
 
     fn start_over(&mut self) {
-        self.parameters = self.pool.adopt(self.course.model().initial_parameters(self.job.seed)).into_bytes();
+        self.parameters =
+            self.pool.adopt(self.workload.model().initial_parameters(self.job.seed)).into_bytes();
     }
 
     fn resume(&mut self, ledger: Ledger, checkpoint: Option<Checkpoint>) {
@@ -164,11 +165,11 @@ impl Training {
     }
 
     /// A copy of the state between two steps, from which the job can resume.
-    pub(super) fn snapshot(&self, from: Start) -> Snapshot {
+    pub(super) fn snapshot(&self, from: Start) -> CheckpointState {
         let begun = from.position.step > 0;
         let Figures { loss_sum, correct, samples } = self.figures.train;
         let partial = Partial { loss_sum, correct, samples, seconds: self.clock.epoch().as_secs_f64() };
-        Snapshot {
+        CheckpointState {
             from,
             parameters: self.parameters(),
             optimizer: self.optimizer.clone(),
@@ -228,13 +229,18 @@ impl Training {
     }
 
     /// How a worker gets the parameters with this tag.
-    pub(super) fn parameters_for(&mut self, worker: WorkerId, tag: u64, borrower: Option<&Borrower>) -> Sent {
+    pub(super) fn parameters_for(
+        &mut self,
+        worker: WorkerId,
+        tag: u64,
+        worker_slots: Option<&WorkerSlots>,
+    ) -> Sent {
         if self.sent.insert(worker, tag) == Some(tag) {
             return Sent::Before;
         }
-        match (self.parameter_slot, borrower) {
-            (Some(slot), Some(borrower)) => {
-                borrower.lend(slot);
+        match (self.parameter_slot, worker_slots) {
+            (Some(slot), Some(worker_slots)) => {
+                worker_slots.mark_in_use(slot);
                 Sent::InSlot(slot)
             }
             _ => Sent::Bytes(self.parameters()),
@@ -262,7 +268,7 @@ impl Training {
     /// Whether a result has the shape and the sample count that its work requires.
     pub(super) fn fits(&self, work: WorkId, node: Node, sum: &Sum) -> bool {
         let facts = &self.loaded.facts;
-        let values = self.course.gradient_len(work.into());
+        let values = self.workload.gradient_len(work.into());
         let of_shard = |shard| u64::from(facts.samples(work.phase, work.step, shard));
         let samples: u64 = (node.first..node.end).map(of_shard).sum();
         let pieces = (node.first..node.end).filter(|&shard| of_shard(shard) > 0).count();
@@ -276,7 +282,7 @@ impl Training {
             work,
             node,
             kernel: self.job.blas_kernel.clone(),
-            course: Arc::clone(&self.course),
+            workload: Arc::clone(&self.workload),
             store: Arc::clone(self.store()),
             parameters: self.parameters(),
             pool: self.pool.clone(),
@@ -284,7 +290,7 @@ impl Training {
     }
 
     /// Stores a new result and returns its id.
-    pub(super) fn came(&mut self, sum: Sum) -> ResultId {
+    pub(super) fn store_result(&mut self, sum: Sum) -> ResultId {
         self.came += 1;
         let result = ResultId(self.came);
         self.results.insert(result, sum);
@@ -324,7 +330,7 @@ impl Training {
         match work.phase {
             Phase::Train => {
                 self.figures.train += sum.figures;
-                self.step(&sum);
+                self.take_optimizer_step(&sum);
             }
             Phase::Validate => *self.figures.validation.get_or_insert_default() += sum.figures,
             Phase::Test => self.figures.test += sum.figures,
@@ -342,7 +348,7 @@ impl Training {
         }
     }
 
-    fn step(&mut self, sum: &Sum) {
+    fn take_optimizer_step(&mut self, sum: &Sum) {
         let (mut next, slot) = self.next_buffer();
         self.optimizer.step_of_sum(
             self.steps_taken + 1,
@@ -365,11 +371,11 @@ impl Training {
         EpochRow {
             epoch: u64::from(epoch) + 1,
             loss: train.loss(),
-            accuracy: self.course.accuracy(&train),
+            accuracy: self.workload.accuracy(&train),
             val_loss: validation.map(|figures| figures.loss()),
-            val_accuracy: validation.and_then(|figures| self.course.accuracy(&figures)),
+            val_accuracy: validation.and_then(|figures| self.workload.accuracy(&figures)),
             test_loss: test.loss(),
-            test_accuracy: self.course.accuracy(&test),
+            test_accuracy: self.workload.accuracy(&test),
             seconds: self.clock.epoch().as_secs_f64(),
             weights_sha256: String::new(),
         }

@@ -140,7 +140,7 @@ fn counts(page: &mut Page<'_>, tally: &Tally) -> fmt::Result {
     page.counter("workers_left", "Workers that left after draining or a shutdown", tally.left)?;
     page.counter("workers_lost", "Workers that died, became silent, hung or broke the protocol", tally.lost)?;
     page.counter(
-        "workers_put_out",
+        "workers_evicted",
         "Workers that were evicted because their results were wrong",
         tally.evicted,
     )?;

@@ -60,11 +60,11 @@ pub fn weights_sha256(parameters: &[u8]) -> String {
 /// evaluation counts with the next step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Participation(BTreeMap<String, Part>);
+pub struct Participation(BTreeMap<String, Contribution>);
 
 /// One worker's contributions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct Contribution {
     /// Its name, for people.
     pub name: String,
     /// The steps in which its results were used.
@@ -82,7 +82,7 @@ impl Participation {
         if let Some(part) = self.0.get_mut(instance_id) {
             return part.steps.insert(parameter_tag);
         }
-        let mut part = Part { name: name.to_string(), steps: Steps::default() };
+        let mut part = Contribution { name: name.to_string(), steps: Steps::default() };
         part.steps.insert(parameter_tag);
         self.0.insert(instance_id.to_string(), part);
     }
@@ -96,7 +96,7 @@ impl Participation {
     }
 
     /// Iterates over all workers, by instance id.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Part)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Contribution)> {
         self.0.iter().map(|(instance_id, part)| (instance_id.as_str(), part))
     }
 
@@ -107,7 +107,7 @@ impl Participation {
 
     /// The list for the receipt.
     pub fn suspects(&self) -> Vec<Suspect> {
-        let suspect = |(instance_id, part): (&str, &Part)| Suspect {
+        let suspect = |(instance_id, part): (&str, &Contribution)| Suspect {
             name: part.name.clone(),
             instance_id: instance_id.to_string(),
             steps: part.steps.to_string(),

@@ -2,7 +2,7 @@
 //!
 //! [`Control`] holds the state that outlives a job: the members, the queue, and the current job. It routes each
 //! event. An event about the current job goes to its [`Run`] (the handlers are in `membership` and `progress`),
-//! with a [`Scene`] of everything else that the handler may touch. A handler that returns an [`Outcome`] ends the
+//! with a [`Context`] of everything else that the handler may touch. A handler that returns an [`Outcome`] ends the
 //! job, and the next job in the queue starts. Each event carries its time, so that the same events give the same
 //! actions.
 
@@ -11,54 +11,54 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
 use super::action::{Action, Discard, Disconnection, Note};
-use super::conduct::Conduct;
 use super::config::ControlConfig;
+use super::context::{Context, Flow};
 use super::event::{Event, SessionEnd};
 use super::facts::{Facts, Position, Start};
 use super::ids::{JobId, Phase, WorkId, WorkerId};
 use super::members::{Hello, Member, MemberState, Members};
 use super::outcome::Outcome;
 use super::place::Placement;
-use super::progress::{Answer, Stragglers};
+use super::progress::{ResultEvent, Stragglers};
 use super::queue::{JobState, Queue};
 use super::run::{Run, Stage};
-use super::scene::{Flow, Scene};
+use super::violations::Violations;
 use super::waiting::Waiting;
 use crate::learn::tree::Node;
 
 /// The current job.
 #[derive(Debug, Default)]
-enum Turn {
+enum CurrentJob {
     /// No job.
     #[default]
     Free,
     /// The job's data is being read.
-    Loading { job: JobId, conduct: Conduct },
+    Loading { job: JobId, violations: Violations },
     /// The job is loaded, and runs.
     Run(Box<Run>),
 }
 
-impl Turn {
+impl CurrentJob {
     fn job(&self) -> Option<JobId> {
         match self {
-            Turn::Free => None,
-            Turn::Loading { job, .. } => Some(*job),
-            Turn::Run(run) => Some(run.job),
+            CurrentJob::Free => None,
+            CurrentJob::Loading { job, .. } => Some(*job),
+            CurrentJob::Run(run) => Some(run.job),
         }
     }
 
     fn run(&self) -> Option<&Run> {
         match self {
-            Turn::Run(run) => Some(run),
-            Turn::Free | Turn::Loading { .. } => None,
+            CurrentJob::Run(run) => Some(run),
+            CurrentJob::Free | CurrentJob::Loading { .. } => None,
         }
     }
 
-    fn conduct(&mut self) -> Option<&mut Conduct> {
+    fn violations(&mut self) -> Option<&mut Violations> {
         match self {
-            Turn::Free => None,
-            Turn::Loading { conduct, .. } => Some(conduct),
-            Turn::Run(run) => Some(&mut run.conduct),
+            CurrentJob::Free => None,
+            CurrentJob::Loading { violations, .. } => Some(violations),
+            CurrentJob::Run(run) => Some(&mut run.violations),
         }
     }
 }
@@ -69,13 +69,13 @@ pub struct Control {
     config: ControlConfig,
     members: Members,
     queue: Queue,
-    turn: Turn,
+    current: CurrentJob,
 }
 
 impl Control {
     /// A cluster without workers and jobs.
     pub fn new(config: ControlConfig) -> Self {
-        Self { config, members: Members::new(), queue: Queue::default(), turn: Turn::Free }
+        Self { config, members: Members::new(), queue: Queue::default(), current: CurrentJob::Free }
     }
 
     /// Handles an event that happened at `now` (time since the coordinator's start). Returns the actions to carry
@@ -93,20 +93,26 @@ impl Control {
             }
             Event::JobAccepted { worker, job, fingerprint } => {
                 self.heard(now, worker);
-                self.with_run(now, out, |run, scene| run.accepted(scene, worker, job, fingerprint));
+                self.with_run(now, out, |run, context| run.accepted(context, worker, job, fingerprint));
             }
             Event::ShardHeld { worker, job, generation, shard } => {
                 self.heard(now, worker);
-                self.with_run(now, out, |run, scene| run.shard_held(scene, worker, (job, generation), shard));
+                self.with_run(now, out, |run, context| {
+                    run.shard_held(context, worker, (job, generation), shard)
+                });
             }
             Event::Result { result, worker, work, node, samples, busy, finite, digest } => {
-                self.result(now, Answer { result, worker, work, node, samples, busy, finite, digest }, out);
+                self.result(
+                    now,
+                    ResultEvent { result, worker, work, node, samples, busy, finite, digest },
+                    out,
+                );
             }
             Event::Arbitrated { work, node, computed } => {
-                self.with_run(now, out, |run, scene| run.arbitrated(scene, work, node, computed));
+                self.with_run(now, out, |run, context| run.arbitrated(context, work, node, computed));
             }
             Event::Closed { work, finite } => {
-                self.with_run(now, out, |run, scene| run.closed(scene, work, finite));
+                self.with_run(now, out, |run, context| run.closed(context, work, finite));
             }
             Event::Submit { job } => self.submit(job, out),
             Event::Loaded { job, facts, from, evicted } => {
@@ -139,9 +145,9 @@ impl Control {
 
     /// A job's state.
     pub fn job_state(&self, job: JobId) -> Option<JobState<'_>> {
-        match &self.turn {
-            Turn::Loading { job: loading, .. } if *loading == job => Some(JobState::Waiting),
-            Turn::Run(run) if run.job == job => Some(run.state()),
+        match &self.current {
+            CurrentJob::Loading { job: loading, .. } if *loading == job => Some(JobState::Waiting),
+            CurrentJob::Run(run) if run.job == job => Some(run.state()),
             _ => self.queue.state(job),
         }
     }
@@ -158,28 +164,28 @@ impl Control {
 
     /// The current job.
     pub fn running(&self) -> Option<JobId> {
-        self.turn.job()
+        self.current.job()
     }
 
     /// The running job's position; `None` until its data is read.
     pub fn position(&self) -> Option<Position> {
-        self.turn.run().map(|run| run.position)
+        self.current.run().map(|run| run.position)
     }
 
     /// Where the running job could resume from its present state; `None` if the state is not one between two
     /// training steps.
     pub fn checkpoint_position(&self) -> Option<Start> {
-        self.turn.run().and_then(Run::checkpoint_position)
+        self.current.run().and_then(Run::checkpoint_position)
     }
 
     /// The running job's placement.
     pub fn placement(&self) -> Option<&Placement> {
-        self.turn.run().map(|run| &run.placement)
+        self.current.run().map(|run| &run.placement)
     }
 
     /// A worker's state in the running job.
     pub fn member_state(&self, worker: WorkerId) -> MemberState {
-        let (Some(run), Some(member)) = (self.turn.run(), self.members.get(&worker)) else {
+        let (Some(run), Some(member)) = (self.current.run(), self.members.get(&worker)) else {
             return MemberState::Idle;
         };
         match member.part(run.job) {
@@ -200,16 +206,16 @@ impl Control {
 
     /// What the running job is waiting for.
     pub fn waiting(&self) -> Waiting {
-        match &self.turn {
-            Turn::Free => Waiting::Nothing,
-            Turn::Loading { .. } => Waiting::Data,
-            Turn::Run(run) => run.waiting(&self.config, &self.members),
+        match &self.current {
+            CurrentJob::Free => Waiting::Nothing,
+            CurrentJob::Loading { .. } => Waiting::Data,
+            CurrentJob::Run(run) => run.waiting(&self.config, &self.members),
         }
     }
 
     /// Whether results for this node are compared, so that the event needs their digest.
     pub fn compares(&self, work: WorkId, node: Node) -> bool {
-        let open = self.turn.run().and_then(|run| run.stage.open());
+        let open = self.current.run().and_then(|run| run.stage.open());
         open.is_some_and(|open| open.work == work && open.compares(node))
     }
 
@@ -219,11 +225,11 @@ impl Control {
         &mut self,
         now: Duration,
         out: &mut Vec<Action>,
-        handler: impl FnOnce(&mut Run, &mut Scene<'_>) -> Flow,
+        handler: impl FnOnce(&mut Run, &mut Context<'_>) -> Flow,
     ) -> bool {
-        let Turn::Run(run) = &mut self.turn else { return false };
-        let mut scene = Scene { now, config: &self.config, members: &mut self.members, out: &mut *out };
-        if let Break(outcome) = handler(run, &mut scene) {
+        let CurrentJob::Run(run) = &mut self.current else { return false };
+        let mut context = Context { now, config: &self.config, members: &mut self.members, out: &mut *out };
+        if let Break(outcome) = handler(run, &mut context) {
             self.end(outcome, now, out);
         }
         true
@@ -235,15 +241,15 @@ impl Control {
         now: Duration,
         job: JobId,
         out: &mut Vec<Action>,
-        handler: impl FnOnce(&mut Run, &mut Scene<'_>) -> Flow,
+        handler: impl FnOnce(&mut Run, &mut Context<'_>) -> Flow,
     ) {
         if self.running() == Some(job) {
             self.with_run(now, out, handler);
         }
     }
 
-    fn scene<'a>(&'a mut self, now: Duration, out: &'a mut Vec<Action>) -> Scene<'a> {
-        Scene { now, config: &self.config, members: &mut self.members, out }
+    fn context<'a>(&'a mut self, now: Duration, out: &'a mut Vec<Action>) -> Context<'a> {
+        Context { now, config: &self.config, members: &mut self.members, out }
     }
 
     fn join(&mut self, now: Duration, worker: WorkerId, hello: Hello, out: &mut Vec<Action>) {
@@ -263,34 +269,34 @@ impl Control {
         out.push(Action::Welcome { worker });
         out.push(Action::Note(Note::Joined { worker, name: hello.name.clone(), slots: hello.slots }));
         self.members.insert(worker, Member::new(now, hello));
-        self.with_run(now, out, |run, scene| {
-            run.invite(scene, worker);
+        self.with_run(now, out, |run, context| {
+            run.invite(context, worker);
             Continue(())
         });
     }
 
     /// The action that refuses a worker that can't compute the running job; `None` if it can.
     fn refusal(&self, worker: WorkerId, hello: &Hello) -> Option<Action> {
-        match &self.turn {
-            Turn::Free => None,
-            Turn::Loading { conduct, .. } => conduct.refusal(worker, hello),
-            Turn::Run(run) => run.refusal(worker, hello),
+        match &self.current {
+            CurrentJob::Free => None,
+            CurrentJob::Loading { violations, .. } => violations.refusal(worker, hello),
+            CurrentJob::Run(run) => run.refusal(worker, hello),
         }
     }
 
     fn session_ended(&mut self, now: Duration, worker: WorkerId, end: &SessionEnd, out: &mut Vec<Action>) {
-        if let (SessionEnd::Violation(_), Some(conduct), Some(member)) =
-            (end, self.turn.conduct(), self.members.get(&worker))
+        if let (SessionEnd::Violation(_), Some(violations), Some(member)) =
+            (end, self.current.violations(), self.members.get(&worker))
         {
-            conduct.count_violation(&member.hello.instance_id);
+            violations.count_violation(&member.hello.instance_id);
         }
         self.leave(now, worker, &end.to_string(), out);
     }
 
     /// Removes a worker, for any reason, and reassigns its pending nodes.
     fn leave(&mut self, now: Duration, worker: WorkerId, how: &str, out: &mut Vec<Action>) {
-        if !self.with_run(now, out, |run, scene| run.leave(scene, worker, how)) {
-            self.scene(now, out).remove(worker, how);
+        if !self.with_run(now, out, |run, context| run.leave(context, worker, how)) {
+            self.context(now, out).remove(worker, how);
         }
     }
 
@@ -298,16 +304,16 @@ impl Control {
         let Some(member) = self.members.get_mut(&worker).filter(|member| !member.draining) else { return };
         member.draining = true;
         out.push(Action::Note(Note::Draining { worker, name: member.hello.name.clone(), reason }));
-        if !self.with_run(now, out, |run, scene| run.relieve(scene, worker)) {
+        if !self.with_run(now, out, |run, context| run.relieve(context, worker)) {
             self.release_drained(now, out);
         }
     }
 
     /// Releases every draining worker. Called while no tree is open.
     fn release_drained(&mut self, now: Duration, out: &mut Vec<Action>) {
-        let mut scene = self.scene(now, out);
-        for worker in scene.finished(|_| false) {
-            scene.release_drained(worker);
+        let mut context = self.context(now, out);
+        for worker in context.finished(|_| false) {
+            context.release_drained(worker);
         }
     }
 
@@ -326,7 +332,7 @@ impl Control {
         }
     }
 
-    fn result(&mut self, now: Duration, answer: Answer, out: &mut Vec<Action>) {
+    fn result(&mut self, now: Duration, answer: ResultEvent, out: &mut Vec<Action>) {
         self.heard(now, answer.worker);
         if let Some(member) = self.members.get_mut(&answer.worker) {
             member.straggler = false;
@@ -335,7 +341,7 @@ impl Control {
             }
         }
         let result = answer.result;
-        if !self.with_run(now, out, |run, scene| run.result(scene, answer)) {
+        if !self.with_run(now, out, |run, context| run.result(context, answer)) {
             out.push(Action::Discard { result, reason: Discard::Late });
         }
     }
@@ -346,11 +352,11 @@ impl Control {
     }
 
     fn start_next(&mut self, out: &mut Vec<Action>) {
-        if !matches!(self.turn, Turn::Free) {
+        if !matches!(self.current, CurrentJob::Free) {
             return;
         }
         if let Some(job) = self.queue.pop() {
-            self.turn = Turn::Loading { job, conduct: Conduct::default() };
+            self.current = CurrentJob::Loading { job, violations: Violations::default() };
             out.push(Action::Load { job });
         }
     }
@@ -363,19 +369,15 @@ impl Control {
         (from, evicted): (Start, BTreeMap<String, String>),
         out: &mut Vec<Action>,
     ) {
-        let Turn::Loading { job, conduct } = &mut self.turn else { return };
+        let CurrentJob::Loading { job, violations } = &mut self.current else { return };
         if *job != loaded {
             return;
         }
-        let conduct = std::mem::take(conduct).know(evicted);
-        self.turn = Turn::Run(Box::new(Run::new(now, loaded, conduct, facts, from)));
-        self.with_run(
-            now,
-            out,
-            |run, scene| {
-                if run.is_trained() { run.next_unit(scene) } else { run.invite_all(scene) }
-            },
-        );
+        let violations = std::mem::take(violations).with_evicted(evicted);
+        self.current = CurrentJob::Run(Box::new(Run::new(now, loaded, violations, facts, from)));
+        self.with_run(now, out, |run, context| {
+            if run.is_trained() { run.next_unit(context) } else { run.invite_all(context) }
+        });
     }
 
     fn cancel(&mut self, now: Duration, job: JobId, out: &mut Vec<Action>) {
@@ -384,7 +386,7 @@ impl Control {
             out.push(Action::End { job, outcome: Outcome::Cancelled });
         } else {
             // Once the result is being written it is too late to cancel: the job is done.
-            let saving = self.turn.run().is_some_and(|run| matches!(run.stage, Stage::Saving));
+            let saving = self.current.run().is_some_and(|run| matches!(run.stage, Stage::Saving));
             if !saving {
                 self.end_if_running(now, job, Outcome::Cancelled, out);
             }
@@ -404,7 +406,7 @@ impl Control {
         let resumable = !matches!(outcome, Outcome::Done | Outcome::Diverged { .. });
         let kept = resumable && self.config.checkpoint_interval.is_some();
         out.extend(self.checkpoint_position().filter(|_| kept).map(|from| Action::Checkpoint { job, from }));
-        self.turn = Turn::Free;
+        self.current = CurrentJob::Free;
         for member in self.members.values_mut() {
             member.job = None;
             member.pace = None;
@@ -420,14 +422,14 @@ impl Control {
     fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
         self.end_silent_sessions(now, out);
         self.end_stalled_sessions(now, out);
-        let stragglers = self.turn.run().and_then(|run| run.stragglers(now, &self.members));
+        let stragglers = self.current.run().and_then(|run| run.stragglers(now, &self.members));
         if let Some(Stragglers { work, late, hung }) = stragglers {
             self.start_backup_tasks(now, late, out);
             self.end_hung_sessions(now, work, hung, out);
         }
         self.with_run(now, out, Run::check_waiting);
-        self.with_run(now, out, |run, scene| {
-            run.balance(scene);
+        self.with_run(now, out, |run, context| {
+            run.balance(context);
             Continue(())
         });
     }
@@ -463,7 +465,7 @@ impl Control {
     /// Assigns each straggler's pending nodes to other workers, too.
     fn start_backup_tasks(&mut self, now: Duration, late: Vec<WorkerId>, out: &mut Vec<Action>) {
         for worker in late {
-            self.with_run(now, out, |run, scene| run.start_backup_task(scene, worker));
+            self.with_run(now, out, |run, context| run.start_backup_task(context, worker));
         }
     }
 

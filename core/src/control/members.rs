@@ -73,12 +73,12 @@ pub struct Member {
     /// How many results it sent that were not assigned to it.
     pub unassigned: u32,
     /// The worker's part in the running job.
-    pub job: Option<Part>,
+    pub job: Option<JobMembership>,
 }
 
 /// A member's part in the running job.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct JobMembership {
     /// The job that the worker was told about.
     pub job: JobId,
     /// Whether the worker's results on the job's own shapes were correct.
@@ -112,7 +112,7 @@ impl Member {
     }
 
     /// The member's part in this job, once it has shown that it can compute the job.
-    pub fn part(&self, job: JobId) -> Option<&Part> {
+    pub fn part(&self, job: JobId) -> Option<&JobMembership> {
         self.job.as_ref().filter(|part| part.job == job && part.accepted)
     }
 

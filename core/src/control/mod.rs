@@ -35,8 +35,8 @@
 //! After a restart of the coordinator, `Submit` and `Loaded { from, .. }` resume the job at its checkpoint.
 
 mod action;
-mod conduct;
 mod config;
+mod context;
 mod display;
 mod event;
 mod facts;
@@ -50,8 +50,8 @@ mod place;
 mod progress;
 mod queue;
 mod run;
-mod scene;
 mod validation;
+mod violations;
 mod waiting;
 
 pub use action::{Action, Discard, Disconnection, Note};

@@ -45,7 +45,7 @@ pub struct Pending {
 }
 
 #[derive(Clone, Debug)]
-struct Ask {
+struct Assignment {
     worker: WorkerId,
     node: Node,
     overdue: bool,
@@ -65,7 +65,7 @@ pub(super) struct Open {
     tree: Tree,
     present: BTreeSet<u32>,
     reduction: Reduction<()>,
-    asks: Vec<Ask>,
+    assignments: Vec<Assignment>,
     answered: BTreeSet<(WorkerId, Node)>,
     loads: BTreeMap<WorkerId, Load>,
     validations: BTreeMap<Node, Validation>,
@@ -77,7 +77,7 @@ pub(super) struct Open {
 
 /// A result that was received for a node.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Came {
+pub(super) struct ReceivedResult {
     pub(super) of: SourcedResult,
     pub(super) finite: bool,
     pub(super) digest: Option<Digest>,
@@ -85,7 +85,7 @@ pub(super) struct Came {
 
 /// What became of a result.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum ResultOutcome {
     /// It is not needed.
     Discarded(Discard),
     /// It waits for a second result to be compared with.
@@ -99,7 +99,7 @@ pub(super) enum Taken {
 /// The work to assign.
 #[derive(Debug, Default)]
 pub(super) struct Dispatch {
-    pub(super) asks: BTreeMap<WorkerId, Vec<Node>>,
+    pub(super) assignments: BTreeMap<WorkerId, Vec<Node>>,
     /// Nodes for the coordinator to compute itself.
     pub(super) arbitrate: Vec<Node>,
     /// Validations that no worker is left to settle.
@@ -107,7 +107,7 @@ pub(super) struct Dispatch {
 }
 
 /// What [`Open::dispatch`] needs to know of the run.
-pub(super) struct Terms<'a> {
+pub(super) struct DispatchContext<'a> {
     pub(super) now: Duration,
     /// Whether a worker holds a shard of the split.
     pub(super) holds: &'a dyn Fn(WorkerId, u32) -> bool,
@@ -124,7 +124,7 @@ impl Open {
             tree,
             reduction: Reduction::new(tree, &present),
             present,
-            asks: Vec::new(),
+            assignments: Vec::new(),
             answered: BTreeSet::new(),
             loads: BTreeMap::new(),
             validations: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl Open {
 
     /// The same unit of work, started again. Results that were assigned before may still arrive.
     pub(super) fn again(&self) -> Self {
-        let asked = self.asks.iter().map(|ask| (ask.worker, ask.node));
+        let asked = self.assignments.iter().map(|ask| (ask.worker, ask.node));
         let answered = self.answered.iter().copied().chain(asked).collect();
         let departed = self.departed.clone();
         Self { answered, departed, ..Self::new(self.work, self.tree, self.present.clone()) }
@@ -163,16 +163,17 @@ impl Open {
 
     /// Whether anything is pending with this worker.
     pub(super) fn is_pending_with(&self, worker: WorkerId) -> bool {
-        self.asks.iter().any(|ask| ask.worker == worker)
+        self.assignments.iter().any(|ask| ask.worker == worker)
     }
 
     /// The workers with pending nodes that are still missing from the tree.
     pub(super) fn pending(&self) -> Vec<Pending> {
         let missing = self.reduction.missing();
-        let is_missing =
-            |ask: &&Ask| missing.iter().any(|gap| gap.first < ask.node.end && ask.node.first < gap.end);
+        let is_missing = |ask: &&Assignment| {
+            missing.iter().any(|gap| gap.first < ask.node.end && ask.node.first < gap.end)
+        };
         let mut pending: BTreeMap<WorkerId, bool> = BTreeMap::new();
-        for ask in self.asks.iter().filter(is_missing) {
+        for ask in self.assignments.iter().filter(is_missing) {
             *pending.entry(ask.worker).or_default() |= ask.overdue;
         }
         let of = |(worker, overdue)| Pending { worker, since: self.loads[&worker].since, overdue };
@@ -182,7 +183,7 @@ impl Open {
     /// Workers with pending nodes that are not overdue, when the nodes were assigned, and the number of samples.
     pub(super) fn on_time(&self) -> Vec<(WorkerId, Duration, u64)> {
         let on_time: BTreeSet<_> =
-            self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
+            self.assignments.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
         on_time
             .into_iter()
             .map(|worker| (worker, self.loads[&worker].since, self.loads[&worker].samples))
@@ -196,17 +197,17 @@ impl Open {
 
     /// Marks this worker's pending nodes as overdue: they no longer count, but their results may still arrive.
     pub(super) fn set_overdue(&mut self, worker: WorkerId) {
-        self.asks.iter_mut().filter(|ask| ask.worker == worker).for_each(|ask| ask.overdue = true);
+        self.assignments.iter_mut().filter(|ask| ask.worker == worker).for_each(|ask| ask.overdue = true);
     }
 
     /// Whether this worker has overdue nodes.
     pub(super) fn is_late(&self, worker: WorkerId) -> bool {
-        self.asks.iter().any(|ask| ask.worker == worker && ask.overdue)
+        self.assignments.iter().any(|ask| ask.worker == worker && ask.overdue)
     }
 
     /// Workers with overdue nodes.
     pub(super) fn late(&self) -> BTreeSet<WorkerId> {
-        self.asks.iter().filter(|ask| ask.overdue).map(|ask| ask.worker).collect()
+        self.assignments.iter().filter(|ask| ask.overdue).map(|ask| ask.worker).collect()
     }
 
     /// Keeps the hello of a worker that has left, if it sent a result for this step.
@@ -223,14 +224,14 @@ impl Open {
 
     /// Removes a worker that has left and unassigns its pending nodes. Returns whether it had any.
     pub(super) fn forget(&mut self, worker: WorkerId) -> bool {
-        let before = self.asks.len();
-        self.asks.retain(|ask| ask.worker != worker);
-        let asks = &self.asks;
+        let before = self.assignments.len();
+        self.assignments.retain(|ask| ask.worker != worker);
+        let assignments = &self.assignments;
         // An audit without results or pending nodes is dropped; it restarts when the node is assigned again.
         self.validations.retain(|&node, validation| {
-            validation.is_open() || validation.arbitrating || asks.iter().any(|ask| ask.node == node)
+            validation.is_open() || validation.arbitrating || assignments.iter().any(|ask| ask.node == node)
         });
-        self.asks.len() < before
+        self.assignments.len() < before
     }
 
     /// Records that the coordinator can't compute this job.
@@ -248,13 +249,16 @@ impl Open {
         now: Duration,
         worker: WorkerId,
         node: Node,
-        came: Came,
-    ) -> (Taken, Option<f64>) {
-        let before = self.asks.len();
-        self.asks.retain(|ask| (ask.worker, ask.node) != (worker, node));
-        if self.asks.len() == before {
+        came: ReceivedResult,
+    ) -> (ResultOutcome, Option<f64>) {
+        let before = self.assignments.len();
+        self.assignments.retain(|ask| (ask.worker, ask.node) != (worker, node));
+        if self.assignments.len() == before {
             let known = self.answered.contains(&(worker, node));
-            return (Taken::Discarded(if known { Discard::Duplicate } else { Discard::Unassigned }), None);
+            return (
+                ResultOutcome::Discarded(if known { Discard::Duplicate } else { Discard::Unassigned }),
+                None,
+            );
         }
         self.answered.insert((worker, node));
         let pace = self.loads.get(&worker).filter(|load| load.samples > 0 && !self.is_pending_with(worker));
@@ -263,27 +267,31 @@ impl Open {
     }
 
     /// Takes the coordinator's own result.
-    pub(super) fn arbitrated(&mut self, node: Node, came: Came) -> Taken {
+    pub(super) fn arbitrated(&mut self, node: Node, came: ReceivedResult) -> ResultOutcome {
         if self.validations.get(&node).is_some_and(|validation| validation.arbitrating) {
             self.judge(node, came)
         } else {
-            Taken::Discarded(Discard::Late)
+            ResultOutcome::Discarded(Discard::Late)
         }
     }
 
-    fn judge(&mut self, node: Node, Came { of, finite, digest }: Came) -> Taken {
+    fn judge(&mut self, node: Node, ReceivedResult { of, finite, digest }: ReceivedResult) -> ResultOutcome {
         let Some(digest) = digest.filter(|_| !finite || self.compares(node)) else {
             let accepted = self.accept(node, of.source);
-            return if accepted { Taken::Accepted } else { Taken::Discarded(Discard::Duplicate) };
+            return if accepted {
+                ResultOutcome::Accepted
+            } else {
+                ResultOutcome::Discarded(Discard::Duplicate)
+            };
         };
         if self.is_superfluous(node) {
-            return Taken::Discarded(Discard::Duplicate);
+            return ResultOutcome::Discarded(Discard::Duplicate);
         }
         let validation = self.validations.entry(node).or_default();
         validation.hear(of, finite, digest);
         match validation.verdict() {
-            None => Taken::SetAside,
-            Some(verdict) => Taken::Compared(verdict),
+            None => ResultOutcome::SetAside,
+            Some(verdict) => ResultOutcome::Compared(verdict),
         }
     }
 
@@ -319,7 +327,7 @@ impl Open {
     /// The missing shards that are neither pending on time nor under validation.
     pub(super) fn unassigned(&self) -> BTreeSet<u32> {
         let mut missing = self.missing();
-        let pending = self.asks.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
+        let pending = self.assignments.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
         let validated =
             self.validations.iter().filter(|(_, validation)| validation.is_open() || validation.arbitrating);
         for node in pending.chain(validated.map(|(&node, _)| node)) {
@@ -329,7 +337,7 @@ impl Open {
     }
 
     /// Assigns the missing shards that are not pending with any worker, and the nodes under validation.
-    pub(super) fn dispatch(&mut self, candidates: &[Candidate], terms: &Terms<'_>) -> Dispatch {
+    pub(super) fn dispatch(&mut self, candidates: &[Candidate], terms: &DispatchContext<'_>) -> Dispatch {
         let mut dispatch = Dispatch::default();
         let mut given: BTreeMap<WorkerId, BTreeSet<u32>> = BTreeMap::new();
         let mut loads = self.shards_pending();
@@ -345,7 +353,7 @@ impl Open {
         for (worker, shards) in given {
             for node in self.tree.cover_present(&shards, &self.present) {
                 self.ask(worker, node, terms);
-                dispatch.asks.entry(worker).or_default().push(node);
+                dispatch.assignments.entry(worker).or_default().push(node);
                 if (terms.audited)(node) && !self.compares(node) {
                     self.validations.insert(node, Validation::default());
                 }
@@ -359,7 +367,7 @@ impl Open {
     fn dispatch_validations(
         &mut self,
         candidates: &[Candidate],
-        terms: &Terms<'_>,
+        terms: &DispatchContext<'_>,
         loads: &mut BTreeMap<WorkerId, u32>,
         dispatch: &mut Dispatch,
     ) {
@@ -368,7 +376,7 @@ impl Open {
                 self.validations.remove(&node);
                 continue;
             }
-            let on_time = self.asks.iter().filter(|ask| ask.node == node && !ask.overdue).count();
+            let on_time = self.assignments.iter().filter(|ask| ask.node == node && !ask.overdue).count();
             let validation = &self.validations[&node];
             let needed = validation.needs().saturating_sub(on_time + usize::from(validation.arbitrating));
             if needed == 0 {
@@ -378,7 +386,7 @@ impl Open {
             let holds =
                 |candidate: &Candidate| shards.iter().all(|&shard| (terms.holds)(candidate.worker, shard));
             let asked = |candidate: &Candidate| {
-                self.asks.iter().any(|ask| (ask.worker, ask.node) == (candidate.worker, node))
+                self.assignments.iter().any(|ask| (ask.worker, ask.node) == (candidate.worker, node))
             };
             let new = |candidate: &Candidate| {
                 holds(candidate) && !validation.has_heard(candidate.worker) && !asked(candidate)
@@ -390,37 +398,38 @@ impl Open {
             if let Some(worker) = chosen.or_else(|| choose(candidates, loads, None, again)) {
                 *loads.entry(worker).or_default() += shards.len() as u32;
                 self.ask(worker, node, terms);
-                dispatch.asks.entry(worker).or_default().push(node);
+                dispatch.assignments.entry(worker).or_default().push(node);
             } else if !validation.no_arbiter && !validation.arbitrating {
                 self.validations.entry(node).and_modify(|validation| validation.arbitrating = true);
                 dispatch.arbitrate.push(node);
-            } else if validation.is_open() && self.asks.iter().all(|ask| ask.node != node) {
+            } else if validation.is_open() && self.assignments.iter().all(|ask| ask.node != node) {
                 dispatch.settled.push((node, validation.last_word()));
             }
         }
     }
 
-    fn ask(&mut self, worker: WorkerId, node: Node, terms: &Terms<'_>) {
+    fn ask(&mut self, worker: WorkerId, node: Node, terms: &DispatchContext<'_>) {
         let samples =
             self.present.range(node.first..node.end).map(|&shard| (terms.samples)(shard)).sum::<u64>();
         let load = self.loads.entry(worker).or_insert(Load { since: terms.now, samples: 0 });
-        if !self.asks.iter().any(|ask| ask.worker == worker) {
+        if !self.assignments.iter().any(|ask| ask.worker == worker) {
             // Nothing was pending with this worker: its time starts now.
             *load = Load { since: terms.now, samples: 0 };
         }
         load.samples += samples;
-        self.asks.push(Ask { worker, node, overdue: false });
+        self.assignments.push(Assignment { worker, node, overdue: false });
     }
 
     /// Whether this shard is pending with this worker, overdue or not.
     fn is_asked_for(&self, worker: WorkerId, shard: u32) -> bool {
-        let pending = |ask: &Ask| ask.worker == worker && (ask.node.first..ask.node.end).contains(&shard);
-        self.asks.iter().any(pending)
+        let pending =
+            |ask: &Assignment| ask.worker == worker && (ask.node.first..ask.node.end).contains(&shard);
+        self.assignments.iter().any(pending)
     }
 
     fn shards_pending(&self) -> BTreeMap<WorkerId, u32> {
         let mut loads = BTreeMap::new();
-        for ask in &self.asks {
+        for ask in &self.assignments {
             *loads.entry(ask.worker).or_default() += ask.node.len();
         }
         loads

@@ -9,14 +9,14 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
 use super::action::{Action, Discard, Note};
+use super::context::{Context, Flow};
 use super::event::Computed;
 use super::facts::{Position, Start};
 use super::ids::{Phase, ResultId, WorkId, WorkerId};
 use super::members::{Members, usual_turnaround};
-use super::open::{Came, Dispatch, Taken};
+use super::open::{Dispatch, ReceivedResult, ResultOutcome};
 use super::outcome::Outcome;
 use super::run::{Run, Stage};
-use super::scene::{Flow, Scene};
 use super::validation::{Digest, Source, SourcedResult, Verdict};
 use crate::learn::tree::Node;
 
@@ -37,7 +37,7 @@ const BALANCE_EVERY: Duration = Duration::from_secs(2);
 const UNWRITTEN_EPOCHS: u32 = 2;
 
 /// The fields of [`Event::Result`](super::event::Event::Result).
-pub(super) struct Answer {
+pub(super) struct ResultEvent {
     pub(super) result: ResultId,
     pub(super) worker: WorkerId,
     pub(super) work: WorkId,
@@ -59,26 +59,26 @@ pub(super) struct Stragglers {
 
 impl Run {
     /// Handles a worker's result.
-    pub(super) fn result(&mut self, scene: &mut Scene<'_>, answer: Answer) -> Flow {
-        let Answer { result, worker, work, node, finite, digest, .. } = answer;
+    pub(super) fn result(&mut self, context: &mut Context<'_>, answer: ResultEvent) -> Flow {
+        let ResultEvent { result, worker, work, node, finite, digest, .. } = answer;
         let open = self.stage.open_mut().filter(|open| open.work == work && !open.is_complete());
         let Some(open) = open else {
-            scene.out.push(Action::Discard { result, reason: Discard::Late });
+            context.out.push(Action::Discard { result, reason: Discard::Late });
             return Continue(());
         };
         let of = SourcedResult { source: Source::Worker(worker), result };
-        let (taken, turnaround) = open.take(scene.now, worker, node, Came { of, finite, digest });
-        if let (Some(member), Some(turnaround)) = (scene.members.get_mut(&worker), turnaround) {
+        let (taken, turnaround) = open.take(context.now, worker, node, ReceivedResult { of, finite, digest });
+        if let (Some(member), Some(turnaround)) = (context.members.get_mut(&worker), turnaround) {
             member.answered(work.phase, turnaround);
         }
-        self.took(scene, work, node, of, taken)?;
-        self.release_drained(scene)
+        self.took(context, work, node, of, taken)?;
+        self.release_drained(context)
     }
 
     /// Handles the coordinator's own result; `computed` is `None` if the coordinator can't compute this job.
     pub(super) fn arbitrated(
         &mut self,
-        scene: &mut Scene<'_>,
+        context: &mut Context<'_>,
         work: WorkId,
         node: Node,
         computed: Option<Computed>,
@@ -87,12 +87,12 @@ impl Run {
         match computed {
             None => {
                 open.no_arbiter(node);
-                self.assign(scene, None)
+                self.assign(context, None)
             }
             Some(Computed { result, finite, digest }) => {
                 let of = SourcedResult { source: Source::Coordinator, result };
-                let taken = open.arbitrated(node, Came { of, finite, digest: Some(digest) });
-                self.took(scene, work, node, of, taken)
+                let taken = open.arbitrated(node, ReceivedResult { of, finite, digest: Some(digest) });
+                self.took(context, work, node, of, taken)
             }
         }
     }
@@ -100,32 +100,32 @@ impl Run {
     /// Acts on what [`Open`](super::open::Open) made of a result.
     fn took(
         &mut self,
-        scene: &mut Scene<'_>,
+        context: &mut Context<'_>,
         work: WorkId,
         node: Node,
         SourcedResult { source, result }: SourcedResult,
-        taken: Taken,
+        taken: ResultOutcome,
     ) -> Flow {
         match taken {
-            Taken::Discarded(reason) => {
-                scene.out.push(Action::Discard { result, reason });
+            ResultOutcome::Discarded(reason) => {
+                context.out.push(Action::Discard { result, reason });
                 match (reason, source) {
-                    (Discard::Unassigned, Source::Worker(worker)) => self.count_unassigned(scene, worker),
+                    (Discard::Unassigned, Source::Worker(worker)) => self.count_unassigned(context, worker),
                     _ => Continue(()),
                 }
             }
-            Taken::SetAside => self.assign(scene, None),
-            Taken::Accepted => {
-                scene.out.push(Action::Accept { result, work, node, source });
-                self.close_if_complete(scene);
+            ResultOutcome::SetAside => self.assign(context, None),
+            ResultOutcome::Accepted => {
+                context.out.push(Action::Accept { result, work, node, source });
+                self.close_if_complete(context);
                 Continue(())
             }
-            Taken::Compared(verdict) => self.settle(scene, node, &verdict),
+            ResultOutcome::Compared(verdict) => self.settle(context, node, &verdict),
         }
     }
 
     /// Carries out the verdict of a validation.
-    fn settle(&mut self, scene: &mut Scene<'_>, node: Node, verdict: &Verdict) -> Flow {
+    fn settle(&mut self, context: &mut Context<'_>, node: Node, verdict: &Verdict) -> Flow {
         let Some(open) = self.stage.open_mut() else { return Continue(()) };
         let work = open.work;
         if verdict.right.is_some() && !verdict.finite {
@@ -133,7 +133,7 @@ impl Run {
         }
         let accepted = open.settle(node, verdict);
         if let Some(SourcedResult { source, result }) = verdict.right.filter(|_| accepted) {
-            scene.out.push(Action::Accept { result, work, node, source });
+            context.out.push(Action::Accept { result, work, node, source });
         }
         for &worker in &verdict.faulty {
             let others = if verdict.right.is_some() {
@@ -142,25 +142,25 @@ impl Run {
                 "no third one decides"
             };
             let reason = format!("its result for {node} of {work} differs from another one, and {others}");
-            self.evict(scene, worker, &reason)?;
+            self.evict(context, worker, &reason)?;
         }
-        self.close_if_complete(scene);
-        self.assign(scene, None)
+        self.close_if_complete(context);
+        self.assign(context, None)
     }
 
-    fn close_if_complete(&mut self, scene: &mut Scene<'_>) {
+    fn close_if_complete(&mut self, context: &mut Context<'_>) {
         let complete = match &self.stage {
             Stage::Stepping(open) | Stage::Short { open: Some(open), .. } => open.is_complete(),
             _ => false,
         };
         if let Some(open) = complete.then(|| self.stage.leave()).flatten() {
-            scene.out.push(Action::Close { work: open.work });
+            context.out.push(Action::Close { work: open.work });
             self.stage = Stage::Closing(open);
         }
     }
 
     /// Handles a tree that the driver has closed.
-    pub(super) fn closed(&mut self, scene: &mut Scene<'_>, work: WorkId, finite: bool) -> Flow {
+    pub(super) fn closed(&mut self, context: &mut Context<'_>, work: WorkId, finite: bool) -> Flow {
         let Stage::Closing(open) = &self.stage else { return Continue(()) };
         if open.work != work {
             return Continue(());
@@ -169,95 +169,99 @@ impl Run {
             return Break(Outcome::Diverged { work });
         }
         for worker in open.late() {
-            scene.members.entry(worker).and_modify(|member| member.straggler = true);
+            context.members.entry(worker).and_modify(|member| member.straggler = true);
         }
         self.stage = Stage::Resting;
         if self.advance() {
-            self.checkpoint_if_due(scene);
+            self.checkpoint_if_due(context);
         } else {
-            self.end_epoch(scene, work.epoch);
+            self.end_epoch(context, work.epoch);
         }
-        self.release_drained(scene)?;
-        self.next_unit(scene)
+        self.release_drained(context)?;
+        self.next_unit(context)
     }
 
-    fn end_epoch(&mut self, scene: &mut Scene<'_>, epoch: u32) {
-        scene.out.push(Action::EndEpoch { job: self.job, epoch });
+    fn end_epoch(&mut self, context: &mut Context<'_>, epoch: u32) {
+        context.out.push(Action::EndEpoch { job: self.job, epoch });
         self.position = Position::start_of(epoch + 1);
-        self.checkpointed = scene.now;
+        self.checkpointed = context.now;
         self.checkpoint_due = false;
         self.unwritten += 1;
     }
 
-    fn checkpoint_if_due(&mut self, scene: &mut Scene<'_>) {
-        let Some(interval) = scene.config.checkpoint_interval else { return };
+    fn checkpoint_if_due(&mut self, context: &mut Context<'_>) {
+        let Some(interval) = context.config.checkpoint_interval else { return };
         // No checkpoint within an evaluation: the end of the epoch writes one soon.
         let rests = self.position.phase == Phase::Train && !self.checkpointing;
-        let due = self.checkpoint_due || scene.now.saturating_sub(self.checkpointed) >= interval;
+        let due = self.checkpoint_due || context.now.saturating_sub(self.checkpointed) >= interval;
         if rests && due {
-            self.checkpointed = scene.now;
+            self.checkpointed = context.now;
             self.checkpoint_due = false;
             self.checkpointing = true;
             let from = Start { position: self.position, parameter_tag: self.parameter_tag };
-            scene.out.push(Action::Checkpoint { job: self.job, from });
+            context.out.push(Action::Checkpoint { job: self.job, from });
         }
     }
 
     /// Handles an epoch whose line of history is on disk.
-    pub(super) fn epoch_written(&mut self, scene: &mut Scene<'_>) -> Flow {
+    pub(super) fn epoch_written(&mut self, context: &mut Context<'_>) -> Flow {
         self.unwritten = self.unwritten.saturating_sub(1);
-        if matches!(self.stage, Stage::Resting) { self.next_unit(scene) } else { Continue(()) }
+        if matches!(self.stage, Stage::Resting) { self.next_unit(context) } else { Continue(()) }
     }
 
     /// Starts what follows a unit of work: saving the result, a wait, or the next unit.
-    pub(super) fn next_unit(&mut self, scene: &mut Scene<'_>) -> Flow {
+    pub(super) fn next_unit(&mut self, context: &mut Context<'_>) -> Flow {
         if self.is_trained() {
             self.stage = Stage::Saving;
-            scene.out.push(Action::Save { job: self.job });
+            context.out.push(Action::Save { job: self.job });
             return Continue(());
         }
         if self.unwritten > UNWRITTEN_EPOCHS {
             self.stage = Stage::Resting;
             return Continue(());
         }
-        let present = self.candidates(scene.members).len();
-        if present < scene.config.min_workers {
-            self.fall_short(scene, present, None);
+        let present = self.candidates(context.members).len();
+        if present < context.config.min_workers {
+            self.fall_short(context, present, None);
             return Continue(());
         }
-        self.recovered(scene);
-        self.open_next(scene)
+        self.recovered(context);
+        self.open_next(context)
     }
 
     /// Opens the tree at the run's position, under the new placement if every worker holds its samples.
-    pub(super) fn open_next(&mut self, scene: &mut Scene<'_>) -> Flow {
-        let work = self.work(scene.config.incarnation);
+    pub(super) fn open_next(&mut self, context: &mut Context<'_>) -> Flow {
+        let work = self.work(context.config.incarnation);
         self.stage = Stage::Stepping(self.new_open(work));
-        if self.target_is_held(scene.members) {
+        if self.target_is_held(context.members) {
             self.placement = self.target.take().unwrap_or_default();
             let (job, placement) = (self.job, self.placement.clone());
-            scene.note(Note::Assigned { job, placement, from: work });
-            self.tell_holdings(scene);
+            context.note(Note::Assigned { job, placement, from: work });
+            self.tell_holdings(context);
         }
-        scene.out.push(Action::Begin { work });
-        self.assign(scene, None)
+        context.out.push(Action::Begin { work });
+        self.assign(context, None)
     }
 
     /// Assigns the missing nodes that are not pending with any worker. `because_of` is the worker that caused a
     /// reassignment, and whether it is a straggler; the reassignment is noted.
-    pub(super) fn assign(&mut self, scene: &mut Scene<'_>, because_of: Option<(WorkerId, bool)>) -> Flow {
-        let Some((work, dispatch)) = self.dispatch(scene.now, scene.config, scene.members) else {
+    pub(super) fn assign(&mut self, context: &mut Context<'_>, because_of: Option<(WorkerId, bool)>) -> Flow {
+        let Some((work, dispatch)) = self.dispatch(context.now, context.config, context.members) else {
             return Continue(());
         };
-        let Dispatch { asks, arbitrate, settled } = dispatch;
-        if let Some((pending_with, straggler)) = because_of.filter(|_| !asks.is_empty()) {
-            let to = asks.iter().map(|(&worker, nodes)| (worker, nodes.clone())).collect();
-            scene.note(Note::Reassigned { work, pending_with, straggler, to });
+        let Dispatch { assignments, arbitrate, settled } = dispatch;
+        if let Some((pending_with, straggler)) = because_of.filter(|_| !assignments.is_empty()) {
+            let to = assignments.iter().map(|(&worker, nodes)| (worker, nodes.clone())).collect();
+            context.note(Note::Reassigned { work, pending_with, straggler, to });
         }
-        scene.out.extend(asks.into_iter().map(|(worker, nodes)| Action::Send { worker, work, nodes }));
-        scene.out.extend(arbitrate.into_iter().map(|node| Action::Arbitrate { work, node }));
+        context.out.extend(assignments.into_iter().map(|(worker, nodes)| Action::Send {
+            worker,
+            work,
+            nodes,
+        }));
+        context.out.extend(arbitrate.into_iter().map(|node| Action::Arbitrate { work, node }));
         for (node, verdict) in settled {
-            self.settle(scene, node, &verdict)?;
+            self.settle(context, node, &verdict)?;
         }
         Continue(())
     }
@@ -287,19 +291,19 @@ impl Run {
     }
 
     /// Assigns this straggler's pending nodes to other workers, too.
-    pub(super) fn start_backup_task(&mut self, scene: &mut Scene<'_>, worker: WorkerId) -> Flow {
+    pub(super) fn start_backup_task(&mut self, context: &mut Context<'_>, worker: WorkerId) -> Flow {
         if let Some(open) = self.stage.open_mut() {
             open.set_overdue(worker);
         }
-        self.assign(scene, Some((worker, true)))
+        self.assign(context, Some((worker, true)))
     }
 
     /// Plans another placement if the measured speeds call for one.
-    pub(super) fn balance(&mut self, scene: &mut Scene<'_>) {
+    pub(super) fn balance(&mut self, context: &mut Context<'_>) {
         let steady = matches!(self.stage, Stage::Stepping(_)) && self.target.is_none();
-        if steady && scene.now.saturating_sub(self.placed_at) >= BALANCE_EVERY {
-            self.plan_placement(scene.now, scene.members);
-            self.tell_holdings(scene);
+        if steady && context.now.saturating_sub(self.placed_at) >= BALANCE_EVERY {
+            self.plan_placement(context.now, context.members);
+            self.tell_holdings(context);
         }
     }
 }

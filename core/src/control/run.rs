@@ -11,15 +11,15 @@
 
 use std::time::Duration;
 
-use super::conduct::Conduct;
 use super::config::ControlConfig;
 use super::facts::{Facts, Position, Start};
 use super::ids::{JobId, Phase, WorkId, WorkerId};
-use super::members::{Member, Members, Part, weights};
-use super::open::{Candidate, Dispatch, Open, Terms};
+use super::members::{JobMembership, Member, Members, weights};
+use super::open::{Candidate, Dispatch, DispatchContext, Open};
 use super::place::{Placement, place};
 use super::queue::JobState;
 use super::validation::is_audited;
+use super::violations::Violations;
 use crate::data::shard::Shard;
 use crate::learn::tree::{Node, Tree};
 
@@ -108,12 +108,12 @@ pub(super) struct Run {
     /// When the current lack of workers began; `None` until the lack was noted. If a tree closes meanwhile, the
     /// wait continues.
     pub(super) short_since: Option<Duration>,
-    pub(super) conduct: Conduct,
+    pub(super) violations: Violations,
 }
 
 impl Run {
     /// A run of a job whose data has just been read.
-    pub(super) fn new(now: Duration, job: JobId, conduct: Conduct, facts: Facts, from: Start) -> Self {
+    pub(super) fn new(now: Duration, job: JobId, violations: Violations, facts: Facts, from: Start) -> Self {
         Self {
             job,
             stage: Stage::Gathering { since: now },
@@ -129,7 +129,7 @@ impl Run {
             checkpointing: false,
             unwritten: 0,
             short_since: None,
-            conduct,
+            violations,
         }
     }
 
@@ -233,7 +233,7 @@ impl Run {
         let samples = |shard| u64::from(facts.samples(work.phase, work.step, shard));
         let place = u64::from(work.epoch) << 40 | u64::from(work.step) << 2 | work.phase as u64;
         let audited = |node: Node| is_audited(config.audit_rate, work.incarnation, place, node.first);
-        let terms = Terms { now, holds: &holds, samples: &samples, audited: &audited };
+        let terms = DispatchContext { now, holds: &holds, samples: &samples, audited: &audited };
         Some((work, open.dispatch(&candidates, &terms)))
     }
 
@@ -242,7 +242,7 @@ impl Run {
         let split = open.work.phase.split();
         let candidates = self.candidates(members);
         let held = |index| {
-            let holds = |part: &Part| part.held.contains(&Shard { split, index });
+            let holds = |part: &JobMembership| part.held.contains(&Shard { split, index });
             candidates.iter().any(|(_, member)| member.part(self.job).is_some_and(holds))
         };
         open.unassigned().into_iter().filter(|&index| !held(index)).collect()

@@ -15,13 +15,13 @@ use crate::random;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     inputs: usize,
-    steps: Vec<Step>,
+    steps: Vec<LayerPlan>,
     parameters: usize,
 }
 
 /// A layer with the widths around it and the place of its parameters.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Step {
+pub(super) struct LayerPlan {
     /// Values of a sample that go in.
     pub(super) inputs: usize,
     /// Values of a sample that come out.
@@ -73,17 +73,17 @@ impl Model {
         model
     }
 
-    fn step_above(&mut self, layer: &Layer) -> Step {
+    fn step_above(&mut self, layer: &Layer) -> LayerPlan {
         let inputs = self.outputs();
         match *layer {
             Layer::Dense { units, activation } => {
                 let outputs = units as usize;
                 let kernel = self.place(inputs * outputs);
                 let bias = self.place(outputs);
-                Step { inputs, outputs, operation: Operation::Dense { activation, kernel, bias } }
+                LayerPlan { inputs, outputs, operation: Operation::Dense { activation, kernel, bias } }
             }
             Layer::Dropout { rate } => {
-                Step { inputs, outputs: inputs, operation: Operation::Dropout { rate } }
+                LayerPlan { inputs, outputs: inputs, operation: Operation::Dropout { rate } }
             }
         }
     }
@@ -110,7 +110,7 @@ impl Model {
         self.parameters
     }
 
-    pub(super) fn steps(&self) -> &[Step] {
+    pub(super) fn steps(&self) -> &[LayerPlan] {
         &self.steps
     }
 
@@ -157,7 +157,7 @@ impl Model {
     }
 }
 
-impl Step {
+impl LayerPlan {
     fn type_name(&self) -> &'static str {
         match self.operation {
             Operation::Dense { .. } => "Dense",

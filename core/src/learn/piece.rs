@@ -19,7 +19,7 @@ use super::elementwise;
 use super::gemm::{Matrix, gemm};
 use super::heads;
 use super::metrics::Metric;
-use super::model::{Model, Operation, Step};
+use super::model::{LayerPlan, Model, Operation};
 use super::spec::Spec;
 use super::subnormals::flushed;
 use crate::data::plan;
@@ -82,7 +82,7 @@ pub struct Scratch {
     /// The targets of the rows.
     truths: Truths,
     /// Per-row scratch space for the head.
-    room: heads::Room,
+    loss_scratch: heads::LossScratch,
 }
 
 /// A model with its current parameters: everything that a piece needs besides the samples.
@@ -97,7 +97,7 @@ pub struct Learner<'a> {
 }
 
 /// The dropout of one training piece.
-struct Dropping<'a> {
+struct DropoutContext<'a> {
     seed: u64,
     epoch: u64,
     samples: &'a ShardView<'a>,
@@ -118,7 +118,7 @@ impl Learner<'_> {
     ) -> PieceOutcome {
         assert_eq!(gradient.len(), self.model.parameter_count(), "a gradient is as long as the parameters");
         let rows = order.len();
-        let dropping = Dropping { seed: self.spec.seed, epoch, samples, order };
+        let dropping = DropoutContext { seed: self.spec.seed, epoch, samples, order };
 
         self.prepare(samples, scratch);
         self.gather(samples, order, scratch);
@@ -174,7 +174,7 @@ impl Learner<'_> {
         for chunk in features.chunks(EVALUATION_ROWS * bytes) {
             let rows = self.forward_chunk(chunk, scratch);
             let last = &mut scratch.values[self.model.steps().len()][..rows * width];
-            let totals = &mut scratch.room.totals;
+            let totals = &mut scratch.loss_scratch.totals;
             flushed(|| self.output_activation().get().apply(last, width, totals));
             outputs.extend_from_slice(last);
         }
@@ -224,7 +224,7 @@ impl Learner<'_> {
 
     /// The forward pass, up to the last layer's sums before its activation. Without `dropping`, dropout is
     /// disabled.
-    fn forward(&self, rows: usize, dropping: Option<&Dropping<'_>>, scratch: &mut Scratch) {
+    fn forward(&self, rows: usize, dropping: Option<&DropoutContext<'_>>, scratch: &mut Scratch) {
         let steps = self.model.steps();
         for (index, step) in steps.iter().enumerate() {
             let (below, above) = scratch.values.split_at_mut(index + 1);
@@ -253,17 +253,17 @@ impl Learner<'_> {
 
     fn output_activation(&self) -> Activation {
         match self.model.steps().last() {
-            Some(Step { operation: Operation::Dense { activation, .. }, .. }) => *activation,
+            Some(LayerPlan { operation: Operation::Dense { activation, .. }, .. }) => *activation,
             _ => unreachable!("a valid job ends with a dense layer"),
         }
     }
 
     /// Computes the loss and the metrics from the last layer's sums, and turns these into the model's outputs.
     fn score(&self, rows: usize, scratch: &mut Scratch) -> Score {
-        let (width, Scratch { values, truths, room, .. }) = (self.model.outputs(), scratch);
+        let (width, Scratch { values, truths, loss_scratch, .. }) = (self.model.outputs(), scratch);
         let last = &mut values[self.model.steps().len()][..rows * width];
         let truth = truths.get(self.spec.schema.target);
-        let loss_sum = flushed(|| self.spec.loss.get().forward(last, width, truth, room));
+        let loss_sum = flushed(|| self.spec.loss.get().forward(last, width, truth, loss_scratch));
         let asked = self.spec.metrics.contains(&Metric::Accuracy);
         let correct = if asked { Metric::Accuracy.get().count(last, width, truth) } else { 0 };
         Score { loss_sum, correct }
@@ -324,7 +324,7 @@ impl ShardView<'_> {
     }
 }
 
-impl Dropping<'_> {
+impl DropoutContext<'_> {
     /// The factors by which layer `layer`, with `units` units, multiplies each row: 0, or 1 / (1 - rate).
     fn factors(&self, layer: usize, rate: f32, units: usize, words: &mut Vec<u32>, factors: &mut [f32]) {
         let words = sized(words, factors.len());

@@ -2,7 +2,7 @@
 //!
 //! The reduction tree fixes the order of additions ([`tree`](super::tree)). Adding two gradients as soon as both
 //! are present would pass over memory once for each pair, on one thread. A [`Sum`] therefore only records its
-//! *terms*, which are whole gradients, and their [`Order`]. Once all terms are present, all available threads add
+//! *terms*, which are whole gradients, and their [`AdditionOrder`]. Once all terms are present, all available threads add
 //! them section by section. Within a section they are added block by block, so that intermediate sums stay in a
 //! core's L1 cache. The last addition of a block can be fused with the next computation, such as the optimizer's
 //! step. The order is always that of the tree, so the bits equal those of adding pair by pair.
@@ -37,18 +37,18 @@ pub fn terms_at_once(values: usize) -> usize {
 ///
 /// Terms are taken one after another. `(0 + 1) + 2` is take, take, add, take, add.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order(Vec<Step>);
+pub struct AdditionOrder(Vec<Instruction>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum Instruction {
     Take,
     Add,
 }
 
-impl Order {
+impl AdditionOrder {
     /// A single term.
     pub fn one() -> Self {
-        Self(vec![Step::Take])
+        Self(vec![Instruction::Take])
     }
 
     /// The order of the reduction tree over the `present` shards under `node`; `None` if there are none.
@@ -73,12 +73,12 @@ impl Order {
     /// `self + right`.
     pub fn join(&mut self, right: Self) {
         self.0.extend(right.0);
-        self.0.push(Step::Add);
+        self.0.push(Instruction::Add);
     }
 
     /// The number of terms.
     pub fn terms(&self) -> usize {
-        self.0.iter().filter(|step| **step == Step::Take).count()
+        self.0.iter().filter(|step| **step == Instruction::Take).count()
     }
 
     /// Adds up `values`, one for each term. `stack` is scratch space for intermediate sums.
@@ -92,8 +92,8 @@ impl Order {
         stack.clear();
         for step in &self.0 {
             match step {
-                Step::Take => stack.push(values.next()?),
-                Step::Add => {
+                Instruction::Take => stack.push(values.next()?),
+                Instruction::Add => {
                     let right = stack.pop()?;
                     add(stack.last_mut()?, right);
                 }
@@ -109,32 +109,32 @@ impl Order {
     fn add_block<'a>(
         &self,
         term: impl Fn(usize) -> &'a [f32],
-        room: &mut Room,
+        scratch: &mut AdditionScratch,
         finish: impl FnOnce(&[f32], Option<&[f32]>),
     ) {
         let (last, additions) = self.0.split_last().expect("an order has a term");
         let mut next = 0;
-        room.stack.clear();
+        scratch.stack.clear();
         for step in additions {
             match step {
-                Step::Take => {
-                    room.stack.push(Operand::Term(next));
+                Instruction::Take => {
+                    scratch.stack.push(Operand::Term(next));
                     next += 1;
                 }
-                Step::Add => room.add(&term),
+                Instruction::Add => scratch.add(&term),
             }
         }
-        if *last == Step::Take {
+        if *last == Instruction::Take {
             return finish(term(next), None);
         }
-        let (left, right) = room.pop_pair();
-        finish(room.values(left, &term), Some(room.values(right, &term)));
+        let (left, right) = scratch.pop_pair();
+        finish(scratch.values(left, &term), Some(scratch.values(right, &term)));
     }
 }
 
 /// Scratch space for intermediate sums, reused from one block to the next.
 #[derive(Debug, Default)]
-pub struct Room {
+pub struct AdditionScratch {
     stack: Vec<Operand>,
     sums: Vec<Vec<f32>>,
     /// The length of the current block.
@@ -148,7 +148,7 @@ enum Operand {
     Sum(usize),
 }
 
-impl Room {
+impl AdditionScratch {
     fn add<'a>(&mut self, term: &impl Fn(usize) -> &'a [f32]) {
         let (left, right) = self.pop_pair();
         let len = self.len;
@@ -192,27 +192,27 @@ impl Room {
 /// A part of a sum over many shards. A part adds a bounded number of terms, so that not all gradients have to be
 /// kept until the last one is present.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct PartialSum {
     /// The terms.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<Term>,
     /// The order in which the terms are added.
-    pub order: Order,
+    pub order: AdditionOrder,
     /// The part that this part is an input of, and its index among that part's inputs; `None` for the whole sum.
     pub parent: Option<(usize, usize)>,
 }
 
 /// A term of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
+pub enum Term {
     /// The piece of a shard.
     Shard(u32),
     /// The sum of another part.
-    Part(usize),
+    PartialSum(usize),
 }
 
 /// The sum over the `present` shards under `node`, in parts of at most `most` inputs. The first part is the whole
 /// sum. Empty if no shard is present.
-pub fn parts(node: Node, present: &BTreeSet<u32>, most: usize) -> Vec<Part> {
+pub fn parts(node: Node, present: &BTreeSet<u32>, most: usize) -> Vec<PartialSum> {
     let mut parts = Vec::new();
     if present.range(node.first..node.end).next().is_some() {
         add_part(node, None, present, most, &mut parts);
@@ -225,19 +225,19 @@ fn add_part(
     parent: Option<(usize, usize)>,
     present: &BTreeSet<u32>,
     most: usize,
-    parts: &mut Vec<Part>,
+    parts: &mut Vec<PartialSum>,
 ) {
     let nodes = cut(node, present, most);
-    let (index, order) = (parts.len(), Order::over_nodes(node, &nodes, present));
-    parts.push(Part { inputs: Vec::with_capacity(nodes.len()), order, parent });
+    let (index, order) = (parts.len(), AdditionOrder::over_nodes(node, &nodes, present));
+    parts.push(PartialSum { inputs: Vec::with_capacity(nodes.len()), order, parent });
     for (place, node) in nodes.into_iter().enumerate() {
         let mut shards = present.range(node.first..node.end);
         let input = match (shards.next(), shards.next()) {
-            (Some(&shard), None) => Input::Shard(shard),
+            (Some(&shard), None) => Term::Shard(shard),
             _ => {
                 let part = parts.len();
                 add_part(node, Some((index, place)), present, most, parts);
-                Input::Part(part)
+                Term::PartialSum(part)
             }
         };
         parts[index].inputs.push(input);
@@ -262,31 +262,31 @@ fn cut(node: Node, present: &BTreeSet<u32>, most: usize) -> Vec<Node> {
 /// Adds up the `section` of `terms`, block by block. `finish` gets the range of each block and the operands of
 /// its last addition, or the only term.
 pub fn add_section<B: Deref<Target = [f32]>>(
-    order: &Order,
+    order: &AdditionOrder,
     terms: &[B],
     section: Range<usize>,
-    room: &mut Room,
+    scratch: &mut AdditionScratch,
     mut finish: impl FnMut(Range<usize>, &[f32], Option<&[f32]>),
 ) {
     let end = section.end;
     for start in section.step_by(BLOCK) {
         let block = start..end.min(start + BLOCK);
-        room.len = block.len();
+        scratch.len = block.len();
         let term = |index: usize| &terms[index][block.clone()];
-        order.add_block(term, room, |left, right| finish(block.clone(), left, right));
+        order.add_block(term, scratch, |left, right| finish(block.clone(), left, right));
     }
 }
 
 /// [`add_section`] into `out`, which is as long as the section.
 pub fn add_section_into<B: Deref<Target = [f32]>>(
-    order: &Order,
+    order: &AdditionOrder,
     terms: &[B],
     section: Range<usize>,
-    room: &mut Room,
+    scratch: &mut AdditionScratch,
     out: &mut [f32],
 ) {
     let first = section.start;
-    add_section(order, terms, section, room, |block, left, right| {
+    add_section(order, terms, section, scratch, |block, left, right| {
         let out = &mut out[block.start - first..block.end - first];
         match right {
             Some(right) => elementwise::sum(left, right, out),
@@ -350,7 +350,7 @@ impl From<&PieceOutcome> for Figures {
 pub struct Sum<B> {
     /// The gradients still to be added; empty in evaluation.
     terms: Vec<B>,
-    order: Order,
+    order: AdditionOrder,
     /// The figures, already added.
     pub figures: Figures,
     /// For each piece, in shard order, SHA-256 over the indices of its samples.
@@ -360,7 +360,7 @@ pub struct Sum<B> {
 impl<B: Deref<Target = [f32]>> Sum<B> {
     /// A sum with its gradient already added; `None` in evaluation.
     pub fn new(gradient: Option<B>, figures: Figures, sample_digests: Vec<[u8; 32]>) -> Self {
-        Self { terms: gradient.into_iter().collect(), order: Order::one(), figures, sample_digests }
+        Self { terms: gradient.into_iter().collect(), order: AdditionOrder::one(), figures, sample_digests }
     }
 
     /// The sum of a single piece.
@@ -405,7 +405,7 @@ impl<B: Deref<Target = [f32]>> Sum<B> {
     }
 
     /// The order in which the terms are added.
-    pub fn order(&self) -> &Order {
+    pub fn order(&self) -> &AdditionOrder {
         &self.order
     }
 
@@ -417,10 +417,10 @@ impl<B: Deref<Target = [f32]>> Sum<B> {
         if self.terms.len() < 2 {
             return;
         }
-        let (mut out, mut room) = (out(), Room::default());
-        add_section_into(&self.order, &self.terms, 0..self.len(), &mut room, &mut out);
+        let (mut out, mut scratch) = (out(), AdditionScratch::default());
+        add_section_into(&self.order, &self.terms, 0..self.len(), &mut scratch, &mut out);
         self.terms = vec![out];
-        self.order = Order::one();
+        self.order = AdditionOrder::one();
     }
 }
 
@@ -454,13 +454,13 @@ mod tests {
         for shards in 1..20 {
             let present: BTreeSet<u32> = (0..shards).filter(|shard| shard % 5 != 2).collect();
             let tree = Tree::new(shards);
-            let order = Order::over(tree.root(), &present).unwrap();
+            let order = AdditionOrder::over(tree.root(), &present).unwrap();
             let terms: Vec<_> = present.iter().map(|&shard| term(shard, len)).collect();
             assert_eq!(order.terms(), terms.len());
-            let (mut out, mut room) = (vec![f32::NAN; len], Room::default());
+            let (mut out, mut scratch) = (vec![f32::NAN; len], AdditionScratch::default());
             let cut = BLOCK + 11;
-            add_section_into(&order, &terms, 0..cut, &mut room, &mut out[..cut]);
-            add_section_into(&order, &terms, cut..len, &mut room, &mut out[cut..]);
+            add_section_into(&order, &terms, 0..cut, &mut scratch, &mut out[..cut]);
+            add_section_into(&order, &terms, cut..len, &mut scratch, &mut out[cut..]);
             assert!(bits(&out) == bits(&added_in_pairs(&present, tree, len)), "{shards} shards");
         }
     }
@@ -484,18 +484,18 @@ mod tests {
 
     #[test]
     fn other_values_are_added_in_the_same_order() {
-        let order = Order::over(Tree::new(7).root(), &[0, 1, 3, 6].into()).unwrap();
+        let order = AdditionOrder::over(Tree::new(7).root(), &[0, 1, 3, 6].into()).unwrap();
         let names = ["0", "1", "3", "6"].map(String::from);
         let text = order.fold(names, &mut Vec::new(), |left, right| *left = format!("({left}+{right})"));
         assert_eq!(text.as_deref(), Some("(((0+1)+3)+6)"));
-        assert_eq!(Order::over(Tree::new(7).root(), &BTreeSet::new()), None);
+        assert_eq!(AdditionOrder::over(Tree::new(7).root(), &BTreeSet::new()), None);
     }
 
-    fn bracketed(parts: &[Part], part: usize) -> String {
+    fn bracketed(parts: &[PartialSum], part: usize) -> String {
         let part = &parts[part];
         let inputs = part.inputs.iter().map(|input| match *input {
-            Input::Shard(shard) => shard.to_string(),
-            Input::Part(below) => bracketed(parts, below),
+            Term::Shard(shard) => shard.to_string(),
+            Term::PartialSum(below) => bracketed(parts, below),
         });
         let add = |left: &mut String, right| *left = format!("({left}+{right})");
         part.order.fold(inputs, &mut Vec::new(), add).unwrap()
@@ -506,7 +506,7 @@ mod tests {
         for shards in 1..70 {
             let present: BTreeSet<u32> = (0..shards).filter(|shard| shard % 5 != 2 || shards == 3).collect();
             let root = Tree::new(shards).root();
-            let whole = Order::over(root, &present).unwrap();
+            let whole = AdditionOrder::over(root, &present).unwrap();
             let names = present.iter().map(u32::to_string);
             let add = |left: &mut String, right| *left = format!("({left}+{right})");
             let wanted = whole.fold(names, &mut Vec::new(), add).unwrap();
@@ -516,7 +516,7 @@ mod tests {
                 assert!(parts.iter().all(|part| part.inputs.len() <= most));
                 for (index, part) in parts.iter().enumerate().skip(1) {
                     let (parent, place) = part.parent.unwrap();
-                    assert_eq!(parts[parent].inputs[place], Input::Part(index));
+                    assert_eq!(parts[parent].inputs[place], Term::PartialSum(index));
                 }
             }
         }

@@ -42,22 +42,22 @@ impl Unit {
 
 /// The parts of a job that its pieces need.
 #[derive(Debug)]
-pub struct Course {
+pub struct Workload {
     spec: Spec,
     model: Model,
     plan: Plan,
     /// Each shard's order in the epoch requested last.
-    orders: Mutex<BTreeMap<u32, Order>>,
+    orders: Mutex<BTreeMap<u32, ShuffledOrder>>,
 }
 
 /// A shard's order in one epoch.
 #[derive(Debug)]
-struct Order {
+struct ShuffledOrder {
     epoch: u32,
     samples: Arc<Vec<u32>>,
 }
 
-impl Course {
+impl Workload {
     /// Derives the model and the plan from a spec.
     pub fn new(spec: Spec) -> Self {
         let model = Model::new(spec.inputs(), &spec.layers);
@@ -159,7 +159,8 @@ impl Course {
 
     fn order(&self, epoch: u32, shard: u32) -> Arc<Vec<u32>> {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = orders.entry(shard).or_insert_with(|| Order { epoch: u32::MAX, samples: Arc::default() });
+        let order =
+            orders.entry(shard).or_insert_with(|| ShuffledOrder { epoch: u32::MAX, samples: Arc::default() });
         if order.epoch != epoch {
             // Reuse the memory of the previous epoch's order, unless a piece still uses it.
             if Arc::get_mut(&mut order.samples).is_none() {

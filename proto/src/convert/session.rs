@@ -142,7 +142,7 @@ impl From<ToWorker> for v1::SessionResponse {
             ToWorker::Chunk(data) => Down::Chunk(v1::Chunk { data }),
             ToWorker::JobEnd { job } => Down::JobEnd(v1::JobEnd { job: job.0 }),
             ToWorker::Goodbye { reason } => Down::Goodbye(v1::Goodbye { reason }),
-            ToWorker::Evict { reason } => Down::PutOut(v1::PutOut { reason }),
+            ToWorker::Evict { reason } => Down::Evicted(v1::Evicted { reason }),
         };
         Self { message: Some(message) }
     }
@@ -164,7 +164,7 @@ impl TryFrom<v1::SessionResponse> for ToWorker {
             Down::Chunk(v1::Chunk { data }) => Self::Chunk(data),
             Down::JobEnd(v1::JobEnd { job }) => Self::JobEnd { job: JobId(job) },
             Down::Goodbye(v1::Goodbye { reason }) => Self::Goodbye { reason },
-            Down::PutOut(v1::PutOut { reason }) => Self::Evict { reason },
+            Down::Evicted(v1::Evicted { reason }) => Self::Evict { reason },
         })
     }
 }

@@ -16,9 +16,9 @@ use tracing::{debug, info, warn};
 
 use super::Driver;
 use super::submissions::{Cancelled, Reply};
-use crate::cluster::disk::{Claimed, Content, Order, RunClaim, Written};
+use crate::cluster::disk::{Claimed, Content, RunClaim, WriteCommand, Written};
 use crate::cluster::load::{self, Beginning, Ready};
-use crate::cluster::messages::{Input, Serving};
+use crate::cluster::messages::{DriverMessage, Serving};
 use crate::cluster::records::JobRecord;
 use crate::cluster::training::Training;
 use crate::cluster::{notes, snapshot};
@@ -107,7 +107,7 @@ impl Driver {
             Ok(Submission::New(job)) => {
                 let number = self.submissions.next();
                 self.submissions.waiting.insert(number, (client_key.clone(), vec![reply]));
-                self.disk.order(Order::Claim(Box::new(RunClaim {
+                self.disk.order(WriteCommand::Claim(Box::new(RunClaim {
                     number,
                     job: *job,
                     client_key,
@@ -224,7 +224,7 @@ impl Driver {
                 Ready { run: None, training: Err(Failure::new(FailureKind::Unexpected, what)) }
             };
             let loaded = Box::new(loading.await.unwrap_or_else(panicked));
-            handle.send(Input::Loaded { job, loaded }).await;
+            handle.send(DriverMessage::Loaded { job, loaded }).await;
         });
     }
 
@@ -265,10 +265,10 @@ impl Driver {
         self.serving.send_replace(Some(Arc::new(Serving {
             job,
             tree: Tree::new(facts.shards),
-            parameters: training.course.model().parameter_count(),
+            parameters: training.workload.model().parameter_count(),
             store: Arc::clone(training.store()),
             pool: training.pool.clone(),
-            lender: training.lender.clone(),
+            parameter_slots: training.parameter_slots.clone(),
         })));
         record.job = training.job.clone();
         record.steps_per_epoch = facts.plan.steps();
@@ -277,13 +277,13 @@ impl Driver {
             let content = Arc::new(Content {
                 job: training.job.clone(),
                 job_sha256: training.job_sha256.clone(),
-                course: Arc::clone(&training.course),
+                workload: Arc::clone(&training.workload),
                 store: Arc::clone(training.store()),
                 arithmetic: facts.arithmetic.clone(),
                 shapes_fingerprint: facts.shapes_fingerprint.clone(),
                 openblas_picks: training.loaded.openblas_picks.clone(),
             });
-            self.disk.order(Order::Begin { job, run, content, history });
+            self.disk.order(WriteCommand::Begin { job, run, content, history });
         }
         self.training = Some(training);
         for (worker, member) in self.control.members() {
@@ -297,7 +297,7 @@ impl Driver {
     /// Copies the state between two steps and passes it to the disk thread.
     pub(super) fn checkpoint(&mut self, from: Start) {
         if let Some(training) = &self.training {
-            self.disk.order(Order::Checkpoint(Box::new(training.snapshot(from))));
+            self.disk.order(WriteCommand::Checkpoint(Box::new(training.snapshot(from))));
         }
     }
 
@@ -317,7 +317,7 @@ impl Driver {
         let row = training.row(epoch);
         let ledger = training.end_epoch(epoch);
         let snapshot = training.snapshot(Start::of_epoch(epoch + 1, training.steps_taken()));
-        self.disk.order(Order::Epoch { row, ledger, snapshot: Box::new(snapshot), checkpoint: on });
+        self.disk.order(WriteCommand::Epoch { row, ledger, snapshot: Box::new(snapshot), checkpoint: on });
     }
 
     pub(super) fn written(&mut self, job: JobId, written: Result<Written, Failure>) {
@@ -372,7 +372,7 @@ impl Driver {
         self.serving.send_replace(None);
         self.training = None;
         self.event("end", text, failure);
-        self.disk.order(Order::End { ending });
+        self.disk.order(WriteCommand::End { ending });
         let workers: Vec<_> = self.sessions.keys().copied().collect();
         workers.into_iter().for_each(|worker| self.say(worker, ToWorker::JobEnd { job }));
         self.forget_old_jobs();
@@ -398,7 +398,7 @@ impl Driver {
         let Some(JobState::Ended(outcome)) = self.control.job_state(job) else { return };
         let ending = snapshot::ending(record, outcome);
         match run {
-            Some(run) => self.disk.order(Order::GiveBack { job, run, found, ending }),
+            Some(run) => self.disk.order(WriteCommand::GiveBack { job, run, found, ending }),
             None if self.loading != Some(job) => self.end_noted(job),
             None => {}
         }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Driver;
-use crate::cluster::messages::{Arbitrated, Connected, Ended, Input, NodeResult, SessionOutput};
+use crate::cluster::messages::{Arbitrated, Connected, DriverMessage, Ended, NodeResult, SessionOutput};
 use crate::cluster::records::Session;
 use crate::cluster::sums::{digest, is_finite};
 use crate::cluster::training::Sent;
@@ -17,7 +17,7 @@ impl Driver {
     pub(super) fn connected(&mut self, connected: Connected) {
         let Connected { worker, hello, build, cpu, shared_memory, outbox, traffic, reading } = connected;
         let session =
-            Session { build, cpu, shared_memory, borrower: None, outbox, traffic, _reading: reading };
+            Session { build, cpu, shared_memory, worker_slots: None, outbox, traffic, _reading: reading };
         self.sessions.insert(worker, session);
         self.handle(Event::Join { worker, hello });
     }
@@ -76,7 +76,7 @@ impl Driver {
             let computed = tokio::task::spawn_blocking(move || task.compute()).await;
             // The panic has been logged; result validation continues without this sum.
             let sum = computed.unwrap_or_default();
-            handle.send(Input::Arbitrated(Box::new(Arbitrated { work, node, sum }))).await;
+            handle.send(DriverMessage::Arbitrated(Box::new(Arbitrated { work, node, sum }))).await;
         });
     }
 
@@ -85,7 +85,7 @@ impl Driver {
         let Some(training) = self.training.as_mut().filter(|_| current) else { return };
         let computed = sum.map(|sum| {
             let (finite, digest) = (is_finite(&sum), digest(&sum));
-            Computed { result: training.came(sum), finite, digest }
+            Computed { result: training.store_result(sum), finite, digest }
         });
         self.handle(Event::Arbitrated { work, node, computed });
     }
@@ -93,7 +93,7 @@ impl Driver {
     pub(super) fn start_job(&mut self, worker: WorkerId, job: JobId) {
         let (Some(training), Some(record)) = (&self.training, self.jobs.get(&job)) else { return };
         if let Some(session) = self.sessions.get_mut(&worker) {
-            session.borrower = None;
+            session.worker_slots = None;
             // The memory must have the job's size before the worker maps it.
             training.prepare_sharing(session.shared_memory);
         }
@@ -107,7 +107,7 @@ impl Driver {
             return;
         };
         if let Some(session) = self.sessions.get_mut(&worker) {
-            session.borrower = training.prepare_sharing(session.shared_memory);
+            session.worker_slots = training.prepare_sharing(session.shared_memory);
         }
     }
 
@@ -139,8 +139,8 @@ impl Driver {
         if let Some(member) = self.control.members().get(&worker) {
             training.asked(worker, &member.hello);
         }
-        let borrower = self.sessions.get(&worker).and_then(|session| session.borrower.as_deref());
-        let parameters = training.parameters_for(worker, work.parameter_tag, borrower);
+        let worker_slots = self.sessions.get(&worker).and_then(|session| session.worker_slots.as_deref());
+        let parameters = training.parameters_for(worker, work.parameter_tag, worker_slots);
         let header = |parameters| ToWorker::Work(session::Work { id: work, nodes, parameters });
         self.put(
             worker,
@@ -167,7 +167,7 @@ impl Driver {
         training.clock.result(worker, busy / slots);
         let samples = sum.figures.samples;
         let digest = (!finite || self.control.compares(work, node)).then(|| digest(&sum));
-        let result = training.came(sum);
+        let result = training.store_result(sum);
         self.handle(Event::Result { result, worker, work, node, samples, busy, finite, digest });
     }
 }

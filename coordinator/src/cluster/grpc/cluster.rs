@@ -15,8 +15,8 @@ use tonic::{Request, Response, Status};
 
 use super::services::Services;
 use crate::cluster::board::Reader;
+use crate::cluster::messages::DriverMessage;
 use crate::cluster::messages::Handle;
-use crate::cluster::messages::Input;
 use crate::runs::names;
 
 /// Number of messages that a watcher may lag behind.
@@ -39,7 +39,7 @@ impl ClusterService {
     /// Sends a request to the driver and waits for the reply.
     async fn ask<T>(
         &self,
-        input: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Input,
+        input: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> DriverMessage,
     ) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
         self.driver.send(input(reply)).await;
@@ -59,7 +59,7 @@ impl Cluster for ClusterService {
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
         let v1::SubmitJobRequest { job_toml, client_key } = request.into_inner();
-        let job_id = self.ask(|reply| Input::Submit { job_toml, client_key, reply }).await?;
+        let job_id = self.ask(|reply| DriverMessage::Submit { job_toml, client_key, reply }).await?;
         Ok(Response::new(v1::SubmitJobResponse { job_id }))
     }
 
@@ -86,7 +86,7 @@ impl Cluster for ClusterService {
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
         let job_id = request.into_inner().job_id;
-        let job = self.ask(|reply| Input::Cancel { job_id, reply }).await?;
+        let job = self.ask(|reply| DriverMessage::Cancel { job_id, reply }).await?;
         Ok(Response::new(v1::CancelJobResponse { job: Some((&job).into()) }))
     }
 

@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::services::Services;
 use crate::cluster::messages::Handle;
 use crate::cluster::messages::{
-    Connected, Input, NodeResult, SESSION_OUTBOX, Serving, SessionOutput, Traffic,
+    Connected, DriverMessage, NodeResult, SESSION_OUTBOX, Serving, SessionOutput, Traffic,
 };
 use crate::cluster::sums::{Sum, is_finite};
 
@@ -181,7 +181,7 @@ impl Shared {
         let inbox = self.services.driver.clone();
         let (worker, traffic) = (connected.worker, Arc::clone(&connected.traffic));
         let shared_memory = connected.shared_memory;
-        inbox.send(Input::Connected(Box::new(connected))).await;
+        inbox.send(DriverMessage::Connected(Box::new(connected))).await;
         let mut reader = Reader {
             worker,
             shared_memory,
@@ -214,7 +214,7 @@ impl Shared {
             }
         };
         self.sessions().remove(&worker.0);
-        inbox.send(Input::Event(Event::Leave { worker, end })).await;
+        inbox.send(DriverMessage::Event(Event::Leave { worker, end })).await;
     }
 }
 
@@ -260,7 +260,7 @@ impl Reader<'_> {
             FromWorker::Result(header) => self.result(header).await,
             FromWorker::JobAccepted { job, fingerprint, shares_memory } => {
                 if shares_memory {
-                    self.inbox.send(Input::SharesMemory(worker, job)).await;
+                    self.inbox.send(DriverMessage::SharesMemory(worker, job)).await;
                 }
                 self.event(Event::JobAccepted { worker, job, fingerprint }).await;
                 Ok(())
@@ -275,7 +275,7 @@ impl Reader<'_> {
     }
 
     async fn event(&self, event: Event) {
-        self.inbox.send(Input::Event(event)).await;
+        self.inbox.send(DriverMessage::Event(event)).await;
     }
 
     /// The [`Serving`] of this job, if it is the running one.
@@ -300,10 +300,12 @@ impl Reader<'_> {
 
     /// A gradient that the worker has written into shared memory.
     fn in_shared_memory(&self, serving: &Serving, slot: u32) -> Result<Buffer, Malformed> {
-        let lender = serving.lender.as_ref().filter(|_| self.shared_memory > 0);
-        let borrower = lender.map(|lender| lender.borrower(self.shared_memory)).transpose();
-        let borrower = borrower.map_err(|error| malformed(error.to_string()))?.flatten();
-        let part = borrower.and_then(|borrower| borrower.result(slot));
+        let parameter_slots = serving.parameter_slots.as_ref().filter(|_| self.shared_memory > 0);
+        let worker_slots = parameter_slots
+            .map(|parameter_slots| parameter_slots.worker_slots(self.shared_memory))
+            .transpose();
+        let worker_slots = worker_slots.map_err(|error| malformed(error.to_string()))?.flatten();
+        let part = worker_slots.and_then(|worker_slots| worker_slots.result(slot));
         part.map(Buffer::from).ok_or_else(|| malformed(format!("no gradient in slot {slot}")))
     }
 
@@ -338,7 +340,7 @@ impl Reader<'_> {
         let sum = Sum::new(gradient, figures, sample_digests);
         let finite = is_finite(&sum);
         let result = NodeResult { worker: self.worker, work, node, sum, finite, busy };
-        self.inbox.send(Input::Result(Box::new(result))).await;
+        self.inbox.send(DriverMessage::Result(Box::new(result))).await;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! It is `ln Σ exp(z) - z_label`, which stays finite where the probability itself has become 0. The gradient by the sums `z`
 //! is then simply `p - y` (C. Bishop, *Pattern Recognition and Machine Learning*, 2006, equation 4.109).
 
-use super::{Head, Room};
+use super::{Head, LossScratch};
 use crate::data::schema::{Target, Truth};
 use crate::learn::activations::Activation;
 use crate::learn::activations::softmax::{exponentials_to_shares, subtract_largest};
@@ -32,8 +32,8 @@ impl Head for CategoricalCrossentropy {
         }
     }
 
-    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, room: &mut Room) -> f64 {
-        let (labels, Room { totals, chosen }) = (truth.classes(), room);
+    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, scratch: &mut LossScratch) -> f64 {
+        let (labels, LossScratch { totals, chosen }) = (truth.classes(), scratch);
         subtract_largest(z, outputs);
         chosen.clear();
         chosen.extend(z.chunks_exact(outputs).zip(labels).map(|(row, &label)| row[label as usize]));
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     fn loss(z: &mut [f32], labels: &[u32]) -> f64 {
-        CategoricalCrossentropy.forward(z, 3, Truth::Classes(labels), &mut Room::default())
+        CategoricalCrossentropy.forward(z, 3, Truth::Classes(labels), &mut LossScratch::default())
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The gradient by `z` is `2 (z - y) / k`.
 
-use super::{Head, Room};
+use super::{Head, LossScratch};
 use crate::data::schema::{Target, Truth};
 use crate::learn::activations::Activation;
 
@@ -29,7 +29,7 @@ impl Head for MeanSquaredError {
         }
     }
 
-    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, _room: &mut Room) -> f64 {
+    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, _scratch: &mut LossScratch) -> f64 {
         let samples = z.chunks_exact(outputs).zip(truth.reals().chunks_exact(outputs));
         let losses = samples.map(|(z, y)| squares(z, y) / outputs as f64);
         losses.fold(0.0, |sum, loss| sum + loss)
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn each_sample_has_the_mean_of_its_squares() {
         let (mut z, truth) = ([1.0, 2.0, 3.0, -1.0], Truth::Reals(&[0.0, 2.0, 1.0, 1.0]));
-        assert_eq!(MeanSquaredError.forward(&mut z, 2, truth, &mut Room::default()), 0.5 + 4.0);
+        assert_eq!(MeanSquaredError.forward(&mut z, 2, truth, &mut LossScratch::default()), 0.5 + 4.0);
         MeanSquaredError.backward(&mut z, 2, truth);
         assert_eq!(z, [1.0, 0.0, 2.0, -2.0]);
     }
@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn a_number_that_is_none_makes_the_loss_none() {
-        let loss = MeanSquaredError.forward(&mut [f32::NAN], 1, Truth::Reals(&[0.0]), &mut Room::default());
+        let loss =
+            MeanSquaredError.forward(&mut [f32::NAN], 1, Truth::Reals(&[0.0]), &mut LossScratch::default());
         assert!(loss.is_nan());
     }
 }

@@ -42,7 +42,7 @@ pub(crate) trait Head: Sync {
 
     /// The sum of the samples' losses, added in row order. `z`, `[rows, outputs]`, has the sums of the output layer and
     /// becomes the model's outputs.
-    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, room: &mut Room) -> f64;
+    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, scratch: &mut LossScratch) -> f64;
 
     /// The gradient of that sum with respect to `z`; overwrites the outputs.
     fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>);
@@ -70,7 +70,7 @@ impl Loss {
 
 /// Per-row scratch space, reused from one piece to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct LossScratch {
     pub(crate) totals: Vec<f32>,
     pub(crate) chosen: Vec<f32>,
 }

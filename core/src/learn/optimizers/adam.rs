@@ -5,7 +5,7 @@
 //! v ← v + (g² - v) (1 - β₂)       w ← w - m α / (√v + ε)
 //! ```
 
-use super::{Key, Part, Rule, counts, problem_of_learning_rate};
+use super::{Key, ParameterSlice, Rule, counts, problem_of_learning_rate};
 use crate::learn::elementwise::for_every_level;
 
 /// Adaptive moment estimation.
@@ -29,9 +29,9 @@ impl Rule for Adam {
         &["momentum", "velocity"]
     }
 
-    fn step(&self, values: &[f32], part: Part<'_>) {
+    fn step(&self, values: &[f32], part: ParameterSlice<'_>) {
         let [rate, beta_1, beta_2, epsilon] = values[..4] else { unreachable!("a value for each key") };
-        let Part { parameters, gradient, count, step, mut memory, out } = part;
+        let ParameterSlice { parameters, gradient, count, step, mut memory, out } = part;
         let [momentum, velocity] = &mut memory[..] else { unreachable!("room for what it remembers") };
         let unbiased = |beta: f32| 1.0 - power(f64::from(beta), step);
         let alpha = (f64::from(rate) * unbiased(beta_2).sqrt() / unbiased(beta_1)) as f32;

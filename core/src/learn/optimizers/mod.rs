@@ -15,7 +15,7 @@ use std::ops::Deref;
 
 use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
 
-use super::sum::{self, Room, SECTION, Sum};
+use super::sum::{self, AdditionScratch, SECTION, Sum};
 use crate::registry::registry;
 
 registry! {
@@ -40,7 +40,7 @@ pub(crate) trait Rule: Sync {
     fn remembers(&self) -> &'static [&'static str];
 
     /// One step of a part of the parameters, with a value for each of the keys.
-    fn step(&self, values: &[f32], part: Part<'_>);
+    fn step(&self, values: &[f32], part: ParameterSlice<'_>);
 }
 
 /// A setting of an optimizer.
@@ -70,7 +70,7 @@ fn problem_of_learning_rate(rate: f32) -> Option<&'static str> {
 pub const MOST_KEYS: usize = 8;
 
 /// A part of the parameters that takes a step. All slices are of equal length.
-pub(crate) struct Part<'a> {
+pub(crate) struct ParameterSlice<'a> {
     /// The parameters before the step.
     pub(crate) parameters: &'a [f32],
     /// The sum of the samples' gradients, or its last two terms.
@@ -195,7 +195,8 @@ impl OptimizerState {
         assert!(slices.all(|slice| slice.len() == out.len()), "a gradient is as long as the parameters");
         let memory = self.memory.iter_mut().map(|memory| &mut memory[first..][..out.len()]).collect();
         let Optimizer { kind, values } = &self.optimizer;
-        kind.get().step(values, Part { parameters, gradient, count: count as f32, step, memory, out });
+        kind.get()
+            .step(values, ParameterSlice { parameters, gradient, count: count as f32, step, memory, out });
     }
 
     /// [`step`](Self::step) of all parameters with what is still to be added of `sum`, with all cores: each adds its sections,
@@ -209,18 +210,29 @@ impl OptimizerState {
         assert_eq!(parameters.len(), len, "as many parameters come out");
         let Optimizer { kind, values } = &self.optimizer;
         let sections = sections(&mut self.memory, out);
-        sections.into_par_iter().enumerate().for_each_init(Room::default, |room, (index, mut section)| {
-            let places = sum::section(len, index).expect("there is a section for each part of the output");
-            let first = places.start;
-            sum::add_section(sum.order(), sum.terms(), places, room, |block, left, right| {
-                let within = block.start - first..block.end - first;
-                let memory = section.memory.iter_mut().map(|memory| &mut memory[within.clone()]).collect();
-                let (parameters, out) = (&parameters[block], &mut section.out[within.clone()]);
-                let part =
-                    Part { parameters, gradient: (left, right), count: count as f32, step, memory, out };
-                kind.get().step(values, part);
-            });
-        });
+        sections.into_par_iter().enumerate().for_each_init(
+            AdditionScratch::default,
+            |room, (index, mut section)| {
+                let places =
+                    sum::section(len, index).expect("there is a section for each part of the output");
+                let first = places.start;
+                sum::add_section(sum.order(), sum.terms(), places, room, |block, left, right| {
+                    let within = block.start - first..block.end - first;
+                    let memory =
+                        section.memory.iter_mut().map(|memory| &mut memory[within.clone()]).collect();
+                    let (parameters, out) = (&parameters[block], &mut section.out[within.clone()]);
+                    let part = ParameterSlice {
+                        parameters,
+                        gradient: (left, right),
+                        count: count as f32,
+                        step,
+                        memory,
+                        out,
+                    };
+                    kind.get().step(values, part);
+                });
+            },
+        );
     }
 }
 

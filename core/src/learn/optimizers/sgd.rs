@@ -1,6 +1,6 @@
 //! Plain gradient descent on the mean of the samples' gradients: `w ← w - learning_rate · (Σ g / count)`.
 
-use super::{Key, Part, Rule, problem_of_learning_rate};
+use super::{Key, ParameterSlice, Rule, problem_of_learning_rate};
 use crate::learn::elementwise::{add_and_descend, descend};
 
 /// `w ← w - learning_rate · gradient`.
@@ -19,8 +19,8 @@ impl Rule for Sgd {
         &[]
     }
 
-    fn step(&self, values: &[f32], part: Part<'_>) {
-        let Part { parameters, gradient, count, out, .. } = part;
+    fn step(&self, values: &[f32], part: ParameterSlice<'_>) {
+        let ParameterSlice { parameters, gradient, count, out, .. } = part;
         match gradient {
             (left, Some(right)) => add_and_descend(parameters, left, right, count, values[0], out),
             (sum, None) => descend(parameters, sum, count, values[0], out),

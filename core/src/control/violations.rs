@@ -11,16 +11,16 @@ const MAX_VIOLATIONS: u32 = 3;
 
 /// The violations and evictions of processes, by instance id.
 #[derive(Debug, Default)]
-pub(super) struct Conduct {
+pub(super) struct Violations {
     /// How often each process has broken the protocol.
-    violations: BTreeMap<String, u32>,
+    counts: BTreeMap<String, u32>,
     /// The evicted processes, and why.
     evicted: BTreeMap<String, String>,
 }
 
-impl Conduct {
+impl Violations {
     /// Sets the evictions from before the coordinator's restart. The list is complete.
-    pub(super) fn know(self, evicted: BTreeMap<String, String>) -> Self {
+    pub(super) fn with_evicted(self, evicted: BTreeMap<String, String>) -> Self {
         Self { evicted, ..self }
     }
 
@@ -37,7 +37,7 @@ impl Conduct {
 
     /// Counts a protocol violation. A process with too many is evicted from the job.
     pub(super) fn count_violation(&mut self, instance_id: &str) {
-        let violations = self.violations.entry(instance_id.to_string()).or_default();
+        let violations = self.counts.entry(instance_id.to_string()).or_default();
         *violations += 1;
         if *violations >= MAX_VIOLATIONS {
             let reason = format!("it broke the protocol {violations} times");

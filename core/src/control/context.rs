@@ -13,7 +13,7 @@ use super::outcome::Outcome;
 pub(super) type Flow = ControlFlow<Outcome>;
 
 /// The state around the running job while one event is handled.
-pub(super) struct Scene<'a> {
+pub(super) struct Context<'a> {
     pub(super) now: Duration,
     pub(super) config: &'a ControlConfig,
     pub(super) members: &'a mut Members,
@@ -21,7 +21,7 @@ pub(super) struct Scene<'a> {
     pub(super) out: &'a mut Vec<Action>,
 }
 
-impl Scene<'_> {
+impl Context<'_> {
     /// Adds a note.
     pub(super) fn note(&mut self, note: Note) {
         self.out.push(Action::Note(note));
