@@ -2,7 +2,7 @@
 //!
 //! Threads of the baseline meet twice a step. Waking one that sleeps takes tens of microseconds, which would make
 //! the baseline higher than it is; so the wait spins first. A thread that comes much later than the others has
-//! lost its core to another program, so they give theirs away: they sleep.
+//! lost its core to another program, so they stop spinning and sleep.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};

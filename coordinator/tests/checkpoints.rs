@@ -67,7 +67,7 @@ fn what_the_optimizer_remembers_comes_back() {
     checkpoint.optimizer = OptimizerState::new(&adam.compile.optimizer, gradient.len());
     let mut next = vec![0.0; gradient.len()];
     checkpoint.optimizer.step(1, 0, &gradient, (&gradient, None), 3, &mut next);
-    assert!(checkpoint.optimizer.memory().all(|(_, values)| values.iter().any(|value| *value != 0.0)));
+    assert!(checkpoint.optimizer.state().all(|(_, values)| values.iter().any(|value| *value != 0.0)));
     training.run.write_checkpoint(&checkpoint, &model()).unwrap();
 
     let checkpoints = Checkpoints::of(place.path(), 3);

@@ -253,7 +253,7 @@ fn while_one_process_works_in_a_run_directory_a_second_is_told_who() {
     let _training = Training::begin(place.path());
     for existing in [Existing::Refuse, Existing::Resume, Existing::Overwrite] {
         let error = RunDir::claim(place.path(), existing).unwrap_err().to_string();
-        assert!(error.contains(&format!(":{} works in this run directory", std::process::id())), "{error}");
+        assert!(error.contains(&format!(":{} is using this run directory", std::process::id())), "{error}");
     }
 }
 

@@ -82,7 +82,7 @@ fn a_second_owner_is_told_who_the_first_is() {
     let place = TempDir::new().unwrap();
     let _run = begun(place.path());
     let refused = RunDir::claim(place.path(), Existing::Resume).unwrap_err().to_string();
-    assert!(refused.contains(&format!(":{} works in this run directory", std::process::id())), "{refused}");
+    assert!(refused.contains(&format!(":{} is using this run directory", std::process::id())), "{refused}");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_directory_never_has_two_owners_though_its_lock_comes_and_goes() {
                     owners.fetch_sub(1, Ordering::SeqCst);
                     drop(run);
                 }
-                Err(error) => assert!(error.to_string().contains("works in this run directory"), "{error}"),
+                Err(error) => assert!(error.to_string().contains("is using this run directory"), "{error}"),
             }
         }
     });

@@ -1,8 +1,8 @@
 //! What went wrong, as a value.
 //!
 //! A [`Failure`] is made where something goes wrong and reaches people unchanged: through the control machine, the files
-//! of a run, gRPC and JSON. Its [`FailureKind`] decides what to do about it and how a command exits. Nobody decides
-//! anything by its words, which are for people.
+//! of a run, gRPC and JSON. Its [`FailureKind`] decides what to do about it and how a command exits. Code must not
+//! depend on its text, which is for people.
 
 use std::error::Error;
 use std::fmt;
@@ -35,23 +35,23 @@ pub enum FailureKind {
     ReadOnly,
     /// Another process uses the run directory.
     InUse,
-    /// Nobody answers at an address, or whoever does refuses.
+    /// No server at the address, or it rejected the request.
     NotAllowed,
-    /// The queue takes no more jobs.
+    /// The queue of jobs is full.
     QueueFull,
     /// Not enough workers in time.
     TooFewWorkers,
     /// Worker processes that this program starts die again and again.
     WorkersDied,
-    /// A process is alive, and not ready.
+    /// A process is alive, but not ready.
     NotReady,
     /// The loss is not finite.
     Diverged,
-    /// A run is not what it says.
+    /// A run's files contradict each other, or what they should be.
     Differs,
     /// This machine cannot compute what was asked for with the right bits.
     CannotCompute,
-    /// Somebody ended it before its time.
+    /// It was cancelled or interrupted.
     Interrupted,
 }
 

@@ -1,8 +1,8 @@
 //! The numbers and the decisions of Millefeuille.
 //!
-//! Everything here is a function of its arguments: no sockets, no clock, no randomness that was not seeded. (Reading
-//! and dealing data use two threads, and give what one would.) What the coordinator and the workers do with it (connections, files,
-//! processes) lives in their own crates; what must be the same on every machine and in every test lives here.
+//! Everything here is a function of its arguments: no sockets, no clock, no randomness that was not seeded. (Two
+//! threads decode and partition data; the result is the same as with one.) Connections, files and processes are in other
+//! crates; what must be the same on every machine and in every test is here.
 //!
 //! - [`job`]: what to train, as the user wrote it and as it was resolved.
 //! - [`data`]: readers, the validation split, shards and the batch plan.

@@ -1,22 +1,22 @@
 //! Things that a job names: activations, losses, optimizers, metrics.
 //!
-//! Each of them is a file of its own that implements its room's trait, and stands once in the room's [`registry!`], which
-//! makes an enum of them. All else (reading and writing jobs, the command line, the wire, errors with suggestions) asks
-//! the enum for all its variants, and each variant for its name.
+//! Each of them is a file of its own that implements the trait of its kind. It is listed once in that kind's [`registry!`], which
+//! makes an enum of the list. Everything else (job files, the command line, the wire, suggestions in errors) asks the enum for
+//! its variants, and each variant for its name.
 
-/// A text that names nothing known; says what would be understood.
+/// A text that is not a known name, with a suggestion.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseNameError(pub(crate) String);
 
 impl ParseNameError {
-    /// That there is no such thing, with the nearest known name or all of them.
+    /// An unknown name, with the nearest known one or with all of them.
     pub(crate) fn unknown(what: &str, name: &str, plural: &str, known: &[&str]) -> Self {
         Self(format!("unknown {what}; {}", suggestion(name, plural, known)))
     }
 }
 
-/// How an unknown name is answered: with the nearest known one, or with all of them.
+/// The nearest known name as a suggestion, or else all of them.
 pub(crate) fn suggestion(name: &str, plural: &str, known: &[&str]) -> String {
     match nearest(name, known) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -24,7 +24,7 @@ pub(crate) fn suggestion(name: &str, plural: &str, known: &[&str]) -> String {
     }
 }
 
-/// The known name that `name` is most likely a slip of, if any is near.
+/// The known name closest to `name`, if one is similar enough.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let likeness = |other: &str| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), other);
     let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;

@@ -25,7 +25,7 @@ pub enum JobStatus {
     Done,
     /// It ended without a result.
     Failed,
-    /// Somebody ended it before its time.
+    /// It was cancelled or interrupted.
     Cancelled,
 }
 

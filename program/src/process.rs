@@ -1,9 +1,11 @@
 //! Common code of every process: exit codes, the log, signals.
 
+use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
@@ -221,7 +223,7 @@ pub fn cannot_listen(flag: &str, address: &str, error: &io::Error, otherwise: &s
             &format!("another process listens there: end it, or {otherwise}; 0 takes a free one")
         }
         ErrorKind::AddrNotAvailable => "this machine does not have the address: name one that it has",
-        ErrorKind::PermissionDenied => "ports below 1024 are not for everybody: name a higher one",
+        ErrorKind::PermissionDenied => "ports below 1024 need privileges: name a higher one",
         _ => "expected host:port, such as 127.0.0.1:7070",
     };
     format!("{flag} {address}: cannot listen: {error} ({remedy})")
@@ -235,6 +237,29 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e9 => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("expected a positive number of seconds".to_string()),
+    }
+}
+
+/// The default of `--connect-timeout`, in seconds.
+pub const CONNECT_TIMEOUT: &str = "10";
+/// The maximum number of pieces that a worker computes at once.
+pub const MAX_SLOTS: i64 = 1024;
+
+/// A duration as the command line takes and shows it: a number of seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seconds(pub Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        seconds(text).map(Self)
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_secs_f64())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The wire contract, and the only code that converts wire types to core types.
+//! The wire contract, and the conversions between its message types and the program's own types.
 //!
 //! The `.proto` files in this package are the contract; prost and tonic generate [`v1`] from them. The rest of the
 //! program uses the types of `millefeuille-core`; [`convert`] converts between the two, and validates what a peer

@@ -212,7 +212,7 @@ fn suspects_are_settled_by_computing_again() {
         "{settled}"
     );
     let quick = home.coordinator("verify run --quick").succeeds().stdout;
-    assert!(quick.contains("host:7 (abc)") && quick.contains("not settled"), "{quick}");
+    assert!(quick.contains("host:7 (abc)") && quick.contains("not checked"), "{quick}");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn an_unfinished_run_says_how_far_it_got() {
 
     let working = home.coordinator("verify run --quick").fails(3);
     assert!(
-        working.contains("of 100000 epochs; process ") && working.contains("works in this run directory"),
+        working.contains("of 100000 epochs; process ") && working.contains("is using this run directory"),
         "{working}"
     );
     train.signal(Signal::KILL);

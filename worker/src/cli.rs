@@ -32,10 +32,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_TLS")]
     pub tls: Option<PathBuf>,
     /// Pieces computed at once [default: the available cores]
-    #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=process::MAX_SLOTS), allow_negative_numbers = true)]
     pub slots: Option<u32>,
     /// Time limit for one attempt to connect, in seconds
-    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = process::CONNECT_TIMEOUT, value_parser = process::seconds, allow_negative_numbers = true)]
     pub connect_timeout: Duration,
     /// How long to look for a coordinator before giving up, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_JOIN_TIMEOUT", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]

@@ -156,7 +156,7 @@ async fn last_words(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: Vec<
 /// Why a handshake failed.
 fn in_words(error: &io::Error) -> Rejection {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) else {
-        return (Reason::Handshake, format!("it left before it had said who it is ({error})"));
+        return (Reason::Handshake, format!("it closed the connection during the handshake ({error})"));
     };
     match tls {
         TlsError::NoCertificatesPresented => (Reason::NoCertificate, "it shows no certificate".into()),

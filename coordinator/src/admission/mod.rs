@@ -20,6 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use millefeuille_core::control::MAX_WORKERS;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -34,8 +35,8 @@ pub use roles::{Peer, RolesLayer};
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of connections that are not admitted yet.
 const MAX_UNADMITTED: usize = 512;
-/// Maximum number of admitted connections: two for each of 1,024 workers, and people.
-const MAX_ADMITTED: usize = 2 * 1024 + 512;
+/// Maximum number of admitted connections: two for each worker, and people.
+const MAX_ADMITTED: usize = 2 * MAX_WORKERS as usize + 512;
 /// File descriptors reserved for files and for the ops port.
 const OTHER_FILES: usize = 256;
 /// Pause when no connection can be accepted for lack of file descriptors.
@@ -111,7 +112,7 @@ impl Admission {
             Ok(Err((reason, message))) => self.rejections.reject(reason, address, &message),
             Err(_) => {
                 let seconds = ADMISSION_TIMEOUT.as_secs();
-                let message = format!("it has not said who it is for {seconds} s");
+                let message = format!("it did not complete the handshake within {seconds} s");
                 self.rejections.reject(Reason::Slow, address, &message);
             }
         }

@@ -27,7 +27,7 @@ pub(super) struct ClusterArgs {
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_CLUSTER_TLS")]
     pub(super) tls: Option<PathBuf>,
     /// Time limit for connecting to it, in seconds
-    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds)]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = process::CONNECT_TIMEOUT, value_parser = process::seconds)]
     pub(super) connect_timeout: Duration,
 }
 

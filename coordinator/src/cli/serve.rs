@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use millefeuille_core::control::ControlConfig;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_program::kernel;
@@ -17,10 +18,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tracing::info;
 
-use super::settings::Settings;
+use super::settings::SettingsFlags;
 use super::{Failed, Result, runtime};
-use crate::admission::ServerCertificate;
-use crate::cluster::{Cluster, ClusterConfig, DriverMessage};
+use crate::admission::{Admission, ServerCertificate};
+use crate::cluster::{Cluster, ClusterConfig, ClusterSettings, DriverMessage};
 use crate::ops;
 
 /// Run a cluster: workers join and leave, jobs queue, results stay available
@@ -45,7 +46,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_RUNS_DIR", default_value = "runs")]
     runs_dir: PathBuf,
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingsFlags,
     /// Time limit for waiting for enough workers, in seconds [default: without limit]
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", value_parser = process::seconds, allow_negative_numbers = true)]
     wait_workers: Option<Duration>,
@@ -68,7 +69,7 @@ const EXAMPLES: &str = "Examples:
 A port of 0 picks a free one; the log says which.";
 
 pub(super) fn run(args: Args) -> Result {
-    args.settings.check()?;
+    let settings = args.settings.resolve()?;
     process::open_many_files();
     // The coordinator computes only when workers disagree, one node at a time.
     kernel::own_kernel(&BlasKernel::Native, 1)?;
@@ -76,7 +77,7 @@ pub(super) fn run(args: Args) -> Result {
     process::start_log(args.log_format, "info");
     kernel::say_native();
     make_runs_dir(&args.runs_dir)?;
-    runtime()?.block_on(serve(args, job))
+    runtime()?.block_on(serve(args, settings, job))
 }
 
 fn make_runs_dir(path: &Path) -> Result<(), Failure> {
@@ -114,7 +115,7 @@ fn in_the_open(listen: &str, address: SocketAddr, insecure: bool) -> Result {
     Ok(())
 }
 
-async fn serve(args: Args, job: Option<String>) -> Result {
+async fn serve(args: Args, settings: ClusterSettings, job: Option<String>) -> Result {
     let cannot = |error: io::Error| {
         let message = process::cannot_listen("--listen", &args.listen, &error, "name another port");
         Failed::new(FailureKind::NotAllowed, message)
@@ -122,19 +123,21 @@ async fn serve(args: Args, job: Option<String>) -> Result {
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     let ops_port = args.ops_listen.bind().map_err(|message| Failed::new(FailureKind::NotAllowed, message))?;
-    let mut config = ClusterConfig::new(args.runs_dir);
-    config.admission.certificate = certificate(args.tls.as_deref())?;
-    if config.admission.certificate.is_none() && !address.ip().is_loopback() {
+    let certificate = certificate(args.tls.as_deref())?;
+    if certificate.is_none() && !address.ip().is_loopback() {
         in_the_open(&args.listen, address, args.insecure)?;
     }
-    args.settings.apply(&mut config);
-    config.control.expected_workers = config.control.min_workers;
-    config.control.wait_workers = args.wait_workers;
-    config.resumes = true;
     // If the job was submitted before, it is that same job, running or done.
     let job =
         job.map(|job_toml| (format!("serve --job {}", hex::encode(Sha256::digest(&job_toml))), job_toml));
-    config.job_key = job.as_ref().map(|(key, _)| key.clone());
+    let config = ClusterConfig::new(args.runs_dir, &settings);
+    let config = ClusterConfig {
+        control: ControlConfig { wait_workers: args.wait_workers, ..config.control },
+        admission: Admission { certificate, ..config.admission },
+        resumes: true,
+        job_key: job.as_ref().map(|(key, _)| key.clone()),
+        ..config
+    };
     let admission = config.admission.clone();
     let cluster = Cluster::new(config);
     let handle = cluster.handle();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
+use millefeuille_core::control::{ControlConfig, MAX_WORKERS};
 use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::{BlasKernel, Data, Job};
 use millefeuille_program::backoff::Backoff;
@@ -18,11 +19,11 @@ use tokio::net::TcpListener;
 use super::client::{Client, ClusterArgs};
 use super::given::Given;
 use super::job::JobFlags;
-use super::settings::{HEADING, Settings};
+use super::settings::{HEADING, SettingsFlags};
 use super::watch_job::{WatchedJob, watch_job};
 use super::{Failed, Result, runtime, saved, show};
 use crate::cluster::local::Local;
-use crate::cluster::{Cluster, ClusterConfig};
+use crate::cluster::{Cluster, ClusterConfig, ClusterSettings};
 use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
 
 /// Train a job, watch it, and report. Without --cluster, on this machine with its own worker processes
@@ -41,16 +42,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_CLUSTER_TLS")]
     tls: Option<PathBuf>,
     /// Time limit for connecting to it, in seconds
-    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = "10", value_parser = process::seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = process::CONNECT_TIMEOUT, value_parser = process::seconds, allow_negative_numbers = true)]
     connect_timeout: Duration,
     /// With --cluster: time limit for each reconnection to a lost coordinator, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_RECONNECT_TIMEOUT", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
     reconnect_timeout: Duration,
     /// Worker processes on this machine [default: one for each core, at least 2, at most one for each shard; never below --min-workers]
-    #[arg(long, value_name = "N", env = "MILLEFEUILLE_WORKERS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", env = "MILLEFEUILLE_WORKERS", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WORKERS)), allow_negative_numbers = true)]
     workers: Option<u32>,
     /// Pieces that each worker computes at once [default: cores / workers, rounded up]
-    #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", env = "MILLEFEUILLE_SLOTS", value_parser = clap::value_parser!(u32).range(1..=process::MAX_SLOTS), allow_negative_numbers = true)]
     slots: Option<u32>,
     /// The run directory [default: runs/JOB-NUMBER]
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_RUN_DIR")]
@@ -65,7 +66,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_WAIT_WORKERS", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
     wait_workers: Duration,
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingsFlags,
     /// Format of the log
     #[arg(long, value_enum, env = "MILLEFEUILLE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -78,19 +79,73 @@ const EXAMPLES: &str = "Examples:
   coordinator train --cluster 127.0.0.1:7070 --epochs 5";
 
 pub(super) fn run(args: Args, given: &Given) -> Result {
-    args.settings.check()?;
+    let settings = args.settings.resolve()?;
     let job = args.job_flags.resolve(args.job.as_deref(), given)?;
     let job = of_the_run(&args, given).unwrap_or(Ok(job))?;
-    match args.cluster.clone() {
-        Some(cluster) => {
-            check_flags_of_a_cluster(given)?;
-            on_cluster(&args, cluster, &job)
+    if args.cluster.is_some() {
+        check_flags_of_a_cluster(given)?;
+    } else if given.typed("tls").is_some() {
+        let message =
+            "--tls without --cluster: says how to ask a cluster; name its coordinator with --cluster, too";
+        return Err(Failed::new(FailureKind::Usage, message));
+    }
+    match Place::new(args, settings, &job)? {
+        Place::Cluster(cluster) => on_cluster(cluster, &job),
+        Place::ThisMachine(local) => alone(local, job),
+    }
+}
+
+/// Where the job is trained.
+enum Place {
+    Cluster(OnCluster),
+    ThisMachine(OnThisMachine),
+}
+
+/// Training on a running cluster.
+struct OnCluster {
+    cluster: ClusterArgs,
+    reconnect_timeout: Duration,
+    log_format: LogFormat,
+}
+
+/// Training on this machine, with a cluster of its own.
+struct OnThisMachine {
+    workers: u32,
+    /// Slots of each worker.
+    slots: u32,
+    /// `None`: a new one below `runs`.
+    run_dir: Option<PathBuf>,
+    existing: Existing,
+    wait_workers: Duration,
+    connect_timeout: Duration,
+    settings: ClusterSettings,
+    log_format: LogFormat,
+}
+
+impl Place {
+    fn new(args: Args, settings: ClusterSettings, job: &Job) -> Result<Self> {
+        let Args { connect_timeout, log_format, .. } = args;
+        if let Some(cluster) = args.cluster {
+            let cluster = ClusterArgs { cluster, tls: args.tls, connect_timeout };
+            let reconnect_timeout = args.reconnect_timeout;
+            return Ok(Self::Cluster(OnCluster { cluster, reconnect_timeout, log_format }));
         }
-        None if given.typed("tls").is_some() => {
-            let message = "--tls without --cluster: says how to ask a cluster; name its coordinator with --cluster, too";
-            Err(Failed::new(FailureKind::Usage, message))
-        }
-        None => alone(&args, job),
+        let workers = workers(args.workers, settings.min_workers.into(), job)?;
+        let existing = match (args.resume, args.overwrite) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Overwrite,
+            _ => Existing::Refuse,
+        };
+        Ok(Self::ThisMachine(OnThisMachine {
+            workers,
+            slots: args.slots.unwrap_or_else(|| Cores::of_this_process().usable().div_ceil(workers)),
+            run_dir: args.run_dir,
+            existing,
+            wait_workers: args.wait_workers,
+            connect_timeout,
+            settings,
+            log_format,
+        }))
     }
 }
 
@@ -122,14 +177,14 @@ fn of_the_run(args: &Args, given: &Given) -> Option<Result<Job>> {
     Some(job.map_err(|failed| failed.exits_as(FailureKind::Data)))
 }
 
-fn on_cluster(args: &Args, cluster: String, job: &Job) -> Result {
-    process::start_log(args.log_format, "warn");
-    let cluster = ClusterArgs { cluster, tls: args.tls.clone(), connect_timeout: args.connect_timeout };
+fn on_cluster(place: OnCluster, job: &Job) -> Result {
+    let OnCluster { cluster, reconnect_timeout, log_format } = place;
+    process::start_log(log_format, "warn");
     runtime()?.block_on(async {
         let mut client = cluster.connect().await?;
-        let job_id = submit(&mut client, job, args.connect_timeout).await?;
-        let reconnect = Some(ClusterArgs { connect_timeout: args.reconnect_timeout, ..cluster });
-        watch_job(WatchedJob { client, job_id, reconnect, log: args.log_format }).await
+        let job_id = submit(&mut client, job, cluster.connect_timeout).await?;
+        let reconnect = Some(ClusterArgs { connect_timeout: reconnect_timeout, ..cluster });
+        watch_job(WatchedJob { client, job_id, reconnect, log: log_format }).await
     })
 }
 
@@ -152,27 +207,25 @@ async fn submit(client: &mut Client, job: &Job, limit: Duration) -> Result<Strin
     }
 }
 
-fn alone(args: &Args, job: Job) -> Result {
-    let workers = workers(args, &job)?;
+fn alone(place: OnThisMachine, job: Job) -> Result {
     let source = crate::data::absolute(&job.data.source)?;
     let job = Job { data: Data { source, ..job.data }, ..job };
-    let there = run_to_resume(args)?;
+    let there = run_to_resume(&place)?;
     let job = there.as_ref().map_or(Ok(job.clone()), |run| resumed(run, job))?;
     // Before anything is created, because this may restart the process.
-    kernel::own_kernel(&job.blas_kernel, slots(args, workers))?;
-    let run = claim(args, &job)?;
+    kernel::own_kernel(&job.blas_kernel, place.slots)?;
+    let run = claim(&place, &job)?;
     if let Some(done) = there.filter(|run| run.is_done()) {
         return show::report(&done);
     }
-    process::start_log(args.log_format, &format!("warn,{}=info", kernel::LOG));
+    process::start_log(place.log_format, &format!("warn,{}=info", kernel::LOG));
     kernel::say_native();
-    runtime()?.block_on(train(args, workers, job, run))
+    runtime()?.block_on(train(place, job, run))
 }
 
 /// Number of workers to start: at least as many as the job waits for, since no others can join.
-fn workers(args: &Args, job: &Job) -> Result<u32> {
-    let least = u32::from(args.settings.min_workers);
-    match args.workers {
+fn workers(asked: Option<u32>, least: u32, job: &Job) -> Result<u32> {
+    match asked {
         Some(workers) if workers < least => Err(Failed::new(
             FailureKind::Usage,
             format!(
@@ -185,15 +238,10 @@ fn workers(args: &Args, job: &Job) -> Result<u32> {
     }
 }
 
-/// Slots of each worker.
-fn slots(args: &Args, workers: u32) -> u32 {
-    args.slots.unwrap_or_else(|| Cores::of_this_process().usable().div_ceil(workers))
-}
-
 /// With `--resume`: the existing run, if any.
-fn run_to_resume(args: &Args) -> Result<Option<SavedRun>> {
-    match &args.run_dir {
-        _ if !args.resume => Ok(None),
+fn run_to_resume(place: &OnThisMachine) -> Result<Option<SavedRun>> {
+    match &place.run_dir {
+        _ if place.existing != Existing::Resume => Ok(None),
         None => {
             Err(Failed::new(FailureKind::Usage, "--resume needs --run-dir, which names the run to resume"))
         }
@@ -221,55 +269,53 @@ fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     ))
 }
 
-fn claim(args: &Args, job: &Job) -> Result<RunDir> {
-    let existing = match (args.resume, args.overwrite) {
-        (true, _) => Existing::Resume,
-        (_, true) => Existing::Overwrite,
-        _ => Existing::Refuse,
-    };
-    match &args.run_dir {
+fn claim(place: &OnThisMachine, job: &Job) -> Result<RunDir> {
+    match &place.run_dir {
         Some(path) => {
             crate::input::check_directory(path)
                 .map_err(|failure| failure.with_hint("--run-dir names where the run goes"))?;
-            Ok(RunDir::claim(path, existing)?)
+            Ok(RunDir::claim(path, place.existing)?)
         }
         None => Ok(RunDir::claim_next(Path::new("runs"), &job.name, |_| false)?),
     }
 }
 
 /// Runs a cluster on loopback, with one job and its own workers.
-async fn train(args: &Args, workers: u32, job: Job, run: RunDir) -> Result {
+async fn train(place: OnThisMachine, job: Job, run: RunDir) -> Result {
     let path = run.path().to_path_buf();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener =
         listener.map_err(|error| Failed::new(FailureKind::NotAllowed, format!("cannot listen: {error}")))?;
     let address =
         listener.local_addr().map_err(|error| Failed::new(FailureKind::Unexpected, error.to_string()))?;
-    let slots = slots(args, workers);
-    let token = process::random_hex();
+    let (token, shared_memory) = (process::random_hex(), shared_memory());
 
-    let mut config = ClusterConfig::new(PathBuf::from("runs"));
-    config.first_run = Some(run);
-    config.token = Some(token.clone());
-    args.settings.apply(&mut config);
-    config.control.expected_workers = workers.min(job.shards) as usize;
-    config.control.wait_workers = Some(args.wait_workers);
-    let shared_memory = shared_memory();
-    config.shared_memory = shared_memory.clone();
-    let cluster = Cluster::new(config);
+    let config = ClusterConfig::new(PathBuf::from("runs"), &place.settings);
+    let cluster = Cluster::new(ClusterConfig {
+        control: ControlConfig {
+            expected_workers: place.workers.min(job.shards) as usize,
+            wait_workers: Some(place.wait_workers),
+            ..config.control
+        },
+        first_run: Some(run),
+        token: Some(token.clone()),
+        shared_memory: shared_memory.clone(),
+        ..config
+    });
     let handle = cluster.handle();
-    let json_log = args.log_format == LogFormat::Json;
+    let OnThisMachine { workers, slots, connect_timeout, log_format, .. } = place;
+    let json_log = log_format == LogFormat::Json;
     let kernel = job.blas_kernel.clone();
     let local = Local { coordinator: address, token, workers, slots, kernel, json_log, shared_memory };
     let local = local.start(handle);
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let cluster = tokio::spawn(cluster.run(listener, async move { _ = stopped.await }));
-    let own = ClusterArgs { cluster: address.to_string(), tls: None, connect_timeout: args.connect_timeout };
+    let own = ClusterArgs { cluster: address.to_string(), tls: None, connect_timeout };
     let begin = async {
         let mut client = own.connect().await?;
-        let job_id = submit(&mut client, &job, args.connect_timeout).await?;
-        Ok(WatchedJob { client, job_id, reconnect: None, log: args.log_format })
+        let job_id = submit(&mut client, &job, connect_timeout).await?;
+        Ok(WatchedJob { client, job_id, reconnect: None, log: log_format })
     };
     let begun = tokio::select! {
         begun = begin => begun,

@@ -59,7 +59,7 @@ pub(super) fn run(args: Args) -> Result {
     // The files of a finished run no longer change, even if its owner has not yet exited.
     if let Some(owner) = run.owner().filter(|_| !run.is_done()) {
         let (finished, all) = (run.whole_history()?.len(), job.fit.epochs);
-        let what = format!("not finished: {finished} of {all} epochs; {owner} works in this run directory");
+        let what = format!("not finished: {finished} of {all} epochs; {owner} is using this run directory");
         return Err(Failure::at(FailureKind::InUse, args.run.display(), what).into());
     }
     // Before any output, because this may restart the process. A missing kernel is reported last.
@@ -162,7 +162,7 @@ fn settle(args: &Args, evidence: &Evidence) {
         let (name, instance_id, steps) = (&suspect.name, &suspect.instance_id, &suspect.steps);
         let verdict = match (args.quick, args.epoch) {
             (false, None) => "right: all was computed again and agrees",
-            _ => "not settled: computing the whole run again would, without --quick and --epoch",
+            _ => "not checked: run it without --quick and --epoch to compute the whole run again",
         };
         say(&format!(
             "{name} ({instance_id}) was evicted; the steps that it took part in ({steps}) are {verdict}"

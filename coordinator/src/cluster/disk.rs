@@ -257,7 +257,7 @@ fn end(mut run: RunDir, ending: Ending) {
         return;
     }
     if let Err(error) = run.end(ending) {
-        warn!("how the run ended is not noted: {error}");
+        warn!("the run's end could not be written: {error}");
     }
 }
 
@@ -341,7 +341,7 @@ impl Run {
         self.directory.write(names::RECEIPT, text.as_bytes())?;
         // The receipt is on disk, so the job is done, even if that cannot be recorded.
         if let Err(error) = self.directory.end(Ending::done()) {
-            warn!("that the run is done is said by its receipt only: {error}");
+            warn!("run.json could not be updated; receipt.json shows that the run is done: {error}");
         }
         Ok(Written::Result(shown))
     }

@@ -30,7 +30,7 @@ mod waiting;
 
 use std::time::Duration;
 
-pub use config::ClusterConfig;
+pub use config::{ClusterConfig, ClusterSettings};
 pub use messages::{DriverMessage, Handle};
 use millefeuille_program::ops::Pulse;
 use millefeuille_program::process::Shutdown;

@@ -415,7 +415,7 @@ impl Manifest {
 
 /// The data file's content: the parameters and the optimizer's state.
 fn encode(checkpoint: &Checkpoint, shape: &Model) -> Vec<u8> {
-    let memory = checkpoint.optimizer.memory().map(|(name, values)| (tensor_name(name), values));
+    let memory = checkpoint.optimizer.state().map(|(name, values)| (tensor_name(name), values));
     let encoded = model::encode_with(&checkpoint.values(), shape, memory);
     encoded.unwrap_or_else(|error| unreachable!("parameters of their own model: {error}"))
 }
@@ -423,7 +423,7 @@ fn encode(checkpoint: &Checkpoint, shape: &Model) -> Vec<u8> {
 fn decode(data: &[u8], job: &Job) -> Result<(Vec<f32>, OptimizerState), String> {
     let model = Model::new(model::inputs(data, job)? as usize, &job.layers);
     let mut optimizer = OptimizerState::new(&job.compile.optimizer, model.parameter_count());
-    let memory = optimizer.memory_mut().map(|(name, values)| (tensor_name(name), values));
+    let memory = optimizer.state_mut().map(|(name, values)| (tensor_name(name), values));
     let parameters = model::decode_with(data, &model, memory)?;
     Ok((parameters, optimizer))
 }

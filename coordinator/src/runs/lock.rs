@@ -65,7 +65,7 @@ fn lock(path: &Path) -> Result<Option<File>, Unclaimed> {
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let what = format!("{} works in this run directory", holder(&lock));
+            let what = format!("{} is using this run directory", holder(&lock));
             return Err(Unclaimed::Taken(Failure::at(FailureKind::InUse, path.display(), what)));
         }
         Err(TryLockError::Error(error)) => {

@@ -1,8 +1,11 @@
-//! The settings of a cluster.
+//! Settings of the control machine: how many workers a job needs, and how long it waits for what.
 
 use std::time::Duration;
 
-/// The settings of a cluster.
+/// The maximum number of workers of a cluster.
+pub const MAX_WORKERS: u16 = 1024;
+
+/// The settings of the control machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ControlConfig {
     /// The number of this start of the coordinator.

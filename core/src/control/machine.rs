@@ -304,7 +304,7 @@ impl Control {
         let Some(member) = self.members.get_mut(&worker).filter(|member| !member.draining) else { return };
         member.draining = true;
         out.push(Action::Note(Note::Draining { worker, name: member.hello.name.clone(), reason }));
-        if !self.with_run(now, out, |run, context| run.relieve(context, worker)) {
+        if !self.with_run(now, out, |run, context| run.unassign_draining(context, worker)) {
             self.release_drained(now, out);
         }
     }

@@ -116,7 +116,7 @@ impl Run {
     }
 
     /// Handles a worker that drains: no new work is assigned to it.
-    pub(super) fn relieve(&mut self, context: &mut Context<'_>, worker: WorkerId) -> Flow {
+    pub(super) fn unassign_draining(&mut self, context: &mut Context<'_>, worker: WorkerId) -> Flow {
         let placed = self.placement.remove(&worker).is_some();
         let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
         if placed || targeted {

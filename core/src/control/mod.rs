@@ -5,6 +5,10 @@
 //! a clock, since each event comes with its time, and it never sends: its actions say what to send. The
 //! coordinator's driver loop passes events to it and carries out its actions; tests call it directly.
 //!
+//! Read `machine` (routes events), `run` (the stages of a job), `progress` (steps and epochs), `membership` (joining and
+//! leaving), `open` (assigns nodes), `validation` (compares results) and `place` (assigns shards). The others are the types
+//! that these exchange.
+//!
 //! A job's life:
 //!
 //! 1. `Submit` queues the job. When it is first in the queue, `Load` reads its data and determines the arithmetic
@@ -33,6 +37,9 @@
 //!   a share of the nodes with `audit_rate`.
 //!
 //! After a restart of the coordinator, `Submit` and `Loaded { from, .. }` resume the job at its checkpoint.
+//!
+//! Not here: tensors, files and sockets; priorities between jobs; and workers that agree on wrong results (see
+//! `validation`).
 
 mod action;
 mod config;
@@ -55,7 +62,7 @@ mod violations;
 mod waiting;
 
 pub use action::{Action, Discard, Disconnection, Note};
-pub use config::ControlConfig;
+pub use config::{ControlConfig, MAX_WORKERS};
 pub use event::{Computed, Event, SessionEnd};
 pub use facts::{Facts, Position, Start};
 pub use ids::{JobId, Phase, ResultId, WorkId, WorkerId};

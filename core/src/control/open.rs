@@ -288,7 +288,7 @@ impl Open {
             return ResultOutcome::Discarded(Discard::Duplicate);
         }
         let validation = self.validations.entry(node).or_default();
-        validation.hear(of, finite, digest);
+        validation.add_result(of, finite, digest);
         match validation.verdict() {
             None => ResultOutcome::SetAside,
             Some(verdict) => ResultOutcome::Compared(verdict),
@@ -392,7 +392,10 @@ impl Open {
                 holds(candidate) && !validation.has_heard(candidate.worker) && !asked(candidate)
             };
             let again = |candidate: &Candidate| {
-                validation.no_arbiter && validation.is_of_one() && holds(candidate) && !asked(candidate)
+                validation.no_arbiter
+                    && validation.has_single_source()
+                    && holds(candidate)
+                    && !asked(candidate)
             };
             let chosen = choose(candidates, loads, None, new);
             if let Some(worker) = chosen.or_else(|| choose(candidates, loads, None, again)) {
@@ -403,7 +406,7 @@ impl Open {
                 self.validations.entry(node).and_modify(|validation| validation.arbitrating = true);
                 dispatch.arbitrate.push(node);
             } else if validation.is_open() && self.assignments.iter().all(|ask| ask.node != node) {
-                dispatch.settled.push((node, validation.last_word()));
+                dispatch.settled.push((node, validation.final_verdict()));
             }
         }
     }

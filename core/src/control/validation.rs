@@ -65,7 +65,7 @@ pub(super) struct Verdict {
 
 impl Validation {
     /// Adds a result.
-    pub(super) fn hear(&mut self, of: SourcedResult, finite: bool, digest: Digest) {
+    pub(super) fn add_result(&mut self, of: SourcedResult, finite: bool, digest: Digest) {
         if of.source == Source::Coordinator {
             self.arbitrating = false;
         }
@@ -84,7 +84,7 @@ impl Validation {
 
     /// Whether all results are from one source. The node may be assigned to it again: a source that contradicts
     /// itself is faulty.
-    pub(super) fn is_of_one(&self) -> bool {
+    pub(super) fn has_single_source(&self) -> bool {
         self.opinions.iter().all(|opinion| opinion.of.source == self.opinions[0].of.source)
     }
 
@@ -98,14 +98,14 @@ impl Validation {
     pub(super) fn verdict(&self) -> Option<Verdict> {
         match self.decisive().filter(|_| self.opinions.len() > 1) {
             Some(right) => self.by(right),
-            None if self.opinions.len() > 1 && self.is_of_one() => Some(self.last_word()),
+            None if self.opinions.len() > 1 && self.has_single_source() => Some(self.final_verdict()),
             None => None,
         }
     }
 
     /// The verdict when no source is left. If results differ and the coordinator has none, all their sources are
     /// faulty. A single result proves nothing, not even against its source.
-    pub(super) fn last_word(&self) -> Verdict {
+    pub(super) fn final_verdict(&self) -> Verdict {
         let settled = self.decisive().and_then(|right| self.by(right));
         let differ = self.opinions.iter().any(|opinion| opinion.digest != self.opinions[0].digest);
         let faulty = distinct(self.opinions.iter().filter(|_| differ));
@@ -121,7 +121,7 @@ impl Validation {
     /// repeated.
     fn decisive(&self) -> Option<&Opinion> {
         let own = self.opinions.iter().find(|opinion| opinion.of.source == Source::Coordinator);
-        let lone = self.is_of_one();
+        let lone = self.has_single_source();
         let shares = |one: &Opinion, other: &Opinion| {
             other.digest == one.digest && (lone || other.of.source != one.of.source)
         };
@@ -169,7 +169,7 @@ mod tests {
     fn validation(opinions: &[(Source, u8)]) -> Validation {
         let mut validation = Validation::default();
         for (&(source, bits), result) in opinions.iter().zip(0..) {
-            validation.hear(SourcedResult { source, result: ResultId(result) }, true, [bits; 32]);
+            validation.add_result(SourcedResult { source, result: ResultId(result) }, true, [bits; 32]);
         }
         validation
     }
@@ -201,11 +201,11 @@ mod tests {
 
     #[test]
     fn with_nobody_left_to_ask_only_the_coordinator_is_believed() {
-        let word = validation(&[(Source::Coordinator, 7)]).last_word();
+        let word = validation(&[(Source::Coordinator, 7)]).final_verdict();
         assert_eq!((word.right.map(|right| right.source), word.faulty), (Some(Source::Coordinator), vec![]));
-        let word = validation(&[(ONE, 7), (TWO, 8)]).last_word();
+        let word = validation(&[(ONE, 7), (TWO, 8)]).final_verdict();
         assert_eq!((word.right, word.faulty), (None, vec![WorkerId(1), WorkerId(2)]));
-        let word = validation(&[(ONE, 7)]).last_word();
+        let word = validation(&[(ONE, 7)]).final_verdict();
         assert_eq!((word.right, word.faulty), (None, vec![]), "it has gone before another could answer");
     }
 

@@ -81,7 +81,7 @@ fn has_avx512() -> bool {
 macro_rules! for_every_level {
     ($($(#[$doc:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block)*) => {$(
         $(#[$doc])*
-        #[allow(unreachable_pub)] // Some rooms keep theirs to themselves.
+        #[allow(unreachable_pub)] // Some modules use theirs only privately.
         pub fn $name($($argument: $type),*) {
             $name::at($crate::learn::elementwise::Level::widest(), $($argument),*);
         }

@@ -141,7 +141,7 @@ fn of_native(openblas: &OpenBlas, cpu: Instructions) -> String {
 
 fn of_check(openblas: &OpenBlas) -> String {
     match &openblas.native {
-        Some(native) => format!("{native} is right in products of {} shapes", openblas.checked),
+        Some(native) => format!("{native} computed correct products for {} shapes", openblas.checked),
         None => "failed".to_string(),
     }
 }
@@ -330,7 +330,7 @@ mod tests {
             "OpenBLAS      0.3.21",
             "its pick      Prescott by itself",
             "native        SkylakeX: Prescott needs no more than SSE3, and the CPU has AVX-512",
-            "self-check    SkylakeX is right in products of 30 shapes",
+            "self-check    SkylakeX computed correct products for 30 shapes",
             "speed         147.0 GFLOP/s a core, 560.0 with 4 slots",
             "ignored       no variable",
             "subnormals    flushed to zero where a model's numbers are computed",

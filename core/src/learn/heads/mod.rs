@@ -4,7 +4,8 @@
 //! computing them separately loses digits), the targets that it can learn and the number of outputs that these
 //! need, the loss, and its gradient. To add a head, add a file with a [`Head`] and a line in the registry below.
 //!
-//! [`piece`](super::piece) calls both with subnormal numbers as zero, so that no head need think of it. Numbers that are not finite pass through: they make the loss not finite, which somebody else decides about.
+//! [`piece`](super::piece) calls both with subnormal numbers as zero, so heads need not handle
+//! them. Numbers that are not finite pass through and make the loss not finite; the control machine handles that.
 
 mod categorical_crossentropy;
 mod mean_squared_error;

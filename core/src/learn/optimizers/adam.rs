@@ -25,14 +25,14 @@ impl Rule for Adam {
         ]
     }
 
-    fn remembers(&self) -> &'static [&'static str] {
+    fn state_names(&self) -> &'static [&'static str] {
         &["momentum", "velocity"]
     }
 
     fn step(&self, values: &[f32], part: ParameterSlice<'_>) {
         let [rate, beta_1, beta_2, epsilon] = values[..4] else { unreachable!("a value for each key") };
-        let ParameterSlice { parameters, gradient, count, step, mut memory, out } = part;
-        let [momentum, velocity] = &mut memory[..] else { unreachable!("room for what it remembers") };
+        let ParameterSlice { parameters, gradient, count, step, mut state, out } = part;
+        let [momentum, velocity] = &mut state[..] else { unreachable!("Adam has two state arrays") };
         let unbiased = |beta: f32| 1.0 - power(f64::from(beta), step);
         let alpha = (f64::from(rate) * unbiased(beta_2).sqrt() / unbiased(beta_1)) as f32;
         mean(gradient.0, gradient.1.unwrap_or_default(), count, out);

@@ -37,7 +37,7 @@ pub(crate) trait Rule: Sync {
     fn keys(&self) -> &'static [Key];
 
     /// The names of its state arrays: each has one number per parameter, 0 before the first step.
-    fn remembers(&self) -> &'static [&'static str];
+    fn state_names(&self) -> &'static [&'static str];
 
     /// One step of a part of the parameters, with a value for each of the keys.
     fn step(&self, values: &[f32], part: ParameterSlice<'_>);
@@ -79,8 +79,8 @@ pub(crate) struct ParameterSlice<'a> {
     pub(crate) count: f32,
     /// The number of this step in the training, from 1.
     pub(crate) step: u64,
-    /// The optimizer's state for this part, in the order of [`Rule::remembers`].
-    pub(crate) memory: Vec<&'a mut [f32]>,
+    /// The optimizer's state for this part, in the order of [`Rule::state_names`].
+    pub(crate) state: Vec<&'a mut [f32]>,
     /// The output: the parameters after the step.
     pub(crate) out: &'a mut [f32],
 }
@@ -151,14 +151,14 @@ impl Display for Optimizer {
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptimizerState {
     optimizer: Optimizer,
-    memory: Vec<Vec<f32>>,
+    state: Vec<Vec<f32>>,
 }
 
 impl OptimizerState {
     /// The state before the first step of a model with so many `parameters`.
     pub fn new(optimizer: &Optimizer, parameters: usize) -> Self {
-        let memory = optimizer.kind.get().remembers().iter().map(|_| vec![0.0; parameters]).collect();
-        Self { optimizer: *optimizer, memory }
+        let state = optimizer.kind.get().state_names().iter().map(|_| vec![0.0; parameters]).collect();
+        Self { optimizer: *optimizer, state }
     }
 
     /// The kind of optimizer.
@@ -167,20 +167,20 @@ impl OptimizerState {
     }
 
     /// The state arrays, by name; each is as long as the parameters.
-    pub fn memory(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
-        self.optimizer.kind.get().remembers().iter().copied().zip(self.memory.iter().map(Vec::as_slice))
+    pub fn state(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
+        self.optimizer.kind.get().state_names().iter().copied().zip(self.state.iter().map(Vec::as_slice))
     }
 
     /// The state arrays, mutable.
-    pub fn memory_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut [f32])> {
-        let names = self.optimizer.kind.get().remembers().iter().copied();
-        names.zip(self.memory.iter_mut().map(Vec::as_mut_slice))
+    pub fn state_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut [f32])> {
+        let names = self.optimizer.kind.get().state_names().iter().copied();
+        names.zip(self.state.iter_mut().map(Vec::as_mut_slice))
     }
 
     /// The `step`-th step, from 1, of the parameters from place `first` on: `out` becomes the parameters after it.
     ///
     /// `gradient` is the sum of the gradients of `count` samples, at least one, or its last two terms, which one pass over
-    /// memory adds with the same bits. All slices are of equal length.
+    /// state adds with the same bits. All slices are of equal length.
     pub fn step(
         &mut self,
         step: u64,
@@ -193,10 +193,10 @@ impl OptimizerState {
         let mut slices = [Some(parameters), Some(gradient.0), gradient.1].into_iter().flatten();
         assert!(step > 0 && count > 0, "a step has a number and samples");
         assert!(slices.all(|slice| slice.len() == out.len()), "a gradient is as long as the parameters");
-        let memory = self.memory.iter_mut().map(|memory| &mut memory[first..][..out.len()]).collect();
+        let state = self.state.iter_mut().map(|state| &mut state[first..][..out.len()]).collect();
         let Optimizer { kind, values } = &self.optimizer;
         kind.get()
-            .step(values, ParameterSlice { parameters, gradient, count: count as f32, step, memory, out });
+            .step(values, ParameterSlice { parameters, gradient, count: count as f32, step, state, out });
     }
 
     /// [`step`](Self::step) of all parameters with what is still to be added of `sum`, with all cores: each adds its sections,
@@ -209,7 +209,7 @@ impl OptimizerState {
         assert!(step > 0 && count > 0, "a step has a number and samples");
         assert_eq!(parameters.len(), len, "as many parameters come out");
         let Optimizer { kind, values } = &self.optimizer;
-        let sections = sections(&mut self.memory, out);
+        let sections = sections(&mut self.state, out);
         sections.into_par_iter().enumerate().for_each_init(
             AdditionScratch::default,
             |room, (index, mut section)| {
@@ -218,15 +218,14 @@ impl OptimizerState {
                 let first = places.start;
                 sum::add_section(sum.order(), sum.terms(), places, room, |block, left, right| {
                     let within = block.start - first..block.end - first;
-                    let memory =
-                        section.memory.iter_mut().map(|memory| &mut memory[within.clone()]).collect();
+                    let state = section.state.iter_mut().map(|state| &mut state[within.clone()]).collect();
                     let (parameters, out) = (&parameters[block], &mut section.out[within.clone()]);
                     let part = ParameterSlice {
                         parameters,
                         gradient: (left, right),
                         count: count as f32,
                         step,
-                        memory,
+                        state,
                         out,
                     };
                     kind.get().step(values, part);
@@ -238,15 +237,15 @@ impl OptimizerState {
 
 /// The part that one thread works on at a time.
 struct Section<'a> {
-    memory: Vec<&'a mut [f32]>,
+    state: Vec<&'a mut [f32]>,
     out: &'a mut [f32],
 }
 
-fn sections<'a>(memory: &'a mut [Vec<f32>], out: &'a mut [f32]) -> Vec<Section<'a>> {
-    let mut memory: Vec<_> = memory.iter_mut().map(|memory| memory.chunks_mut(SECTION)).collect();
+fn sections<'a>(state: &'a mut [Vec<f32>], out: &'a mut [f32]) -> Vec<Section<'a>> {
+    let mut state: Vec<_> = state.iter_mut().map(|state| state.chunks_mut(SECTION)).collect();
     let sections = out
         .chunks_mut(SECTION)
-        .map(|out| Section { memory: memory.iter_mut().filter_map(Iterator::next).collect(), out });
+        .map(|out| Section { state: state.iter_mut().filter_map(Iterator::next).collect(), out });
     sections.collect()
 }
 
@@ -284,7 +283,7 @@ mod tests {
                 );
                 by_sections.step_of_sum(terms.into(), &parameters, &sum, &mut fused);
                 assert!(same(&apart, &fused), "{kind}, {terms} terms");
-                for ((name, one), (_, other)) in whole.memory().zip(by_sections.memory()) {
+                for ((name, one), (_, other)) in whole.state().zip(by_sections.state()) {
                     assert!(same(one, other), "{kind}: {name}");
                 }
                 sum.join(Sum::new(Some(numbers(len, 2 + terms)), figures, Vec::new()));
@@ -294,11 +293,11 @@ mod tests {
 
     #[test]
     fn sections_have_their_own_part_of_what_is_remembered() {
-        let (mut memory, mut out) = (vec![vec![0.0; SECTION + 3]; 2], vec![0.0; SECTION + 3]);
-        for (index, section) in sections(&mut memory, &mut out).into_iter().enumerate() {
-            section.memory.into_iter().chain([section.out]).for_each(|part| part.fill(index as f32));
+        let (mut state, mut out) = (vec![vec![0.0; SECTION + 3]; 2], vec![0.0; SECTION + 3]);
+        for (index, section) in sections(&mut state, &mut out).into_iter().enumerate() {
+            section.state.into_iter().chain([section.out]).for_each(|part| part.fill(index as f32));
         }
-        for numbers in memory.iter().chain([&out]) {
+        for numbers in state.iter().chain([&out]) {
             assert!(numbers[..SECTION].iter().all(|x| *x == 0.0) && numbers[SECTION..] == [1.0; 3]);
         }
     }

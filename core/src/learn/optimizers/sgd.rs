@@ -15,7 +15,7 @@ impl Rule for Sgd {
         &[Key { name: "learning_rate", default: 0.1, problem: problem_of_learning_rate }]
     }
 
-    fn remembers(&self) -> &'static [&'static str] {
+    fn state_names(&self) -> &'static [&'static str] {
         &[]
     }
 
