@@ -179,8 +179,8 @@ impl OptimizerState {
 
     /// The `step`-th step, from 1, of the parameters from place `first` on: `out` becomes the parameters after it.
     ///
-    /// `gradient` is the sum of the gradients of `count` samples, at least one, or its last two terms, which one pass over
-    /// state adds with the same bits. All slices are of equal length.
+    /// `gradient` is the sum of the gradients of `count` samples, at least one, or its last two terms, which one pass over memory
+    /// adds with the same bits. All slices are of equal length.
     pub fn step(
         &mut self,
         step: u64,
