@@ -1,4 +1,4 @@
-//! What happens to workers, to answers and to the coordinator, and what is done again because of it.
+//! Faults of workers, of results and of the coordinator, and what is computed again because of them.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use millefeuille_core::learn::tree::Node;
 
 use crate::script::{JOB, RIGHT, Script, config, facts};
 
-/// Other bits than the right ones.
+/// The digest of a wrong result.
 const WRONG: Digest = [2; 32];
 const NAN: Digest = [3; 32];
 const RIGHT_HALF: Node = Node { first: 4, end: 8 };
 
-fn asks(of: &[(u64, &str)]) -> Vec<(u64, String)> {
-    of.iter().map(|&(worker, node)| (worker, node.to_string())).collect()
+fn assignments(expected: &[(u64, &str)]) -> Vec<(u64, String)> {
+    expected.iter().map(|&(worker, node)| (worker, node.to_string())).collect()
 }
 
 fn worker(worker: u64) -> Source {
     Source::Worker(WorkerId(worker))
 }
 
-/// The job goes to its end; each of its units of work was closed once, in order.
-fn done(script: &mut Script) {
-    script.answer_all();
+/// Completes the job, and checks that each of its units of work was closed once and in order.
+fn complete(script: &mut Script) {
+    script.return_all();
     assert_eq!(script.outcome(1), &Outcome::Done);
     let closed = script.closed();
     assert_eq!(closed.len(), 8);
@@ -35,54 +35,59 @@ fn done(script: &mut Script) {
 // Losing workers.
 
 #[test]
-fn what_a_lost_worker_owes_is_asked_of_others_within_the_step() {
-    let mut script = Script::roomy(2, config());
-    script.answer_of(1);
+fn pending_nodes_of_a_lost_worker_are_reassigned_within_the_step() {
+    let mut script = Script::with_full_cache(2, config());
+    script.result_from(1);
     script.leave(2);
-    assert_eq!(script.asked(), asks(&[(1, "[4,8)")]));
+    assert_eq!(script.pending_nodes(), assignments(&[(1, "[4,8)")]));
     assert_eq!(
-        script.asked_in_step(0),
-        asks(&[(1, "[0,4)"), (2, "[4,8)"), (1, "[4,8)")]),
-        "what had been answered is not asked again"
+        script.assigned_in_step(0),
+        assignments(&[(1, "[0,4)"), (2, "[4,8)"), (1, "[4,8)")]),
+        "a node with a result is not assigned again"
     );
-    done(&mut script);
-    assert_eq!(script.asked_in_step(1), asks(&[(1, "[0,8)")]));
+    complete(&mut script);
+    assert_eq!(script.assigned_in_step(1), assignments(&[(1, "[0,8)")]));
 }
 
 #[test]
-fn what_a_lost_worker_has_answered_stays() {
-    let mut script = Script::roomy(2, config());
-    script.answer_of(2);
+fn results_of_a_lost_worker_are_kept() {
+    let mut script = Script::with_full_cache(2, config());
+    script.result_from(2);
     script.leave(2);
-    assert_eq!(script.asked(), asks(&[(1, "[0,4)")]));
-    done(&mut script);
-    assert_eq!(script.asked_in_step(0), asks(&[(1, "[0,4)"), (2, "[4,8)")]));
+    assert_eq!(script.pending_nodes(), assignments(&[(1, "[0,4)")]));
+    complete(&mut script);
+    assert_eq!(script.assigned_in_step(0), assignments(&[(1, "[0,4)"), (2, "[4,8)")]));
 }
 
 #[test]
 fn samples_that_nobody_holds_are_fetched_first() {
     let mut script = Script::running(2, config());
-    script.slow.push(WorkerId(1));
-    script.answer_of(1);
+    script.withholds_samples.push(WorkerId(1));
+    script.result_from(1);
     script.leave(2);
-    assert_eq!(script.asked(), []);
-    let Waiting::Results { unheld, .. } = script.control.waiting() else { panic!("it waits for no result") };
+    assert_eq!(script.pending_nodes(), []);
+    let Waiting::Results { unheld, .. } = script.control.waiting() else {
+        panic!("the coordinator waits for no result")
+    };
     assert_eq!(unheld, [4, 5, 6, 7]);
     script.samples_arrive(1);
-    assert_eq!(script.asked(), asks(&[(1, "[4,5)"), (1, "[5,6)"), (1, "[6,7)"), (1, "[7,8)")]));
-    done(&mut script);
+    assert_eq!(
+        script.pending_nodes(),
+        assignments(&[(1, "[4,5)"), (1, "[5,6)"), (1, "[6,7)"), (1, "[7,8)")])
+    );
+    complete(&mut script);
 }
 
 #[test]
-fn a_silent_worker_is_given_up_at_the_deadline() {
-    let mut script = Script::roomy(2, config());
+fn a_silent_worker_is_disconnected_at_the_deadline() {
+    let mut script = Script::with_full_cache(2, config());
     script.wait(4.9);
     assert!(script.disconnected(2).is_none());
     script.heard(1);
     script.wait(0.2);
     assert!(matches!(script.disconnected(2), Some(Disconnection::Silent { .. })));
-    assert_eq!(script.asked(), asks(&[(1, "[0,4)"), (1, "[4,8)")]));
-    done(&mut script);
+    assert_eq!(script.pending_nodes(), assignments(&[(1, "[0,4)"), (1, "[4,8)")]));
+    complete(&mut script);
 }
 
 #[test]
@@ -90,23 +95,23 @@ fn a_worker_on_standby_takes_over_at_once() {
     let mut facts = facts();
     (facts.shards, facts.plan) = (2, millefeuille_core::data::plan::Plan::new(80, 40, 2));
     let mut script = Script::with(ControlConfig { expected_workers: 3, ..config() }, facts);
-    (1..=3).for_each(|worker| script.join_roomy(worker));
+    (1..=3).for_each(|worker| script.join_with_full_cache(worker));
     script.submit(1);
     script.leave(1);
-    assert_eq!(script.asked(), asks(&[(2, "[1,2)"), (3, "[0,1)")]));
-    done(&mut script);
+    assert_eq!(script.pending_nodes(), assignments(&[(2, "[1,2)"), (3, "[0,1)")]));
+    complete(&mut script);
 }
 
 #[test]
-fn all_may_be_lost_and_others_go_on_with_the_open_step() {
+fn after_the_loss_of_all_workers_new_ones_continue_the_open_step() {
     let mut script = Script::running(2, config());
-    script.answer_of(1);
+    script.result_from(1);
     script.leave(1);
     script.leave(2);
     assert_eq!(script.state(1), "waiting");
     script.join(3);
-    done(&mut script);
-    let again: Vec<_> = script.asked_in_step(0).into_iter().filter(|ask| ask.0 == 3).collect();
+    complete(&mut script);
+    let again: Vec<_> = script.assigned_in_step(0).into_iter().filter(|ask| ask.0 == 3).collect();
     assert!(
         again.iter().all(|(_, node)| ["[4,5)", "[5,6)", "[6,7)", "[7,8)"].contains(&node.as_str())),
         "{again:?}"
@@ -114,38 +119,39 @@ fn all_may_be_lost_and_others_go_on_with_the_open_step() {
 }
 
 #[test]
-fn below_the_minimum_a_job_waits_and_goes_on_where_it_was() {
-    let mut script = Script::roomy(2, ControlConfig { min_workers: 2, ..config() });
+fn below_the_minimum_a_job_waits_and_then_continues_the_open_step() {
+    let mut script = Script::with_full_cache(2, ControlConfig { min_workers: 2, ..config() });
     script.leave(2);
     assert_eq!(script.state(1), "waiting");
     assert_eq!(script.control.waiting(), Waiting::Workers { present: 1, needed: 2, since: Duration::ZERO });
     let short = Action::Note(Note::Short { job: JOB, present: 1, needed: 2 });
     assert!(script.actions.contains(&short));
-    script.answer_of(1);
-    assert_eq!(script.asked(), [], "nothing new is begun");
-    script.join_roomy(3);
+    script.result_from(1);
+    assert_eq!(script.pending_nodes(), [], "no new step is begun");
+    script.join_with_full_cache(3);
     assert_eq!(script.state(1), "running");
     assert_eq!(script.count(|action| *action == Action::Note(Note::Recovered { job: JOB })), 1);
-    done(&mut script);
-    assert_eq!(script.asked_in_step(0).iter().filter(|(_, node)| node == "[0,4)").count(), 1);
+    complete(&mut script);
+    assert_eq!(script.assigned_in_step(0).iter().filter(|(_, node)| node == "[0,4)").count(), 1);
 }
 
 #[test]
 fn a_step_that_completes_while_the_job_waits_is_closed_and_the_next_one_is_not_begun() {
-    let mut script = Script::roomy(2, ControlConfig { min_workers: 2, ..config() });
-    script.answer_of(2);
+    let mut script = Script::with_full_cache(2, ControlConfig { min_workers: 2, ..config() });
+    script.result_from(2);
     script.leave(2);
-    script.answer_of(1);
-    assert_eq!((script.closed().len(), script.asked()), (1, vec![]));
+    script.result_from(1);
+    assert_eq!((script.closed().len(), script.pending_nodes()), (1, vec![]));
     assert_eq!(script.state(1), "waiting");
-    script.join_roomy(3);
-    done(&mut script);
+    script.join_with_full_cache(3);
+    complete(&mut script);
 }
 
 #[test]
-fn the_wait_for_workers_to_come_back_is_bounded() {
+fn the_wait_for_workers_has_a_limit() {
     let limit = Some(Duration::from_secs(60));
-    let mut script = Script::roomy(2, ControlConfig { min_workers: 2, wait_workers: limit, ..config() });
+    let mut script =
+        Script::with_full_cache(2, ControlConfig { min_workers: 2, wait_workers: limit, ..config() });
     script.pass(100.0);
     script.leave(2);
     script.pass(59.0);
@@ -155,17 +161,21 @@ fn the_wait_for_workers_to_come_back_is_bounded() {
 }
 
 #[test]
-fn the_same_process_that_comes_again_takes_its_own_place() {
-    let mut script = Script::roomy(2, config());
+fn a_process_that_rejoins_replaces_its_earlier_session() {
+    let mut script = Script::with_full_cache(2, config());
     script.join_again(2, 3);
     assert_eq!(script.disconnected(2), Some(&Disconnection::Superseded));
-    assert_eq!(script.asked(), asks(&[(1, "[0,4)"), (1, "[4,8)")]), "within the step, of who holds it");
+    assert_eq!(
+        script.pending_nodes(),
+        assignments(&[(1, "[0,4)"), (1, "[4,8)")]),
+        "its node is reassigned within the step to the worker that holds the samples"
+    );
     assert_eq!(script.control.members().len(), 2);
-    done(&mut script);
+    complete(&mut script);
 }
 
 #[test]
-fn a_process_that_comes_again_finds_room_in_a_full_cluster() {
+fn a_process_can_rejoin_a_full_cluster() {
     let mut script = Script::with(ControlConfig { max_workers: 1, ..config() }, facts());
     script.join(1);
     script.join_again(1, 2);
@@ -175,21 +185,25 @@ fn a_process_that_comes_again_finds_room_in_a_full_cluster() {
 // Draining.
 
 #[test]
-fn a_worker_that_drains_finishes_what_it_owes_and_gets_nothing_new() {
-    let mut script = Script::roomy(2, config());
+fn a_worker_that_drains_finishes_its_pending_nodes_and_gets_no_new_ones() {
+    let mut script = Script::with_full_cache(2, config());
     script.feed(Event::Drain { worker: WorkerId(2), reason: "SIGTERM".into() });
     let released = Action::Release { worker: WorkerId(2) };
     assert!(!script.actions.contains(&released));
-    script.answer_of(1);
-    script.answer_of(2);
+    script.result_from(1);
+    script.result_from(2);
     assert!(script.actions.contains(&released));
-    done(&mut script);
-    assert_eq!(script.asked_in_step(0), asks(&[(1, "[0,4)"), (2, "[4,8)")]), "nothing is asked twice");
-    assert!(script.asked_in_step(1).iter().all(|ask| ask.0 == 1));
+    complete(&mut script);
+    assert_eq!(
+        script.assigned_in_step(0),
+        assignments(&[(1, "[0,4)"), (2, "[4,8)")]),
+        "no node is assigned twice"
+    );
+    assert!(script.assigned_in_step(1).iter().all(|ask| ask.0 == 1));
 }
 
 #[test]
-fn a_worker_that_owes_nothing_may_go_at_once() {
+fn a_worker_without_pending_nodes_is_released_when_it_drains() {
     let mut script = Script::new();
     script.join(1);
     script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
@@ -198,7 +212,7 @@ fn a_worker_that_owes_nothing_may_go_at_once() {
 }
 
 #[test]
-fn a_worker_that_drains_may_go_when_the_job_ends() {
+fn a_worker_that_drains_is_released_when_the_job_ends() {
     let mut script = Script::running(1, config());
     script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
     script.feed(Event::Cancel { job: JOB });
@@ -206,72 +220,72 @@ fn a_worker_that_drains_may_go_when_the_job_ends() {
 }
 
 #[test]
-fn when_the_last_worker_drains_the_job_waits_for_others() {
+fn when_the_last_worker_drains_the_job_waits_for_another_one() {
     let mut script = Script::running(1, config());
     script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
-    script.answer_all();
+    script.return_all();
     assert_eq!((script.closed().len(), script.state(1)), (1, "waiting".into()));
     script.join(2);
-    done(&mut script);
+    complete(&mut script);
 }
 
-// Slow ones.
+// Stragglers.
 
 #[test]
-fn what_a_slow_worker_owes_is_asked_of_another_too_and_the_first_answer_counts() {
-    let mut script = Script::roomy(2, config());
+fn a_stragglers_pending_nodes_are_also_assigned_to_another_worker_and_the_first_result_counts() {
+    let mut script = Script::with_full_cache(2, config());
     script.pass(0.1);
-    script.answer_step();
-    script.answer_of(1);
+    script.return_all_of_step();
+    script.result_from(1);
     script.pass(0.3);
-    assert_eq!(script.asked(), asks(&[(2, "[4,8)")]), "four times as long as usual is not over");
+    assert_eq!(script.pending_nodes(), assignments(&[(2, "[4,8)")]), "four times the usual time is not over");
     script.pass(0.2);
-    assert_eq!(script.asked(), asks(&[(2, "[4,8)"), (1, "[4,8)")]));
+    assert_eq!(script.pending_nodes(), assignments(&[(2, "[4,8)"), (1, "[4,8)")]));
     let slow = |action: &Action| matches!(action, Action::Note(Note::Reassigned { straggler: true, .. }));
     assert_eq!(script.count(slow), 1);
     script.pass(0.1);
-    assert_eq!(script.asked().len(), 2, "it is asked of one other, once");
-    script.answer_of(2);
+    assert_eq!(script.pending_nodes().len(), 2, "it is assigned to one other worker, once");
+    script.result_from(2);
     let accepted = script.accepted();
     assert_eq!(accepted.last().map(|accepted| (accepted.1, accepted.2)), Some((RIGHT_HALF, worker(2))));
-    done(&mut script);
+    complete(&mut script);
 }
 
 #[test]
-fn who_was_overtaken_gets_nothing_until_it_has_answered() {
-    let mut script = Script::roomy(2, config());
+fn a_straggler_gets_no_work_until_it_returns_a_result() {
+    let mut script = Script::with_full_cache(2, config());
     script.pass(0.1);
-    script.answer_step();
-    script.answer_of(1);
+    script.return_all_of_step();
+    script.result_from(1);
     script.pass(0.6);
     let late = script.pending.remove(0);
-    script.answer_of(1);
+    script.result_from(1);
     assert_eq!(script.closed().len(), 2);
-    assert!(script.pending.iter().all(|pending| pending.0 == WorkerId(1)), "{:?}", script.asked());
+    assert!(script.pending.iter().all(|pending| pending.0 == WorkerId(1)), "{:?}", script.pending_nodes());
     script.result(late.0, late.1, late.2);
     assert_eq!(script.discarded(), Some(Discard::Late));
-    script.answer_step();
-    assert!(script.pending.iter().any(|pending| pending.0 == WorkerId(2)), "{:?}", script.asked());
-    done(&mut script);
+    script.return_all_of_step();
+    assert!(script.pending.iter().any(|pending| pending.0 == WorkerId(2)), "{:?}", script.pending_nodes());
+    complete(&mut script);
 }
 
 #[test]
-fn one_that_hangs_is_given_up_where_nobody_else_holds_its_samples() {
+fn a_hanging_worker_is_disconnected_if_no_other_holds_its_samples() {
     let mut script = Script::running(2, config());
     script.pass(0.1);
-    script.answer_step();
-    script.answer_of(1);
+    script.return_all_of_step();
+    script.result_from(1);
     script.pass(59.0);
-    assert_eq!((script.disconnected(2), script.asked()), (None, asks(&[(2, "[4,8)")])));
+    assert_eq!((script.disconnected(2), script.pending_nodes()), (None, assignments(&[(2, "[4,8)")])));
     script.pass(2.0);
     assert!(matches!(script.disconnected(2), Some(Disconnection::Hung { .. })));
-    done(&mut script);
+    complete(&mut script);
 }
 
 #[test]
-fn one_that_does_not_fetch_is_given_up_and_one_that_fetches_slowly_is_not() {
+fn a_worker_that_fetches_nothing_is_disconnected_and_one_that_fetches_slowly_is_not() {
     let mut script = Script::running(1, config());
-    script.slow = vec![WorkerId(2), WorkerId(3)];
+    script.withholds_samples = vec![WorkerId(2), WorkerId(3)];
     script.join(2);
     script.pass(0.1);
     script.join(3);
@@ -283,51 +297,51 @@ fn one_that_does_not_fetch_is_given_up_and_one_that_fetches_slowly_is_not() {
     assert_eq!(script.disconnected(3), None);
 }
 
-// Wrong answers.
+// Wrong results.
 
 #[test]
-fn two_that_compute_the_same_infinity_have_diverged() {
-    let mut script = Script::roomy(2, config());
-    script.answer_with(1, false, NAN);
-    assert_eq!(script.asked(), asks(&[(2, "[4,8)"), (2, "[0,4)")]));
-    script.answer_of(2);
-    script.answer_with(2, false, NAN);
+fn if_two_workers_compute_the_same_infinity_training_has_diverged() {
+    let mut script = Script::with_full_cache(2, config());
+    script.result_from_with_digest(1, false, NAN);
+    assert_eq!(script.pending_nodes(), assignments(&[(2, "[4,8)"), (2, "[0,4)")]));
+    script.result_from(2);
+    script.result_from_with_digest(2, false, NAN);
     assert!(matches!(script.outcome(1), Outcome::Diverged { work } if work.step == 0));
     assert_eq!(script.evicted(), [] as [u64; 0]);
 }
 
 #[test]
-fn one_that_alone_computes_infinity_is_evicted_and_its_step_begun_anew() {
-    let mut script = Script::roomy(3, config());
-    script.answer_step();
-    let placed = script.asked();
+fn a_worker_that_alone_computes_infinity_is_evicted_and_its_step_is_restarted() {
+    let mut script = Script::with_full_cache(3, config());
+    script.return_all_of_step();
+    let placed = script.pending_nodes();
     let of_two: Vec<_> = placed.iter().filter(|ask| ask.0 == 2).collect();
     assert_eq!(of_two.len(), 2, "{placed:?}");
-    script.answer_of(2);
-    script.answer_with(2, false, NAN);
-    let (other, work, node) = *script.pending.last().expect("another is asked");
+    script.result_from(2);
+    script.result_from_with_digest(2, false, NAN);
+    let (other, work, node) = *script.pending.last().expect("the node is assigned to another worker");
     script.pending.pop();
     script.result(other, work, node);
-    assert_eq!(script.evicted(), [], "two differ: nobody knows yet");
-    script.answer_all();
+    assert_eq!(script.evicted(), [], "two results differ: it is not yet known which is wrong");
+    script.return_all();
     assert_eq!(script.evicted(), [2]);
-    done(&mut script);
+    complete(&mut script);
     let begun = |action: &Action| matches!(action, Action::Begin { work: begun } if *begun == work);
     assert_eq!(script.count(begun), 2);
 }
 
 #[test]
-fn the_coordinator_decides_where_nobody_else_can() {
-    let mut script = Script::roomy(2, config());
-    script.answer_of(1);
+fn the_coordinator_decides_if_no_other_worker_can() {
+    let mut script = Script::with_full_cache(2, config());
+    script.result_from(1);
     script.leave(2);
-    script.answer_with(1, false, NAN);
+    script.result_from_with_digest(1, false, NAN);
     let (step, half) = (script.accepted()[0].0, RIGHT_HALF);
     assert!(script.actions.contains(&Action::Arbitrate { work: step, node: half }));
     assert_eq!(script.evicted(), [1]);
     assert_eq!(script.state(1), "waiting");
     script.join(3);
-    done(&mut script);
+    complete(&mut script);
     let by_three: Vec<_> = script.accepted().into_iter().filter(|(work, ..)| *work == step).skip(2).collect();
     assert!(by_three.iter().all(|accepted| accepted.2 == worker(3)), "{by_three:?}");
     let shards: u32 = by_three.iter().map(|(_, node, _)| node.len()).sum();
@@ -335,9 +349,9 @@ fn the_coordinator_decides_where_nobody_else_can() {
 }
 
 #[test]
-fn one_that_was_evicted_comes_again_in_vain() {
-    let mut script = Script::roomy(1, config());
-    script.answer_with(1, false, NAN);
+fn an_evicted_process_is_refused_when_it_rejoins() {
+    let mut script = Script::with_full_cache(1, config());
+    script.result_from_with_digest(1, false, NAN);
     assert_eq!(script.evicted(), [1]);
     script.join_again(1, 2);
     assert_eq!(script.evicted(), [1, 2]);
@@ -345,120 +359,124 @@ fn one_that_was_evicted_comes_again_in_vain() {
 }
 
 #[test]
-fn one_whose_connection_broke_before_its_answer_was_found_wrong_is_evicted_too() {
+fn a_worker_that_reconnected_before_its_result_was_found_wrong_is_evicted_too() {
     let mut script = Script::audited(3);
-    script.answer_with(1, true, WRONG);
+    script.result_from_with_digest(1, true, WRONG);
     script.join_again(1, 4);
-    script.answer_step();
+    script.return_all_of_step();
     assert_eq!(script.evicted(), [4]);
-    done(&mut script);
+    complete(&mut script);
 }
 
 #[test]
-fn where_the_coordinator_cannot_compute_a_lone_worker_is_asked_twice() {
-    let mut script = Script::roomy_and(1, config(), None);
-    script.answer_with(1, false, NAN);
-    script.answer_with(1, false, NAN);
+fn if_the_coordinator_cannot_compute_a_single_worker_computes_a_node_twice() {
+    let mut script = Script::with_full_cache_and_arbiter(1, config(), None);
+    script.result_from_with_digest(1, false, NAN);
+    script.result_from_with_digest(1, false, NAN);
     assert!(matches!(script.outcome(1), Outcome::Diverged { .. }));
 }
 
 #[test]
-fn answers_that_nobody_asked_for_are_counted_against_their_sender() {
-    let mut script = Script::roomy(2, config());
+fn a_worker_is_disconnected_after_eight_unassigned_results() {
+    let mut script = Script::with_full_cache(2, config());
     let (_, work, node) = script.pending[1];
     (0..7).for_each(|_| script.result(WorkerId(1), work, node));
     assert_eq!(script.disconnected(1), None);
     script.result(WorkerId(1), work, node);
     assert_eq!(script.disconnected(1), Some(&Disconnection::Unassigned { answers: 8 }));
-    done(&mut script);
+    complete(&mut script);
 }
 
 #[test]
-fn duplicates_and_late_answers_blame_nobody() {
-    let mut script = Script::roomy(2, config());
+fn duplicate_and_late_results_have_no_consequence_for_their_sender() {
+    let mut script = Script::with_full_cache(2, config());
     let (first, work, node) = script.pending[0];
-    script.answer_of(1);
+    script.result_from(1);
     (0..20).for_each(|_| script.result(first, work, node));
-    script.answer_of(2);
+    script.result_from(2);
     (0..20).for_each(|_| script.result(first, work, node));
     assert_eq!(script.disconnected(1), None);
-    done(&mut script);
+    complete(&mut script);
 }
 
 // Audits.
 
 #[test]
-fn an_audited_node_is_computed_by_two_and_used_once() {
+fn an_audited_node_is_computed_by_two_workers_and_accepted_once() {
     let mut script = Script::audited(2);
-    let mut asked = script.asked();
-    asked.sort();
-    assert_eq!(asked, asks(&[(1, "[0,4)"), (1, "[4,8)"), (2, "[0,4)"), (2, "[4,8)")]));
+    let mut pending = script.pending_nodes();
+    pending.sort();
+    assert_eq!(pending, assignments(&[(1, "[0,4)"), (1, "[4,8)"), (2, "[0,4)"), (2, "[4,8)")]));
     let before = script.accepted().len();
-    script.answer_of(1);
-    assert_eq!(script.accepted().len(), before, "one answer alone is not used");
-    done(&mut script);
+    script.result_from(1);
+    assert_eq!(script.accepted().len(), before, "a single result is not accepted");
+    complete(&mut script);
     assert_eq!(script.accepted().len(), 16);
-    assert_eq!(script.arbitrated(), 2, "in the first step, where nobody else held the samples yet");
+    assert_eq!(script.arbitrated(), 2, "in the first step, in which no other worker holds the samples yet");
 }
 
 #[test]
-fn a_third_settles_which_of_two_is_wrong() {
+fn a_third_worker_decides_which_of_two_results_is_wrong() {
     let mut script = Script::audited(3);
     let arbitrated = script.arbitrated();
     let wrong =
         script.pending.iter().find(|pending| pending.0 == WorkerId(1)).map(|pending| (pending.1, pending.2));
-    script.answer_with(1, true, WRONG);
-    script.answer_step();
+    script.result_from_with_digest(1, true, WRONG);
+    script.return_all_of_step();
     assert_eq!((script.evicted(), script.arbitrated()), (vec![1], arbitrated));
-    done(&mut script);
-    let mut used = script.accepted().into_iter();
-    assert!(used.all(|(work, node, source)| Some((work, node)) != wrong || source != worker(1)));
+    complete(&mut script);
+    let mut accepted = script.accepted().into_iter();
+    assert!(accepted.all(|(work, node, source)| Some((work, node)) != wrong || source != worker(1)));
 }
 
 #[test]
-fn of_two_that_differ_the_coordinator_knows_who_is_wrong() {
+fn with_two_workers_the_coordinator_decides_which_result_is_wrong() {
     let mut script = Script::audited(2);
     let arbitrated = script.arbitrated();
-    script.answer_with(2, true, WRONG);
-    script.answer_step();
+    script.result_from_with_digest(2, true, WRONG);
+    script.return_all_of_step();
     assert_eq!(script.evicted(), [2]);
     assert!(script.arbitrated() > arbitrated);
-    done(&mut script);
+    complete(&mut script);
 }
 
 #[test]
-fn where_nobody_can_settle_it_neither_of_two_is_trusted() {
-    let mut script = Script::roomy_and(2, ControlConfig { audit_rate: 1.0, ..config() }, None);
-    script.answer_step();
-    script.answer_with(2, true, WRONG);
-    script.answer_step();
+fn if_nobody_can_decide_both_workers_are_evicted() {
+    let mut script =
+        Script::with_full_cache_and_arbiter(2, ControlConfig { audit_rate: 1.0, ..config() }, None);
+    script.return_all_of_step();
+    script.result_from_with_digest(2, true, WRONG);
+    script.return_all_of_step();
     assert_eq!(script.evicted(), [1, 2]);
     assert_eq!(script.state(1), "waiting");
-    script.join_roomy(3);
-    done(&mut script);
+    script.join_with_full_cache(3);
+    complete(&mut script);
 }
 
 #[test]
-fn who_contradicts_itself_is_evicted() {
-    let mut script = Script::roomy_and(1, ControlConfig { audit_rate: 1.0, ..config() }, None);
-    script.answer_with(1, true, RIGHT);
-    script.answer_with(1, true, WRONG);
+fn a_worker_that_returns_two_different_results_for_a_node_is_evicted() {
+    let mut script =
+        Script::with_full_cache_and_arbiter(1, ControlConfig { audit_rate: 1.0, ..config() }, None);
+    script.result_from_with_digest(1, true, RIGHT);
+    script.result_from_with_digest(1, true, WRONG);
     assert_eq!(script.evicted(), [1]);
-    script.join_roomy(2);
-    done(&mut script);
+    script.join_with_full_cache(2);
+    complete(&mut script);
 }
 
 // Disk and restarts.
 
 #[test]
-fn the_state_is_copied_between_steps_once_the_interval_is_over() {
-    let mut script =
-        Script::roomy(1, ControlConfig { checkpoint_interval: Some(Duration::from_secs(1)), ..config() });
+fn a_checkpoint_is_written_between_steps_after_the_interval() {
+    let mut script = Script::with_full_cache(
+        1,
+        ControlConfig { checkpoint_interval: Some(Duration::from_secs(1)), ..config() },
+    );
     while !script.pending.is_empty() {
         script.pass(1.1);
-        script.answer_step();
+        script.return_all_of_step();
     }
-    let copies: Vec<_> = script
+    let checkpoints: Vec<_> = script
         .actions
         .iter()
         .filter_map(|action| match action {
@@ -468,17 +486,17 @@ fn the_state_is_copied_between_steps_once_the_interval_is_over() {
             _ => None,
         })
         .collect();
-    assert_eq!(copies, [(0, 1, 1), (1, 1, 3)], "an epoch's end has its own");
+    assert_eq!(checkpoints, [(0, 1, 1), (1, 1, 3)], "the end of an epoch has a checkpoint of its own");
 }
 
 #[test]
-fn a_job_goes_on_where_its_checkpoint_says() {
+fn a_job_resumes_at_the_position_of_its_checkpoint() {
     let position = Position { epoch: 1, phase: Phase::Train, step: 1 };
     let mut script = Script::new();
     script.from = Start { position, parameter_tag: 3 };
     script.join(1);
     script.submit(1);
-    script.answer_all();
+    script.return_all();
     let closed: Vec<_> =
         script.closed().iter().map(|work| (work.epoch, work.phase, work.parameter_tag)).collect();
     assert_eq!(closed, [(1, Phase::Train, 3), (1, Phase::Validate, 4), (1, Phase::Test, 4)]);
@@ -486,7 +504,7 @@ fn a_job_goes_on_where_its_checkpoint_says() {
 }
 
 #[test]
-fn a_job_that_was_trained_already_needs_no_worker_to_be_saved() {
+fn a_job_that_is_already_trained_is_saved_without_workers() {
     let mut script = Script::new();
     script.from = Start { position: Position::start_of(2), parameter_tag: 4 };
     script.submit(1);
@@ -494,21 +512,21 @@ fn a_job_that_was_trained_already_needs_no_worker_to_be_saved() {
 }
 
 #[test]
-fn training_waits_for_a_disk_that_is_epochs_behind() {
+fn training_waits_for_the_disk_if_several_epochs_are_unwritten() {
     let mut facts = facts();
     facts.epochs = 5;
     let mut script = Script::with(config(), facts);
     script.writes = false;
     script.join(1);
     script.submit(1);
-    script.answer_all();
+    script.return_all();
     assert_eq!(script.control.waiting(), Waiting::Disk);
     assert_eq!(script.count(|action| matches!(action, Action::EndEpoch { .. })), 3);
     script.feed(Event::EpochWritten { job: JobId(1) });
-    script.answer_all();
+    script.return_all();
     assert_eq!(script.count(|action| matches!(action, Action::EndEpoch { .. })), 4);
     script.writes = true;
     script.feed(Event::EpochWritten { job: JobId(1) });
-    script.answer_all();
+    script.return_all();
     assert_eq!(script.outcome(1), &Outcome::Done);
 }

@@ -1,7 +1,7 @@
-//! Golden scripts: what the control machine does, as a transcript that a person can read.
+//! Golden scripts: readable transcripts of what the control machine does.
 //!
-//! Each file of `scripts/` holds commands, and below each block of them, after `---`, every action that they lead to. The
-//! driver's own events (data read, epoch written) follow by themselves; see [`Script`]. After a deliberate change of
+//! Each file of `scripts/` has blocks of commands. Below each block, after `---`, is every action that it leads to. The
+//! driver's own events (data read, epoch written) are added by [`Script`]. After a deliberate change of
 //! behaviour `UPDATE_GOLDENFILES=1 cargo nextest run -p millefeuille-core --test control` writes the files anew: read the
 //! difference before you commit it.
 
@@ -13,7 +13,7 @@ use millefeuille_core::control::{Action, ControlConfig, Event, Hello, JobId, Wor
 
 use crate::script::{RIGHT, Script, config, facts, hello};
 
-/// What a script can say.
+/// A command of a script.
 #[derive(goldenscript::Command)]
 enum Command {
     /// The cluster's settings, before anything else: cluster workers=2 min=1 audit=0.5
@@ -27,8 +27,8 @@ enum Command {
     },
     /// Workers join: join 1 2
     Join(Vec<u64>),
-    /// Workers join that can hold every sample: join_roomy 1 2
-    JoinRoomy(Vec<u64>),
+    /// Workers join whose caches have room for every sample: join_with_full_cache 1 2
+    JoinWithFullCache(Vec<u64>),
     /// A worker joins with another kernel: join_with 3 kernel=Haswell
     JoinWith {
         worker: u64,
@@ -39,23 +39,23 @@ enum Command {
     Leave(u64),
     /// A worker drains: drain 1
     Drain(u64),
-    /// A worker's samples do not arrive by themselves: slow 2
-    Slow(u64),
-    /// They arrive: arrive 2
-    Arrive(u64),
+    /// A worker's samples arrive only with the command `samples_arrive`: withhold_samples 2
+    WithholdSamples(u64),
+    /// The withheld samples of a worker arrive: samples_arrive 2
+    SamplesArrive(u64),
     /// A job is submitted: submit 1
     Submit(u64),
     /// A job is cancelled: cancel 1
     Cancel(u64),
-    /// The results of the open unit of work arrive, or those of one worker: return, return 2
+    /// All results of the open unit of work arrive, or the next result of one worker: return, return 2
     Return(Option<u64>),
     /// A worker's next result arrives, with wrong bits: return_wrong 2
     ReturnWrong(u64),
     /// All results arrive until the job waits or ends.
     ReturnAll,
-    /// Time passes in which nobody is heard: wait 3.5
+    /// Time passes without heartbeats: wait 3.5
     Wait(f64),
-    /// Time passes in which everybody is heard: pass 3.5
+    /// Time passes, and every worker sends heartbeats: pass 3.5
     Pass(f64),
     /// The state of a job: state 1
     State(u64),
@@ -64,7 +64,7 @@ enum Command {
     Unknown(Parsed),
 }
 
-/// The script that runs, and how many of its actions were shown.
+/// The running script, and how many of its actions have been shown.
 struct Transcript {
     script: Script,
     shown: usize,
@@ -74,9 +74,9 @@ impl Runner for Transcript {
     type Command = Command;
 
     fn run(&mut self, command: &Command, _context: &Context) -> Result<String, Box<dyn Error>> {
-        let said = self.obey(command)?;
+        let state = self.execute(command)?;
         let actions = self.script.actions[self.shown..].iter().map(Action::to_string);
-        let lines: Vec<_> = actions.chain(said).collect();
+        let lines: Vec<_> = actions.chain(state).collect();
         self.shown = self.script.actions.len();
         Ok(lines.join("\n"))
     }
@@ -87,8 +87,8 @@ impl Transcript {
         Self { script: Script::new(), shown: 0 }
     }
 
-    /// Does what a command says; the answer is a line of its own.
-    fn obey(&mut self, command: &Command) -> Result<Option<String>, Box<dyn Error>> {
+    /// Executes a command. A command that asks for a state returns it.
+    fn execute(&mut self, command: &Command) -> Result<Option<String>, Box<dyn Error>> {
         let script = &mut self.script;
         match command {
             &Command::Cluster { workers, min, audit } => {
@@ -101,7 +101,9 @@ impl Transcript {
                 *script = Script::with(config, facts());
             }
             Command::Join(workers) => workers.iter().for_each(|&worker| script.join(worker)),
-            Command::JoinRoomy(workers) => workers.iter().for_each(|&worker| script.join_roomy(worker)),
+            Command::JoinWithFullCache(workers) => {
+                workers.iter().for_each(|&worker| script.join_with_full_cache(worker))
+            }
             Command::JoinWith { worker, kernel } => {
                 script.join_as(*worker, Hello { name: "host:2".into(), ..hello(kernel, "native", 1) });
             }
@@ -109,14 +111,14 @@ impl Transcript {
             &Command::Drain(worker) => {
                 script.feed(Event::Drain { worker: WorkerId(worker), reason: "SIGTERM".into() });
             }
-            &Command::Slow(worker) => script.slow.push(WorkerId(worker)),
-            &Command::Arrive(worker) => script.samples_arrive(worker),
+            &Command::WithholdSamples(worker) => script.withholds_samples.push(WorkerId(worker)),
+            &Command::SamplesArrive(worker) => script.samples_arrive(worker),
             &Command::Submit(job) => script.submit(job),
             &Command::Cancel(job) => script.feed(Event::Cancel { job: JobId(job) }),
-            Command::Return(None) => script.answer_step(),
-            &Command::Return(Some(worker)) => script.answer_of(worker),
-            &Command::ReturnWrong(worker) => script.answer_with(worker, true, [!RIGHT[0]; 32]),
-            Command::ReturnAll => script.answer_all(),
+            Command::Return(None) => script.return_all_of_step(),
+            &Command::Return(Some(worker)) => script.result_from(worker),
+            &Command::ReturnWrong(worker) => script.result_from_with_digest(worker, true, [!RIGHT[0]; 32]),
+            Command::ReturnAll => script.return_all(),
             &Command::Wait(seconds) => script.wait(seconds),
             &Command::Pass(seconds) => script.pass(seconds),
             &Command::State(job) => return Ok(Some(script.state(job))),

@@ -1,4 +1,4 @@
-//! The control machine, fed by scripts of events.
+//! Tests of the control machine with scripts of events.
 
 mod faults;
 mod golden;

@@ -1,5 +1,5 @@
-//! [`Script`] plays the driver: it keeps the clock, carries out what can be carried out at once (data is read at once,
-//! samples arrive at once, results come at once) unless a test holds that back, and records every action.
+//! [`Script`] stands in for the driver: it has a virtual clock, carries out each action (data is read and samples arrive
+//! without a delay, unless a test withholds them) and records it. Results are returned when a test says so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,12 +32,12 @@ pub(crate) fn hello(kernel: &str, started_for: &str, slots: u32) -> Hello {
     }
 }
 
-/// One that may hold every shard.
-fn roomy() -> Hello {
+/// A worker whose cache has room for every shard.
+fn hello_with_full_cache() -> Hello {
     Hello { cache_bytes: 1 << 30, ..hello("Zen", "native", 1) }
 }
 
-/// 80 training samples in steps of 40, 16 that validate, 16 that test, two epochs.
+/// 80 training samples in steps of 40, 16 samples for validation, 16 for the test, two epochs.
 pub(crate) fn facts() -> Facts {
     Facts {
         epochs: 2,
@@ -70,27 +70,27 @@ pub(crate) struct Script {
     pub(crate) control: Control,
     pub(crate) now: Duration,
     pub(crate) facts: Facts,
-    /// Everything that was done, in order.
+    /// Every action of the control machine, in order.
     pub(crate) actions: Vec<Action>,
-    /// Nodes that workers were asked for and have not sent.
+    /// Nodes that were assigned to workers and whose results have not been returned.
     pub(crate) pending: Vec<(WorkerId, WorkId, Node)>,
-    /// What each worker was last told to hold.
-    pub(crate) told: BTreeMap<WorkerId, Vec<Shard>>,
-    /// Workers whose samples do not arrive by themselves.
-    pub(crate) slow: Vec<WorkerId>,
+    /// The shards of the last `Hold` for each worker.
+    pub(crate) shards_to_hold: BTreeMap<WorkerId, Vec<Shard>>,
+    /// Workers whose samples arrive only when a test says so.
+    pub(crate) withholds_samples: Vec<WorkerId>,
     /// The work after which the loss is not finite.
     pub(crate) diverges_at: Option<u64>,
-    /// Where the job begins.
+    /// The position at which the job starts.
     pub(crate) from: Start,
-    /// Whether the disk is prompt.
+    /// Whether each epoch is written to the disk without a delay.
     pub(crate) writes: bool,
-    /// What the coordinator itself computes, if it can: bits, finite or not.
-    pub(crate) own: Option<(bool, Digest)>,
-    /// How many results have come.
+    /// The result of a node that the coordinator computes itself (whether it is finite, and its bits), if it can.
+    pub(crate) arbiter_result: Option<(bool, Digest)>,
+    /// How many results have been delivered.
     results: u64,
 }
 
-/// The bits of every right answer.
+/// The digest of every right result.
 pub(crate) const RIGHT: Digest = [1; 32];
 
 impl Script {
@@ -105,17 +105,17 @@ impl Script {
             facts,
             actions: Vec::new(),
             pending: Vec::new(),
-            told: BTreeMap::new(),
-            slow: Vec::new(),
+            shards_to_hold: BTreeMap::new(),
+            withholds_samples: Vec::new(),
             diverges_at: None,
             from: Start::BEGINNING,
             writes: true,
-            own: Some((true, RIGHT)),
+            arbiter_result: Some((true, RIGHT)),
             results: 0,
         }
     }
 
-    /// A cluster of so many workers that runs a job; each holds what it computes, and nothing else.
+    /// A cluster of `workers` workers that runs a job. Each worker holds only the shards that it computes.
     pub(crate) fn running(workers: u64, config: ControlConfig) -> Self {
         let mut script = Self::with(ControlConfig { expected_workers: workers as usize, ..config }, facts());
         (1..=workers).for_each(|worker| script.join(worker));
@@ -123,24 +123,28 @@ impl Script {
         script
     }
 
-    /// The same, and each may hold every shard.
-    pub(crate) fn roomy(workers: u64, config: ControlConfig) -> Self {
-        Self::roomy_and(workers, config, Some((true, RIGHT)))
+    /// The same, but each worker may hold every shard.
+    pub(crate) fn with_full_cache(workers: u64, config: ControlConfig) -> Self {
+        Self::with_full_cache_and_arbiter(workers, config, Some((true, RIGHT)))
     }
 
-    /// The same, where the coordinator computes this.
-    pub(crate) fn roomy_and(workers: u64, config: ControlConfig, own: Option<(bool, Digest)>) -> Self {
+    /// The same, with this `arbiter_result`.
+    pub(crate) fn with_full_cache_and_arbiter(
+        workers: u64,
+        config: ControlConfig,
+        arbiter_result: Option<(bool, Digest)>,
+    ) -> Self {
         let config = ControlConfig { expected_workers: workers as usize, ..config };
-        let mut script = Self { own, ..Self::with(config, facts()) };
-        (1..=workers).for_each(|worker| script.join_roomy(worker));
+        let mut script = Self { arbiter_result, ..Self::with(config, facts()) };
+        (1..=workers).for_each(|worker| script.join_with_full_cache(worker));
         script.submit(1);
         script
     }
 
-    /// A cluster in which every node is audited, in its second step: everybody holds every sample.
+    /// A cluster in which every node is audited, after the first step: from then on each worker holds every sample.
     pub(crate) fn audited(workers: u64) -> Self {
-        let mut script = Self::roomy(workers, ControlConfig { audit_rate: 1.0, ..config() });
-        script.answer_step();
+        let mut script = Self::with_full_cache(workers, ControlConfig { audit_rate: 1.0, ..config() });
+        script.return_all_of_step();
         script
     }
 
@@ -167,8 +171,8 @@ impl Script {
                 vec![Event::JobAccepted { worker, job, fingerprint: "shapes".into() }]
             }
             Action::Hold { worker, job, generation, shards, .. } => {
-                self.told.insert(worker, shards.clone());
-                let arrives = !self.slow.contains(&worker);
+                self.shards_to_hold.insert(worker, shards.clone());
+                let arrives = !self.withholds_samples.contains(&worker);
                 let held = shards.into_iter().filter(|_| arrives);
                 held.map(|shard| Event::ShardHeld { worker, job, generation, shard }).collect()
             }
@@ -186,7 +190,8 @@ impl Script {
             }
             Action::Arbitrate { work, node } => {
                 let result = self.next_result();
-                let computed = self.own.map(|(finite, digest)| Computed { result, finite, digest });
+                let computed =
+                    self.arbiter_result.map(|(finite, digest)| Computed { result, finite, digest });
                 vec![Event::Arbitrated { work, node, computed }]
             }
             Action::EndEpoch { job, .. } if self.writes => vec![Event::EpochWritten { job }],
@@ -208,8 +213,8 @@ impl Script {
         self.join_as(worker, hello("Zen", "native", 1));
     }
 
-    pub(crate) fn join_roomy(&mut self, worker: u64) {
-        self.join_as(worker, roomy());
+    pub(crate) fn join_with_full_cache(&mut self, worker: u64) {
+        self.join_as(worker, hello_with_full_cache());
     }
 
     pub(crate) fn join_as(&mut self, worker: u64, hello: Hello) {
@@ -217,9 +222,9 @@ impl Script {
         self.feed(Event::Join { worker: WorkerId(worker), hello });
     }
 
-    /// The worker's process connects again, as this one.
+    /// The process of worker `before` connects again, as `worker`.
     pub(crate) fn join_again(&mut self, before: u64, worker: u64) {
-        let hello = Hello { instance_id: before.to_string(), ..roomy() };
+        let hello = Hello { instance_id: before.to_string(), ..hello_with_full_cache() };
         self.feed(Event::Join { worker: WorkerId(worker), hello });
     }
 
@@ -232,17 +237,17 @@ impl Script {
         self.feed(Event::Submit { job: JobId(job) });
     }
 
-    /// The next result that is owed comes.
-    pub(crate) fn answer(&mut self) {
+    /// Delivers the next pending result.
+    pub(crate) fn return_result(&mut self) {
         let (worker, work, node) = self.pending.remove(0);
         self.result(worker, work, node);
     }
 
     pub(crate) fn result(&mut self, worker: WorkerId, work: WorkId, node: Node) {
-        self.result_of(worker, work, node, true, RIGHT);
+        self.result_with_digest(worker, work, node, true, RIGHT);
     }
 
-    pub(crate) fn result_of(
+    pub(crate) fn result_with_digest(
         &mut self,
         worker: WorkerId,
         work: WorkId,
@@ -261,7 +266,7 @@ impl Script {
         ResultId(self.results)
     }
 
-    /// Why the result that came last was thrown away, if that was the last thing that happened.
+    /// Why the last delivered result was discarded, if discarding it was the last action.
     pub(crate) fn discarded(&self) -> Option<Discard> {
         match self.actions.last() {
             Some(&Action::Discard { result, reason }) if result.0 == self.results => Some(reason),
@@ -269,29 +274,33 @@ impl Script {
         }
     }
 
-    /// The first thing that this worker owes comes.
-    pub(crate) fn answer_of(&mut self, worker: u64) {
-        self.answer_with(worker, true, RIGHT);
+    /// Delivers this worker's next pending result.
+    pub(crate) fn result_from(&mut self, worker: u64) {
+        self.result_from_with_digest(worker, true, RIGHT);
     }
 
-    /// The same, with other bits.
-    pub(crate) fn answer_with(&mut self, worker: u64, finite: bool, bits: Digest) {
-        let index = self.pending.iter().position(|pending| pending.0.0 == worker).expect("it owes something");
+    /// The same, finite or not, with this digest.
+    pub(crate) fn result_from_with_digest(&mut self, worker: u64, finite: bool, bits: Digest) {
+        let index = self
+            .pending
+            .iter()
+            .position(|pending| pending.0.0 == worker)
+            .expect("the worker has a pending node");
         let (worker, work, node) = self.pending.remove(index);
-        self.result_of(worker, work, node, finite, bits);
+        self.result_with_digest(worker, work, node, finite, bits);
     }
 
-    /// All results of the open tree come.
-    pub(crate) fn answer_step(&mut self) {
+    /// Delivers all pending results of the open unit of work.
+    pub(crate) fn return_all_of_step(&mut self) {
         let work = self.pending[0].1;
         while self.pending.first().is_some_and(|(_, of, _)| *of == work) {
-            self.answer();
+            self.return_result();
         }
     }
 
-    pub(crate) fn answer_all(&mut self) {
+    pub(crate) fn return_all(&mut self) {
         while !self.pending.is_empty() {
-            self.answer();
+            self.return_result();
         }
     }
 
@@ -304,7 +313,7 @@ impl Script {
         self.feed(Event::Heard { worker: WorkerId(worker), at: self.now, moved: 0 });
     }
 
-    /// So much time passes in which everybody is alive.
+    /// Time passes, and every worker sends heartbeats.
     pub(crate) fn pass(&mut self, seconds: f64) {
         for _ in 0..(seconds * 10.0).round() as u64 {
             self.now += Duration::from_millis(100);
@@ -315,7 +324,7 @@ impl Script {
         }
     }
 
-    /// The samples that this worker was told of last arrive.
+    /// The shards of this worker's last `Hold` arrive.
     pub(crate) fn samples_arrive(&mut self, worker: u64) {
         let holds = |action: &Action| match action {
             Action::Hold { worker: of, job, generation, shards, .. } if of.0 == worker => {
@@ -323,14 +332,15 @@ impl Script {
             }
             _ => None,
         };
-        let (job, generation, shards) = self.actions.iter().rev().find_map(holds).expect("it was told");
+        let (job, generation, shards) =
+            self.actions.iter().rev().find_map(holds).expect("the worker was told to hold shards");
         for shard in shards {
             self.feed(Event::ShardHeld { worker: WorkerId(worker), job, generation, shard });
         }
     }
 
-    /// How often each node was asked for in this step of the first epoch.
-    pub(crate) fn asked_in_step(&self, step: u32) -> Vec<(u64, String)> {
+    /// The assignments of this step of the first epoch, in order.
+    pub(crate) fn assigned_in_step(&self, step: u32) -> Vec<(u64, String)> {
         let sends = self.actions.iter().filter_map(|action| match action {
             Action::Send { worker, work, nodes }
                 if (work.epoch, work.phase, work.step) == (0, Phase::Train, step) =>
@@ -350,7 +360,7 @@ impl Script {
         self.actions.iter().filter_map(accept).collect()
     }
 
-    /// How often the coordinator was asked to compute something.
+    /// How many nodes the coordinator was to compute itself.
     pub(crate) fn arbitrated(&self) -> usize {
         self.count(|action| matches!(action, Action::Arbitrate { .. }))
     }
@@ -379,8 +389,8 @@ impl Script {
         }
     }
 
-    /// Who was asked for what in the open tree.
-    pub(crate) fn asked(&self) -> Vec<(u64, String)> {
+    /// The pending nodes of the open unit of work, each with its worker.
+    pub(crate) fn pending_nodes(&self) -> Vec<(u64, String)> {
         self.pending.iter().map(|(worker, _, node)| (worker.0, node.to_string())).collect()
     }
 
