@@ -30,19 +30,19 @@ train: build ## train the article's job on MNIST (EPOCHS=5, ARGS="--workers 4 �
 check: install ## the quick part of the tests: formatting, clippy, unit tests
 	@scripts/test.sh quick
 
-test: install ## every test but those of the night, cheapest first
+test: install ## every test but the nightly ones, cheapest first
 	@scripts/test.sh all
 
-test-nightly: install ## the image from its sources, a million simulated worlds, an hour of chaos
+test-nightly: install ## the image from its sources, a million simulated seeds, an hour of chaos
 	@scripts/test.sh nightly
 	@$(MAKE) --no-print-directory soak
 	@$(MAKE) --no-print-directory chaos SECONDS=$(or $(SECONDS),3600)
 
-chaos: install ## disturb a cluster at random (SECONDS=60, SEED=… repeats a run)
+chaos: install ## inject random faults into a cluster (SECONDS=60, SEED=… repeats a run)
 	cargo build --workspace --bins --locked
 	CHAOS_SECONDS=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) cargo test --locked -p millefeuille-tests --test chaos -- --nocapture
 
-soak: install ## live through a million simulated worlds (SEEDS=1000000 FIRST=0)
+soak: install ## simulate the control machine with a million seeds (SEEDS=1000000 FIRST=0)
 	cargo run --release --locked -p millefeuille-tests --bin simulate -- --first $(FIRST) --seeds $(SEEDS)
 
 bench: build ## measure against the single-process baseline and write bench/latest.json (ARGS="…")
