@@ -1,12 +1,11 @@
-//! Whatever can happen, at random moments, from a seed.
+//! Random faults on a real cluster, chosen by a seed.
 //!
-//! A cluster trains one job after another. Meanwhile workers are killed, stopped, woken up, added and told to drain, and
-//! the coordinator is killed, by signals at any moment and at named points in their code. A supervisor starts the
-//! coordinator again when it is gone, at the same address, over the same runs. After each job its run is compared with
-//! that of one undisturbed worker.
+//! A cluster trains one job after another. Meanwhile workers are killed, stopped, continued, added and drained, and the
+//! coordinator is killed, by signals at any time and by failpoints. A supervisor restarts a killed coordinator at the same
+//! address with the same runs. After each job its run is compared with the reference run.
 //!
-//! The seed decides which faults come, in which order, and after which pauses. What a process has come to at that
-//! moment is the machine's affair: a seed that fails is one to repeat, and may need several goes.
+//! The seed determines the faults, their order and the pauses between them. It does not determine how far a process has got
+//! at that time: to reproduce a failure, a seed may have to be repeated several times.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,19 +19,19 @@ use crate::patience::Wait;
 use crate::process::{Process, Signal};
 use crate::undisturbed::Undisturbed;
 
-/// Jobs that take turns: what differs is how many shards there are, and how often all is gone through.
+/// The jobs, in turn. They differ in the numbers of shards and epochs.
 const JOBS: [&str; 3] = ["--epochs 12", "--epochs 6 --shards 3", "--epochs 20 --shards 16 --seed 5"];
-/// Silence is noticed soon, and checkpoints come often.
+/// Short deadlines and frequent checkpoints.
 const SETTINGS: &str =
     "--heartbeat-interval 0.2 --heartbeat-deadline 1.5 --checkpoint-interval 0.1 --audit 0.05";
-/// No more workers than this.
+/// The largest number of workers.
 const MOST_WORKERS: usize = 5;
-/// A job is disturbed for so long, and then left in peace to end.
+/// The time in which faults are injected into a job.
 const DISTURBED: Duration = Duration::from_secs(8);
 /// The longest pause between two faults, in milliseconds.
 const LONGEST_PAUSE: u64 = 300;
 
-/// Where workers die, or go wrong, by themselves.
+/// Failpoints of workers.
 const WORKER_POINTS: [&str; 8] = [
     "worker-before-piece=90*off->return",
     "worker-before-send=40*off->return",
@@ -43,7 +42,7 @@ const WORKER_POINTS: [&str; 8] = [
     "worker-slow=sleep(5)",
     "worker-nan=70*off->1*return",
 ];
-/// Where coordinators die by themselves.
+/// Failpoints of coordinators.
 const COORDINATOR_POINTS: [&str; 9] = [
     "checkpoint-before-fsync=4*off->return",
     "checkpoint-after-fsync=7*off->return",
@@ -56,12 +55,12 @@ const COORDINATOR_POINTS: [&str; 9] = [
     "receipt-after-rename=return",
 ];
 
-/// What chaos came to.
+/// The report of a chaos run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Jobs that were trained.
+    /// The number of trained jobs.
     pub rounds: usize,
-    /// How often which fault came.
+    /// How often each fault was injected.
     pub faults: BTreeMap<&'static str, usize>,
 }
 
@@ -73,10 +72,10 @@ impl fmt::Display for Report {
     }
 }
 
-/// Disturbs a cluster for about so long.
+/// Injects faults into a cluster for about so long.
 ///
 /// # Panics
-/// If a job does not end well, or comes to something else; says how to repeat that.
+/// If a job fails or has other results than the reference run; prints how to repeat the run.
 pub fn run(seed: u64, seconds: u64) -> Report {
     let home = Home::new();
     home.small_job();
@@ -91,8 +90,8 @@ pub fn run(seed: u64, seconds: u64) -> Report {
                 "chaos: round {} failed; again with: make chaos SECONDS={seconds} SEED={seed}",
                 round + 1
             );
-            eprintln!("chaos: what was done: {}", chaos.done.join("; "));
-            eprintln!("chaos: the coordinator said last:\n{}", tail(&chaos.cluster.serve.stderr()));
+            eprintln!("chaos: its faults: {}", chaos.done.join("; "));
+            eprintln!("chaos: the last output of the coordinator:\n{}", tail(&chaos.cluster.serve.stderr()));
             resume_unwind(panic);
         }
         chaos.report.rounds += 1;
@@ -105,7 +104,7 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-/// A worker, and whether it stands still.
+/// A worker, and whether it is stopped.
 struct Worker {
     process: Process,
     stopped: bool,
@@ -118,7 +117,7 @@ struct Chaos<'h> {
     seed: u64,
     drawn: u64,
     report: Report,
-    /// What was done in this round.
+    /// The faults of this round.
     done: Vec<String>,
 }
 
@@ -129,7 +128,7 @@ impl<'h> Chaos<'h> {
         Self { home, cluster, workers: Vec::new(), seed, drawn: 0, report, done }
     }
 
-    /// The next random number below this one.
+    /// The next random number below `below`.
     fn draw(&mut self, below: u64) -> u64 {
         self.drawn += 1;
         random(self.drawn, self.seed) % below
@@ -144,7 +143,7 @@ impl<'h> Chaos<'h> {
         self.done.push(format!("{fault} {what}"));
     }
 
-    /// Trains one job, come what may.
+    /// Trains one job while faults are injected.
     fn round(&mut self, alone: &Undisturbed) {
         self.done.clear();
         let round = self.report.rounds;
@@ -155,11 +154,12 @@ impl<'h> Chaos<'h> {
         while following.is_running() {
             self.supervise();
             if begun.elapsed() < DISTURBED {
-                self.disturb();
+                self.inject_fault();
             } else {
-                self.calm();
+                self.continue_workers();
             }
-            wait.glance().unwrap_or_else(|in_vain| panic!("{in_vain}; it said last\n{}", following.stderr()));
+            wait.poll()
+                .unwrap_or_else(|timeout| panic!("{timeout}; its last output:\n{}", following.stderr()));
             let pause = self.draw(LONGEST_PAUSE);
             std::thread::sleep(Duration::from_millis(pause));
         }
@@ -168,7 +168,7 @@ impl<'h> Chaos<'h> {
         alone.is_equalled_by(&self.home.run(&run_dir));
     }
 
-    /// Where the run of this round is: a submission that was cut short may have taken the first name.
+    /// The run directory of this round. An interrupted submission may have used the first name.
     fn run_dir(&self, name: &str) -> String {
         let runs = std::fs::read_dir(self.home.path("runs")).expect("there are runs");
         let names = runs.flatten().map(|run| run.file_name().to_string_lossy().into_owned());
@@ -177,7 +177,7 @@ impl<'h> Chaos<'h> {
         format!("runs/{}", done.unwrap_or_else(|| panic!("no run of {name} is done")))
     }
 
-    /// What a good operator sees to: a coordinator that is gone is started again, and there is a worker.
+    /// Restarts a coordinator that has exited, and adds a worker if none runs.
     fn supervise(&mut self) {
         if !self.cluster.serve.is_running() {
             let serve = self.home.serve(&self.cluster.address, SETTINGS);
@@ -202,8 +202,8 @@ impl<'h> Chaos<'h> {
         self.workers.push(Worker { process, stopped: false });
     }
 
-    /// One fault.
-    fn disturb(&mut self) {
+    /// Injects one fault, or none.
+    fn inject_fault(&mut self) {
         let worker = (!self.workers.is_empty()).then(|| self.draw(self.workers.len() as u64) as usize);
         match (self.draw(12), worker) {
             (0..=3, _) if self.workers.len() < MOST_WORKERS => {
@@ -219,7 +219,7 @@ impl<'h> Chaos<'h> {
             }
             (7, Some(worker)) if self.workers[worker].stopped => {
                 self.workers[worker].stopped = false;
-                self.signal("worker woken", worker, Signal::CONT);
+                self.signal("worker continued", worker, Signal::CONT);
             }
             (8, Some(worker)) => self.signal("worker drained", worker, Signal::TERM),
             (9, _) => {
@@ -227,7 +227,7 @@ impl<'h> Chaos<'h> {
                 self.cluster.serve.signal(Signal::KILL);
                 self.cluster.serve.wait();
             }
-            (10, _) => self.coordinator_stands_still(),
+            (10, _) => self.stop_coordinator_briefly(),
             _ => {}
         }
     }
@@ -241,8 +241,8 @@ impl<'h> Chaos<'h> {
         }
     }
 
-    /// For a moment only: nobody wakes a coordinator up but this.
-    fn coordinator_stands_still(&mut self) {
+    /// Stops the coordinator for a short time.
+    fn stop_coordinator_briefly(&mut self) {
         let pause = self.draw(400);
         self.note("coordinator stopped", format_args!("for {pause} ms"));
         self.cluster.serve.signal(Signal::STOP);
@@ -250,8 +250,8 @@ impl<'h> Chaos<'h> {
         self.cluster.serve.signal(Signal::CONT);
     }
 
-    /// Whoever stands still goes on, and nothing new happens.
-    fn calm(&mut self) {
+    /// Continues all stopped workers, and injects no more faults.
+    fn continue_workers(&mut self) {
         for worker in self.workers.iter_mut().filter(|worker| worker.stopped) {
             worker.stopped = false;
             if worker.process.is_running() {

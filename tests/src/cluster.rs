@@ -1,4 +1,4 @@
-//! A cluster that lives on: `coordinator serve`, and workers that join it.
+//! A long-running cluster: `coordinator serve`, and workers that join it.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -25,7 +25,7 @@ impl Home {
         Cluster::start(self, self.serve("127.0.0.1:0", settings))
     }
 
-    /// Starts a cluster whose coordinator can [come back](Cluster::comes_back) to its address.
+    /// Starts a cluster whose coordinator can be [restarted](Cluster::comes_back) at its address.
     pub fn lasting_cluster(&self, settings: &str) -> Cluster<'_> {
         Cluster::start(self, self.serve(&closed_port(), settings))
     }
@@ -37,7 +37,7 @@ impl Home {
 }
 
 impl<'h> Cluster<'h> {
-    /// Starts a command that serves, and waits until it listens.
+    /// Starts a command that serves a cluster, and waits until it listens.
     pub fn start(home: &'h Home, call: Call) -> Self {
         let mut serve = call.start();
         let line = serve.says("listening on ");
@@ -45,23 +45,23 @@ impl<'h> Cluster<'h> {
         Self { home, serve, address }
     }
 
-    /// A coordinator comes back: at the same address, over the same runs.
+    /// Restarts the coordinator at the same address with the same runs.
     pub fn comes_back(&mut self, settings: &str) {
         self.comes_back_as(self.home.serve(&self.address, settings));
     }
 
-    /// The same, with what was changed about the command.
+    /// The same, with another command.
     pub fn comes_back_as(&mut self, call: Call) {
         self.serve = Self::start(self.home, call).serve;
     }
 
-    /// Kills the coordinator, as a power cut would, and waits until it is gone.
+    /// Kills the coordinator with SIGKILL, and waits for its end.
     pub fn is_killed(&mut self) {
         self.serve.signal(Signal::KILL);
         self.serve.wait();
     }
 
-    /// A worker for it, which may still be on its way.
+    /// The command of a worker for it.
     pub fn worker(&self, settings: &str) -> Call {
         self.home.worker(&format!("--coordinator {} {settings}", self.address))
     }
@@ -73,17 +73,17 @@ impl<'h> Cluster<'h> {
         worker
     }
 
-    /// A command that asks this cluster.
+    /// A client command for this cluster.
     pub fn coordinator(&self, arguments: &str) -> Call {
         self.home.coordinator(&format!("{arguments} --cluster {}", self.address))
     }
 
-    /// What a command says in JSON, an object a line.
+    /// The JSON output of a command, one object per line.
     pub fn ask(&self, command: &str) -> Vec<Value> {
         self.coordinator(&format!("{command} --json")).succeeds().json()
     }
 
-    /// A client of its own.
+    /// A new gRPC client.
     pub fn client(&self) -> Client {
         Client::connect(&self.address)
     }
@@ -93,14 +93,14 @@ impl<'h> Cluster<'h> {
         until(format!("job {id} is {state}"), || (client.job_state(id) == state).then_some(()));
     }
 
-    /// Starts as many workers, and waits until all have joined.
+    /// Starts so many workers, and waits until all have joined.
     pub fn joined_by_many(&self, count: usize, settings: &str) -> Vec<Process> {
         let mut workers: Vec<_> = (0..count).map(|_| self.worker(settings).start()).collect();
         workers.iter_mut().for_each(|worker| _ = worker.says("joined as worker"));
         workers
     }
 
-    /// Waits until as many workers are in this state.
+    /// Waits until so many workers are in this state.
     pub fn workers_are(&self, client: &Client, count: usize, state: &str) {
         until(format!("{count} workers are {state}"), || {
             let workers = client.workers();
@@ -110,8 +110,8 @@ impl<'h> Cluster<'h> {
     }
 }
 
-/// An address of this machine where nobody listens, and where nobody comes to be by accident: outside the range from
-/// which the system gives ports to those who name none.
+/// A local address on which nothing listens, outside of the range of ephemeral ports, so that the system does not assign it to
+/// another process.
 ///
 /// # Panics
 /// If there is no free port.
@@ -119,14 +119,14 @@ pub fn closed_port() -> String {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let end: u16 = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32768);
     let ports = 10_000..end.max(20_000);
-    // Tests that run side by side begin to look in different places.
+    // Concurrent tests begin their search at different ports.
     let first = std::process::id() as usize * 61 % ports.len();
     let candidates = ports.clone().cycle().skip(first).take(ports.len());
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     format!("127.0.0.1:{}", candidates.into_iter().find(free).expect("a port is free"))
 }
 
-/// Somebody who listens, and never says a word.
+/// A listener that never sends anything.
 ///
 /// # Panics
 /// If there is no free port.

@@ -1,4 +1,4 @@
-//! Data sets: a small one that a test makes, and MNIST's own files.
+//! Data sets: a small generated one, and MNIST's files.
 
 use std::fs;
 use std::io::Read as _;
@@ -19,13 +19,13 @@ pub const FILES: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
-/// Training samples of the small data set. Nothing divides it evenly: neither shards nor batches.
+/// The number of training samples of the small data set, divisible neither by the shards nor by the batch.
 pub const SMALL_TRAIN: usize = 2003;
 
 /// Test samples of the small data set.
 pub const SMALL_TEST: usize = 301;
 
-/// A small model over a small data set: a whole training takes less than a second.
+/// A small model on a small data set: training takes less than a second.
 pub const SMALL_JOB: &str = r#"
 name = "small"
 
@@ -88,7 +88,7 @@ fn be(dimension: usize) -> [u8; 4] {
     u32::try_from(dimension).expect("data sets of tests are small").to_be_bytes()
 }
 
-/// The label of a sample: any digit, whatever comes before and after it.
+/// The label of a sample: a digit that depends only on the index.
 fn label(index: usize, seed: u64) -> u8 {
     (random(index as u64, seed) % 10) as u8
 }
@@ -97,7 +97,7 @@ fn labels(count: usize, seed: u64) -> Vec<u8> {
     idx_labels(&(0..count).map(|index| label(index, seed)).collect::<Vec<_>>())
 }
 
-/// Each digit is a bright bar at a height of its own, in noise.
+/// Each digit is a bright bar at its own height, with noise.
 fn images(count: usize, seed: u64) -> Vec<u8> {
     let pixel = |index: usize, place: usize| {
         let noise = random((index * PIXELS + place) as u64, seed + 100) % 96;
@@ -109,7 +109,7 @@ fn images(count: usize, seed: u64) -> Vec<u8> {
     idx_images(&pixels.collect::<Vec<_>>())
 }
 
-/// SplitMix64 at a place: a number that looks random, the same every time.
+/// SplitMix64 at a place: a pseudorandom number.
 pub(crate) fn random(place: u64, seed: u64) -> u64 {
     let mut z = (place ^ (seed << 48)).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -120,7 +120,7 @@ pub(crate) fn random(place: u64, seed: u64) -> u64 {
 /// One of MNIST's files, unpacked, without its header.
 ///
 /// # Panics
-/// If it is not in the project.
+/// If it is not in the repository.
 pub fn mnist(name: &str) -> Vec<u8> {
     let path = project().join(format!("data/mnist/{name}.gz"));
     let file = fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

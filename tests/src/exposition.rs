@@ -1,18 +1,18 @@
-//! Prometheus' text format, read as strictly as it can be: what a lenient reader would let pass is a fault here.
+//! A strict parser of Prometheus' text format: errors that a lenient parser would accept fail here.
 
 use std::collections::BTreeMap;
 
-/// The samples of a page, by name and labels as they are written.
+/// The samples of a page, by name and labels as written.
 #[derive(Clone, Debug)]
 pub struct Page {
     samples: BTreeMap<String, f64>,
 }
 
 impl Page {
-    /// Reads a page whose names begin with this prefix.
+    /// Parses a page whose names begin with this prefix.
     ///
     /// # Panics
-    /// If it breaks any rule of the format, or of naming.
+    /// If it violates a rule of the format or of naming.
     pub fn read(text: &str, prefix: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line ends");
         let mut page = Self { samples: BTreeMap::new() };
@@ -45,7 +45,7 @@ impl Page {
         assert!(twice.is_none(), "{series} is there twice");
     }
 
-    /// The value of a sample, if it is there.
+    /// The value of a sample, if it exists.
     pub fn find(&self, series: &str) -> Option<f64> {
         self.samples.get(series).copied()
     }
@@ -53,7 +53,7 @@ impl Page {
     /// The value of a sample.
     ///
     /// # Panics
-    /// If it is not there.
+    /// If it does not exist.
     pub fn value(&self, series: &str) -> f64 {
         self.find(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.samples))
     }

@@ -1,4 +1,4 @@
-//! A directory of a test's own, and the commands that run in it.
+//! A test's own directory, and the commands that run in it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::patience;
 use crate::process::{Ended, Process};
 use crate::run::Run;
 
-/// An empty directory in which commands run. It goes with this value.
+/// An empty directory in which commands run. It is removed when the value is dropped.
 #[derive(Debug)]
 pub struct Home {
     directory: TempDir,
@@ -24,10 +24,10 @@ impl Default for Home {
 }
 
 impl Home {
-    /// Makes one.
+    /// Creates one.
     pub fn new() -> Self {
         let directory = tempfile::tempdir().expect("temporary directories can be made");
-        patience::settle(directory.path());
+        patience::watch_home(directory.path());
         Self { directory }
     }
 
@@ -59,7 +59,7 @@ impl Home {
         self.program("worker", arguments)
     }
 
-    /// Makes certificates for every role, in `certs`.
+    /// Creates certificates for every role, in `certs`.
     pub fn certificates(&self) {
         self.coordinator("certs init certs").succeeds();
     }
@@ -76,7 +76,7 @@ impl Home {
         Call { line: format!("{} {arguments}", program.display()), command }
     }
 
-    /// Any program, with nothing of ours in its environment.
+    /// Any program, without our variables in its environment.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.directory.path());
@@ -84,7 +84,7 @@ impl Home {
         std::env::vars_os()
             .filter(|(name, _)| name.to_str().is_some_and(ours))
             .for_each(|(name, _)| _ = command.env_remove(name));
-        // The port that is usual can be had once, and clusters are many.
+        // The default port is free only once, and there are many clusters.
         command.env("MILLEFEUILLE_OPS_LISTEN", "off");
         command
     }
@@ -92,7 +92,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        patience::leave(self.directory.path());
+        patience::unwatch_home(self.directory.path());
     }
 }
 
@@ -104,12 +104,12 @@ pub fn binary(program: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{program} is not built; build it with: cargo build --workspace --bins"))
 }
 
-/// The project's own directory.
+/// The project's directory.
 pub fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A command that is about to be run.
+/// A command that has not been run yet.
 #[derive(Debug)]
 pub struct Call {
     line: String,
@@ -132,7 +132,7 @@ impl Call {
         self
     }
 
-    /// Lets it run in another directory than the home.
+    /// Sets another working directory than the home.
     pub fn directory(mut self, path: &Path) -> Self {
         self.command.current_dir(path);
         self
@@ -148,12 +148,12 @@ impl Call {
         self.start().wait()
     }
 
-    /// Runs it to its end, which has to be a good one.
+    /// Runs it to its end, and asserts exit code 0.
     pub fn succeeds(self) -> Ended {
         self.run().with_code(0)
     }
 
-    /// Runs it to its end, which has to be this code with one line of error; gives the line.
+    /// Runs it to its end, and asserts this exit code with one line of error. Returns the line.
     pub fn fails(self, code: i32) -> String {
         self.run().error(code)
     }

@@ -1,4 +1,4 @@
-//! A client of an ops port that says what it likes, byte by byte.
+//! A client of an ops port that sends arbitrary bytes.
 
 use std::fmt;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -8,17 +8,17 @@ use std::time::Duration;
 use crate::patience::{Wait, until};
 use crate::process::Process;
 
-/// Between two looks whether there is use in waiting for more.
+/// The time between two checks of the wait.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Its status.
     pub status: u16,
     /// Its headers: names in lower case, with their values.
     pub headers: Vec<(String, String)>,
-    /// What follows them.
+    /// Its body.
     pub body: String,
 }
 
@@ -49,37 +49,37 @@ impl Answer {
 pub struct Port(pub String);
 
 impl Port {
-    /// That of a process, as it says.
+    /// The ops port of a process, from its log.
     pub fn of(process: &mut Process) -> Self {
         let says = "probes and metrics are at http://";
         let line = process.says(says);
         Self(line[says.len()..].split(": ").next().unwrap_or_default().to_string())
     }
 
-    /// A connection over which nothing was said.
+    /// A connection without a request.
     ///
     /// # Panics
-    /// If there is nobody.
+    /// If the connection fails.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.0).unwrap_or_else(|error| panic!("{}: {error}", self.0));
         stream.set_read_timeout(Some(LOOK)).expect("a time limit can be set");
         stream
     }
 
-    /// What comes back after these bytes, to the connection's end.
+    /// Sends these bytes. Returns everything that is received until the end of the connection.
     pub fn say(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
-        // It may have heard enough before it has heard all.
+        // The server may close before it has read everything.
         let _ = stream.write_all(bytes);
         rest(&mut stream)
     }
 
-    /// The answer to a request without a body.
+    /// The response to a request without a body.
     pub fn request(&self, method: &str, path: &str) -> Answer {
         Answer::parse(&self.say(format!("{method} {path} HTTP/1.1\r\nHost: ops\r\n\r\n").as_bytes()))
     }
 
-    /// The answer to these bytes.
+    /// The response to these bytes.
     pub fn answer(&self, bytes: &[u8]) -> Answer {
         Answer::parse(&self.say(bytes))
     }
@@ -87,14 +87,14 @@ impl Port {
     /// The status and the line of a probe.
     ///
     /// # Panics
-    /// If the body is anything but one line.
+    /// If the body is not exactly one line.
     pub fn probe(&self, path: &str) -> (u16, String) {
         let Answer { status, body, .. } = self.request("GET", path);
         let line = body.strip_suffix('\n').filter(|line| !line.contains('\n'));
         (status, line.unwrap_or_else(|| panic!("one line: {body:?}")).to_string())
     }
 
-    /// Waits until a probe answers with this status; gives its line.
+    /// Waits until a probe has this status. Returns its line.
     pub fn answers(&self, path: &str, status: u16) -> String {
         until(format!("{path} answers {status}"), || {
             let (there, line) = self.probe(path);
@@ -109,19 +109,19 @@ impl fmt::Display for Port {
     }
 }
 
-/// What is still to come from a connection, which has to be closed.
+/// The remaining bytes of a connection, which the server must close.
 ///
 /// # Panics
-/// If it is not; the wait is in vain then.
+/// If it does not.
 pub fn rest(stream: &mut TcpStream) -> String {
     let mut wait = Wait::new("a connection is closed");
     let mut all = Vec::new();
-    // What was read before an error stays in `all`.
+    // The bytes before an error stay in `all`.
     while let Err(error) = stream.read_to_end(&mut all) {
         match error.kind() {
-            // Closed with bytes of ours unread is closed all the same.
+            // Closing with unread bytes counts as closing.
             ErrorKind::ConnectionReset => break,
-            ErrorKind::WouldBlock => wait.glance().unwrap_or_else(|in_vain| panic!("{in_vain}")),
+            ErrorKind::WouldBlock => wait.poll().unwrap_or_else(|timeout| panic!("{timeout}")),
             _ => panic!("it is not closed: {error}"),
         }
     }

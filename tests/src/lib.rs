@@ -1,34 +1,33 @@
-//! What the tests of whole processes are made of.
+//! Support for the tests of whole processes.
 //!
-//! A test is a script: given a [`home::Home`], an empty directory in which commands run; when these commands are
-//! run, together with a [`cluster::Cluster`] perhaps; then their exit codes, their lines and their files are such.
+//! A test is a script. It starts commands in a [`home::Home`], an empty directory, perhaps with a [`cluster::Cluster`], and
+//! checks their exit codes, their output and their files.
 //!
-//! - [`patience`]: how long a test waits, and when it is in vain.
-//! - [`process`]: a process that was started, which ends with the value that stands for it, also after a panic.
-//! - [`home`]: commands, run to their end or left running.
-//! - [`cluster`]: `coordinator serve`, with its workers.
-//! - [`rpc`]: clients that speak gRPC themselves, well or badly.
-//! - [`raw_coordinator`], [`raw_cluster`]: a coordinator that does, for real workers and for real watchers.
-//! - [`http`] and [`exposition`]: clients of an ops port, and what they read there.
-//! - [`data`]: small data sets, and MNIST's own files.
-//! - [`run`]: what a run directory holds.
-//! - [`undisturbed`]: what a run has to come to, whatever happens to it.
-//! - [`chaos`]: whatever can happen, from a seed.
-//! - [`ci`]: what is skipped where a tool is absent, and where nothing is.
-//! - [`peers`]: programs of other people.
-//! - [`siege`]: whoever wants to harm a coordinator.
+//! - [`patience`]: timeouts for tests.
+//! - [`process`]: a started process, which is killed when its value is dropped, also after a panic.
+//! - [`home`]: commands, run to their end or in the background.
+//! - [`cluster`]: `coordinator serve` with its workers.
+//! - [`rpc`]: gRPC clients, correct and faulty ones.
+//! - [`raw_coordinator`], [`raw_cluster`]: scripted coordinators for real workers and real clients.
+//! - [`http`] and [`exposition`]: a client of an ops port, and a parser of its metrics.
+//! - [`data`]: small data sets, and MNIST's files.
+//! - [`run`]: the files of a run directory.
+//! - [`undisturbed`]: reference runs.
+//! - [`chaos`]: random faults on a real cluster, chosen by a seed.
+//! - [`ci`]: tools that may be absent, except in continuous integration.
+//! - [`peers`]: other programs, such as OpenSSL.
+//! - [`attack`]: the attack client.
 //! - [`proxy`]: a network that can be cut, stalled and slowed.
-//! - [`engine`]: clusters of containers, on a real engine.
-//! - [`manifests`]: what Kubernetes is told, typed and held against the programs.
-//! - [`kubelet`]: what Kubernetes is told, done on that engine.
-//! - [`runbook`]: what people are told to type.
+//! - [`engine`]: clusters of containers on a real engine.
+//! - [`manifests`]: the Kubernetes manifests, typed and checked against the programs.
+//! - [`kubelet`]: runs the manifests in containers.
+//! - [`runbook`]: the commands of the runbook.
+//! - [`sim`]: a simulation of the control machine.
 //!
-//! And one thing of another kind: [`sim`], worlds in which nothing is real but the control machine.
-//!
-//! No test waits for a time, and none asserts how long something took: [`patience`] waits for what is meant, for as long as
-//! something moves. Nothing of the environment gets through to what is started: no `OPENBLAS_*`, no `MILLEFEUILLE_*`. The
-//! ops port is off unless a test asks for it.
+//! No test waits for a fixed time, and none asserts how long something took: it waits for a condition with [`patience`].
+//! Started processes inherit no `OPENBLAS_*` and no `MILLEFEUILLE_*` variable. The ops port is off unless a test enables it.
 
+pub mod attack;
 pub mod chaos;
 pub mod ci;
 pub mod cluster;
@@ -48,6 +47,5 @@ pub mod raw_coordinator;
 pub mod rpc;
 pub mod run;
 pub mod runbook;
-pub mod siege;
 pub mod sim;
 pub mod undisturbed;

@@ -1,24 +1,23 @@
-//! How long a test waits: for as long as something moves.
+//! Timeouts for tests: a wait fails when the test's processes have made no progress (output, files, CPU time) for [`STILL`]
+//! checks, or no output for [`BUSY`], or have not reached the goal after [`FAR`].
 //!
-//! What a test waits for comes when the machine has got that far, and machines differ by more than any number of seconds
-//! allows for. So a [`Wait`] looks for [`Signs`] of life, about once a second:
+//! How long something takes depends on the machine. So a [`Wait`] has no fixed time limit: it checks about once a second for
+//! [`Progress`], of two kinds:
 //!
-//! - *Moves*: what the test's processes say, and what their children say into the same pipes; processes that come and go
-//!   among them; files that appear, grow or are written anew in the directories of its [homes](crate::home::Home); and a
-//!   state of which the test itself keeps the wait informed ([`Wait::sees`]).
-//! - *Work*: CPU time of these processes, and, where there is an engine, of the whole machine, since what the engine does is
-//!   done by processes of others.
+//! - *Output*: what the test's processes and their children write to their pipes; processes that start and end; files that are
+//!   created or written in the directories of its [homes](crate::home::Home); and a state that the test itself passes to the
+//!   wait ([`Wait::observe`]).
+//! - *CPU time* of these processes and, with a container engine, of the whole machine, since the engine's processes are not
+//!   the test's.
 //!
-//! A wait ends in vain when for [`STILL`] looks nothing has moved and nobody has worked. Work alone is no proof: a loop without
-//! end works too. It puts the end off, though to no more than [`BUSY`] looks without a move, which leaves time for the long
-//! silence of a linker. And what moves for [`FAR`] looks, and does not come to what is waited for, is a log that repeats
-//! itself. Whoever waits in vain says for what, and what moved last.
+//! CPU time alone proves no progress, since an endless loop uses it too. It therefore only extends the wait from [`STILL`] to
+//! [`BUSY`] checks without output, which is enough for a long link. Output that continues for [`FAR`] checks without reaching
+//! the goal is a log that repeats itself. A timeout reports the goal and the last progress.
 //!
-//! Looks are counted and not seconds: a machine that stands still lets nobody look, and so nobody blames others for it.
-//! A question that is asked again and again, such as `docker inspect`, is no sign of life, however much it says: what is started
-//! inside of a condition does not count.
+//! Checks are counted, not seconds: while the whole machine is suspended, no wait times out. Commands that poll for the goal,
+//! such as `docker inspect`, are not progress: whatever is started in a condition does not count.
 //!
-//! [`Patience`] decides, and sees nothing of the machine; the other half of this module does.
+//! [`Patience`] decides and does not check at the machine; the rest of this module does.
 
 use std::cell::Cell;
 use std::collections::hash_map::DefaultHasher;
@@ -34,255 +33,259 @@ use std::time::{Duration, Instant};
 
 use crate::process::{self, Seen};
 
-/// Looks without any sign of life: longer than the longest silence that the programs allow each other, 65 s for a ping.
+/// Checks without any progress: longer than the longest timeout of the programs themselves, 65 s for a ping.
 pub const STILL: u32 = 120;
-/// Looks without a move, while CPU time is used.
+/// Checks without output, while CPU time is used.
 pub const BUSY: u32 = 15 * 60;
-/// Looks at all.
+/// All checks.
 pub const FAR: u32 = 2 * 60 * 60;
 
-/// CPU time that is work, if it is used within [`STILL`] looks: a twentieth of a core. A cluster of four workers with nothing to do
-/// was measured to use half of it, for five heartbeats a second.
+/// CPU time that counts as progress, if it is used within [`STILL`] checks: a twentieth of a core. An idle cluster of four
+/// workers was measured to use half of it, for five heartbeats a second.
 const WORK: Duration = Duration::from_secs(6);
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
-/// Between two questions whether it is there, at first. Who has waited for long is in no hurry, and should not be what works.
+/// The time between two checks.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The first interval at which a condition is polled. It grows with the wait, so that polling uses little CPU time.
 const POLL: Duration = Duration::from_millis(10);
 const LONGEST_POLL: Duration = Duration::from_millis(100);
 
-/// What moves, in the order of [`Signs::moves`].
-const MOVES: [&str; 4] =
-    ["a process said something", "a process came or went", "a file was written", "its state changed"];
+/// The kinds of output, in the order of [`Progress::outputs`].
+const OUTPUTS: [&str; 4] =
+    ["a process wrote output", "a process started or ended", "a file was written", "its state changed"];
 
-/// What was seen in a look.
+/// The progress so far, as seen at a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Signs {
-    /// A number for each of the things that can move: another one is a move.
-    pub moves: [u64; MOVES.len()],
-    /// CPU time used so far. It may become less, when a process ends.
+pub struct Progress {
+    /// A number for each kind of output, which changes with each output.
+    pub outputs: [u64; OUTPUTS.len()],
+    /// The CPU time used so far. It may decrease when a process ends.
     pub work: Duration,
 }
 
-/// Decides how long to wait, from one look to the next.
+/// Decides at each check whether to continue to wait.
 #[derive(Clone, Debug, Default)]
 pub struct Patience {
-    looks: u32,
-    seen: Signs,
-    /// Which of the [`MOVES`] was the last, and in which look.
-    moved: Option<(usize, u32)>,
-    /// The look in which work was seen last.
+    checks: u32,
+    seen: Progress,
+    /// Which of the [`OUTPUTS`] was the last, and at which check.
+    last_output: Option<(usize, u32)>,
+    /// The last check at which CPU time had been used.
     worked: u32,
 }
 
-/// Why there is no use in waiting on.
+/// Why a wait fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Nothing happens any more.
+    /// There is no progress any more.
     Still,
-    /// There is work, and nothing comes of it.
+    /// CPU time is used, but there is no output.
     Busy,
-    /// There are moves, and not to where they should lead.
+    /// There is output, but the goal is not reached.
     Far,
 }
 
 impl Patience {
-    /// Takes what was seen in the next look.
+    /// Takes the progress at the next check.
     ///
     /// # Errors
-    /// If there is no use in waiting on.
-    pub fn look(&mut self, signs: Signs) -> Result<(), End> {
-        self.looks += 1;
-        if self.looks == 1 {
-            // Something to compare the next look with.
-            self.seen = signs;
+    /// If the wait fails.
+    pub fn check(&mut self, progress: Progress) -> Result<(), End> {
+        self.checks += 1;
+        if self.checks == 1 {
+            // The reference for the next check.
+            self.seen = progress;
         }
-        self.compare(signs);
-        let since_a_move = self.looks - self.moved.map_or(0, |(_, look)| look);
-        let since_any_work = self.looks - self.worked;
-        if self.looks > FAR {
+        self.compare(progress);
+        let since_output = self.checks - self.last_output.map_or(0, |(_, check)| check);
+        let since_work = self.checks - self.worked;
+        if self.checks > FAR {
             Err(End::Far)
-        } else if since_a_move > BUSY {
+        } else if since_output > BUSY {
             Err(End::Busy)
-        } else if since_a_move.min(since_any_work) > STILL {
+        } else if since_output.min(since_work) > STILL {
             Err(End::Still)
         } else {
             Ok(())
         }
     }
 
-    fn compare(&mut self, Signs { moves, work }: Signs) {
-        if let Some(moved) = (0..MOVES.len()).find(|&index| moves[index] != self.seen.moves[index]) {
-            self.moved = Some((moved, self.looks));
-            self.seen.moves = moves;
+    fn compare(&mut self, Progress { outputs, work }: Progress) {
+        if let Some(last_output) =
+            (0..OUTPUTS.len()).find(|&index| outputs[index] != self.seen.outputs[index])
+        {
+            self.last_output = Some((last_output, self.checks));
+            self.seen.outputs = outputs;
         }
         if work >= self.seen.work + WORK {
-            (self.worked, self.seen.work) = (self.looks, work);
+            (self.worked, self.seen.work) = (self.checks, work);
         }
         self.seen.work = self.seen.work.min(work);
     }
 
-    /// What moved last, for people.
-    fn last_move(&self) -> String {
-        match self.moved {
-            Some((moved, look)) => format!("the last move, {} s ago: {}", self.looks - look, MOVES[moved]),
-            None => "there was no move at all".to_string(),
+    /// Describes the last output.
+    fn describe_last_output(&self) -> String {
+        match self.last_output {
+            Some((last_output, check)) => {
+                format!("the last output, {} s ago: {}", self.checks - check, OUTPUTS[last_output])
+            }
+            None => "there was no output at all".to_string(),
         }
     }
 }
 
-/// A wait for something, for as long as there is use in it.
+/// A wait for a goal.
 #[derive(Debug)]
 pub struct Wait {
     what: String,
     patience: Patience,
-    next_look: Instant,
+    next_check: Instant,
     state: u64,
 }
 
-/// A wait that was in vain. Says for what.
+/// A failed wait. Names its goal.
 #[derive(Debug)]
-pub struct InVain(String);
+pub struct Timeout(String);
 
 impl Wait {
-    /// Begins to wait for this.
+    /// Begins to wait for this goal.
     pub fn new(what: impl fmt::Display) -> Self {
-        // Most waits are over before the first look.
-        let next_look = Instant::now() + LOOK;
-        Self { what: what.to_string(), patience: Patience::default(), next_look, state: 0 }
+        // Most waits are over before the first check.
+        let next_check = Instant::now() + INTERVAL;
+        Self { what: what.to_string(), patience: Patience::default(), next_check, state: 0 }
     }
 
-    /// Lets a moment pass.
+    /// Sleeps for the polling interval.
     ///
     /// # Errors
-    /// If there is no use in waiting on.
-    pub fn pause(&mut self) -> Result<(), InVain> {
-        std::thread::sleep(LONGEST_POLL.min(POLL * (1 + self.patience.looks)));
-        self.glance()
+    /// If the wait has failed.
+    pub fn pause(&mut self) -> Result<(), Timeout> {
+        std::thread::sleep(LONGEST_POLL.min(POLL * (1 + self.patience.checks)));
+        self.poll()
     }
 
-    /// Looks for signs of life, if it is time to.
+    /// Checks for progress, if it is time to.
     ///
     /// # Errors
-    /// If there is no use in waiting on.
-    pub fn glance(&mut self) -> Result<(), InVain> {
-        if Instant::now() < self.next_look { Ok(()) } else { self.look() }
+    /// If the wait has failed.
+    pub fn poll(&mut self) -> Result<(), Timeout> {
+        if Instant::now() < self.next_check { Ok(()) } else { self.check() }
     }
 
-    /// Takes note of a state that the test has asked for: another one than before is a move.
-    pub fn sees(&mut self, state: impl Hash) {
+    /// Records a state that the test has polled. A change is progress.
+    pub fn observe(&mut self, state: impl Hash) {
         self.state = digest(state);
     }
 
-    fn look(&mut self) -> Result<(), InVain> {
-        self.next_look = Instant::now() + LOOK;
-        self.patience.look(signs(self.state)).map_err(|end| InVain(self.in_vain(end)))
+    fn check(&mut self) -> Result<(), Timeout> {
+        self.next_check = Instant::now() + INTERVAL;
+        self.patience.check(progress(self.state)).map_err(|end| Timeout(self.describe(end)))
     }
 
-    fn in_vain(&self, end: End) -> String {
-        let (what, last) = (&self.what, self.patience.last_move());
+    fn describe(&self, end: End) -> String {
+        let (what, last) = (&self.what, self.patience.describe_last_output());
         match end {
-            End::Still => format!("this did not happen: {what}; nothing moves any more ({last})"),
-            End::Busy => format!("this did not happen: {what}; CPU time is used to no effect ({last})"),
-            End::Far => format!("this did not happen: {what}; in {FAR} s everything else did ({last})"),
+            End::Still => format!("this did not happen: {what}; no progress any more ({last})"),
+            End::Busy => format!("this did not happen: {what}; CPU time is used without output ({last})"),
+            End::Far => format!("this did not happen: {what}; not reached after {FAR} s of output ({last})"),
         }
     }
 }
 
-impl fmt::Display for InVain {
+impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-/// Waits until `condition` gives something.
+/// Waits until `condition` returns a value.
 ///
 /// # Panics
-/// If the wait is in vain; says `what` was waited for.
+/// If the wait fails; names the goal, `what`.
 pub fn until<T>(what: impl fmt::Display, mut condition: impl FnMut() -> Option<T>) -> T {
     let mut wait = Wait::new(what);
     loop {
-        if let Some(found) = asking(&mut condition) {
+        if let Some(found) = without_progress(&mut condition) {
             return found;
         }
-        wait.pause().unwrap_or_else(|in_vain| panic!("{in_vain}"));
+        wait.pause().unwrap_or_else(|timeout| panic!("{timeout}"));
     }
 }
 
-/// Waits for an answer.
+/// Waits for the result of a future.
 ///
 /// # Panics
-/// If the wait is in vain; says `what` was waited for.
+/// If the wait fails; names the goal, `what`.
 pub async fn answer_of<T>(what: impl fmt::Display, answer: impl Future<Output = T>) -> T {
     let mut wait = Wait::new(what);
     let mut answer = pin!(answer);
     loop {
-        match tokio::time::timeout(LOOK, &mut answer).await {
+        match tokio::time::timeout(INTERVAL, &mut answer).await {
             Ok(answer) => return answer,
-            Err(_) => wait.look().unwrap_or_else(|in_vain| panic!("{in_vain}")),
+            Err(_) => wait.check().unwrap_or_else(|timeout| panic!("{timeout}")),
         }
     }
 }
 
-/// Bytes that processes have said.
-static SAID: AtomicU64 = AtomicU64::new(0);
-/// Directories in which files are a sign of life.
+/// Bytes that processes have written.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+/// Directories whose files are progress.
 static HOMES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-/// Whether others work for this test than its own processes.
-static OTHERS_WORK: AtomicBool = AtomicBool::new(false);
+/// Whether other processes work for this test too.
+static OTHERS_COUNT: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// Whether what is started now is the question of one who waits.
-    static ASKING: Cell<bool> = const { Cell::new(false) };
+    /// Whether the processes that are started now only poll a condition.
+    static POLLING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does what is done again and again to find out whether something has happened: no sign of life in itself.
-pub fn asking<T>(question: impl FnOnce() -> T) -> T {
-    let before = ASKING.replace(true);
+/// Runs a question that polls a condition: the processes that it starts are no progress.
+pub fn without_progress<T>(question: impl FnOnce() -> T) -> T {
+    let before = POLLING.replace(true);
     let answer = question();
-    ASKING.set(before);
+    POLLING.set(before);
     answer
 }
 
-/// Whether what is started now counts.
-pub(crate) fn counts() -> bool {
-    !ASKING.get()
+/// Whether the processes that are started now count as progress.
+pub(crate) fn counts_as_progress() -> bool {
+    !POLLING.get()
 }
 
-/// So many bytes were said by a process that counts.
-pub(crate) fn said(bytes: usize) {
-    SAID.fetch_add(bytes as u64, Ordering::Relaxed);
+/// Records bytes written by a process that counts.
+pub(crate) fn record_output(bytes: usize) {
+    WRITTEN.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
-/// From now on this directory's files are a sign of life, until it is [left](leave).
-pub(crate) fn settle(home: &Path) {
+/// From now on this directory's files are progress, until [`unwatch_home`].
+pub(crate) fn watch_home(home: &Path) {
     homes().push(home.to_path_buf());
 }
 
-/// This directory is about to go.
-pub(crate) fn leave(home: &Path) {
+/// The directory is about to be removed.
+pub(crate) fn unwatch_home(home: &Path) {
     homes().retain(|there| there != home);
 }
 
-/// From now on processes work for this test that are not its own.
-pub(crate) fn others_work() {
-    OTHERS_WORK.store(true, Ordering::Relaxed);
+/// From now on the CPU time of all processes of the machine counts.
+pub(crate) fn count_other_processes() {
+    OTHERS_COUNT.store(true, Ordering::Relaxed);
 }
 
 fn homes() -> MutexGuard<'static, Vec<PathBuf>> {
     HOMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is to be seen now.
-fn signs(state: u64) -> Signs {
+/// The progress so far.
+fn progress(state: u64) -> Progress {
     let (family, used): (Vec<_>, Vec<_>) = Seen::family().into_iter().unzip();
     let mut files = Vec::new();
     let homes = homes().clone();
     homes.iter().for_each(|home| list(home, &mut files));
     files.sort();
-    let others = if OTHERS_WORK.load(Ordering::Relaxed) { used_by_all() } else { Duration::ZERO };
-    Signs {
-        moves: [SAID.load(Ordering::Relaxed), digest(family), digest(files), state],
+    let others = if OTHERS_COUNT.load(Ordering::Relaxed) { used_by_all() } else { Duration::ZERO };
+    Progress {
+        outputs: [WRITTEN.load(Ordering::Relaxed), digest(family), digest(files), state],
         work: used.iter().sum::<Duration>() + others,
     }
 }
@@ -293,7 +296,7 @@ fn digest(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// A file or directory and what is in it, with sizes and times. What goes while it is looked at is left out.
+/// Lists a file or directory and its content, with sizes and times. Files that are removed meanwhile are skipped.
 fn list(path: &Path, files: &mut Vec<(PathBuf, u64, i64, i64)>) {
     let Ok(there) = fs::symlink_metadata(path) else { return };
     files.push((path.to_path_buf(), there.len(), there.mtime(), there.mtime_nsec()));
@@ -303,7 +306,7 @@ fn list(path: &Path, files: &mut Vec<(PathBuf, u64, i64, i64)>) {
     }
 }
 
-/// CPU time that was used on this machine. In proc(5): user, nice, system, idle, iowait, irq, softirq.
+/// The CPU time used on this machine. In proc(5): user, nice, system, idle, iowait, irq, softirq.
 fn used_by_all() -> Duration {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
@@ -316,64 +319,64 @@ mod tests {
     use super::*;
     use crate::home::Home;
 
-    /// How many looks it takes to end, and why; none if it lasts for more than it may.
-    fn ends(see: impl Fn(u32) -> Signs) -> Option<(u32, End)> {
+    /// After how many checks a wait fails, and why; none if it lasts too long.
+    fn ends(see: impl Fn(u32) -> Progress) -> Option<(u32, End)> {
         let mut patience = Patience::default();
-        (1..=FAR + 1).find_map(|look| Some((look, patience.look(see(look)).err()?)))
+        (1..=FAR + 1).find_map(|check| Some((check, patience.check(see(check)).err()?)))
     }
 
-    fn moved(index: usize, number: u32) -> Signs {
-        let mut signs = Signs::default();
-        signs.moves[index] = number.into();
-        signs
+    fn last_output(index: usize, number: u32) -> Progress {
+        let mut progress = Progress::default();
+        progress.outputs[index] = number.into();
+        progress
     }
 
-    fn worked(work: Duration) -> Signs {
-        Signs { work, ..Signs::default() }
-    }
-
-    #[test]
-    fn a_wait_ends_when_nothing_moves_any_more() {
-        assert_eq!(ends(|_| Signs::default()), Some((STILL + 1, End::Still)));
-        // A last move, and a last work, put the end off.
-        assert_eq!(ends(|look| moved(2, look.min(500))), Some((500 + STILL + 1, End::Still)));
-        assert_eq!(ends(|look| worked(WORK * look.min(500))), Some((500 + STILL + 1, End::Still)));
+    fn worked(work: Duration) -> Progress {
+        Progress { work, ..Progress::default() }
     }
 
     #[test]
-    fn a_wait_lasts_while_anything_moves_now_and_then() {
-        for (index, what) in MOVES.iter().enumerate() {
-            assert_eq!(ends(|look| moved(index, look / STILL)), Some((FAR + 1, End::Far)), "{what}");
+    fn a_wait_fails_without_progress() {
+        assert_eq!(ends(|_| Progress::default()), Some((STILL + 1, End::Still)));
+        // Output and CPU time extend the wait.
+        assert_eq!(ends(|check| last_output(2, check.min(500))), Some((500 + STILL + 1, End::Still)));
+        assert_eq!(ends(|check| worked(WORK * check.min(500))), Some((500 + STILL + 1, End::Still)));
+    }
+
+    #[test]
+    fn a_wait_lasts_while_there_is_output_now_and_then() {
+        for (index, what) in OUTPUTS.iter().enumerate() {
+            assert_eq!(ends(|check| last_output(index, check / STILL)), Some((FAR + 1, End::Far)), "{what}");
         }
-        // One after the other.
-        let in_turn = |look: u32| moved((look / STILL) as usize % MOVES.len(), look);
+        // Each kind in turn.
+        let in_turn = |check: u32| last_output((check / STILL) as usize % OUTPUTS.len(), check);
         assert_eq!(ends(in_turn), Some((FAR + 1, End::Far)));
     }
 
     #[test]
-    fn work_without_a_move_lasts_longer_but_not_for_ever() {
-        assert_eq!(ends(|look| worked(WORK * look)), Some((BUSY + 1, End::Busy)));
-        // A linker is silent for minutes, and goes on to the next program.
-        let linker = |look: u32| Signs { work: WORK * look, ..moved(0, look / (BUSY - 1)) };
+    fn cpu_time_without_output_extends_a_wait_to_a_limit() {
+        assert_eq!(ends(|check| worked(WORK * check)), Some((BUSY + 1, End::Busy)));
+        // A linker writes nothing for minutes, and then continues with the next program.
+        let linker = |check: u32| Progress { work: WORK * check, ..last_output(0, check / (BUSY - 1)) };
         assert_eq!(ends(linker), Some((FAR + 1, End::Far)));
     }
 
     #[test]
-    fn hardly_any_work_is_none() {
-        // A heart that beats, and a question now and then.
-        let idle = |look: u32| worked(WORK * look / (STILL + 10));
+    fn very_little_cpu_time_is_no_progress() {
+        // Only heartbeats and polling.
+        let idle = |check: u32| worked(WORK * check / (STILL + 10));
         assert_eq!(ends(idle), Some((STILL + 1, End::Still)));
-        // Where a process ends, its time goes with it; that of the others counts from there.
-        let one_has_ended = |look: u32| worked(if look < 50 { WORK * 1000 } else { WORK * look });
+        // When a process ends, its CPU time is no longer counted; that of the others continues to be.
+        let one_has_ended = |check: u32| worked(if check < 50 { WORK * 1000 } else { WORK * check });
         assert_eq!(ends(one_has_ended), Some((BUSY + 1, End::Busy)));
     }
 
     #[test]
-    fn who_waits_in_vain_says_for_what_and_what_moved_last() {
+    fn a_timeout_names_the_goal_and_the_last_output() {
         let mut wait = Wait::new("the bread is baked");
-        (1..=50).for_each(|look| wait.patience.look(moved(2, look)).unwrap());
-        (1..=7).for_each(|_| wait.patience.look(moved(2, 50)).unwrap());
-        let said = wait.in_vain(End::Still);
+        (1..=50).for_each(|check| wait.patience.check(last_output(2, check)).unwrap());
+        (1..=7).for_each(|_| wait.patience.check(last_output(2, 50)).unwrap());
+        let said = wait.describe(End::Still);
         assert!(
             said.contains("the bread is baked") && said.contains("7 s ago: a file was written"),
             "{said}"
@@ -381,39 +384,42 @@ mod tests {
     }
 
     #[test]
-    fn what_processes_say_and_files_that_are_written_move() {
+    fn output_and_written_files_are_progress() {
         let home = Home::new();
         let shell = |script: &str| home.call(Path::new("sh"), "-c").arg(script);
-        let before = signs(0);
+        let before = progress(0);
         let mut process = shell("echo; exec sleep 1000").start();
-        until("it says something", || (!process.stdout().is_empty()).then_some(()));
-        let said = signs(0);
-        assert!(said.moves[0] > before.moves[0] && said.moves[1] != before.moves[1], "{before:?} {said:?}");
+        until("it writes output", || (!process.stdout().is_empty()).then_some(()));
+        let said = progress(0);
+        assert!(
+            said.outputs[0] > before.outputs[0] && said.outputs[1] != before.outputs[1],
+            "{before:?} {said:?}"
+        );
 
         home.write("a/b", "c");
-        let written = signs(0);
-        assert_ne!(written.moves[2], said.moves[2]);
+        let written = progress(0);
+        assert_ne!(written.outputs[2], said.outputs[2]);
         home.write("a/b", "d");
-        assert_ne!(signs(0).moves[2], written.moves[2]);
+        assert_ne!(progress(0).outputs[2], written.outputs[2]);
 
-        let before = signs(0).moves[0];
-        asking(|| shell("echo what a question says").succeeds());
-        assert_eq!(signs(0).moves[0], before);
+        let before = progress(0).outputs[0];
+        without_progress(|| shell("echo output of a question").succeeds());
+        assert_eq!(progress(0).outputs[0], before);
         assert!(process.is_running());
     }
 
     #[test]
-    fn a_loop_works_and_who_sleeps_does_not() {
+    fn a_loop_uses_cpu_time_and_a_sleep_does_not() {
         let home = Home::new();
         let shell = |script: &str| home.call(Path::new("sh"), "-c").arg(script).start();
         let (sleeps, loops) = (shell("exec sleep 1000"), shell("while :; do :; done"));
         let used =
             |pid: u32| Seen::family().into_iter().find(|(seen, _)| seen.pid == pid).expect("it runs").1;
-        let before = signs(0).work;
+        let before = progress(0).work;
 
         let second = Duration::from_secs(1);
         until("the loop has worked", || (used(loops.pid()) >= second).then_some(()));
 
-        assert!(signs(0).work > before && used(sleeps.pid()) < second / 2, "{:?}", Seen::family());
+        assert!(progress(0).work > before && used(sleeps.pid()) < second / 2, "{:?}", Seen::family());
     }
 }

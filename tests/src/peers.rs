@@ -1,23 +1,23 @@
-//! Programs of other people that speak to ours. `scripts/peers.sh` installs them; with `CI=true` they have to be there.
+//! Other programs that connect to ours. `scripts/peers.sh` installs them; with `CI=true` they are required.
 
 use std::path::Path;
 
 use crate::ci;
 use crate::home::{Call, Home, project};
 
-/// What `openssl` says to these arguments; nothing if it is not here and need not be.
+/// The output of `openssl` with these arguments; none if it is absent.
 ///
 /// # Panics
-/// If it has to be here, or hangs.
+/// If it is absent with `CI=true`, or hangs.
 pub fn openssl(home: &Home, arguments: &str) -> Option<(bool, String)> {
     let ended = call(home, Path::new("openssl"), arguments)?.run();
     Some((ended.code() == Some(0), ended.stdout + &ended.stderr))
 }
 
-/// How a coordinator answers Python's gRPC client: the name of the status, and its text.
+/// The status of a call with Python's gRPC client: its name and its text.
 ///
 /// # Panics
-/// If the client has to be here, hangs, or says nothing.
+/// If the client is absent with `CI=true`, hangs, or prints nothing.
 pub fn grpcio(home: &Home, address: &str, method: &str, credentials: &str) -> Option<String> {
     let script = project().join("tests/peers/call.py");
     let call = call(home, &project().join("target/peers/bin/python"), "")?;
@@ -34,9 +34,9 @@ fn call(home: &Home, program: &Path, arguments: &str) -> Option<Call> {
     Some(home.call(program, arguments))
 }
 
-/// Whether there is such a file, or for a mere name, one that a shell would find.
+/// Whether this file exists, or, for a name without a directory, is in `PATH`.
 pub(crate) fn is_there(program: &Path) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Joined to a directory, a whole path stays what it is.
+    // An absolute path is not changed by `join`.
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }

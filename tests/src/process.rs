@@ -1,4 +1,4 @@
-//! Processes that a test starts, and those that they start in turn.
+//! Processes that a test starts, and their children.
 
 use std::fmt;
 use std::fs;
@@ -14,7 +14,7 @@ pub use rustix::process::Signal;
 pub use crate::patience::until;
 use crate::patience::{self, Wait};
 
-/// A process that a test has started. It ends with this value, and so does whatever it has started itself.
+/// A process that a test has started. It and its children are killed when the value is dropped.
 #[derive(Debug)]
 pub struct Process {
     line: String,
@@ -25,7 +25,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command, in a process group of its own, with nothing to read.
+    /// Starts a command in a process group of its own, without standard input.
     pub fn start(line: String, mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         die_with_this_process(&mut command);
@@ -40,7 +40,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends it a signal, and nobody else.
+    /// Sends a signal to this process only.
     pub fn signal(&self, signal: Signal) {
         assert!(self.ended.is_none(), "{}: it has ended", self.line);
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -57,12 +57,12 @@ impl Process {
         self.stderr.text()
     }
 
-    /// Waits until standard error has this text; returns the line with it, from the text on.
+    /// Waits until standard error contains this text. Returns the rest of the line, from the text on.
     pub fn says(&mut self, text: &str) -> String {
         self.says_after(0, text)
     }
 
-    /// The same, for what comes after so many bytes of standard error.
+    /// The same, after so many bytes of standard error.
     pub fn says_after(&mut self, bytes: usize, text: &str) -> String {
         let found = |stderr: &str| {
             let new = stderr.get(bytes..)?;
@@ -80,12 +80,12 @@ impl Process {
         }
     }
 
-    /// The processes that it has started and that are there now.
+    /// Its running children.
     pub fn children(&self) -> Vec<Seen> {
         if self.ended.is_some() { Vec::new() } else { Seen::children_of(self.pid()) }
     }
 
-    /// Whether it is still there.
+    /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.try_wait().is_none()
     }
@@ -107,7 +107,7 @@ impl Process {
     }
 
     fn pause(&self, wait: &mut Wait) {
-        wait.pause().unwrap_or_else(|in_vain| panic!("{in_vain}; it said last\n{}", self.stderr()));
+        wait.pause().unwrap_or_else(|timeout| panic!("{timeout}; its last output:\n{}", self.stderr()));
     }
 
     fn try_wait(&mut self) -> Option<ExitStatus> {
@@ -124,15 +124,15 @@ impl Drop for Process {
             return;
         }
         let offspring = Seen::descendants_of(self.pid());
-        // It may have ended by itself in the meantime; then there is nothing to kill.
+        // It may have ended meanwhile.
         let _ = self.child.kill();
         let _ = self.child.wait();
         offspring.iter().for_each(|(seen, _)| seen.kill());
     }
 }
 
-/// Where a test is killed it drops nothing: then the kernel ends what the test has started.
-#[allow(unsafe_code)] // What runs between fork and exec.
+/// If a test is killed, nothing is dropped: the kernel then kills the processes that it has started.
+#[allow(unsafe_code)] // For the code between fork and exec.
 fn die_with_this_process(command: &mut Command) {
     let ask =
         || rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from);
@@ -140,7 +140,7 @@ fn die_with_this_process(command: &mut Command) {
     unsafe { command.pre_exec(ask) };
 }
 
-/// Takes in what a process writes, so that it never waits for us. Whoever waits for something counts it as a move.
+/// Reads the output of a process, so that it never blocks. Output counts as progress.
 #[derive(Debug)]
 struct Reader {
     text: Arc<Mutex<Vec<u8>>>,
@@ -151,13 +151,13 @@ impl Reader {
     fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
         let text = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&text);
-        let counts = patience::counts();
+        let counts = patience::counts_as_progress();
         let thread = std::thread::spawn(move || {
             let mut pipe = pipe.expect("the output is piped");
             let mut buffer = [0; 1 << 16];
             while let Ok(count @ 1..) = pipe.read(&mut buffer) {
                 lock(&sink).extend_from_slice(&buffer[..count]);
-                patience::said(if counts { count } else { 0 });
+                patience::record_output(if counts { count } else { 0 });
             }
         });
         Self { text, thread }
@@ -176,7 +176,7 @@ fn lock(text: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
     text.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A process that has ended, with all it said.
+/// A process that has ended, with its output.
 #[derive(Clone, Debug)]
 pub struct Ended {
     line: String,
@@ -198,16 +198,16 @@ impl Ended {
         self.status.signal()
     }
 
-    /// Itself, if it has ended with this code.
+    /// Asserts its exit code.
     ///
     /// # Panics
-    /// If it has not.
+    /// If it has another one.
     pub fn with_code(self, code: i32) -> Self {
         assert_eq!(self.code(), Some(code), "{self}");
         self
     }
 
-    /// Its one line of error, if it has ended with this code and exactly one.
+    /// Asserts its exit code and that it has exactly one line of error. Returns the line.
     ///
     /// # Panics
     /// If it has not.
@@ -219,7 +219,7 @@ impl Ended {
         errors[0].to_string()
     }
 
-    /// Standard output as JSON, an object a line.
+    /// Standard output as JSON, one object per line.
     ///
     /// # Panics
     /// If a line is not JSON.
@@ -236,7 +236,7 @@ impl fmt::Display for Ended {
     }
 }
 
-/// A process that was seen in `/proc`, not to be taken for a later one of the same id.
+/// A process in `/proc`, distinguished from a later one with the same id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Seen {
     /// Its id.
@@ -246,15 +246,15 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The process of this id, if it is there and has not ended.
+    /// The process with this id, if it exists and has not ended.
     pub fn of(pid: u32) -> Option<Self> {
         Self::working(pid).map(|(seen, _)| seen)
     }
 
-    /// The same, with the CPU time that it has used, and those that it has seen the end of.
+    /// The same, with its CPU time, including that of its children that have ended.
     fn working(pid: u32) -> Option<(Self, Duration)> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is a name in brackets, which may hold anything.
+        // The second field is a name in brackets, which may contain any character.
         let fields: Vec<_> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
         let (state, parent, started) = (*fields.first()?, fields.get(1)?, fields.get(19)?);
         let used = fields.get(11..15)?.iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
@@ -288,7 +288,7 @@ impl Seen {
         found
     }
 
-    /// All that this process has started, and what they have started, each with the CPU time that it has used.
+    /// All descendants of this process, each with its CPU time.
     pub(crate) fn family() -> Vec<(Self, Duration)> {
         let mut family = Self::descendants_of(std::process::id());
         family.sort();
@@ -311,12 +311,12 @@ impl Seen {
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid.filter(|_| self.is_alive()) {
-            // It may have ended just now.
+            // It may have ended meanwhile.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
-    /// Kills it, if it is still there.
+    /// Kills it, if it still runs.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
     }
@@ -327,7 +327,7 @@ impl Seen {
     }
 }
 
-/// Time in the unit in which the kernel tells of it, hundredths of a second (proc(5), USER_HZ).
+/// Time in the kernel's unit, hundredths of a second (proc(5), USER_HZ).
 pub(crate) fn ticks(ticks: u64) -> Duration {
     Duration::from_millis(ticks * 10)
 }

@@ -1,10 +1,9 @@
-//! A network between workers and their coordinator that can fail: a proxy that takes connections and passes bytes on.
+//! A network with faults between workers and their coordinator: a proxy that forwards connections.
 //!
-//! Each direction of the link can be stalled (nothing passes, and nobody is told), slowed to so many bytes a second, or
-//! delayed. The link can be cut (both ends of every connection close, and new ones are refused) and it can lose its
-//! connections on the workers' side only, so that the coordinator believes them to be there still. [`Proxy::heal`]
-//! makes all good again. What was under way when a direction stalled passes when it is healed, as with TCP after a
-//! network's outage.
+//! Each direction of the link can be stalled (no bytes are forwarded, and connections stay open), slowed to a number of bytes
+//! per second, or delayed. The link can be cut (both ends of every connection are closed, and new ones are refused), and it
+//! can close its connections on the workers' side only, so that the coordinator does not detect it. [`Proxy::heal`] ends every
+//! fault. Bytes of a stalled direction are then forwarded, as with TCP after a network outage.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -22,10 +21,10 @@ pub enum Way {
     Down,
 }
 
-/// The link. It ends with this value.
+/// The link. It is closed when the value is dropped.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where workers reach it.
+    /// Its address for workers.
     pub address: String,
     link: Arc<Link>,
     accepting: Option<JoinHandle<()>>,
@@ -36,7 +35,7 @@ struct Link {
     upstream: String,
     state: Mutex<State>,
     changed: Condvar,
-    /// Who sends has the way to himself: so many bytes a second are for all connections together.
+    /// Held while sending: all connections share the bandwidth.
     ways: [Mutex<()>; 2],
 }
 
@@ -54,11 +53,11 @@ struct State {
 struct Connection {
     worker: TcpStream,
     coordinator: TcpStream,
-    /// Whether the coordinator is not told of its end.
+    /// Whether its end is hidden from the coordinator.
     lost: Arc<AtomicBool>,
 }
 
-/// What is passed on at once where the link is slow, so that its connections take turns.
+/// The size of a forwarded chunk on a slow link, so that connections take turns.
 const SLICE: usize = 4096;
 
 impl Proxy {
@@ -80,22 +79,22 @@ impl Proxy {
         Self { address, link, accepting: Some(accepting) }
     }
 
-    /// Nothing passes this way any more, and nobody is told.
+    /// Stalls a direction.
     pub fn stall(&self, way: Way) {
         self.change(|state| state.stalled[way as usize] = true);
     }
 
-    /// So many bytes a second pass each way, over all connections.
+    /// Limits each direction to so many bytes per second, for all connections together.
     pub fn throttle(&self, bytes_per_second: u32) {
         self.change(|state| state.bytes_per_second = Some(bytes_per_second));
     }
 
-    /// Everything arrives so much later.
+    /// Delays everything.
     pub fn delay(&self, delay: Duration) {
         self.change(|state| state.delay = delay);
     }
 
-    /// Every connection is closed at both ends, and no new one is made.
+    /// Closes every connection at both ends, and refuses new ones.
     pub fn cut(&self) {
         self.change(|state| {
             state.is_cut = true;
@@ -103,18 +102,18 @@ impl Proxy {
         });
     }
 
-    /// Every connection is closed at the worker's end; the coordinator hears nothing of it. New ones are made.
+    /// Closes every connection at the worker's end only. New ones are accepted.
     pub fn lose(&self) {
         self.change(|state| {
             for connection in &state.connections {
                 connection.lost.store(true, Ordering::SeqCst);
-                // A connection that is gone already needs no closing.
+                // It may be closed already.
                 let _ = connection.worker.shutdown(Shutdown::Both);
             }
         });
     }
 
-    /// All is good again.
+    /// Ends every fault.
     pub fn heal(&self) {
         self.change(|state| {
             state.stalled = [false; 2];
@@ -136,7 +135,7 @@ impl Drop for Proxy {
             state.is_over = true;
             state.close();
         });
-        // A last connection makes the listener look.
+        // A last connection wakes the listener.
         let _ = TcpStream::connect(&self.address);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -147,7 +146,7 @@ impl Drop for Proxy {
 impl State {
     fn close(&mut self) {
         for Connection { worker, coordinator, .. } in self.connections.drain(..) {
-            // A connection that is gone already needs no closing.
+            // It may be closed already.
             let _ = worker.shutdown(Shutdown::Both);
             let _ = coordinator.shutdown(Shutdown::Both);
         }
@@ -164,7 +163,7 @@ impl Link {
             if self.state().is_over {
                 return;
             }
-            // Whoever is not let through finds the connection closed, as one that is refused does.
+            // A refused connection is closed at once.
             if let Ok(worker) = worker
                 && !self.state().is_cut
                 && let Ok(coordinator) = TcpStream::connect(&self.upstream)
@@ -190,7 +189,7 @@ impl Link {
             std::thread::spawn(move || {
                 link.pass(way, from, &mut to);
                 if !lost.load(Ordering::SeqCst) {
-                    // An end that is gone already needs no closing.
+                    // It may be closed already.
                     let _ = to.shutdown(Shutdown::Both);
                 }
             });
@@ -198,7 +197,7 @@ impl Link {
         Ok(())
     }
 
-    /// Passes bytes on until an end closes, which is not heard of while the way is stalled.
+    /// Forwards bytes until an end closes; the close is not forwarded while the direction is stalled.
     fn pass(&self, way: Way, mut from: TcpStream, to: &mut TcpStream) {
         let mut buffer = [0; 1 << 16];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
@@ -216,7 +215,7 @@ impl Link {
         if self.state().bytes_per_second.is_some() { SLICE } else { 1 << 16 }
     }
 
-    /// Waits until so many bytes may pass.
+    /// Waits until so many bytes may be forwarded.
     fn wait_for_turn(&self, way: Way, bytes: usize) {
         std::thread::sleep(self.state().delay);
         let _turn = self.ways[way as usize].lock().unwrap_or_else(PoisonError::into_inner);

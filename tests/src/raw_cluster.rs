@@ -1,4 +1,4 @@
-//! The service `Cluster` as a test plays it, for the real commands.
+//! A scripted service `Cluster`, for the real commands.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -13,13 +13,13 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-/// A cluster that answers submissions and watchers with what it was given, in order; then it knows no more.
+/// A cluster that replies to submissions and watchers with the given replies, in order.
 #[derive(Debug)]
 pub struct RawCluster {
-    /// Where it is.
+    /// Its address.
     pub address: String,
     played: Arc<Played>,
-    // Its tasks end with it.
+    // Its tasks end when it is dropped.
     _runtime: Runtime,
 }
 
@@ -37,10 +37,10 @@ impl Default for RawCluster {
 }
 
 impl RawCluster {
-    /// Begins, on a free port.
+    /// Starts it on a free port.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there is no free port.
     pub fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime can be made");
@@ -52,23 +52,23 @@ impl RawCluster {
         Self { address, played, _runtime: runtime }
     }
 
-    /// Answers the next submission so.
+    /// The reply to the next submission.
     pub fn submission(&self, answer: Result<&str, Status>) {
         lock(&self.played.submissions).push_back(answer.map(str::to_string));
     }
 
-    /// Says this to the next watcher, and closes the stream.
+    /// The messages to the next watcher, whose stream is then closed.
     pub fn stream(&self, messages: Vec<v1::WatchJobResponse>) {
         lock(&self.played.streams).push_back(messages);
     }
 
-    /// The keys of the submissions that came.
+    /// The keys of the received submissions.
     pub fn keys(&self) -> Vec<String> {
         lock(&self.played.keys).clone()
     }
 }
 
-/// News of a job: these epochs have ended.
+/// A message about a job: these epochs have ended.
 pub fn epochs_ended(epochs: impl IntoIterator<Item = u32>) -> v1::WatchJobResponse {
     let row = |epoch| v1::Epoch { epoch, loss: 1.0 / f64::from(epoch), seconds: 1.0, ..v1::Epoch::default() };
     v1::WatchJobResponse {
@@ -78,7 +78,7 @@ pub fn epochs_ended(epochs: impl IntoIterator<Item = u32>) -> v1::WatchJobRespon
     }
 }
 
-/// The last news of a job: these epochs have ended since, and it is done.
+/// The last message about a job: these epochs have ended, and it is done.
 pub fn done(epochs: impl IntoIterator<Item = u32>) -> v1::WatchJobResponse {
     let outcome = v1::Outcome { weights_sha256: "0123".into(), ..v1::Outcome::default() };
     v1::WatchJobResponse { outcome: Some(outcome), ..epochs_ended(epochs) }

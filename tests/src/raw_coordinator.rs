@@ -1,6 +1,6 @@
-//! A coordinator that says what a test makes it say, for real workers.
+//! A scripted coordinator, for real workers.
 //!
-//! It lets everybody in, hands out the samples that it was given, and answers heartbeats while it feels like it.
+//! It admits every worker, sends the given samples, and acknowledges heartbeats until a test stops that.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,12 +29,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::patience::answer_of;
 
-/// Shards of the job that it has.
+/// The number of shards of its job.
 pub const SHARDS: u32 = 4;
 const SAMPLES: u32 = 25;
 const WIDTH: u32 = 64;
 
-/// The coordinator. It is gone, with all its connections, when this value is.
+/// The coordinator. It and its connections are closed when the value is dropped.
 #[derive(Debug)]
 pub struct RawCoordinator {
     runtime: Runtime,
@@ -47,7 +47,7 @@ pub struct RawCoordinator {
 struct State {
     shards: Mutex<BTreeMap<Shard, ShardSamples>>,
     fetches: AtomicUsize,
-    /// Fetches that break off before one is answered.
+    /// How many fetches are broken off before one succeeds.
     broken: AtomicUsize,
     forgetful: AtomicBool,
 }
@@ -56,7 +56,7 @@ struct State {
 #[derive(Debug)]
 pub struct Visit {
     runtime: Handle,
-    /// What it said first.
+    /// Its hello.
     pub hello: v1::Hello,
     incoming: Streaming<v1::SessionRequest>,
     outgoing: mpsc::Sender<Result<v1::SessionResponse, Status>>,
@@ -69,10 +69,10 @@ impl Default for RawCoordinator {
 }
 
 impl RawCoordinator {
-    /// Begins at an address.
+    /// Starts it at an address.
     ///
     /// # Panics
-    /// If somebody is there.
+    /// If the address is in use.
     pub fn at(address: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime can be made");
@@ -89,12 +89,12 @@ impl RawCoordinator {
         Self { runtime, address, state, visits }
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The next worker that comes. It is welcome.
+    /// Waits for the next worker, and welcomes it.
     pub fn visit(&mut self) -> Visit {
         let visit = wait(self.runtime.handle(), self.visits.recv()).expect("the server runs");
         visit.say(Down::Welcome(v1::Welcome {
@@ -106,43 +106,43 @@ impl RawCoordinator {
         visit
     }
 
-    /// Has training samples for each of its shards.
+    /// Sets the training samples of its shards.
     pub fn has_samples(&self) {
         for index in 0..SHARDS {
             lock(&self.state.shards).insert(Shard { split: Split::Train, index }, samples(index));
         }
     }
 
-    /// Breaks off the next so many transfers.
+    /// Breaks off so many of the next transfers.
     pub fn breaks_off(&self, transfers: usize) {
         self.state.broken.store(transfers, Ordering::Relaxed);
     }
 
-    /// How often it was asked for samples.
+    /// How many fetches it has received.
     pub fn fetches(&self) -> usize {
         self.state.fetches.load(Ordering::Relaxed)
     }
 
-    /// Knows no worker any more, as one that was started again.
+    /// Forgets all workers, like a restarted coordinator.
     pub fn forgets_everybody(&self) {
         self.state.forgetful.store(true, Ordering::Relaxed);
     }
 
-    /// Knows those again who come.
+    /// Accepts heartbeats again.
     pub fn remembers(&self) {
         self.state.forgetful.store(false, Ordering::Relaxed);
     }
 }
 
 impl Visit {
-    /// Says something.
+    /// Sends a message.
     pub fn say(&self, message: Down) {
         let message = Ok(v1::SessionResponse { message: Some(message) });
-        // The worker may be gone.
+        // The worker may have disconnected.
         let _ = wait(&self.runtime, self.outgoing.send(message));
     }
 
-    /// Begins the job, and has the worker hold all of its shards.
+    /// Begins the job, and tells the worker to hold all of its shards.
     pub fn start_job(&self) {
         let spec = Some(v1::Spec::from(&spec()));
         self.say(Down::JobStart(v1::JobStart { job: 1, run_id: "raw-1".into(), spec }));
@@ -167,14 +167,14 @@ impl Visit {
         }
     }
 
-    /// Asks for nodes of a step, with its parameters.
+    /// Assigns nodes of a step, with its parameters.
     pub fn ask(&self, step: u32, nodes: &[(u32, u32)]) {
         let parameters = vec![0; 4 * parameters()];
         self.say(Down::Work(work(step, nodes, parameters.len())));
         self.say(Down::Chunk(v1::Chunk { data: parameters.into() }));
     }
 
-    /// Asks for more nodes of a step whose parameters the worker has.
+    /// Assigns more nodes of a step whose parameters the worker has.
     pub fn ask_more(&self, step: u32, nodes: &[(u32, u32)]) {
         self.say(Down::Work(work(step, nodes, 0)));
     }
@@ -189,7 +189,7 @@ impl Visit {
         })
     }
 
-    /// Reads on until this finds what it looks for.
+    /// Reads messages until `find` returns a value.
     ///
     /// # Panics
     /// If the session ends first.
@@ -202,7 +202,7 @@ impl Visit {
         }
     }
 
-    /// All that is still to come, to the session's end.
+    /// The remaining messages until the session's end.
     pub fn rest(mut self) -> Vec<Up> {
         std::iter::from_fn(|| self.receive()).collect()
     }

@@ -1,4 +1,4 @@
-//! Clients that speak gRPC themselves: as any program may, and as no worker should.
+//! gRPC clients: a normal client, and a worker that may be faulty.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use tonic::{Response, Status, Streaming};
 
 use crate::patience::answer_of;
 
-/// A client of a coordinator's services. Its calls wait for their answers.
+/// A client of a coordinator's services, with blocking calls.
 #[derive(Clone, Debug)]
 pub struct Client {
     runtime: Arc<Runtime>,
@@ -30,7 +30,7 @@ impl Client {
     /// Connects.
     ///
     /// # Panics
-    /// If nobody is there.
+    /// If the connection fails.
     pub fn connect(address: &str) -> Self {
         Self::connect_with(address, None)
     }
@@ -38,7 +38,7 @@ impl Client {
     /// Connects, with the certificate in a directory if one is named.
     ///
     /// # Panics
-    /// If nobody is there, or the two sides do not agree.
+    /// If the connection or TLS fails.
     pub fn connect_with(address: &str, tls: Option<PathBuf>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = Arc::new(runtime.expect("a runtime can be made"));
@@ -54,10 +54,10 @@ impl Client {
         self.channel.clone()
     }
 
-    /// Waits for an answer.
+    /// Waits for a reply.
     ///
     /// # Panics
-    /// If the wait is in vain.
+    /// If the wait fails.
     pub fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
         wait(&self.runtime, answer)
     }
@@ -65,7 +65,7 @@ impl Client {
     /// Calls the service `Cluster`.
     ///
     /// # Errors
-    /// What the coordinator answers.
+    /// The coordinator's status.
     pub fn call<T>(
         &self,
         call: impl AsyncFnOnce(&mut ClusterClient<Channel>) -> Result<Response<T>, Status>,
@@ -74,10 +74,10 @@ impl Client {
         self.wait(call(&mut client)).map(Response::into_inner)
     }
 
-    /// Submits a job; gives its id.
+    /// Submits a job. Returns its id.
     ///
     /// # Errors
-    /// What the coordinator answers.
+    /// The coordinator's status.
     pub fn submit(&self, job_toml: &str, client_key: &str) -> Result<String, Status> {
         let request = v1::SubmitJobRequest { job_toml: job_toml.into(), client_key: client_key.into() };
         self.call(async |cluster| cluster.submit_job(request).await).map(|submitted| submitted.job_id)
@@ -86,7 +86,7 @@ impl Client {
     /// All jobs, newest first.
     ///
     /// # Panics
-    /// If the coordinator does not say.
+    /// If the call fails.
     pub fn jobs(&self) -> Vec<v1::Job> {
         let jobs = self.call(async |cluster| cluster.list_jobs(v1::ListJobsRequest {}).await);
         jobs.expect("jobs are listed").jobs
@@ -102,7 +102,7 @@ impl Client {
     /// All workers.
     ///
     /// # Panics
-    /// If the coordinator does not say.
+    /// If the call fails.
     pub fn workers(&self) -> Vec<v1::WorkerInfo> {
         let workers = self.call(async |cluster| cluster.list_workers(v1::ListWorkersRequest {}).await);
         workers.expect("workers are listed").workers
@@ -111,7 +111,7 @@ impl Client {
     /// A job's metrics; those of the newest, if the id is empty.
     ///
     /// # Errors
-    /// What the coordinator answers.
+    /// The coordinator's status.
     pub fn metrics(&self, job_id: &str) -> Result<v1::GetMetricsResponse, Status> {
         let request = v1::GetMetricsRequest { job_id: job_id.into() };
         self.call(async |cluster| cluster.get_metrics(request).await)
@@ -120,14 +120,14 @@ impl Client {
     /// Cancels a job; the one that runs, if the id is empty.
     ///
     /// # Errors
-    /// What the coordinator answers.
+    /// The coordinator's status.
     pub fn cancel(&self, job_id: &str) -> Result<v1::Job, Status> {
         let request = v1::CancelJobRequest { job_id: job_id.into() };
         let cancelled = self.call(async |cluster| cluster.cancel_job(request).await)?;
         Ok(cancelled.job.unwrap_or_default())
     }
 
-    /// Follows a job to its end; gives every message.
+    /// Follows a job to its end. Returns every message.
     ///
     /// # Panics
     /// If the stream breaks.
@@ -137,10 +137,10 @@ impl Client {
         self.rest(stream.expect("jobs can be followed")).expect("the stream ends well")
     }
 
-    /// Everything that is still to come on a stream.
+    /// The remaining messages of a stream.
     ///
     /// # Errors
-    /// What the coordinator ends it with.
+    /// The coordinator's status at its end.
     pub fn rest<T>(&self, mut stream: Streaming<T>) -> Result<Vec<T>, Status> {
         self.wait(async {
             let mut messages = Vec::new();
@@ -154,7 +154,7 @@ impl Client {
     /// The next message of a stream.
     ///
     /// # Errors
-    /// What the coordinator ends it with.
+    /// The coordinator's status at its end.
     pub fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
         self.wait(stream.message())
     }
@@ -162,7 +162,7 @@ impl Client {
     /// The trained model of a job, as a file's bytes.
     ///
     /// # Errors
-    /// What the coordinator answers.
+    /// The coordinator's status.
     pub fn model(&self, job_id: &str) -> Result<Vec<u8>, Status> {
         let request = v1::GetModelRequest { job_id: job_id.into() };
         let stream = self.call(async |cluster| cluster.get_model(request).await)?;
@@ -172,7 +172,7 @@ impl Client {
     /// Opens a worker's session, with this as its first message.
     ///
     /// # Errors
-    /// How the coordinator refuses it.
+    /// The coordinator's status.
     pub fn session(&self, first: Up) -> Result<RawWorker, Status> {
         let (sender, receiver) = mpsc::channel(64);
         let messages = RawWorker { client: self.clone(), sender, responses: None };
@@ -185,12 +185,12 @@ impl Client {
     /// The same, with a hello.
     ///
     /// # Errors
-    /// How the coordinator refuses it.
+    /// The coordinator's status.
     pub fn hello(&self, hello: v1::Hello) -> Result<RawWorker, Status> {
         self.session(Up::Hello(hello))
     }
 
-    /// Says that a worker is alive.
+    /// Sends a worker's heartbeat.
     ///
     /// # Errors
     /// If there is no such worker.
@@ -204,7 +204,7 @@ fn wait<T>(runtime: &Runtime, answer: impl Future<Output = T>) -> T {
     runtime.block_on(answer_of("a coordinator answers", answer))
 }
 
-/// A worker that says what a test makes it say.
+/// A scripted worker.
 #[derive(Debug)]
 pub struct RawWorker {
     client: Client,
@@ -213,12 +213,12 @@ pub struct RawWorker {
 }
 
 impl RawWorker {
-    /// Sends a message. One that comes too late goes nowhere.
+    /// Sends a message. After the end of the session it is dropped.
     pub fn send(&self, message: Up) {
         let _ = self.sender.blocking_send(v1::SessionRequest { message: Some(message) });
     }
 
-    /// Sends a message of no known kind.
+    /// Sends a message of an unknown kind.
     pub fn send_nothing(&self) {
         let _ = self.sender.blocking_send(v1::SessionRequest { message: None });
     }
@@ -235,14 +235,14 @@ impl RawWorker {
     /// The next message; none once the session is over.
     ///
     /// # Errors
-    /// How the coordinator ends the session.
+    /// The coordinator's status at the end of the session.
     pub fn receive(&mut self) -> Result<Option<Down>, Status> {
         let Self { client, responses, .. } = self;
         let Some(responses) = responses else { return Ok(None) };
         Ok(client.next(responses)?.and_then(|response| response.message))
     }
 
-    /// Reads on until this finds what it looks for.
+    /// Reads messages until `find` returns a value.
     ///
     /// # Panics
     /// If the session ends first.
@@ -256,10 +256,10 @@ impl RawWorker {
         }
     }
 
-    /// The welcome that it gets.
+    /// Receives the welcome.
     ///
     /// # Panics
-    /// If it gets none.
+    /// If it receives none.
     pub fn welcome(&mut self) -> v1::Welcome {
         self.hears("welcome", |message| match message {
             Down::Welcome(welcome) => Some(*welcome),
@@ -267,7 +267,7 @@ impl RawWorker {
         })
     }
 
-    /// How the session ends: nothing, if the coordinator just closes it.
+    /// The status at the end of the session; none if the coordinator closes it without one.
     pub fn end(mut self) -> Option<Status> {
         loop {
             match self.receive() {
@@ -279,13 +279,13 @@ impl RawWorker {
     }
 }
 
-/// An instance id that no other hello of this test has.
+/// A new instance id.
 fn another_instance() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{:032x}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A hello as a worker of this kind would say it, from a process of its own.
+/// A hello like that of this worker, but of another process.
 pub fn hello_like(worker: &v1::WorkerInfo) -> v1::Hello {
     v1::Hello {
         protocol_version: millefeuille_proto::PROTOCOL_VERSION,

@@ -1,4 +1,4 @@
-//! What a run directory holds, read as any script would.
+//! The files of a run directory, read as any script would.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// The one at this place, whether it is there or not.
+    /// The run directory at this path, which need not exist.
     pub fn new(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -51,7 +51,7 @@ impl Run {
     /// The receipt.
     ///
     /// # Panics
-    /// If there is none, as of a run that is not done.
+    /// If there is none, because the run is not done.
     pub fn receipt(&self) -> Value {
         serde_json::from_str(&self.text("receipt.json")).expect("a receipt is JSON")
     }
@@ -90,7 +90,7 @@ impl Run {
         self.text("history.jsonl").matches('\n').count()
     }
 
-    /// The events so far, each a whole line; none if there is no such file.
+    /// The events so far, as complete lines; none if there is no such file.
     ///
     /// # Panics
     /// If a line is not JSON.
@@ -100,21 +100,21 @@ impl Run {
         whole.map(|line| serde_json::from_str(line).expect("a line of events is JSON")).collect()
     }
 
-    /// What events of this kind say, in their order.
+    /// The events of this kind, in order.
     pub fn told(&self, kind: &str) -> Vec<String> {
         let of_kind = |event: &&Value| event["event"] == kind;
         let text = |event: &Value| event["text"].as_str().unwrap_or_default().to_string();
         self.events().iter().filter(of_kind).map(text).collect()
     }
 
-    /// Waits until an event of this kind has this text; gives all that it says.
+    /// Waits until an event of this kind contains this text. Returns the event.
     pub fn tells(&self, kind: &str, text: &str) -> String {
         until(format!("an event {kind} with {text:?} in {}", self.path.display()), || {
             self.told(kind).into_iter().find(|told| told.contains(text))
         })
     }
 
-    /// Reassignments because a worker was lost, a line each.
+    /// The reassignments after the loss of a worker, one line each.
     pub fn taken_over(&self) -> Vec<String> {
         self.told("reassigned").into_iter().filter(|told| told.contains("is lost in")).collect()
     }
@@ -157,7 +157,7 @@ impl Run {
         hex::encode(hash.finalize())
     }
 
-    /// Every file in it with its content, to see whether anything has changed.
+    /// Every file in it with its content, to detect changes.
     pub fn snapshot(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files = Vec::new();
         collect(&self.path, &mut files);

@@ -7,7 +7,7 @@ use crate::home::project;
 /// The runbook.
 ///
 /// # Panics
-/// If it is not there.
+/// If it does not exist.
 pub fn runbook() -> String {
     fs::read_to_string(project().join("deploy/README.md")).expect("the runbook is there")
 }
@@ -15,7 +15,7 @@ pub fn runbook() -> String {
 /// The commands in its blocks of a kind, such as `compose`, in their order.
 ///
 /// # Panics
-/// If there are hardly any: then the blocks are called otherwise.
+/// If there are too few: then the blocks have another name.
 pub fn commands(kind: &str) -> Vec<String> {
     let (mut commands, mut inside) = (Vec::new(), false);
     for line in runbook().lines() {
@@ -29,7 +29,7 @@ pub fn commands(kind: &str) -> Vec<String> {
     commands
 }
 
-/// What its commands for `kubectl` run in a pod, without what is piped into or out of it.
+/// The commands that `kubectl` runs in a pod, without pipes.
 pub fn in_pods() -> Vec<String> {
     let commands = commands("kubectl").into_iter();
     let inner = commands.filter_map(|command| {

@@ -1,12 +1,10 @@
-//! What a run has to come to, whatever happens to it: the run of one worker whom nobody disturbs.
+//! Reference runs: one worker without faults. Other runs must have the same hash and ledger.
 //!
-//! Equal hashes say that the same was learned; equal ledgers that every sample was used exactly once an epoch, in its
-//! place.
+//! Equal hashes show that the weights are the same, equal ledgers that every sample was used exactly once per epoch.
 //!
-//! Many tests compare with the same few jobs. So a reference run is trained once and kept, beside the programs that
-//! trained it, under the hash of all that it depends on: the program, the machine, the arguments, and the files that
-//! they name. A run that were kept too long would not pass unseen: [`Undisturbed::compare`] wants the same job, of
-//! which the hash of the data is a part.
+//! Many tests compare with the same few jobs. So a reference run is trained once and kept beside the binaries, under a hash
+//! of everything that it depends on: the program, the machine, the arguments, and the files that they name. An outdated
+//! reference run would be detected: [`Undisturbed::compare`] requires the same job, which contains the hash of the data.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,21 +17,21 @@ use sha2::{Digest as _, Sha256};
 use crate::home::{Home, binary};
 use crate::run::Run;
 
-/// A run that nothing happened to.
+/// A reference run.
 #[derive(Debug)]
 pub struct Undisturbed {
     run: Run,
 }
 
 impl Home {
-    /// A job trained on one worker with one slot: now, or by a test before this one.
+    /// The reference run of a job: one worker with one slot. It is trained now, or was by an earlier test.
     ///
     /// # Panics
-    /// If it can't be trained, or not be kept.
+    /// If it can't be trained or kept.
     pub fn undisturbed(&self, job: &str) -> Undisturbed {
-        let shelf = shelf().expect("runs can be kept beside the programs");
-        let place = shelf.join(self.digest_of(job));
-        // Held until the run is there: who wants the same one waits for it.
+        let directory = directory().expect("runs can be kept beside the programs");
+        let place = directory.join(self.digest_of(job));
+        // Held until the run is complete: other tests that need it wait.
         let lock = File::create(place.with_extension("lock")).expect("files can be made beside the programs");
         lock.lock().expect("files can be locked");
         if !place.exists() {
@@ -45,7 +43,7 @@ impl Home {
         Undisturbed { run: Run::new(place) }
     }
 
-    /// A hash of a job's arguments and of the files that they lead to: those that they name, and the home's data.
+    /// A hash of a job's arguments, of the files that they name, and of the home's data.
     fn digest_of(&self, job: &str) -> String {
         let mut hash = Sha256::new_with_prefix(job);
         let named = job.split_whitespace().map(|word| self.path(word)).filter(|path| path.is_file());
@@ -61,22 +59,24 @@ impl Home {
     }
 }
 
-/// The directory of the runs that this very program has trained on this machine. Those of others go.
-fn shelf() -> io::Result<PathBuf> {
+/// The directory of the runs that this build of the program has trained on this machine. Those of other builds are removed.
+fn directory() -> io::Result<PathBuf> {
     let program = binary("coordinator");
-    let shelves = program.with_file_name("undisturbed");
-    let shelf = shelves.join(&identity(&program)?[..16]);
-    if !shelf.exists() {
-        let others = fs::read_dir(&shelves).into_iter().flatten().flatten();
+    let parent = program.with_file_name("undisturbed");
+    let directory = parent.join(&identity(&program)?[..16]);
+    if !directory.exists() {
+        let others = fs::read_dir(&parent).into_iter().flatten().flatten();
         // Another test may do the same at this moment.
-        others.filter(|other| other.path() != shelf).for_each(|other| _ = fs::remove_dir_all(other.path()));
-        fs::create_dir_all(&shelf)?;
+        others
+            .filter(|other| other.path() != directory)
+            .for_each(|other| _ = fs::remove_dir_all(other.path()));
+        fs::create_dir_all(&directory)?;
     }
-    Ok(shelf)
+    Ok(directory)
 }
 
-/// A hash that changes with the program, with the shared libraries that are installed (OpenBLAS is one), and from one start
-/// of the machine to the next, which may be another machine then.
+/// A hash that changes with the program, with the installed shared libraries (such as OpenBLAS), and with each boot, since
+/// the machine may be another one then.
 fn identity(program: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     for file in [program, Path::new("/etc/ld.so.cache")] {
@@ -88,10 +88,10 @@ fn identity(program: &Path) -> io::Result<String> {
 }
 
 impl Undisturbed {
-    /// Whether another run of the same job is done, and has come to the same, bit for bit.
+    /// Checks that another run of the same job is done and has the same results, bit for bit.
     ///
     /// # Errors
-    /// What differs.
+    /// Names the difference.
     pub fn compare(&self, other: &Run) -> Result<(), String> {
         if !other.has("receipt.json") {
             return Err(format!("{} is not done", other.path().display()));
@@ -107,10 +107,10 @@ impl Undisturbed {
         same("hash of an epoch", hashes(other) == hashes(&self.run))
     }
 
-    /// Asserts that another run of the same job has come to the same.
+    /// Asserts that another run of the same job has the same results.
     ///
     /// # Panics
-    /// If it has not; says what differs, and what happened to it.
+    /// If it has not; names the difference and the run's events.
     pub fn is_equalled_by(&self, other: &Run) {
         if let Err(difference) = self.compare(other) {
             let events: Vec<_> = other.events().iter().map(ToString::to_string).collect();
@@ -124,7 +124,7 @@ impl Undisturbed {
     }
 }
 
-/// The history without the time that it took.
+/// The history without times.
 fn rows(run: &Run) -> Vec<Value> {
     let mut rows = run.history();
     rows.iter_mut().filter_map(Value::as_object_mut).for_each(|row| _ = row.remove("seconds"));
@@ -141,7 +141,7 @@ mod tests {
         let [home, other] = [(); 2].map(|()| Home::new());
         home.small_job();
         other.small_job();
-        // What the job does not lead to is another's.
+        // The job does not depend on this file.
         other.write("runs/small-1/receipt.json", "{}");
         assert_eq!(home.digest_of(JOB), other.digest_of(JOB));
         assert_ne!(home.digest_of(JOB), home.digest_of("small.toml --epochs 5"));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_was_built_again_is_another() {
+    fn a_new_build_of_the_program_has_another_identity() {
         let home = Home::new();
         let program = home.write("program", "as it was");
         let before = identity(&program).unwrap();

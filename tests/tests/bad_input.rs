@@ -1,4 +1,4 @@
-//! Bad input: the right exit code, promptly, one line that names the thing and the remedy, and nothing lost.
+//! Bad input: the right exit code, one line that names the thing and the remedy, and no data lost.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -18,7 +18,7 @@ const LABELS: &str = FILES[1];
 const TEST_IMAGES: &str = FILES[2];
 const TEST_LABELS: &str = FILES[3];
 
-/// Something that can be wrong with data: what it is, how it comes to be, and what the message has to say.
+/// A fault of the data: its name, how to cause it, and what the message must contain.
 struct Damage {
     what: &'static str,
     make: fn(&Path) -> io::Result<()>,
@@ -31,7 +31,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
     fs::write(path, bytes)
 }
 
-/// Replaces a file by its gzipped copy, with a change.
+/// Replaces a file by its gzipped copy, with a change of it.
 fn gzip(directory: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
     let raw = directory.join(name);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -191,7 +191,7 @@ fn damaged_data_is_refused_by_show_evaluate_and_a_cluster_too() {
 }
 
 #[test]
-fn a_run_is_not_lost_to_a_new_one_that_cannot_begin() {
+fn a_run_is_kept_if_the_new_one_cannot_begin() {
     let home = Home::new();
     home.small_job();
     home.coordinator("train small.toml --workers 1 --run-dir run").succeeds();
@@ -206,7 +206,7 @@ fn a_run_is_not_lost_to_a_new_one_that_cannot_begin() {
     assert!(home.run("run").snapshot() == before, "the run is there as before: {data}");
 }
 
-/// A job that is wrong: flags, what is changed in the job file, and what the message has to say.
+/// A wrong job: flags, the change of the job file, and what the message must contain.
 type Wrong = (&'static str, (&'static str, &'static str), &'static [&'static str]);
 
 const NO_CHANGE: (&str, &str) = ("", "");
@@ -342,7 +342,7 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn an_address_to_listen_on_that_is_none_is_usage() {
+fn an_invalid_listen_address_is_a_usage_error() {
     for address in ["nonsense", "127.0.0.1", "127.0.0.1:99999"] {
         let error = Home::new().coordinator(&format!("serve --listen {address}")).fails(2);
         assert!(error.contains(&format!("--listen {address}")) && error.contains("host:port"), "{error}");
@@ -350,7 +350,7 @@ fn an_address_to_listen_on_that_is_none_is_usage() {
 }
 
 #[test]
-fn a_value_from_the_environment_is_named_by_its_variable() {
+fn a_wrong_value_from_the_environment_is_reported_with_its_variable() {
     let home = Home::new();
     for (value, says) in [("0", "at least 1"), ("-1", "at least 1"), ("many", "not a whole number")] {
         let error = home.coordinator("train --run-dir run").env("MILLEFEUILLE_EPOCHS", value).fails(2);
@@ -375,7 +375,7 @@ fn output_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let home = Home::new();
     let script = "\"$coordinator\" completions bash | head -1; echo ${PIPESTATUS[0]}";
     let mut shell = home.command(Path::new("bash"));
@@ -402,13 +402,13 @@ fn job_files_that_never_end_are_refused() {
 }
 
 #[test]
-fn addresses_that_others_can_reach_need_a_word() {
+fn public_listen_addresses_need_a_flag() {
     let error = Home::new().coordinator("serve --listen 0.0.0.0:0").fails(4);
     assert!(error.contains("0.0.0.0:0") && error.contains("--insecure"), "{error}");
 }
 
 #[test]
-fn a_coordinator_that_is_not_there_is_given_up() {
+fn connecting_to_a_missing_coordinator_has_a_limit() {
     let home = Home::new();
     let address = closed_port();
     let commands = ["train", "jobs", "workers", "metrics", "cancel", "health"];
@@ -425,7 +425,7 @@ fn a_coordinator_that_is_not_there_is_given_up() {
 }
 
 #[test]
-fn a_coordinator_that_never_answers_is_given_up_by_commands() {
+fn commands_time_out_if_the_coordinator_never_responds() {
     let home = Home::new();
     let (_listener, address) = silent_listener();
 
@@ -435,7 +435,7 @@ fn a_coordinator_that_never_answers_is_given_up_by_commands() {
 }
 
 #[test]
-fn a_coordinator_that_never_answers_is_given_up_by_workers() {
+fn workers_time_out_if_the_coordinator_never_responds() {
     let home = Home::new();
     let (_listener, address) = silent_listener();
 
@@ -452,7 +452,7 @@ fn a_host_that_does_not_exist_is_named() {
 }
 
 #[test]
-fn an_address_that_is_none_is_usage() {
+fn an_invalid_address_is_a_usage_error() {
     let home = Home::new();
     for address in ["not an address", "127.0.0.1:port", "127.0.0.1", "not/an:7070"] {
         let calls = [
@@ -468,7 +468,7 @@ fn an_address_that_is_none_is_usage() {
 }
 
 #[test]
-fn a_run_directory_that_cannot_be_made_is_named() {
+fn a_run_directory_that_cannot_be_created_is_named() {
     let home = Home::new();
     home.small_job();
     home.write("file", "a file, not a directory");
@@ -498,8 +498,8 @@ fn a_run_directory_belongs_to_one_process() {
     assert!(first.is_running());
 }
 
-/// Runs a script in which a small file system is mounted at `disk`, seen by nobody else, gone at its end.
-/// Nothing, and says so, where this user may not do that.
+/// Runs a script with a small file system at `disk`, in a mount namespace of its own. Returns none, and reports it, if this
+/// user may not mount file systems.
 fn with_small_disk(home: &Home, bytes: &str, script: &str) -> Option<Process> {
     fs::create_dir(home.path("disk")).expect("directories can be made");
     let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
@@ -541,7 +541,7 @@ fn a_disk_that_becomes_full_is_named_and_the_history_kept() {
 
 #[test]
 fn a_disk_that_is_full_is_named() {
-    // One page is enough for the file that says who owns the directory, and for nothing else.
+    // One page is enough only for the lock file of the directory.
     let home = Home::new();
     home.small_job();
     let script =
@@ -557,7 +557,7 @@ fn a_disk_that_is_full_is_named() {
 }
 
 #[test]
-fn a_model_that_is_damaged_or_anothers_is_refused() {
+fn a_damaged_model_and_that_of_another_run_are_refused() {
     let home = Home::new();
     home.small_job();
     home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
@@ -586,7 +586,7 @@ fn a_model_that_is_damaged_or_anothers_is_refused() {
 }
 
 #[test]
-fn a_run_that_is_none_is_refused() {
+fn a_directory_without_a_run_is_refused() {
     let home = Home::new();
     home.write("empty/file", "");
     for command in ["evaluate", "show run", "predict"] {
@@ -620,7 +620,7 @@ fn weights_that_are_not_finite_are_refused() {
 }
 
 #[test]
-fn a_runs_files_that_are_damaged_or_none_are_named_with_the_remedy() {
+fn damaged_or_missing_files_of_a_run_are_named_with_the_remedy() {
     let home = Home::new();
     home.small_job();
     home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
@@ -677,7 +677,7 @@ fn files_that_cannot_be_predicted_are_named_and_the_others_predicted() {
 }
 
 #[test]
-fn a_variable_that_is_set_to_nothing_says_nothing() {
+fn an_empty_variable_is_ignored() {
     let home = Home::new();
     home.small_job();
     let mut call = home.coordinator("train small.toml --workers 1 --run-dir run");

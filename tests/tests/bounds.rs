@@ -1,5 +1,6 @@
-//! What a coordinator bears: each siege is laid while a job runs, which ends with the bits that it would have had
-//! without. The coordinator stays small, and its log readable.
+//! Denial-of-service tests: each attack runs during a job, which must end with the same weights.
+//!
+//! The coordinator's memory and the length of its log have limits.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,6 +13,10 @@ use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::session_response::Message as Down;
 use millefeuille_proto::wire::REQUEST_BYTES;
+use millefeuille_tests::attack::{
+    CONTINUATION, DATA, END_HEADERS, HEADERS, Outcome, PING, PREFACE, RST_STREAM, SETTINGS, Target, call,
+    frame,
+};
 use millefeuille_tests::cluster::Cluster;
 use millefeuille_tests::data::SMALL_JOB;
 use millefeuille_tests::home::Home;
@@ -19,27 +24,23 @@ use millefeuille_tests::patience::{answer_of, until};
 use millefeuille_tests::process::Process;
 use millefeuille_tests::rpc::{Client, hello_like};
 use millefeuille_tests::run::Run;
-use millefeuille_tests::siege::{
-    CONTINUATION, DATA, END_HEADERS, HEADERS, Outcome, PING, PREFACE, RST_STREAM, SETTINGS, Target, call,
-    frame,
-};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
 
-/// The most that the coordinator may ever have resident.
+/// The limit of the coordinator's resident memory.
 const PEAK_KIB: u64 = 300 * 1024;
-/// The most lines that a siege may be worth.
+/// The most warnings that the coordinator may log for an attack.
 const LINES: usize = 20;
-/// As many as a connection may have at once.
+/// The most concurrent calls of a connection.
 const CALLS: usize = 32;
-/// Of the small job's model.
+/// The size of the small job's gradient.
 const GRADIENT_BYTES: usize = 4 * (784 * 24 + 24 + 24 * 10 + 10);
-/// Of the jobs that go on meanwhile.
+/// The epochs of the jobs that run during the attacks.
 const EPOCHS: usize = 40;
 const SESSION: &str = "/millefeuille.v1.Worker/Session";
 
-/// A cluster that trains one job after the other, and whoever is outside.
-struct Siege<'h> {
+/// A cluster that trains one job after the other, and its attacker.
+struct Attack<'h> {
     cluster: Cluster<'h>,
     _worker: Process,
     target: Target,
@@ -48,7 +49,7 @@ struct Siege<'h> {
     runtime: Runtime,
 }
 
-/// Jobs that follow each other for as long as the siege lasts.
+/// Jobs that are trained one after another during the attacks.
 struct Jobs {
     over: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
@@ -56,7 +57,7 @@ struct Jobs {
 }
 
 impl Jobs {
-    /// Each has to come to what it comes to undisturbed.
+    /// Starts the jobs. Each must have the results of the reference run.
     fn begin(home: &Home, client: Client) -> Self {
         let undisturbed = home.undisturbed(&format!("small.toml --epochs {EPOCHS}"));
         let runs = home.path("runs");
@@ -74,23 +75,23 @@ impl Jobs {
         Self { over, done, thread }
     }
 
-    /// Waits until the job that is running now has ended well.
-    fn go_on(&self, what: &str) {
+    /// Waits until the current job is done.
+    fn wait_for_current(&self, what: &str) {
         let now = self.done.load(Ordering::SeqCst);
         until(format!("the job that ran during {what} is done"), || {
-            assert!(!self.thread.is_finished(), "{what}: a job has not ended well");
+            assert!(!self.thread.is_finished(), "{what}: a job has failed");
             (self.done.load(Ordering::SeqCst) > now).then_some(())
         });
     }
 
     fn end(self) {
         self.over.store(true, Ordering::SeqCst);
-        self.thread.join().expect("every job has ended well");
+        self.thread.join().expect("every job succeeds");
     }
 }
 
-impl<'h> Siege<'h> {
-    /// In plain text.
+impl<'h> Attack<'h> {
+    /// Without TLS.
     fn plain(home: &'h Home) -> Self {
         home.small_job();
         let cluster = home.cluster("");
@@ -98,7 +99,7 @@ impl<'h> Siege<'h> {
         Self::of(home, cluster, worker, None, None)
     }
 
-    /// With TLS. The attacker holds a worker's certificate.
+    /// With TLS. The attacker has a worker's certificate.
     fn encrypted(home: &'h Home) -> Self {
         home.small_job();
         home.certificates();
@@ -126,15 +127,15 @@ impl<'h> Siege<'h> {
     }
 
     /// A client with the attacker's certificate.
-    fn insider(&self) -> Client {
+    fn attacker(&self) -> Client {
         Client::connect_with(&self.cluster.address, self.target.tls.clone())
     }
 
-    /// Does this while a job runs, and sees that the job ends well and the log stays short.
-    fn lay<T>(&self, what: &str, attack: impl FnOnce() -> T) -> T {
+    /// Runs an attack during a job, and checks the job and the length of the log.
+    fn during_a_job<T>(&self, what: &str, attack: impl FnOnce() -> T) -> T {
         let before = self.cluster.serve.stderr().len();
         let outcome = attack();
-        self.jobs.go_on(what);
+        self.jobs.wait_for_current(what);
         let log = self.cluster.serve.stderr();
         let warnings: Vec<_> = log[before..].lines().filter(|line| line.contains("WARN")).collect();
         assert!(warnings.len() <= LINES, "{what}: {} lines, such as {:#?}", warnings.len(), &warnings[..5]);
@@ -144,28 +145,30 @@ impl<'h> Siege<'h> {
 
     /// Floods one connection.
     fn flood(&self, what: &str, times: usize, bytes: impl Fn(u32) -> Vec<u8>) -> Outcome {
-        self.lay(what, || self.wait(self.target.flood(times, bytes)).expect("a connection is let in"))
+        self.during_a_job(what, || {
+            self.wait(self.target.flood(times, bytes)).expect("a connection is let in")
+        })
     }
 
     fn wait<T>(&self, what: impl Future<Output = T>) -> T {
         self.runtime.block_on(answer_of("an attack is over", what))
     }
 
-    /// From strangers, of whom nobody knows yet whether they speak TLS, or HTTP/2.
-    fn before_the_door(&self) {
-        connections_are_opened_and_left(self);
-        hellos_are_slow(self);
-        garbage_is_sent(self);
+    /// Attacks by clients that have not authenticated.
+    fn by_strangers(&self) {
+        idle_connections(self);
+        slow_hellos(self);
+        random_bytes(self);
     }
 
-    /// From those who were let in, into calls that their certificate allows.
-    fn inside(&self) {
-        four_gigabytes_are_announced(self);
-        results_come_unasked(self);
+    /// Attacks with calls that the attacker's certificate allows.
+    fn by_members(&self) {
+        announced_4_gigabytes(self);
+        unassigned_results(self);
     }
 
-    /// It has stayed small, and every job has come to what it had to.
-    fn ends_well(self) {
+    /// Checks the memory, and that every job had the same weights.
+    fn ends_with_small_memory(self) {
         let peak = peak_kib(&self.cluster.serve);
         println!("peak of the coordinator: {} MB", peak / 1024);
         assert!(peak < PEAK_KIB, "the coordinator came to {peak} KiB");
@@ -180,28 +183,28 @@ fn peak_kib(process: &Process) -> u64 {
 }
 
 #[test]
-fn a_coordinator_in_plain_text_bears_every_siege() {
+fn without_tls_the_coordinator_survives_every_attack() {
     let home = Home::new();
-    let siege = Siege::plain(&home);
-    siege.before_the_door();
-    siege.inside();
-    metadata_is_huge(&siege);
-    calls_are_half_made(&siege);
-    frames_flood(&siege);
-    siege.ends_well();
+    let attack = Attack::plain(&home);
+    attack.by_strangers();
+    attack.by_members();
+    huge_metadata(&attack);
+    incomplete_calls(&attack);
+    frame_floods(&attack);
+    attack.ends_with_small_memory();
 }
 
-/// What HTTP/2 and the metadata of a call are read by knows nothing of TLS: the test in plain text floods it.
+/// HTTP/2 and metadata are read by the same code with and without TLS: the test without TLS covers their floods.
 #[test]
-fn a_coordinator_with_tls_bears_every_siege_of_a_worker_gone_bad() {
+fn with_tls_the_coordinator_survives_attacks_by_an_authenticated_worker() {
     let home = Home::new();
-    let siege = Siege::encrypted(&home);
-    siege.before_the_door();
-    siege.inside();
-    siege.ends_well();
+    let attack = Attack::encrypted(&home);
+    attack.by_strangers();
+    attack.by_members();
+    attack.ends_with_small_memory();
 }
 
-/// How the other side answers a call with this metadata and this beginning of a body: HTTP's status and gRPC's.
+/// The HTTP and gRPC statuses of a call with so much metadata and this incomplete body.
 async fn answer(
     target: &Target,
     path: &str,
@@ -220,7 +223,7 @@ async fn answer(
         .expect("a request");
     let mut send = send.ready().await.map_err(|error| text(&error))?;
     let (response, mut stream) = send.send_request(request, false).map_err(|error| text(&error))?;
-    // It may be answered before any of this arrives.
+    // The response may be sent before this arrives.
     let _ = stream.send_data(Bytes::from(body), false);
     let response = response.await.map_err(|error| text(&error))?;
     let http = response.status().as_u16();
@@ -234,12 +237,12 @@ async fn answer(
     Ok((http, at_once.or(trailers.as_ref().and_then(said)).unwrap_or_default()))
 }
 
-fn four_gigabytes_are_announced(siege: &Siege<'_>) {
+fn announced_4_gigabytes(attack: &Attack<'_>) {
     const OUT_OF_RANGE: &str = "11";
-    let path = if siege.target.tls.is_some() { SESSION } else { "/millefeuille.v1.Cluster/SubmitJob" };
+    let path = if attack.target.tls.is_some() { SESSION } else { "/millefeuille.v1.Cluster/SubmitJob" };
     let announced = [&[0, 0xff, 0xff, 0xff, 0xff][..], &[b'x'; 100]].concat();
-    let statuses = siege.lay("4 GB", || {
-        let ask = |_| siege.wait(answer(&siege.target, path, 0, announced.clone()));
+    let statuses = attack.during_a_job("4 GB", || {
+        let ask = |_| attack.wait(answer(&attack.target, path, 0, announced.clone()));
         (0..20).map(ask).collect::<Vec<_>>()
     });
     for status in statuses {
@@ -247,10 +250,10 @@ fn four_gigabytes_are_announced(siege: &Siege<'_>) {
     }
 }
 
-fn metadata_is_huge(siege: &Siege<'_>) {
+fn huge_metadata(attack: &Attack<'_>) {
     const TOO_LARGE: u16 = 431;
-    let answers = siege.lay("metadata", || {
-        let ask = |bytes| siege.wait(answer(&siege.target, SESSION, bytes, Vec::new()));
+    let answers = attack.during_a_job("metadata", || {
+        let ask = |bytes| attack.wait(answer(&attack.target, SESSION, bytes, Vec::new()));
         [17 << 10, 60 << 10, 1 << 20, 16 << 20].map(ask)
     });
     println!("huge metadata: {answers:?}");
@@ -259,45 +262,45 @@ fn metadata_is_huge(siege: &Siege<'_>) {
     }
 }
 
-fn connections_are_opened_and_left(siege: &Siege<'_>) {
+fn idle_connections(attack: &Attack<'_>) {
     const CONNECTIONS: usize = 10_000;
     millefeuille_program::process::open_many_files();
-    let late = siege.lay("10,000 connections", || {
-        let opened = siege.wait(async {
+    let late = attack.during_a_job("10,000 connections", || {
+        let opened = attack.wait(async {
             let mut opened = Vec::with_capacity(CONNECTIONS);
             for _ in 0..CONNECTIONS {
-                opened.extend(siege.target.socket().await.ok());
+                opened.extend(attack.target.socket().await.ok());
             }
             opened
         });
         assert!(opened.len() > CONNECTIONS / 2, "{} connections were taken", opened.len());
-        // Somebody honest still gets in.
-        let late = siege.client();
+        // A normal client can still connect.
+        let late = attack.client();
         assert_eq!(late.workers().len(), 1);
         drop(opened);
         late
     });
-    assert_eq!(late.workers().len(), 1, "and stays in");
-    let log = siege.cluster.serve.stderr();
+    assert_eq!(late.workers().len(), 1, "its connection stays open");
+    let log = attack.cluster.serve.stderr();
     assert!(log.contains("too many others wait without saying who they are"), "{log}");
 }
 
-/// Words that stop in the middle: of what a connection begins with, and of what a session begins with.
-fn hellos_are_slow(siege: &Siege<'_>) {
-    let statuses = siege.lay("slow hellos", || {
-        siege.wait(async {
+/// Connections that send a part of the preface, and sessions that send no hello.
+fn slow_hellos(attack: &Attack<'_>) {
+    let statuses = attack.during_a_job("slow hellos", || {
+        attack.wait(async {
             let mut half = Vec::new();
             for _ in 0..200 {
-                let mut socket = siege.target.socket().await.expect("the socket is taken");
-                let begin: &[u8] = if siege.target.tls.is_some() { &[22, 3, 1] } else { b"PRI * HT" };
+                let mut socket = attack.target.socket().await.expect("the socket is taken");
+                let begin: &[u8] = if attack.target.tls.is_some() { &[22, 3, 1] } else { b"PRI * HT" };
                 socket.write_all(begin).await.expect("it is heard");
                 half.push(socket);
             }
-            let sessions = (0..50).map(|_| answer(&siege.target, SESSION, 0, Vec::new()));
+            let sessions = (0..50).map(|_| answer(&attack.target, SESSION, 0, Vec::new()));
             let statuses = futures_util::future::join_all(sessions).await;
             for mut socket in half {
                 let end = socket.read(&mut [0; 64]).await;
-                assert!(matches!(end, Ok(0) | Err(_)), "it is turned away: {end:?}");
+                assert!(matches!(end, Ok(0) | Err(_)), "the connection is closed: {end:?}");
             }
             statuses
         })
@@ -308,16 +311,16 @@ fn hellos_are_slow(siege: &Siege<'_>) {
     }
 }
 
-fn garbage_is_sent(siege: &Siege<'_>) {
-    siege.lay("garbage", || {
+fn random_bytes(attack: &Attack<'_>) {
+    attack.during_a_job("garbage", || {
         for first in (0..2_000).step_by(100) {
-            let sent = (first..first + 100).map(|seed| garbage(&siege.target, seed));
-            siege.wait(futures_util::future::join_all(sent));
+            let sent = (first..first + 100).map(|seed| garbage(&attack.target, seed));
+            attack.wait(futures_util::future::join_all(sent));
         }
     });
 }
 
-/// Sends what begins as nothing, as TLS, as HTTP/2 or as HTTP/1.1 does, and waits until the other side closes.
+/// Sends random bytes, perhaps after the beginning of TLS, HTTP/2 or HTTP/1.1, and waits until the coordinator closes.
 async fn garbage(target: &Target, seed: u64) {
     let begins: [&[u8]; 4] = [&[], &[22, 3, 1, 0, 60], PREFACE, b"GET / HTTP/1.1\r\n"];
     let begin = begins[seed as usize % begins.len()];
@@ -326,22 +329,22 @@ async fn garbage(target: &Target, seed: u64) {
     // It may have been closed after the first bytes.
     let _ = socket.write_all(&begin.iter().copied().chain(garbage).collect::<Vec<_>>()).await;
     if begin == PREFACE {
-        // What follows may be the begin of a good frame, for whose rest HTTP/2 waits as long as it is there.
+        // The random bytes may be the beginning of a valid frame, whose rest HTTP/2 waits for.
         let _ = socket.shutdown().await;
     }
     let _ = socket.read_to_end(&mut Vec::new()).await;
 }
 
-/// As many calls as a connection may have, each with as much of a message as may be announced, on many connections.
-fn calls_are_half_made(siege: &Siege<'_>) {
-    let path = if siege.target.tls.is_some() { SESSION } else { "/millefeuille.v1.Cluster/SubmitJob" };
-    siege.lay("half calls", || {
+/// On many connections, as many calls as are allowed, each with a message of the largest size whose last byte is missing.
+fn incomplete_calls(attack: &Attack<'_>) {
+    let path = if attack.target.tls.is_some() { SESSION } else { "/millefeuille.v1.Cluster/SubmitJob" };
+    attack.during_a_job("half calls", || {
         let announced = u32::try_from(REQUEST_BYTES).expect("not so many");
         let body = [&[0][..], &announced.to_be_bytes(), &vec![b'x'; REQUEST_BYTES - 1]].concat();
-        let held = siege.wait(async {
+        let held = attack.wait(async {
             let mut held = Vec::new();
             for _ in 0..20 {
-                let stream = siege.target.connection().await.expect("it is let in");
+                let stream = attack.target.connection().await.expect("it is let in");
                 let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2 begins");
                 tokio::spawn(connection);
                 let mut send = send.ready().await.expect("it takes calls");
@@ -359,55 +362,55 @@ fn calls_are_half_made(siege: &Siege<'_>) {
             }
             held
         });
-        siege.jobs.go_on("half calls that are held");
+        attack.jobs.wait_for_current("half calls that are held");
         drop(held);
     });
 }
 
-fn frames_flood(siege: &Siege<'_>) {
+fn frame_floods(attack: &Attack<'_>) {
     let headers = call(SESSION);
     let reset = 8_u32.to_be_bytes();
-    let rapid = siege.flood("rapid reset", 100_000, |stream| {
+    let rapid = attack.flood("rapid reset", 100_000, |stream| {
         [frame(HEADERS, END_HEADERS, stream, &headers), frame(RST_STREAM, 0, stream, &reset)].concat()
     });
     assert_eq!(rapid, Outcome::Closed, "rapid reset");
-    let settings = siege.flood("settings", 300_000, |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]));
-    let pings = siege.flood("pings", 300_000, |_| frame(PING, 0, 0, &[0; 8]));
-    let empty = siege.flood("empty data", 100_000, |_| frame(DATA, 0, 1, &[]));
-    assert_eq!(empty, Outcome::Closed, "data of a call that there is not");
-    let endless = siege.flood("endless headers", 10_000, |stream| {
+    let settings = attack.flood("settings", 300_000, |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]));
+    let pings = attack.flood("pings", 300_000, |_| frame(PING, 0, 0, &[0; 8]));
+    let empty = attack.flood("empty data", 100_000, |_| frame(DATA, 0, 1, &[]));
+    assert_eq!(empty, Outcome::Closed, "data of a call that does not exist");
+    let endless = attack.flood("endless headers", 10_000, |stream| {
         let kind = if stream == 1 { HEADERS } else { CONTINUATION };
         frame(kind, 0, 1, &[&[0x00, 0x01, b'x', 0x7f, 0x81, 0x7e][..], &[b'y'; 16_000]].concat())
     });
     assert_eq!(endless, Outcome::Closed, "endless headers");
-    let garbage = siege.flood("unknown frames", 100_000, |_| frame(0xee, 0xff, 0, &[7; 64]));
+    let garbage = attack.flood("unknown frames", 100_000, |_| frame(0xee, 0xff, 0, &[7; 64]));
     println!("floods: settings {settings:?}, pings {pings:?}, unknown frames {garbage:?}");
 }
 
-/// Somebody with a good hello and a good name sends sums that nobody asked for.
-fn results_come_unasked(siege: &Siege<'_>) {
-    siege.lay("unasked results", || {
-        let workers = siege.client().workers();
+/// A worker with a valid hello sends results that were not assigned to it.
+fn unassigned_results(attack: &Attack<'_>) {
+    attack.during_a_job("unassigned results", || {
+        let workers = attack.client().workers();
         for _ in 0..5 {
-            let mut guest = siege.insider().hello(hello_like(&workers[0])).expect("it is let in");
-            let welcome = guest.welcome();
-            let job = guest.hears("job", |message| match message {
+            let mut attacker = attack.attacker().hello(hello_like(&workers[0])).expect("it is let in");
+            let welcome = attacker.welcome();
+            let job = attacker.hears("job", |message| match message {
                 Down::JobStart(start) => Some(start.job),
                 _ => None,
             });
-            let unasked = |job, gradient_bytes| {
+            let unassigned = |job, gradient_bytes| {
                 let id = v1::WorkId { job, incarnation: welcome.incarnation, epoch: 9, ..Default::default() };
                 v1::WorkResult { id: Some(id), gradient_bytes, samples: 1, ..Default::default() }
             };
-            // Of a job that is long gone: a terabyte each, of which nothing comes.
-            (0..2_000).for_each(|_| guest.send(Up::Result(unasked(job + 1000, 1 << 40))));
-            // Of this job: whole sums.
+            // Of an unknown job: a terabyte each is announced, and nothing sent.
+            (0..2_000).for_each(|_| attacker.send(Up::Result(unassigned(job + 1000, 1 << 40))));
+            // Of this job: complete sums.
             let bytes = GRADIENT_BYTES as u64;
             for _ in 0..200 {
-                guest.send(Up::Result(unasked(job, bytes)));
-                guest.send_bulk(GRADIENT_BYTES);
+                attacker.send(Up::Result(unassigned(job, bytes)));
+                attacker.send_bulk(GRADIENT_BYTES);
             }
-            let _ = guest.end();
+            let _ = attacker.end();
         }
     });
 }

@@ -1,6 +1,6 @@
-//! `coordinator certs`: what it makes, what it keeps, what it refuses.
+//! `coordinator certs`: the certificates that it creates, keeps and refuses.
 //!
-//! What is made is judged by OpenSSL too, which has to be there with `CI=true`.
+//! They are also checked with OpenSSL, which is required with `CI=true`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use time::{Duration, OffsetDateTime};
 
 const DIRECTORIES: [&str; 5] = ["ca", "coordinator", "operator", "reader", "worker"];
 
-/// A home in which `certs init tls` was run.
+/// A home after `certs init tls`.
 fn initialised() -> Home {
     let home = Home::new();
     home.coordinator("certs init tls").succeeds();
@@ -46,13 +46,13 @@ fn certificate(home: &Home, directory: &str) -> Certificate {
     held(home, directory).certificate
 }
 
-/// The line about this directory.
+/// The output line for this directory.
 fn line<'a>(ended: &'a Ended, directory: &str) -> &'a str {
     let mut lines = ended.stdout.lines().filter(|line| line.split_whitespace().next() == Some(directory));
     lines.next().unwrap_or_else(|| panic!("no line about {directory}: {ended}"))
 }
 
-/// From a day, counted from now, until noon of another: no test is at the edge of a day.
+/// A validity from one day to noon of another, counted from now: no test depends on the time of day.
 fn days(from: i64, until: i64) -> Validity {
     let now = OffsetDateTime::now_utc();
     let noon = Duration::days(until) + Duration::hours(12);
@@ -79,7 +79,7 @@ fn place(home: &Home, directory: &str, authority: &Authority, leaf: &Leaf) {
 }
 
 #[test]
-fn all_that_a_cluster_needs_is_made() {
+fn all_certificates_of_a_cluster_are_created() {
     let home = Home::new();
 
     let made = home.coordinator("certs init tls").succeeds();
@@ -108,7 +108,7 @@ fn all_that_a_cluster_needs_is_made() {
 }
 
 #[test]
-fn openssl_accepts_what_is_made_for_what_it_is_made() {
+fn openssl_accepts_each_certificate_for_its_purpose() {
     let home = initialised();
     for role in &DIRECTORIES[1..] {
         let (good, bad) = if *role == "coordinator" { ("server", "client") } else { ("client", "server") };
@@ -174,7 +174,7 @@ fn no_two_certificates_have_the_same_serial_number() {
 }
 
 #[test]
-fn keys_are_their_owners_alone_whatever_the_umask() {
+fn keys_are_readable_by_their_owner_only_whatever_the_umask() {
     let home = Home::new();
     let coordinator = millefeuille_tests::home::binary("coordinator");
     let script = format!("umask 0; {} certs init tls", coordinator.display());
@@ -193,7 +193,7 @@ fn keys_are_their_owners_alone_whatever_the_umask() {
     assert!(home.command("sh".as_ref()).args(["-c", &script]).output().unwrap().status.success());
     assert_eq!((mode(&home.path("more")), mode(&home.path("more/worker"))), (0o755, 0o755));
 
-    // Nor while they are written.
+    // Also while they are being written.
     for kind in ["ca-key", "tls-key"] {
         let home = Home::new();
         let point = format!("FAILPOINTS={kind}-before-fsync=return");
@@ -209,7 +209,7 @@ fn keys_are_their_owners_alone_whatever_the_umask() {
 }
 
 #[test]
-fn a_directory_of_the_ca_that_is_open_is_closed() {
+fn a_ca_directory_that_others_can_read_is_made_private() {
     let home = Home::new();
     fs::create_dir_all(home.path("tls/ca")).unwrap();
     fs::set_permissions(home.path("tls/ca"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -220,10 +220,10 @@ fn a_directory_of_the_ca_that_is_open_is_closed() {
 }
 
 #[test]
-fn a_directory_of_the_ca_that_is_open_and_cannot_be_closed_is_warned_about() {
+fn a_ca_directory_that_cannot_be_made_private_is_warned_about() {
     let home = Home::new();
     fs::create_dir(home.path("tls")).unwrap();
-    // Not even root changes a mode there, or writes.
+    // Even root cannot change modes or write there.
     std::os::unix::fs::symlink("/proc/sys", home.path("tls/ca")).unwrap();
 
     let ended = home.coordinator("certs init tls").run().with_code(3);
@@ -245,7 +245,7 @@ fn a_key_that_others_can_read_is_named() {
 }
 
 #[test]
-fn run_again_it_keeps_everything() {
+fn a_second_run_keeps_every_file() {
     let home = initialised();
     let before = files(&home);
 
@@ -259,7 +259,7 @@ fn run_again_it_keeps_everything() {
 }
 
 #[test]
-fn several_at_once_make_one_of_everything() {
+fn several_runs_at_once_create_each_file_once() {
     let home = Home::new();
     let mut started: Vec<_> = (0..6).map(|_| home.coordinator("certs init tls").start()).collect();
     let ended: Vec<_> = started.iter_mut().map(|process| process.wait().with_code(0)).collect();
@@ -272,7 +272,7 @@ fn several_at_once_make_one_of_everything() {
 }
 
 #[test]
-fn what_was_interrupted_anywhere_is_finished_by_the_next() {
+fn an_interrupted_creation_is_completed_by_the_next_run() {
     for kind in ["ca-key", "ca-crt", "tls-ca", "tls-key", "tls-crt"] {
         for stage in ["before-fsync", "after-fsync", "before-rename", "after-rename"] {
             let home = Home::new();
@@ -294,7 +294,7 @@ fn what_was_interrupted_anywhere_is_finished_by_the_next() {
 }
 
 #[test]
-fn a_renewal_that_is_interrupted_is_finished_by_the_next() {
+fn an_interrupted_renewal_is_completed_by_the_next_run() {
     for point in
         ["tls-key-after-rename=return", "tls-crt-before-rename=return", "tls-crt-after-rename=return"]
     {
@@ -310,7 +310,7 @@ fn a_renewal_that_is_interrupted_is_finished_by_the_next() {
 }
 
 #[test]
-fn a_ca_whose_certificate_is_lost_gets_one_for_its_key() {
+fn a_lost_ca_certificate_is_created_again_for_the_same_key() {
     let home = initialised();
     let (key, worker) = (text(&home, "tls/ca/ca.key"), text(&home, "tls/worker/tls.crt"));
     fs::remove_file(home.path("tls/ca/ca.crt")).unwrap();
@@ -325,7 +325,7 @@ fn a_ca_whose_certificate_is_lost_gets_one_for_its_key() {
 }
 
 #[test]
-fn a_ca_that_cannot_be_used_is_named_and_not_touched() {
+fn an_unusable_ca_is_named_and_not_changed() {
     let other = Authority::new(days(-1, 100)).unwrap();
     let issued = other.issue(&Leaf::of(Role::Worker, Vec::new(), days(-1, 50))).unwrap();
     let over = Authority::new(days(-20, -10)).unwrap();
@@ -369,7 +369,7 @@ fn a_ca_that_cannot_be_used_is_named_and_not_touched() {
 }
 
 #[test]
-fn a_ca_that_ends_soon_is_warned_about_and_outlived_by_nobody() {
+fn no_certificate_is_valid_longer_than_its_ca() {
     let (home, authority) = with_authority(days(-300, 20));
 
     let made = home.coordinator("certs init tls").succeeds();
@@ -387,7 +387,7 @@ fn a_ca_that_ends_soon_is_warned_about_and_outlived_by_nobody() {
 }
 
 #[test]
-fn certificates_that_are_not_good_are_made_anew() {
+fn unusable_certificates_are_created_again() {
     let good = Leaf::of(Role::Worker, Vec::new(), days(-50, 40));
     let of = |validity| Leaf { validity, ..good.clone() };
     let other = Authority::new(days(-1, 1000)).unwrap();
@@ -418,7 +418,7 @@ fn certificates_that_are_not_good_are_made_anew() {
 }
 
 #[test]
-fn damaged_files_of_a_role_are_made_anew() {
+fn damaged_files_of_a_role_are_created_again() {
     let cases: [(&str, &str, &str); 4] = [
         ("tls.key", "", "(tls.key is not a private key in PEM"),
         ("tls.crt", "", "(tls.crt is not a certificate in PEM)"),
@@ -449,7 +449,7 @@ fn damaged_files_of_a_role_are_made_anew() {
 }
 
 #[test]
-fn a_name_that_is_lacked_makes_a_certificate_anew_and_names_are_kept() {
+fn a_certificate_without_a_required_name_is_created_again_and_keeps_its_names() {
     let home = initialised();
     let names = || Name::list(certificate(&home, "tls/coordinator").names());
 
@@ -468,7 +468,7 @@ fn a_name_that_is_lacked_makes_a_certificate_anew_and_names_are_kept() {
 }
 
 #[test]
-fn names_are_not_lost_with_a_certificate_that_is_damaged() {
+fn the_names_of_a_damaged_certificate_are_kept() {
     let home = initialised();
     home.coordinator("certs init tls --names coordinator.example").succeeds();
     let whole = text(&home, "tls/coordinator/tls.crt");
@@ -507,7 +507,7 @@ fn names_are_not_lost_with_a_certificate_that_is_damaged() {
 }
 
 #[test]
-fn renewing_makes_all_anew_but_the_ca() {
+fn renewal_replaces_every_certificate_but_the_ca() {
     let home = initialised();
     let before = files(&home);
 
@@ -524,7 +524,7 @@ fn renewing_makes_all_anew_but_the_ca() {
 }
 
 #[test]
-fn a_reader_never_sees_half_a_file_and_soon_a_pair() {
+fn readers_see_complete_files_and_matching_pairs() {
     let home = initialised();
     let mut seen = Vec::new();
     for _ in 0..20 {
@@ -532,7 +532,7 @@ fn a_reader_never_sees_half_a_file_and_soon_a_pair() {
         while renewal.is_running() {
             for role in &DIRECTORIES[1..] {
                 let held = held(&home, &format!("tls/{role}"));
-                // In between the renames the pair is of two times; a file that is half written is never seen.
+                // Between the renames the pair may not match, but no file is incomplete.
                 let mixed = "tls.key belongs to another certificate";
                 assert!(held.key.as_ref().is_ok() || held.key == Err(mixed.to_string()), "{:?}", held.key);
                 assert!(held.signer().is_some(), "{role}");
@@ -576,7 +576,7 @@ fn a_certificate_of_each_role_is_issued() {
 }
 
 #[test]
-fn two_cas_are_trusted_while_one_takes_over_from_the_other() {
+fn both_cas_are_trusted_during_a_change_of_the_ca() {
     let home = initialised();
     let old = text(&home, "tls/ca/ca.crt");
     let new = Authority::new(days(-1, 1000)).unwrap();
@@ -594,7 +594,7 @@ fn two_cas_are_trusted_while_one_takes_over_from_the_other() {
 }
 
 #[test]
-fn wrong_usage_is_told_in_a_line() {
+fn wrong_usage_is_reported_in_one_line() {
     let home = initialised();
     let before = files(&home);
     for (arguments, says) in [
@@ -618,7 +618,7 @@ fn wrong_usage_is_told_in_a_line() {
 }
 
 #[test]
-fn places_that_do_not_serve_are_named() {
+fn unusable_directories_are_named() {
     let home = initialised();
     home.write("file", "");
     for (arguments, code, says) in [
@@ -646,7 +646,7 @@ fn places_that_do_not_serve_are_named() {
 }
 
 #[test]
-fn certificates_are_shown_to_people_and_to_programs() {
+fn certificates_are_shown_as_a_table_and_as_json() {
     let home = initialised();
     let shown = home.coordinator("certs show tls/coordinator").succeeds().stdout;
     for line in [
@@ -679,7 +679,7 @@ fn certificates_are_shown_to_people_and_to_programs() {
 }
 
 #[test]
-fn what_is_wrong_with_certificates_is_shown() {
+fn problems_of_certificates_are_shown() {
     let authority = Authority::new(days(-1, 1000)).unwrap();
     let other = Authority::new(days(-1, 1000)).unwrap();
     let good = Leaf::of(Role::Worker, Vec::new(), days(-50, 40));
@@ -711,7 +711,7 @@ fn what_is_wrong_with_certificates_is_shown() {
 }
 
 #[test]
-fn a_directory_without_its_certificate_is_not_called_good() {
+fn a_directory_without_a_certificate_is_an_error() {
     let home = initialised();
     fs::remove_file(home.path("tls/worker/tls.crt")).unwrap();
 

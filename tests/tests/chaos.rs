@@ -1,4 +1,4 @@
-//! Chaos for a bounded time: `make chaos SECONDS=60 SEED=1`. Without a seed, one of the moment is taken and printed.
+//! Random faults for a limited time: `make chaos SECONDS=60 SEED=1`. Without a seed, a new one is chosen and printed.
 
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -10,14 +10,14 @@ fn setting<T: FromStr>(name: &str) -> Option<T> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a whole number")))
 }
 
-/// A seed that nobody has chosen.
+/// A new seed.
 fn of_the_moment() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.as_nanos() as u64 % 1_000_000
 }
 
 #[test]
-fn whatever_happens_the_model_is_the_same() {
+fn random_faults_do_not_change_the_model() {
     let seconds = setting("CHAOS_SECONDS").unwrap_or(60);
     let seed = setting("CHAOS_SEED").unwrap_or_else(of_the_moment);
 

@@ -20,7 +20,7 @@ const SUBCOMMANDS: [&str; 14] = [
 ];
 
 #[test]
-fn completions_know_the_subcommands_and_their_flags() {
+fn completions_contain_the_subcommands_and_their_flags() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish"] {
         let text = home.coordinator(&format!("completions {shell}")).succeeds().stdout;
@@ -87,7 +87,7 @@ fn versions_are_the_same() {
 }
 
 #[test]
-fn flags_are_read_from_the_environment_too_and_a_flag_wins() {
+fn a_flag_overrides_its_variable() {
     let home = Home::new();
     home.small_job();
     let train = |arguments: &str| {
@@ -103,7 +103,7 @@ fn flags_are_read_from_the_environment_too_and_a_flag_wins() {
 }
 
 #[test]
-fn wrong_usage_is_told_and_costs_nothing() {
+fn wrong_usage_is_reported_and_changes_nothing() {
     let home = Home::new();
     for (call, says) in [
         (home.coordinator("trian"), "train"),
@@ -121,7 +121,7 @@ fn wrong_usage_is_told_and_costs_nothing() {
 }
 
 #[test]
-fn what_is_shown_fits_the_columns_that_are_asked_for() {
+fn output_fits_into_the_requested_columns() {
     let home = Home::new();
     for command in ["show model", "show data"] {
         for columns in [50, 100] {
@@ -146,7 +146,7 @@ fn a_job_that_has_ended_is_not_cancelled_again() {
 }
 
 #[test]
-fn a_log_of_json_is_an_object_a_line() {
+fn a_json_log_has_one_object_per_line() {
     let home = Home::new();
     home.small_job();
     let mut serve = home.coordinator("serve --listen 127.0.0.1:0 --log-format json").start();

@@ -1,8 +1,7 @@
 //! A cluster of containers on a real engine, from the project's own `compose.yaml`.
 //!
-//! The hash that everything is compared with is that of one undisturbed worker on this machine, outside any container: the
-//! same kernel, and the same version of OpenBLAS. What happens to a cluster happens in the midst of a job, and the run's own
-//! `events.jsonl` has to tell of it.
+//! Hashes are compared with the reference run on this machine, outside any container, with the same kernel and the same
+//! version of OpenBLAS. Faults are injected during a job, and the run's `events.jsonl` must contain them.
 
 use std::path::{Path, PathBuf};
 
@@ -13,20 +12,20 @@ use millefeuille_tests::process::until;
 use millefeuille_tests::run::Run;
 use serde_json::Value;
 
-/// A job that is long enough for something to happen to it.
+/// A job that is long enough to inject faults.
 const JOB: &str = "--epochs 12";
 
-/// A cluster of so many workers that has nothing to do.
+/// An idle cluster of so many workers.
 fn idle(engine: &Engine, workers: usize) -> Compose<'_> {
     let cluster = engine.cluster();
     cluster.up(workers);
     cluster.has_workers(workers);
-    // The job that compose.yaml begins with is the subject of another test.
+    // Another test covers the default job of compose.yaml.
     cluster.ask("cancel article-1").run();
     cluster
 }
 
-/// Lets something happen in the midst of a job; gives the job's run, once it is done.
+/// Calls `happens` during a job. Returns the job's run, once it is done.
 fn disturbed(cluster: &Compose<'_>, name: &str, happen: impl FnOnce()) -> Run {
     let following = cluster.begins(&format!("--name {name} {JOB}"));
     happen();
@@ -55,7 +54,7 @@ fn four_containers_train_the_articles_job_from_a_cold_start_and_not_again() {
     alone.is_equalled_by(&run);
     assert!(!run.told("joined").is_empty(), "{:?}", run.events());
 
-    // On what it has left behind, another cluster begins nothing, and takes another job.
+    // Another cluster on the same volume repeats no job, and accepts a new one.
     cluster.does("down");
     cluster.up(2);
     cluster.has_workers(2);
@@ -70,7 +69,7 @@ fn four_containers_train_the_articles_job_from_a_cold_start_and_not_again() {
 }
 
 #[test]
-fn workers_are_killed_paused_cut_off_and_scaled_in_the_midst_of_jobs() {
+fn workers_are_killed_paused_disconnected_and_scaled_during_jobs() {
     let Some(engine) = Engine::find() else { return };
     let alone = engine.home().undisturbed(JOB);
     let cluster = idle(&engine, 4);
@@ -118,7 +117,7 @@ fn workers_are_killed_paused_cut_off_and_scaled_in_the_midst_of_jobs() {
 }
 
 #[test]
-fn a_killed_coordinator_and_a_restart_of_everything_cost_time_only() {
+fn after_a_killed_coordinator_and_a_full_restart_the_model_is_the_same() {
     let Some(engine) = Engine::find() else { return };
     let alone = engine.home().undisturbed(JOB);
     let cluster = idle(&engine, 3);
@@ -137,7 +136,7 @@ fn a_killed_coordinator_and_a_restart_of_everything_cost_time_only() {
     alone.is_equalled_by(&restarted);
     assert_eq!(restarted.told("resumed").len(), 1, "{:?}", restarted.events());
 
-    // Taken down with SIGTERM in the midst, and up again another day.
+    // Stopped with SIGTERM during the job, and started again.
     let away = disturbed(&cluster, "away", || {
         cluster.does("down");
         cluster.up(4);
@@ -152,7 +151,7 @@ fn certificate(cluster: &Compose<'_>) -> String {
 }
 
 #[test]
-fn renewed_certificates_reach_a_cluster_in_the_midst_of_a_job() {
+fn renewed_certificates_are_used_during_a_job() {
     let Some(engine) = Engine::find() else { return };
     let alone = engine.home().undisturbed(JOB);
     let cluster = idle(&engine, 2);
@@ -166,7 +165,7 @@ fn renewed_certificates_reach_a_cluster_in_the_midst_of_a_job() {
         until("the coordinator notices", || {
             coordinator.log().contains("the certificate was renewed: valid until").then_some(())
         });
-        // Who comes now shows a new certificate to one who has a new one too.
+        // A new worker has a new certificate, and so has the coordinator.
         cluster.up(3);
         cluster.has_workers(3);
     });
@@ -178,7 +177,7 @@ fn renewed_certificates_reach_a_cluster_in_the_midst_of_a_job() {
 }
 
 #[test]
-fn a_worker_s_container_is_no_operator() {
+fn a_workers_container_cannot_act_as_operator() {
     let Some(engine) = Engine::find() else { return };
     let cluster = idle(&engine, 1);
     let worker = cluster.workers().remove(0);
@@ -195,7 +194,7 @@ fn a_worker_s_container_is_no_operator() {
 }
 
 #[test]
-fn two_clusters_live_side_by_side() {
+fn two_clusters_run_side_by_side() {
     let Some(engine) = Engine::find() else { return };
     let clusters = [engine.cluster(), engine.cluster()];
 
@@ -208,7 +207,7 @@ fn two_clusters_live_side_by_side() {
     assert_ne!(ports[0], ports[1]);
 }
 
-/// Where something is mounted in a container, and whether it may be written.
+/// The mounts of a container, and whether they are writable.
 fn mounts(container: &Value) -> Vec<(&str, bool)> {
     let list = container["Mounts"].as_array().expect("a container has a list of mounts");
     let mut mounts: Vec<_> = list
@@ -219,7 +218,7 @@ fn mounts(container: &Value) -> Vec<(&str, bool)> {
     mounts
 }
 
-/// Asserts what holds of every container, as the engine says and as it is inside.
+/// Asserts the restrictions of every container, both from `docker inspect` and from inside.
 fn is_hardened(container: &Container<'_>) {
     let facts = container.inspect();
     let host = &facts["HostConfig"];
@@ -246,13 +245,13 @@ fn is_hardened(container: &Container<'_>) {
         }
         let written = container.shell("touch /usr/local/bin/x /tmp/x /millefeuille/x 2>&1; true");
         assert_eq!(written.matches("Read-only file system").count(), 3, "{written}");
-        // What it was started with; where OpenBLAS picks another kernel than `native`, the program adds that itself.
+        // The variables at its start; if OpenBLAS picks another kernel than `native`, the program adds that variable.
         assert!(!container.shell("env").contains("OPENBLAS_"));
     }
 }
 
 #[test]
-fn containers_have_no_right_that_they_do_not_need() {
+fn containers_have_only_the_rights_that_they_need() {
     let Some(engine) = Engine::find() else { return };
     let cluster = idle(&engine, 2);
     let certs = cluster.containers("certs").remove(0);

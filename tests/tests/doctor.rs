@@ -1,9 +1,9 @@
-//! `doctor`: what it says of this machine, and what becomes of machines that nothing can be computed on.
+//! `doctor`: its report of this machine, and its errors on machines without a usable kernel.
 
 use millefeuille_tests::home::{Call, Home, binary};
 use serde_json::Value;
 
-/// A program under a shell's limits: `ulimit -v 200000`.
+/// A program with a shell's limits, such as `ulimit -v 200000`.
 fn limited(home: &Home, limits: &str, program: &str, arguments: &str) -> Call {
     let script = format!("{limits}; exec {} {arguments}", binary(program).display());
     home.call("bash".as_ref(), "-c").arg(script)
@@ -14,13 +14,13 @@ fn findings(call: Call) -> Value {
 }
 
 #[test]
-fn both_programs_have_the_same_page() {
+fn both_programs_print_the_same_report() {
     let home = Home::new();
     let mut pages = [home.coordinator("doctor --json"), home.worker("doctor --json")].map(findings);
     for page in &mut pages {
         let speed = page["openblas"]["gflops"].take();
         assert!(speed["one"].as_f64() > Some(0.0) && speed["all"].as_f64() > Some(0.0), "{speed}");
-        // Memory comes and goes, and a machine is more or less crowded.
+        // Free memory and load change.
         page["limits"]["memory_available"].take();
         page["warnings"].take();
     }
@@ -32,7 +32,7 @@ fn both_programs_have_the_same_page() {
 }
 
 #[test]
-fn native_is_what_a_job_is_computed_with() {
+fn native_is_the_kernel_that_jobs_use() {
     let home = Home::new();
     home.small_job();
     home.coordinator("train small.toml --epochs 1 --workers 1 --run-dir run").succeeds();
@@ -45,7 +45,7 @@ fn native_is_what_a_job_is_computed_with() {
 }
 
 #[test]
-fn variables_that_are_ignored_are_named_and_nonsense_among_them_is_a_warning() {
+fn ignored_variables_are_named_and_invalid_ones_are_warned_about() {
     let home = Home::new();
 
     let ended = home
@@ -61,7 +61,7 @@ fn variables_that_are_ignored_are_named_and_nonsense_among_them_is_a_warning() {
 }
 
 #[test]
-fn kernels_that_are_no_good_are_told_and_the_exit_code_says_if_none_is() {
+fn unusable_kernels_are_reported_and_without_a_usable_one_doctor_fails() {
     let home = Home::new();
     let openblas = findings(home.coordinator("doctor --json"))["openblas"].take();
     let native = openblas["native"].as_str().unwrap().to_string();

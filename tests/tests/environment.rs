@@ -1,4 +1,4 @@
-//! The environment may hold anything: what nobody reads is nobody's business, and what is read is named where it is wrong.
+//! Environment variables: unrelated ones have no effect, and wrong ones are named in the error.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use millefeuille_tests::home::{Call, Home};
 use millefeuille_tests::process::Process;
 
-/// A byte that is in no text.
+/// A byte that is not UTF-8.
 const NO_TEXT: &[u8] = b"\xff";
 
 fn os(bytes: &[u8]) -> &OsStr {
@@ -19,20 +19,20 @@ fn small() -> Home {
     home
 }
 
-/// Variables of others, as they may be: not text in their value, not in their name, and some that begin like ours.
+/// Unrelated variables: with values or names that are not UTF-8, and some with names like ours.
 fn strange(call: Call) -> Call {
     let set = [&b"X"[..], b"\xffX", b"LANG", b"COLUMNS", b"MILLEFEUILLE_OF_ANOTHER_VERSION", b"MILLEFEUILLE"];
     set.into_iter().fold(call, |call, name| call.env(os(name), os(NO_TEXT)))
 }
 
-/// The environment of a process, a variable each.
+/// The variables of a process.
 fn variables(pid: u32) -> Vec<Vec<u8>> {
     let variables = std::fs::read(format!("/proc/{pid}/environ")).expect("it runs");
     variables.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 #[test]
-fn what_others_have_set_disturbs_nobody() {
+fn unrelated_variables_have_no_effect() {
     let home = small();
     let alone = home.undisturbed("small.toml");
     strange(home.coordinator("train small.toml --workers 2 --run-dir run")).succeeds();
@@ -49,10 +49,10 @@ fn what_others_have_set_disturbs_nobody() {
 }
 
 #[test]
-fn variables_of_openblas_are_set_aside_and_given_back_whatever_they_hold() {
+fn openblas_variables_are_unset_and_restored_whatever_their_values() {
     let home = small();
     let alone = home.undisturbed("small.toml");
-    // One that means nothing, and one that would choose a kernel.
+    // One without a meaning, and one that would choose a kernel.
     let set = |call: Call| {
         let call = call.env("OPENBLAS_NOTHING", os(b"a\xff=\xc3\xa9\x80"));
         call.env("OPENBLAS_CORETYPE", os(NO_TEXT)).env(os(b"OPENBLAS_\xfe"), "1")
@@ -73,7 +73,7 @@ fn variables_of_openblas_are_set_aside_and_given_back_whatever_they_hold() {
     };
     let has = |variables: &[Vec<u8>], variable: &[u8]| variables.iter().any(|there| there == variable);
 
-    // Set aside, and kept for whoever asks for them.
+    // They are unset and stored for the child processes.
     let native = training(home.coordinator(long));
     for variables in of_all(&native) {
         assert!(theirs.iter().all(|variable| !has(&variables, variable)), "it computes without them");
@@ -94,7 +94,7 @@ fn variables_of_openblas_are_set_aside_and_given_back_whatever_they_hold() {
 }
 
 #[test]
-fn a_setting_that_is_no_text_is_named() {
+fn a_variable_that_is_not_utf_8_is_named() {
     let home = small();
     for name in ["LOG", "INSTANCE", "STARTED_FOR", "EPOCHS", "SLOTS", "CONNECT_TIMEOUT"] {
         let name = format!("MILLEFEUILLE_{name}");
@@ -109,11 +109,11 @@ fn a_setting_that_is_no_text_is_named() {
     }
     let error = home.worker("doctor").env("MILLEFEUILLE_COORDINATOR", os(NO_TEXT)).fails(2);
     assert!(error.starts_with("MILLEFEUILLE_COORDINATOR=\"\\xFF\": not text in UTF-8"), "{error}");
-    // What is typed is not asked of the environment, and a path may be anything.
+    // A flag takes precedence over its variable, and a path need not be UTF-8.
     let typed = "train small.toml --epochs 1 --workers 1 --run-dir typed";
     home.coordinator(typed).env("MILLEFEUILLE_EPOCHS", os(NO_TEXT)).succeeds();
     home.coordinator("train small.toml --workers 1").env("MILLEFEUILLE_RUN_DIR", os(b"run-\xff")).succeeds();
-    // What is typed and no text is shown.
+    // A flag that is not UTF-8 is shown.
     let error = home.coordinator("train small.toml --epochs").arg(os(b"3\xff")).fails(2);
     assert!(error.contains("\"3\\xFF\"") && error.contains("not text in UTF-8"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! The coordinator may die at any instruction: what it comes back to is enough to go on, to the same model.
+//! Crashes of the coordinator at any point: training resumes and gives the same model.
 
 use std::fs;
 
@@ -11,9 +11,9 @@ use millefeuille_tests::run::Run;
 use serde_json::Value;
 
 const JOB: &str = "small.toml --epochs 8";
-/// One millisecond a piece, at least: the job takes long enough for something to happen to its coordinator.
+/// At least one millisecond per piece: the job takes long enough to inject faults.
 const SLOWED: &str = "worker-slow=sleep(1)";
-/// Checkpoints come often, and are several an epoch.
+/// Several checkpoints per epoch.
 const OFTEN: &str = "--checkpoint-interval 0.05";
 
 fn small() -> Home {
@@ -22,33 +22,33 @@ fn small() -> Home {
     home
 }
 
-/// A worker that outlives its coordinators.
+/// A worker that keeps running when its coordinator ends.
 fn worker(cluster: &Cluster<'_>) -> Process {
     let mut worker = cluster.worker("--slots 1").env("FAILPOINTS", SLOWED).start();
     worker.says("joined as worker");
     worker
 }
 
-/// The small job of so many epochs, as it is submitted.
+/// The small job with so many epochs.
 fn job_of(home: &Home, epochs: u32) -> String {
     let job = SMALL_JOB.replace("epochs = 3", &format!("epochs = {epochs}"));
     job.replace("\"data\"", &format!("{:?}", home.path("data").display().to_string()))
 }
 
-/// How far the job that runs has come: epoch and step.
+/// The position of the running job: epoch and step.
 fn progress(client: &Client) -> (u32, u32) {
     let progress = client.metrics("").ok().and_then(|metrics| metrics.progress).unwrap_or_default();
     (progress.epoch, progress.step)
 }
 
-/// When the events of a run begin and end.
+/// The times of the first and the last event of a run.
 fn times(run: &Run) -> (f64, f64) {
     let times: Vec<f64> = run.events().iter().filter_map(|event| event["time"].as_f64()).collect();
     (times[0], times[times.len() - 1])
 }
 
 #[test]
-fn killed_time_and_again_it_comes_back_and_everybody_finds_it() {
+fn after_repeated_kills_workers_and_clients_reconnect() {
     let home = small();
     let alone = home.undisturbed("small.toml --epochs 20");
     let mut cluster = home.lasting_cluster(OFTEN);
@@ -84,7 +84,7 @@ fn killed_time_and_again_it_comes_back_and_everybody_finds_it() {
     alone.is_equalled_by(&run);
 }
 
-/// Where a coordinator dies that has a job: each at a pass that comes in every run.
+/// Failpoints at which a coordinator with a job dies, each at a pass that every run reaches.
 const POINTS: [&str; 13] = [
     "checkpoint-before-fsync=2*off->return",
     "checkpoint-before-fsync=3*off->return",
@@ -102,7 +102,7 @@ const POINTS: [&str; 13] = [
 ];
 
 #[test]
-fn it_may_die_at_every_point_at_which_it_writes() {
+fn a_crash_at_any_write_does_not_change_the_model() {
     let home = small();
     let job = "small.toml --epochs 4";
     let alone = home.undisturbed(job);
@@ -125,7 +125,7 @@ fn it_may_die_at_every_point_at_which_it_writes() {
 }
 
 #[test]
-fn it_may_die_at_every_point_of_a_submission() {
+fn a_crash_at_any_point_of_a_submission_loses_no_acknowledged_job() {
     let home = small();
     let alone = home.undisturbed("small.toml");
     let mut cluster = home.lasting_cluster("");
@@ -149,7 +149,7 @@ fn it_may_die_at_every_point_of_a_submission() {
 }
 
 #[test]
-fn a_queue_is_kept_in_its_order_with_its_names() {
+fn the_queue_keeps_its_order_and_names_after_a_restart() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let mut cluster = home.lasting_cluster(OFTEN);
@@ -173,7 +173,7 @@ fn a_queue_is_kept_in_its_order_with_its_names() {
 }
 
 #[test]
-fn a_submission_that_was_acknowledged_is_there_after_a_crash_and_is_not_made_twice() {
+fn an_acknowledged_submission_survives_a_crash_and_is_not_repeated() {
     let home = small();
     let mut cluster = home.lasting_cluster("");
     let job = job_of(&home, 3);
@@ -191,7 +191,7 @@ fn a_submission_that_was_acknowledged_is_there_after_a_crash_and_is_not_made_twi
 }
 
 #[test]
-fn told_to_stop_it_checkpoints_says_goodbye_and_goes_on_from_there_later() {
+fn on_sigterm_it_checkpoints_disconnects_workers_and_resumes_later() {
     let home = small();
     let alone = home.undisturbed("small.toml --epochs 20");
     let mut cluster = home.lasting_cluster("--checkpoint-interval 3600");
@@ -219,7 +219,7 @@ fn told_to_stop_it_checkpoints_says_goodbye_and_goes_on_from_there_later() {
 }
 
 #[test]
-fn the_job_that_it_serves_is_gone_on_with_and_left_alone_once_it_is_done() {
+fn the_job_of_serve_is_resumed_and_not_repeated_once_it_is_done() {
     let home = small();
     let alone = home.undisturbed(JOB);
     home.write("served.toml", SMALL_JOB.replace("epochs = 3", "epochs = 8"));
@@ -240,7 +240,7 @@ fn the_job_that_it_serves_is_gone_on_with_and_left_alone_once_it_is_done() {
     cluster.is_killed();
     cluster.comes_back(settings);
     let client = cluster.client();
-    // Another job comes after whatever it would do with the first.
+    // It would resume the first job before it begins another one.
     client.submit(&job_of(&home, 3), "").expect("it is taken");
     cluster.job_is(&client, "small-2", "done");
     assert_eq!(client.jobs().len(), 2);
@@ -248,7 +248,7 @@ fn the_job_that_it_serves_is_gone_on_with_and_left_alone_once_it_is_done() {
 }
 
 #[test]
-fn a_training_that_is_killed_goes_on_from_its_checkpoint_by_hand() {
+fn a_killed_training_is_resumed_from_its_checkpoint() {
     let home = small();
     let alone = home.undisturbed("small.toml --epochs 20");
     let train = format!("train small.toml --epochs 20 --run-dir run {OFTEN}");
@@ -265,7 +265,7 @@ fn a_training_that_is_killed_goes_on_from_its_checkpoint_by_hand() {
 }
 
 #[test]
-fn a_training_that_is_interrupted_repeats_no_epoch_when_it_goes_on() {
+fn an_interrupted_training_repeats_no_epoch_when_it_is_resumed() {
     let home = small();
     let alone = home.undisturbed("small.toml --epochs 40");
     let train = "train small.toml --epochs 40 --run-dir run --workers 2";
@@ -284,7 +284,7 @@ fn a_training_that_is_interrupted_repeats_no_epoch_when_it_goes_on() {
 }
 
 #[test]
-fn a_run_that_a_cluster_trains_is_nobody_elses() {
+fn a_running_run_directory_is_locked() {
     let home = small();
     let cluster = home.cluster("");
     let _worker = worker(&cluster);
@@ -296,7 +296,7 @@ fn a_run_that_a_cluster_trains_is_nobody_elses() {
     let error = home.coordinator(train).fails(3);
 
     assert!(error.contains(&format!(":{}", cluster.serve.pid())), "{error}");
-    // A second cluster over the same runs leaves it alone, too.
+    // A second cluster with the same runs does not touch it either.
     let mut second = home.cluster("");
     let warning = second.serve.says("skipped");
     assert!(warning.contains(&format!(":{}", cluster.serve.pid())), "{warning}");
@@ -305,7 +305,7 @@ fn a_run_that_a_cluster_trains_is_nobody_elses() {
 }
 
 #[test]
-fn a_disk_that_takes_no_more_ends_the_job_and_harms_nothing() {
+fn a_full_disk_ends_the_job_and_damages_no_file() {
     // No file may have more than 80 KiB: room for a checkpoint's 77, and for twenty epochs of the ledger.
     let home = small();
     let job = "small.toml --epochs 30";
@@ -329,7 +329,7 @@ fn a_disk_that_takes_no_more_ends_the_job_and_harms_nothing() {
     alone.is_equalled_by(&run);
 }
 
-/// What can be wrong with the newest checkpoint: what is said of it, and how it comes to be.
+/// Faults of the newest checkpoint: the message, and how to cause it.
 type Damage = (&'static str, fn(&str, &str));
 
 const DAMAGES: [Damage; 6] = [
@@ -389,7 +389,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
         let (manifest, data) = newest(&run);
         damage(&manifest, &data);
 
-        // … it goes on from the checkpoint before, says so, and comes to the same.
+        // … it resumes from the checkpoint before, reports that, and has the same results.
         let train = train.replace("--run-dir run", &format!("--run-dir {name}"));
         home.coordinator(&format!("{train} --workers 2 --resume")).succeeds();
         let resumed = run.told("resumed").remove(0);
@@ -420,7 +420,7 @@ fn a_run_without_any_whole_checkpoint_is_refused() {
     assert!(error.contains("no checkpoint is whole") && error.contains("--overwrite"), "{error}");
 }
 
-/// A file in our sealed JSON, changed and sealed anew, as a newer program would.
+/// A sealed JSON file, changed and sealed again, as by a newer program.
 fn of_a_newer_version(path: &str) {
     use sha2::{Digest as _, Sha256};
     let text = String::from_utf8(read(path)).expect("it is text");
@@ -430,11 +430,11 @@ fn of_a_newer_version(path: &str) {
     write(path, format!("{body},\n  \"sha256\": \"{hash}\"\n}}\n").as_bytes());
 }
 
-/// What is wrong, how it comes to be, with which flags it is resumed, and with which code and words that is refused.
+/// A fault: its name, how to cause it, the flags of the resumption, and the expected exit code and message.
 type Refusal<'a> = (&'a str, &'a dyn Fn(), &'a str, i32, &'a [&'a str]);
 
 #[test]
-fn a_run_directory_that_is_not_as_it_should_be_is_named_and_not_touched() {
+fn an_invalid_run_directory_is_named_and_not_changed() {
     let home = small();
     let train = format!("train {JOB} --run-dir run {OFTEN} --workers 1");
     let mut killed = home.coordinator(&train).env("FAILPOINTS", SLOWED).start();
@@ -485,7 +485,7 @@ fn a_run_directory_that_is_not_as_it_should_be_is_named_and_not_touched() {
 }
 
 #[test]
-fn settings_that_make_no_sense_are_refused() {
+fn invalid_settings_are_refused() {
     let home = small();
     let wrong = [
         ("--heartbeat-interval 0", "--heartbeat-interval"),
@@ -512,7 +512,7 @@ fn settings_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn the_events_of_a_run_that_was_resumed_are_whole_lines_in_their_order() {
+fn the_events_of_a_resumed_run_are_complete_lines_in_order() {
     let home = small();
     let mut cluster = home.lasting_cluster(OFTEN);
     let _worker = worker(&cluster);

@@ -1,6 +1,6 @@
-//! A network that is cut, silent, lossy or slow costs time, and nothing else.
+//! Networks that are cut, silent, lossy or slow do not change the model.
 //!
-//! One worker of each cluster is at home beside the coordinator, the other far away, behind a [`Proxy`].
+//! One worker of each cluster connects directly, the other through a [`Proxy`].
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use millefeuille_tests::proxy::{Proxy, Way};
 use millefeuille_tests::rpc::Client;
 use millefeuille_tests::undisturbed::Undisturbed;
 
-/// Silence is noticed soon.
+/// Short deadlines.
 const ALERT: &str = "--heartbeat-interval 0.2 --heartbeat-deadline 1";
-/// Two milliseconds a piece: the job takes long enough for something to happen to the network.
+/// Two milliseconds per piece: the job takes long enough to inject faults.
 const SLOWED: &str = "worker-slow=sleep(2)";
 const JOB: &str = "small.toml --epochs 30";
 
-/// A job that trains on two workers, one of them far away.
+/// A job on two workers, one of them behind the proxy.
 struct Far<'h> {
     home: &'h Home,
     alone: Undisturbed,
@@ -50,7 +50,7 @@ impl<'h> Far<'h> {
         this
     }
 
-    /// Waits until the worker far away has shards to compute.
+    /// Waits until the worker behind the proxy has shards to compute.
     fn computes_far_away(&self) {
         let name = format!(":{}", self.far.pid());
         until("the worker far away computes", || {
@@ -60,12 +60,12 @@ impl<'h> Far<'h> {
         });
     }
 
-    /// Waits until it is known to be gone, for this reason.
+    /// Waits until it is disconnected for this reason.
     fn is_given_up(&self, reason: &str) {
         self.home.run("runs/small-1").tells("left", reason);
     }
 
-    /// It finds the coordinator again, and computes again.
+    /// Waits until it has rejoined and computes again.
     fn comes_back(&mut self) {
         let said = self.far.stderr().len();
         self.proxy.heal();
@@ -85,7 +85,7 @@ impl<'h> Far<'h> {
 }
 
 #[test]
-fn a_connection_that_is_cut_is_noticed_at_once_and_made_again() {
+fn a_cut_connection_is_detected_at_once_and_restored() {
     let home = Home::new();
     let mut far = Far::new(&home);
 
@@ -98,7 +98,7 @@ fn a_connection_that_is_cut_is_noticed_at_once_and_made_again() {
 }
 
 #[test]
-fn a_network_that_is_silent_both_ways_is_noticed_by_both() {
+fn silence_in_both_directions_is_detected_on_both_sides() {
     let home = Home::new();
     let mut far = Far::new(&home);
 
@@ -112,7 +112,7 @@ fn a_network_that_is_silent_both_ways_is_noticed_by_both() {
 }
 
 #[test]
-fn a_worker_that_is_not_heard_is_given_up_and_comes_back() {
+fn a_worker_whose_messages_are_lost_is_disconnected_and_rejoins() {
     let home = Home::new();
     let mut far = Far::new(&home);
 
@@ -124,7 +124,7 @@ fn a_worker_that_is_not_heard_is_given_up_and_comes_back() {
 }
 
 #[test]
-fn a_worker_that_hears_nothing_gives_up_itself_and_comes_back() {
+fn a_worker_that_receives_nothing_disconnects_and_rejoins() {
     let home = Home::new();
     let mut far = Far::new(&home);
 
@@ -136,12 +136,12 @@ fn a_worker_that_hears_nothing_gives_up_itself_and_comes_back() {
 }
 
 #[test]
-fn a_worker_that_comes_again_before_it_is_missed_takes_its_own_place() {
+fn a_worker_that_reconnects_before_the_deadline_replaces_its_session() {
     let home = Home::new();
     let mut far = Far::new(&home);
     let said = far.far.stderr().len();
 
-    // The coordinator hears nothing of the end of the old connection.
+    // The coordinator does not see the end of the old connection.
     far.proxy.lose();
 
     far.far.says_after(said, "joined as worker");
@@ -153,7 +153,7 @@ fn a_worker_that_comes_again_before_it_is_missed_takes_its_own_place() {
 }
 
 #[test]
-fn answers_that_come_late_over_a_long_way_are_no_sign_of_death() {
+fn a_slow_network_does_not_disconnect_workers() {
     let home = Home::new();
     let far = Far::new(&home);
 
@@ -169,7 +169,7 @@ fn answers_that_come_late_over_a_long_way_are_no_sign_of_death() {
 }
 
 #[test]
-fn a_large_transfer_over_a_slow_network_is_no_sign_of_death() {
+fn a_large_transfer_over_a_slow_network_does_not_disconnect_its_worker() {
     // Given one shard with all the samples, which takes several deadlines to arrive.
     let home = Home::new();
     home.small_job();

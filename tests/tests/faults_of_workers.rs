@@ -1,7 +1,7 @@
-//! Nothing that happens to a worker changes the model.
+//! Faults of workers do not change the model.
 //!
-//! Every test ends in the same: the run is done, and it is equal, hash and ledger, to that of one undisturbed worker.
-//! Before that it looks what was done twice and what was not: `events.jsonl` says what was asked of others.
+//! Every test ends with the same check: the run is done, and has the hash and the ledger of the reference run. Before that it
+//! checks in `events.jsonl` which nodes were reassigned.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ use millefeuille_tests::run::Run;
 
 /// A job that takes a second or so.
 const JOB: &str = "small.toml --epochs 10";
-/// Two milliseconds a piece: the job takes long enough for something to happen to it.
+/// Two milliseconds per piece: the job takes long enough to inject faults.
 const SLOWED: &str = "worker-slow=sleep(2)";
-/// Silence is noticed soon.
+/// Short deadlines.
 const ALERT: &str = "--heartbeat-interval 0.2 --heartbeat-deadline 1";
 
 fn small() -> Home {
@@ -24,7 +24,7 @@ fn small() -> Home {
     home
 }
 
-/// Starts a worker with these failure points, and waits until it has joined.
+/// Starts a worker with these failpoints, and waits until it has joined.
 fn joined_with(cluster: &Cluster<'_>, failpoints: &str) -> Process {
     let mut worker = cluster.worker("--slots 1").env("FAILPOINTS", failpoints).start();
     worker.says("joined as worker");
@@ -38,7 +38,7 @@ fn begun(cluster: &Cluster<'_>, job: &str) -> Process {
     following
 }
 
-/// What was asked of others belongs to one unit of work: no more than that was computed twice.
+/// All reassignments belong to one unit of work: no more than that was computed twice.
 fn at_most_one_step_is_repeated(run: &Run) {
     let work = |told: &String| told.split(" is lost in ").nth(1)?.split(": ").next().map(str::to_string);
     let works: BTreeSet<_> = run.taken_over().iter().filter_map(work).collect();
@@ -54,7 +54,7 @@ fn shards_of(client: &Client, worker: &Process) -> Option<u32> {
 }
 
 #[test]
-fn a_worker_that_dies_at_any_point_of_its_work_costs_one_step() {
+fn a_crash_at_any_point_of_a_workers_work_costs_at_most_one_step() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 2");
@@ -75,7 +75,7 @@ fn a_worker_that_dies_at_any_point_of_its_work_costs_one_step() {
 }
 
 #[test]
-fn a_worker_that_is_killed_in_training_is_done_without() {
+fn training_continues_without_a_killed_worker() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 2");
@@ -92,7 +92,7 @@ fn a_worker_that_is_killed_in_training_is_done_without() {
 }
 
 #[test]
-fn a_worker_that_dies_in_a_validation_costs_that_validation_at_most() {
+fn a_crash_in_a_validation_costs_at_most_that_validation() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 2");
@@ -109,16 +109,16 @@ fn a_worker_that_dies_in_a_validation_costs_that_validation_at_most() {
 }
 
 #[test]
-fn workers_that_die_while_they_fetch_samples_hold_nobody_up() {
+fn workers_that_die_while_they_fetch_samples_do_not_delay_the_job() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
 
-    // The only one dies before the job begins …
+    // The only worker dies before the job begins …
     let mut first = joined_with(&cluster, "worker-mid-fetch=3*off->return");
     let mut following = cluster.coordinator(&format!("train {JOB}")).start();
     assert!(first.wait().killed_by().is_some());
-    // … another takes its place, and one that joins in the middle dies in the same way.
+    // … another one joins, and a third one that joins during the job dies in the same way.
     let _stays = joined_with(&cluster, SLOWED);
     following.says("Epoch 1/");
     let mut joins = cluster.worker("--slots 1").env("FAILPOINTS", "worker-mid-fetch=3*off->return").start();
@@ -131,7 +131,7 @@ fn workers_that_die_while_they_fetch_samples_hold_nobody_up() {
 }
 
 #[test]
-fn all_workers_killed_at_once_cost_the_time_until_others_come() {
+fn after_the_loss_of_all_workers_the_job_continues_with_new_ones() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
@@ -153,7 +153,7 @@ fn all_workers_killed_at_once_cost_the_time_until_others_come() {
 }
 
 #[test]
-fn a_worker_that_is_stopped_is_disconnected_for_silence_and_comes_back() {
+fn a_stopped_worker_is_disconnected_for_silence_and_rejoins() {
     let home = small();
     let alone = home.undisturbed("small.toml --epochs 60");
     let cluster = home.cluster(ALERT);
@@ -177,7 +177,7 @@ fn a_worker_that_is_stopped_is_disconnected_for_silence_and_comes_back() {
 }
 
 #[test]
-fn a_worker_that_drains_costs_nobody_a_deadline() {
+fn a_worker_that_drains_causes_no_timeout() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
@@ -201,7 +201,7 @@ fn a_worker_that_drains_costs_nobody_a_deadline() {
 }
 
 #[test]
-fn the_last_worker_may_drain_and_the_job_waits_for_the_next() {
+fn after_the_last_worker_has_drained_the_job_waits_for_another_one() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
@@ -220,7 +220,7 @@ fn the_last_worker_may_drain_and_the_job_waits_for_the_next() {
 }
 
 #[test]
-fn what_a_slow_worker_owes_is_asked_of_others_and_it_gets_less() {
+fn a_stragglers_nodes_get_backup_tasks_and_it_gets_fewer_shards() {
     let home = small();
     let job = "small.toml --epochs 4";
     let alone = home.undisturbed(job);
@@ -243,7 +243,7 @@ fn what_a_slow_worker_owes_is_asked_of_others_and_it_gets_less() {
 }
 
 #[test]
-fn a_slot_that_hangs_is_done_without_though_its_heart_beats() {
+fn a_hanging_slot_is_replaced_although_heartbeats_continue() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster(&format!("{ALERT} --min-workers 2"));
@@ -260,7 +260,7 @@ fn a_slot_that_hangs_is_done_without_though_its_heart_beats() {
 }
 
 #[test]
-fn the_only_worker_hangs_and_one_that_joins_takes_over() {
+fn a_new_worker_replaces_the_only_one_when_it_hangs() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
@@ -284,7 +284,7 @@ fn the_only_worker_hangs_and_one_that_joins_takes_over() {
 }
 
 #[test]
-fn workers_may_join_in_a_storm_and_leave_in_one() {
+fn many_workers_can_join_and_leave_at_once() {
     let home = small();
     let job = "small.toml --epochs 16";
     let alone = home.undisturbed(job);
@@ -312,7 +312,7 @@ fn workers_may_join_in_a_storm_and_leave_in_one() {
 }
 
 #[test]
-fn below_its_minimum_a_job_waits_and_says_so() {
+fn below_the_minimum_a_job_waits_and_reports_it() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 2");
@@ -337,7 +337,7 @@ fn below_its_minimum_a_job_waits_and_says_so() {
 }
 
 #[test]
-fn a_job_waits_for_workers_as_long_as_it_was_told_and_its_run_can_be_gone_on_with() {
+fn the_wait_for_workers_has_a_limit_and_the_run_can_be_resumed() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--wait-workers 1");

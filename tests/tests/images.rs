@@ -1,4 +1,4 @@
-//! The images, built by a real engine from the project's Dockerfiles.
+//! The container images, built by a real engine from the project's Dockerfiles.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use millefeuille_tests::engine::image::Image;
 use millefeuille_tests::home::project;
 use serde_json::json;
 
-/// What the programs, the job and the licences may add to the slim base and OpenBLAS.
+/// The size that the programs, the job and the licences may add to the slim base and OpenBLAS.
 const OUR_SHARE: u64 = 40 << 20;
 
 fn text(file: &str) -> String {
@@ -17,7 +17,7 @@ fn text(file: &str) -> String {
 }
 
 #[test]
-fn both_dockerfiles_end_in_the_same_image() {
+fn both_dockerfiles_have_the_same_final_stage() {
     const FROM_HERE_ON: &str = "# From here on Dockerfile and Dockerfile.prebuilt say the same";
     let [full, prebuilt] = ["Dockerfile", "Dockerfile.prebuilt"].map(|file| {
         let text = text(file);
@@ -38,7 +38,7 @@ fn dockerfiles_build_with_every_builder() {
     }
 }
 
-/// Asserts what everybody counts on who runs the image.
+/// Asserts the properties of the image that its users rely on.
 fn is_as_promised(image: &Image<'_>) {
     let config = image.inspect()["Config"].clone();
     assert_eq!(config["User"], "65532:65532");
@@ -85,7 +85,7 @@ fn is_as_promised(image: &Image<'_>) {
             "-rwxr-xr-x 0 /usr/local/bin/worker",
         ]
     );
-    // Neither what a build needs nor what apt has fetched.
+    // No build tools and no downloads of apt.
     let found = image
         .call("--entrypoint sh", "-c")
         .arg("command -v gcc cargo curl; ls -A /var/lib/apt/lists /var/cache/apt");
@@ -93,7 +93,7 @@ fn is_as_promised(image: &Image<'_>) {
     assert_eq!(found.split_whitespace().collect::<Vec<_>>(), ["/var/cache/apt:", "/var/lib/apt/lists:"]);
 }
 
-/// How many bytes the layer adds that has our files.
+/// The size of the layer with our files.
 fn our_share(engine: &Engine, image: &Image<'_>) -> u64 {
     let layers = engine.docker(&format!(
         "history --human=false --no-trunc --format {{{{.Size}}}};{{{{.CreatedBy}}}} {}",
@@ -105,7 +105,7 @@ fn our_share(engine: &Engine, image: &Image<'_>) -> u64 {
 }
 
 #[test]
-fn the_image_of_built_programs_has_what_is_needed_and_no_more() {
+fn the_image_contains_only_what_is_needed() {
     let Some(engine) = Engine::find() else { return };
 
     let image = engine.build("Dockerfile.prebuilt");
@@ -115,7 +115,7 @@ fn the_image_of_built_programs_has_what_is_needed_and_no_more() {
     assert!(share < OUR_SHARE, "{share} bytes");
 }
 
-/// A copy of what a build of the image starts from, with a change of its sources.
+/// A copy of the build context, with a change of its sources.
 fn changed_copy(directory: &Path) {
     let script = format!(
         "tar -C {} --exclude ./target --exclude ./.git --exclude ./runs -c . | tar -x && echo '// A change.' >>core/src/lib.rs",
@@ -126,7 +126,7 @@ fn changed_copy(directory: &Path) {
     assert!(copied.success());
 }
 
-/// Compiles everything, once: by night alone, with `make test-nightly`.
+/// Compiles everything once: runs only in `make test-nightly`.
 #[test]
 fn the_image_builds_from_sources_and_trains() {
     let Some(engine) = Engine::find() else { return };
@@ -139,14 +139,14 @@ fn the_image_builds_from_sources_and_trains() {
     let alone = engine.home().undisturbed("--epochs 1");
     assert!(trained.with_code(0).stdout.contains(&format!("weights_sha256 {}", alone.hash())));
 
-    // Scanners find in the programs what they are made of.
+    // Scanners find the list of dependencies in the programs.
     for program in ["coordinator", "worker"] {
         let found =
             image.call("--entrypoint grep", &format!("--count --text .dep-v0 /usr/local/bin/{program}"));
         found.succeeds();
     }
 
-    // A change of source alone finds all dependencies compiled.
+    // After a change of the sources, no dependency is compiled again.
     let dependencies = engine.build_of(&project(), "--target dependencies");
     let changed = engine.home().path("changed");
     fs::create_dir(&changed).unwrap();

@@ -1,4 +1,4 @@
-//! Which BLAS kernel computes: the job decides, whatever the environment says.
+//! BLAS kernels: the job decides which one is used, whatever the environment.
 
 use millefeuille_core::blas::choice::{Instructions, candidates};
 use millefeuille_tests::cluster::Cluster;
@@ -14,24 +14,25 @@ fn kernel(home: &Home, run: &str) -> String {
     home.run(run).receipt_text("blas_kernel")
 }
 
-/// What `native` comes to on this machine.
+/// The kernel that `native` selects on this machine.
 fn native(home: &Home) -> String {
     home.coordinator("train small.toml --epochs 1 --workers 1 --run-dir native").succeeds();
     kernel(home, "native")
 }
 
-/// What OpenBLAS takes by itself on this machine, as a run with the native kernel says: another one, where it does not know the CPU.
+/// The kernel that OpenBLAS itself picks on this machine, as a run with the native kernel reports. It is another one if OpenBLAS
+/// does not recognise the CPU.
 fn of_openblas(home: &Home, run: &str) -> String {
     let receipt = home.run(run).receipt();
     receipt["blas_kernel_of_openblas"].as_str().map_or_else(|| kernel(home, run), str::to_string)
 }
 
-/// A kernel that this machine has, and would not take by itself.
+/// A kernel that works on this machine, and that `native` does not select.
 fn other_than(native: &str) -> &'static str {
     if native == "Haswell" { "Sandybridge" } else { "Haswell" }
 }
 
-/// The kernels that `native` may be here where OpenBLAS takes `own`, as far as this library has them; best first.
+/// The kernels that `native` may select here if OpenBLAS picks `own`, as far as this library has them; best first.
 fn candidates_of(own: &str) -> Vec<&str> {
     let home = Home::new();
     let loaded = |kernel: &&str| {
@@ -42,7 +43,7 @@ fn candidates_of(own: &str) -> Vec<&str> {
     candidates(own, Instructions::of_this_machine()).into_iter().filter(loaded).collect()
 }
 
-/// A training on a machine whose CPU OpenBLAS takes for an old one, and on which kernels fail as `failpoints` say.
+/// A training on a machine whose CPU OpenBLAS does not recognise, with kernels that fail as `failpoints` say.
 fn on_a_new_cpu(home: &Home, failpoints: &str, run: &str) -> Call {
     let train = home.coordinator(&format!("train small.toml --epochs 1 --workers 2 --run-dir {run}"));
     train.env("FAILPOINTS", format!("openblas-picks=return(Prescott);{failpoints}"))
@@ -65,7 +66,7 @@ fn a_named_kernel_is_used_and_recorded() {
 }
 
 #[test]
-fn the_environment_decides_where_the_job_says_so() {
+fn the_environment_decides_if_the_job_says_so() {
     let home = small();
     let named = other_than(&native(&home));
     let train = "train small.toml --epochs 1 --blas-kernel environment --workers 2";
@@ -78,7 +79,7 @@ fn the_environment_decides_where_the_job_says_so() {
 }
 
 #[test]
-fn kernels_count_in_the_jobs_hash() {
+fn the_kernel_is_part_of_the_jobs_hash() {
     let home = small();
     let named = other_than(&native(&home));
 
@@ -89,7 +90,7 @@ fn kernels_count_in_the_jobs_hash() {
 }
 
 #[test]
-fn workers_of_a_cluster_start_themselves_again_for_a_jobs_kernel_and_come_back() {
+fn workers_restart_with_the_kernel_of_a_job_and_rejoin() {
     // Given workers with the machine's own kernel …
     let home = small();
     let cluster = home.cluster("--min-workers 2");
@@ -132,7 +133,7 @@ fn an_unknown_kernel_is_named_in_one_line() {
 }
 
 #[test]
-fn a_kernel_that_the_environment_names_in_vain_is_an_error_for_jobs_that_listen_to_it() {
+fn an_unavailable_kernel_in_the_environment_is_an_error_for_jobs_that_use_the_environment() {
     let home = small();
     let train = |kernel: &str| {
         let train =
@@ -147,7 +148,7 @@ fn a_kernel_that_the_environment_names_in_vain_is_an_error_for_jobs_that_listen_
 }
 
 #[test]
-fn a_kernel_of_the_past_does_not_hinder_a_saved_model() {
+fn a_saved_model_does_not_need_the_kernel_that_trained_it() {
     let home = small();
     let named = other_than(&native(&home));
     home.coordinator(&format!("train small.toml --workers 1 --blas-kernel {named} --run-dir run")).succeeds();
@@ -161,7 +162,7 @@ fn a_kernel_of_the_past_does_not_hinder_a_saved_model() {
 }
 
 #[test]
-fn native_is_the_best_kernel_where_openblas_takes_the_cpu_for_an_old_one() {
+fn native_is_the_best_kernel_even_if_openblas_does_not_recognise_the_cpu() {
     let home = small();
     let best = candidates_of("Prescott")[0];
 
@@ -178,7 +179,7 @@ fn native_is_the_best_kernel_where_openblas_takes_the_cpu_for_an_old_one() {
 }
 
 #[test]
-fn a_worker_comes_to_the_same_native_kernel_as_its_coordinator_by_itself() {
+fn workers_and_coordinator_pick_the_same_native_kernel() {
     let home = small();
     let picks = "openblas-picks=return(Prescott)";
     let cluster = Cluster::start(&home, home.serve("127.0.0.1:0", "").env("FAILPOINTS", picks));
@@ -198,7 +199,7 @@ fn a_worker_comes_to_the_same_native_kernel_as_its_coordinator_by_itself() {
 }
 
 #[test]
-fn native_leaves_out_kernels_that_are_wrong_or_kill_or_hang() {
+fn native_skips_kernels_that_are_wrong_or_crash_or_hang() {
     let home = small();
     let [first, second, third, ..] = candidates_of("Prescott")[..] else {
         panic!("a machine whose CPU has AVX2, for several kernels to choose from")
@@ -218,7 +219,7 @@ fn native_leaves_out_kernels_that_are_wrong_or_kill_or_hang() {
 }
 
 #[test]
-fn a_pinned_kernel_that_is_wrong_or_kills_or_hangs_is_named_and_nothing_begins() {
+fn a_pinned_kernel_that_is_wrong_or_crashes_or_hangs_is_refused() {
     let home = small();
     let pinned = other_than(&native(&home));
     for (failpoint, what) in [
@@ -237,10 +238,10 @@ fn a_pinned_kernel_that_is_wrong_or_kills_or_hangs_is_named_and_nothing_begins()
 }
 
 #[test]
-fn where_no_kernel_is_right_all_are_named() {
+fn if_no_kernel_is_usable_all_are_named() {
     let home = small();
     native(&home);
-    // Of the kernel that OpenBLAS takes by itself the test says another name.
+    // The test gives the kernel that OpenBLAS picks another name.
     let own = of_openblas(&home, "native");
     let mut all = candidates_of("Prescott");
     all.retain(|kernel| *kernel != "Prescott");
@@ -266,7 +267,7 @@ fn a_kernel_that_is_wrong_for_the_jobs_own_shapes_ends_that_job() {
 }
 
 #[test]
-fn a_worker_whose_kernel_is_wrong_or_kills_says_so_and_ends() {
+fn a_worker_whose_kernel_is_wrong_or_crashes_reports_it_and_exits() {
     let home = small();
     let named = other_than(&native(&home));
     let cluster = home.cluster("");
@@ -274,7 +275,7 @@ fn a_worker_whose_kernel_is_wrong_or_kills_says_so_and_ends() {
     for (failpoint, what) in [("kernel-wrong", "computes wrong numbers"), ("kernel-kills", "SIGILL")] {
         let worker = cluster.worker("--slots 1").env("FAILPOINTS", format!("{failpoint}=return({named})"));
 
-        // It comes with its own kernel, is asked to start again with the job's, and finds that this one is no good.
+        // It joins with its own kernel, is restarted with the job's, and detects that this one is wrong.
         let ended = worker.start().wait().with_code(8);
 
         assert!(ended.stderr.contains(what) && ended.stderr.contains(named), "{}", ended.stderr);
@@ -283,7 +284,7 @@ fn a_worker_whose_kernel_is_wrong_or_kills_says_so_and_ends() {
 }
 
 #[test]
-fn a_saved_model_is_used_with_another_kernel_where_its_own_is_wrong() {
+fn a_saved_model_uses_another_kernel_if_its_own_is_wrong() {
     let home = small();
     let named = other_than(&native(&home));
     home.coordinator(&format!("train small.toml --workers 1 --blas-kernel {named} --run-dir run")).succeeds();

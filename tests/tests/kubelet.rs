@@ -1,4 +1,4 @@
-//! The overlay `local` on a real engine: what `kubectl apply -k` would begin, trains the article's job to the right hash.
+//! The overlay `local` on a real engine: the pods that `kubectl apply -k` would start train the article's job to the right hash.
 
 use millefeuille_tests::engine::Engine;
 use millefeuille_tests::home::project;
@@ -6,9 +6,9 @@ use millefeuille_tests::kubelet::Node;
 use millefeuille_tests::manifests::{Manifests, can_render};
 use millefeuille_tests::runbook::in_pods;
 
-/// The job that the overlay begins with.
+/// The overlay's job.
 const JOB: &str = "article-1";
-/// Long enough for something to happen in the midst of it.
+/// Long enough to inject faults.
 const EPOCHS: u32 = 12;
 
 fn state(node: &Node, job: &str) -> String {
@@ -30,7 +30,7 @@ fn epoch_is_under_way(node: &mut Node, job: &str, epoch: u32) {
 }
 
 #[test]
-fn the_local_overlay_trains_the_articles_job_on_a_node_of_its_own() {
+fn the_local_overlay_trains_the_articles_job() {
     let Some(engine) = Engine::find().filter(|_| can_render()) else { return };
     let article = project().join("jobs/article.toml");
     let alone = engine.home().undisturbed(&format!("{} --epochs {EPOCHS}", article.display()));
@@ -40,7 +40,7 @@ fn the_local_overlay_trains_the_articles_job_on_a_node_of_its_own() {
     node.apply(&lengthened(Manifests::render(&["overlays/local"])));
     node.until("every pod is ready", Node::is_ready);
 
-    // In the midst of the job, a worker and then the coordinator are killed; the node starts them again.
+    // During the job a worker and then the coordinator are killed; the node restarts them.
     epoch_is_under_way(&mut node, JOB, 1);
     node.kill("worker-2");
     epoch_is_under_way(&mut node, JOB, 2);
@@ -63,21 +63,21 @@ fn the_local_overlay_trains_the_articles_job_on_a_node_of_its_own() {
     let report = node.logs("train");
     assert!(report.contains(&format!("weights_sha256 {}", second.hash())), "{report}");
 
-    // What the runbook has people run in the coordinator's pod.
+    // The runbook's commands in the coordinator's pod.
     let commands = in_pods();
     assert!(commands.len() > 5, "{commands:?}");
     for command in commands {
         node.exec("coordinator-0", &command).succeeds();
     }
 
-    // Everybody ends by itself, within the time that it is given.
+    // Every pod stops within its grace period.
     node.until("every pod is ready", Node::is_ready);
     let ended = node.delete_pods();
     assert_eq!(ended.len(), 5, "{ended:?}");
     assert!(ended.iter().all(|(_, code)| *code == 0), "{ended:?}");
 }
 
-/// The overlay with another number of epochs in its job file, as whoever edits that would write it.
+/// The overlay with another number of epochs in its job file.
 fn lengthened(mut manifests: Manifests) -> Manifests {
     let map = manifests.documents.iter_mut().find(|document| document["kind"] == "ConfigMap");
     let file = &mut map.expect("there is a ConfigMap")["data"]["article.toml"];
@@ -87,7 +87,7 @@ fn lengthened(mut manifests: Manifests) -> Manifests {
     manifests
 }
 
-/// The Job for one epoch: the flag comes last, as whoever edits the manifest would write it.
+/// The Job for one epoch: the flag is the last argument.
 fn shortened(mut manifests: Manifests) -> Manifests {
     let args = manifests.document("Job", "train").pointer_mut("/spec/template/spec/containers/0/args");
     args.and_then(|args| args.as_array_mut()).expect("there are arguments").push("--epochs=1".into());
@@ -95,7 +95,7 @@ fn shortened(mut manifests: Manifests) -> Manifests {
 }
 
 #[test]
-fn no_pod_sees_a_key_that_is_not_its_own() {
+fn each_pod_sees_only_its_own_key() {
     let Some(engine) = Engine::find().filter(|_| can_render()) else { return };
     let image = engine.build("Dockerfile.prebuilt");
     let mut node = Node::new(&engine, &image.name);

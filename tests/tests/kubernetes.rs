@@ -1,4 +1,4 @@
-//! The Kubernetes manifests mean what they say. What a schema can tell is checked by scripts/manifests.sh.
+//! Checks that the Kubernetes manifests are consistent. scripts/manifests.sh checks them against their schemas.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use millefeuille_tests::manifests::workload::Workload;
 use millefeuille_tests::manifests::{Manifests, can_render};
 use serde_json::{Value, json};
 
-/// What is applied together.
+/// The kustomizations that are applied together.
 const TOGETHER: [&[&str]; 6] = [
     &["base", "train"],
     &["overlays/local", "overlays/local/train"],
@@ -22,7 +22,7 @@ const TOGETHER: [&[&str]; 6] = [
 ];
 
 #[test]
-fn everything_that_is_applied_together_fits_together() {
+fn the_manifests_of_each_overlay_are_consistent() {
     if !can_render() {
         return;
     }
@@ -32,8 +32,8 @@ fn everything_that_is_applied_together_fits_together() {
     }
 }
 
-/// Something that goes wrong in real manifests, and what has to be said about it.
-struct Slip {
+/// A mistake that happens in real manifests, and the problem that must be reported.
+struct Mistake {
     what: &'static str,
     kind: &'static str,
     name: &'static str,
@@ -43,11 +43,11 @@ struct Slip {
     said: &'static str,
 }
 
-/// In the overlay `local` with its `train`.
-fn slips() -> Vec<Slip> {
-    let slip = |what, kind, name, at, to, said| Slip { what, kind, name, at, to, said };
+/// Mistakes in the overlay `local` with its `train`.
+fn mistakes() -> Vec<Mistake> {
+    let mistake = |what, kind, name, at, to, said| Mistake { what, kind, name, at, to, said };
     vec![
-        slip(
+        mistake(
             "a selector of a Service",
             "Service",
             "coordinator",
@@ -55,7 +55,7 @@ fn slips() -> Vec<Slip> {
             json!("coordinatr"),
             "Service coordinator: its selector picks no pods",
         ),
-        slip(
+        mistake(
             "a selector of a Deployment",
             "Deployment",
             "worker",
@@ -63,7 +63,7 @@ fn slips() -> Vec<Slip> {
             json!("workers"),
             "its selector does not pick its own pods",
         ),
-        slip(
+        mistake(
             "a budget for nobody",
             "PodDisruptionBudget",
             "worker",
@@ -71,7 +71,7 @@ fn slips() -> Vec<Slip> {
             json!("workers"),
             "PodDisruptionBudget worker: its selector picks no pods",
         ),
-        slip(
+        mistake(
             "a policy for nobody",
             "NetworkPolicy",
             "coordinator",
@@ -79,7 +79,7 @@ fn slips() -> Vec<Slip> {
             json!("mille"),
             "NetworkPolicy coordinator: its selector picks no pods",
         ),
-        slip(
+        mistake(
             "a target that is no port",
             "Service",
             "coordinator",
@@ -87,7 +87,7 @@ fn slips() -> Vec<Slip> {
             json!("http"),
             "nobody has its port 7070",
         ),
-        slip(
+        mistake(
             "a port that is not dialled",
             "Service",
             "coordinator",
@@ -95,7 +95,7 @@ fn slips() -> Vec<Slip> {
             json!(7700),
             "coordinator:7070 is no port of a Service",
         ),
-        slip(
+        mistake(
             "a port that nobody listens on",
             "StatefulSet",
             "coordinator",
@@ -103,7 +103,7 @@ fn slips() -> Vec<Slip> {
             json!(7700),
             "nothing listens on its port 7700",
         ),
-        slip(
+        mistake(
             "a service that is not headless",
             "StatefulSet",
             "coordinator",
@@ -111,7 +111,7 @@ fn slips() -> Vec<Slip> {
             json!("coordinator"),
             "serviceName coordinator is no headless Service",
         ),
-        slip(
+        mistake(
             "a missing claim",
             "Deployment",
             "worker",
@@ -119,7 +119,7 @@ fn slips() -> Vec<Slip> {
             json!("worker"),
             "there is no PersistentVolumeClaim worker",
         ),
-        slip(
+        mistake(
             "a missing ConfigMap",
             "Job",
             "train",
@@ -127,7 +127,7 @@ fn slips() -> Vec<Slip> {
             json!("jobs"),
             "there is no ConfigMap jobs",
         ),
-        slip(
+        mistake(
             "a missing account",
             "Deployment",
             "worker",
@@ -135,7 +135,7 @@ fn slips() -> Vec<Slip> {
             json!("workers"),
             "there is no ServiceAccount workers",
         ),
-        slip(
+        mistake(
             "a mount of nothing",
             "Deployment",
             "worker",
@@ -143,7 +143,7 @@ fn slips() -> Vec<Slip> {
             json!("tls"),
             "there is no volume tls to mount",
         ),
-        slip(
+        mistake(
             "another namespace",
             "Deployment",
             "worker",
@@ -151,7 +151,7 @@ fn slips() -> Vec<Slip> {
             json!("default"),
             "is in no namespace made here",
         ),
-        slip(
+        mistake(
             "a flag that there is not",
             "Deployment",
             "worker",
@@ -159,7 +159,7 @@ fn slips() -> Vec<Slip> {
             json!("--join-timout=3600"),
             "unexpected argument '--join-timout'",
         ),
-        slip(
+        mistake(
             "a value that is none",
             "StatefulSet",
             "coordinator",
@@ -167,7 +167,7 @@ fn slips() -> Vec<Slip> {
             json!("--log-format=jsonl"),
             "invalid value 'jsonl'",
         ),
-        slip(
+        mistake(
             "a variable that nobody reads",
             "Deployment",
             "worker",
@@ -175,7 +175,7 @@ fn slips() -> Vec<Slip> {
             json!("MILLEFEUILLE_SLOT"),
             "MILLEFEUILLE_SLOT is read by no command",
         ),
-        slip(
+        mistake(
             "a limit of nobody",
             "Deployment",
             "worker",
@@ -183,7 +183,7 @@ fn slips() -> Vec<Slip> {
             json!("coordinator"),
             "is about another container",
         ),
-        slip(
+        mistake(
             "a job file that there is not",
             "StatefulSet",
             "coordinator",
@@ -191,15 +191,15 @@ fn slips() -> Vec<Slip> {
             json!("--job=/millefeuille/jobs/articles.toml"),
             "has no articles.toml",
         ),
-        slip(
-            "a job file with a slip",
+        mistake(
+            "a job file with a mistake",
             "ConfigMap",
             "train",
             "/data/scaled.toml",
             json!("epochs = 3"),
             "unknown key",
         ),
-        slip(
+        mistake(
             "runs that are not kept",
             "StatefulSet",
             "coordinator",
@@ -207,7 +207,7 @@ fn slips() -> Vec<Slip> {
             json!("--runs-dir=/millefeuille/jobs"),
             "what is written there is not kept",
         ),
-        slip(
+        mistake(
             "a probe of a path that is not served",
             "StatefulSet",
             "coordinator",
@@ -215,7 +215,7 @@ fn slips() -> Vec<Slip> {
             json!("/ready"),
             "it asks for /ready instead of /readyz",
         ),
-        slip(
+        mistake(
             "a probe of another port",
             "StatefulSet",
             "coordinator",
@@ -223,7 +223,7 @@ fn slips() -> Vec<Slip> {
             json!("grpc"),
             "its port is not that of --ops-listen",
         ),
-        slip(
+        mistake(
             "a probe that goes nowhere",
             "Deployment",
             "worker",
@@ -231,7 +231,7 @@ fn slips() -> Vec<Slip> {
             json!("--ops-listen=127.0.0.1:7071"),
             "nothing listens on its port 7071",
         ),
-        slip(
+        mistake(
             "two coordinators",
             "StatefulSet",
             "coordinator",
@@ -239,7 +239,7 @@ fn slips() -> Vec<Slip> {
             json!(2),
             "a second coordinator would be another cluster",
         ),
-        slip(
+        mistake(
             "a death before its time",
             "Deployment",
             "worker",
@@ -247,7 +247,7 @@ fn slips() -> Vec<Slip> {
             json!(20),
             "before its --drain-timeout",
         ),
-        slip(
+        mistake(
             "samples that do not fit",
             "Deployment",
             "worker",
@@ -255,7 +255,7 @@ fn slips() -> Vec<Slip> {
             json!("256Mi"),
             "--cache-bytes leaves too little",
         ),
-        slip(
+        mistake(
             "an operator's key in a worker",
             "Deployment",
             "worker",
@@ -263,7 +263,7 @@ fn slips() -> Vec<Slip> {
             json!("operator-tls"),
             "the role there is operator, and worker is needed",
         ),
-        slip(
+        mistake(
             "the authority's key in a worker",
             "Deployment",
             "worker",
@@ -271,7 +271,7 @@ fn slips() -> Vec<Slip> {
             json!("tls"),
             "there is no volume tls to mount",
         ),
-        slip(
+        mistake(
             "a certificate that can be changed",
             "Deployment",
             "worker",
@@ -279,7 +279,7 @@ fn slips() -> Vec<Slip> {
             json!(false),
             "could be",
         ),
-        slip(
+        mistake(
             "a name that no certificate has",
             "Deployment",
             "worker",
@@ -287,7 +287,7 @@ fn slips() -> Vec<Slip> {
             json!("--coordinator=coordinator-pods:7070"),
             "no name of the coordinator's certificate",
         ),
-        slip(
+        mistake(
             "a token",
             "ServiceAccount",
             "worker",
@@ -295,7 +295,7 @@ fn slips() -> Vec<Slip> {
             json!(true),
             "it gives a token",
         ),
-        slip(
+        mistake(
             "a token in a pod",
             "Deployment",
             "worker",
@@ -303,7 +303,7 @@ fn slips() -> Vec<Slip> {
             json!(true),
             "it gets a token",
         ),
-        slip(
+        mistake(
             "root",
             "Job",
             "train",
@@ -311,7 +311,7 @@ fn slips() -> Vec<Slip> {
             json!(0),
             "it runs as another user",
         ),
-        slip(
+        mistake(
             "a root that can be written",
             "Job",
             "train",
@@ -319,7 +319,7 @@ fn slips() -> Vec<Slip> {
             json!(false),
             "its root can be written",
         ),
-        slip(
+        mistake(
             "no limit",
             "Deployment",
             "worker",
@@ -327,7 +327,7 @@ fn slips() -> Vec<Slip> {
             json!({ "memory": "512Mi" }),
             "its CPU is not said",
         ),
-        slip(
+        mistake(
             "the newest image",
             "Deployment",
             "worker",
@@ -335,7 +335,7 @@ fn slips() -> Vec<Slip> {
             json!("millefeuille:latest"),
             "its image may change under its name",
         ),
-        slip(
+        mistake(
             "a policy that forgets the operators",
             "NetworkPolicy",
             "coordinator",
@@ -343,7 +343,7 @@ fn slips() -> Vec<Slip> {
             json!("operators"),
             "the network keeps Job train from TCP port 7070",
         ),
-        slip(
+        mistake(
             "a policy for another port",
             "NetworkPolicy",
             "clients",
@@ -351,7 +351,7 @@ fn slips() -> Vec<Slip> {
             json!(7071),
             "the network keeps Deployment worker from TCP port 7070",
         ),
-        slip(
+        mistake(
             "a policy without DNS",
             "NetworkPolicy",
             "clients",
@@ -359,7 +359,7 @@ fn slips() -> Vec<Slip> {
             json!("TCP"),
             "from UDP port 53 of the cluster's DNS",
         ),
-        slip(
+        mistake(
             "a policy for the whole namespace",
             "NetworkPolicy",
             "coordinator",
@@ -367,7 +367,7 @@ fn slips() -> Vec<Slip> {
             json!([{ "podSelector": {} }]),
             "the network lets a pod without labels from TCP port 7070",
         ),
-        slip(
+        mistake(
             "a policy for every namespace",
             "NetworkPolicy",
             "coordinator",
@@ -375,7 +375,7 @@ fn slips() -> Vec<Slip> {
             json!({}),
             "the network lets somebody else's Prometheus from TCP port 7071",
         ),
-        slip(
+        mistake(
             "a policy for every port",
             "NetworkPolicy",
             "coordinator",
@@ -383,7 +383,7 @@ fn slips() -> Vec<Slip> {
             json!([]),
             "the network lets Prometheus from TCP port 7070",
         ),
-        slip(
+        mistake(
             "no default",
             "NetworkPolicy",
             "default-deny",
@@ -391,7 +391,7 @@ fn slips() -> Vec<Slip> {
             json!(["Ingress"]),
             "the network lets StatefulSet coordinator from TCP port 443 of the internet",
         ),
-        slip(
+        mistake(
             "a way out",
             "NetworkPolicy",
             "clients",
@@ -403,30 +403,35 @@ fn slips() -> Vec<Slip> {
 }
 
 #[test]
-fn slips_are_noticed() {
+fn wrong_manifests_are_detected() {
     if !can_render() {
         return;
     }
     let manifests = Manifests::render(&["overlays/local", "overlays/local/train"]);
-    for slip in slips() {
-        let mut slipped = manifests.clone();
-        let place = slipped.document(slip.kind, slip.name).pointer_mut(slip.at);
-        let place =
-            place.unwrap_or_else(|| panic!("{}: {} {} has no {}", slip.what, slip.kind, slip.name, slip.at));
-        assert_ne!(*place, slip.to, "{}: that is no slip", slip.what);
-        *place = slip.to;
-        let problems = problems(&slipped);
-        assert!(problems.iter().any(|problem| problem.contains(slip.said)), "{}: {problems:#?}", slip.what);
+    for mistake in mistakes() {
+        let mut wrong = manifests.clone();
+        let place = wrong.document(mistake.kind, mistake.name).pointer_mut(mistake.at);
+        let place = place.unwrap_or_else(|| {
+            panic!("{}: {} {} has no {}", mistake.what, mistake.kind, mistake.name, mistake.at)
+        });
+        assert_ne!(*place, mistake.to, "{}: that is no mistake", mistake.what);
+        *place = mistake.to;
+        let problems = problems(&wrong);
+        assert!(
+            problems.iter().any(|problem| problem.contains(mistake.said)),
+            "{}: {problems:#?}",
+            mistake.what
+        );
     }
 }
 
 #[test]
-fn slips_in_certificates_are_noticed() {
+fn wrong_certificates_are_detected() {
     if !can_render() {
         return;
     }
     let manifests = Manifests::render(&["overlays/production", "train"]);
-    let slips = [
+    let mistakes = [
         (
             "coordinator",
             "/spec/secretName",
@@ -447,16 +452,16 @@ fn slips_in_certificates_are_noticed() {
             "it dials coordinator, which is no name",
         ),
     ];
-    for (name, at, to, said) in slips {
-        let mut slipped = manifests.clone();
-        *slipped.document("Certificate", name).pointer_mut(at).expect("the place is there") = to;
-        let problems = problems(&slipped);
+    for (name, at, to, said) in mistakes {
+        let mut wrong = manifests.clone();
+        *wrong.document("Certificate", name).pointer_mut(at).expect("the place is there") = to;
+        let problems = problems(&wrong);
         assert!(problems.iter().any(|problem| problem.contains(said)), "{name} {at}: {problems:#?}");
     }
 }
 
 #[test]
-fn copies_are_equal_to_what_they_are_copies_of() {
+fn copies_are_equal_to_their_originals() {
     let read = |path: &str| {
         fs::read_to_string(project().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     };
@@ -465,7 +470,7 @@ fn copies_are_equal_to_what_they_are_copies_of() {
 }
 
 #[test]
-fn manifests_belong_to_this_version() {
+fn manifests_name_this_version() {
     if !can_render() {
         return;
     }
@@ -489,7 +494,7 @@ fn container(name: &str) -> Container {
     found.unwrap_or_else(|| panic!("there is no {name}")).main().clone()
 }
 
-/// Asks all that a kubelet would ask a container of this overlay, at the port where its program serves it.
+/// Sends all probes of a container of this overlay to the ops port of its program.
 fn answers_its_probes(name: &str, ops: &Port) {
     let container = container(name);
     for probe in [&container.startup_probe, &container.liveness_probe, &container.readiness_probe] {
@@ -499,14 +504,14 @@ fn answers_its_probes(name: &str, ops: &Port) {
     assert_eq!(ops.request("GET", "/nothing").status, 404);
 }
 
-/// Everything in a text that is called like a metric.
+/// The names of metrics in a text.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
     words.filter(|word| word.starts_with("millefeuille_")).map(str::to_owned).collect()
 }
 
 #[test]
-fn what_is_probed_and_watched_is_served() {
+fn probed_and_scraped_endpoints_exist() {
     if !can_render() {
         return;
     }

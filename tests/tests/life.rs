@@ -1,9 +1,9 @@
-//! How processes end, and how others take it: signals, deaths, silence.
+//! How processes end, and how the others react: signals, crashes, silence.
 
 use millefeuille_tests::home::{Call, Home};
 use millefeuille_tests::process::{Process, Seen, Signal, until};
 
-/// A job that does not end by itself while a test looks.
+/// A job that does not end during a test.
 const LONG: &str = "train small.toml --epochs 100000";
 
 fn small() -> Home {
@@ -12,7 +12,7 @@ fn small() -> Home {
     home
 }
 
-/// A `train` of its own in the middle of its work, with its workers.
+/// A running `train` with its workers.
 fn training(home: &Home, workers: usize) -> (Process, Vec<Seen>) {
     let mut train = home.coordinator(&format!("{LONG} --workers {workers} --run-dir run")).start();
     train.says("Epoch 1/");
@@ -22,7 +22,7 @@ fn training(home: &Home, workers: usize) -> (Process, Vec<Seen>) {
 }
 
 #[test]
-fn ctrl_c_ends_a_training_and_keeps_what_was_finished() {
+fn ctrl_c_ends_a_training_and_keeps_its_finished_epochs() {
     let home = small();
     let (mut train, workers) = training(&home, 2);
 
@@ -75,7 +75,7 @@ fn ctrl_c_ends_a_training_whose_data_hangs() {
         signals.iter().for_each(|&signal| train.signal(signal));
 
         let ended = train.wait().with_code(130);
-        // The second one ends it without a word.
+        // The second one ends it without output.
         let claims = ended.stderr.contains("kept in run");
         assert!(signals.len() > 1 || claims == home.path("run/job.toml").exists(), "{ended}");
         workers.iter().for_each(Seen::ends);
@@ -102,7 +102,7 @@ fn ctrl_c_ends_a_command_that_hangs_at_once() {
     }
 }
 
-/// Whether a process has a handler for SIGINT, as the kernel says.
+/// Whether a process has a handler for SIGINT, from `/proc`.
 fn handles_interrupts(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
@@ -111,7 +111,7 @@ fn handles_interrupts(pid: u32) -> bool {
 }
 
 #[test]
-fn too_few_workers_in_time_end_a_job() {
+fn a_job_without_enough_workers_ends_at_the_limit() {
     let home = small();
     let cluster = home.cluster("--min-workers 2 --wait-workers 1");
     let _worker = cluster.joined_by("--slots 1");
@@ -122,7 +122,7 @@ fn too_few_workers_in_time_end_a_job() {
 }
 
 #[test]
-fn a_training_that_is_done_leaves_no_worker() {
+fn a_finished_training_leaves_no_worker_running() {
     let home = small();
     let mut train = home.coordinator("train small.toml --epochs 20 --workers 3 --run-dir run").start();
     train.says("Epoch 1/");
@@ -143,13 +143,13 @@ fn workers_end_when_their_training_is_killed() {
 
     train.wait();
     workers.iter().for_each(Seen::ends);
-    // The run is there, unfinished, and belongs to nobody: a new training takes it.
+    // The run is unfinished and not locked: a new training resumes it.
     assert!(!home.run("run").has("receipt.json"));
     home.coordinator("train small.toml --workers 1 --run-dir run --overwrite").succeeds();
 }
 
 #[test]
-fn a_killed_training_is_begun_again_with_resume() {
+fn a_killed_training_without_a_checkpoint_is_restarted_by_resume() {
     let home = small();
     home.coordinator("train small.toml --epochs 30 --workers 1 --run-dir whole").succeeds();
     let mut train = home.coordinator("train small.toml --epochs 30 --workers 2 --run-dir run").start();
@@ -164,7 +164,7 @@ fn a_killed_training_is_begun_again_with_resume() {
 }
 
 #[test]
-fn a_run_is_gone_on_with_by_its_name_alone_and_no_other_job() {
+fn a_run_is_resumed_by_its_name_alone_and_not_with_another_job() {
     let home = small();
     let alone = home.undisturbed("small.toml --epochs 30");
     let mut train = home.coordinator("train small.toml --epochs 30 --workers 2 --run-dir run").start();
@@ -180,7 +180,7 @@ fn a_run_is_gone_on_with_by_its_name_alone_and_no_other_job() {
 }
 
 #[test]
-fn each_worker_of_a_training_is_an_instance_of_its_own() {
+fn each_worker_of_a_training_has_its_own_instance_id() {
     let home = small();
     let call = home.coordinator(&format!("{LONG} --workers 2 --run-dir run"));
     let mut train = call.env("MILLEFEUILLE_INSTANCE", "not theirs").start();
@@ -194,7 +194,7 @@ fn each_worker_of_a_training_is_an_instance_of_its_own() {
 }
 
 #[test]
-fn local_workers_that_are_killed_are_started_again_and_the_training_goes_on() {
+fn killed_local_workers_are_restarted_and_training_continues() {
     let home = small();
     let job = "small.toml --epochs 40";
     let alone = home.undisturbed(job);
@@ -231,7 +231,7 @@ fn a_training_whose_workers_are_all_killed_waits_for_new_ones() {
 }
 
 #[test]
-fn local_workers_that_die_again_and_again_end_the_training() {
+fn local_workers_that_die_repeatedly_end_the_training() {
     let home = small();
     let train = home.coordinator("train small.toml --workers 1 --run-dir run");
 
@@ -245,7 +245,7 @@ fn local_workers_that_die_again_and_again_end_the_training() {
 }
 
 #[test]
-fn a_local_worker_that_falls_silent_is_done_without() {
+fn training_continues_without_a_silent_local_worker() {
     let home = small();
     let job = "small.toml --epochs 40";
     let alone = home.undisturbed(job);
@@ -261,7 +261,7 @@ fn a_local_worker_that_falls_silent_is_done_without() {
 }
 
 #[test]
-fn a_worker_that_stays_away_too_long_is_disconnected_and_comes_back() {
+fn a_silent_worker_is_disconnected_and_rejoins() {
     let home = small();
     let mut cluster = home.cluster("--heartbeat-interval 0.2 --heartbeat-deadline 1");
     let client = cluster.client();
@@ -277,7 +277,7 @@ fn a_worker_that_stays_away_too_long_is_disconnected_and_comes_back() {
 }
 
 #[test]
-fn ctrl_c_stops_following_and_the_job_goes_on() {
+fn ctrl_c_stops_following_and_the_job_continues() {
     let home = small();
     let cluster = home.cluster("");
     let client = cluster.client();
@@ -313,7 +313,7 @@ fn ctrl_c_ends_a_watcher_whose_coordinator_is_gone() {
 }
 
 #[test]
-fn a_watcher_gives_up_a_coordinator_that_stays_away() {
+fn a_watcher_stops_after_a_limit_without_a_coordinator() {
     let home = small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
@@ -327,7 +327,7 @@ fn a_watcher_gives_up_a_coordinator_that_stays_away() {
 }
 
 #[test]
-fn sigterm_ends_a_cluster_and_its_workers_well() {
+fn sigterm_ends_a_cluster_and_its_workers_with_exit_code_0() {
     let home = small();
     let mut cluster = home.cluster("");
     let mut worker = cluster.joined_by("--slots 1");
@@ -344,7 +344,7 @@ fn sigterm_ends_a_cluster_and_its_workers_well() {
 }
 
 #[test]
-fn ctrl_c_ends_an_idle_cluster_well_whoever_listens() {
+fn ctrl_c_ends_an_idle_cluster_even_with_open_connections() {
     let home = small();
     let mut cluster = home.cluster("");
     let mut watching = cluster.coordinator("metrics --watch --json").start();
@@ -358,7 +358,7 @@ fn ctrl_c_ends_an_idle_cluster_well_whoever_listens() {
 }
 
 #[test]
-fn sigterm_ends_an_idle_worker_well() {
+fn sigterm_ends_an_idle_worker_with_exit_code_0() {
     let home = small();
     let cluster = home.cluster("");
     let client = cluster.client();
@@ -371,7 +371,7 @@ fn sigterm_ends_an_idle_worker_well() {
 }
 
 #[test]
-fn a_worker_that_waits_for_its_coordinator_can_be_told_to_stop() {
+fn sigterm_ends_a_worker_that_waits_for_its_coordinator() {
     let address = millefeuille_tests::cluster::closed_port();
     let mut worker = Home::new().worker(&format!("--coordinator {address}")).start();
     worker.says("trying again");
@@ -382,8 +382,8 @@ fn a_worker_that_waits_for_its_coordinator_can_be_told_to_stop() {
 }
 
 #[test]
-fn a_worker_can_be_there_before_its_coordinator() {
-    // Given a worker that tries an address where nobody is yet.
+fn a_worker_can_start_before_its_coordinator() {
+    // Given a worker that connects to an address on which nothing listens yet.
     let home = small();
     let address = millefeuille_tests::cluster::closed_port();
     let mut worker = home.worker(&format!("--coordinator {address}")).start();

@@ -1,4 +1,4 @@
-//! Memory that stays still: a step costs none, however many there are.
+//! Memory does not grow with the number of steps.
 
 use std::fs;
 
@@ -7,9 +7,9 @@ use millefeuille_tests::process::until;
 
 /// Steps in an epoch of the small job.
 const STEPS: usize = 17;
-/// Steps after which everything that is kept has been made.
+/// Steps after which all long-lived memory has been allocated.
 const FIRST: usize = 200;
-/// What a thousand steps may add: less than one gradient a hundred steps, and some lines of history.
+/// The growth that a thousand steps may cause: less than one gradient per hundred steps, and some lines of the history.
 const GROWTH_KB: u64 = 1024;
 
 /// Resident memory, in KiB.
@@ -20,7 +20,7 @@ fn resident_kb(pid: u32) -> u64 {
 }
 
 #[test]
-fn a_thousand_steps_do_not_grow_the_coordinator_or_its_workers() {
+fn the_memory_of_coordinator_and_workers_does_not_grow_with_steps() {
     let home = Home::new();
     home.small_job();
     let mut training = home.coordinator("train small.toml --epochs 100000 --workers 2 --run-dir run").start();
@@ -47,7 +47,7 @@ fn a_thousand_steps_do_not_grow_the_coordinator_or_its_workers() {
 }
 
 #[test]
-fn a_thousand_steps_over_the_wire_do_not_grow_anybody() {
+fn memory_does_not_grow_with_steps_over_the_network() {
     let home = Home::new();
     home.small_job();
     let cluster = home.cluster("--min-workers 2");

@@ -1,4 +1,4 @@
-//! What CONTRIBUTING tells a newcomer to do, done to a copy of `core`: one file, named once, and a loss is there.
+//! Applies CONTRIBUTING's steps to add a loss to a copy of `core`, and runs its tests.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
@@ -40,14 +40,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A workspace of `core` alone, optimised for nobody.
+/// A workspace of `core` alone, without the release profiles.
 fn workspace(to: &Path) {
     let from = Path::new(REPOSITORY);
     for part in ["Cargo.lock", "core", "data/mnist"] {
         fs::create_dir_all(to.join(part).parent().unwrap()).unwrap();
         copy(&from.join(part), &to.join(part));
     }
-    // What all packages share, without the profiles, which are about others.
+    // The settings that all packages share, without the profiles.
     let manifest = fs::read_to_string(from.join("Cargo.toml")).unwrap();
     let shared = manifest.find("[workspace.package]").expect("packages share something");
     let profiles = manifest.find("[profile.").expect("profiles come last");
@@ -55,7 +55,7 @@ fn workspace(to: &Path) {
     fs::write(to.join("Cargo.toml"), format!("{head}{}", &manifest[shared..profiles])).unwrap();
 }
 
-/// Puts the lines of a registry where they belong: a module before the first, a variant before the first.
+/// Inserts the lines of a registry: modules before the first module, variants before the first variant.
 fn register(file: &Path, lines: &[String]) {
     let text = fs::read_to_string(file).unwrap();
     let (modules, variants): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.starts_with("mod "));
@@ -72,14 +72,14 @@ fn register(file: &Path, lines: &[String]) {
     fs::write(file, changed).unwrap();
 }
 
-/// Beside the programs that are tested, so that what it is made of is compiled once.
+/// A target directory beside the tested binaries, so that dependencies are compiled once.
 fn target() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(3).expect("tests lie in target/debug/deps").join("newcomer")
 }
 
 #[test]
-fn a_loss_is_added_as_contributing_says_in_one_file_that_is_named_once() {
+fn a_loss_can_be_added_as_contributing_says() {
     let home = tempfile::tempdir().unwrap();
     workspace(home.path());
     let [file, registry] = &blocks()[..] else { panic!("CONTRIBUTING shows a file and its registry") };

@@ -1,4 +1,4 @@
-//! The figures of the article's job, beside those of Keras 3 over twenty seeds.
+//! The figures of the article's job, compared with those of Keras 3 for twenty seeds.
 
 use millefeuille_tests::data::mnist;
 use millefeuille_tests::home::Home;
@@ -53,7 +53,7 @@ impl Keras {
         run.figures(self.key)[self.epoch - 1]
     }
 
-    /// How many of Keras' standard deviations this is away from its mean.
+    /// Its distance from Keras' mean, in Keras' standard deviations.
     fn distance(&self, figure: f64) -> f64 {
         (figure - self.mean) / self.deviation
     }
@@ -67,7 +67,7 @@ impl Keras {
     }
 }
 
-/// Every figure that is further away than this.
+/// The figures with a larger distance than this.
 fn beyond(limit: f64, figures: &[(&Keras, f64)]) -> String {
     let far = figures.iter().filter(|(keras, figure)| keras.distance(*figure).abs() > limit);
     far.map(|(keras, figure)| keras.describe(*figure)).collect()
@@ -79,25 +79,25 @@ fn train(home: &Home, name: &str, flags: &str) -> Run {
 }
 
 #[test]
-fn the_figures_are_those_of_keras() {
+fn the_figures_agree_with_keras() {
     // Given ten runs, the first of them with the default seed.
     let home = Home::new();
     let default = train(&home, "default", "");
     let seeds = (1..10).map(|seed| train(&home, &format!("seed-{seed}"), &format!("--seed {seed}")));
     let runs: Vec<Run> = std::iter::once(default.clone()).chain(seeds).collect();
 
-    // The default one lies within four standard deviations of everything …
+    // The default one is within four standard deviations for every figure …
     let of_default: Vec<_> = figures().map(|keras| (keras, keras.of(&default))).collect();
     let all: String = of_default.iter().map(|(keras, figure)| keras.describe(*figure)).collect();
     assert_eq!(beyond(4.0, &of_default), "", "the default seed:\n{all}");
 
-    // … the means over all of them within one and a half.
+    // … and the means of all runs are within one and a half.
     let mean = |keras: &Keras| runs.iter().map(|run| keras.of(run)).sum::<f64>() / runs.len() as f64;
     let means: Vec<_> = figures().map(|keras| (keras, mean(keras))).collect();
     let all: String = means.iter().map(|(keras, figure)| keras.describe(*figure)).collect();
     assert_eq!(beyond(1.5, &means), "", "the means over ten seeds:\n{all}");
 
-    // The first ten predictions are the article's, with an honest mark on the one that is wrong.
+    // The first ten predictions are the article's, and the wrong one is marked.
     let predicted = home.coordinator("predict default --json").arg(test_images()).succeeds().json();
     let classes: Vec<_> = predicted[..10].iter().map(|line| line["class"].as_u64()).collect();
     assert_eq!(classes, [7, 2, 1, 0, 4, 1, 4, 9, 6, 9].map(Some));
@@ -106,7 +106,7 @@ fn the_figures_are_those_of_keras() {
     assert_eq!(marks, ["✓", "✓", "✓", "✓", "✓", "✓", "✓", "✓", "✗", "✓"]);
     assert!(shown.contains("6 ✗ (is 5)") && shown.contains("9 of 10 are right."), "{shown}");
 
-    // Counted over the test labels, what it predicts is right as often as the history says.
+    // The accuracy of the predictions is that of the history.
     let labels = mnist("t10k-labels-idx1-ubyte");
     let right = predicted.iter().zip(&labels).filter(|(line, label)| line["class"] == **label).count();
     assert_eq!(predicted.len(), labels.len());

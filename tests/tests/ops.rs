@@ -1,4 +1,4 @@
-//! The ops port, as those use it who keep processes running: probes, metrics, and clients that mean no good.
+//! The ops port: probes, metrics, and malicious clients.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 const OPS: &str = "--ops-listen 127.0.0.1:0";
 
-/// Runs the job that is in the home. How long it lasts is the home's affair: from [`long`], longer than any test looks.
+/// Runs the job in the home. With [`long`] it does not end during the test.
 const LONG: &str = "--job small.toml";
 
 fn small() -> Home {
@@ -51,9 +51,9 @@ fn metrics(port: &Port) -> Page {
 // Probes.
 
 #[test]
-fn a_coordinator_is_ready_without_workers_and_until_it_is_told_to_stop() {
+fn a_coordinator_is_ready_without_workers_until_it_is_stopped() {
     let home = long();
-    // The disk hangs at the first checkpoint, so that the end, which waits for it, can be looked at.
+    // The disk hangs at the first checkpoint, which delays the shutdown until the test continues.
     let call = home.serve("127.0.0.1:0", &format!("{OPS} {LONG}"));
     let mut cluster = Cluster::start(&home, call.env("FAILPOINTS", "checkpoint-before-fsync=pause"));
     let port = Port::of(&mut cluster.serve);
@@ -67,7 +67,7 @@ fn a_coordinator_is_ready_without_workers_and_until_it_is_told_to_stop() {
     assert_eq!(port.probe("/livez").0, 200);
     assert_eq!(port.probe("/readyz").0, 200);
 
-    // Two epochs that are not on disk yet, and the job waits for the disk.
+    // With two unwritten epochs the job waits for the disk.
     until("the disk hangs", || {
         (metrics(&port).value("millefeuille_epoch{job=\"small-1\"}") > 1.0).then_some(())
     });
@@ -82,7 +82,7 @@ fn a_coordinator_is_ready_without_workers_and_until_it_is_told_to_stop() {
 }
 
 #[test]
-fn a_coordinator_that_looks_through_its_runs_is_alive_and_not_ready() {
+fn a_coordinator_that_still_reads_its_runs_is_alive_and_not_ready() {
     let home = Home::new();
     let call = home.serve("127.0.0.1:0", OPS).env("FAILPOINTS", "runs-before-scan=pause");
     let mut cluster = Cluster::start(&home, call);
@@ -102,7 +102,7 @@ fn a_coordinator_that_looks_through_its_runs_is_alive_and_not_ready() {
 #[test]
 fn a_driver_that_is_stuck_is_not_alive() {
     let home = Home::new();
-    // Ten turns are a second of a cluster that has nothing to do.
+    // Ten turns of the driver are a second of an idle cluster.
     let call = home.serve("127.0.0.1:0", OPS).env("FAILPOINTS", "driver-turn=10*off->pause");
     let mut cluster = Cluster::start(&home, call);
     let port = Port::of(&mut cluster.serve);
@@ -110,7 +110,7 @@ fn a_driver_that_is_stuck_is_not_alive() {
 
     let why = port.answers("/livez", 503);
 
-    // Long, because what a healthy driver computes may take its time.
+    // A long limit, because a healthy driver may compute for a while.
     let silence = why.split_whitespace().find_map(|word| word.parse::<u64>().ok()).unwrap_or_default();
     assert!(why.contains("no turn") && silence >= 20, "{why}");
     assert_eq!(port.probe("/readyz").0, 503);
@@ -135,7 +135,7 @@ fn a_worker_is_ready_while_it_is_in_a_session() {
     let visit = coordinator.visit();
     port.answers("/readyz", 200);
 
-    // The coordinator dies, and another one comes.
+    // The coordinator is killed and restarted.
     drop((visit, coordinator));
     port.answers("/readyz", 503);
     assert_eq!(port.probe("/livez").0, 200);
@@ -165,7 +165,7 @@ fn a_worker_is_ready_while_it_is_in_a_session() {
 }
 
 #[test]
-fn a_worker_that_starts_itself_again_keeps_its_port() {
+fn a_worker_that_restarts_itself_keeps_its_port() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     let settings = format!("--coordinator {} --ops-listen {}", coordinator.address(), closed_port());
@@ -186,7 +186,7 @@ fn a_worker_that_starts_itself_again_keeps_its_port() {
 }
 
 #[test]
-fn health_asks_an_ops_port() {
+fn health_queries_an_ops_port() {
     let home = Home::new();
     let (cluster, port) = cluster(&home, "");
     let health = |arguments: &str| home.coordinator(&format!("health {arguments}"));
@@ -194,7 +194,7 @@ fn health_asks_an_ops_port() {
 
     assert_eq!(health(&format!("--ops {port}")).succeeds().stdout, "alive\n");
     assert_eq!(health(&format!("--ops {port} --ready")).succeeds().stdout, "ready\n");
-    // In a container the variables are there for all commands.
+    // In a container the variables are set for all commands.
     for (name, value) in [
         ("MILLEFEUILLE_CLUSTER", "127.0.0.1:1"),
         ("MILLEFEUILLE_CLUSTER", "nonsense"),
@@ -205,7 +205,7 @@ fn health_asks_an_ops_port() {
         health(&format!("--ops {port}")).env(name, value).succeeds();
         health(&format!("--ops={port}")).env(name, value).succeeds();
     }
-    // Beside --cluster they mean what they say.
+    // With --cluster they are used.
     let error =
         health(&format!("--cluster {}", cluster.address)).env("MILLEFEUILLE_CONNECT_TIMEOUT", "nonsense");
     assert!(error.fails(2).contains("MILLEFEUILLE_CONNECT_TIMEOUT=nonsense"));
@@ -224,7 +224,7 @@ fn health_asks_an_ops_port() {
     let error = health("").fails(2);
     assert!(error.contains("--cluster"), "{error}");
     health("--ops nonsense").fails(2);
-    // Over gRPC as before.
+    // Also over gRPC.
     health(&format!("--cluster {}", cluster.address)).succeeds();
     health(&format!("--cluster {} --ready", cluster.address)).fails(5);
 }
@@ -236,7 +236,7 @@ fn number(value: &Value) -> f64 {
 }
 
 #[test]
-fn metrics_say_what_the_services_say() {
+fn metrics_agree_with_the_services() {
     let home = small();
     let (cluster, port) = cluster(&home, "");
     let workers = cluster.joined_by_many(2, "--slots 2");
@@ -260,7 +260,7 @@ fn metrics_say_what_the_services_say() {
     let steps = f64::from(job.steps_per_epoch);
     assert_eq!((of_job("epochs"), of_job("steps_per_epoch"), of_job("step")), (3.0, steps, steps));
     assert_eq!(page.value("millefeuille_steps_total"), 3.0 * steps);
-    // Of 2,003 samples the last fifth validates.
+    // The last fifth of 2,003 samples is for validation.
     assert_eq!(page.value("millefeuille_samples_total"), 3.0 * 1602.0);
     let bytes = |name: &str| {
         told["workers"].as_array().unwrap().iter().map(|worker| number(&worker[name])).sum::<f64>()
@@ -282,12 +282,12 @@ fn metrics_say_what_the_services_say() {
     let page = metrics(&port);
     assert_eq!(page.value("millefeuille_workers_left_total"), 1.0);
     assert_eq!(page.value("millefeuille_workers_lost_total"), 1.0);
-    // What they have moved is not forgotten with them.
+    // The counts of lost workers are kept.
     assert_eq!(page.value("millefeuille_sent_bytes_total"), bytes("bytes_sent"));
 }
 
 #[test]
-fn metrics_follow_a_job_and_those_behind_it() {
+fn metrics_show_the_running_job_and_the_queue() {
     let home = long();
     let begun = Instant::now();
     let (cluster, port) = cluster(&home, LONG);
@@ -316,7 +316,7 @@ fn metrics_follow_a_job_and_those_behind_it() {
     assert!(parts.iter().all(|part| (0.0..whole).contains(part)) && parts[0] > 0.0, "{parts:?} of {whole} s");
     assert!(page.value("millefeuille_samples_per_second") > 0.0);
 
-    // One waits behind it. Only the one that runs is named.
+    // Another job is queued. Only the running one is named.
     let client = cluster.client();
     let job = std::fs::read_to_string(home.path("small.toml")).unwrap();
     let behind = client.submit(&job.replace("\"data\"", &format!("{:?}", home.path("data"))), "key").unwrap();
@@ -327,7 +327,7 @@ fn metrics_follow_a_job_and_those_behind_it() {
     cluster.coordinator(&format!("cancel {behind}")).succeeds();
     assert_eq!(metrics(&port).value("millefeuille_jobs_ended_total{state=\"cancelled\"}"), 1.0);
 
-    // What a lost worker owes is asked of others.
+    // The pending nodes of a lost worker are reassigned.
     let _second = cluster.joined_by("--slots 1");
     cluster.workers_are(&client, 2, "computing");
     worker.signal(Signal::STOP);
@@ -341,7 +341,7 @@ fn metrics_follow_a_job_and_those_behind_it() {
 }
 
 #[test]
-fn a_job_that_is_gone_on_with_counts_as_resumed() {
+fn a_job_that_is_resumed_counts_as_resumed() {
     let home = long();
     let mut cluster = home.lasting_cluster(&format!("{OPS} {LONG}"));
     let port = Port::of(&mut cluster.serve);
@@ -360,9 +360,9 @@ fn a_job_that_is_gone_on_with_counts_as_resumed() {
     assert_eq!(page.value("millefeuille_resumes_total"), 1.0);
 }
 
-/// Where Prometheus' own checker is installed, it has to be content; in continuous integration it is.
+/// Checks the metrics with Prometheus' own checker, if it is installed; it is in continuous integration.
 #[test]
-fn promtool_is_content() {
+fn promtool_accepts_the_metrics() {
     let there = Command::new("promtool").arg("--version").output().is_ok();
     if !there {
         return ci::skip("promtool is not installed (a part of the package prometheus)");
@@ -391,10 +391,10 @@ fn promtool_is_content() {
     }
 }
 
-// Manners.
+// Malicious clients.
 
 #[test]
-fn only_what_is_there_is_answered() {
+fn unknown_paths_and_methods_are_refused() {
     let home = Home::new();
     let (_cluster, port) = cluster(&home, "");
     port.answers("/readyz", 200);
@@ -417,14 +417,14 @@ fn only_what_is_there_is_answered() {
 }
 
 #[test]
-fn garbage_and_too_much_are_refused() {
+fn garbage_and_oversized_requests_are_refused() {
     let home = Home::new();
     let (mut cluster, port) = cluster(&home, "");
     let status = |request: String| port.answer(request.as_bytes()).status;
     let with = |headers: &str| format!("GET /livez HTTP/1.1\r\nHost: ops\r\n{headers}\r\n");
     assert_eq!(status(with("")), 200);
 
-    // Too much.
+    // Oversized requests.
     assert_eq!(status(with(&format!("X-Long: {}\r\n", "a".repeat(9 << 10)))), 431);
     assert_eq!(status(with(&"X-Many: 1\r\n".repeat(80))), 431);
     assert_eq!(status(format!("GET /{} HTTP/1.1\r\nHost: ops\r\n\r\n", "a".repeat(9 << 10))), 431);
@@ -443,7 +443,7 @@ fn garbage_and_too_much_are_refused() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer:?}");
     }
 
-    // A thousand requests at once over a connection are one request.
+    // A thousand pipelined requests are handled as one.
     let answers = port.say(with("").repeat(1000).as_bytes());
     assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
     assert_eq!(port.probe("/livez").0, 200);
@@ -452,17 +452,17 @@ fn garbage_and_too_much_are_refused() {
 }
 
 #[test]
-fn slow_clients_are_cut_off_and_keep_nobody_out() {
+fn slow_clients_are_disconnected_and_do_not_block_others() {
     let home = Home::new();
     let (_cluster, port) = cluster(&home, "");
     let mut first = port.connect();
 
-    // More than there is room for, and none of them says a word.
+    // More silent connections than the limit.
     let mut silent: Vec<_> = (0..100).map(|_| port.connect()).collect();
 
     assert_eq!(port.probe("/livez").0, 200, "there is room for who asks");
     assert_eq!(rest(&mut first), "", "the oldest has made room");
-    // One that never comes to its end, byte by byte.
+    // A request without an end, byte by byte.
     let mut slow = port.connect();
     slow.write_all(b"GET /livez HTTP/1.1\r\nX-Slow: ").unwrap();
     until("a slow request is cut off", || slow.write_all(b"a").is_err().then_some(()));
@@ -471,7 +471,7 @@ fn slow_clients_are_cut_off_and_keep_nobody_out() {
 }
 
 #[test]
-fn a_client_that_stays_delays_no_end() {
+fn an_open_connection_does_not_delay_the_shutdown() {
     let home = Home::new();
     let (mut cluster, port) = cluster(&home, "");
     port.answers("/readyz", 200);
@@ -513,7 +513,7 @@ fn an_ops_port_in_use_is_named_with_the_remedy() {
 #[test]
 fn a_training_and_its_workers_open_no_ops_port() {
     let home = small();
-    // Two workers could not have the same one.
+    // Two workers could not share a port.
     let (_listener, address) = silent_listener();
     let train = home.coordinator("train small.toml --workers 2 --run-dir run");
 

@@ -1,12 +1,12 @@
-//! The promise: the trained weights are a function of the job, never of who computed it.
+//! The promise: the trained weights are a function of the job, not of the cluster.
 //!
-//! Every test here compares `weights_sha256` of the receipt with that of one undisturbed worker.
+//! Every test here compares `weights_sha256` of the receipt with that of the reference run.
 
 use millefeuille_tests::data::SMALL_JOB;
 use millefeuille_tests::home::Home;
 use millefeuille_tests::process::{Process, Signal, until};
 
-/// Trains on this machine; gives the hash of what was learned.
+/// Trains on this machine. Returns the hash of the weights.
 fn trained(home: &Home, name: &str, arguments: &str) -> String {
     home.coordinator(&format!("train {arguments} --run-dir {name}")).succeeds();
     home.run(name).hash()
@@ -43,7 +43,7 @@ fn two_epochs_of_the_article_are_the_same_for_one_worker_and_for_three() {
 }
 
 #[test]
-fn samples_that_nothing_divides_evenly_are_the_same_for_any_workers_and_slots() {
+fn uneven_shards_and_batches_give_the_same_model_for_any_workers_and_slots() {
     let home = Home::new();
     home.small_job();
     let alone = trained(&home, "alone", "small.toml --workers 1 --slots 1");
@@ -64,7 +64,7 @@ fn samples_that_nothing_divides_evenly_are_the_same_for_any_workers_and_slots() 
 }
 
 #[test]
-fn an_optimizer_that_remembers_is_the_same_for_any_workers_and_after_its_coordinator_died() {
+fn an_optimizer_with_state_gives_the_same_model_for_any_workers_and_after_a_crash_of_the_coordinator() {
     let home = Home::new();
     home.small_job();
     let job = SMALL_JOB.replace("epochs = 3", "epochs = 12")
@@ -88,7 +88,7 @@ fn an_optimizer_that_remembers_is_the_same_for_any_workers_and_after_its_coordin
 
 #[test]
 fn shards_without_samples_change_nothing() {
-    // Nine samples a step for sixteen shards: some shards have none.
+    // Nine samples per step for sixteen shards: some shards have none.
     let home = Home::new();
     home.small_job();
     let job = "small.toml --epochs 1 --batch-size 9 --shards 16";
@@ -119,7 +119,7 @@ fn blas_variables_in_the_environment_change_nothing() {
 }
 
 #[test]
-fn remote_workers_give_what_local_ones_give() {
+fn remote_workers_give_the_same_model_as_local_ones() {
     let home = Home::new();
     home.small_job();
     let alone = trained(&home, "alone", "small.toml --workers 1");
@@ -137,21 +137,21 @@ fn remote_workers_give_what_local_ones_give() {
 
 #[test]
 fn a_worker_that_joins_in_the_middle_is_used_from_then_on() {
-    // Given a job whose only worker stands still in the middle of it …
+    // Given a job whose only worker is stopped during training …
     let home = Home::new();
     home.small_job();
     let job = "small.toml --epochs 30";
     let alone = trained(&home, "alone", &format!("{job} --workers 1"));
     let cluster = home.cluster("--heartbeat-deadline 60");
     let client = cluster.client();
-    // Slow enough that the job is not over before this test gets its turn on a busy machine.
+    // Slow enough that the job does not end before this test continues on a busy machine.
     let mut first = cluster.worker("--slots 1").env("FAILPOINTS", "worker-slow=sleep(1)").start();
     first.says("joined as worker");
     let mut following = cluster.coordinator(&format!("train {job}")).start();
     following.says("Epoch 1/30");
     first.signal(Signal::STOP);
 
-    // … when another joins, and has all the samples that it shall compute …
+    // … when another one joins and holds its samples …
     let _second = cluster.joined_by("--slots 1");
     cluster.workers_are(&client, 1, "fetching");
     until("the joiner holds its samples", || {
@@ -163,7 +163,7 @@ fn a_worker_that_joins_in_the_middle_is_used_from_then_on() {
     });
     first.signal(Signal::CONT);
 
-    // … then both compute, and the weights are those of one.
+    // … then both compute, and the weights are those of the reference run.
     cluster.workers_are(&client, 2, "computing");
     let shards: Vec<_> =
         client.workers().iter().map(|worker| worker.end_shard - worker.first_shard).collect();
@@ -174,7 +174,7 @@ fn a_worker_that_joins_in_the_middle_is_used_from_then_on() {
 }
 
 #[test]
-fn workers_beyond_the_shards_stand_by_and_are_told_so() {
+fn workers_beyond_the_number_of_shards_are_on_standby() {
     let home = Home::new();
     home.small_job();
     let job = "small.toml --shards 2";
@@ -191,7 +191,7 @@ fn workers_beyond_the_shards_stand_by_and_are_told_so() {
 }
 
 #[test]
-fn shards_batch_and_seed_do_change_the_weights_and_replicas_count_as_batch() {
+fn shards_batch_and_seed_change_the_weights_and_replicas_multiply_the_batch() {
     let home = Home::new();
     home.small_job();
     let train =
@@ -216,7 +216,7 @@ fn shards_batch_and_seed_do_change_the_weights_and_replicas_count_as_batch() {
 }
 
 #[test]
-fn a_second_job_of_a_cluster_is_not_touched_by_the_first() {
+fn a_second_job_of_a_cluster_is_independent_of_the_first() {
     let home = Home::new();
     home.small_job();
     let alone = trained(&home, "alone", "small.toml --workers 1");

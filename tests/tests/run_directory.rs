@@ -1,4 +1,4 @@
-//! What a run leaves behind, and what can be done with it later, without training.
+//! The files of a run, and the commands that use them later without training.
 
 use millefeuille_tests::data::{PIXELS, SIDE, SMALL_TEST, mnist};
 use millefeuille_tests::home::{Home, project};
@@ -21,7 +21,7 @@ fn is_hash(value: &Value) -> bool {
 }
 
 #[test]
-fn a_run_leaves_its_job_its_history_its_model_its_receipt_and_pictures() {
+fn a_run_writes_its_job_history_model_receipt_and_plots() {
     let home = trained();
     let run = home.run("run");
 
@@ -115,7 +115,7 @@ fn gzipped_files_and_raw_ones_are_the_same_data() {
 }
 
 #[test]
-fn evaluate_gives_the_bits_of_the_historys_last_row() {
+fn evaluate_gives_the_same_bits_as_the_last_row_of_the_history() {
     let home = trained();
     let last = home.run("run").history().pop().unwrap();
     let bits = |value: &Value, key: &str| value[key].as_f64().map(f64::to_bits);
@@ -189,7 +189,7 @@ fn png(width: usize, height: usize, rgb: &[u8]) -> Vec<u8> {
     file
 }
 
-/// As somebody might draw it: four times as large, dark blue ink on light yellow paper.
+/// A digit as drawn by hand: four times as large, dark blue ink on light yellow paper.
 fn drawn(digit: &[u8]) -> Vec<u8> {
     const SCALE: usize = 4;
     let mut rgb = Vec::new();
@@ -204,7 +204,7 @@ fn drawn(digit: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_drawn_digit_is_recognised_and_a_raw_one_taken_as_it_is() {
+fn a_drawn_digit_is_normalised_and_a_raw_one_is_used_unchanged() {
     let home = Home::new();
     let train = "train --epochs 2 --workers 1 --slots 2 --scale 1/255 --learning-rate 1 --batch-size 200";
     home.coordinator(&format!("{train} --run-dir run")).succeeds();
@@ -214,7 +214,7 @@ fn a_drawn_digit_is_recognised_and_a_raw_one_taken_as_it_is() {
         home.coordinator("predict run --json").arg(project().join("data/mnist/t10k-images-idx3-ubyte.gz"));
     let known = idx.succeeds().json();
 
-    // Drawn digits of which the model is sure are recognised.
+    // Drawn digits with a confident prediction are recognised.
     let sure = |&index: &usize| {
         let label = usize::from(labels[index]);
         known[index]["class"] == labels[index] && known[index]["probabilities"][label].as_f64().unwrap() > 0.9
@@ -231,7 +231,7 @@ fn a_drawn_digit_is_recognised_and_a_raw_one_taken_as_it_is() {
     assert_eq!(classes, sure.iter().map(|&index| Some(labels[index].into())).collect::<Vec<_>>());
     assert!(answers.iter().all(|line| line["index"] == 0), "{answers:?}");
 
-    // Taken as it is, a digit gets the answer that it has in its IDX file.
+    // Unchanged, a digit has the same prediction as in its IDX file.
     let grey: Vec<u8> = images[..PIXELS].iter().flat_map(|&value| [value; 3]).collect();
     home.write("raw.png", png(SIDE, SIDE, &grey));
     let raw = home.coordinator("predict run raw.png --raw --json").succeeds().json();
@@ -241,7 +241,7 @@ fn a_drawn_digit_is_recognised_and_a_raw_one_taken_as_it_is() {
         assert!((probability(&raw[0]) - probability(&known[0])).abs() < 1e-5, "{} and {}", raw[0], known[0]);
     }
 
-    // One of another size cannot be taken as it is.
+    // An image of another size cannot be used unchanged.
     let error = home.coordinator("predict run --raw").arg(format!("{}.png", sure[0])).fails(3);
     assert!(error.contains(&format!("{}.png", sure[0])) && error.contains("112×112"), "{error}");
 }
@@ -293,7 +293,7 @@ fn show_pictures_the_data_the_model_and_the_run() {
 }
 
 #[test]
-fn a_run_that_is_there_is_refused_or_replaced_or_reported() {
+fn an_existing_run_is_refused_or_replaced_or_reported() {
     let home = trained();
     let before = home.run("run").snapshot();
 
@@ -317,7 +317,7 @@ fn a_run_that_is_there_is_refused_or_replaced_or_reported() {
 }
 
 #[test]
-fn what_is_no_runs_stays_when_a_run_is_replaced() {
+fn replacing_a_run_keeps_unrelated_files() {
     let home = trained();
     home.write("run/notes.txt", "mine");
 
@@ -357,7 +357,7 @@ fn figures_over_other_data_say_so() {
 }
 
 #[test]
-fn a_directory_of_other_things_is_no_place_for_a_run() {
+fn a_directory_with_other_files_is_refused() {
     let home = Home::new();
     home.small_job();
     home.write("mine/notes.txt", "mine");

@@ -1,9 +1,9 @@
-//! The runbook, deploy/README.md, can be followed: its commands are run as they stand there.
+//! The commands of the runbook, deploy/README.md, are run unchanged.
 //!
-//! Blocks of ```` ```sh compose ```` are run on a real engine, in their order. Those of ```` ```sh kubectl ```` are given to the
-//! real `kubectl` with a server that is not there: it reads the whole command line, and the manifests that it names, before it
-//! finds that out. What the commands name (pods, Deployments, secrets) has to be in the manifests, and what they run in a pod
-//! has to be a command line of the program.
+//! Blocks of ```` ```sh compose ```` are run on a real engine, in order. Those of ```` ```sh kubectl ```` are run with the real
+//! `kubectl` and the address of a server that does not exist: `kubectl` reads the whole command line and the manifests before it
+//! connects. The objects in the commands (pods, Deployments, secrets) must be in the manifests, and commands in a pod must be
+//! valid command lines of the program.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use millefeuille_tests::manifests::{Manifests, can_render, name};
 use millefeuille_tests::process::Ended;
 use millefeuille_tests::runbook::{commands, runbook};
 
-/// A program of the test's own on the PATH, before all others.
+/// A fake program, first in the PATH.
 fn stand_in(home: &Home, program: &str, script: &str) -> PathBuf {
     let path =
         home.write(&format!("bin/{program}"), format!("#!/usr/bin/env bash\nset -euo pipefail\n{script}"));
@@ -30,7 +30,7 @@ fn run(home: &Home, programs: &Path, command: &str, environment: &[(&str, String
     environment.iter().fold(call, |call, (name, value)| call.env(name, value)).run()
 }
 
-/// Compose as everybody types it: where only the older one is there, that is asked, and nobody has a terminal.
+/// A fake `docker` for compose: it calls `docker-compose` if only that is installed, and uses no terminal.
 const DOCKER: &str = r#"
 docker=$(PATH=${PATH#*:} command -v docker)
 [ "${1-}" = compose ] || exec "$docker" "$@"
@@ -41,7 +41,7 @@ exec docker-compose "$@"
 "#;
 
 #[test]
-fn what_the_runbook_says_of_compose_can_be_done() {
+fn the_runbooks_compose_commands_work() {
     let Some(engine) = Engine::find() else { return };
     let cluster = engine.cluster();
     let home = Home::new();
@@ -56,7 +56,7 @@ fn what_the_runbook_says_of_compose_can_be_done() {
     }
 }
 
-/// `kubectl` with a server that nobody listens for.
+/// `kubectl` with the address of a server that does not exist.
 const KUBECTL: &str = r#"
 kubectl=$(PATH=${PATH#*:} command -v kubectl)
 export KUBECONFIG=/nonexistent
@@ -67,7 +67,7 @@ exit 1
 "#;
 
 #[test]
-fn what_the_runbook_says_of_kubernetes_is_understood() {
+fn kubectl_accepts_the_runbooks_commands() {
     if !can_render() {
         return;
     }
@@ -78,7 +78,7 @@ fn what_the_runbook_says_of_kubernetes_is_understood() {
     for command in commands("kubectl") {
         run(&home, &programs, &command, &[]).with_code(0);
     }
-    // This test can fail.
+    // The test would detect an error.
     for wrong in [
         "kubectl -n millefeuille rollout statsu deployment/worker",
         "kubectl apply -k deploy/kubernetes/overlays/lokal",
@@ -88,7 +88,7 @@ fn what_the_runbook_says_of_kubernetes_is_understood() {
     }
 }
 
-/// Everything in the overlays that the runbook speaks of, as `kind/name` in small letters.
+/// The objects of the runbook's overlays, as `kind/name` in lower case.
 fn objects() -> Vec<String> {
     let overlays = ["overlays/local", "overlays/monitoring", "overlays/jobset", "overlays/production/train"];
     let documents = overlays.iter().flat_map(|overlay| Manifests::render(&[overlay]).documents);
@@ -101,7 +101,7 @@ fn objects() -> Vec<String> {
     documents.flat_map(object).collect()
 }
 
-/// The objects that a command of kubectl names.
+/// The objects that a `kubectl` command names.
 fn named(command: &str) -> Vec<String> {
     let command = command.split(" -- ").next().unwrap_or_default();
     let words: Vec<_> = command.split_whitespace().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -118,7 +118,7 @@ fn named(command: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_the_runbook_names_is_there() {
+fn everything_that_the_runbook_names_exists() {
     if !can_render() {
         return;
     }

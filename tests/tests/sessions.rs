@@ -1,4 +1,4 @@
-//! Workers that are none, or not as they should be: refused with a reason, and no harm to others.
+//! Invalid workers and other clients are refused with a reason, and do not affect the job.
 
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_request::Message as Up;
@@ -13,7 +13,7 @@ use tonic::Code;
 /// Parameters of the small job's model.
 const PARAMETERS: usize = 784 * 24 + 24 + 24 * 10 + 10;
 
-/// A cluster whose one good worker computes a job that does not end by itself.
+/// A cluster whose only real worker computes a long job.
 struct Busy<'h> {
     cluster: Cluster<'h>,
     client: Client,
@@ -31,12 +31,12 @@ impl<'h> Busy<'h> {
         Self { cluster, client, worker }
     }
 
-    /// A hello that the cluster has no reason to refuse.
+    /// A valid hello.
     fn hello(&self) -> v1::Hello {
         hello_like(&self.client.workers()[0])
     }
 
-    /// Somebody who was let in, and told of the job.
+    /// A scripted worker that was admitted and has received the job.
     fn guest(&self) -> (RawWorker, v1::Welcome, u64) {
         let mut guest = self.client.hello(self.hello()).expect("it is let in");
         let welcome = guest.welcome();
@@ -47,7 +47,7 @@ impl<'h> Busy<'h> {
         (guest, welcome, job)
     }
 
-    /// The job goes on as if nothing had happened.
+    /// Checks that the job continues.
     fn is_undisturbed(&mut self) {
         let steps = |client: &Client| {
             let metrics = client.metrics("").expect("there is a job");
@@ -69,7 +69,7 @@ impl<'h> Busy<'h> {
     }
 }
 
-/// A result for the work that is named, as its node's sum would be sent.
+/// A result for a unit of work, in the format of a node's sum.
 fn result(id: v1::WorkId, gradient_bytes: u64) -> v1::WorkResult {
     v1::WorkResult {
         id: Some(id),
@@ -112,7 +112,7 @@ fn another_arithmetic_is_refused_and_both_are_named() {
     let fingerprint = "f".repeat(64);
     let strange = v1::Arithmetic { fingerprint: fingerprint.clone(), ..arithmetic.clone() };
 
-    // One that was started for the job's kernel, and still computes other bits.
+    // A worker that was started for the job's kernel, and still computes other bits.
     let refusal = busy.client.hello(v1::Hello { arithmetic: Some(strange.clone()), ..good.clone() }).unwrap();
     let refusal = refusal.end().unwrap();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
@@ -121,7 +121,7 @@ fn another_arithmetic_is_refused_and_both_are_named() {
         assert!(refusal.message().contains(named), "{named} in {refusal}");
     }
 
-    // One that was started for another kernel is asked to start again with the job's.
+    // A worker that was started for another kernel is restarted with the job's.
     let native = v1::Hello { arithmetic: Some(strange), started_for: "Elsewhere".into(), ..good };
     let kernel = busy.client.hello(native).unwrap().hears("kernel", |message| match message {
         Down::UseKernel(v1::UseKernel { kernel }) => Some(kernel.clone()),
@@ -132,7 +132,7 @@ fn another_arithmetic_is_refused_and_both_are_named() {
 }
 
 #[test]
-fn other_bits_on_the_jobs_own_shapes_are_refused() {
+fn a_worker_with_another_fingerprint_of_the_jobs_shapes_is_refused() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
     let (guest, _, job) = busy.guest();
@@ -146,8 +146,8 @@ fn other_bits_on_the_jobs_own_shapes_are_refused() {
 }
 
 #[test]
-fn a_cluster_inside_a_training_takes_its_own_workers_only() {
-    // Given a training with a cluster of its own, whose address its worker was given.
+fn a_training_admits_only_its_own_workers() {
+    // Given a training and the address of its own cluster.
     let home = Home::new();
     home.small_job();
     let mut train = home.coordinator("train small.toml --epochs 100000 --workers 1 --run-dir run").start();
@@ -170,7 +170,7 @@ fn a_cluster_inside_a_training_takes_its_own_workers_only() {
 }
 
 #[test]
-fn what_is_no_hello_opens_no_session() {
+fn only_a_hello_opens_a_session() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
     let good = busy.hello();
@@ -189,7 +189,7 @@ fn what_is_no_hello_opens_no_session() {
 }
 
 #[test]
-fn garbage_ends_its_senders_session_and_disturbs_nobody() {
+fn garbage_ends_only_its_senders_session() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
     let bytes = (PARAMETERS * 4) as u64;
@@ -243,24 +243,24 @@ fn garbage_ends_its_senders_session_and_disturbs_nobody() {
 }
 
 #[test]
-fn results_that_nobody_asked_for_count_for_nothing() {
+fn unassigned_results_are_ignored() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
     let (guest, welcome, job) = busy.guest();
     let bytes = (PARAMETERS * 4) as u64;
 
-    // For a job that does not run, in full and announced without end …
+    // Results of a job that does not run, complete and of unlimited announced size …
     let elsewhere = v1::WorkId { job: job + 7, ..work(job, &welcome) };
     guest.send(Up::Result(result(elsewhere, 1000)));
     guest.send_bulk(1000);
-    // … for the job that runs: of the past, of another life, of the whole tree.
+    // … and of the running job: of an earlier step, of another incarnation, of the whole tree.
     let past = work(job, &welcome);
     let other_life = v1::WorkId { incarnation: welcome.incarnation ^ 1, ..past };
     for id in [past, other_life] {
         guest.send(Up::Result(result(id, bytes)));
         guest.send_bulk(bytes as usize);
     }
-    // Claims about samples that were never fetched, of shards that are not there.
+    // Held shards that were never fetched or do not exist.
     for index in [0, 7, 8, u32::MAX] {
         let id = Some(v1::ShardId { split: v1::Split::Train.into(), index });
         guest.send(Up::ShardHeld(v1::ShardHeld { job, id, generation: 1 }));
@@ -273,7 +273,7 @@ fn results_that_nobody_asked_for_count_for_nothing() {
 }
 
 #[test]
-fn a_session_that_breaks_off_in_the_middle_of_a_result_disturbs_nobody() {
+fn a_session_that_ends_within_a_result_does_not_affect_the_job() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
     let (guest, welcome, job) = busy.guest();
@@ -287,7 +287,7 @@ fn a_session_that_breaks_off_in_the_middle_of_a_result_disturbs_nobody() {
 }
 
 #[test]
-fn shards_are_given_for_the_job_that_runs_only() {
+fn shards_are_sent_only_for_the_running_job() {
     use millefeuille_proto::v1::worker_client::WorkerClient;
     let home = Home::new();
     let mut busy = Busy::new(&home);
@@ -310,7 +310,7 @@ fn shards_are_given_for_the_job_that_runs_only() {
 }
 
 #[test]
-fn a_guest_that_never_says_that_it_lives_is_sent_away() {
+fn a_worker_without_heartbeats_is_disconnected() {
     let home = Home::new();
     let cluster = home.cluster("--heartbeat-interval 0.2 --heartbeat-deadline 1");
     let client = cluster.client();
@@ -325,7 +325,7 @@ fn a_guest_that_never_says_that_it_lives_is_sent_away() {
 }
 
 #[test]
-fn heartbeats_of_nobody_are_refused() {
+fn heartbeats_without_a_session_are_refused() {
     let home = Home::new();
     let cluster = home.cluster("");
     let client = cluster.client();

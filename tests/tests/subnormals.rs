@@ -1,11 +1,11 @@
-//! Subnormal numbers are zero on every thread of every process, with every instruction set.
+//! Subnormal numbers are flushed to zero on every thread of every process, with every instruction set.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use millefeuille_tests::home::Home;
 
-/// The article's pictures saturate its sigmoids at once: gradients are full of numbers too small to be normal.
+/// The article's images saturate its sigmoids at once: gradients have many subnormal numbers.
 const JOB: &str = "train --epochs 1 --workers 2";
 
 fn hash(home: &Home, run: &str, variable: (&str, &str)) -> String {
@@ -13,7 +13,7 @@ fn hash(home: &Home, run: &str, variable: (&str, &str)) -> String {
     home.run(run).hash()
 }
 
-/// A library that, loaded first, turns the CPU's mode on before `main`, and so for every thread.
+/// A preloaded library that sets the CPU's mode before `main`, and so for every thread.
 fn library_that_flushes(home: &Home) -> PathBuf {
     let (source, library) = (home.path("flush.c"), home.path("flush.so"));
     let text = "#if defined(__x86_64__)\n\
@@ -31,7 +31,7 @@ fn library_that_flushes(home: &Home) -> PathBuf {
 }
 
 #[test]
-fn a_process_whose_threads_all_flush_has_the_same_weights() {
+fn a_process_that_flushes_subnormals_on_every_thread_has_the_same_weights() {
     let home = Home::new();
     let library = library_that_flushes(&home);
     let preloaded = hash(&home, "preloaded", ("LD_PRELOAD", library.to_str().expect("a path in UTF-8")));
@@ -39,7 +39,7 @@ fn a_process_whose_threads_all_flush_has_the_same_weights() {
 }
 
 #[test]
-fn every_instruction_set_has_the_same_weights_for_any_workers() {
+fn every_instruction_set_gives_the_same_weights_for_any_workers() {
     let home = Home::new();
     let widest = hash(&home, "widest", ("FAILPOINTS", ""));
     for most in ["1", "2"] {

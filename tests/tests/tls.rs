@@ -1,5 +1,4 @@
-//! Who gets into a cluster with TLS: everybody else is refused with a line on both sides, whatever client they use,
-//! while a job goes on as if nothing had happened.
+//! Access to a cluster with TLS: all other clients are refused with one line on both sides, while the job continues.
 
 use std::fs;
 
@@ -16,7 +15,7 @@ const LIST_JOBS: &str = "/millefeuille.v1.Cluster/ListJobs";
 const SUBMIT_JOB: &str = "/millefeuille.v1.Cluster/SubmitJob";
 const SESSION: &str = "/millefeuille.v1.Worker/Session";
 
-/// A cluster with TLS whose worker computes a job that does not end by itself.
+/// A cluster with TLS whose worker computes a long job.
 struct Busy<'h> {
     home: &'h Home,
     cluster: Cluster<'h>,
@@ -33,7 +32,7 @@ impl<'h> Busy<'h> {
         let read = |name| fs::read_to_string(home.path(name)).expect("it was made");
         let authority =
             Authority::from_pem(&read("certs/ca/ca.crt"), &read("certs/ca/ca.key")).expect("a CA");
-        // Issued without the address: who dials that gets another name than it wants.
+        // Issued without the address: a client of the address gets a certificate without that name.
         home.coordinator("certs issue coordinator certs/coordinator --ca certs/ca --names localhost")
             .succeeds();
         let cluster = home.cluster("--tls certs/coordinator");
@@ -47,7 +46,7 @@ impl<'h> Busy<'h> {
         Self { home, cluster, client, worker, authority, port }
     }
 
-    /// A TLS directory with a certificate of this authority; what is trusted is the cluster's.
+    /// A TLS directory with a certificate of this CA, which trusts the cluster's CA.
     fn issue(&self, name: &str, authority: &Authority, leaf: &Leaf) -> String {
         let issued = authority.issue(leaf).expect("it can be issued");
         let path = self.home.path(name);
@@ -60,7 +59,7 @@ impl<'h> Busy<'h> {
         format!("localhost:{}", self.port)
     }
 
-    /// What the coordinator logs from here on.
+    /// The coordinator's log from here on.
     fn log(&self) -> usize {
         self.cluster.serve.stderr().len()
     }
@@ -71,7 +70,7 @@ impl<'h> Busy<'h> {
         (progress.epoch, progress.step)
     }
 
-    /// The job goes on with the same worker in the same session.
+    /// Checks that the job continues with the same worker in the same session.
     fn is_undisturbed(&mut self) {
         let now = self.steps();
         until("the job goes on", || (self.steps() > now).then_some(()));
@@ -94,7 +93,7 @@ fn operator(validity: Validity) -> Leaf {
     Leaf::of(Role::Operator, Vec::new(), validity)
 }
 
-/// Somebody with a certificate that is not good: what our own client says about it, and what the coordinator logs.
+/// A bad certificate: our client's error, and the coordinator's log.
 fn bad_certificates(busy: &Busy<'_>) -> Vec<(String, &'static str, &'static str)> {
     let good = days(-1, 1);
     let stranger = Authority::new(days(-1, 10)).expect("a CA can be made");
@@ -134,7 +133,7 @@ fn bad_certificates(busy: &Busy<'_>) -> Vec<(String, &'static str, &'static str)
 }
 
 #[test]
-fn a_bad_certificate_is_a_line_on_both_sides() {
+fn a_bad_certificate_is_reported_in_one_line_on_both_sides() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
     for (directory, client, coordinator) in bad_certificates(&busy) {
@@ -144,7 +143,7 @@ fn a_bad_certificate_is_a_line_on_both_sides() {
 
         let line = ask.fails(4);
         assert!(line.contains(client), "{directory}: {line}");
-        // The role is refused a second time within a moment: one line stands for both.
+        // The role is refused a second time within a short time: both are one line.
         if directory != "worker" {
             busy.cluster.serve.says_after(log, coordinator);
         }
@@ -178,7 +177,7 @@ fn a_worker_with_a_bad_certificate_ends_with_a_line_and_is_logged() {
 }
 
 #[test]
-fn roles_allow_what_they_say() {
+fn each_role_has_only_its_own_rights() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
     let cluster = format!("--cluster {}", busy.address());
@@ -218,7 +217,7 @@ fn a_client_trusts_a_coordinator_of_its_ca_and_that_name_only() {
     assert!(line.contains("is from another CA than those in certs/operator/ca.crt"), "{line}");
     busy.is_undisturbed();
 
-    // Somebody of the same CA who is no coordinator may not play one.
+    // A certificate of the same CA without the role of a coordinator is not accepted for one.
     let leaf = Leaf { usage: Usage::Server, ..operator(days(-1, 1)) };
     let leaf = Leaf { names: vec![Name::Dns("localhost".into())], ..leaf };
     busy.issue("impostor", &busy.authority, &leaf);
@@ -230,7 +229,7 @@ fn a_client_trusts_a_coordinator_of_its_ca_and_that_name_only() {
 }
 
 #[test]
-fn an_impostor_with_the_wrong_role_is_not_believed() {
+fn a_server_with_the_wrong_role_is_refused() {
     let home = Home::new();
     let busy = Busy::new(&home);
     let leaf = Leaf { usage: Usage::Server, ..operator(days(-1, 1)) };
@@ -252,7 +251,7 @@ fn an_impostor_with_the_wrong_role_is_not_believed() {
 }
 
 #[test]
-fn plain_and_encrypted_find_out_that_they_differ() {
+fn tls_on_one_side_only_is_reported() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
 
@@ -274,7 +273,7 @@ fn plain_and_encrypted_find_out_that_they_differ() {
 }
 
 #[test]
-fn clients_of_others_are_treated_alike() {
+fn other_grpc_clients_are_treated_alike() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
     let bad = bad_certificates(&busy);
@@ -309,7 +308,7 @@ fn clients_of_others_are_treated_alike() {
 }
 
 #[test]
-fn openssl_finds_tls_1_3_and_nothing_else() {
+fn only_tls_1_3_is_offered() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
     let dial = |more: &str| {
@@ -332,11 +331,11 @@ fn openssl_finds_tls_1_3_and_nothing_else() {
 }
 
 #[test]
-fn a_renewed_certificate_is_used_and_nobody_is_dropped() {
+fn a_renewed_certificate_is_used_without_disconnecting_anyone() {
     let home = Home::new();
     let mut busy = Busy::new(&home);
 
-    // Its new certificate is for another name too, by which it is found from then on.
+    // Its new certificate has another name too, which clients can use from then on.
     let log = busy.log();
     home.coordinator("certs issue coordinator certs/coordinator --ca certs/ca --names localhost,127.0.0.1")
         .succeeds();
@@ -344,7 +343,7 @@ fn a_renewed_certificate_is_used_and_nobody_is_dropped() {
     home.coordinator(&format!("jobs --cluster 127.0.0.1:{} --tls certs/operator", busy.port)).succeeds();
     busy.is_undisturbed();
 
-    // One that can't be used leaves the one before it in use.
+    // If the new certificate is unusable, the old one stays in use.
     let log = busy.log();
     home.write("certs/coordinator/tls.crt", "nonsense");
     busy.cluster.serve.says_after(log, "the new certificate is not used: certs/coordinator/tls.crt");
@@ -364,7 +363,7 @@ fn a_renewed_certificate_is_used_and_nobody_is_dropped() {
     busy.is_undisturbed();
 
     fs::remove_file(home.path("certs/coordinator/tls.crt")).expect("it is there");
-    // A worker that has to connect again shows its own new certificate.
+    // A worker that reconnects uses its own new certificate.
     home.coordinator("certs issue coordinator certs/coordinator --ca certs/ca --names localhost").succeeds();
     home.coordinator("certs issue worker certs/worker --ca certs/ca").succeeds();
     busy.cluster.serve.signal(Signal::KILL);
@@ -377,7 +376,7 @@ fn a_renewed_certificate_is_used_and_nobody_is_dropped() {
 }
 
 #[test]
-fn an_unusable_directory_is_one_line() {
+fn an_unusable_directory_is_reported_in_one_line() {
     let home = Home::new();
     home.certificates();
     home.write("empty/tls.crt", "");

@@ -1,4 +1,4 @@
-//! `coordinator verify`: what is as it says agrees, and whatever was changed is named.
+//! `coordinator verify`: an unchanged run is verified, and any change is named.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn change_model(run: &Run) {
 }
 
 #[test]
-fn a_run_that_is_as_it_says_is_verified() {
+fn an_unchanged_run_is_verified() {
     let home = trained();
     let before = home.run("run").snapshot();
 
@@ -97,7 +97,7 @@ fn a_changed_model_is_named() {
 }
 
 #[test]
-fn a_run_that_was_rewritten_as_a_whole_is_found_by_its_epoch() {
+fn a_completely_rewritten_run_is_detected_at_its_epoch() {
     let home = trained();
     let run = home.run("run");
     let old = run.hash();
@@ -115,7 +115,7 @@ fn a_run_that_was_rewritten_as_a_whole_is_found_by_its_epoch() {
 }
 
 #[test]
-fn a_figure_that_was_changed_is_found_by_its_epoch() {
+fn a_changed_figure_is_detected_at_its_epoch() {
     let home = trained();
     let run = home.run("run");
     fs::remove_dir_all(run.path().join("checkpoints")).unwrap();
@@ -130,7 +130,7 @@ fn a_figure_that_was_changed_is_found_by_its_epoch() {
 }
 
 #[test]
-fn other_data_is_named_and_the_same_data_elsewhere_is_taken() {
+fn other_data_is_named_and_moved_data_is_accepted() {
     let home = trained();
     fs::rename(home.path("data"), home.path("moved")).unwrap();
 
@@ -181,7 +181,7 @@ fn a_kernel_that_this_machine_does_not_have_is_no_difference() {
     let home = trained();
     let run = home.run("run");
     let ours = run.receipt_text("blas_kernel");
-    // As if it had been computed with a kernel of another machine.
+    // As if a kernel of another machine had computed it.
     edit(&run, "job.toml", |text| text.replace(&ours, "Elsewhere"));
     let job = Job::parse("job.toml", &run.text("job.toml")).unwrap();
     let hashes = FILES.map(|name| run.receipt()["data_sha256"][name].as_str().unwrap().to_string());
@@ -200,7 +200,7 @@ fn a_kernel_that_this_machine_does_not_have_is_no_difference() {
 }
 
 #[test]
-fn suspects_are_settled_by_computing_again() {
+fn suspect_steps_are_verified_by_recomputation() {
     let home = trained();
     edit_receipt(&home.run("run"), |receipt| {
         receipt["suspects"] = json!([{ "name": "host:7", "instance_id": "abc", "steps": "0–4, 9" }]);
@@ -216,7 +216,7 @@ fn suspects_are_settled_by_computing_again() {
 }
 
 #[test]
-fn an_unfinished_run_says_how_far_it_got() {
+fn an_unfinished_run_reports_its_last_epoch() {
     let home = Home::new();
     home.small_job();
     let mut train = home.coordinator("train small.toml --epochs 100000 --workers 2 --run-dir run").start();
@@ -243,7 +243,7 @@ fn an_unfinished_run_says_how_far_it_got() {
 }
 
 #[test]
-fn a_receipt_is_there_whole_or_not_at_all() {
+fn a_receipt_is_written_completely_or_not_at_all() {
     for (point, code) in
         [("receipt-before-fsync", 3), ("receipt-before-rename", 3), ("receipt-after-rename", 0)]
     {

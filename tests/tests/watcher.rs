@@ -1,4 +1,4 @@
-//! `train --cluster`, whatever happens to the coordinator meanwhile.
+//! `train --cluster` when the coordinator fails meanwhile.
 
 use millefeuille_tests::home::{Call, Home};
 use millefeuille_tests::process::{Ended, Signal};
@@ -9,14 +9,14 @@ fn train(home: &Home, cluster: &RawCluster, settings: &str) -> Call {
     home.coordinator(&format!("train --cluster {} {settings}", cluster.address))
 }
 
-/// The epochs whose lines were printed.
+/// The printed epochs.
 fn epochs(ended: &Ended) -> Vec<&str> {
     let lines = ended.stderr.lines().filter_map(|line| line.strip_prefix("Epoch "));
     lines.filter(|line| line.contains("loss")).filter_map(|line| line.split('/').next()).collect()
 }
 
 #[test]
-fn a_submission_whose_answer_is_lost_is_repeated_with_the_same_key() {
+fn a_submission_whose_reply_is_lost_is_repeated_with_the_same_key() {
     let (home, cluster) = (Home::new(), RawCluster::new());
     cluster.submission(Err(Status::unavailable("the answer is lost")));
     cluster.submission(Err(Status::unavailable("and again")));
@@ -31,7 +31,7 @@ fn a_submission_whose_answer_is_lost_is_repeated_with_the_same_key() {
 }
 
 #[test]
-fn a_submission_is_given_up_when_the_time_for_it_is_over() {
+fn a_submission_has_a_time_limit() {
     let (home, cluster) = (Home::new(), RawCluster::new());
     (0..1000).for_each(|_| cluster.submission(Err(Status::unavailable("it is not ready"))));
 
@@ -57,7 +57,7 @@ fn a_watcher_reconnects_and_prints_no_epoch_twice() {
     let (home, cluster) = (Home::new(), RawCluster::new());
     cluster.submission(Ok("raw-1"));
     cluster.stream(vec![epochs_ended([]), epochs_ended([1]), epochs_ended([2])]);
-    // The coordinator comes back at a checkpoint before the second epoch's end.
+    // The coordinator restarts from a checkpoint before the second epoch's end.
     cluster.stream(vec![epochs_ended([1])]);
     cluster.stream(vec![epochs_ended([1]), epochs_ended([2]), done([3])]);
 
@@ -69,7 +69,7 @@ fn a_watcher_reconnects_and_prints_no_epoch_twice() {
 }
 
 #[test]
-fn a_watcher_whose_job_is_not_there_any_more_says_so() {
+fn a_watcher_reports_that_its_job_no_longer_exists() {
     let (home, cluster) = (Home::new(), RawCluster::new());
     cluster.submission(Ok("raw-1"));
     cluster.stream(vec![epochs_ended([1])]);
@@ -80,7 +80,7 @@ fn a_watcher_whose_job_is_not_there_any_more_says_so() {
 }
 
 #[test]
-fn a_coordinator_that_answers_nothing_is_noticed_by_workers_and_watchers() {
+fn workers_and_watchers_detect_a_coordinator_that_never_responds() {
     let home = Home::new();
     home.small_job();
     let cluster = home.cluster("--heartbeat-interval 0.2 --heartbeat-deadline 1");

@@ -1,4 +1,4 @@
-//! What a worker does, whatever its coordinator does: draining, coming back, taking over, being evicted.
+//! Worker processes with a scripted coordinator: draining, rejoining, more pieces within a step, eviction.
 
 use std::net::SocketAddr;
 
@@ -34,14 +34,14 @@ fn is_drain(message: &Up) -> Option<()> {
 }
 
 #[test]
-fn a_worker_that_is_told_to_stop_finishes_and_waits_for_the_goodbye() {
+fn on_sigterm_a_worker_finishes_and_waits_for_the_goodbye() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     let (mut worker, mut visit) = ready(&home, &mut coordinator, "");
 
     worker.signal(Signal::TERM);
     visit.hears("drain", is_drain);
-    // What was asked for before the coordinator knew is done all the same.
+    // Nodes that were assigned before the coordinator knew of the drain are computed.
     visit.ask(0, &[(0, 4)]);
     assert_eq!(visit.result(), (0, (0, 4)));
     assert!(worker.is_running());
@@ -113,7 +113,7 @@ fn a_second_signal_ends_a_worker_whose_slots_compute() {
 }
 
 #[test]
-fn a_draining_worker_whose_coordinator_is_gone_ends_well() {
+fn a_draining_worker_without_a_coordinator_exits_with_0() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     let (mut worker, mut visit) = ready(&home, &mut coordinator, "");
@@ -126,7 +126,7 @@ fn a_draining_worker_whose_coordinator_is_gone_ends_well() {
 }
 
 #[test]
-fn a_worker_without_a_session_just_ends() {
+fn on_sigterm_a_worker_without_a_session_exits() {
     let home = Home::new();
     let (_listener, silent) = silent_listener();
     for address in [closed_port(), silent] {
@@ -138,7 +138,7 @@ fn a_worker_without_a_session_just_ends() {
 }
 
 #[test]
-fn a_worker_that_is_evicted_says_why_and_exits_with_9() {
+fn an_evicted_worker_reports_the_reason_and_exits_with_9() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     let (mut worker, visit) = ready(&home, &mut coordinator, "");
@@ -150,7 +150,7 @@ fn a_worker_that_is_evicted_says_why_and_exits_with_9() {
 }
 
 #[test]
-fn pieces_are_taken_over_in_the_middle_of_a_step() {
+fn a_worker_accepts_more_pieces_within_a_step() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     let (_worker, mut visit) = ready(&home, &mut coordinator, "--slots 1");
@@ -162,7 +162,7 @@ fn pieces_are_taken_over_in_the_middle_of_a_step() {
         assert_eq!(visit.result(), (0, node));
     }
 
-    // A step that was opened again asks for the same, and gets an answer again.
+    // A restarted step assigns the same nodes, and gets their results again.
     visit.ask_more(0, &[(0, 2)]);
     assert_eq!(visit.result(), (0, (0, 2)));
     visit.ask(1, &[(0, 4)]);
@@ -170,7 +170,7 @@ fn pieces_are_taken_over_in_the_middle_of_a_step() {
 }
 
 #[test]
-fn a_worker_that_was_forgotten_comes_back_with_its_samples() {
+fn a_worker_unknown_to_the_coordinator_rejoins_with_its_samples() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     let (_worker, old) = ready(&home, &mut coordinator, "");
@@ -189,7 +189,7 @@ fn a_worker_that_was_forgotten_comes_back_with_its_samples() {
 }
 
 #[test]
-fn a_worker_finds_a_coordinator_that_was_started_again() {
+fn a_worker_reconnects_to_a_restarted_coordinator() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     let (_worker, visit) = ready(&home, &mut coordinator, "");
@@ -203,7 +203,7 @@ fn a_worker_finds_a_coordinator_that_was_started_again() {
 }
 
 #[test]
-fn a_slot_that_hangs_holds_up_no_reconnection() {
+fn a_hanging_slot_does_not_delay_a_reconnection() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     coordinator.has_samples();
@@ -211,7 +211,7 @@ fn a_slot_that_hangs_holds_up_no_reconnection() {
     let _worker = call.start();
     let mut old = coordinator.visit();
     old.has_ready_worker();
-    // One slot hangs for good with one of these; the other computes the rest.
+    // One slot hangs for ever with one of these; the other computes the rest.
     old.ask(0, &[(0, 1), (1, 2), (2, 3)]);
     old.result();
     old.result();
@@ -226,7 +226,7 @@ fn a_slot_that_hangs_holds_up_no_reconnection() {
 }
 
 #[test]
-fn a_transfer_that_breaks_off_is_tried_again_within_the_session() {
+fn a_broken_transfer_is_retried_within_the_session() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     coordinator.breaks_off(3);
@@ -238,7 +238,7 @@ fn a_transfer_that_breaks_off_is_tried_again_within_the_session() {
 }
 
 #[test]
-fn a_transfer_that_always_breaks_off_ends_the_session_and_the_worker_comes_back() {
+fn a_transfer_that_always_breaks_ends_the_session_and_the_worker_rejoins() {
     let home = Home::new();
     let mut coordinator = RawCoordinator::default();
     coordinator.has_samples();
@@ -255,7 +255,7 @@ fn a_transfer_that_always_breaks_off_ends_the_session_and_the_worker_comes_back(
 }
 
 #[test]
-fn a_worker_dies_where_a_test_wants_it_to() {
+fn failpoints_make_a_worker_die() {
     for point in ["worker-before-piece", "worker-before-send", "worker-mid-message", "worker-after-send"] {
         let home = Home::new();
         let mut coordinator = RawCoordinator::default();
@@ -284,7 +284,7 @@ fn a_worker_dies_where_a_test_wants_it_to() {
 }
 
 #[test]
-fn a_worker_goes_bad_where_a_test_wants_it_to() {
+fn failpoints_make_a_worker_compute_wrong_results() {
     let gradient = |points: &str| {
         let home = Home::new();
         let mut coordinator = RawCoordinator::default();

@@ -1,4 +1,4 @@
-//! Lives through simulated worlds: one with its story, or many. `make soak` runs a million.
+//! Simulates the control machine with one seed, perhaps with a trace, or with many. `make soak` runs a million.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -6,33 +6,33 @@ use std::time::Instant;
 use clap::Parser;
 use millefeuille_tests::sim::{Mutation, simulate, simulate_all};
 
-/// Simulate clusters in a hostile world
+/// Simulate the control machine with random faults
 ///
 /// Example: simulate --seed 1234 --trace
 #[derive(Parser)]
 struct Arguments {
-    /// This one alone
+    /// Simulate this seed only
     #[arg(long)]
     seed: Option<u64>,
 
-    /// The first of many
+    /// The first seed
     #[arg(long, default_value_t = 0)]
     first: u64,
 
-    /// How many
+    /// The number of seeds
     #[arg(long, default_value_t = 2000)]
     seeds: u64,
 
-    /// Tell the story: time, event, actions
+    /// Print a trace: time, event, actions
     #[arg(long, requires = "seed")]
     trace: bool,
 
-    /// A mistake to make on purpose, such as StaleResultAccepted
+    /// A deliberate mistake, such as StaleResultAccepted
     #[arg(long, value_parser = mutation)]
     mutation: Option<Mutation>,
 }
 
-/// Seeds between two lines of progress.
+/// The number of seeds between two lines of progress.
 const AT_ONCE: u64 = 20_000;
 
 fn main() -> ExitCode {

@@ -1,7 +1,7 @@
 //! A cluster of containers: the project's `compose.yaml`, as it is, under a name of the test's own.
 //!
-//! The image is made from binaries that are built already (`Dockerfile.prebuilt`), and ports are free ones, both by
-//! the variables that everybody has.
+//! The image is built from existing binaries (`Dockerfile.prebuilt`), and ports are free ones, both set with the variables of
+//! `compose.yaml`.
 
 use std::path::PathBuf;
 
@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::container::Container;
 use super::{Engine, fresh_name, remove};
 use crate::home::{Call, project};
-use crate::patience::{Wait, asking, until};
+use crate::patience::{Wait, until, without_progress};
 use crate::process::{Ended, Process};
 use crate::run::Run;
 
-/// A cluster of containers. All of it goes with this value: containers, network, volumes, images.
+/// A cluster of containers. Its containers, network, volumes and images are removed when the value is dropped.
 #[derive(Debug)]
 pub struct Compose<'e> {
     engine: &'e Engine,
@@ -22,7 +22,7 @@ pub struct Compose<'e> {
 }
 
 impl Engine {
-    /// A cluster that has nothing yet, as after a clone.
+    /// A cluster without any container yet.
     ///
     /// # Panics
     /// If the release binaries are not built.
@@ -50,17 +50,17 @@ impl<'e> Compose<'e> {
             .env("MILLEFEUILLE_OPS_PORT", "0")
     }
 
-    /// Does something with the whole cluster.
+    /// Runs a command of compose on this cluster.
     pub fn does(&self, arguments: &str) -> Ended {
         self.call(arguments).succeeds()
     }
 
-    /// `up` with as many workers, in the background; comes back when all have been started.
+    /// `up` with so many workers, in the background; returns when all have been started.
     pub fn up(&self, workers: usize) -> Ended {
         self.call(&format!("up --detach --scale worker={workers}")).succeeds()
     }
 
-    /// The containers of a service that are there, running or not.
+    /// The existing containers of a service, running or not.
     pub fn containers(&self, service: &str) -> Vec<Container<'e>> {
         let labels = [("project", self.name.as_str()), ("service", service), ("oneoff", "False")]
             .map(|(label, value)| format!("--filter label=com.docker.compose.{label}={value}"));
@@ -81,13 +81,13 @@ impl<'e> Compose<'e> {
         self.containers("coordinator").pop().expect("there is a coordinator")
     }
 
-    /// The command `coordinator` in the coordinator's container. The engine gives it, whom a question costs a tenth of what it
-    /// costs compose: whoever waits for something asks again and again.
+    /// The command `coordinator` in the coordinator's container, by `docker exec`: a tenth of the cost of compose, which matters
+    /// when a test polls.
     pub fn ask(&self, arguments: &str) -> Call {
         self.coordinator().exec(&format!("coordinator {arguments}"))
     }
 
-    /// What such a command says in JSON, an object a line.
+    /// The JSON output of such a command, one object per line.
     pub fn ask_json(&self, command: &str) -> Vec<Value> {
         self.ask(&format!("{command} --json")).succeeds().json()
     }
@@ -98,7 +98,7 @@ impl<'e> Compose<'e> {
         self.ask_json("jobs").iter().map(|job| (text(&job["id"]), text(&job["state"]))).collect()
     }
 
-    /// The state of a job, and what it waits for; nothing while the coordinator does not answer.
+    /// The state of a job, and what it waits for; empty while the coordinator does not respond.
     fn state(&self, job: &str) -> (String, String) {
         let ended = self.ask("jobs --json").run();
         let jobs = if ended.code() == Some(0) { ended.json() } else { Vec::new() };
@@ -107,34 +107,34 @@ impl<'e> Compose<'e> {
         (text("state"), text("detail"))
     }
 
-    /// Waits until a job is done. What it does is in a container, where nobody sees it who does not ask.
+    /// Waits until a job is done. Polls the container, since its progress is not visible from outside.
     pub fn is_done(&self, job: &str) {
         let mut wait = Wait::new(format_args!("job {job} is done"));
         loop {
-            let state = asking(|| self.state(job));
+            let state = without_progress(|| self.state(job));
             if state.0 == "done" {
                 return;
             }
-            wait.sees(&state);
-            wait.pause().unwrap_or_else(|in_vain| panic!("{in_vain}; it is {state:?}"));
+            wait.observe(&state);
+            wait.pause().unwrap_or_else(|timeout| panic!("{timeout}; it is {state:?}"));
         }
     }
 
-    /// Waits until so many workers are there.
+    /// Waits until so many workers have joined.
     pub fn has_workers(&self, count: usize) {
         until(format!("{count} workers are there"), || {
             (self.ask_json("workers").len() == count).then_some(())
         });
     }
 
-    /// Submits a job and waits until its first epoch is done. It is watched as long as the value lives.
+    /// Submits a job and waits until its first epoch is done. The returned process follows it.
     pub fn begins(&self, job: &str) -> Process {
         let mut following = self.coordinator().exec(&format!("coordinator train {job}")).start();
         following.says("Epoch 1/");
         following
     }
 
-    /// What a run has left behind so far, copied.
+    /// A copy of a run directory.
     pub fn run(&self, job: &str) -> Run {
         let place = self.place(&fresh_name(job));
         let from = format!("{}:/millefeuille/runs/{job}", self.coordinator().id);
@@ -142,7 +142,7 @@ impl<'e> Compose<'e> {
         Run::new(place)
     }
 
-    /// A place on this machine for something of this cluster.
+    /// A path on this machine for files of this cluster.
     pub fn place(&self, name: &str) -> PathBuf {
         self.engine.home().path(name)
     }

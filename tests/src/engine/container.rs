@@ -1,4 +1,4 @@
-//! A container, and what can happen to it.
+//! A container, and the faults that a test can cause.
 
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ impl<'e> Container<'e> {
         Self { engine, id: id.to_string() }
     }
 
-    /// What the engine says about it.
+    /// What `docker inspect` reports about it.
     pub fn inspect(&self) -> Value {
         inspected(&self.engine.docker(&format!("container inspect {}", self.id)).succeeds())
     }
@@ -29,21 +29,21 @@ impl<'e> Container<'e> {
         self.engine.docker(&format!("exec {} {command}", self.id))
     }
 
-    /// What a shell in it says to a script.
+    /// The output of a script in a shell in it.
     pub fn shell(&self, script: &str) -> String {
         self.exec("sh -c").arg(script).succeeds().stdout
     }
 
-    /// What it has said so far, on both outputs.
+    /// Its output so far, from both streams.
     pub fn log(&self) -> String {
         let ended = self.engine.docker(&format!("logs {}", self.id)).succeeds();
         ended.stdout + &ended.stderr
     }
 
-    /// Kills its process, as a fault would: the engine, which was not asked, does what its restart policy says.
+    /// Kills its process, as a fault would. The engine follows its restart policy.
     ///
-    /// (`docker kill` counts as a wish that it be stopped, and nothing starts it again.) The process is one of the
-    /// engine's machine, where a container can be root though the test may not be.
+    /// (After `docker kill` the engine would not restart it.) The process is killed from another container, which is root on the
+    /// engine's machine even if the test is not.
     pub fn is_killed(&self) {
         let state = self.inspect();
         let (pid, image) = (&state["State"]["Pid"], state["Image"].as_str().unwrap_or_default());
@@ -52,12 +52,12 @@ impl<'e> Container<'e> {
         self.engine.docker(&format!("run {flags} {image} -c")).arg(format!("kill -9 {pid}")).succeeds();
     }
 
-    /// How often the engine has started it again by itself, since somebody started it.
+    /// How often the engine has restarted it by itself.
     pub fn restarts(&self) -> u64 {
         self.inspect()["RestartCount"].as_u64().unwrap_or_default()
     }
 
-    /// Waits until the engine has started it again.
+    /// Waits until the engine has restarted it.
     pub fn is_restarted(&self, before: u64) {
         until("the engine starts a container again", || {
             (self.restarts() > before && self.is_running()).then_some(())
@@ -69,29 +69,29 @@ impl<'e> Container<'e> {
         self.inspect()["State"]["Running"] == true
     }
 
-    /// Waits until its health check says this.
+    /// Waits until its health check reports this.
     pub fn health_is(&self, wanted: &str) {
         until(format!("a container is {wanted}"), || {
             (self.inspect()["State"]["Health"]["Status"] == wanted).then_some(())
         });
     }
 
-    /// Stops all that runs in it, without a word to anybody.
+    /// Pauses the container.
     pub fn is_paused(&self) {
         self.engine.docker(&format!("pause {}", self.id)).succeeds();
     }
 
-    /// And on it goes.
+    /// Resumes it.
     pub fn is_unpaused(&self) {
         self.engine.docker(&format!("unpause {}", self.id)).succeeds();
     }
 
-    /// Cuts it from a network.
+    /// Disconnects it from a network.
     pub fn is_cut_from(&self, network: &str) {
         self.engine.docker(&format!("network disconnect {network} {}", self.id)).succeeds();
     }
 
-    /// Heals the cut.
+    /// Connects it to a network again.
     pub fn is_connected_to(&self, network: &str) {
         self.engine.docker(&format!("network connect {network} {}", self.id)).succeeds();
     }

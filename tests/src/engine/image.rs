@@ -8,13 +8,13 @@ use super::{Engine, fresh_name, inspected, remove};
 use crate::home::{Call, project};
 use crate::process::Ended;
 
-/// An image. It goes with this value.
+/// An image. It is removed when the value is dropped.
 #[derive(Debug)]
 pub struct Image<'e> {
     engine: &'e Engine,
     /// Its name.
     pub name: String,
-    /// What its build said.
+    /// The build's output.
     pub log: String,
 }
 
@@ -33,22 +33,22 @@ impl Engine {
 }
 
 impl Image<'_> {
-    /// Its id: equal for images that are one.
+    /// Its id: equal for equal images.
     pub fn id(&self) -> String {
         self.inspect()["Id"].as_str().unwrap_or_default().to_string()
     }
 
-    /// What it consists of, in bytes.
+    /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.inspect()["Size"].as_u64().expect("an image has a size")
     }
 
-    /// What the engine says about it.
+    /// What `docker inspect` reports about it.
     pub fn inspect(&self) -> Value {
         inspected(&self.engine.docker(&format!("image inspect {}", self.name)).succeeds())
     }
 
-    /// Runs a command in a container that is gone afterwards.
+    /// Runs a command in a container that is removed afterwards.
     pub fn run(&self, command: &str) -> Ended {
         self.run_with("", command)
     }

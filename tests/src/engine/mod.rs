@@ -1,15 +1,15 @@
-//! A real container engine, by the commands that people type: `docker`, and `docker compose` or `docker-compose`.
+//! A real container engine, used with its commands `docker`, and `docker compose` or `docker-compose`.
 //!
 //! - [`Engine`]: the commands, for one test at a time.
 //! - [`compose`]: a cluster of containers, by the project's `compose.yaml`.
-//! - [`container`]: one of its containers, and what can happen to it.
+//! - [`container`]: one of its containers, and the faults that a test can cause.
 //! - [`image`]: an image, built from a Dockerfile.
 //!
-//! Whatever a test puts on the engine has a name that begins with [`PREFIX`] and the test's process, and is removed with the
-//! value that stands for it, also after a panic. What a killed test has left, `scripts/containers.sh sweep` removes.
+//! The names of everything that a test creates on the engine begin with [`PREFIX`] and the test's process id. It is removed when
+//! its value is dropped, also after a panic. `scripts/containers.sh sweep` removes what a killed test has left.
 //!
-//! Where no engine answers, or `TESTS_WITHOUT_CONTAINERS` says why there is nothing to be done with it (as `scripts/test.sh` does
-//! where there are no base images), [`Engine::find`] gives none and says so; with `CI=true` that is a failure.
+//! If no engine responds, or `TESTS_WITHOUT_CONTAINERS` gives a reason not to use it (`scripts/test.sh` sets it if there are no
+//! base images), [`Engine::find`] returns none and reports it; with `CI=true` that is a failure.
 
 pub mod compose;
 pub mod container;
@@ -25,23 +25,23 @@ use crate::patience;
 use crate::peers::is_there;
 use crate::process::Ended;
 
-/// How everything's name begins that tests put on the engine.
+/// The prefix of all names that tests create on the engine.
 pub const PREFIX: &str = "mftest-";
 
-/// Two cores bear one cluster of containers at a time.
+/// Only one cluster of containers runs at a time: more are too slow on two cores.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A container engine that answers.
+/// A container engine that responds.
 #[derive(Debug)]
 pub struct Engine {
     home: Home,
-    /// As people type it.
+    /// Its command.
     compose: &'static str,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Engine {
-    /// The engine of this machine, if there is one; says so if there is none.
+    /// The engine of this machine, if there is one; reports it if there is none.
     ///
     /// # Panics
     /// If there is none with `CI=true`, where nothing is skipped.
@@ -56,12 +56,12 @@ impl Engine {
             ci::skip("no Docker engine with compose answers (https://docs.docker.com/engine/install)");
             return None;
         };
-        patience::others_work();
+        patience::count_other_processes();
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Self { home, compose, _alone: alone })
     }
 
-    /// A directory of this test's own on this machine.
+    /// This test's own directory on this machine.
     pub fn home(&self) -> &Home {
         &self.home
     }
@@ -71,12 +71,12 @@ impl Engine {
         self.home.call(Path::new("docker"), arguments)
     }
 
-    /// What a `docker` command says in one line or none.
+    /// The output of a `docker` command, of at most one line.
     pub(crate) fn docker_says(&self, arguments: &str) -> String {
         self.docker(arguments).succeeds().stdout.trim().to_string()
     }
 
-    /// The command `docker compose`, or `docker-compose` where that is what there is, in the project's directory.
+    /// The command `docker compose`, or `docker-compose` if only that is installed, in the project's directory.
     fn compose(&self, arguments: &str) -> Call {
         typed(&self.home, &format!("{} {arguments}", self.compose)).directory(&project())
     }
@@ -93,19 +93,19 @@ fn answers(home: &Home, command: &str) -> bool {
     is_there(Path::new(program)) && typed(home, command).run().code() == Some(0)
 }
 
-/// A command as people type it, without quotes.
+/// A command with arguments as in a shell without quotes.
 fn typed(home: &Home, command: &str) -> Call {
     let (program, arguments) = command.split_once(' ').unwrap_or((command, ""));
     home.call(Path::new(program), arguments)
 }
 
-/// A name that nothing else on the engine has.
+/// A new name on the engine.
 pub(crate) fn fresh_name(what: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     format!("{PREFIX}{}-{what}{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Removes something; a test that panics already has other things to say than that this failed.
+/// Removes something. A failure is not reported if the test already panics.
 pub(crate) fn remove(call: Call) {
     let ended = call.run();
     if ended.code() != Some(0) && !std::thread::panicking() {
@@ -113,7 +113,7 @@ pub(crate) fn remove(call: Call) {
     }
 }
 
-/// What `docker inspect` says, of one thing.
+/// The output of `docker inspect` for one object.
 pub(crate) fn inspected(ended: &Ended) -> serde_json::Value {
     let list: serde_json::Value =
         serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended}"));

@@ -1,15 +1,15 @@
-//! A node for the manifests: does on a container engine what a kubelet, and the controllers above it, would do.
+//! Runs the manifests in containers, as a kubelet and its controllers would.
 //!
-//! Pods get their real commands, arguments and environment (also that from the downward API), their mounts, user, group,
-//! limits, and no rights; names that Services give them; probes, asked from outside on the pod's own address in the
-//! manifest's rhythm; and they are started again as their restart policy says. Claims are volumes into which everybody may
-//! write, as the provisioners of one-node clusters make them; ConfigMaps are directories of links, as a kubelet makes them.
+//! Pods get their real commands, arguments and environment (including the downward API), mounts, user, group, limits and no
+//! capabilities; the names of their Services; probes, from outside on the pod's address with the manifest's period; and
+//! restarts by their restart policy. Claims are world-writable volumes, like those of the provisioners of one-node clusters.
+//! ConfigMaps are directories of links, like those of a kubelet.
 //!
-//! What it leaves out: there is no API server, so that nothing is admitted, scheduled or rolled out; policies are not
-//! enforced ([`crate::manifests::network`] evaluates them); a Service's name leads to its pods' own addresses; and a pod has
-//! one container at a time, so that they need share nothing.
+//! Not simulated: the API server (no admission, no scheduling, no rollouts); enforcement of policies
+//! ([`crate::manifests::network`] evaluates them); Services with their own addresses (a name resolves to those of its pods); and
+//! several containers of a pod at the same time.
 //!
-//! Nothing waits: [`Node::until`] lets every pod take its turn until something holds.
+//! Nothing runs in the background: [`Node::until`] advances every pod in turn until a condition holds.
 
 mod pod;
 mod probe;
@@ -22,7 +22,7 @@ use crate::engine::{Engine, fresh_name, remove};
 use crate::home::Call;
 use crate::manifests::Manifests;
 use crate::manifests::workload::Workload;
-use crate::patience::{Wait, asking};
+use crate::patience::{Wait, without_progress};
 use crate::run::Run;
 
 use pod::Pod;
@@ -30,7 +30,7 @@ use volumes::Volumes;
 
 const POLL: Duration = Duration::from_millis(100);
 
-/// A node with pods. All of it goes with this value: containers, network, volumes.
+/// A node with pods. Its containers, network and volumes are removed when the value is dropped.
 #[derive(Debug)]
 pub struct Node<'e> {
     engine: &'e Engine,
@@ -41,7 +41,7 @@ pub struct Node<'e> {
 }
 
 impl<'e> Node<'e> {
-    /// A node that has an image, by whatever name the manifests call it.
+    /// A node with an image, which is used for every image name in the manifests.
     pub fn new(engine: &'e Engine, image: &str) -> Self {
         let network = fresh_name("pods");
         engine.docker(&format!("network create {network}")).succeeds();
@@ -49,8 +49,7 @@ impl<'e> Node<'e> {
         Self { engine, image: image.to_string(), network, volumes, pods: Vec::new() }
     }
 
-    /// Makes the pods that the manifests want, and their volumes. In the order in which they are written, as an API server
-    /// might: who comes first may have to wait.
+    /// Creates the pods of the manifests and their volumes, in the order of the documents.
     pub fn apply(&mut self, manifests: &Manifests) {
         for workload in Workload::all(manifests) {
             for number in 0..workload.replicas {
@@ -60,63 +59,63 @@ impl<'e> Node<'e> {
         }
     }
 
-    /// Lets every pod take its turn until something holds.
+    /// Advances every pod in turn until a condition holds.
     ///
     /// # Panics
-    /// If the wait is in vain; says what was waited for.
+    /// If the wait fails; names its goal.
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let mut wait = Wait::new(what);
         loop {
-            let (is_so, state) = asking(|| {
+            let (is_so, state) = without_progress(|| {
                 self.pods.iter_mut().for_each(Pod::turn);
                 (holds(self), self.pods.iter().map(Pod::state).collect::<Vec<_>>())
             });
             if is_so {
                 return;
             }
-            wait.sees(&state);
-            wait.glance().unwrap_or_else(|in_vain| panic!("{in_vain}; {state:#?}"));
+            wait.observe(&state);
+            wait.poll().unwrap_or_else(|timeout| panic!("{timeout}; {state:#?}"));
             std::thread::sleep(POLL);
         }
     }
 
-    /// Whether every pod that lives on is ready.
+    /// Whether every long-running pod is ready.
     pub fn is_ready(&self) -> bool {
         self.pods.iter().all(Pod::is_ready)
     }
 
-    /// Whether the pod of this name has ended well.
+    /// Whether the pod of this name has succeeded.
     pub fn has_succeeded(&self, name: &str) -> bool {
         self.pod(name).has_succeeded()
     }
 
-    /// How often the container of a pod was started again.
+    /// How often the container of a pod was restarted.
     pub fn restarts(&self, name: &str) -> u32 {
         self.pod(name).restarts
     }
 
-    /// A command in a pod, as `kubectl exec POD -- COMMAND` gives it.
+    /// A command in a pod, as with `kubectl exec POD -- COMMAND`.
     pub fn exec(&self, name: &str, command: &str) -> Call {
         self.engine.docker(&format!("exec {} {command}", self.pod(name).container()))
     }
 
-    /// What a pod has said.
+    /// A pod's log.
     pub fn logs(&self, name: &str) -> String {
         self.pod(name).logs()
     }
 
-    /// Kills what runs in a pod, as a fault would. Nothing in it is asked.
+    /// Kills the process of a pod, as a fault would.
     pub fn kill(&self, name: &str) {
         self.engine.docker(&format!("kill --signal KILL {}", self.pod(name).container())).succeeds();
     }
 
-    /// Tells every pod to end, and kills it after its grace period; gives the exit codes, by name.
+    /// Stops every pod, and kills it after its grace period. Returns the exit codes by name.
     pub fn delete_pods(&mut self) -> Vec<(String, i64)> {
         let ended = self.pods.iter().filter(|pod| pod.is_running()).map(|pod| (pod.name.clone(), pod.stop()));
         ended.collect()
     }
 
-    /// A run, copied from the volume of a pod.
+    /// A copy of a run from the volume of a pod.
     pub fn run(&self, name: &str, run: &str) -> Run {
         let place: PathBuf = self.engine.home().path(&format!("{run}-{}", fresh_name("copy")));
         let from = format!("{}:/millefeuille/runs/{run}", self.pod(name).container());

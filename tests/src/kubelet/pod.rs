@@ -1,4 +1,4 @@
-//! A pod: its containers one after the other, the last of which stays.
+//! A pod: its init containers one after another, then its main container.
 
 use std::net::IpAddr;
 
@@ -18,14 +18,14 @@ use crate::manifests::workload::Workload;
 #[derive(Debug)]
 pub(super) struct Pod<'e> {
     engine: &'e Engine,
-    /// As Kubernetes would call it.
+    /// Its name in Kubernetes.
     pub(super) name: String,
     workload: Workload,
-    /// What the engine is told for each container; the first words are its flags, the others its command.
+    /// The arguments of `docker` for each container: its flags and its command.
     starts: Vec<Vec<String>>,
-    /// The containers that were made so far, by the engine's names. Those before the last have ended well.
+    /// The containers created so far, by the engine's names. All but the last have succeeded.
     made: Vec<String>,
-    /// How often its main container was started again.
+    /// How often its main container was restarted.
     pub(super) restarts: u32,
     has_succeeded: bool,
     startup: Option<Asked>,
@@ -54,7 +54,7 @@ impl<'e> Pod<'e> {
         pod
     }
 
-    /// Looks after it: goes on to the next container, asks probes, starts again what ended.
+    /// Advances it: starts the next container, runs probes, restarts a container that has ended.
     pub(super) fn turn(&mut self) {
         if self.has_succeeded {
             return;
@@ -77,7 +77,7 @@ impl<'e> Pod<'e> {
         }
     }
 
-    /// Whether its main container was begun.
+    /// Whether its main container has been started.
     fn is_main(&self) -> bool {
         self.made.len() == self.starts.len()
     }
@@ -107,7 +107,7 @@ impl<'e> Pod<'e> {
         );
     }
 
-    /// First whether it has started; once it has, whether it lives and is ready.
+    /// Runs the startup probe; once it has succeeded, the liveness and readiness probes.
     fn ask(&mut self) {
         let Some(address) = self.address() else { return };
         let starting = self.startup.as_mut().filter(|startup| !startup.is_good);
@@ -129,13 +129,13 @@ impl<'e> Pod<'e> {
         }
     }
 
-    /// Where it is reached.
+    /// Its address.
     fn address(&self) -> Option<IpAddr> {
         let networks = &self.inspect()["NetworkSettings"]["Networks"];
         networks.as_object()?.values().next()?["IPAddress"].as_str()?.parse().ok()
     }
 
-    /// Whether it is ready. A Job's pod is never asked.
+    /// Whether it is ready. A Job's pod has no probes.
     pub(super) fn is_ready(&self) -> bool {
         let never_asked = self.workload.pod.restart_policy.as_deref() == Some("Never");
         never_asked || self.is_main() && self.readiness.as_ref().is_none_or(|readiness| readiness.is_good)
@@ -149,12 +149,12 @@ impl<'e> Pod<'e> {
         self.inspect()["State"]["Running"] == true
     }
 
-    /// The container that there is now.
+    /// Its current container.
     pub(super) fn container(&self) -> &str {
         self.made.last().expect("a pod has a container")
     }
 
-    /// Tells it to end, and kills it after its grace period; gives its exit code.
+    /// Stops it, and kills it after its grace period. Returns its exit code.
     pub(super) fn stop(&self) -> i64 {
         let grace = self.workload.pod.termination_grace_period_seconds.unwrap_or(30);
         self.engine.docker(&format!("stop --time {grace} {}", self.container())).succeeds();
@@ -166,7 +166,7 @@ impl<'e> Pod<'e> {
         ended.stdout + &ended.stderr
     }
 
-    /// In a few words, for one who waits.
+    /// A short description for the error of a wait.
     pub(super) fn state(&self) -> String {
         let state = self.inspect()["State"]["Status"].clone();
         let ready = if self.is_ready() { "ready" } else { "not ready" };
@@ -190,7 +190,7 @@ impl Drop for Pod<'_> {
     }
 }
 
-/// What the engine is told to start a container.
+/// The engine's arguments to start a container.
 fn start(
     node: &mut Node<'_>,
     manifests: &Manifests,
@@ -212,7 +212,7 @@ fn start(
         let volume = workload.pod.volumes.iter().flatten().find(|volume| volume.name == mount.name);
         let source = match volume {
             Some(volume) => node.volumes.source(manifests, volume),
-            // Of a StatefulSet: one for each of its pods.
+            // A claim of a StatefulSet: one for each of its pods.
             None => node.volumes.claim(&format!("{}-{pod}", mount.name)),
         };
         let read_only = if mount.read_only == Some(true) { ",readonly" } else { "" };
@@ -223,7 +223,7 @@ fn start(
     words
 }
 
-/// The names by which others find it: those of the Services that pick it, and its own.
+/// Its names in the network: those of the Services that select it, and its own.
 fn names(manifests: &Manifests, workload: &Workload, pod: &str) -> Vec<String> {
     let services = manifests.typed::<Service>("Service").into_iter();
     let picking = services.filter(|service| {
@@ -242,7 +242,7 @@ fn names(manifests: &Manifests, workload: &Workload, pod: &str) -> Vec<String> {
     names.flat_map(qualified).collect()
 }
 
-/// User, groups, and the rights that it does not have.
+/// User, groups, and dropped capabilities.
 fn rights(workload: &Workload, container: &Container) -> Vec<String> {
     let pod = workload.pod.security_context.clone().unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();

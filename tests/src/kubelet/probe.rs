@@ -1,4 +1,4 @@
-//! Probes, asked on a pod's own address in the rhythm of the manifest.
+//! Probes of a pod's own address, with the period of the manifest.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::manifests::workload::Workload;
 
-/// A probe and what it has found so far.
+/// A probe and its results so far.
 #[derive(Debug)]
 pub(super) struct Asked {
     path: String,
@@ -19,12 +19,12 @@ pub(super) struct Asked {
     threshold: u32,
     due: Instant,
     failures: u32,
-    /// The last answer was a good one.
+    /// Whether the last probe succeeded.
     pub(super) is_good: bool,
 }
 
 impl Asked {
-    /// A probe as it is written, with Kubernetes' defaults.
+    /// A probe of a manifest, with Kubernetes' defaults.
     pub(super) fn new(workload: &Workload, probe: &Probe) -> Self {
         let get = probe.http_get.as_ref().expect("every probe here is a GET");
         let port = match &get.port {
@@ -45,7 +45,7 @@ impl Asked {
         }
     }
 
-    /// Asks, if it is time to.
+    /// Probes, if it is time to.
     pub(super) fn turn(&mut self, address: IpAddr) {
         if Instant::now() < self.due {
             return;
@@ -53,8 +53,8 @@ impl Asked {
         self.due = Instant::now() + self.period;
         let answer = get(SocketAddr::new(address, self.port), &self.path, self.timeout);
         self.is_good = answer.is_some_and(|status| (200..400).contains(&status));
-        // A kubelet also counts that nobody answers in time. A machine that is slow would fail here; who never answers
-        // never becomes ready, which is waited for in vain.
+        // A kubelet also counts timeouts. On a slow machine that would fail here; a pod that never responds never becomes
+        // ready, and the wait for it fails.
         self.failures = if answer.is_none() || self.is_good { 0 } else { self.failures + 1 };
     }
 
@@ -64,7 +64,7 @@ impl Asked {
     }
 }
 
-/// Asks as a kubelet does: the status of the answer, if there is one in time.
+/// Probes as a kubelet does. Returns the status of the response, if there is one in time.
 fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<u16> {
     let mut stream = TcpStream::connect_timeout(&address, timeout).ok()?;
     stream.set_read_timeout(Some(timeout)).ok()?;

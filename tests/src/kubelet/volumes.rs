@@ -1,4 +1,4 @@
-//! Volumes of pods: claims, which last, and ConfigMaps, which are files on the node.
+//! Volumes of pods: persistent claims, and ConfigMaps, which are files on the node.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::manifests::Manifests;
 pub(super) struct Volumes<'e> {
     engine: &'e Engine,
     image: String,
-    /// The engine's names, by those of the claims.
+    /// The engine's names by the names of the claims.
     claims: BTreeMap<String, String>,
 }
 
@@ -24,7 +24,7 @@ impl<'e> Volumes<'e> {
         Self { engine, image: image.to_string(), claims: BTreeMap::new() }
     }
 
-    /// How the engine is told of a volume.
+    /// The engine's argument for a volume.
     pub(super) fn source(&mut self, manifests: &Manifests, volume: &Volume) -> String {
         if let Some(claim) = &volume.persistent_volume_claim {
             return self.claim(&claim.claim_name);
@@ -35,7 +35,7 @@ impl<'e> Volumes<'e> {
         panic!("volume {} is of a kind that no pod of this node has", volume.name)
     }
 
-    /// A claim, made when somebody first needs it.
+    /// A claim, created when a pod first needs it.
     pub(super) fn claim(&mut self, claim: &str) -> String {
         let name = self.claims.entry(claim.to_string()).or_insert_with(|| fresh_name(claim)).clone();
         let source = format!("type=volume,source={name},volume-nocopy");
@@ -51,7 +51,7 @@ impl<'e> Volumes<'e> {
         source
     }
 
-    /// Files that are links to links, which is how a kubelet changes all of them at once.
+    /// Files are links to links: a kubelet replaces all of them at once that way.
     fn config_map(&self, manifests: &Manifests, name: &str) -> String {
         let map = manifests.typed::<ConfigMap>("ConfigMap").into_iter();
         let map = map.into_iter().find(|map| map.metadata.name.as_deref() == Some(name));
@@ -70,7 +70,7 @@ impl<'e> Volumes<'e> {
         format!("type=bind,source={}", directory.display())
     }
 
-    /// Removes what no pod uses any more.
+    /// Removes unused volumes.
     pub(super) fn remove(&mut self) {
         for name in std::mem::take(&mut self.claims).into_values() {
             remove(self.engine.docker(&format!("volume rm --force {name}")));

@@ -1,4 +1,4 @@
-//! Command lines of containers, read by the programs' own parsers.
+//! Command lines of containers, parsed by the programs' own parsers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,22 +7,22 @@ use clap::{Arg, ArgMatches, Command, CommandFactory as _};
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// What a container starts, if it is one of our programs.
+/// A container's command line, if it starts one of our programs.
 #[derive(Clone, Debug)]
 pub struct CommandLine {
     /// The program and its subcommand, such as `coordinator serve`.
     pub what: String,
-    /// The values that were given, by their flags' names without dashes; by the arguments' ids where there is no flag.
+    /// The given values, by flag without dashes, or by argument id.
     pub values: BTreeMap<String, String>,
-    /// Variables meant for other subcommands, which somebody starts in this container, by their flags' names.
+    /// Variables for other subcommands that are run in this container, by flag.
     pub elsewhere: BTreeMap<String, String>,
 }
 
 impl CommandLine {
-    /// Reads it; `None` if the container starts some other program.
+    /// Parses it; `None` if the container starts another program.
     ///
     /// # Errors
-    /// What the program would say to this command line, or to its environment.
+    /// The program's error for this command line or its environment.
     pub fn read(container: &Container) -> Result<Option<Self>, String> {
         let mut words: Vec<String> =
             container.command.iter().chain(&container.args).flatten().cloned().collect();
@@ -59,10 +59,10 @@ fn ours(container: &Container) -> impl Iterator<Item = &EnvVar> {
     container.env.iter().flatten().filter(|variable| variable.name.starts_with("MILLEFEUILLE_"))
 }
 
-/// What a kubelet sets a variable to.
+/// The value that a kubelet gives a variable.
 ///
 /// # Errors
-/// If that is not to be known from the container.
+/// If it does not follow from the container.
 pub fn value(variable: &EnvVar, container: &Container) -> Result<String, String> {
     if let Some(value) = &variable.value {
         return Ok(value.clone());
@@ -80,10 +80,10 @@ pub fn value(variable: &EnvVar, container: &Container) -> Result<String, String>
     Ok(amount(limit).ceil().to_string())
 }
 
-/// How much a quantity is, in CPUs or bytes.
+/// The value of a quantity, in CPUs or bytes.
 ///
 /// # Panics
-/// If it is written in a way that is not used here.
+/// If its notation is not supported here.
 pub fn amount(quantity: &Quantity) -> f64 {
     const UNITS: [(&str, f64); 5] =
         [("m", 1e-3), ("Ki", 1024.0), ("Mi", 1048576.0), ("Gi", 1073741824.0), ("", 1.0)];
@@ -92,7 +92,7 @@ pub fn amount(quantity: &Quantity) -> f64 {
     UNITS.into_iter().find_map(read).unwrap_or_else(|| panic!("{text} is no quantity that is used here"))
 }
 
-/// The flag of a command that a variable stands for.
+/// The flag of a command with this variable.
 fn flag(command: &Command, variable: &str) -> Option<String> {
     let reads = |argument: &&Arg| argument.get_env().is_some_and(|name| name == variable);
     command.get_arguments().find(reads).and_then(Arg::get_long).map(str::to_owned)

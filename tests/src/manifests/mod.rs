@@ -1,16 +1,15 @@
-//! The Kubernetes manifests, rendered, typed, and held against what the programs really are.
+//! The Kubernetes manifests, rendered, typed and checked against the programs.
 //!
-//! A schema says whether a field exists; this says whether it means something: whether a selector matches a pod, a port is
-//! listened on, a secret is made by somebody, a command line can be read, a policy lets through what a component dials.
+//! A schema checks whether a field exists. These checks find whether a selector matches a pod, a process listens on a port, a
+//! document creates a secret, a command line is valid, and a policy allows the connections of each component.
 //!
-//! - [`Manifests`] is what `kubectl kustomize` renders, here.
-//! - [`workload`]: the pods in it, whatever they are wrapped in.
-//! - [`selector`] and [`network`]: what Kubernetes decides by labels, decided here in the same way.
-//! - [`command_line`]: command lines, read by the programs' own parsers.
-//! - [`check`]: all that has to hold; it gives a line for each thing that does not.
+//! - [`Manifests`]: the output of `kubectl kustomize`.
+//! - [`workload`]: its pods, of whatever kind of workload.
+//! - [`selector`] and [`network`]: selectors and network policies, evaluated as Kubernetes does.
+//! - [`command_line`]: command lines, parsed by the programs' own parsers.
+//! - [`check`]: the checks. Each problem is one line.
 //!
-//! Nothing here asks an API server: what only one can decide (admission, quotas, whether a storage class exists) is out of
-//! reach.
+//! There is no API server: admission, quotas and the existence of a storage class are not checked.
 
 pub mod check;
 pub mod command_line;
@@ -36,10 +35,10 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// Renders kustomizations below `deploy/kubernetes`; of several, what they come to together.
+    /// Renders kustomizations below `deploy/kubernetes`, and joins their documents.
     ///
     /// # Panics
-    /// If one does not render, or is no YAML.
+    /// If one does not render, or is not YAML.
     pub fn render(kustomizations: &[&str]) -> Self {
         let documents = kustomizations.iter().flat_map(|name| parse(&kustomize(name))).collect();
         Self { name: kustomizations.join(" and "), documents }
@@ -53,7 +52,7 @@ impl Manifests {
     /// The documents of a kind, typed.
     ///
     /// # Panics
-    /// If one is not what its kind says; schemas have been checked before.
+    /// If one does not have the type of its kind; schemas have been checked before.
     pub fn typed<T: DeserializeOwned>(&self, kind: &str) -> Vec<T> {
         self.of_kind(kind).map(typed).collect()
     }
@@ -84,12 +83,12 @@ pub fn name(document: &Value) -> &str {
 /// A part of a document, typed.
 ///
 /// # Panics
-/// If it is not what the type says.
+/// If it does not have this type.
 pub fn typed<T: DeserializeOwned>(part: &Value) -> T {
     serde_json::from_value(part.clone()).unwrap_or_else(|error| panic!("{error} in {part:#}"))
 }
 
-/// Whether manifests can be rendered on this machine. Where the tests are run for everybody, they must.
+/// Whether manifests can be rendered on this machine.
 ///
 /// # Panics
 /// If they can't, and `CI=true`.

@@ -1,8 +1,8 @@
 //! Network policies, evaluated as a plugin that enforces them would.
 //!
-//! A connection is let through if its first end may send it and its second may receive it. An end that no policy of that
-//! direction picks may do anything; one that some pick may do what one of them allows. Traffic between a pod and its own
-//! node (probes, `kubectl exec`) is never kept off, and is no question here.
+//! A connection is allowed if its source may send it and its destination may receive it. A pod that no policy of that
+//! direction selects is not restricted; a pod that some select may do what one of them allows. Traffic between a pod and its
+//! own node (probes, `kubectl exec`) is always allowed, and is not evaluated here.
 
 use std::net::IpAddr;
 
@@ -25,14 +25,14 @@ pub enum End {
         /// Its own labels.
         labels: Labels,
     },
-    /// Something that is no pod.
+    /// An address outside of the cluster.
     Outside(IpAddr),
 }
 
-/// Where to a connection goes, at its second end.
+/// The destination port of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// The number that is listened on.
+    /// The port number.
     pub number: i32,
     /// `TCP` or `UDP`.
     pub protocol: &'static str,
@@ -64,12 +64,12 @@ enum Direction {
 }
 
 impl Policies {
-    /// Those in these manifests.
+    /// The policies in these manifests.
     pub fn of(manifests: &Manifests) -> Self {
         Self { policies: manifests.typed("NetworkPolicy"), namespaces: manifests.typed("Namespace") }
     }
 
-    /// A pod in a namespace of these manifests, or in another, which has but the label that every namespace has.
+    /// A pod in a namespace of these manifests, or in another one, which has only the default label.
     pub fn pod(&self, namespace: &str, labels: &Labels) -> End {
         let own = self.namespaces.iter().find(|own| own.metadata.name.as_deref() == Some(namespace));
         let mut namespace_labels = own.and_then(|own| own.metadata.labels.clone()).unwrap_or_default();
@@ -77,7 +77,7 @@ impl Policies {
         End::Pod { namespace: namespace.into(), namespace_labels, labels: labels.clone() }
     }
 
-    /// Whether a connection is let through.
+    /// Whether a connection is allowed.
     pub fn allow(&self, from: &End, to: &End, port: Port) -> bool {
         self.let_out(from, to, port) && self.let_in(from, to, port)
     }
@@ -95,7 +95,7 @@ impl Policies {
             })
     }
 
-    /// Whether its second end may receive it.
+    /// Whether its destination may receive it.
     pub fn let_in(&self, from: &End, to: &End, port: Port) -> bool {
         let picked = self.picking(to, Direction::Ingress);
         let rules =
@@ -109,7 +109,7 @@ impl Policies {
             })
     }
 
-    /// The policies of this direction under which a pod is.
+    /// The policies of this direction that select a pod.
     fn picking(&self, end: &End, direction: Direction) -> Vec<&NetworkPolicy> {
         let End::Pod { namespace, labels, .. } = end else { return Vec::new() };
         let picking = |policy: &&NetworkPolicy| {
@@ -121,7 +121,7 @@ impl Policies {
     }
 }
 
-/// Without `policyTypes`, every policy is about what comes in, and one with rules for it about what goes out.
+/// Without `policyTypes`, every policy is for ingress, and also for egress if it has egress rules.
 fn is_of(policy: &NetworkPolicy, direction: Direction) -> bool {
     let Some(spec) = &policy.spec else { return false };
     match (&spec.policy_types, direction) {
@@ -136,7 +136,7 @@ fn namespace_of(policy: &NetworkPolicy) -> &str {
     policy.metadata.namespace.as_deref().unwrap_or("default")
 }
 
-/// Whether a rule's peers include this end. No peers at all are everybody.
+/// Whether a rule's peers include this end. A rule without peers includes all.
 fn names(peers: &Option<Vec<NetworkPolicyPeer>>, end: &End, own_namespace: &str) -> bool {
     let all = peers.as_ref().is_none_or(Vec::is_empty);
     all || peers.iter().flatten().any(|peer| is(peer, end, own_namespace))
@@ -145,7 +145,7 @@ fn names(peers: &Option<Vec<NetworkPolicyPeer>>, end: &End, own_namespace: &str)
 fn is(peer: &NetworkPolicyPeer, end: &End, own_namespace: &str) -> bool {
     match end {
         End::Outside(address) => peer.ip_block.as_ref().is_some_and(|block| contains(block, *address)),
-        // The addresses of pods are not known beforehand: a block of addresses is never how pods are meant.
+        // Addresses of pods are not known in advance: a block of addresses never means pods.
         End::Pod { .. } if peer.ip_block.is_some() => false,
         End::Pod { namespace, namespace_labels, labels } => {
             let in_namespace = match &peer.namespace_selector {
@@ -179,7 +179,7 @@ fn in_range(range: &str, address: IpAddr) -> bool {
     }
 }
 
-/// Whether a rule's ports include this one. No ports at all are all.
+/// Whether a rule's ports include this one. A rule without ports includes all.
 fn opens(ports: &Option<Vec<NetworkPolicyPort>>, port: Port) -> bool {
     let all = ports.as_ref().is_none_or(Vec::is_empty);
     all || ports.iter().flatten().any(|open| {

@@ -7,13 +7,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 /// The labels of a pod or of a namespace.
 pub type Labels = BTreeMap<String, String>;
 
-/// Whether a selector picks something with these labels. An empty one picks everything.
+/// Whether a selector matches these labels. An empty selector matches everything.
 pub fn picks(selector: &LabelSelector, labels: &Labels) -> bool {
     let pairs = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     pairs && selector.match_expressions.iter().flatten().all(|requirement| is_met(requirement, labels))
 }
 
-/// Whether a Service's selector picks a pod with these labels. An empty one picks nothing.
+/// Whether a Service's selector matches these labels. An empty selector matches nothing.
 pub fn service_picks(selector: &Labels, labels: &Labels) -> bool {
     !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

@@ -1,4 +1,4 @@
-//! The pods in manifests, whatever they are wrapped in.
+//! The pods of all kinds of workloads.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -10,26 +10,26 @@ use super::{Manifests, name, typed};
 /// Pods of one kind.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// What they are called in a report: kind and name.
+    /// Their kind and name, for reports.
     pub name: String,
     /// Their namespace.
     pub namespace: String,
-    /// How many there are.
+    /// The number of pods.
     pub replicas: i32,
     /// The labels of each.
     pub labels: Labels,
-    /// What each is.
+    /// Each pod's spec.
     pub pod: PodSpec,
-    /// By what their owner knows them; owners such as Jobs choose their own.
+    /// The owner's selector; none for owners such as Jobs, which choose their own.
     pub selector: Option<LabelSelector>,
-    /// The volumes that are made for each, by name.
+    /// The volumes that are created for each pod, by name.
     pub claims: Vec<String>,
     /// The headless Service that names them.
     pub service: Option<String>,
 }
 
 impl Workload {
-    /// All of these manifests.
+    /// All workloads of these manifests.
     pub fn all(manifests: &Manifests) -> Vec<Self> {
         manifests.documents.iter().flat_map(Self::within).collect()
     }
@@ -81,12 +81,12 @@ impl Workload {
         }
     }
 
-    /// All its containers, those that come first first.
+    /// All its containers, init containers first.
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
         self.pod.init_containers.iter().flatten().chain(&self.pod.containers)
     }
 
-    /// The container that does the work.
+    /// The main container.
     ///
     /// # Panics
     /// If there are several.
@@ -95,14 +95,14 @@ impl Workload {
         main
     }
 
-    /// The number of a port that a container of it names.
+    /// The number of a named port of its containers.
     pub fn port(&self, port: &str) -> Option<i32> {
         let mut ports = self.pod.containers.iter().flat_map(|container| container.ports.iter().flatten());
         ports.find(|named| named.name.as_deref() == Some(port)).map(|named| named.container_port)
     }
 }
 
-/// A number that is 1 where it is not said.
+/// A number whose default is 1.
 fn number(value: &Value) -> i32 {
     value.as_i64().and_then(|number| number.try_into().ok()).unwrap_or(1)
 }

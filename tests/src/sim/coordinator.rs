@@ -1,8 +1,7 @@
-//! The simulated coordinator: the product's control machine, and a driver that does what the product's driver does.
+//! One coordinator process: the real control machine and a model of the coordinator's driver.
 //!
-//! Actions are carried out in the order in which they come, results are kept and used as the machine says, and
-//! the disk has a thread of its own. The coordinator may die after any action. What it knew is then gone, but for its
-//! files.
+//! Actions are carried out in order, results are kept until the machine accepts or discards them, and the disk has a
+//! thread of its own. The coordinator may crash after any action. Only its files survive.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,21 +17,21 @@ use super::disk::{Operation, Order, Queue, Record, Snapshot, Written};
 use super::mutation::Mutation;
 use super::random::mix;
 use super::scenario::SAMPLE_BYTES;
+use super::simulation::{CoordinatorDue, Down, Due, NodeResult, OUTBOX, Simulation, Up, Wire, trace};
 use super::toy::{Job, Ledger, Sum};
-use super::world::{Answer, CoordinatorDue, Down, Due, OUTBOX, Up, Wire, World, trace};
 
 const TICK: Duration = Duration::from_millis(100);
-/// Parts in which a shard travels.
+/// The number of messages in which a shard is sent.
 const PARTS: u32 = 4;
 
-/// A session, as the driver holds it.
+/// The driver's side of a session.
 struct Session {
     wire: Wire,
     heard: Duration,
     sent: u64,
 }
 
-/// The arithmetic of the running job.
+/// The numbers of the running job.
 pub(crate) struct Training {
     id: JobId,
     job: Arc<Job>,
@@ -44,32 +43,32 @@ pub(crate) struct Training {
     sent: BTreeMap<WorkerId, u64>,
     open: Option<WorkId>,
     reduction: Option<Reduction<Sum>>,
-    /// Results that have come to the open tree, or before it, and are not yet in one.
+    /// Results that have been received and are not yet in a tree.
     results: BTreeMap<ResultId, Sum>,
-    /// How many have come.
-    came: u64,
-    /// What a mutation adds once more.
-    twice: Vec<Sum>,
+    /// How many results have been received.
+    received: u64,
+    /// Results that a mutation adds a second time.
+    duplicates_added: Vec<Sum>,
 }
 
-/// One life of the coordinator.
+/// One coordinator process.
 pub(crate) struct Coordinator {
-    pub(crate) life: u64,
-    born: Duration,
+    pub(crate) incarnation: u64,
+    started: Duration,
     pub(crate) control: Control,
     sessions: BTreeMap<WorkerId, Session>,
     next_worker: u64,
     pub(crate) training: Option<Training>,
-    happened: VecDeque<Event>,
+    events: VecDeque<Event>,
     ticked: Duration,
-    /// Whether it was asleep before that.
+    /// Whether it had been stopped before the last tick.
     slept: bool,
     pub(crate) stopped_until: Duration,
     disk: Queue,
-    /// After so many more actions, for so long.
-    pub(crate) dies_after: Option<(u64, Duration)>,
-    /// What a mutation is about to forget.
-    forgets: bool,
+    /// It crashes after so many more actions, for so long.
+    pub(crate) crashes_after: Option<(u64, Duration)>,
+    /// A mutation drops the next assignment.
+    drops_next_assignment: bool,
 }
 
 impl Training {
@@ -86,8 +85,8 @@ impl Training {
             open: None,
             reduction: None,
             results: BTreeMap::new(),
-            came: 0,
-            twice: Vec::new(),
+            received: 0,
+            duplicates_added: Vec::new(),
         };
         if let Some(checkpoint) = checkpoint {
             training.parameters = checkpoint.parameters;
@@ -114,23 +113,23 @@ impl Training {
         self.reduction = Some(Reduction::new(Tree::new(self.job.facts.shards), &present));
         self.open = Some(work);
         self.results.clear();
-        self.twice.clear();
+        self.duplicates_added.clear();
         if work.phase == Phase::Train && work.step == 0 {
             self.figures = BEGUN;
         }
     }
 
-    /// Takes in a result that has come.
-    fn came(&mut self, sum: Sum) -> ResultId {
-        self.came += 1;
-        self.results.insert(ResultId(self.came), sum);
-        ResultId(self.came)
+    /// Keeps a received result.
+    fn received(&mut self, sum: Sum) -> ResultId {
+        self.received += 1;
+        self.results.insert(ResultId(self.received), sum);
+        ResultId(self.received)
     }
 
-    /// Closes the tree; whether the sum is finite, none if it is not complete.
+    /// Closes the tree. Returns whether the sum is finite; none if the tree is incomplete.
     fn close(&mut self, work: WorkId) -> Option<bool> {
         let mut sum = self.reduction.take()?.take_root(Sum::add)?;
-        self.twice.drain(..).for_each(|twice| sum.add(twice));
+        self.duplicates_added.drain(..).for_each(|duplicate| sum.add(duplicate));
         self.ledger.enter(&sum.gathered);
         self.figures = mix(self.figures, sum.value);
         if work.phase == Phase::Train {
@@ -141,30 +140,30 @@ impl Training {
     }
 }
 
-/// The figures of an epoch without steps, as [`Job::expected`] begins them.
+/// The figures of an epoch without steps, as [`Job::expected`] starts them.
 const BEGUN: u64 = super::toy::ROW;
 
-impl World {
+impl Simulation {
     pub(crate) fn start_coordinator(&mut self) {
-        self.lives += 1;
-        let config = ControlConfig { incarnation: mix(self.lives, 7), ..self.scenario.control.clone() };
+        self.incarnation += 1;
+        let config = ControlConfig { incarnation: mix(self.incarnation, 7), ..self.scenario.control.clone() };
         let coordinator = Coordinator {
-            life: self.lives,
-            born: self.now,
+            incarnation: self.incarnation,
+            started: self.now,
             control: Control::new(config),
             sessions: BTreeMap::new(),
             next_worker: 1,
             training: None,
-            happened: VecDeque::new(),
+            events: VecDeque::new(),
             ticked: Duration::ZERO,
             slept: false,
             stopped_until: Duration::ZERO,
             disk: Queue::default(),
-            dies_after: None,
-            forgets: false,
+            crashes_after: None,
+            drops_next_assignment: false,
         };
         self.coordinator = Some(Box::new(coordinator));
-        trace!(self, "the coordinator starts, life {}", self.lives);
+        trace!(self, "the coordinator starts, incarnation {}", self.incarnation);
         for job in self.job_ids() {
             match self.files.record(job) {
                 Some(Record::Unfinished) => self.handle(Event::Submit { job }),
@@ -180,22 +179,25 @@ impl World {
     }
 
     fn coordinator_soon(&mut self, after: Duration, due: CoordinatorDue) {
-        self.due(after, Due::Coordinator(self.lives, due));
+        self.due(after, Due::Coordinator(self.incarnation, due));
     }
 
     fn crash_coordinator(&mut self, down: Duration) {
-        trace!(self, "FAULT the coordinator dies");
+        trace!(self, "FAULT the coordinator crashes");
         let lost = self.coordinator.take().and_then(|coordinator| coordinator.training);
         if let Some(training) = lost {
             self.oracle.ledgers.insert(training.id, training.ledger);
         }
         self.files.crash(&mut self.random);
         if let Some(torn) = self.files.torn() {
-            self.fail(format!("after a crash a file is torn that has its name: {torn:?}"));
+            self.fail(format!("after a crash a file with its final name is torn: {torn:?}"));
         }
         for job in self.job_ids() {
             let damage = self.scenario.disk.damage;
-            if self.random.chance(damage) && !self.healed() && self.files.damage(job, &mut self.random) {
+            if self.random.chance(damage)
+                && !self.faults_have_stopped()
+                && self.files.damage(job, &mut self.random)
+            {
                 trace!(self, "FAULT the newest checkpoint of {job:?} is damaged");
                 self.oracle.written.remove(&job);
             }
@@ -210,7 +212,7 @@ impl World {
         self.due(down, Due::StartCoordinator);
     }
 
-    /// A client submits a job, again and again until that is acknowledged.
+    /// A client submits a job, and repeats that until it is acknowledged.
     pub(crate) fn submit(&mut self, index: usize) {
         let job = JobId(index as u64 + 1);
         if self.files.is_durable_record(job) {
@@ -230,8 +232,8 @@ impl World {
         }
     }
 
-    pub(crate) fn coordinator_due(&mut self, life: u64, due: CoordinatorDue) {
-        if self.coordinator.is_none() || self.lives != life {
+    pub(crate) fn coordinator_due(&mut self, incarnation: u64, due: CoordinatorDue) {
+        if self.coordinator.is_none() || self.incarnation != incarnation {
             return;
         }
         match due {
@@ -244,33 +246,33 @@ impl World {
 
     // Events.
 
-    /// Feeds the control machine, and carries out what it says; what that leads to is fed in turn.
+    /// Gives an event to the control machine and carries out its actions. Events that these cause are handled in turn.
     fn handle(&mut self, event: Event) {
         let Some(coordinator) = &mut self.coordinator else { return };
-        coordinator.happened.push_back(event);
+        coordinator.events.push_back(event);
         while let Some(coordinator) = &mut self.coordinator
-            && let Some(event) = coordinator.happened.pop_front()
+            && let Some(event) = coordinator.events.pop_front()
         {
             if !matches!(event, Event::Tick | Event::Heard { .. }) {
                 trace!(self, "{event}");
             }
-            let now = self.now - coordinator.born;
+            let now = self.now - coordinator.started;
             let actions = coordinator.control.handle(now, event);
-            self.judge_size(actions.len());
+            self.check_action_count(actions.len());
             for action in actions {
                 trace!(self, "  {action}");
-                if self.dies_now() {
+                if self.crashes_now() {
                     return;
                 }
-                self.judge_action(&action);
+                self.check_action(&action);
                 self.act(action);
             }
         }
     }
 
-    fn dies_now(&mut self) -> bool {
+    fn crashes_now(&mut self) -> bool {
         let Some(coordinator) = &mut self.coordinator else { return true };
-        let Some((actions, down)) = &mut coordinator.dies_after else { return false };
+        let Some((actions, down)) = &mut coordinator.crashes_after else { return false };
         *actions = actions.saturating_sub(1);
         let down = *down;
         if *actions == 0 {
@@ -282,14 +284,14 @@ impl World {
     fn tick(&mut self) {
         self.coordinator_soon(TICK, CoordinatorDue::Tick);
         let Some(coordinator) = &mut self.coordinator else { return };
-        let now = self.now - coordinator.born;
+        let now = self.now - coordinator.started;
         let heard = |(&worker, session): (&WorkerId, &Session)| Event::Heard {
             worker,
-            at: session.heard.saturating_sub(coordinator.born),
+            at: session.heard.saturating_sub(coordinator.started),
             moved: session.sent,
         };
         let heard: Vec<_> = coordinator.sessions.iter().map(heard).collect();
-        // A coordinator that was stopped itself gives its workers a moment, once: what they sent waits to be read.
+        // A coordinator that was stopped skips one tick: the messages that its workers sent meanwhile are not read yet.
         let long = (self.scenario.control.heartbeat_deadline / 2).max(5 * TICK);
         let slept = !coordinator.slept && now.saturating_sub(coordinator.ticked) > long;
         (coordinator.ticked, coordinator.slept) = (now, slept);
@@ -297,10 +299,10 @@ impl World {
         if !slept {
             self.handle(Event::Tick);
         }
-        self.excuse_slow();
+        self.allow_straggler_reassignment();
     }
 
-    /// Anything came from a worker.
+    /// Notes that something was received from a worker.
     pub(crate) fn hear(&mut self, wire: Wire) {
         let worker = self.connections[wire].worker;
         let now = self.now;
@@ -310,8 +312,8 @@ impl World {
         }
     }
 
-    /// Takes in what a worker says.
-    pub(crate) fn said(&mut self, wire: Wire, up: Up) {
+    /// Handles a worker's message.
+    pub(crate) fn worker_message(&mut self, wire: Wire, up: Up) {
         if let Up::Hello(hello) = up {
             let Some(coordinator) = &mut self.coordinator else { return };
             let worker = WorkerId(coordinator.next_worker);
@@ -328,7 +330,7 @@ impl World {
             Up::Held(job, generation, shard) => {
                 self.handle(Event::ShardHeld { worker, job, generation, shard });
             }
-            Up::Result(answer) => self.result(worker, *answer),
+            Up::Result(result) => self.result(worker, *result),
             Up::Drain => self.handle(Event::Drain { worker, reason: "SIGTERM".into() }),
             Up::Goodbye => {
                 self.close(worker, None);
@@ -348,7 +350,7 @@ impl World {
         (training.id == job).then_some(training)
     }
 
-    /// A part of a shard is on its way; the last one has arrived when none is left.
+    /// Sends the next part of a shard; after the last one the worker has the shard.
     pub(crate) fn samples(
         &mut self,
         wire: Wire,
@@ -381,8 +383,8 @@ impl World {
         self.handle(Event::Leave { worker, end: SessionEnd::Closed });
     }
 
-    pub(crate) fn result(&mut self, worker: WorkerId, answer: Answer) {
-        let Answer { mut work, node, sum, samples, busy } = answer;
+    pub(crate) fn result(&mut self, worker: WorkerId, result: NodeResult) {
+        let NodeResult { mut work, node, sum, samples, busy } = result;
         let mutation = self.mutation;
         let Some(coordinator) = &mut self.coordinator else { return };
         if coordinator.control.running() != Some(work.job) {
@@ -399,8 +401,8 @@ impl World {
         }
         let finite = sum.finite;
         let Some(training) = &mut coordinator.training else { return };
-        let result = training.came(sum);
-        self.judge_answer(worker, work, node);
+        let result = training.received(sum);
+        self.check_result(worker, work, node);
         self.handle(Event::Result { result, worker, work, node, samples, busy, finite, digest });
     }
 
@@ -414,7 +416,7 @@ impl World {
         let Some(training) = &mut coordinator.training else { return };
         let computed = sum.map(|sum| {
             let (finite, digest) = (sum.finite, digest(&sum));
-            Computed { result: training.came(*sum), finite, digest }
+            Computed { result: training.received(*sum), finite, digest }
         });
         self.handle(Event::Arbitrated { work, node, computed });
     }
@@ -423,7 +425,7 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Welcome { worker } => self.tell_worker(worker, Down::Welcome),
+            Action::Welcome { worker } => self.send_to_worker(worker, Down::Welcome),
             Action::Disconnect { worker, .. } => self.close(worker, Some(Down::Close)),
             Action::Release { worker } => self.close(worker, Some(Down::Goodbye)),
             Action::Evict { worker, .. } => self.close(worker, Some(Down::Evict)),
@@ -432,9 +434,9 @@ impl World {
                 let time = self.random.millis(1..=300);
                 self.coordinator_soon(time, CoordinatorDue::Loaded(job));
             }
-            Action::StartJob { worker, job } => self.tell_worker(worker, Down::StartJob(job)),
+            Action::StartJob { worker, job } => self.send_to_worker(worker, Down::StartJob(job)),
             Action::Hold { worker, job, generation, shards, .. } => {
-                self.tell_worker(worker, Down::Hold(job, generation, shards));
+                self.send_to_worker(worker, Down::Hold(job, generation, shards));
             }
             Action::Begin { work } => {
                 if let Some(training) = self.training_of(work.job) {
@@ -460,32 +462,32 @@ impl World {
                 }
             }
             Action::End { job, outcome } => self.end(job, outcome),
-            Action::Note(note) => self.noted(&note),
+            Action::Note(note) => self.on_note(&note),
         }
     }
 
-    fn noted(&mut self, note: &millefeuille_core::control::Note) {
+    fn on_note(&mut self, note: &millefeuille_core::control::Note) {
         use millefeuille_core::control::Note;
         if let (Note::Reassigned { straggler: false, .. }, Some(coordinator)) = (note, &mut self.coordinator)
         {
-            coordinator.forgets = self.mutation == Some(Mutation::LostReassignment);
+            coordinator.drops_next_assignment = self.mutation == Some(Mutation::LostReassignment);
         }
     }
 
-    fn tell_worker(&mut self, worker: WorkerId, down: Down) {
+    fn send_to_worker(&mut self, worker: WorkerId, down: Down) {
         let Some(coordinator) = &mut self.coordinator else { return };
         let Some(wire) = coordinator.sessions.get(&worker).map(|session| session.wire) else { return };
         if self.connections[wire].downs < OUTBOX {
-            return self.tell(wire, down);
+            return self.send_on_wire(wire, down);
         }
         self.close(worker, None);
         let end = SessionEnd::Violation("it has stopped reading".into());
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.happened.push_back(Event::Leave { worker, end });
+            coordinator.events.push_back(Event::Leave { worker, end });
         }
     }
 
-    /// Ends a session, with what the worker is told last.
+    /// Ends a session, after a last message to the worker.
     fn close(&mut self, worker: WorkerId, last: Option<Down>) {
         let remembers = self.mutation == Some(Mutation::SessionRemembered);
         let Some(coordinator) = &mut self.coordinator else { return };
@@ -494,8 +496,8 @@ impl World {
         }
         let Some(Session { wire, .. }) = coordinator.sessions.remove(&worker) else { return };
         if let Some(last) = last {
-            self.tell(wire, last);
-            // What was said last gets a moment to arrive.
+            self.send_on_wire(wire, last);
+            // The last message has time to arrive.
             self.due(Duration::from_secs(2), Due::ClosedAtCoordinator(wire));
             self.due(Duration::from_secs(3), Due::ClosedAtWorker(wire));
         } else {
@@ -508,33 +510,34 @@ impl World {
     fn send_work(&mut self, worker: WorkerId, work: WorkId, nodes: Vec<Node>) {
         let remembers = self.mutation == Some(Mutation::SessionRemembered);
         let Some(coordinator) = &mut self.coordinator else { return };
-        if std::mem::take(&mut coordinator.forgets) {
+        if std::mem::take(&mut coordinator.drops_next_assignment) {
             return;
         }
         let Some(training) = coordinator.training.as_mut().filter(|training| training.id == work.job) else {
             return;
         };
         let wire = coordinator.sessions.get(&worker).map_or(0, |session| session.wire);
-        // The mistake: to know the process, and not its session.
+        // The mistake: parameters are remembered for the process, not for its session.
         let key = if remembers { WorkerId(self.connections[wire].process as u64) } else { worker };
         let had = training.sent.insert(key, work.parameter_tag);
         let parameters = (had != Some(work.parameter_tag)).then_some(training.parameters);
         if training.tag != work.parameter_tag {
             let tag = training.tag;
-            return self.fail(format!("{work} asks for parameters {}, there are {tag}", work.parameter_tag));
+            return self
+                .fail(format!("{work} needs parameters {}, the current ones are {tag}", work.parameter_tag));
         }
-        self.tell_worker(worker, Down::Work(work, nodes, parameters));
+        self.send_to_worker(worker, Down::Work(work, nodes, parameters));
     }
 
     fn accept(&mut self, result: ResultId, node: Node) {
         let Some(coordinator) = &mut self.coordinator else { return };
         let Some(training) = &mut coordinator.training else { return };
         let Some(sum) = training.results.remove(&result) else {
-            return self.fail(format!("{result:?} is accepted as {node}, and has not come"));
+            return self.fail(format!("{result:?} is accepted as {node}, but was not received"));
         };
         let inserted = training.reduction.as_mut().map(|reduction| reduction.insert(node, sum, Sum::add));
         if !matches!(inserted, Some(Inserted::Kept { .. })) {
-            self.fail(format!("{result:?} is accepted as {node}, and the tree does not take it"));
+            self.fail(format!("{result:?} is accepted as {node}, but cannot be inserted into the tree"));
         }
     }
 
@@ -543,10 +546,10 @@ impl World {
         let Some(coordinator) = &mut self.coordinator else { return };
         let Some(training) = &mut coordinator.training else { return };
         let Some(sum) = training.results.remove(&result) else {
-            return self.fail(format!("{result:?} is discarded, and has not come"));
+            return self.fail(format!("{result:?} is discarded, but was not received"));
         };
         if mutated {
-            training.twice.push(sum);
+            training.duplicates_added.push(sum);
         }
     }
 
@@ -561,12 +564,12 @@ impl World {
     fn close_tree(&mut self, work: WorkId) {
         let Some(training) = self.training_of(work.job) else { return };
         let Some(finite) = training.close(work) else {
-            return self.fail(format!("{work} is closed, and its tree is not complete"));
+            return self.fail(format!("{work} is closed, but its tree is incomplete"));
         };
         let (tag, parameters) = (training.tag, training.parameters);
-        self.judge_close(work, tag, parameters);
+        self.check_close(work, tag, parameters);
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.happened.push_back(Event::Closed { work, finite });
+            coordinator.events.push_back(Event::Closed { work, finite });
         }
     }
 
@@ -582,7 +585,7 @@ impl World {
         let mut from = checkpoint.map_or(Start::BEGINNING, |checkpoint| checkpoint.from);
         let toy = self.scenario.jobs[job.0 as usize - 1].clone();
         let mut training = Training::new(job, toy.clone(), checkpoint);
-        self.judge_start(job, from);
+        self.check_start(job, from);
         match self.mutation {
             Some(Mutation::ResumedLate) if from != Start::BEGINNING => {
                 from.position = toy.after(from.position);
@@ -599,14 +602,14 @@ impl World {
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.training = Some(training);
         }
-        // Faulty workers of this simulation stay away for good.
+        // In this simulation an evicted process does not rejoin.
         let evicted = BTreeMap::new();
         self.handle(Event::Loaded { job, facts, from, evicted });
     }
 
     fn end_epoch(&mut self, job: JobId, epoch: u32) {
         let on = self.scenario.control.checkpoint_interval.is_some();
-        let harmed = self.scenario.may_be_harmed();
+        let wrong_allowed = self.scenario.wrong_results_may_be_accepted();
         let Some(training) = self.training_of(job) else { return };
         let row = mix(training.figures, training.parameters);
         training.rows.push(row);
@@ -616,19 +619,19 @@ impl World {
         if let Err(wrong) = ledger {
             self.fail(format!("the ledger is wrong: {wrong}"));
         }
-        if !harmed {
-            self.judge_row(job, epoch, row);
+        if !wrong_allowed {
+            self.check_row(job, epoch, row);
         }
         self.order(Order::Epoch(job, snapshot, on));
     }
 
     fn end(&mut self, job: JobId, outcome: Outcome) {
-        self.judge_end(job, &outcome);
+        self.check_end(job, &outcome);
         let Some(coordinator) = &mut self.coordinator else { return };
         if coordinator.training.as_ref().is_some_and(|training| training.id == job) {
             coordinator.training = None;
             let sessions: Vec<_> = coordinator.sessions.keys().copied().collect();
-            sessions.into_iter().for_each(|worker| self.tell_worker(worker, Down::EndJob(job)));
+            sessions.into_iter().for_each(|worker| self.send_to_worker(worker, Down::EndJob(job)));
         }
         self.order(Order::End(job, outcome));
     }
@@ -639,7 +642,7 @@ impl World {
         coordinator.disk.orders.push_back(order);
         let length = coordinator.disk.orders.len();
         if length > 8 + 2 * self.scenario.jobs.len() {
-            self.fail(format!("{length} orders wait for the disk"));
+            self.fail(format!("{length} orders are queued for the disk"));
         }
         if idle {
             self.coordinator_soon(Duration::ZERO, CoordinatorDue::Disk);
@@ -679,7 +682,7 @@ impl World {
             }
             Written::Epoch(job) => self.handle(Event::EpochWritten { job }),
             Written::Result(job) => {
-                self.judge_result(job);
+                self.check_saved_result(job);
                 self.handle(Event::Saved { job });
             }
             Written::Ended(job) => self.ended(job),

@@ -1,11 +1,11 @@
-//! The coordinator's disk, and what its disk thread does there.
+//! A model of the coordinator's disk and of its disk thread.
 //!
-//! [`Files`] keeps what a file system promises and no more: what was written is whole after a crash only if the file was
-//! synced; a name is there for certain only if its directory was synced after it was made. What was not may be there
-//! or not, as the seed says.
+//! [`Files`] guarantees only what a file system guarantees: a file is complete after a crash only if it was synced, and its
+//! name exists for certain only if its directory was synced afterwards. Whatever was not synced may survive or not,
+//! depending on the seed.
 //!
-//! A run's files are those of a run directory. Every order becomes a few operations (`operations`), in the order in
-//! which the coordinator does them, and a crash can come between any two.
+//! A run's files are those of a run directory. Every order consists of a few operations (`operations`), in the coordinator's
+//! order, and a crash can happen between any two.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +14,7 @@ use millefeuille_core::control::{JobId, Outcome, Start};
 use super::random::Random;
 use super::toy::Ledger;
 
-/// Checkpoints kept.
+/// How many checkpoints are kept.
 const KEPT: usize = 3;
 
 /// The state of a job between two steps.
@@ -22,21 +22,21 @@ const KEPT: usize = 3;
 pub(crate) struct Snapshot {
     pub(crate) from: Start,
     pub(crate) parameters: u64,
-    /// The epoch's figures so far.
+    /// The figures of the epoch so far.
     pub(crate) figures: u64,
     pub(crate) ledger: Ledger,
-    /// Rows of history before it.
+    /// The rows of the history so far.
     pub(crate) rows: Vec<u64>,
 }
 
-/// How a job stands, as its record says.
+/// The state of a job in its record.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record {
     Unfinished,
     Ended(Outcome),
 }
 
-/// What is in a file.
+/// The content of a file.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
     Record(Record),
@@ -44,15 +44,15 @@ pub(crate) enum Content {
     Parameters(u64),
     Manifest(Box<Snapshot>),
     Model(u64),
-    /// A file that grows: its lines, and how many of them were synced.
+    /// A file that is appended to: its lines, and how many of them were synced.
     Lines(Vec<u64>, usize),
-    /// What is left of a file that was not synced.
+    /// A file that was not synced before a crash.
     Torn,
-    /// What is left of a file whose disk is bad.
+    /// A file that the disk has damaged.
     Damaged,
 }
 
-/// A file's name: its job, what it is, and for checkpoints which.
+/// A file's name: its job, its kind, and the checkpoint's number.
 pub(crate) type Name = (JobId, &'static str, u64);
 
 const RECORD: &str = "record";
@@ -63,7 +63,7 @@ const MODEL: &str = "model";
 const RECEIPT: &str = "receipt";
 const TEMPORARY: &str = "temporary";
 
-/// One operation, between two of which the coordinator may die.
+/// One operation. The coordinator may crash between two of them.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
     Write(Name, Content),
@@ -72,11 +72,11 @@ pub(crate) enum Operation {
     Rename(Name, Name),
     SyncDirectory(JobId),
     Remove(Name),
-    /// Tell the driver.
+    /// Report to the driver.
     Tell(Written),
 }
 
-/// What the driver is told.
+/// A report to the driver.
 #[derive(Clone, Debug)]
 pub(crate) enum Written {
     Claimed(JobId),
@@ -86,12 +86,12 @@ pub(crate) enum Written {
     Ended(JobId),
 }
 
-/// What the driver orders.
+/// An order of the driver.
 #[derive(Clone, Debug)]
 pub(crate) enum Order {
     Claim(JobId),
     Checkpoint(JobId, Box<Snapshot>),
-    /// A line of history, and perhaps a checkpoint.
+    /// Writes a line of the history, and a checkpoint if so.
     Epoch(JobId, Box<Snapshot>, bool),
     Save(JobId, u64),
     End(JobId, Outcome),
@@ -102,7 +102,7 @@ struct File {
     synced: bool,
 }
 
-/// The files, as they are and as they would be after a crash.
+/// The files: their current and their durable names.
 #[derive(Default)]
 pub(crate) struct Files {
     files: BTreeMap<u64, File>,
@@ -111,7 +111,7 @@ pub(crate) struct Files {
     next: u64,
 }
 
-/// Orders that wait, and the operations of the one that is being carried out.
+/// Queued orders, and the operations of the current one.
 #[derive(Default)]
 pub(crate) struct Queue {
     pub(crate) orders: VecDeque<Order>,
@@ -171,7 +171,7 @@ impl Files {
         self.names.get(&name).and_then(|file| self.files.get(file)).map(|file| &file.content)
     }
 
-    /// What the seed leaves of it after a crash.
+    /// Keeps what the seed lets survive a crash.
     pub(crate) fn crash(&mut self, random: &mut Random) {
         let all: Vec<Name> = self.names.keys().chain(self.durable.keys()).copied().collect();
         let mut left = BTreeMap::new();
@@ -199,20 +199,20 @@ impl Files {
         self.files.retain(|file, _| kept.contains(file));
     }
 
-    /// Damages the newest checkpoint's manifest or parameters; whether there was one.
+    /// Damages the newest checkpoint's manifest or parameters. Returns whether there was one.
     pub(crate) fn damage(&mut self, job: JobId, random: &mut Random) -> bool {
         let kind = random.pick(&[MANIFEST, PARAMETERS]);
         let newest = self.names.keys().rfind(|name| (name.0, name.1) == (job, kind)).copied();
         newest.and_then(|name| self.file_mut(name)).map(|file| file.content = Content::Damaged).is_some()
     }
 
-    /// A file that has its name and is not whole.
+    /// A torn file with its final name.
     pub(crate) fn torn(&self) -> Option<Name> {
         let torn = |name: &&Name| name.1 != TEMPORARY && matches!(self.content(**name), Some(Content::Torn));
         self.names.keys().find(torn).copied()
     }
 
-    /// Whether a job's record is on disk for good.
+    /// Whether a job's record survives a crash.
     pub(crate) fn is_durable_record(&self, job: JobId) -> bool {
         self.durable.contains_key(&(job, RECORD, 0))
     }
@@ -224,7 +224,7 @@ impl Files {
         }
     }
 
-    /// The newest checkpoint that is whole.
+    /// The newest complete checkpoint.
     pub(crate) fn newest_checkpoint(&self, job: JobId) -> Option<&Snapshot> {
         let manifests = self.names.keys().rev().filter(|name| (name.0, name.1) == (job, MANIFEST));
         manifests.copied().find_map(|name| {
@@ -239,7 +239,7 @@ impl Files {
         })
     }
 
-    /// Cuts the history back to what the checkpoint says, and forgets checkpoints that are not whole.
+    /// Truncates the history to the newest complete checkpoint, and removes incomplete checkpoints.
     pub(crate) fn cut_back(&mut self, job: JobId) {
         let newest = self.newest_checkpoint(job);
         let (rows, tag) = newest
@@ -253,7 +253,7 @@ impl Files {
         self.carry_out(&Operation::SyncDirectory(job));
     }
 
-    /// The lines of history.
+    /// The lines of the history.
     pub(crate) fn history(&self, job: JobId) -> Vec<u64> {
         match self.content((job, HISTORY, 0)) {
             Some(Content::Lines(lines, _)) => lines.clone(),
@@ -261,7 +261,7 @@ impl Files {
         }
     }
 
-    /// The saved model, if its receipt says that it is there.
+    /// The saved model, if its receipt has been written.
     pub(crate) fn model(&self, job: JobId) -> Option<u64> {
         match (self.content((job, RECEIPT, 0)), self.content((job, MODEL, 0))) {
             (Some(Content::Model(receipt)), Some(Content::Model(model))) if receipt == model => Some(*model),
@@ -269,7 +269,7 @@ impl Files {
         }
     }
 
-    /// What an order comes to. `syncs_late`: the mistake of renaming before syncing.
+    /// The operations of an order. `syncs_late`: the mistake of renaming before syncing.
     pub(crate) fn operations(&self, order: &Order, syncs_late: bool) -> VecDeque<Operation> {
         let put = |name: Name, content: Content| {
             let temporary = (name.0, TEMPORARY, 0);
@@ -318,7 +318,7 @@ impl Files {
         all.into()
     }
 
-    /// Parameters first, then the manifest that says they are there; then older ones go, the manifest first.
+    /// Writes the parameters, then the manifest, and then removes older checkpoints, each manifest first.
     fn checkpoint(
         &self,
         job: JobId,
@@ -341,7 +341,7 @@ impl Queue {
         self.orders.is_empty() && self.operations.is_empty()
     }
 
-    /// Whether a job's claim is on its way.
+    /// Whether a job's claim is queued.
     pub(crate) fn claims(&self, job: JobId) -> bool {
         let waits = self.orders.iter().any(|order| matches!(order, Order::Claim(of) if *of == job));
         let tells =

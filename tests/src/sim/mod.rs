@@ -1,18 +1,17 @@
-//! The simulation: the product's control machine in a hostile world that a seed describes.
+//! Simulates the control machine with faults chosen by a seed. A seed always gives the same run.
 //!
-//! A world has a virtual clock, so an hour takes milliseconds, and one random stream, so a seed tells the same story each
-//! time. In it run one coordinator and up to thirteen workers; messages are late, lost, doubled and out of order, networks
-//! are cut in one direction or both, processes stop, die, drain and come back, disks lose what was not synced, and
-//! workers compute wrong bits. What decides is the very [`Control`](millefeuille_core::control::Control) of the
-//! product; what it is connected to is simulated:
+//! A simulated cluster has a virtual clock (an hour takes milliseconds) and one stream of random numbers. It has one
+//! coordinator and up to thirteen workers. Messages are delayed, lost, duplicated and reordered; networks are partitioned in
+//! one direction or both; processes stop, crash, drain and rejoin; disks lose what was not synced; workers compute wrong
+//! bits. The control machine is the real [`Control`](millefeuille_core::control::Control); its surroundings are models:
 //!
-//! - [`scenario`]: what a seed says. [`world`]: the clock, the network, and what goes wrong.
-//! - [`coordinator`]: the driver's part. [`worker`]: the worker's. [`disk`]: files that survive a crash, or not.
-//! - [`toy`]: arithmetic by hashes, in which any mistake changes everything after it.
-//! - [`oracle`]: what must hold. [`mutation`]: mistakes made on purpose, to see that it notices.
+//! - [`scenario`]: the cluster, its jobs and its faults. [`simulation`]: the clock, the network and the injection of faults.
+//! - [`coordinator`]: the driver. [`worker`]: the workers. [`disk`]: files that may not survive a crash.
+//! - [`toy`]: hashes in place of floats, so that any mistake changes every later number.
+//! - [`oracle`]: the invariants. [`mutation`]: deliberate mistakes, which the oracle must detect.
 //!
-//! After a while everything heals, and the job has to end with the bits of an undisturbed run. Left out: bulk data,
-//! kernels that differ, real time.
+//! After some time all faults stop, and every job must end with the same bits as the reference run. Not simulated: bulk data,
+//! different kernels, real time.
 
 mod coordinator;
 mod disk;
@@ -20,9 +19,9 @@ mod mutation;
 mod oracle;
 mod random;
 mod scenario;
+mod simulation;
 mod toy;
 mod worker;
-mod world;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,16 +30,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use mutation::Mutation;
 pub use oracle::Stats;
-use world::World;
+use simulation::Simulation;
 
-/// A seed whose world something is wrong with.
+/// A seed whose run violates an invariant.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Which.
+    /// The seed.
     pub seed: u64,
-    /// The mistake that was made on purpose, if any.
+    /// The deliberate mistake, if any.
     pub mutation: Option<Mutation>,
-    /// What.
+    /// The violated invariant.
     pub what: String,
 }
 
@@ -55,18 +54,18 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Lives through one world.
+/// Runs the simulation of one seed.
 ///
 /// # Errors
-/// What was wrong with it.
+/// If it violates an invariant.
 pub fn simulate(seed: u64, mutation: Option<Mutation>, trace: bool) -> Result<Stats, Failure> {
-    let lived = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed, mutation, trace);
-        world.run();
-        (world.violation, world.oracle.stats)
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let mut simulation = Simulation::new(seed, mutation, trace);
+        simulation.run();
+        (simulation.violation, simulation.oracle.stats)
     }));
     let failure = |what| Failure { seed, mutation, what };
-    match lived {
+    match result {
         Ok((None, stats)) => Ok(stats),
         Ok((Some(what), _)) => Err(failure(what)),
         Err(panic) => {
@@ -77,7 +76,7 @@ pub fn simulate(seed: u64, mutation: Option<Mutation>, trace: bool) -> Result<St
     }
 }
 
-/// Lives through many, on every core; stops after the first few failures.
+/// Runs many seeds, on every core; stops after a few failures.
 pub fn simulate_all(seeds: Range<u64>, mutation: Option<Mutation>) -> (Stats, Vec<Failure>) {
     const ENOUGH: usize = 5;
     let next = AtomicU64::new(seeds.start);

@@ -1,37 +1,36 @@
-//! Mistakes that somebody could make, to show that the simulation finds them.
+//! Deliberate mistakes, to show that the simulation detects them.
 //!
-//! They are made where the simulated driver, its disk and its workers meet the control machine; the machine itself
-//! is the product's.
+//! They are made in the models of the driver, its disk and its workers. The control machine is not changed.
 
 /// One mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// An answer to work that is over is taken for one to the work that is open.
+    /// A result of an earlier unit of work is taken for one of the open unit of work.
     StaleResultAccepted,
-    /// An answer that was there already is added once more.
+    /// A duplicate result is added.
     DuplicateAccepted,
-    /// Of what is asked of others after a loss, a message is forgotten.
+    /// After a loss, an assignment to another worker is not sent.
     LostReassignment,
-    /// Sums are added right before left.
+    /// Sums are added with right and left exchanged.
     AddedInAnotherOrder,
-    /// A worker that comes back is thought to have the parameters that it had.
+    /// A worker with a new session is assumed to have the parameters of its earlier session.
     SessionRemembered,
-    /// A file gets its name before it is synced.
+    /// A file is renamed before it is synced.
     RenamedBeforeSync,
-    /// A resumed run leaves a step out.
+    /// A resumed run skips a step.
     ResumedLate,
-    /// A resumed run takes a step twice.
+    /// A resumed run repeats a step.
     ResumedEarly,
-    /// A resumed run's ledger is not cut back to the checkpoint.
+    /// A resumed run's ledger is not truncated to the checkpoint.
     LedgerNotCutBack,
-    /// The result of a job is not synced before it is called done.
+    /// A job is reported as done before its result is synced.
     DoneBeforeSync,
-    /// Answers that are to be compared are taken to be equal.
+    /// Results that must be compared are taken to be equal.
     NothingCompared,
 }
 
 impl Mutation {
-    /// All of them.
+    /// Every mistake.
     pub const ALL: [Self; 11] = [
         Self::StaleResultAccepted,
         Self::DuplicateAccepted,

@@ -1,13 +1,13 @@
-//! What must hold, checked all the time: the simulation's opinion of what it sees.
+//! The invariants of the simulation, checked at every action.
 //!
-//! - Trees close one after another, in the order of the plan, each once; after each, the parameters are those of an
-//!   undisturbed run.
+//! - Trees close one after another, in the order of the plan, each once. After each, the parameters are those of the
+//!   reference run.
 //! - Each epoch's ledger has every sample exactly once.
-//! - Nothing is asked for that is in the tree; what is asked for again is what somebody owed who is gone or slow.
-//! - No healthy worker is evicted, blamed, or said to hang when it owes nothing.
-//! - What was reported as written is there after a crash, and a run goes on from no earlier place.
-//! - Whatever an event leads to is bounded, and so is what waits.
-//! - A job ends, and ends as it may.
+//! - A node is assigned again only if it was pending with a worker that was lost or is a straggler.
+//! - No healthy worker is evicted. No worker without pending nodes is reported as a straggler or as hanging.
+//! - What was reported as written exists after a crash, and a run resumes from no earlier position.
+//! - The number of actions of an event and the lengths of queues have limits.
+//! - Every job ends, with an outcome that its scenario allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,36 +19,36 @@ use millefeuille_core::learn::tree::Node;
 
 use super::disk::Record;
 use super::scenario::Scenario;
+use super::simulation::{Connection, Simulation};
 use super::toy::{Expected, Job, Ledger};
-use super::world::{Connection, World};
 
-/// What is known of the jobs, and what is expected of them.
+/// The state of the jobs, and their expected results.
 pub(crate) struct Oracle {
     jobs: Vec<(Arc<Job>, Expected)>,
     /// The next unit of work of the running job.
     next: Option<(JobId, Position)>,
     step: Step,
-    /// The newest checkpoint that was reported.
+    /// The newest checkpoint that was reported as written.
     pub(crate) written: BTreeMap<JobId, Start>,
     pub(crate) cancelled: BTreeSet<JobId>,
-    /// What a crash has lost, for a mutation.
+    /// Ledgers that a crash has lost, for a mutation.
     pub(crate) ledgers: BTreeMap<JobId, Ledger>,
     ended: BTreeSet<JobId>,
     pub(crate) stats: Stats,
 }
 
-/// What a world has seen.
+/// Counts of events in a simulated run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
-    /// Trees closed, those that a resumed run closed again included.
+    /// Closed trees, including those that a resumed run closed again.
     pub closed: u64,
-    /// Pieces asked for beyond the first time.
+    /// Pieces assigned again.
     pub repeated: u64,
     /// Workers lost.
     pub lost: u64,
     /// Workers evicted.
     pub evicted: u64,
-    /// Times that a run went on from a checkpoint.
+    /// Runs resumed from a checkpoint.
     pub resumed: u64,
 }
 
@@ -60,10 +60,10 @@ struct Step {
     accepted: BTreeSet<u32>,
     nodes: usize,
     pending: BTreeMap<WorkerId, BTreeSet<u32>>,
-    asked: usize,
-    /// What may be asked for again: what was owed by those who are gone or slow.
-    excused: BTreeSet<(WorkerId, u32)>,
-    /// It waited for workers, and who was slow meanwhile could not be seen.
+    assigned: usize,
+    /// Pieces that may be assigned again: pieces pending with lost workers or stragglers.
+    may_be_reassigned: BTreeSet<(WorkerId, u32)>,
+    /// The job waited for workers. Which workers were stragglers meanwhile was not recorded.
     waited: bool,
 }
 
@@ -94,9 +94,9 @@ impl Oracle {
     }
 }
 
-impl World {
-    /// How many actions an event leads to is bounded by the cluster's size.
-    pub(crate) fn judge_size(&mut self, actions: usize) {
+impl Simulation {
+    /// The number of actions of an event has a limit that depends on the cluster's size.
+    pub(crate) fn check_action_count(&mut self, actions: usize) {
         let (Some(coordinator), jobs) = (&self.coordinator, &self.scenario.jobs) else { return };
         let members = coordinator.control.members().len();
         let shards = jobs.iter().map(|job| job.facts.shards as usize).max().unwrap_or_default();
@@ -108,93 +108,94 @@ impl World {
         }
     }
 
-    pub(crate) fn judge_action(&mut self, action: &Action) {
+    pub(crate) fn check_action(&mut self, action: &Action) {
         match action {
-            Action::Begin { work } => self.judge_begin(*work),
-            Action::Send { worker, work, nodes } => self.judge_send(*worker, *work, nodes),
-            Action::Accept { work, node, .. } => self.judge_accept(*work, *node),
-            Action::Disconnect { worker, reason } => self.judge_disconnection(*worker, reason),
+            Action::Begin { work } => self.check_begin(*work),
+            Action::Send { worker, work, nodes } => self.check_send(*worker, *work, nodes),
+            Action::Accept { work, node, .. } => self.check_accept(*work, *node),
+            Action::Disconnect { worker, reason } => self.check_disconnection(*worker, reason),
             Action::Note(Note::Evicted { instance_id, .. }) => {
                 self.oracle.stats.evicted += 1;
-                if !self.faulty.contains(instance_id) && !self.scenario.may_blame_the_healthy() {
-                    self.fail(format!("process {instance_id} was evicted and is healthy"));
+                if !self.faulty.contains(instance_id) && !self.scenario.healthy_worker_may_be_evicted() {
+                    self.fail(format!("process {instance_id} was evicted, but is healthy"));
                 }
             }
             Action::Note(Note::Left { worker, .. }) => {
                 self.oracle.stats.lost += 1;
-                self.excuse(*worker);
+                self.allow_reassignment(*worker);
                 self.oracle.step.pending.remove(worker);
             }
-            // Who is slow while a job waits is helped when it goes on.
+            // Nodes of stragglers are reassigned when the job continues.
             Action::Note(Note::Short { .. }) => self.oracle.step.waited = true,
             Action::Note(Note::Reassigned { pending_with, straggler: true, .. }) => {
-                self.judge_slow(*pending_with, "slow");
-                self.excuse(*pending_with);
+                self.check_straggler(*pending_with, "a straggler");
+                self.allow_reassignment(*pending_with);
             }
             _ => {}
         }
     }
 
-    /// Who is slow may be helped later, when somebody holds the samples.
-    pub(crate) fn excuse_slow(&mut self) {
+    /// A straggler's nodes may also be reassigned later, when another worker holds the samples.
+    pub(crate) fn allow_straggler_reassignment(&mut self) {
         let Some(coordinator) = &self.coordinator else { return };
         let Waiting::Results { pending, .. } = coordinator.control.waiting() else { return };
         for Pending { worker, .. } in pending.into_iter().filter(|pending| pending.overdue) {
-            self.excuse(worker);
+            self.allow_reassignment(worker);
         }
     }
 
-    fn excuse(&mut self, worker: WorkerId) {
+    fn allow_reassignment(&mut self, worker: WorkerId) {
         let step = &mut self.oracle.step;
         let pending = step.pending.get(&worker).into_iter().flatten();
-        step.excused.extend(pending.map(|&shard| (worker, shard)));
+        step.may_be_reassigned.extend(pending.map(|&shard| (worker, shard)));
     }
 
-    fn judge_begin(&mut self, work: WorkId) {
+    fn check_begin(&mut self, work: WorkId) {
         let again = self.oracle.step.work == Some(work);
         let at = Position { epoch: work.epoch, phase: work.phase, step: work.step };
         if self.oracle.next != Some((work.job, at)) {
             let next = self.oracle.next;
-            return self.fail(format!("{work} is begun, and next is {next:?}"));
+            return self.fail(format!("{work} is begun, but the next unit of work is {next:?}"));
         }
         if again && !self.scenario.compares() {
-            return self.fail(format!("{work} is begun anew, and nobody was evicted"));
+            return self.fail(format!("{work} is restarted, but no worker was evicted"));
         }
         let present = self.oracle.job(work.job).0.facts.present(work.phase, work.step);
         self.oracle.step = Step { work: Some(work), present, ..Step::default() };
     }
 
-    fn judge_send(&mut self, worker: WorkerId, work: WorkId, nodes: &[Node]) {
+    fn check_send(&mut self, worker: WorkerId, work: WorkId, nodes: &[Node]) {
         if self.oracle.step.work != Some(work) {
-            return self.fail(format!("{work} is asked for and not open"));
+            return self.fail(format!("nodes of {work} are assigned, but it is not open"));
         }
         let compares = self.scenario.compares();
         for &node in nodes {
             let shards = self.oracle.present_in(node);
             let step = &mut self.oracle.step;
             let known = shards.iter().filter(|shard| step.accepted.contains(shard)).count();
-            step.asked += shards.len();
+            step.assigned += shards.len();
             step.pending.entry(worker).or_default().extend(&shards);
             if shards.is_empty() || known == shards.len() || known > 0 && !compares {
-                return self
-                    .fail(format!("{node} of {work} is asked for, of which {known} shards are there"));
+                return self.fail(format!(
+                    "{node} of {work} is assigned, but {known} of its shards are already accepted"
+                ));
             }
         }
-        let Step { asked, waited, ref excused, ref present, .. } = self.oracle.step;
-        let (repeated, excused) = (asked.saturating_sub(present.len()), excused.len());
+        let Step { assigned, waited, ref may_be_reassigned, ref present, .. } = self.oracle.step;
+        let (repeated, may_be_reassigned) = (assigned.saturating_sub(present.len()), may_be_reassigned.len());
         self.oracle.stats.repeated += repeated.min(nodes.len()) as u64;
-        if repeated > excused && !compares && !waited {
+        if repeated > may_be_reassigned && !compares && !waited {
             self.fail(format!(
-                "{repeated} pieces of {work} are asked for again, and {excused} were lost or late"
+                "{repeated} pieces of {work} are assigned again, but only {may_be_reassigned} were pending with lost workers or stragglers"
             ));
         }
         let pending = self.oracle.step.pending[&worker].len();
         if pending > self.oracle.step.present.len() {
-            self.fail(format!("{worker} owes {pending} pieces of {work}"));
+            self.fail(format!("{worker} has {pending} pending pieces of {work}, more than there are"));
         }
     }
 
-    pub(crate) fn judge_answer(&mut self, worker: WorkerId, work: WorkId, node: Node) {
+    pub(crate) fn check_result(&mut self, worker: WorkerId, work: WorkId, node: Node) {
         let shards = self.oracle.present_in(node);
         let step = &mut self.oracle.step;
         if step.work == Some(work)
@@ -204,7 +205,7 @@ impl World {
         }
     }
 
-    fn judge_accept(&mut self, work: WorkId, node: Node) {
+    fn check_accept(&mut self, work: WorkId, node: Node) {
         let shards = self.oracle.present_in(node);
         let step = &mut self.oracle.step;
         step.nodes += 1;
@@ -212,39 +213,40 @@ impl World {
         step.accepted.extend(&shards);
         let most = (2 * step.present.len()).saturating_sub(1);
         if step.work != Some(work) || new == 0 {
-            self.fail(format!("{node} of {work} is accepted, with nothing new in it"));
+            self.fail(format!("{node} of {work} is accepted, but all of its shards were already"));
         } else if step.nodes > most {
             self.fail(format!("more than {most} nodes of {work} are accepted"));
         }
     }
 
-    pub(crate) fn judge_close(&mut self, work: WorkId, tag: u64, parameters: u64) {
+    pub(crate) fn check_close(&mut self, work: WorkId, tag: u64, parameters: u64) {
         self.oracle.stats.closed += 1;
         let at = Position { epoch: work.epoch, phase: work.phase, step: work.step };
         if self.oracle.next != Some((work.job, at)) {
-            return self.fail(format!("{work} is closed, and next is {:?}", self.oracle.next));
+            return self
+                .fail(format!("{work} is closed, but the next unit of work is {:?}", self.oracle.next));
         }
         let (job, expected) = self.oracle.job(work.job);
         let next = job.after(at);
         let right = expected.parameters.get(tag as usize) == Some(&parameters);
         self.oracle.next = Some((work.job, next));
-        if !right && !self.scenario.may_be_harmed() {
-            self.fail(format!("after {work} the parameters are not those of an undisturbed run"));
+        if !right && !self.scenario.wrong_results_may_be_accepted() {
+            self.fail(format!("after {work} the parameters are not those of the reference run"));
         }
     }
 
-    pub(crate) fn judge_row(&mut self, job: JobId, epoch: u32, row: u64) {
+    pub(crate) fn check_row(&mut self, job: JobId, epoch: u32, row: u64) {
         if self.oracle.job(job).1.rows.get(epoch as usize) != Some(&row) {
-            self.fail(format!("the figures of epoch {epoch} are not those of an undisturbed run"));
+            self.fail(format!("the figures of epoch {epoch} are not those of the reference run"));
         }
     }
 
-    fn judge_disconnection(&mut self, worker: WorkerId, reason: &Disconnection) {
+    fn check_disconnection(&mut self, worker: WorkerId, reason: &Disconnection) {
         match reason {
             Disconnection::Unassigned { answers } => {
-                self.fail(format!("{worker} is sent away for {answers} answers that were asked for"));
+                self.fail(format!("{worker} is disconnected for {answers} results that were assigned to it"));
             }
-            Disconnection::Hung { .. } => self.judge_slow(worker, "hanging"),
+            Disconnection::Hung { .. } => self.check_straggler(worker, "hanging"),
             Disconnection::Arithmetic { .. } | Disconnection::Shapes { .. } => {
                 self.fail(format!("{worker} is refused for its arithmetic"));
             }
@@ -252,26 +254,26 @@ impl World {
         }
     }
 
-    /// A worker that is called slow has something to do, or something of it is on its way.
-    fn judge_slow(&mut self, worker: WorkerId, what: &str) {
+    /// A worker that is reported as a straggler or as hanging has pending nodes, or a message to or from it is under way.
+    fn check_straggler(&mut self, worker: WorkerId, what: &str) {
         let current = |connection: &Connection| {
-            connection.worker == Some(worker) && connection.coordinator == self.lives
+            connection.worker == Some(worker) && connection.coordinator == self.incarnation
         };
         let Some(wire) = self.connections.iter().rposition(current) else { return };
         let connection = &self.connections[wire];
         let session = self.processes[connection.process].session.as_ref();
         let idle = session.is_some_and(|session| session.wire == wire && session.is_idle());
         if idle && !connection.broken && connection.ups == 0 && connection.downs == 0 {
-            self.fail(format!("{worker} is called {what}, and owes nothing that it knows of"));
+            self.fail(format!("{worker} is reported as {what}, but has no pending nodes"));
         }
     }
 
-    /// A run goes on from no earlier place than the newest checkpoint that was reported.
-    pub(crate) fn judge_start(&mut self, job: JobId, from: Start) {
+    /// A run resumes from no earlier position than that of the newest checkpoint that was reported as written.
+    pub(crate) fn check_start(&mut self, job: JobId, from: Start) {
         let place = |start: &Start| (start.position.epoch, start.position.step);
         if let Some(written) = self.oracle.written.get(&job).filter(|written| place(written) > place(&from)) {
             return self
-                .fail(format!("{job:?} goes on from {from:?}, and a checkpoint of {written:?} was written"));
+                .fail(format!("{job:?} resumes from {from:?}, but a checkpoint of {written:?} was written"));
         }
         if from != Start::BEGINNING {
             self.oracle.stats.resumed += 1;
@@ -280,25 +282,25 @@ impl World {
         self.oracle.next = Some((job, from.position));
     }
 
-    /// A result that is called written is there, and right.
-    pub(crate) fn judge_result(&mut self, job: JobId) {
+    /// A model and a history that are reported as written exist and are right.
+    pub(crate) fn check_saved_result(&mut self, job: JobId) {
         let expected = &self.oracle.job(job).1;
         let (model, rows) = (self.files.model(job), self.files.history(job));
-        let harmed = self.scenario.may_be_harmed();
-        let right = harmed || model == expected.parameters.last().copied() && rows == expected.rows;
+        let wrong_allowed = self.scenario.wrong_results_may_be_accepted();
+        let right = wrong_allowed || model == expected.parameters.last().copied() && rows == expected.rows;
         if model.is_none() || !right {
-            self.fail(format!("the result of {job:?} is called written: {model:?}, {rows:?}"));
+            self.fail(format!("the result of {job:?} is reported as written, but is {model:?}, {rows:?}"));
         }
     }
 
-    pub(crate) fn judge_end(&mut self, job: JobId, outcome: &Outcome) {
+    pub(crate) fn check_end(&mut self, job: JobId, outcome: &Outcome) {
         let diverges_at = self.oracle.job(job).0.diverges_at;
-        let harmed = self.scenario.may_be_harmed();
+        let wrong_allowed = self.scenario.wrong_results_may_be_accepted();
         let may = match outcome {
-            Outcome::Done => diverges_at.is_none() || harmed,
+            Outcome::Done => diverges_at.is_none() || wrong_allowed,
             Outcome::Cancelled => self.oracle.cancelled.contains(&job),
             Outcome::Diverged { work } => {
-                diverges_at == Some((work.epoch, work.step)) && work.phase == Phase::Train || harmed
+                diverges_at == Some((work.epoch, work.step)) && work.phase == Phase::Train || wrong_allowed
             }
             Outcome::TooFewWorkers { present, needed, waited } => {
                 self.scenario.control.wait_workers.is_some_and(|limit| *waited >= limit) && present < needed
@@ -316,16 +318,16 @@ impl World {
             Some(Record::Ended(_)) => {
                 self.oracle.ended.insert(job);
             }
-            other => self.fail(format!("{job:?} has ended, and its record says {other:?}")),
+            other => self.fail(format!("{job:?} has ended, but its record says {other:?}")),
         }
     }
 
-    /// What must hold in the end.
-    pub(crate) fn judge(&mut self) {
+    /// The checks after the end of all jobs.
+    pub(crate) fn check_saved_results(&mut self) {
         for job in 1..=self.scenario.jobs.len() as u64 {
             let job = JobId(job);
             if self.files.record(job) == Some(&Record::Ended(Outcome::Done)) {
-                self.judge_result(job);
+                self.check_saved_result(job);
             }
         }
     }

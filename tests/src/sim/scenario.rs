@@ -1,4 +1,4 @@
-//! What happens, as the seed says: the cluster, its jobs, and everything that goes wrong until the network heals.
+//! The scenario of a seed: the cluster, its jobs, and its faults until a time at which all faults stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use millefeuille_core::data::split::Sizes;
 use super::random::Random;
 use super::toy::Job;
 
-/// Bytes of a sample.
+/// The size of a sample.
 pub(crate) const SAMPLE_BYTES: u64 = 785;
 
-/// What a worker is like.
+/// The properties of a worker.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Nature {
+pub(crate) struct WorkerProfile {
     pub(crate) slots: u32,
-    /// For one sample.
+    /// The time for one sample.
     pub(crate) pace: Duration,
     pub(crate) cache_bytes: u64,
-    pub(crate) flaw: Flaw,
+    pub(crate) compute_fault: ComputeFault,
 }
 
-/// What is wrong with a worker's arithmetic.
+/// The fault of a worker's computations.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Flaw {
+pub(crate) enum ComputeFault {
     None,
     /// It flips bits in this share of its results.
     Flips(f64),
@@ -34,42 +34,42 @@ pub(crate) enum Flaw {
     Infinities(f64),
 }
 
-/// What goes wrong, or just happens.
+/// Faults, and other events from outside.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
-    /// The process dies, and comes back as another after a while.
+    /// The process dies. Another one starts after `down`.
     Crash {
         worker: usize,
         down: Duration,
     },
-    /// SIGSTOP, and SIGCONT after a while.
+    /// SIGSTOP, and SIGCONT after `length`.
     Pause {
         worker: usize,
         length: Duration,
     },
-    /// So many times as slow for a while.
+    /// The worker computes more slowly for a time.
     Slow {
         worker: usize,
         times: f64,
         length: Duration,
     },
-    /// SIGTERM; another comes after a while.
+    /// SIGTERM. Another process starts `down` after the drain.
     Drain {
         worker: usize,
         down: Duration,
     },
-    /// New workers come, all at once.
+    /// Several workers join at once.
     Join {
         workers: usize,
     },
-    /// What is sent in these directions does not arrive.
+    /// Messages in these directions do not arrive.
     Partition {
         worker: usize,
         up: bool,
         down: bool,
         length: Duration,
     },
-    /// The coordinator dies after so many more actions.
+    /// The coordinator crashes after so many more actions.
     CrashCoordinator {
         actions: u64,
         down: Duration,
@@ -82,15 +82,15 @@ pub(crate) enum Fault {
     },
 }
 
-/// How the network is until it heals.
+/// Delays, losses and duplicates, until faults stop.
 #[derive(Clone, Debug)]
-pub(crate) struct Weather {
-    /// Of a message, in milliseconds, at most.
+pub(crate) struct NetworkConditions {
+    /// The longest delay of a message, in milliseconds.
     pub(crate) delay: u64,
-    /// Of a message that breaks its connection.
+    /// The probability that a message is lost, which breaks its connection.
     pub(crate) loss: f64,
-    pub(crate) beat_loss: f64,
-    /// Of a result that comes once more, at any time.
+    pub(crate) heartbeat_loss: f64,
+    /// The probability that a result arrives a second time, at any later time.
     pub(crate) duplicates: f64,
     /// Whether results overtake each other within a session.
     pub(crate) reorders: bool,
@@ -98,106 +98,112 @@ pub(crate) struct Weather {
 
 /// The disk of the coordinator.
 #[derive(Clone, Debug)]
-pub(crate) struct DiskNature {
-    /// Of one operation, in milliseconds, at most.
+pub(crate) struct DiskProfile {
+    /// The longest duration of an operation, in milliseconds.
     pub(crate) delay: u64,
-    /// How likely the newest checkpoint is damaged when the coordinator comes back.
+    /// The probability that a crash damages the newest checkpoint.
     pub(crate) damage: f64,
 }
 
-/// Everything that a seed says.
+/// Everything that a seed determines.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     pub(crate) control: ControlConfig,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) jobs: Vec<Arc<Job>>,
-    pub(crate) workers: Vec<Nature>,
-    pub(crate) joiners: Vec<Nature>,
-    pub(crate) weather: Weather,
-    pub(crate) disk: DiskNature,
+    pub(crate) workers: Vec<WorkerProfile>,
+    pub(crate) joiners: Vec<WorkerProfile>,
+    pub(crate) network: NetworkConditions,
+    pub(crate) disk: DiskProfile,
     /// Whether the coordinator can compute the jobs itself.
     pub(crate) arbiter: bool,
     pub(crate) faults: Vec<(Duration, Fault)>,
-    /// From then on nothing goes wrong any more.
-    pub(crate) heals: Duration,
+    /// When all faults stop.
+    pub(crate) faults_stop: Duration,
 }
 
 impl Scenario {
     pub(crate) fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed);
-        let flaws = Flaws::new(random);
-        let workers: Vec<_> = (0..random.within(1..=9)).map(|_| flaws.nature(random)).collect();
-        let joiners = (0..random.within(0..=4)).map(|_| flaws.nature(random)).collect();
+        let compute_faults = ComputeFaults::new(random);
+        let workers: Vec<_> = (0..random.within(1..=9)).map(|_| compute_faults.profile(random)).collect();
+        let joiners = (0..random.within(0..=4)).map(|_| compute_faults.profile(random)).collect();
         let count = workers.len() as u64;
-        let calm = random.chance(0.1);
-        let heals = Duration::from_secs(random.within(3..=60));
-        let jobs =
-            (0..1 + u64::from(random.chance(0.2))).map(|_| Arc::new(job(random, flaws.wild))).collect();
+        let without_faults = random.chance(0.1);
+        let faults_stop = Duration::from_secs(random.within(3..=60));
+        let jobs = (0..1 + u64::from(random.chance(0.2)))
+            .map(|_| Arc::new(job(random, compute_faults.may_diverge)))
+            .collect();
         let mut scenario = Self {
             control: control(random, count),
             heartbeat_interval: Duration::from_secs(1),
             jobs,
             workers,
             joiners,
-            weather: if calm { Weather::calm() } else { weather(random) },
-            disk: DiskNature { delay: random.pick(&[1, 5, 20, 400]), damage: random.pick(&[0.0, 0.0, 0.2]) },
+            network: if without_faults {
+                NetworkConditions::without_faults()
+            } else {
+                network_conditions(random)
+            },
+            disk: DiskProfile { delay: random.pick(&[1, 5, 20, 400]), damage: random.pick(&[0.0, 0.0, 0.2]) },
             arbiter: random.chance(0.9),
             faults: Vec::new(),
-            heals,
+            faults_stop,
         };
-        scenario.control.audit_rate = flaws.audit_rate;
-        if scenario.may_blame_the_healthy() {
-            // A copy of an answer would pass for its author's second opinion. No connection makes copies.
-            scenario.weather.duplicates = 0.0;
+        scenario.control.audit_rate = compute_faults.audit_rate;
+        if scenario.healthy_worker_may_be_evicted() {
+            // A duplicated result would look like a second, independent result.
+            scenario.network.duplicates = 0.0;
         }
-        if !calm {
+        if !without_faults {
             scenario.faults = faults(random, &scenario);
         }
         scenario
     }
 
-    /// Whether a wrong number may get into the model: somebody's bits flip, and not everything is audited, or a worker
-    /// that alone holds its samples has nobody but itself to compare it with.
-    pub(crate) fn may_be_harmed(&self) -> bool {
+    /// Whether a wrong result may be accepted: a worker flips bits, and either not every node is audited, or no other
+    /// worker and no arbiter can compute the node too.
+    pub(crate) fn wrong_results_may_be_accepted(&self) -> bool {
         let audited = self.control.audit_rate >= 1.0 && self.arbiter;
-        !audited && self.natures().any(|nature| matches!(nature.flaw, Flaw::Flips(_)))
+        !audited && self.profiles().any(|profile| matches!(profile.compute_fault, ComputeFault::Flips(_)))
     }
 
-    /// Whether answers are ever compared.
+    /// Whether results are ever compared.
     pub(crate) fn compares(&self) -> bool {
-        let infinities = self.natures().any(|nature| matches!(nature.flaw, Flaw::Infinities(_)));
+        let infinities =
+            self.profiles().any(|profile| matches!(profile.compute_fault, ComputeFault::Infinities(_)));
         let diverges = self.jobs.iter().any(|job| job.diverges_at.is_some());
         self.control.audit_rate > 0.0 || infinities || diverges
     }
 
-    /// Whether there are faulty workers of which nobody can tell that it is them.
-    pub(crate) fn may_blame_the_healthy(&self) -> bool {
-        !self.arbiter && self.natures().any(|nature| nature.flaw != Flaw::None)
+    /// Whether there are faulty workers but no arbiter that could tell which of two is faulty.
+    pub(crate) fn healthy_worker_may_be_evicted(&self) -> bool {
+        !self.arbiter && self.profiles().any(|profile| profile.compute_fault != ComputeFault::None)
     }
 
-    fn natures(&self) -> impl Iterator<Item = &Nature> {
+    fn profiles(&self) -> impl Iterator<Item = &WorkerProfile> {
         self.workers.iter().chain(&self.joiners)
     }
 }
 
-impl Weather {
-    fn calm() -> Self {
-        Self { delay: 2, loss: 0.0, beat_loss: 0.0, duplicates: 0.0, reorders: false }
+impl NetworkConditions {
+    fn without_faults() -> Self {
+        Self { delay: 2, loss: 0.0, heartbeat_loss: 0.0, duplicates: 0.0, reorders: false }
     }
 }
 
-/// What is wrong with workers' arithmetic in this world, and what is done about it.
-struct Flaws {
-    /// How many workers are faulty.
+/// The faults of the workers' computations in this scenario, and how often nodes are audited.
+struct ComputeFaults {
+    /// The share of faulty workers.
     share: f64,
     infinities: bool,
     rate: f64,
     audit_rate: f64,
-    /// Whether a job may diverge by itself.
-    wild: bool,
+    /// Whether a job may diverge without a faulty worker.
+    may_diverge: bool,
 }
 
-impl Flaws {
+impl ComputeFaults {
     fn new(random: &mut Random) -> Self {
         let share = random.pick(&[0.0, 0.0, 0.0, 0.3]);
         let infinities = random.chance(0.5);
@@ -206,20 +212,20 @@ impl Flaws {
             _ => random.pick(&[0.0, 0.0, 0.0, 0.1, 0.5, 1.0]),
         };
         let rate = random.pick(&[0.02, 0.3, 1.0]);
-        Self { share, infinities, rate, audit_rate, wild: random.chance(0.06) }
+        Self { share, infinities, rate, audit_rate, may_diverge: random.chance(0.06) }
     }
 
-    fn nature(&self, random: &mut Random) -> Nature {
-        let flaw = match (random.chance(self.share), self.infinities) {
-            (false, _) => Flaw::None,
-            (true, true) => Flaw::Infinities(self.rate),
-            (true, false) => Flaw::Flips(self.rate),
+    fn profile(&self, random: &mut Random) -> WorkerProfile {
+        let compute_fault = match (random.chance(self.share), self.infinities) {
+            (false, _) => ComputeFault::None,
+            (true, true) => ComputeFault::Infinities(self.rate),
+            (true, false) => ComputeFault::Flips(self.rate),
         };
-        Nature {
+        WorkerProfile {
             slots: random.within(1..=3) as u32,
             pace: Duration::from_micros(random.pick(&[200, 2000, 10_000])).mul_f64(0.5 + random.share()),
             cache_bytes: random.pick(&[0, 30, 100_000]) * SAMPLE_BYTES,
-            flaw,
+            compute_fault,
         }
     }
 }
@@ -240,7 +246,7 @@ fn control(random: &mut Random, workers: u64) -> ControlConfig {
     }
 }
 
-fn job(random: &mut Random, wild: bool) -> Job {
+fn job(random: &mut Random, may_diverge: bool) -> Job {
     let shards = random.within(1..=13) as u32;
     let steps = random.within(1..=12);
     let batch = random.within(1..=60);
@@ -264,20 +270,20 @@ fn job(random: &mut Random, wild: bool) -> Job {
         },
         seed: random.next(),
         data: random.next(),
-        diverges_at: (wild && random.chance(0.7)).then_some((epoch, step)),
+        diverges_at: (may_diverge && random.chance(0.7)).then_some((epoch, step)),
     }
 }
 
-/// Everybody's.
+/// The arithmetic of all processes.
 pub(crate) fn arithmetic() -> Arithmetic {
     Arithmetic { kernel: "toy".into(), version: "0".into(), fingerprint: "hash".into() }
 }
 
-fn weather(random: &mut Random) -> Weather {
-    Weather {
+fn network_conditions(random: &mut Random) -> NetworkConditions {
+    NetworkConditions {
         delay: random.pick(&[2, 20, 200, 1500]),
         loss: random.pick(&[0.0, 0.0, 0.002, 0.02]),
-        beat_loss: random.pick(&[0.0, 0.1, 0.5]),
+        heartbeat_loss: random.pick(&[0.0, 0.1, 0.5]),
         duplicates: random.pick(&[0.0, 0.0, 0.1]),
         reorders: random.chance(0.2),
     }
@@ -285,13 +291,13 @@ fn weather(random: &mut Random) -> Weather {
 
 fn faults(random: &mut Random, scenario: &Scenario) -> Vec<(Duration, Fault)> {
     let count = random.pick(&[0, 2, 8, 30]);
-    let coordinator_dies = random.pick(&[0.0, 0.2, 0.5]);
-    let until = scenario.heals.as_millis() as u64;
+    let coordinator_crashes = random.pick(&[0.0, 0.2, 0.5]);
+    let until = scenario.faults_stop.as_millis() as u64;
     let mut faults: Vec<_> = (0..count)
         .map(|_| {
-            // Early ones are more likely to find the job still running.
-            let at = Duration::from_secs_f64(scenario.heals.as_secs_f64() * random.share().powi(2));
-            let fault = if random.chance(coordinator_dies) {
+            // Most faults are early, while the job still runs.
+            let at = Duration::from_secs_f64(scenario.faults_stop.as_secs_f64() * random.share().powi(2));
+            let fault = if random.chance(coordinator_crashes) {
                 let (actions, down) = (random.within(1..=200), random.millis(100..=4000));
                 Fault::CrashCoordinator { actions, down }
             } else {

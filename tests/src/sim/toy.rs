@@ -1,8 +1,8 @@
-//! Arithmetic in place of BLAS: every number is a hash of what it was made of.
+//! Hashes in place of floats: every number is a hash of its inputs.
 //!
-//! Parameters are one `u64`. A piece hashes the parameters, its place and its samples; adding hashes both sums, left
-//! before right; the optimizer hashes parameters and sum. So a piece that is missing, double, from another step or
-//! from other parameters changes all that follows, and so does any addition in another order.
+//! Parameters are one `u64`. A piece is a hash of the parameters, its place and its samples; an addition is a hash of both
+//! sums, left before right; the optimizer's step is a hash of parameters and sum. So a piece that is missing, duplicated, of
+//! another step or of other parameters changes every later number, and so does another order of additions.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use super::random::mix;
 const PIECE: u64 = 1;
 const ADD: u64 = 2;
 const STEP: u64 = 3;
-/// The figures of an epoch that has just begun.
+/// The figures at the start of an epoch.
 pub(crate) const ROW: u64 = 4;
 
-/// What a piece was made of, as its worker reports it: the digest of its samples, in full.
+/// The samples of a piece, as its worker reports them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gathered {
     pub(crate) epoch: u32,
     pub(crate) phase: Phase,
     pub(crate) shard: u32,
-    /// Places in the shard's order.
+    /// Their places in the shard's order.
     pub(crate) places: Range<u32>,
 }
 
-/// The sum over some pieces.
+/// A sum of pieces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sum {
     pub(crate) value: u64,
@@ -52,23 +52,23 @@ impl Sum {
     }
 }
 
-/// A job: what the control machine must know of it, and what its numbers depend on.
+/// A job: its facts for the control machine, and the inputs of its numbers.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) facts: Facts,
     pub(crate) seed: u64,
-    /// Names the data, for those who keep samples from one job to the next.
+    /// The identity of its data: workers keep samples from one job to the next.
     pub(crate) data: u64,
-    /// In which step of which epoch training diverges.
+    /// The epoch and the step in which training diverges.
     pub(crate) diverges_at: Option<(u32, u32)>,
 }
 
-/// What an undisturbed run on one worker comes to.
+/// The results of the reference run.
 #[derive(Debug)]
 pub(crate) struct Expected {
-    /// After so many steps.
+    /// The parameters after each number of steps.
     pub(crate) parameters: Vec<u64>,
-    /// One a finished epoch.
+    /// One for each epoch.
     pub(crate) rows: Vec<u64>,
 }
 
@@ -95,8 +95,8 @@ impl Job {
         }
     }
 
-    /// A node's sum, by the definition of the tree: without [`Reduction`](millefeuille_core::learn::tree::Reduction),
-    /// so that it proves something.
+    /// A node's sum by the definition of the tree, independent of
+    /// [`Reduction`](millefeuille_core::learn::tree::Reduction).
     pub(crate) fn node(&self, parameters: u64, work: WorkId, node: Node) -> Option<Sum> {
         let Some((left, right)) = Tree::new(self.facts.shards).children(node) else {
             let samples = self.facts.samples(work.phase, work.step, node.first);
@@ -123,7 +123,7 @@ impl Job {
         steps.chain(validation).chain([(Phase::Test, 0)]).collect()
     }
 
-    /// What comes after a unit of work.
+    /// The unit of work after this one.
     pub(crate) fn after(&self, at: Position) -> Position {
         let units = self.units();
         let index = units.iter().position(|&unit| unit == (at.phase, at.step)).unwrap_or_default();
@@ -161,7 +161,7 @@ impl Job {
     }
 }
 
-/// The proof that each sample was used exactly once an epoch: kept as in a run, judged at each epoch's end.
+/// The ledger of a run: each sample must be used exactly once per epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ledger {
     epoch: u32,
@@ -176,7 +176,7 @@ impl Ledger {
     /// Ends an epoch.
     ///
     /// # Errors
-    /// Which samples were not used exactly once.
+    /// Names samples that were not used exactly once.
     pub(crate) fn end_epoch(&mut self, epoch: u32, facts: &Facts) -> Result<(), String> {
         let pieces = std::mem::take(&mut self.pieces);
         for phase in [Phase::Train, Phase::Validate, Phase::Test] {

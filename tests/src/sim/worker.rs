@@ -1,8 +1,8 @@
-//! A simulated worker: what `worker/src` does, as a small state machine.
+//! A model of a worker process (`worker/src`), as a small state machine.
 //!
-//! It says hello, is told of a job, fetches what it shall hold, computes what it is asked for on its slots, and sends
-//! node sums. Asked for more of the same work it adds it; other work takes the place of what was not begun. It keeps
-//! samples from one session to the next, and comes back by itself with a back-off that doubles.
+//! It sends its hello, learns of a job, fetches the shards to hold, computes its assigned nodes on its slots, and returns
+//! their sums. Further nodes of the same unit of work are added; another unit of work replaces the pieces that were not
+//! begun. Samples are kept from one session to the next. It reconnects by itself, with a back-off that doubles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,29 +13,29 @@ use millefeuille_core::learn::tree::{Node, Reduction};
 
 use super::mutation::Mutation;
 use super::random::mix;
-use super::scenario::{Flaw, Nature, arithmetic};
+use super::scenario::{ComputeFault, WorkerProfile, arithmetic};
+use super::simulation::{Down, Due, NodeResult, Partition, ProcessDue, Simulation, Up, Wire, trace};
 use super::toy::Sum;
-use super::world::{Answer, Down, Due, Partition, ProcessDue, Up, Wire, World, trace};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// So many heartbeats unanswered end a session.
-const BEATS: u32 = 10;
+/// More unanswered heartbeats than this end a session.
+const MOST_UNANSWERED: u32 = 10;
 
-/// A worker's place in the world; who is there may be one process after another.
+/// A worker: one process after another.
 #[derive(Debug)]
 pub(crate) struct Process {
-    pub(crate) nature: Nature,
-    /// Counts its processes.
-    pub(crate) life: u64,
+    pub(crate) profile: WorkerProfile,
+    /// The number of its current process.
+    pub(crate) incarnation: u64,
     pub(crate) alive: bool,
     pub(crate) stopped_until: Duration,
     pub(crate) partition: Partition,
-    /// So many times as slow as its nature.
+    /// How many times slower it is than its profile says.
     pub(crate) slow: f64,
-    /// After a drain, how long until another process comes.
+    /// The time from the end of a drain to the next process.
     down: Option<Duration>,
     wait: Duration,
     held: BTreeSet<(u64, Shard)>,
@@ -59,7 +59,7 @@ pub(crate) struct Session {
     unanswered: u32,
 }
 
-/// A node that pieces are added up to.
+/// A node whose pieces are being computed.
 #[derive(Debug)]
 struct OpenNode {
     parameters: u64,
@@ -87,12 +87,12 @@ impl Session {
         }
     }
 
-    /// Whether it has nothing to compute.
+    /// Whether it has no pieces to compute.
     pub(crate) fn is_idle(&self) -> bool {
         self.tasks.is_empty() && self.computing == 0
     }
 
-    /// What was not begun is dropped.
+    /// Drops the pieces that were not begun.
     fn drop_tasks(&mut self) {
         self.tasks.clear();
         self.nodes.retain(|_, node| node.computing > 0);
@@ -100,17 +100,17 @@ impl Session {
 }
 
 impl Process {
-    /// Random, made when the process starts; the simulation's names are easier to read.
-    fn instance_id(index: usize, life: u64) -> String {
-        format!("{index}.{life}")
+    /// Random in the real worker; here a readable name.
+    fn instance_id(index: usize, incarnation: u64) -> String {
+        format!("{index}.{incarnation}")
     }
 }
 
-impl World {
-    pub(crate) fn add_process(&mut self, nature: Nature, after: Duration) {
+impl Simulation {
+    pub(crate) fn add_process(&mut self, profile: WorkerProfile, after: Duration) {
         self.processes.push(Process {
-            nature,
-            life: 0,
+            profile,
+            incarnation: 0,
             alive: false,
             stopped_until: Duration::ZERO,
             partition: Partition::default(),
@@ -128,39 +128,39 @@ impl World {
         if process.alive {
             return;
         }
-        process.life += 1;
+        process.incarnation += 1;
         (process.alive, process.down, process.wait) = (true, None, FIRST_WAIT);
         process.held.clear();
-        let life = process.life;
-        if process.nature.flaw != Flaw::None {
-            self.faulty.insert(Process::instance_id(index, life));
+        let incarnation = process.incarnation;
+        if process.profile.compute_fault != ComputeFault::None {
+            self.faulty.insert(Process::instance_id(index, incarnation));
         }
-        trace!(self, "process {index}.{life} starts: {:?}", self.processes[index].nature);
+        trace!(self, "process {index}.{incarnation} starts: {:?}", self.processes[index].profile);
         self.process_soon(index, Duration::ZERO, ProcessDue::Connect);
     }
 
     fn process_soon(&mut self, index: usize, after: Duration, due: ProcessDue) {
-        let life = self.processes[index].life;
-        self.due(after, Due::Process(index, life, due));
+        let incarnation = self.processes[index].incarnation;
+        self.due(after, Due::Process(index, incarnation, due));
     }
 
-    /// Ends a process; another comes in its place, if so, after a while.
+    /// Ends a process. Another one starts after `down`, if given.
     pub(crate) fn crash_process(&mut self, index: usize, down: Option<Duration>) {
         let Some(process) = self.processes.get_mut(index).filter(|process| process.alive) else { return };
         process.alive = false;
         process.stopped_until = Duration::ZERO;
         if let Some(session) = process.session.take() {
-            self.hang_up(session.wire);
+            self.close_at_worker(session.wire);
         }
         if let Some(down) = down {
             self.due(down, Due::Start(index));
         }
     }
 
-    /// The worker's end of a connection closes; the other end hears of it, or not.
-    fn hang_up(&mut self, wire: Wire) {
+    /// Closes the worker's end of a connection. The coordinator may not detect it.
+    fn close_at_worker(&mut self, wire: Wire) {
         self.connections[wire].open_at_worker = false;
-        if self.healed() || self.random.chance(0.8) {
+        if self.faults_have_stopped() || self.random.chance(0.8) {
             let delay = self.delay();
             self.due(delay, Due::ClosedAtCoordinator(wire));
         }
@@ -172,24 +172,24 @@ impl World {
         match &process.session {
             Some(session) if session.welcome => {
                 let wire = session.wire;
-                self.say(wire, Up::Drain);
+                self.send_to_coordinator(wire, Up::Drain);
                 self.process_soon(index, DRAIN_TIMEOUT, ProcessDue::DrainOver);
             }
             _ => self.crash_process(index, Some(down)),
         }
     }
 
-    pub(crate) fn process_due(&mut self, index: usize, life: u64, due: ProcessDue) {
-        if self.processes[index].life != life || !self.processes[index].alive {
+    pub(crate) fn process_due(&mut self, index: usize, incarnation: u64, due: ProcessDue) {
+        if self.processes[index].incarnation != incarnation || !self.processes[index].alive {
             return;
         }
         let wire = self.processes[index].session.as_ref().map(|session| session.wire);
         match due {
-            ProcessDue::Connect => self.say_hello(index),
+            ProcessDue::Connect => self.send_hello(index),
             ProcessDue::Quick => self.processes[index].slow = 1.0,
             ProcessDue::DrainOver => {
                 if let Some(wire) = wire {
-                    self.say(wire, Up::Goodbye);
+                    self.send_to_coordinator(wire, Up::Goodbye);
                 }
                 let down = self.processes[index].down;
                 self.crash_process(index, down);
@@ -200,35 +200,37 @@ impl World {
                     self.end_session(index);
                 }
             }
-            ProcessDue::Beat(of) if wire == Some(of) => self.send_beat(index, of),
-            ProcessDue::Shapes(of, job) if wire == Some(of) => self.say(of, Up::Accepted(job)),
+            ProcessDue::Heartbeat(of) if wire == Some(of) => self.send_next_heartbeat(index, of),
+            ProcessDue::Shapes(of, job) if wire == Some(of) => {
+                self.send_to_coordinator(of, Up::Accepted(job))
+            }
             ProcessDue::Piece(of, work, node, shard, busy) if wire == Some(of) => {
                 self.piece(index, (work, node, shard), busy);
             }
             ProcessDue::WelcomeDue(_)
-            | ProcessDue::Beat(_)
+            | ProcessDue::Heartbeat(_)
             | ProcessDue::Shapes(..)
             | ProcessDue::Piece(..) => {}
         }
     }
 
-    fn say_hello(&mut self, index: usize) {
+    fn send_hello(&mut self, index: usize) {
         if self.processes[index].session.is_some() {
             return;
         }
         let Some(wire) = self.connect(index) else { return self.wait_and_connect(index) };
         let process = &mut self.processes[index];
         process.session = Some(Session::new(wire));
-        let instance_id = Process::instance_id(index, process.life);
+        let instance_id = Process::instance_id(index, process.incarnation);
         let hello = Hello {
             name: instance_id.clone(),
             instance_id,
-            slots: process.nature.slots,
+            slots: process.profile.slots,
             arithmetic: arithmetic(),
-            cache_bytes: process.nature.cache_bytes,
+            cache_bytes: process.profile.cache_bytes,
             started_for: "native".into(),
         };
-        self.say(wire, Up::Hello(hello));
+        self.send_to_coordinator(wire, Up::Hello(hello));
         self.process_soon(index, CONNECT_TIMEOUT, ProcessDue::WelcomeDue(wire));
     }
 
@@ -242,7 +244,7 @@ impl World {
 
     fn end_session(&mut self, index: usize) {
         let Some(session) = self.processes[index].session.take() else { return };
-        self.hang_up(session.wire);
+        self.close_at_worker(session.wire);
         if let Some(down) = self.processes[index].down {
             return self.crash_process(index, Some(down));
         }
@@ -257,17 +259,17 @@ impl World {
         }
     }
 
-    fn send_beat(&mut self, index: usize, wire: Wire) {
+    fn send_next_heartbeat(&mut self, index: usize, wire: Wire) {
         let Some(session) = &mut self.processes[index].session else { return };
         session.unanswered += 1;
-        if session.unanswered > BEATS {
+        if session.unanswered > MOST_UNANSWERED {
             return self.end_session(index);
         }
-        self.beat(wire);
-        self.process_soon(index, self.scenario.heartbeat_interval, ProcessDue::Beat(wire));
+        self.send_heartbeat(wire);
+        self.process_soon(index, self.scenario.heartbeat_interval, ProcessDue::Heartbeat(wire));
     }
 
-    pub(crate) fn beat_answered(&mut self, wire: Wire, known: bool) {
+    pub(crate) fn heartbeat_answered(&mut self, wire: Wire, known: bool) {
         let index = self.connections[wire].process;
         let session = self.processes[index].session.as_mut().filter(|session| session.wire == wire);
         let Some(session) = session else { return };
@@ -278,17 +280,17 @@ impl World {
         }
     }
 
-    /// Takes in what the coordinator says.
-    pub(crate) fn told(&mut self, wire: Wire, down: Down) {
+    /// Handles a coordinator's message.
+    pub(crate) fn coordinator_message(&mut self, wire: Wire, down: Down) {
         let index = self.connections[wire].process;
         let process = &mut self.processes[index];
         let Some(session) = process.session.as_mut().filter(|session| session.wire == wire) else { return };
-        trace!(self, "    process {index} is told {down:?}");
+        trace!(self, "    process {index} receives {down:?}");
         match down {
             Down::Welcome => {
                 session.welcome = true;
                 process.wait = FIRST_WAIT;
-                self.process_soon(index, Duration::ZERO, ProcessDue::Beat(wire));
+                self.process_soon(index, Duration::ZERO, ProcessDue::Heartbeat(wire));
             }
             Down::StartJob(job) => {
                 session.drop_tasks();
@@ -305,7 +307,7 @@ impl World {
                 }
             }
             Down::Hold(job, generation, shards) => self.hold(index, job, generation, shards),
-            Down::Work(work, nodes, parameters) => self.ask(index, work, &nodes, parameters),
+            Down::Work(work, nodes, parameters) => self.assign(index, work, &nodes, parameters),
             Down::Goodbye => {
                 let down = self.processes[index].down;
                 if down.is_some() {
@@ -314,8 +316,8 @@ impl World {
                 self.end_session(index);
             }
             Down::Evict => {
-                // Somebody looks after machines that were evicted: what comes in its place is sound.
-                self.processes[index].nature.flaw = Flaw::None;
+                // An evicted process is replaced by a healthy one.
+                self.processes[index].profile.compute_fault = ComputeFault::None;
                 self.crash_process(index, Some(Duration::from_secs(1)));
             }
             Down::Close => self.end_session(index),
@@ -335,7 +337,7 @@ impl World {
         session.wanted = shards;
         let wire = session.wire;
         let held: Vec<_> = process.held.iter().map(|&(_, shard)| shard).collect();
-        held.into_iter().for_each(|shard| self.say(wire, Up::Held(job, generation, shard)));
+        held.into_iter().for_each(|shard| self.send_to_coordinator(wire, Up::Held(job, generation, shard)));
         self.fetch_next(index);
     }
 
@@ -349,11 +351,11 @@ impl World {
         let next = session.wanted.iter().find(|&&shard| !process.held.contains(&(data, shard))).copied();
         if let Some(shard) = next.filter(|_| process.down.is_none()) {
             session.fetching = Some(shard);
-            self.say(wire, Up::Fetch(job, shard));
+            self.send_to_coordinator(wire, Up::Fetch(job, shard));
         }
     }
 
-    /// A shard's samples have arrived; without them, its job runs no more.
+    /// Handles the end of a fetch. If there are no samples, the job no longer runs.
     pub(crate) fn fetched(&mut self, wire: Wire, job: JobId, shard: Shard, there: bool) {
         let index = self.connections[wire].process;
         let data = self.data(job);
@@ -363,13 +365,13 @@ impl World {
         if there && session.job == Some(job) && session.wanted.contains(&shard) {
             process.held.insert((data, shard));
             let generation = session.generation;
-            self.say(wire, Up::Held(job, generation, shard));
+            self.send_to_coordinator(wire, Up::Held(job, generation, shard));
         }
         self.fetch_next(index);
     }
 
-    /// Takes in what it is asked for.
-    fn ask(&mut self, index: usize, work: WorkId, nodes: &[Node], parameters: Option<u64>) {
+    /// Accepts assigned nodes.
+    fn assign(&mut self, index: usize, work: WorkId, nodes: &[Node], parameters: Option<u64>) {
         let job = self.scenario.jobs[work.job.0 as usize - 1].clone();
         let process = &mut self.processes[index];
         let Some(session) = process.session.as_mut().filter(|session| session.job == Some(work.job)) else {
@@ -379,7 +381,9 @@ impl World {
             session.parameters = Some((work.parameter_tag, parameters));
         }
         let Some((_, parameters)) = session.parameters.filter(|&(tag, _)| tag == work.parameter_tag) else {
-            return self.fail(format!("process {index} was asked for {work} and has no such parameters"));
+            return self.fail(format!(
+                "process {index} was assigned nodes of {work}, but does not have its parameters"
+            ));
         };
         if session.work != Some(work) {
             session.drop_tasks();
@@ -392,7 +396,7 @@ impl World {
             let lacks = |&&index: &&u32| !process.held.contains(&(job.data, Shard { split, index }));
             if let Some(shard) = shards.iter().find(lacks) {
                 return self.fail(format!(
-                    "process {index} was asked for {node} of {work} and does not hold {shard}"
+                    "process {index} was assigned {node} of {work}, but does not hold {shard}"
                 ));
             }
             if session.nodes.contains_key(&(work, node)) {
@@ -409,7 +413,7 @@ impl World {
     fn fill_slots(&mut self, index: usize) {
         loop {
             let process = &mut self.processes[index];
-            let Some(session) = process.session.as_mut().filter(|it| it.computing < process.nature.slots)
+            let Some(session) = process.session.as_mut().filter(|it| it.computing < process.profile.slots)
             else {
                 return;
             };
@@ -420,14 +424,14 @@ impl World {
             let samples = facts.samples(work.phase, work.step, shard);
             let wire = session.wire;
             let time = process
-                .nature
+                .profile
                 .pace
                 .mul_f64(f64::from(samples) * process.slow * (0.8 + 0.4 * self.random.share()));
             self.process_soon(index, time, ProcessDue::Piece(wire, work, node, shard, time));
         }
     }
 
-    /// A slot has computed a piece.
+    /// Adds a piece that a slot has computed.
     fn piece(&mut self, index: usize, (work, node, shard): (WorkId, Node, u32), busy: Duration) {
         let job = self.scenario.jobs[work.job.0 as usize - 1].clone();
         let swaps = self.mutation == Some(Mutation::AddedInAnotherOrder);
@@ -445,29 +449,29 @@ impl World {
             open.samples += u64::from(job.facts.samples(work.phase, work.step, shard));
             open.reduction.insert(Node::leaf(shard), job.piece(open.parameters, work, shard), add);
             if let Some(sum) = open.reduction.take_root(add) {
-                let answer = Answer { work, node, sum, samples: open.samples, busy: open.busy };
+                let result = NodeResult { work, node, sum, samples: open.samples, busy: open.busy };
                 session.nodes.remove(&(work, node));
                 let wire = session.wire;
-                self.answer(index, wire, answer);
+                self.return_result(index, wire, result);
             }
         }
         self.fill_slots(index);
     }
 
-    fn answer(&mut self, index: usize, wire: Wire, mut answer: Answer) {
-        match self.processes[index].nature.flaw {
-            Flaw::Flips(share) if self.random.chance(share) => {
-                // Any bits: two that flip the same one would agree, and be believed.
-                answer.sum.value ^= self.random.next();
+    fn return_result(&mut self, index: usize, wire: Wire, mut result: NodeResult) {
+        match self.processes[index].profile.compute_fault {
+            ComputeFault::Flips(share) if self.random.chance(share) => {
+                // Random bits: two workers that flip the same bit would agree.
+                result.sum.value ^= self.random.next();
                 trace!(self, "    process {index} flips bits");
             }
-            Flaw::Infinities(share) if self.random.chance(share) => {
-                answer.sum.value = mix(answer.sum.value, self.random.next());
-                answer.sum.finite = false;
+            ComputeFault::Infinities(share) if self.random.chance(share) => {
+                result.sum.value = mix(result.sum.value, self.random.next());
+                result.sum.finite = false;
                 trace!(self, "    process {index} computes an infinity");
             }
             _ => {}
         }
-        self.say(wire, Up::Result(Box::new(answer)));
+        self.send_to_coordinator(wire, Up::Result(Box::new(result)));
     }
 }

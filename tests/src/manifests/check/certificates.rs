@@ -1,4 +1,4 @@
-//! Everybody has a certificate of its own role, with the names by which it is dialled, and nobody has another's key.
+//! Each component mounts the certificate of its own role and no other key.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub(super) fn problems(all: &All) -> Vec<String> {
     problems
 }
 
-/// The directories of certificates that it uses, each with the role that it has to have.
+/// The certificate directories of a container, each with its required role.
 fn needed(started: &Started) -> Vec<(String, &'static str)> {
     let Some(line) = &started.line else { return Vec::new() };
     let role = match line.what.as_str() {
@@ -44,7 +44,7 @@ fn has_role(all: &All, started: &Started, path: &str, role: &str) -> Result<(), 
     if found == role { Ok(()) } else { Err(format!("the role there is {found}, and {role} is needed")) }
 }
 
-/// The role of the certificate in a volume: by who makes it, or, where it is brought, by its name.
+/// The role of the certificate in a volume: from its Certificate, or, if the user creates it, from its name.
 fn role_of(all: &All, volume: &Volume) -> Option<String> {
     if let Some(claim) = &volume.persistent_volume_claim {
         return made_in_place(all, &claim.claim_name);
@@ -71,14 +71,14 @@ fn made_in_place(all: &All, claim: &str) -> Option<String> {
     mount.mount_path.strip_prefix(&directory)?.strip_prefix('/').map(str::to_owned)
 }
 
-/// Keys that it does not use. Only who makes certificates sees more than its own.
+/// Keys that a container does not use. Only the container that creates certificates may see others.
 fn foreign(all: &All, started: &Started) -> Vec<String> {
     if started.is("coordinator certs init") {
         return Vec::new();
     }
     let mut own: BTreeSet<_> = needed(started).into_iter().map(|(_, role)| role.to_string()).collect();
     if started.line.is_none() {
-        // What waits for a certificate waits for that of the program after it.
+        // A container that waits for a certificate waits for that of the next program.
         let all = all.containers().filter(|other| other.workload.name == started.workload.name);
         own.extend(all.flat_map(|other| needed(&other)).map(|(_, role)| role.to_string()));
     }
@@ -88,7 +88,7 @@ fn foreign(all: &All, started: &Started) -> Vec<String> {
     foreign.map(|role| format!("{}: it sees the key of {role}", started.name())).collect()
 }
 
-/// The address that it dials is a name in the coordinator's certificate.
+/// The address that a container dials is a name in the coordinator's certificate.
 fn unnamed(all: &All, started: &Started) -> Option<String> {
     let line = started.line.as_ref()?;
     let known = known_names(all)?;
@@ -99,7 +99,7 @@ fn unnamed(all: &All, started: &Started) -> Option<String> {
     Some(format!("{}: it dials {unknown}, which is no name of the coordinator's certificate", started.name()))
 }
 
-/// The names of the coordinator's certificate, if anybody here makes it.
+/// The names of the coordinator's certificate, if a manifest creates it.
 fn known_names(all: &All) -> Option<Vec<String>> {
     let mut certificates = all.manifests.of_kind("Certificate");
     if let Some(certificate) =
@@ -112,7 +112,7 @@ fn known_names(all: &All) -> Option<Vec<String>> {
     Some(maker.value("names")?.split(',').map(str::to_owned).collect())
 }
 
-/// Keys are read in one encoding only, and cert-manager's default is another.
+/// Keys have the only supported encoding, which is not cert-manager's default.
 fn unreadable(certificate: &Value) -> Option<String> {
     let spec = &certificate["spec"];
     let leaf = spec["isCA"] != true;

@@ -1,4 +1,4 @@
-//! No tokens, no rights, no more than its share of a node: the standard "restricted", and a read-only root beyond it.
+//! No tokens, no capabilities, limited resources: the standard "restricted", and a read-only root file system.
 
 use k8s_openapi::api::core::v1::{Container, ServiceAccount};
 
@@ -27,7 +27,7 @@ fn accounts(all: &All) -> Vec<String> {
         .collect()
 }
 
-/// What is not as it must be, of conditions with what to say where one does not hold.
+/// The messages of the conditions that do not hold.
 fn failed<const N: usize>(conditions: [(bool, &'static str); N]) -> Vec<&'static str> {
     conditions.into_iter().filter(|(holds, _)| !holds).map(|(_, problem)| problem).collect()
 }

@@ -1,10 +1,10 @@
-//! What has to hold of manifests that are applied together. [`problems`] gives a line for each thing that does not.
+//! Checks of manifests that are applied together. [`problems`] returns one line for each problem.
 //!
-//! - [`references`]: whatever names something names something that is there.
-//! - [`programs`]: containers start what there is, which listens where it is looked for.
-//! - [`certificates`]: everybody has a certificate of its own role, and nobody has another's.
-//! - [`confinement`]: no tokens, no rights, no more than its share of a node.
-//! - [`traffic`]: the network lets through what components dial, and nothing else.
+//! - [`references`]: references between manifests resolve.
+//! - [`programs`]: command lines are valid, and programs listen on the expected ports.
+//! - [`certificates`]: each component mounts the certificate of its own role and no other key.
+//! - [`confinement`]: no tokens, no capabilities, limited resources.
+//! - [`traffic`]: policies allow the connections that components need, and no others.
 
 mod certificates;
 mod confinement;
@@ -19,7 +19,7 @@ use super::command_line::CommandLine;
 use super::selector::service_picks;
 use super::workload::Workload;
 
-/// Everything that is wrong with these manifests, a line each.
+/// The problems of these manifests, one line each.
 pub fn problems(manifests: &Manifests) -> Vec<String> {
     let all = All::of(manifests);
     let checks: [fn(&All) -> Vec<String>; 5] = [
@@ -32,14 +32,14 @@ pub fn problems(manifests: &Manifests) -> Vec<String> {
     checks.iter().flat_map(|check| check(&all)).collect()
 }
 
-/// The manifests, and what is looked up in them.
+/// The manifests, with their pods and policies.
 struct All<'a> {
     manifests: &'a Manifests,
     workloads: Vec<Workload>,
     services: Vec<Service>,
 }
 
-/// A container, its pod, and what it starts, if that is one of our programs and can be read.
+/// A container, its pod, and its command line, if it starts one of our programs and is valid.
 struct Started<'a> {
     workload: &'a Workload,
     container: &'a Container,
@@ -77,7 +77,7 @@ impl<'a> All<'a> {
 }
 
 impl Started<'_> {
-    /// What it is called in a report.
+    /// Its name in a report.
     fn name(&self) -> String {
         format!("{}: container {}", self.workload.name, self.container.name)
     }
@@ -92,7 +92,7 @@ impl Started<'_> {
         self.line.as_ref()?.value(flag)
     }
 
-    /// The mount under which a path is, and its volume.
+    /// The mount that contains a path, and its volume.
     fn mount(&self, path: &str) -> Option<(&VolumeMount, &Volume)> {
         let below = |mount: &&VolumeMount| {
             path.strip_prefix(&mount.mount_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

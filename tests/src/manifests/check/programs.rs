@@ -1,5 +1,4 @@
-//! Containers start programs that there are, with flags that they have; these listen where they are looked for, and find
-//! their files.
+//! Containers start existing programs with valid flags, which listen on the expected ports and find their files.
 
 use k8s_openapi::api::core::v1::Probe;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -7,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::super::command_line::{CommandLine, amount};
 use super::{All, Started, port};
 
-/// What the operations port of each program answers.
+/// The paths of the ops port of each program.
 const SERVED: [&str; 2] = ["/livez", "/readyz"];
 
 pub(super) fn problems(all: &All) -> Vec<String> {
@@ -36,7 +35,7 @@ fn unreadable(all: &All) -> Vec<String> {
     all.containers().filter_map(read).collect()
 }
 
-/// The ports that it declares are those that it listens on, where others can reach it.
+/// The declared ports are those on which the program listens, on a reachable address.
 fn listening(started: &Started) -> Vec<String> {
     let mut problems = Vec::new();
     let addresses = ["listen", "ops-listen"].map(|flag| started.value(flag).unwrap_or("off"));
@@ -81,7 +80,7 @@ fn probe_problem(started: &Started, probe: &Probe, path: &str) -> Option<String>
     (number.is_none() || number != served).then(|| "its port is not that of --ops-listen".into())
 }
 
-/// Files on the command line are in a volume; what is written into can be written into, and is kept.
+/// Files on the command line are in a volume; output directories are writable and persistent.
 fn paths(all: &All, started: &Started) -> Vec<String> {
     let Some(line) = &started.line else { return Vec::new() };
     let given = line.values.iter().chain(&line.elsewhere).filter(|(flag, _)| *flag != "directory");
@@ -111,7 +110,7 @@ fn path_problem(all: &All, started: &Started, flag: &str, path: &str) -> Option<
     map["data"][key].is_null().then(|| format!("ConfigMap {} has no {key}", config.name))
 }
 
-/// It is given the time and the memory that it was told to use.
+/// Its grace period and memory limit are large enough for its flags.
 fn limits(started: &Started) -> Vec<String> {
     let mut problems = Vec::new();
     let seconds = |flag| started.value(flag).and_then(|value| value.parse::<f64>().ok());
@@ -129,7 +128,7 @@ fn limits(started: &Started) -> Vec<String> {
     problems
 }
 
-/// Whoever dials dials a Service that there is.
+/// Addresses on the command line are those of existing Services.
 fn dials(all: &All, started: &Started) -> Vec<String> {
     let addresses = ["coordinator", "cluster"].into_iter().filter_map(|flag| started.value(flag));
     let unknown = addresses.filter(|address| {

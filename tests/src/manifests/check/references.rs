@@ -1,4 +1,4 @@
-//! Whatever names something names something that is there: selectors, ports, accounts, volumes, job files.
+//! References between manifests resolve: selectors, ports, accounts, volumes, job files.
 
 use k8s_openapi::api::core::v1::{ConfigMap, ServicePort, Volume};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -12,7 +12,7 @@ use super::super::workload::Workload;
 use super::super::{Manifests, name};
 use super::{All, Started};
 
-/// Secrets that whoever applies the manifests may bring: then no manifest says who makes them.
+/// Secrets that the user may create, so that no manifest creates them.
 const BROUGHT: [&str; 3] = ["coordinator-tls", "operator-tls", "worker-tls"];
 
 pub(super) fn problems(all: &All) -> Vec<String> {
@@ -26,7 +26,7 @@ pub(super) fn problems(all: &All) -> Vec<String> {
     problems
 }
 
-/// Everything is in the one namespace, and that is made here.
+/// All objects are in one namespace, which the manifests create.
 fn namespaces(manifests: &Manifests) -> Vec<String> {
     let own: Vec<_> = manifests.of_kind("Namespace").map(name).collect();
     let elsewhere = |document: &&serde_json::Value| {
@@ -79,7 +79,7 @@ fn of_workload(all: &All, workload: &Workload) -> Vec<String> {
     problems
 }
 
-/// Whom a pod rather does not share a node with.
+/// Pod anti-affinity selects existing pods.
 fn avoided(workload: &Workload) -> Vec<LabelSelector> {
     let affinity = workload.pod.affinity.as_ref().and_then(|affinity| affinity.pod_anti_affinity.as_ref());
     let preferred = affinity
@@ -88,7 +88,7 @@ fn avoided(workload: &Workload) -> Vec<LabelSelector> {
     preferred.into_iter().filter_map(|term| term.pod_affinity_term.label_selector).collect()
 }
 
-/// Whether somebody makes what a volume is made from.
+/// Whether a manifest creates a volume's source.
 fn made(all: &All, volume: &Volume) -> Result<(), String> {
     let there = |kind: &str, wanted: &str| {
         let found = all.manifests.has(kind, wanted);
@@ -124,7 +124,7 @@ fn of_service(all: &All, service: &k8s_openapi::api::core::v1::Service) -> Vec<S
         .collect()
 }
 
-/// The number of the container's port behind a Service's.
+/// The number of the container port of a Service's port.
 pub(super) fn target(port: &ServicePort, pods: &Workload) -> Option<i32> {
     match port.target_port.clone().unwrap_or(IntOrString::Int(port.port)) {
         IntOrString::String(name) => pods.port(&name),
@@ -135,7 +135,7 @@ pub(super) fn target(port: &ServicePort, pods: &Workload) -> Option<i32> {
     }
 }
 
-/// Budgets and policies pick pods that there are.
+/// Budgets and policies select existing pods.
 fn pickers(all: &All) -> Vec<String> {
     let budgets = all.manifests.typed::<PodDisruptionBudget>("PodDisruptionBudget").into_iter();
     let budgets = budgets.map(|budget| {
@@ -157,7 +157,7 @@ fn pickers(all: &All) -> Vec<String> {
         .collect()
 }
 
-/// Mounts are of volumes that there are, and paths on the command line are under mounts, as files where they are files.
+/// Mounts have existing volumes, and paths on the command line are under mounts and have the right type.
 fn of_container(started: &Started) -> Vec<String> {
     let mut problems = Vec::new();
     for mount in started.mounts() {
@@ -168,7 +168,7 @@ fn of_container(started: &Started) -> Vec<String> {
     problems
 }
 
-/// What is called a job file is one.
+/// Job files are valid.
 fn job_files(manifests: &Manifests) -> Vec<String> {
     let maps = manifests.typed::<ConfigMap>("ConfigMap").into_iter();
     let files = maps.flat_map(|map| map.data.unwrap_or_default());
@@ -176,7 +176,7 @@ fn job_files(manifests: &Manifests) -> Vec<String> {
     jobs.filter_map(|(file, text)| Job::parse(&file, &text).err()).map(|error| error.to_string()).collect()
 }
 
-/// A TrainJob runs as something that there is.
+/// A TrainJob names an existing runtime.
 fn runtimes(manifests: &Manifests) -> Vec<String> {
     let missing = manifests.of_kind("TrainJob").filter(|job| {
         let wanted = &job["spec"]["runtimeRef"];

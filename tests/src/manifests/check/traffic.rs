@@ -1,4 +1,4 @@
-//! The network lets through what components dial, by their own command lines, and what people need; and nothing else.
+//! Network policies allow the connections in the command lines of components and those of users, and no others.
 
 use super::super::network::{End, Policies, Port};
 use super::super::selector::Labels;
@@ -22,7 +22,7 @@ pub(super) fn problems(all: &All) -> Vec<String> {
     problems
 }
 
-/// Somebody else's pod may be let out by somebody else's policy: only the receiving end counts.
+/// For pods of other namespaces only the policies of the destination count.
 fn is_let_through(policies: &Policies, connection: &Connection) -> bool {
     let Connection { from, to, port, .. } = connection;
     if connection.from_stranger { policies.let_in(from, to, *port) } else { policies.allow(from, to, *port) }
@@ -43,7 +43,7 @@ impl Connection {
     }
 }
 
-/// What components dial.
+/// The connections of components.
 fn wanted(all: &All, policies: &Policies) -> Vec<Connection> {
     let mut wanted = Vec::new();
     for started in all.containers() {
@@ -69,7 +69,7 @@ fn wanted(all: &All, policies: &Policies) -> Vec<Connection> {
     wanted
 }
 
-/// Everything that was not asked for: each pair of pods on each port that somebody listens on, and strangers.
+/// Unneeded connections: each pair of pods on each port with a listener, and from outside.
 fn unwanted(all: &All, policies: &Policies) -> Vec<Connection> {
     let wanted = wanted(all, policies);
     let known = |candidate: &Connection| wanted.iter().any(|wanted| wanted.what == candidate.what);
@@ -102,7 +102,7 @@ fn unwanted(all: &All, policies: &Policies) -> Vec<Connection> {
     unwanted
 }
 
-/// The pods behind the addresses that a container dials, with the port there.
+/// The pods of the addresses that a container dials, with their port.
 fn dialled<'a>(all: &'a All, started: &Started) -> Vec<(&'a Workload, i32)> {
     let addresses = ["coordinator", "cluster"].into_iter().filter_map(|flag| started.value(flag));
     let mut dialled = Vec::new();
@@ -124,7 +124,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
 }
 
-/// Who answers questions about names: the usual pods, and the cache that some clusters have on each node.
+/// DNS servers: the usual pods, and the cache that some clusters have on each node.
 fn resolvers(policies: &Policies) -> [(&'static str, End); 2] {
     [
         ("the cluster's DNS", policies.pod("kube-system", &labels(&[("k8s-app", "kube-dns")]))),
@@ -136,7 +136,7 @@ fn prometheus(policies: &Policies, namespace: &str) -> End {
     policies.pod(namespace, &labels(&[("app.kubernetes.io/name", "prometheus")]))
 }
 
-/// Who is not meant, though it looks like somebody who is.
+/// Pods that resemble allowed ones, but are not.
 fn strangers(all: &All, policies: &Policies) -> Vec<(String, End)> {
     let own = all.workloads.first().map(|workload| workload.namespace.clone()).unwrap_or_default();
     let mut strangers = vec![

@@ -1,7 +1,6 @@
-//! Whoever wants to harm a coordinator: raw connections, and what is sent over them.
+//! Attack client: raw HTTP/2 frames that no normal client sends.
 //!
-//! Frames are written by hand ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113)), since no client sends what is
-//! wanted here.
+//! Frames are encoded by hand ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113)).
 
 use std::io;
 use std::path::PathBuf;
@@ -12,12 +11,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// A coordinator, and how it is reached.
+/// A coordinator to attack.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Its address.
     pub address: String,
-    /// The directory of a certificate that it lets in; none where it speaks plain text.
+    /// The directory of a certificate that it accepts; none without TLS.
     pub tls: Option<PathBuf>,
 }
 
@@ -25,31 +24,31 @@ pub struct Target {
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// How the other side takes what is sent.
+/// How the coordinator handles a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has closed the connection.
+    /// It closed the connection.
     Closed,
-    /// It has taken everything, and answered the ping that came last.
-    Taken,
+    /// It read everything, and acknowledged the last ping.
+    Handled,
 }
 
-/// What the last ping of a flood says.
+/// The payload of the last ping of a flood.
 const LAST: &[u8] = b"the last";
 
 impl Target {
     /// Opens a socket.
     ///
     /// # Errors
-    /// If nobody takes it.
+    /// If the connection is refused.
     pub async fn socket(&self) -> io::Result<TcpStream> {
         TcpStream::connect(&self.address).await
     }
 
-    /// Opens a connection on which HTTP/2 can begin.
+    /// Opens a connection for HTTP/2, with TLS if so.
     ///
     /// # Errors
-    /// If the other side refuses.
+    /// If the coordinator refuses.
     ///
     /// # Panics
     /// If the certificate can't be used.
@@ -62,65 +61,65 @@ impl Target {
         Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, socket).await?))
     }
 
-    /// Opens a connection, begins HTTP/2, and sends this again and again, as often as is said; reads whatever comes.
+    /// Opens a connection, begins HTTP/2, and sends `bytes` `times` times, while it reads all replies.
     ///
     /// # Errors
-    /// If there is no connection.
+    /// If the connection fails.
     ///
     /// # Panics
-    /// If it is sent more often than a connection has streams.
+    /// If a connection does not have so many streams.
     pub async fn flood(&self, times: usize, bytes: impl Fn(u32) -> Vec<u8>) -> io::Result<Outcome> {
         let stream = self.connection().await?;
         let (reader, mut writer) = tokio::io::split(stream);
         writer.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
-        let answer = tokio::spawn(hears(reader, frame(PING, ACK, 0, LAST)));
+        let reader_task = tokio::spawn(receives(reader, frame(PING, ACK, 0, LAST)));
         for index in 0..times {
             let stream = u32::try_from(index).expect("not so many") * 2 + 1;
             if writer.write_all(&bytes(stream)).await.is_err() {
                 break;
             }
         }
-        // Answered in turn. One that has closed takes no more.
+        // Frames are handled in order. A closed connection accepts none.
         let _ = writer.write_all(&frame(PING, 0, 0, LAST)).await;
-        let taken = answer.await.expect("reading does not panic");
-        Ok(if taken { Outcome::Taken } else { Outcome::Closed })
+        let handled = reader_task.await.expect("reading does not panic");
+        Ok(if handled { Outcome::Handled } else { Outcome::Closed })
     }
 }
 
-/// Reads to the end, or to these bytes; whether they came.
-async fn hears(mut reader: impl AsyncRead + Unpin, wanted: Vec<u8>) -> bool {
-    let (mut buffer, mut heard) = (vec![0; 1 << 16], Vec::new());
+/// Reads until these bytes or the end. Returns whether the bytes were received.
+async fn receives(mut reader: impl AsyncRead + Unpin, wanted: Vec<u8>) -> bool {
+    let (mut buffer, mut received) = (vec![0; 1 << 16], Vec::new());
     while let Ok(count @ 1..) = reader.read(&mut buffer).await {
-        heard.extend_from_slice(&buffer[..count]);
-        if heard.windows(wanted.len()).any(|window| window == wanted) {
+        received.extend_from_slice(&buffer[..count]);
+        if received.windows(wanted.len()).any(|window| window == wanted) {
             return true;
         }
-        // They may have come in part.
-        heard.drain(..heard.len().saturating_sub(wanted.len()));
+        // A part of them may have been received.
+        received.drain(..received.len().saturating_sub(wanted.len()));
     }
     false
 }
 
-/// What a connection begins with.
+/// The client's connection preface.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The frame that carries a message.
+/// The frame of message data.
 pub const DATA: u8 = 0;
-/// The frame that begins a call.
+/// The frame of headers, which begins a call.
 pub const HEADERS: u8 = 1;
-/// The frame that ends one early.
+/// The frame that resets a call.
 pub const RST_STREAM: u8 = 3;
 /// The frame that changes settings.
 pub const SETTINGS: u8 = 4;
-/// The frame that asks whether somebody is there.
+/// The frame of a ping.
 pub const PING: u8 = 6;
-/// The frame that goes on with headers.
+/// The frame that continues headers.
 pub const CONTINUATION: u8 = 9;
-/// The flag of an answer to a ping.
+/// The flag of the acknowledgement of a ping.
 const ACK: u8 = 1;
-/// The flag of headers that are complete.
+/// The flag of complete headers.
 pub const END_HEADERS: u8 = 4;
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 ///
 /// # Panics
 /// If the payload is longer than a frame can be.

@@ -1,4 +1,4 @@
-//! Wrong answers do no harm: they are found, their sender is evicted, and the model is what it would have been.
+//! Wrong results are detected, their sender is evicted, and the model stays the same.
 
 use millefeuille_core::data::plan::Plan;
 use millefeuille_proto::v1;
@@ -27,14 +27,14 @@ fn joined_with(cluster: &Cluster<'_>, failpoints: &str) -> Process {
     worker
 }
 
-/// The worker of this process was found out: it was told so, and the run's files name it.
+/// Checks that the worker of this process was evicted: it was told so, and the run's files name it.
 fn is_evicted(worker: &mut Process, run: &Run) {
     let name = format!(":{}", worker.pid());
     let error = worker.wait().error(9);
     assert!(error.contains("differs from another one"), "{error}");
     let told = run.told("evicted");
     assert!(told.len() == 1 && told[0].contains(&name), "{told:?}");
-    // Whose answers were never used, because another's came first each time, had part in nothing.
+    // A worker whose results were never used, because others' were always first, took part in no step.
     let suspects = suspects(run);
     assert!(
         suspects.len() <= 1 && suspects.iter().all(|(suspect, _)| suspect.ends_with(&name)),
@@ -42,7 +42,7 @@ fn is_evicted(worker: &mut Process, run: &Run) {
     );
 }
 
-/// Whom the receipt suspects, and in which steps they had part.
+/// The suspects in the receipt, and the steps in which they took part.
 fn suspects(run: &Run) -> Vec<(String, String)> {
     let receipt = run.receipt();
     let text = |suspect: &Value, key: &str| suspect[key].as_str().expect("it is a text").to_string();
@@ -51,7 +51,7 @@ fn suspects(run: &Run) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_bit_that_flips_is_found_by_an_audit_and_the_coordinator_says_whose_it_is() {
+fn a_flipped_bit_is_detected_by_an_audit_and_attributed_by_the_coordinator() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--audit 1 --min-workers 1");
@@ -66,7 +66,7 @@ fn a_bit_that_flips_is_found_by_an_audit_and_the_coordinator_says_whose_it_is() 
 }
 
 #[test]
-fn among_three_the_one_that_differs_is_evicted() {
+fn of_three_workers_the_one_that_differs_is_evicted() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--audit 1 --min-workers 2");
@@ -101,7 +101,7 @@ fn the_only_worker_is_compared_with_the_coordinator() {
 }
 
 #[test]
-fn a_number_that_is_none_is_computed_again_elsewhere_without_any_audit() {
+fn a_nan_result_is_recomputed_even_without_audit() {
     let home = small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 1");
@@ -118,7 +118,7 @@ fn a_number_that_is_none_is_computed_again_elsewhere_without_any_audit() {
 }
 
 #[test]
-fn training_that_diverges_is_nobodys_fault() {
+fn no_worker_is_evicted_if_training_diverges() {
     let home = small();
     for workers in [1, 3] {
         let cluster = home.cluster(&format!("--min-workers {workers}"));
@@ -135,7 +135,7 @@ fn training_that_diverges_is_nobodys_fault() {
     }
 }
 
-/// A worker that says it can compute the job and holds every sample, and computes nothing.
+/// A scripted worker that claims to hold every sample and computes nothing.
 struct Pretender {
     raw: RawWorker,
 }
@@ -155,7 +155,7 @@ impl Pretender {
         Self { raw }
     }
 
-    /// Claims to hold whatever it is told to, until it is asked for work.
+    /// Claims to hold every assigned shard, until nodes are assigned to it.
     fn is_asked(&mut self) -> v1::Work {
         loop {
             let message = self.raw.receive().expect("the session lasts").expect("it is asked for something");
@@ -189,7 +189,7 @@ impl Pretender {
     }
 }
 
-/// How a process with the right kernel computes the job's own shapes: this one may have been started with another.
+/// The fingerprint of the job's shapes, from a process with the right kernel: the test may run with another one.
 fn shapes_fingerprint(home: &Home, spec: &v1::Spec, kernel: &str) -> String {
     let input = std::fs::File::open(home.write("spec", spec.encode_to_vec())).expect("it was just written");
     let mut probe = home.command(&binary("coordinator"));
@@ -202,7 +202,7 @@ fn shapes_fingerprint(home: &Home, spec: &v1::Spec, kernel: &str) -> String {
 /// Parameters of the small job's model, in bytes.
 const BYTES: usize = (784 * 24 + 24 + 24 * 10 + 10) * 4;
 
-/// A good worker, slow enough to be joined while it trains; what a pretender then does; the good end.
+/// Starts a slow normal worker and a scripted one, runs `does` with the latter, and waits until the job is done.
 fn in_spite_of(pretend: impl FnOnce(&Home, Pretender)) {
     let home = small();
     let job = "small.toml --epochs 12";
@@ -220,10 +220,10 @@ fn in_spite_of(pretend: impl FnOnce(&Home, Pretender)) {
 }
 
 #[test]
-fn an_answer_of_another_shape_ends_its_senders_session() {
+fn a_result_of_another_shape_ends_its_senders_session() {
     in_spite_of(|home, mut pretender| {
         let work = pretender.is_asked();
-        // As many bytes as the model has, over a number of samples that the node does not have.
+        // The right number of bytes, but a wrong number of samples.
         pretender.sends(&work, work.nodes[0], 1_000_000, BYTES);
         let status = pretender.raw.end().expect("it is told why");
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
@@ -232,10 +232,10 @@ fn an_answer_of_another_shape_ends_its_senders_session() {
 }
 
 #[test]
-fn an_answer_that_comes_too_late_changes_nothing() {
+fn a_late_result_is_ignored() {
     in_spite_of(|home, mut pretender| {
         let work = pretender.is_asked();
-        // Others have been asked for what it owes, and have answered: its work is over.
+        // Its pending nodes were reassigned, and their results accepted.
         home.run("runs/small-1").tells("reassigned", "is a straggler in");
         let progress = home.run("runs/small-1").history().len();
         until("the job goes on without it", || {
@@ -251,10 +251,10 @@ fn an_answer_that_comes_too_late_changes_nothing() {
 }
 
 #[test]
-fn answers_that_nobody_asked_for_count_against_their_sender() {
+fn a_worker_is_disconnected_after_eight_unassigned_results() {
     in_spite_of(|home, mut pretender| {
         let work = pretender.is_asked();
-        // The same work, and a node that others were asked for.
+        // The same unit of work, and a node that was assigned to another worker.
         let asked = |shard: u32| work.nodes.iter().any(|node| (node.first..node.end).contains(&shard));
         let shard = (0..8).find(|&shard| !asked(shard)).expect("it was not asked for everything");
         let id = work.id.expect("work has a name");
@@ -269,13 +269,13 @@ fn answers_that_nobody_asked_for_count_against_their_sender() {
     });
 }
 
-/// Samples of the first node that is asked for.
+/// Samples of the first assigned node.
 fn samples_of(work: &v1::Work) -> u64 {
     let step = work.id.expect("work has a name").step;
     (work.nodes[0].first..work.nodes[0].end).map(|shard| u64::from(samples_of_shard(step, shard))).sum()
 }
 
-/// Samples of a shard in a step of the small job: 1,602 train, in steps of 100, dealt to 8 shards.
+/// Samples of a shard in a step of the small job: 1,602 training samples in steps of 100, distributed over 8 shards.
 fn samples_of_shard(step: u32, shard: u32) -> u32 {
     let plan = Plan::new(1602, 100, 8);
     plan.piece(step, shard).len() as u32

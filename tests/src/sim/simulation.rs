@@ -1,8 +1,8 @@
-//! The world: a virtual clock, what is due when, and the network between the processes.
+//! A simulated cluster: a virtual clock, a queue of events by time, and the network between the processes.
 //!
-//! A connection carries messages in order in both directions. A lost message breaks it, as it would break TCP in the
-//! end, and each end notices in its own time, or not at all. Heartbeats are calls of their own and get lost one by
-//! one. A stopped process takes in what came for it once it goes on.
+//! A connection delivers messages in order in both directions. A lost message breaks it, as it would eventually break a
+//! TCP connection, and each end detects that at a time of its own. Heartbeats are separate calls that are lost one by
+//! one. A stopped process handles its messages when it continues.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -17,20 +17,20 @@ use super::disk::Files;
 use super::mutation::Mutation;
 use super::oracle::Oracle;
 use super::random::Random;
-use super::scenario::{Fault, Scenario, Weather};
+use super::scenario::{Fault, NetworkConditions, Scenario};
 use super::toy::Sum;
 use super::worker::Process;
 
-/// How long after the network has healed every job must have ended.
-const PATIENCE: Duration = Duration::from_secs(2500);
-/// Messages to a worker that may wait; more, and it has stopped reading.
+/// How long after the end of all faults every job must have ended.
+const END_LIMIT: Duration = Duration::from_secs(2500);
+/// The longest queue of messages to a worker. A worker with more is disconnected: it has stopped reading.
 pub(crate) const OUTBOX: usize = 64;
 
-/// Writes a line of the trace, if somebody wants to read it.
+/// Prints a line of the trace, if it is enabled.
 macro_rules! trace {
-    ($world:expr, $($line:tt)*) => {
-        if $world.traces {
-            println!("{:>11.6}  {}", $world.now.as_secs_f64(), format_args!($($line)*));
+    ($simulation:expr, $($line:tt)*) => {
+        if $simulation.traces {
+            println!("{:>11.6}  {}", $simulation.now.as_secs_f64(), format_args!($($line)*));
         }
     };
 }
@@ -39,21 +39,21 @@ pub(crate) use trace;
 /// A connection, by its number.
 pub(crate) type Wire = usize;
 
-/// What a worker says.
+/// A worker's message.
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
     Hello(Hello),
     Accepted(JobId),
     Held(JobId, u64, Shard),
-    Result(Box<Answer>),
+    Result(Box<NodeResult>),
     Drain,
     Goodbye,
     Fetch(JobId, Shard),
 }
 
-/// A node's sum, on its way.
+/// A node's sum.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct NodeResult {
     pub(crate) work: WorkId,
     pub(crate) node: Node,
     pub(crate) sum: Sum,
@@ -61,7 +61,7 @@ pub(crate) struct Answer {
     pub(crate) busy: Duration,
 }
 
-/// What the coordinator says.
+/// A coordinator's message.
 #[derive(Clone, Debug)]
 pub(crate) enum Down {
     Welcome,
@@ -74,17 +74,17 @@ pub(crate) enum Down {
     Close,
 }
 
-/// What is due.
+/// An event of the simulation.
 #[derive(Debug)]
 pub(crate) enum Due {
     Up(Wire, Up),
     Down(Wire, Down),
     ClosedAtCoordinator(Wire),
     ClosedAtWorker(Wire),
-    /// So many parts of a shard are still to come.
+    /// A part of a shard arrives, and so many are left.
     Samples(Wire, JobId, Shard, u32),
-    BeatArrives(Wire),
-    BeatAnswered(Wire, bool),
+    HeartbeatArrives(Wire),
+    HeartbeatAnswered(Wire, bool),
     Process(usize, u64, ProcessDue),
     Coordinator(u64, CoordinatorDue),
     Start(usize),
@@ -93,19 +93,19 @@ pub(crate) enum Due {
     Fault(Fault),
 }
 
-/// What is due in a worker's process, in one life of it.
+/// An event in one incarnation of a worker's process.
 #[derive(Debug)]
 pub(crate) enum ProcessDue {
     Connect,
     WelcomeDue(Wire),
-    Beat(Wire),
+    Heartbeat(Wire),
     Shapes(Wire, JobId),
     Piece(Wire, WorkId, Node, u32, Duration),
     DrainOver,
     Quick,
 }
 
-/// What is due in the coordinator, in one life of it.
+/// An event in one incarnation of the coordinator.
 #[derive(Debug)]
 pub(crate) enum CoordinatorDue {
     Tick,
@@ -124,30 +124,30 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) process: usize,
-    pub(crate) life: u64,
-    /// Which life of the coordinator it leads to.
+    pub(crate) incarnation: u64,
+    /// The coordinator's incarnation.
     pub(crate) coordinator: u64,
     pub(crate) worker: Option<WorkerId>,
     pub(crate) open_at_worker: bool,
     pub(crate) open_at_coordinator: bool,
-    /// Nothing arrives any more.
+    /// Whether messages no longer arrive.
     pub(crate) broken: bool,
     last_up: Duration,
     last_down: Duration,
-    /// On their way.
+    /// The number of messages under way.
     pub(crate) ups: usize,
     pub(crate) downs: usize,
 }
 
-/// A worker that is cut off.
+/// Until when a worker's messages do not arrive, by direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Partition {
     pub(crate) up_until: Duration,
     pub(crate) down_until: Duration,
 }
 
-/// Everything there is.
-pub(crate) struct World {
+/// The state of one simulated cluster.
+pub(crate) struct Simulation {
     pub(crate) scenario: Scenario,
     pub(crate) random: Random,
     pub(crate) mutation: Option<Mutation>,
@@ -156,22 +156,22 @@ pub(crate) struct World {
     queue: BinaryHeap<Entry>,
     sequence: u64,
     pub(crate) processes: Vec<Process>,
-    /// The instance ids of those who compute wrong bits.
+    /// The instance ids of processes with a compute fault.
     pub(crate) faulty: BTreeSet<String>,
     pub(crate) connections: Vec<Connection>,
     pub(crate) coordinator: Option<Box<Coordinator>>,
-    pub(crate) lives: u64,
+    pub(crate) incarnation: u64,
     pub(crate) files: Files,
     pub(crate) oracle: Oracle,
-    /// What was found to be wrong first.
+    /// The first violated invariant.
     pub(crate) violation: Option<String>,
 }
 
-impl World {
+impl Simulation {
     pub(crate) fn new(seed: u64, mutation: Option<Mutation>, traces: bool) -> Self {
         let scenario = Scenario::new(seed);
         let oracle = Oracle::new(&scenario);
-        let mut world = Self {
+        let mut simulation = Self {
             random: Random::new(seed ^ 0x5eed),
             mutation,
             traces,
@@ -182,21 +182,21 @@ impl World {
             faulty: BTreeSet::new(),
             connections: Vec::new(),
             coordinator: None,
-            lives: 0,
+            incarnation: 0,
             files: Files::default(),
             oracle,
             violation: None,
             scenario,
         };
-        world.begin();
-        world
+        simulation.begin();
+        simulation
     }
 
     fn begin(&mut self) {
         self.due(Duration::ZERO, Due::StartCoordinator);
-        for nature in self.scenario.workers.clone() {
+        for profile in self.scenario.workers.clone() {
             let after = self.random.millis(0..=500);
-            self.add_process(nature, after);
+            self.add_process(profile, after);
         }
         for job in 0..self.scenario.jobs.len() {
             self.due(Duration::from_millis(100 * job as u64), Due::Submit(job));
@@ -206,25 +206,25 @@ impl World {
         }
     }
 
-    /// Runs until every job has ended, or something is wrong.
+    /// Runs until every job has ended, or an invariant is violated.
     pub(crate) fn run(&mut self) {
-        let limit = self.scenario.heals + PATIENCE;
+        let limit = self.scenario.faults_stop + END_LIMIT;
         while self.violation.is_none() && !self.oracle.all_ended() {
             let Some(Entry { at, due, .. }) = self.queue.pop() else {
-                return self.fail("nothing is due any more, and a job has not ended");
+                return self.fail("no event is left, but a job has not ended");
             };
             if at > limit {
                 self.now = at;
                 let waiting = self.coordinator.as_ref().map(|coordinator| coordinator.control.waiting());
                 return self.fail(format!(
-                    "{PATIENCE:?} after the network has healed a job has not ended: the coordinator waits for {waiting:?}"
+                    "{END_LIMIT:?} after the end of all faults a job has not ended: the coordinator waits for {waiting:?}"
                 ));
             }
             self.now = at;
             self.take(due);
         }
         if self.violation.is_none() {
-            self.judge();
+            self.check_saved_results();
         }
     }
 
@@ -252,44 +252,43 @@ impl World {
                 self.connections[wire].ups -= 1;
                 if self.is_open(wire) && !self.connections[wire].broken {
                     self.hear(wire);
-                    self.said(wire, up);
-                } else if let (Up::Result(answer), Some(worker)) = (up, self.connections[wire].worker) {
-                    // A copy outlives its connection, and even the coordinator that asked.
-                    self.result(worker, *answer);
+                    self.worker_message(wire, up);
+                } else if let (Up::Result(result), Some(worker)) = (up, self.connections[wire].worker) {
+                    // A duplicate may arrive after the end of its connection, and even at a later incarnation of the coordinator.
+                    self.result(worker, *result);
                 }
             }
             Due::Down(wire, down) => {
                 self.connections[wire].downs -= 1;
                 if self.reaches_worker(wire) {
-                    self.told(wire, down);
+                    self.coordinator_message(wire, down);
                 }
             }
             Due::ClosedAtCoordinator(wire) => self.closed_at_coordinator(wire),
             Due::ClosedAtWorker(wire) => self.closed_at_worker(wire),
             Due::Samples(wire, job, shard, left) => self.samples(wire, job, shard, left),
-            Due::BeatArrives(wire) => self.beat_arrives(wire),
-            Due::BeatAnswered(wire, known) => self.beat_answered(wire, known),
-            Due::Process(process, life, due) => self.process_due(process, life, due),
-            Due::Coordinator(life, due) => self.coordinator_due(life, due),
+            Due::HeartbeatArrives(wire) => self.heartbeat_arrives(wire),
+            Due::HeartbeatAnswered(wire, known) => self.heartbeat_answered(wire, known),
+            Due::Process(process, incarnation, due) => self.process_due(process, incarnation, due),
+            Due::Coordinator(incarnation, due) => self.coordinator_due(incarnation, due),
             Due::Start(process) => self.start(process),
             Due::StartCoordinator => self.start_coordinator(),
             Due::Submit(job) => self.submit(job),
-            Due::Fault(fault) => self.strike(fault),
+            Due::Fault(fault) => self.inject_fault(fault),
         }
     }
 
-    /// Until when the process that this is for is stopped.
+    /// Until when the process of this event is stopped.
     fn stopped_until(&self, due: &Due) -> Option<Duration> {
         match *due {
-            Due::Down(wire, _) | Due::ClosedAtWorker(wire) | Due::BeatAnswered(wire, _) => {
+            Due::Down(wire, _) | Due::ClosedAtWorker(wire) | Due::HeartbeatAnswered(wire, _) => {
                 Some(self.processes[self.connections[wire].process].stopped_until)
             }
-            Due::Process(process, life, _) => {
-                Some(self.processes[process].stopped_until).filter(|_| self.processes[process].life == life)
-            }
+            Due::Process(process, incarnation, _) => Some(self.processes[process].stopped_until)
+                .filter(|_| self.processes[process].incarnation == incarnation),
             Due::Up(..)
             | Due::ClosedAtCoordinator(_)
-            | Due::BeatArrives(_)
+            | Due::HeartbeatArrives(_)
             | Due::Coordinator(..)
             | Due::Submit(_) => self.coordinator.as_ref().map(|coordinator| coordinator.stopped_until),
             Due::Samples(..) | Due::Start(_) | Due::StartCoordinator | Due::Fault(_) => None,
@@ -298,36 +297,39 @@ impl World {
 
     // The network.
 
-    pub(crate) fn healed(&self) -> bool {
-        self.now >= self.scenario.heals
+    pub(crate) fn faults_have_stopped(&self) -> bool {
+        self.now >= self.scenario.faults_stop
     }
 
-    fn weather(&self) -> Weather {
-        if self.healed() {
-            Weather { delay: 2, loss: 0.0, beat_loss: 0.0, duplicates: 0.0, reorders: false }
+    fn network_conditions(&self) -> NetworkConditions {
+        if self.faults_have_stopped() {
+            NetworkConditions { delay: 2, loss: 0.0, heartbeat_loss: 0.0, duplicates: 0.0, reorders: false }
         } else {
-            self.scenario.weather.clone()
+            self.scenario.network.clone()
         }
     }
 
     pub(crate) fn delay(&mut self) -> Duration {
-        let most = self.weather().delay;
+        let most = self.network_conditions().delay;
         let usual = self.random.chance(0.9);
         self.random.millis(0..=if usual { most.div_ceil(10) } else { most })
     }
 
     /// Opens a connection, if the coordinator can be reached.
     pub(crate) fn connect(&mut self, process: usize) -> Option<Wire> {
-        let life =
-            self.coordinator.as_ref().filter(|coordinator| coordinator.stopped_until <= self.now)?.life;
+        let incarnation = self
+            .coordinator
+            .as_ref()
+            .filter(|coordinator| coordinator.stopped_until <= self.now)?
+            .incarnation;
         let Partition { up_until, down_until } = self.processes[process].partition;
         if up_until > self.now || down_until > self.now {
             return None;
         }
         self.connections.push(Connection {
             process,
-            life: self.processes[process].life,
-            coordinator: life,
+            incarnation: self.processes[process].incarnation,
+            coordinator: incarnation,
             worker: None,
             open_at_worker: true,
             open_at_coordinator: true,
@@ -340,17 +342,17 @@ impl World {
         Some(self.connections.len() - 1)
     }
 
-    pub(crate) fn say(&mut self, wire: Wire, up: Up) {
+    pub(crate) fn send_to_coordinator(&mut self, wire: Wire, up: Up) {
         let connection = &self.connections[wire];
         if connection.broken || !connection.open_at_worker {
             return;
         }
         let Some(held) = self.passes(wire, true) else { return };
         let result = matches!(up, Up::Result(_));
-        let Weather { duplicates, reorders, .. } = self.weather();
+        let NetworkConditions { duplicates, reorders, .. } = self.network_conditions();
         let at = (self.now + held + self.delay()).max(self.connections[wire].last_up);
         let late = if result && reorders { self.delay() } else { Duration::ZERO };
-        // Fetches are calls of their own, and overtake what is said in the session.
+        // Fetches are separate calls, and may overtake the session's messages.
         if !matches!(up, Up::Fetch(..)) && late.is_zero() {
             self.connections[wire].last_up = at;
         }
@@ -363,7 +365,7 @@ impl World {
         self.due_at(at + late, Due::Up(wire, up));
     }
 
-    pub(crate) fn tell(&mut self, wire: Wire, down: Down) {
+    pub(crate) fn send_on_wire(&mut self, wire: Wire, down: Down) {
         let connection = &self.connections[wire];
         if connection.broken || !connection.open_at_coordinator {
             return;
@@ -375,13 +377,13 @@ impl World {
         self.due_at(at, Due::Down(wire, down));
     }
 
-    /// How long a message is held up; none if it breaks its connection.
+    /// The delay of a message by a partition; none if the message breaks its connection.
     fn passes(&mut self, wire: Wire, up: bool) -> Option<Duration> {
         let Partition { up_until, down_until } = self.processes[self.connections[wire].process].partition;
         let until = if up { up_until } else { down_until };
         let held = until.saturating_sub(self.now);
         let sent_again = held < Duration::from_secs(3) && self.random.chance(0.5);
-        let loss = self.weather().loss;
+        let loss = self.network_conditions().loss;
         if !held.is_zero() && !sent_again || self.random.chance(loss) {
             self.break_connection(wire);
             return None;
@@ -389,7 +391,7 @@ impl World {
         Some(held)
     }
 
-    /// Both ends notice, each in its own time.
+    /// Both ends detect it, each at a time of its own.
     fn break_connection(&mut self, wire: Wire) {
         trace!(self, "connection {wire} is broken");
         self.connections[wire].broken = true;
@@ -402,27 +404,30 @@ impl World {
     pub(crate) fn reaches_worker(&self, wire: Wire) -> bool {
         let connection = &self.connections[wire];
         let process = &self.processes[connection.process];
-        !connection.broken && connection.open_at_worker && process.alive && process.life == connection.life
+        !connection.broken
+            && connection.open_at_worker
+            && process.alive
+            && process.incarnation == connection.incarnation
     }
 
-    /// Whether this life of the coordinator has this connection open; it may be broken all the same.
+    /// Whether the current coordinator process has this connection open. It may be broken nevertheless.
     pub(crate) fn is_open(&self, wire: Wire) -> bool {
         let connection = &self.connections[wire];
-        let life = self.coordinator.as_ref().map(|coordinator| coordinator.life);
-        connection.open_at_coordinator && life == Some(connection.coordinator)
+        let incarnation = self.coordinator.as_ref().map(|coordinator| coordinator.incarnation);
+        connection.open_at_coordinator && incarnation == Some(connection.coordinator)
     }
 
-    /// Sends a heartbeat; a lost one is nobody's loss.
-    pub(crate) fn beat(&mut self, wire: Wire) {
+    /// Sends a heartbeat. A lost heartbeat has no effect by itself.
+    pub(crate) fn send_heartbeat(&mut self, wire: Wire) {
         let cut = self.processes[self.connections[wire].process].partition.up_until > self.now;
-        let loss = self.weather().beat_loss;
+        let loss = self.network_conditions().heartbeat_loss;
         if !cut && !self.random.chance(loss) {
             let delay = self.delay();
-            self.due(delay, Due::BeatArrives(wire));
+            self.due(delay, Due::HeartbeatArrives(wire));
         }
     }
 
-    fn beat_arrives(&mut self, wire: Wire) {
+    fn heartbeat_arrives(&mut self, wire: Wire) {
         if self.coordinator.is_none() {
             return;
         }
@@ -432,17 +437,17 @@ impl World {
         }
         if self.processes[self.connections[wire].process].partition.down_until <= self.now {
             let delay = self.delay();
-            self.due(delay, Due::BeatAnswered(wire, known));
+            self.due(delay, Due::HeartbeatAnswered(wire, known));
         }
     }
 
-    // What goes wrong.
+    // Faults.
 
-    fn strike(&mut self, fault: Fault) {
+    fn inject_fault(&mut self, fault: Fault) {
         trace!(self, "FAULT {fault:?}");
         let now = self.now;
-        // Nothing outlasts the day on which the network heals.
-        let until = |length: Duration| (now + length).min(self.scenario.heals);
+        // Every fault ends by the time faults stop.
+        let until = |length: Duration| (now + length).min(self.scenario.faults_stop);
         match fault {
             Fault::Crash { worker, down } => self.crash_process(worker, Some(down)),
             Fault::Pause { worker, length } => {
@@ -455,8 +460,8 @@ impl World {
             Fault::Slow { worker, times, length } => {
                 let Some(process) = self.processes.get_mut(worker) else { return };
                 process.slow = times;
-                let life = process.life;
-                self.due(length, Due::Process(worker, life, ProcessDue::Quick));
+                let incarnation = process.incarnation;
+                self.due(length, Due::Process(worker, incarnation, ProcessDue::Quick));
             }
             Fault::Drain { worker, down } => self.drain(worker, down),
             Fault::Join { workers } => {
@@ -476,7 +481,7 @@ impl World {
             }
             Fault::CrashCoordinator { actions, down } => {
                 if let Some(coordinator) = &mut self.coordinator {
-                    coordinator.dies_after.get_or_insert((actions, down));
+                    coordinator.crashes_after.get_or_insert((actions, down));
                 }
             }
             Fault::PauseCoordinator { length } => {
@@ -505,7 +510,7 @@ impl PartialOrd for Entry {
 }
 
 impl Ord for Entry {
-    /// The heap's greatest comes first: what is due soonest, of equals what was planned first.
+    /// The greatest entry of the heap is the earliest event; of simultaneous events, the one that was queued first.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at, other.sequence).cmp(&(self.at, self.sequence))
     }
