@@ -1,4 +1,4 @@
-//! Checkpoints: what comes back, what is noticed, what a crash leaves.
+//! Checkpoints: restoring them, detecting damage, and crashes while one is written.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
@@ -38,7 +38,7 @@ fn data(run: &Path, tag: u64) -> PathBuf {
 }
 
 #[test]
-fn a_checkpoint_comes_back_bit_for_bit() {
+fn a_checkpoint_is_restored_bit_for_bit() {
     let (_place, path, [first, second]) = two_checkpoints();
     let checkpoints = Checkpoints::of(&path, 3);
     assert_eq!(checkpoints.tags().unwrap(), [6, 3]);
@@ -57,7 +57,7 @@ fn a_checkpoint_comes_back_bit_for_bit() {
 }
 
 #[test]
-fn what_the_optimizer_remembers_comes_back() {
+fn the_state_of_the_optimizer_is_restored() {
     let place = TempDir::new().unwrap();
     let mut adam = job();
     adam.compile.optimizer = Optimizer::new(OptimizerKind::Adam);
@@ -134,17 +134,17 @@ fn every_damage_is_noticed(file: impl Fn(&Path, u64) -> PathBuf) {
 }
 
 #[test]
-fn every_truncation_and_every_flipped_bit_of_a_manifest_is_noticed() {
+fn every_truncation_and_every_flipped_bit_of_a_manifest_is_detected() {
     every_damage_is_noticed(manifest);
 }
 
 #[test]
-fn every_truncation_and_every_flipped_bit_of_a_data_file_is_noticed() {
+fn every_truncation_and_every_flipped_bit_of_a_data_file_is_detected() {
     every_damage_is_noticed(data);
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_no_damage_and_not_passed_over() {
+fn an_unreadable_file_is_not_treated_as_damage() {
     for file in [manifest, data] {
         let (_place, path, [_, second]) = two_checkpoints();
         let (file, aside) = (file(&path, 6), path.join("aside"));
@@ -188,14 +188,14 @@ fn a_missing_manifest_is_named() {
 }
 
 #[test]
-fn the_manifest_of_another_checkpoint_is_not_taken_for_its_own() {
+fn the_manifest_of_another_checkpoint_is_refused() {
     let (_place, path, _) = two_checkpoints();
     let other = fs::read(manifest(&path, 3)).unwrap();
     is_noticed(&path, &manifest(&path, 6), &other, "a copy of the older one");
 }
 
 #[test]
-fn when_none_is_whole_all_are_named() {
+fn if_no_checkpoint_is_complete_all_are_named() {
     let (_place, path, _) = two_checkpoints();
     fs::write(manifest(&path, 3), "{}").unwrap();
     fs::remove_file(data(&path, 6)).unwrap();
@@ -212,7 +212,7 @@ fn when_none_is_whole_all_are_named() {
 }
 
 #[test]
-fn a_newer_format_is_refused_and_not_passed_over() {
+fn a_newer_format_is_refused_and_not_skipped() {
     use sha2::{Digest as _, Sha256};
     let (_place, path, _) = two_checkpoints();
     let text = fs::read_to_string(manifest(&path, 6)).unwrap().replacen("\"format\": 1", "\"format\": 2", 1);
@@ -289,7 +289,7 @@ fn a_crash_between_any_two_steps_leaves_the_old_or_the_new() {
 }
 
 #[test]
-fn a_write_that_fails_names_the_file_and_leaves_what_was_there() {
+fn a_failed_write_names_the_file_and_keeps_its_old_content() {
     let (_place, path, [_, second]) = two_checkpoints();
     let checkpoints = Checkpoints::of(&path, 1);
     let third = Checkpoint { parameter_tag: 8, ..second.clone() };

@@ -1,4 +1,4 @@
-//! The ledger: what the plan expects, and that nothing in the file can change unnoticed.
+//! The ledger agrees with the plan, and every change of its file is detected.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
@@ -65,7 +65,7 @@ fn a_run_by_the_plan_has_the_ledger_that_the_plan_expects() {
 }
 
 #[test]
-fn a_ledger_goes_on_from_any_checkpoint() {
+fn a_ledger_continues_from_any_checkpoint() {
     let (states, file) = trained(&spec());
     for (ledger, len) in states {
         // The file may be longer by now, or cut already.
@@ -92,7 +92,7 @@ fn without(file: &str, line: usize) -> String {
 }
 
 #[test]
-fn a_line_that_is_missing_doubled_or_changed_is_named() {
+fn a_missing_duplicated_or_changed_line_is_named() {
     let (_, file) = trained(&spec());
     let lines: Vec<&str> = file.split_inclusive('\n').collect();
     for (number, line) in (1..).zip(&lines) {

@@ -1,4 +1,4 @@
-//! What becomes of a run when its coordinator dies, and of a cluster's runs when it starts again.
+//! Runs after a crash of the coordinator, and the runs of a cluster after its restart.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
@@ -57,7 +57,7 @@ fn died() -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn everything_is_cut_back_to_the_newest_checkpoint() {
+fn all_files_are_truncated_to_the_newest_checkpoint() {
     let (place, path) = died();
     let [history, ledger] = ["history.jsonl", "ledger"].map(|name| text(&path, name));
     for torn in ["history.jsonl", "events.jsonl", "ledger"] {
@@ -101,7 +101,7 @@ fn everything_is_cut_back_to_the_newest_checkpoint() {
 }
 
 #[test]
-fn resuming_twice_is_resuming_once() {
+fn resuming_is_idempotent() {
     let (_place, path) = died();
     let first = resume(&path);
     let second = resume(&path);
@@ -127,7 +127,7 @@ fn a_damaged_checkpoint_is_named_and_removed_and_the_one_before_it_used() {
 }
 
 #[test]
-fn lost_history_comes_back_from_the_manifest() {
+fn lost_history_is_restored_from_the_manifest() {
     let (_place, path) = died();
     fs::remove_file(path.join("history.jsonl")).unwrap();
     assert!(resume(&path).text.contains("history.jsonl rewritten"));
@@ -135,7 +135,7 @@ fn lost_history_comes_back_from_the_manifest() {
 }
 
 #[test]
-fn a_run_whose_record_is_lost_is_gone_on_with() {
+fn a_run_whose_record_is_lost_is_resumed() {
     let (_place, path) = died();
     fs::remove_file(path.join("run.json")).unwrap();
     let run = RunDir::claim(&path, Existing::Resume).unwrap();
@@ -164,7 +164,7 @@ fn without_a_checkpoint_the_run_starts_over() {
 }
 
 #[test]
-fn a_run_that_starts_over_says_what_is_thrown_away() {
+fn a_run_that_starts_over_reports_what_is_discarded() {
     let (_place, path) = died();
     fs::remove_dir_all(path.join("checkpoints")).unwrap();
     let said = "from the beginning: there is no checkpoint; none was written yet, or they were removed; 3 lines of \
@@ -181,7 +181,7 @@ fn a_run_that_starts_over_says_what_is_thrown_away() {
 }
 
 #[test]
-fn a_checkpoint_that_cannot_be_read_is_still_there_afterwards() {
+fn an_unreadable_checkpoint_is_kept() {
     let (_place, path) = died();
     let newest = path.join("checkpoints/000000009.safetensors");
     fs::rename(&newest, path.join("aside")).unwrap();
@@ -192,7 +192,7 @@ fn a_checkpoint_that_cannot_be_read_is_still_there_afterwards() {
 }
 
 #[test]
-fn a_ledger_that_does_not_go_with_the_checkpoint_is_named() {
+fn a_ledger_that_does_not_match_the_checkpoint_is_named() {
     let (_place, path) = died();
     let ledger = path.join("ledger");
     let whole = text(&path, "ledger");
@@ -212,7 +212,7 @@ fn another_job_or_other_data_is_refused() {
 }
 
 #[test]
-fn another_arithmetic_is_refused_with_both_named_and_nothing_touched() {
+fn another_arithmetic_is_refused_with_both_named_and_nothing_changed() {
     let (place, path) = died();
     let before = place.path().join("before");
     copy(&path, &before);
@@ -248,7 +248,7 @@ fn a_run_directory_without_a_job_is_named() {
 }
 
 #[test]
-fn while_one_process_works_in_a_run_directory_a_second_is_told_who() {
+fn a_second_process_is_told_who_has_locked_the_run_directory() {
     let place = TempDir::new().unwrap();
     let _training = Training::begin(place.path());
     for existing in [Existing::Refuse, Existing::Resume, Existing::Overwrite] {
@@ -319,7 +319,7 @@ fn a_cluster_that_starts_again_finds_its_runs_in_order() {
 }
 
 #[test]
-fn a_receipt_counts_more_than_the_record() {
+fn a_receipt_takes_precedence_over_the_record() {
     let place = TempDir::new().unwrap();
     let mut run = submitted(place.path(), "stopped", 1);
     run.begin(&job()).unwrap();
@@ -350,7 +350,7 @@ fn a_job_that_changed_in_the_queue_is_named_and_not_trained() {
 }
 
 #[test]
-fn a_torn_line_does_not_hide_the_epochs_before_it() {
+fn the_epochs_before_a_torn_line_are_read() {
     let (place, path) = died();
     let history = path.join("history.jsonl");
     let whole = fs::read(&history).unwrap();
@@ -361,7 +361,7 @@ fn a_torn_line_does_not_hide_the_epochs_before_it() {
 }
 
 #[test]
-fn a_copy_of_a_run_is_named_and_left_alone_until_it_is_gone_on_with_by_hand() {
+fn a_copy_of_a_run_is_named_and_not_changed_until_it_is_resumed_by_hand() {
     let (place, path) = died();
     let copied = place.path().join("copied");
     copy(&path, &copied);
@@ -394,7 +394,7 @@ fn a_run_found_waiting_begins_and_keeps_its_place() {
 }
 
 #[test]
-fn a_damaged_or_newer_record_is_named_and_left_alone() {
+fn a_damaged_or_newer_record_is_named_and_not_changed() {
     let place = TempDir::new().unwrap();
     drop(submitted(place.path(), "one", 1));
     let path = place.path().join("one/run.json");
@@ -412,7 +412,7 @@ fn a_damaged_or_newer_record_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_submission_that_is_taken_back_leaves_no_trace() {
+fn a_withdrawn_submission_leaves_no_files() {
     let place = TempDir::new().unwrap();
     submitted(place.path(), "one", 1).withdraw().unwrap();
     assert!(names(place.path()).is_empty());
@@ -423,7 +423,7 @@ fn a_submission_that_is_taken_back_leaves_no_trace() {
 }
 
 #[test]
-fn a_submission_over_another_run_leaves_that_one_until_it_begins() {
+fn a_submission_replaces_another_run_only_when_it_begins() {
     let (place, path) = died();
     let before = place.path().join("before");
     copy(&path, &before);
@@ -456,7 +456,7 @@ fn a_submission_that_cannot_be_written_is_named_and_leaves_nothing() {
 }
 
 #[test]
-fn what_cannot_be_appended_leaves_the_file_as_it_was() {
+fn a_failed_append_leaves_the_file_unchanged() {
     let place = TempDir::new().unwrap();
     let training = Training::begin(place.path());
     fs::create_dir(place.path().join("history.jsonl")).unwrap();

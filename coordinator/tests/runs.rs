@@ -1,4 +1,4 @@
-//! Run directories: who may have one, what they hold, what is said when they do not fit.
+//! Run directories: locks, files and errors.
 
 use std::fs;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn a_run_keeps_its_job_and_its_history_exactly() {
 }
 
 #[test]
-fn a_run_that_is_there_is_refused_unless_told_otherwise() {
+fn an_existing_run_is_refused_by_default() {
     let place = TempDir::new().unwrap();
     let run = begun(place.path());
     run.append_history(&row(1)).unwrap();
@@ -69,7 +69,7 @@ fn a_run_that_is_there_is_refused_unless_told_otherwise() {
 }
 
 #[test]
-fn overwriting_touches_nothing_but_the_run() {
+fn overwriting_changes_only_the_run() {
     let place = TempDir::new().unwrap();
     drop(begun(place.path()));
     fs::write(place.path().join("notes.txt"), "mine").unwrap();
@@ -78,7 +78,7 @@ fn overwriting_touches_nothing_but_the_run() {
 }
 
 #[test]
-fn a_second_owner_is_told_who_the_first_is() {
+fn a_second_owner_learns_who_the_first_is() {
     let place = TempDir::new().unwrap();
     let _run = begun(place.path());
     let refused = RunDir::claim(place.path(), Existing::Resume).unwrap_err().to_string();
@@ -86,7 +86,7 @@ fn a_second_owner_is_told_who_the_first_is() {
 }
 
 #[test]
-fn a_job_that_never_begins_leaves_no_trace() {
+fn a_job_that_never_begins_leaves_no_files() {
     let place = TempDir::new().unwrap();
     let made = place.path().join("made");
     drop(RunDir::claim(&made, Existing::Refuse).unwrap());
@@ -114,7 +114,7 @@ fn at_once(threads: usize, work: impl Fn() + Sync) {
 }
 
 #[test]
-fn a_directory_never_has_two_owners_though_its_lock_comes_and_goes() {
+fn a_directory_never_has_two_owners_while_its_lock_is_created_and_removed() {
     let (place, owners) = (TempDir::new().unwrap(), AtomicUsize::new(0));
     at_once(8, || {
         for _ in 0..300 {
@@ -133,7 +133,7 @@ fn a_directory_never_has_two_owners_though_its_lock_comes_and_goes() {
 }
 
 #[test]
-fn a_number_that_another_takes_meanwhile_is_passed_over() {
+fn a_number_that_another_process_takes_meanwhile_is_skipped() {
     let (place, runs) = (TempDir::new().unwrap(), Mutex::new(Vec::new()));
     at_once(8, || {
         for _ in 0..20 {
@@ -148,7 +148,7 @@ fn a_number_that_another_takes_meanwhile_is_passed_over() {
 }
 
 #[test]
-fn where_the_receipt_is_the_job_is_done_whatever_comes_after_it() {
+fn a_job_with_a_receipt_stays_done() {
     let place = TempDir::new().unwrap();
     let path = place.path().join("run");
     let mut run = begun(&path);
@@ -160,7 +160,7 @@ fn where_the_receipt_is_the_job_is_done_whatever_comes_after_it() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_named() {
+fn a_directory_that_cannot_be_created_is_named() {
     let place = TempDir::new().unwrap();
     let file = place.path().join("file");
     fs::write(&file, "").unwrap();
@@ -169,7 +169,7 @@ fn a_directory_that_cannot_be_made_is_named() {
 }
 
 #[test]
-fn what_is_no_run_is_said_to_be_none() {
+fn a_directory_without_a_run_is_reported() {
     let place = TempDir::new().unwrap();
     let absent = SavedRun::open(&place.path().join("absent")).unwrap_err().to_string();
     assert!(absent.ends_with("absent: there is no such run directory"), "{absent}");
@@ -178,7 +178,7 @@ fn what_is_no_run_is_said_to_be_none() {
 }
 
 #[test]
-fn a_model_goes_to_its_file_and_back() {
+fn a_model_is_written_and_read_unchanged() {
     let job = Job::default();
     let shape = Model::new(784, &job.layers);
     let parameters = shape.initial_parameters(1);
@@ -212,7 +212,7 @@ fn of_shape(shape: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_shape_that_was_made_up_takes_no_memory_and_is_refused() {
+fn a_fabricated_shape_is_refused_without_allocating_memory() {
     let place = TempDir::new().unwrap();
     let run = begun(place.path());
     let (job, saved) = (Job::default(), SavedRun::open(place.path()).unwrap());

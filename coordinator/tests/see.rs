@@ -1,4 +1,4 @@
-//! What a person sees, compared with expected text; and pictures of digits on their way in.
+//! Terminal output, compared with expected text, and the reading of images of digits.
 
 #![allow(clippy::unwrap_used, reason = "clippy exempts test functions but not their helpers")]
 
@@ -90,7 +90,7 @@ fn dedented(text: &str) -> String {
 // ---- ink and tables ----
 
 #[test]
-fn colour_is_for_terminals_that_do_not_refuse_it() {
+fn colour_is_used_only_on_terminals_that_allow_it() {
     let (on, off) = (Ink::Colour, Ink::Plain);
     let text = |text| Some(OsStr::new(text));
     assert_eq!(Ink::choose(true, None, text("xterm-256color")), on);
@@ -266,7 +266,7 @@ const CHART: &str = "
                ● training  ○ validation                 ● training  ○ validation";
 
 #[test]
-fn charts_and_plots_bear_any_history() {
+fn charts_and_plots_accept_any_history() {
     let mut diverged = article();
     (diverged[2].loss, diverged[4].loss, diverged[1].val_loss) =
         (f64::NAN, f64::INFINITY, Some(f64::NEG_INFINITY));
@@ -361,7 +361,7 @@ fn the_bar_is_drawn_at_most_ten_times_a_second() {
 }
 
 #[test]
-fn an_unfinished_bar_is_left_standing() {
+fn an_unfinished_bar_is_kept() {
     let mut progress = progress(Style::Terminal(Ink::Colour));
     progress.step(3, 48, 1.0, Some(0.5), MS(100));
     progress.finish();
@@ -391,7 +391,7 @@ fn without_a_terminal_an_epoch_is_a_line() {
 }
 
 #[test]
-fn silent_is_silent() {
+fn silent_progress_prints_nothing() {
     let mut progress = progress(Style::Silent);
     progress.note("waiting");
     progress.step(1, 96, 1.0, Some(0.5), MS(10));
@@ -538,7 +538,7 @@ fn every_kind_of_png_becomes_grey() {
 }
 
 #[test]
-fn a_digit_on_a_transparent_ground_is_seen_in_any_ink() {
+fn a_digit_on_a_transparent_background_is_read_in_any_ink() {
     let ink = |grey: u8| five().iter().flat_map(|&alpha| [grey, alpha]).collect::<Vec<u8>>();
     for grey in [0, 60, 200, 255] {
         let image = png(28, 28, png::ColorType::GrayscaleAlpha, png::BitDepth::Eight, &ink(grey));
@@ -557,7 +557,7 @@ fn a_digit_on_a_transparent_ground_is_seen_in_any_ink() {
 }
 
 #[test]
-fn a_bad_png_is_one_clear_line() {
+fn a_bad_png_is_reported_in_one_line() {
     let good = png(28, 28, png::ColorType::Grayscale, png::BitDepth::Eight, &five());
     let message = |bytes: &[u8]| picture::read_png(bytes).unwrap_err().to_string();
     assert_eq!(message(b""), "not a PNG file (give a PNG image, or an IDX file of images)");
@@ -596,7 +596,7 @@ fn random() -> impl FnMut() -> u64 {
 }
 
 #[test]
-fn no_size_and_no_garbage_makes_it_panic() {
+fn no_size_and_no_garbage_causes_a_panic() {
     let mut random = random();
     let mut sizes = vec![(1, 1), (3, 1000), (1000, 3), (1, 500), (500, 1), (2, 2), (28, 28)];
     sizes.extend((0..100).map(|_| (1 + random() as usize % 70, 1 + random() as usize % 70)));

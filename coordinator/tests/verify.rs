@@ -1,7 +1,7 @@
-//! Verification: a run that is as it says agrees, and whatever was changed in one is found.
+//! Verification: an unchanged run is verified, and any change is detected.
 //!
-//! The run is made here, without a cluster: pieces one after another, in the order of their shards. That a cluster's
-//! runs agree too is for the tests of whole processes.
+//! The run is trained here without a cluster: pieces one after another, in the order of their shards. The tests of whole processes
+//! verify the runs of clusters.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
@@ -308,7 +308,7 @@ fn edit(run: &Path, name: &str, change: impl Fn(String) -> String) {
 }
 
 #[test]
-fn a_run_that_is_as_it_says_agrees() {
+fn an_unchanged_run_is_verified() {
     let (_place, path) = done(None);
     let said = verify(&path, false).unwrap();
     let parts = [
@@ -344,7 +344,7 @@ fn an_epoch_is_computed_from_a_checkpoint_too() {
 }
 
 #[test]
-fn the_number_of_threads_does_not_show() {
+fn the_number_of_threads_does_not_matter() {
     let (_place, path) = done(None);
     let loaded = Loaded::new(SavedRun::open(&path).unwrap().job().unwrap());
     let rows = |threads| {
@@ -429,7 +429,7 @@ fn other_data_is_named() {
 }
 
 #[test]
-fn a_ledger_of_other_samples_is_found_though_every_line_follows() {
+fn a_consistent_ledger_of_other_samples_is_detected() {
     let (_place, path) = done(None);
     let entries = ledger::read(&fs::read_to_string(path.join(names::LEDGER)).unwrap()).unwrap();
     let (mut forged, mut text) = (Ledger::default(), ledger::header());
@@ -450,7 +450,7 @@ fn a_ledger_of_other_samples_is_found_though_every_line_follows() {
 }
 
 #[test]
-fn a_run_whose_files_all_agree_on_something_else_is_found_by_computing_it_again() {
+fn a_consistently_changed_run_is_detected_by_recomputation() {
     // A step of the second epoch went wrong by a little, and everything after it is consistent.
     let (_place, path) = done(Some((7, 1e-6)));
     verify(&path, true).expect("the files agree with each other");
@@ -459,7 +459,7 @@ fn a_run_whose_files_all_agree_on_something_else_is_found_by_computing_it_again(
 }
 
 #[test]
-fn a_figure_that_was_changed_everywhere_is_found_by_computing_it_again() {
+fn a_consistently_changed_figure_is_detected_by_recomputation() {
     let (_place, path) = done(None);
     fs::remove_dir_all(path.join("checkpoints")).unwrap();
     edit(&path, names::HISTORY, |text| {
@@ -509,7 +509,7 @@ fn an_unfinished_run_of_another_arithmetic_cannot_be_verified_here() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_files_are_named() {
     let (place, path) = done(None);
     for name in [names::LEDGER, names::MODEL] {
         let copied = place.path().join(name);

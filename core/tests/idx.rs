@@ -1,4 +1,4 @@
-//! Reading data sets: right to the byte, or refused with the file, the place and the remedy.
+//! Data sets are read correctly, or refused with an error that names the file, the place and the remedy.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -116,7 +116,7 @@ fn gzip_in_several_members_is_one_file() {
 }
 
 #[test]
-fn gzip_that_ends_at_once_is_called_so() {
+fn gzip_that_ends_before_its_first_byte_is_reported() {
     for len in [2, 3, 10, 12] {
         assert_eq!(
             message(gzip(&file(&[9, 4, 3]))[..len].to_vec()),
@@ -128,7 +128,7 @@ fn gzip_that_ends_at_once_is_called_so() {
 }
 
 #[test]
-fn no_more_is_worth_reading_than_decides() {
+fn no_more_is_read_than_the_check_needs() {
     let bytes = file(&[9, 4, 3]);
     let worth = |bytes: &[u8]| worth_reading(&bytes[..bytes.len().min(START)], Kind::Images);
     assert_eq!(worth(&bytes), bytes.len() as u64 + (1 << 20), "as much as is counted of what is too much");
@@ -152,7 +152,7 @@ fn an_over_long_file_is_refused() {
 }
 
 #[test]
-fn what_is_not_idx_is_shown() {
+fn the_first_bytes_of_another_format_are_shown() {
     assert_eq!(message(vec![]), "digits/images.gz: the file is empty (fetch it again)");
     assert_eq!(message(gzip(&[])), message(vec![]));
     assert_eq!(
@@ -179,7 +179,7 @@ fn what_is_not_idx_is_shown() {
 }
 
 #[test]
-fn impossible_promises_are_refused() {
+fn impossible_sizes_in_the_header_are_refused() {
     assert_eq!(
         message(header(&[0, 28, 28])),
         "digits/images.gz: promises 0 × 28 × 28 values: nothing to learn from \
@@ -196,7 +196,7 @@ fn impossible_promises_are_refused() {
 }
 
 #[test]
-fn damaged_gzip_says_where() {
+fn the_place_of_damage_in_gzip_is_named() {
     // Stored without compression, a changed value is noticed by the checksum, at the very end.
     let bytes = file(&[60, 28, 28]);
     let mut stored = GzEncoder::new(Vec::new(), Compression::none());

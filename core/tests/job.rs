@@ -1,4 +1,4 @@
-//! Jobs: read, overlaid, checked, written out and told apart.
+//! Jobs: reading, flags, checks, writing and hashes.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ fn assert_errors(table: &[(&str, &str)]) {
     }
 }
 
-// ---- what is read
+// ---- reading
 
 #[test]
 fn the_written_out_article_is_the_default() {
@@ -36,7 +36,7 @@ fn the_written_out_article_is_the_default() {
 }
 
 #[test]
-fn the_written_out_article_leaves_nothing_out() {
+fn the_written_out_article_has_every_key() {
     let keys = |text: &str| -> Vec<String> {
         let lines =
             text.lines().map(|line| line.split(['=', '#']).next().unwrap_or_default().trim().to_owned());
@@ -87,7 +87,7 @@ fn numbers_are_read_as_written() {
 }
 
 #[test]
-fn a_flag_wins_over_the_file() {
+fn a_flag_overrides_the_file() {
     let flags = Overrides {
         name: Some("mine".to_owned()),
         seed: Some(7),
@@ -103,7 +103,7 @@ fn a_flag_wins_over_the_file() {
         shuffle: Some(false),
         places: [].into(),
     };
-    // The nonsense in the file is replaced before anyone looks at it.
+    // The invalid value in the file is replaced before it is checked.
     let job = Job::resolve(Some(("job.toml", "shards = 0\n[fit]\nbatch_size = 0")), &flags).unwrap();
     let mut expected = Job {
         name: "mine".to_owned(),
@@ -145,7 +145,7 @@ fn names_are_read_as_they_are_written() {
     );
 }
 
-// ---- what is refused
+// ---- errors
 
 #[test]
 fn text_that_is_not_toml() {
@@ -318,7 +318,7 @@ fn floats_out_of_range() {
 }
 
 #[test]
-fn names_that_mean_nothing() {
+fn unknown_names() {
     let bad_kernel =
         "not a kernel; give native, environment or the name of an OpenBLAS core, such as Haswell";
     assert_errors(&[
@@ -377,7 +377,7 @@ fn names_that_mean_nothing() {
 }
 
 #[test]
-fn layers_that_are_no_model() {
+fn invalid_layers() {
     let output = "[[layers]]\ntype = \"dense\"\nunits = 10\nactivation = \"softmax\"\n";
     assert_errors(&[
         ("layers = []", "job.toml:1: layers = []: no layers; give at least a dense one, the output"),
@@ -446,11 +446,11 @@ fn layers_that_are_no_model() {
     ]);
 }
 
-/// A flag, and what is said about it.
+/// A flag, and the expected error.
 type Blame = (fn(&mut Overrides), &'static str);
 
 #[test]
-fn a_value_from_a_flag_is_blamed_on_the_flag() {
+fn an_error_names_the_flag_of_the_value() {
     let with = |change: fn(&mut Overrides)| {
         let mut flags = Overrides::default();
         change(&mut flags);
@@ -502,7 +502,7 @@ fn a_value_from_a_flag_is_blamed_on_the_flag() {
 }
 
 #[test]
-fn a_job_built_by_hand_is_blamed_on_its_keys() {
+fn an_error_of_a_job_without_flags_names_the_key() {
     let problem = |change: fn(&mut Job)| {
         let mut job = Job::default();
         change(&mut job);
@@ -529,7 +529,7 @@ fn a_job_built_by_hand_is_blamed_on_its_keys() {
     assert_eq!(Job::default().check_target(Target::Class { classes: 10 }), Ok(()));
 }
 
-// ---- what is written
+// ---- writing
 
 fn layers() -> impl Strategy<Value = Vec<Layer>> {
     let hidden = prop_oneof![
@@ -644,7 +644,7 @@ shuffle = true
     assert_eq!(Job::default().to_toml(), expected);
 }
 
-// ---- which job it is
+// ---- hashes and differences
 
 fn sha256(job: &Job) -> String {
     job.sha256(&["aa".to_owned(), "bb".to_owned()], "SkylakeX")
@@ -743,7 +743,7 @@ fn differences_name_their_keys() {
 }
 
 #[test]
-fn what_breaks_a_rule_is_named_as_it_was_given() {
+fn an_invalid_value_is_named_as_it_was_given() {
     let given = |flag: &str, place: &str| {
         let places = [(flag.to_owned(), place.to_owned())].into();
         let learning_rate = (flag == "--learning-rate").then_some(0.0);
@@ -798,7 +798,7 @@ fn an_optimizer_has_the_keys_and_the_defaults_of_its_kind() {
 }
 
 #[test]
-fn a_loss_says_what_it_needs_of_layers_and_data() {
+fn a_loss_reports_its_requirements_of_layers_and_data() {
     let mse = "[[layers]]\ntype = \"dense\"\nunits = 1\nactivation = \"linear\"\n[compile]\nloss = \"mse\"\nmetrics = []";
     assert_eq!(
         Job::parse("job.toml", mse).unwrap_err().to_string(),
@@ -829,7 +829,7 @@ fn optimizers_of_different_kinds_differ_key_by_key() {
 }
 
 #[test]
-fn a_setting_that_counts_as_zero_is_refused() {
+fn a_subnormal_setting_is_refused() {
     for text in [
         "[compile.optimizer]\nlearning_rate = 1e-40",
         "[compile.optimizer]\ntype = \"adam\"\nepsilon = 1e-39",

@@ -1,4 +1,4 @@
-//! Models and pieces, as a worker and a coordinator use them.
+//! Models and pieces, as workers and the coordinator use them.
 
 #![allow(clippy::unwrap_used)] // All of this is test code; clippy only knows of the functions marked as tests.
 

@@ -1,4 +1,4 @@
-//! The batch plan: each sample once an epoch, whatever does or does not divide evenly.
+//! The batch plan: each sample once per epoch, for any sizes.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ fn the_largest_numbers_do_not_overflow() {
 }
 
 #[test]
-fn each_shard_and_epoch_has_an_order_of_its_own() {
+fn each_shard_and_epoch_has_its_own_order() {
     let plan = Plan::new(4_000, 500, 8);
     let orders: BTreeSet<Vec<u32>> =
         (0..3).flat_map(|epoch| (0..8).map(move |s| plan.order(1, epoch, s, true))).collect();

@@ -1,4 +1,4 @@
-//! Random numbers are functions of their coordinates, and stay what they are.
+//! Random numbers are functions of their coordinates, and their values never change.
 //!
 //! The golden values come from a second implementation, of ChaCha8 and of the mappings, written for the
 //! purpose from the table in `random`'s header. A change of any of them changes every model ever trained: it

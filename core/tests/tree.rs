@@ -1,4 +1,4 @@
-//! The reduction tree: one sum, whoever adds which part of it and in whatever order.
+//! The reduction tree: the same sum, whichever worker adds which part and in whatever order.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ fn term(shard: u32) -> f32 {
     (shard as f32 + 1.0) * magnitude * if shard.is_multiple_of(3) { -1.0 } else { 1.0 }
 }
 
-/// The sum as the module's header defines it, and nothing cleverer.
+/// The sum by the definition in the module's header.
 fn reference<T>(
     tree: Tree,
     at: Node,
@@ -89,7 +89,7 @@ fn a_cover_has_the_fewest_nodes() {
 }
 
 #[test]
-fn a_last_pair_is_handed_out_unadded() {
+fn the_last_pair_can_be_taken_before_its_addition() {
     let mut sum = Reduction::new(Tree::new(3), &set(0..3));
     for shard in [2, 0, 1] {
         assert!(!sum.is_closed());
@@ -132,14 +132,14 @@ fn additions_are_bracketed_as_the_tree_is() {
 }
 
 #[test]
-fn a_sum_that_comes_whole_has_no_right() {
+fn a_complete_sum_has_no_right_part() {
     let mut sum = Reduction::new(Tree::new(3), &set(0..3));
     sum.insert(node(0, 3), "all".to_owned(), join);
     assert_eq!(sum.take_last_pair(), Some(("all".to_owned(), None)));
 }
 
 #[test]
-fn a_complete_node_makes_its_descendants_superfluous() {
+fn a_complete_node_replaces_its_descendants() {
     let mut sum = Reduction::new(Tree::new(8), &set(0..8));
     for shard in [0, 1, 3] {
         sum.insert(Node::leaf(shard), shard.to_string(), join);
@@ -163,7 +163,7 @@ fn absent_shards_are_skipped() {
     assert_eq!(sum.missing(), [node(0, 8)]);
     assert_eq!(sum.insert(node(2, 4), "none".to_owned(), join), Inserted::Unexpected("none".to_owned()));
     assert_eq!(sum.insert(node(1, 3), "none".to_owned(), join), Inserted::Unexpected("none".to_owned()));
-    // [4,8) and shard 6 are the same sum under two names.
+    // [4,8) and shard 6 have the same sum.
     sum.insert(node(4, 8), "6".to_owned(), join);
     assert_eq!(sum.insert(Node::leaf(6), "6".to_owned(), join), Inserted::Superfluous("6".to_owned()));
     assert_eq!(sum.missing(), [Node::leaf(1)]);
@@ -172,7 +172,7 @@ fn absent_shards_are_skipped() {
 }
 
 #[test]
-fn nothing_is_added_where_nothing_is_present() {
+fn without_present_shards_nothing_is_added() {
     let mut sum: Reduction<f32> = Reduction::new(Tree::new(8), &set([]));
     assert!(sum.is_closed() && sum.missing().is_empty());
     assert_eq!(sum.take_root(add), None);
@@ -183,7 +183,7 @@ fn nothing_is_added_where_nothing_is_present() {
 }
 
 #[test]
-fn what_is_missing_is_named_in_the_largest_nodes() {
+fn missing_shards_are_named_as_the_largest_nodes() {
     let mut sum = Reduction::new(Tree::new(8), &set(0..8));
     sum.insert(Node::leaf(2), 0.0, add);
     assert_eq!(sum.missing(), [node(0, 2), node(3, 4), node(4, 8)]);
@@ -225,7 +225,7 @@ fn sent(scene: &Scene) -> Vec<(Node, f32)> {
 
 fn added_by_a_worker(node: Node, scene: &Scene) -> f32 {
     let mut sum = Reduction::over(node, &scene.present);
-    // Slots finish in no particular order; backwards is as good as any.
+    // Slots finish in any order, here backwards.
     for &shard in scene.present.range(node.first..node.end).rev() {
         sum.insert(Node::leaf(shard), term(shard), add);
     }
@@ -259,7 +259,7 @@ proptest! {
         for (which, place) in &scene.duplicates {
             let node = nodes[which.index(nodes.len())];
             let sum = reference(tree, node, &scene.present, &term, &|l, r| *l += r);
-            // An absent node has no sum; whatever comes for it must be refused.
+            // An absent node has no sum; any sum for it must be refused.
             messages.insert(place.index(messages.len() + 1), (node, sum.unwrap_or(f32::NAN)));
         }
 

@@ -1,4 +1,4 @@
-//! A tiny run, for tests of what is kept of it.
+//! A tiny run, for tests of its files.
 
 #![allow(dead_code, unreachable_pub, missing_docs)] // Each test file uses its part.
 
