@@ -137,7 +137,7 @@ fn names_are_read_as_they_are_written() {
     assert_eq!(Job::default().compile.optimizer.to_string(), "sgd 0.1");
     assert_eq!(
         "swish".parse::<Activation>().unwrap_err().to_string(),
-        "unknown activation; known activations: linear, relu, sigmoid, softmax"
+        "unknown activation; known activations: gelu, leaky_relu, linear, relu, sigmoid, silu, softmax, tanh"
     );
     assert_eq!(
         "Softmax".parse::<Activation>().unwrap_err().to_string(),
@@ -407,7 +407,7 @@ fn invalid_layers() {
         ),
         (
             "[[layers]]\ntype = \"dense\"\nunits = 10\nactivation = \"swish\"",
-            "job.toml:4: activation = \"swish\": unknown activation; known activations: linear, relu, sigmoid, softmax",
+            "job.toml:4: activation = \"swish\": unknown activation; known activations: gelu, leaky_relu, linear, relu, sigmoid, silu, softmax, tanh",
         ),
         (
             "[[layers]]\ntype = \"dense\"\nunits = 0\nactivation = \"sigmoid\"",
@@ -424,7 +424,7 @@ fn invalid_layers() {
         (
             &output.repeat(2),
             "job.toml:4: activation = \"softmax\": only the output layer, the last one, can have softmax; \
-             use linear, relu, sigmoid here",
+             use gelu, leaky_relu, linear, relu, sigmoid, silu, tanh here",
         ),
         (
             &output.replace("10", "12"),

@@ -23,9 +23,7 @@ use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
 use serde_json::Value;
 
-const UNSUPPORTED_GRADIENTS: [&str; 5] = [
-    "tanh hidden, softmax, categorical cross-entropy",
-    "gelu hidden, softmax, categorical cross-entropy",
+const UNSUPPORTED_GRADIENTS: [&str; 3] = [
     "two classes, one sigmoid unit, binary cross-entropy",
     "three independent labels, binary cross-entropy",
     "regression, two targets, mean squared error",

@@ -71,8 +71,8 @@ pub struct PieceOutcome {
 pub struct Scratch {
     /// `values[i]` is the input of layer i, `[rows, inputs]`; the last one is the model's output.
     values: Vec<Vec<f32>>,
-    /// For a dropout layer i, `factors[i]`, `[rows, units]`, holds the factors that its inputs were multiplied
-    /// by.
+    /// For a dropout layer i, `factors[i]`, `[rows, units]`, holds the factors that its inputs were multiplied by; for
+    /// a dense layer whose activation needs them, the slopes of its outputs.
     factors: Vec<Vec<f32>>,
     /// The random words of a dropout layer, `[rows, units]`.
     words: Vec<u32>,
@@ -94,6 +94,15 @@ pub struct Learner<'a> {
     pub spec: &'a Spec,
     /// All of the model's parameters.
     pub parameters: &'a [f32],
+}
+
+/// What a forward pass is for.
+#[derive(Clone, Copy)]
+enum Pass<'a> {
+    /// The outputs alone, without dropout.
+    Inference,
+    /// A backward pass follows. Without a context, dropout is disabled.
+    Training(Option<&'a DropoutContext<'a>>),
 }
 
 /// The dropout of one training piece.
@@ -118,11 +127,11 @@ impl Learner<'_> {
     ) -> PieceOutcome {
         assert_eq!(gradient.len(), self.model.parameter_count(), "a gradient is as long as the parameters");
         let rows = order.len();
-        let dropping = DropoutContext { seed: self.spec.seed, epoch, samples, order };
+        let dropout = DropoutContext { seed: self.spec.seed, epoch, samples, order };
 
         self.prepare(samples, scratch);
         self.gather(samples, order, scratch);
-        self.forward(rows, Some(&dropping), scratch);
+        self.forward(rows, Pass::Training(Some(&dropout)), scratch);
         let score = self.score(rows, scratch);
         self.backward(rows, gradient, scratch);
         samples.outcome(score, order.iter().copied())
@@ -144,7 +153,7 @@ impl Learner<'_> {
         sized(&mut scratch.values[0], inputs.len()).copy_from_slice(inputs);
         scratch.truths.clear();
         scratch.truths.add(truth);
-        self.forward(rows, None, scratch);
+        self.forward(rows, Pass::Training(None), scratch);
         let score = self.score(rows, scratch);
         self.backward(rows, gradient, scratch);
         score
@@ -218,33 +227,38 @@ impl Learner<'_> {
     fn forward_chunk(&self, features: &[u8], scratch: &mut Scratch) -> usize {
         let rows = features.len() / self.spec.schema.features.bytes();
         self.scaled(features, sized(&mut scratch.values[0], rows * self.model.inputs()));
-        self.forward(rows, None, scratch);
+        self.forward(rows, Pass::Inference, scratch);
         rows
     }
 
-    /// The forward pass, up to the last layer's sums before its activation. Without `dropping`, dropout is
-    /// disabled.
-    fn forward(&self, rows: usize, dropping: Option<&DropoutContext<'_>>, scratch: &mut Scratch) {
+    /// The forward pass, up to the last layer's sums before its activation.
+    fn forward(&self, rows: usize, pass: Pass<'_>, scratch: &mut Scratch) {
         let steps = self.model.steps();
         for (index, step) in steps.iter().enumerate() {
             let (below, above) = scratch.values.split_at_mut(index + 1);
             let input = &below[index][..rows * step.inputs];
             let output = sized(&mut above[0], rows * step.outputs);
-            match (&step.operation, dropping) {
+            match (&step.operation, pass) {
                 (Operation::Dense { activation, kernel, bias }, _) => {
                     let weights = Matrix::new(&self.parameters[kernel.clone()], step.outputs);
                     gemm(Matrix::new(input, step.inputs), weights, output);
                     let bias = &self.parameters[bias.clone()];
                     // The head applies the output layer's activation.
-                    match index + 1 < steps.len() {
-                        true => activation.hidden().add_bias(output, bias),
-                        false => elementwise::add_bias(output, bias),
+                    match (index + 1 < steps.len(), pass) {
+                        (false, _) => elementwise::add_bias(output, bias),
+                        (true, Pass::Training(_)) if activation.hidden().needs_slopes() => {
+                            let slopes = sized(&mut scratch.factors[index], output.len());
+                            activation.hidden().add_bias_with_slopes(output, bias, slopes);
+                        }
+                        (true, _) => activation.hidden().add_bias(output, bias),
                     }
                 }
-                (Operation::Dropout { .. }, None) => output.copy_from_slice(input),
-                (Operation::Dropout { rate }, Some(dropping)) => {
+                (Operation::Dropout { .. }, Pass::Inference | Pass::Training(None)) => {
+                    output.copy_from_slice(input)
+                }
+                (Operation::Dropout { rate }, Pass::Training(Some(dropout))) => {
                     let factors = sized(&mut scratch.factors[index], input.len());
-                    dropping.factors(index, *rate, step.outputs, &mut scratch.words, factors);
+                    dropout.factors(index, *rate, step.outputs, &mut scratch.words, factors);
                     elementwise::multiply(input, factors, output);
                 }
             }
@@ -290,7 +304,10 @@ impl Learner<'_> {
                 }
                 Operation::Dense { activation, kernel, bias } => {
                     if index + 1 < steps.len() {
-                        activation.hidden().backward(above, &values[index + 1][..rows * step.outputs]);
+                        let hidden = activation.hidden();
+                        let forward =
+                            if hidden.needs_slopes() { &factors[index] } else { &values[index + 1] };
+                        hidden.backward(above, &forward[..rows * step.outputs]);
                     }
                     elementwise::column_sums(above, &mut gradient[bias.clone()]);
                     let input = Matrix::new(&values[index][..rows * step.inputs], step.inputs);

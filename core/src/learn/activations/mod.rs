@@ -3,24 +3,36 @@
 //! To add one, add a file with a [`Function`] and a line in the registry below. Its name is then valid in jobs,
 //! on the wire and in errors, and the Keras vectors that use it are checked.
 
+mod gelu;
+mod leaky_relu;
 mod linear;
 mod relu;
 pub(crate) mod sigmoid;
+mod silu;
 pub(in crate::learn) mod softmax;
+mod tanh;
 
 use crate::registry::registry;
 
 registry! {
     /// An activation function.
     pub enum Activation: dyn Function, "activation", "activations" {
+        /// `x · Φ(x)`, with the normal distribution `Φ`.
+        Gelu = gelu::Gelu,
+        /// `max(0.2 x, x)`.
+        LeakyRelu = leaky_relu::LeakyRelu,
         /// `x`: none.
         Linear = linear::Linear,
         /// `max(0, x)`.
         Relu = relu::Relu,
         /// `1 / (1 + exp(-x))`.
         Sigmoid = sigmoid::Sigmoid,
+        /// `x / (1 + exp(-x))`.
+        Silu = silu::Silu,
         /// `exp(x_i) / Σ exp(x_j)`, over a row.
         Softmax = softmax::Softmax,
+        /// `tanh(x)`.
+        Tanh = tanh::Tanh,
     }
 }
 
@@ -41,9 +53,19 @@ pub trait Hidden: Sync {
     /// `z ← f(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
     fn add_bias(&self, z: &mut [f32], bias: &[f32]);
 
+    /// Whether `backward` takes slopes, because `f'(z)` does not follow from `f(z)`.
+    fn needs_slopes(&self) -> bool {
+        false
+    }
+
+    /// As [`add_bias`](Self::add_bias), and `slopes ← f'(z + bias)`; for functions that need slopes.
+    fn add_bias_with_slopes(&self, z: &mut [f32], bias: &[f32], slopes: &mut [f32]) {
+        unreachable!("{} slopes of {} outputs with {} biases", slopes.len(), z.len(), bias.len())
+    }
+
     /// Turns the gradient with respect to the outputs into the gradient with respect to `z`: `delta ← delta ·
-    /// f'(z)`, where `outputs` are `f(z)`.
-    fn backward(&self, delta: &mut [f32], outputs: &[f32]);
+    /// f'(z)`. `forward` are the outputs `f(z)`, or the slopes `f'(z)` if the function needs them.
+    fn backward(&self, delta: &mut [f32], forward: &[f32]);
 }
 
 impl Activation {
