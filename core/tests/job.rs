@@ -178,8 +178,8 @@ fn unknown_keys() {
             "job.toml:2: unknown key `learning_rate` in [compile]; it belongs in [compile.optimizer]",
         ),
         (
-            "[compile.optimizer]\nmomentum = 0.9",
-            "job.toml:2: unknown key `momentum` in [compile.optimizer]; known keys of sgd: type, learning_rate",
+            "[compile.optimizer]\nrho = 0.9",
+            "job.toml:2: unknown key `rho` in [compile.optimizer]; known keys of sgd: type, learning_rate, momentum, nesterov, weight_decay",
         ),
         (
             "[training]\nepochs = 5",
@@ -228,7 +228,7 @@ fn wrong_types() {
         ),
         (
             "[compile]\noptimizer = \"sgd\"",
-            "job.toml:2: optimizer = \"sgd\": found a string, expected a table with the keys type, learning_rate, beta_1, beta_2, epsilon",
+            "job.toml:2: optimizer = \"sgd\": found a string, expected a table with the keys type, learning_rate, beta_1, beta_2, epsilon, weight_decay, momentum, nesterov",
         ),
         (
             "[compile]\nmetrics = \"accuracy\"",
@@ -366,7 +366,7 @@ fn unknown_names() {
         ),
         (
             "[compile.optimizer]\ntype = \"lion\"",
-            "job.toml:2: type = \"lion\": unknown optimizer; known optimizers: adam, sgd",
+            "job.toml:2: type = \"lion\": unknown optimizer; known optimizers: adam, adamw, sgd",
         ),
     ]);
     let long = "x".repeat(65);
@@ -838,4 +838,33 @@ fn a_subnormal_setting_is_refused() {
         assert!(Job::parse("job.toml", text).is_err(), "{text}");
     }
     assert!(Job::parse("job.toml", "[compile.optimizer]\nlearning_rate = 1.2e-38").is_ok());
+}
+
+#[test]
+fn optional_settings_of_an_optimizer_are_written_and_part_of_the_identity_once_they_are_used() {
+    let text = "[compile.optimizer]\nmomentum = 0.9\nnesterov = true\n";
+    let job = Job::parse("job.toml", text).unwrap();
+    let optimizer = job.compile.optimizer;
+    let used =
+        ["learning_rate", "momentum", "nesterov", "weight_decay"].map(|key| optimizer.get(key).unwrap());
+    assert_eq!(used, [0.1, 0.9, 1.0, 0.0]);
+    assert_eq!(optimizer.to_string(), "sgd 0.1 momentum 0.9 nesterov 1");
+    let written = job.to_toml();
+    assert!(
+        written.contains("momentum = 0.9\nnesterov = true\n") && !written.contains("weight_decay"),
+        "{written}"
+    );
+    assert_eq!(Job::parse("job.toml", &written).unwrap(), job);
+    let plain = Job::default();
+    assert!(!plain.to_toml().contains("momentum"));
+    assert_ne!(job.sha256(&[], "Zen"), plain.sha256(&[], "Zen"));
+    assert_eq!(
+        plain.differences(&job),
+        ["compile.optimizer.momentum: none → 0.9", "compile.optimizer.nesterov: none → true"]
+    );
+
+    let wrong = Job::parse("job.toml", "[compile.optimizer]\nnesterov = 1").unwrap_err().to_string();
+    assert_eq!(wrong, "job.toml:2: nesterov = 1: found an integer, expected true or false");
+    let wrong = Job::parse("job.toml", "[compile.optimizer]\nmomentum = 1").unwrap_err().to_string();
+    assert_eq!(wrong, "job.toml:2: momentum = 1: not a share; give at least 0 and less than 1, such as 0.9");
 }

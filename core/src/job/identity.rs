@@ -6,6 +6,7 @@ use std::fmt::{Display, Write};
 use sha2::{Digest, Sha256};
 
 use super::{Compile, Data, Fit, Job, Layer};
+use crate::learn::optimizers::Key;
 
 impl Job {
     /// `job_sha256`: the SHA-256, in hexadecimal, of everything that determines the trained numbers.
@@ -66,7 +67,7 @@ impl Job {
             }
         }
         line(&mut text, "loss", loss);
-        let values: Vec<_> = optimizer.settings().map(|(_, value)| bits_f32(value)).collect();
+        let values: Vec<_> = optimizer.stated().map(|(key, value)| stated(key, value)).collect();
         line(&mut text, "optimizer", format!("{} {}", optimizer.kind(), values.join(" ")));
         line(&mut text, "epochs", epochs);
         line(&mut text, "shuffle", shuffle);
@@ -111,6 +112,11 @@ impl Job {
 fn line(text: &mut String, key: &str, value: impl Display) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{key} {value}");
+}
+
+/// A setting of an optimizer; optional ones have their names with them.
+fn stated(key: &Key, value: f32) -> String {
+    if key.is_optional { format!("{} {}", key.name, bits_f32(value)) } else { bits_f32(value) }
 }
 
 // Adding +0 turns -0, which gives the same results, into 0, and changes no other value.

@@ -165,7 +165,9 @@ impl<'a> Reader<'a> {
                 let advice = suggestion(entry.name, &format!("keys of {}", optimizer.kind()), &keys);
                 return Err(entry.unknown("in [compile.optimizer]", &advice));
             }
-            optimizer.set(entry.name, entry.number()?);
+            let is_flag = optimizer.is_flag(entry.name) == Some(true);
+            let value = if is_flag { f32::from(u8::from(entry.boolean()?)) } else { entry.number()? };
+            optimizer.set(entry.name, value);
         }
         Ok(())
     }

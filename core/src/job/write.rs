@@ -44,9 +44,10 @@ impl Job {
             ("compile.metrics", format!("[{}]", metrics.join(", "))),
             ("compile.optimizer.type", string(optimizer.kind().name())),
         ];
-        let optimizer = optimizer.settings();
-        let optimizer =
-            optimizer.map(|(key, value)| (format!("compile.optimizer.{}", key.name), format!("{value:?}")));
+        let optimizer = optimizer.stated().map(|(key, value)| {
+            let value = if key.is_flag { (value != 0.0).to_string() } else { format!("{value:?}") };
+            (format!("compile.optimizer.{}", key.name), value)
+        });
         let after = [
             ("fit.batch_size", batch_size.to_string()),
             ("fit.epochs", epochs.to_string()),

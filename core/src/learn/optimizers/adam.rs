@@ -4,7 +4,10 @@
 //! m ← m + (g - m) (1 - β₁)        α = learning_rate √(1 - β₂ᵗ) / (1 - β₁ᵗ)
 //! v ← v + (g² - v) (1 - β₂)       w ← w - m α / (√v + ε)
 //! ```
+//!
+//! [`AdamW`](super::adamw) is the same, after the weights have decayed.
 
+use super::decayed;
 use super::{Key, ParameterSlice, Rule, counts, problem_of_learning_rate};
 use crate::learn::elementwise::for_every_level;
 
@@ -17,29 +20,46 @@ impl Rule for Adam {
     }
 
     fn keys(&self) -> &'static [Key] {
-        &[
-            Key { name: "learning_rate", default: 0.001, problem: problem_of_learning_rate },
-            Key { name: "beta_1", default: 0.9, problem: problem_of_beta },
-            Key { name: "beta_2", default: 0.999, problem: problem_of_beta },
-            Key { name: "epsilon", default: 1e-7, problem: problem_of_epsilon },
-        ]
+        &[RATE, BETA_1, BETA_2, EPSILON]
     }
 
-    fn state_names(&self) -> &'static [&'static str] {
-        &["momentum", "velocity"]
+    fn state_names(&self, _values: &[f32]) -> &'static [&'static str] {
+        STATE
     }
 
     fn step(&self, values: &[f32], part: ParameterSlice<'_>) {
         let [rate, beta_1, beta_2, epsilon] = values[..4] else { unreachable!("a value for each key") };
-        let ParameterSlice { parameters, gradient, count, step, mut state, out } = part;
-        let [momentum, velocity] = &mut state[..] else { unreachable!("Adam has two state arrays") };
-        let unbiased = |beta: f32| 1.0 - power(f64::from(beta), step);
-        let alpha = (f64::from(rate) * unbiased(beta_2).sqrt() / unbiased(beta_1)) as f32;
-        mean(gradient.0, gradient.1.unwrap_or_default(), count, out);
-        move_average(momentum, out, 1.0 - beta_1);
-        move_average_of_squares(velocity, out, 1.0 - beta_2);
-        descend_adaptively(parameters, momentum, velocity, alpha, epsilon, out);
+        step(Rates { rate, beta_1, beta_2, epsilon, decay: 0.0 }, part);
     }
+}
+
+pub(super) const RATE: Key = Key::number("learning_rate", 0.001, problem_of_learning_rate);
+pub(super) const BETA_1: Key = Key::number("beta_1", 0.9, problem_of_beta);
+pub(super) const BETA_2: Key = Key::number("beta_2", 0.999, problem_of_beta);
+pub(super) const EPSILON: Key = Key::number("epsilon", 1e-7, problem_of_epsilon);
+pub(super) const STATE: &[&str] = &["momentum", "velocity"];
+
+/// The settings of a step.
+pub(super) struct Rates {
+    pub(super) rate: f32,
+    pub(super) beta_1: f32,
+    pub(super) beta_2: f32,
+    pub(super) epsilon: f32,
+    /// The share that each weight loses before the step.
+    pub(super) decay: f32,
+}
+
+/// The step of both optimizers.
+pub(super) fn step(rates: Rates, part: ParameterSlice<'_>) {
+    let Rates { rate, beta_1, beta_2, epsilon, decay } = rates;
+    let ParameterSlice { parameters, gradient, count, step, mut state, out } = part;
+    let [momentum, velocity] = &mut state[..] else { unreachable!("Adam has two state arrays") };
+    let unbiased = |beta: f32| 1.0 - power(f64::from(beta), step);
+    let alpha = (f64::from(rate) * unbiased(beta_2).sqrt() / unbiased(beta_1)) as f32;
+    mean(gradient.0, gradient.1.unwrap_or_default(), count, out);
+    move_average(momentum, out, 1.0 - beta_1);
+    move_average_of_squares(velocity, out, 1.0 - beta_2);
+    descend_adaptively(parameters, momentum, velocity, alpha, epsilon, decay, out);
 }
 
 for_every_level! {
@@ -69,12 +89,12 @@ for_every_level! {
         }
     }
 
-    /// `out ← parameters - m · alpha / (√v + epsilon)`.
+    /// `out ← (parameters - parameters · decay) - m · alpha / (√v + epsilon)`.
     pub fn descend_adaptively(
-        parameters: &[f32], m: &[f32], v: &[f32], alpha: f32, epsilon: f32, out: &mut [f32],
+        parameters: &[f32], m: &[f32], v: &[f32], alpha: f32, epsilon: f32, decay: f32, out: &mut [f32],
     ) {
         for (((out, parameter), m), v) in out.iter_mut().zip(parameters).zip(m).zip(v) {
-            *out = parameter - m * alpha / (v.sqrt() + epsilon);
+            *out = decayed(*parameter, decay) - m * alpha / (v.sqrt() + epsilon);
         }
     }
 }
@@ -116,8 +136,10 @@ mod tests {
             move_average::at(level, &mut m, a, 0.1);
             move_average_of_squares::at(level, &mut v, a, 0.001);
             v.iter_mut().for_each(|v| *v = v.abs());
-            descend_adaptively::at(level, a, &m, &v, 0.001, 1e-7, &mut out);
-            [whole, halves, m, v, out].concat()
+            descend_adaptively::at(level, a, &m, &v, 0.001, 1e-7, 0.0, &mut out);
+            let mut lighter = vec![0.0; a.len()];
+            descend_adaptively::at(level, a, &m, &v, 0.001, 1e-7, 0.01, &mut lighter);
+            [whole, halves, m, v, out, lighter].concat()
         });
     }
 

@@ -8,6 +8,7 @@
 //! parameters) and a line in the registry below.
 
 mod adam;
+mod adamw;
 mod sgd;
 
 use std::fmt::{self, Display, Formatter};
@@ -23,7 +24,9 @@ registry! {
     pub enum OptimizerKind: dyn Rule, "optimizer", "optimizers" {
         /// Adaptive moment estimation.
         Adam = adam::Adam,
-        /// `w ← w - learning_rate · gradient`.
+        /// Adam with decoupled weight decay.
+        AdamW = adamw::AdamW,
+        /// Gradient descent, with momentum and weight decay if asked for.
         Sgd = sgd::Sgd,
     }
 }
@@ -36,8 +39,9 @@ pub(crate) trait Rule: Sync {
     /// Its settings in a job; at most [`MOST_KEYS`], `learning_rate` first.
     fn keys(&self) -> &'static [Key];
 
-    /// The names of its state arrays: each has one number per parameter, 0 before the first step.
-    fn state_names(&self) -> &'static [&'static str];
+    /// The names of its state arrays with a value for each of the keys: each array has one number per parameter, 0 before
+    /// the first step.
+    fn state_names(&self, values: &[f32]) -> &'static [&'static str];
 
     /// One step of a part of the parameters, with a value for each of the keys.
     fn step(&self, values: &[f32], part: ParameterSlice<'_>);
@@ -50,8 +54,29 @@ pub struct Key {
     pub name: &'static str,
     /// The default.
     pub default: f32,
+    /// Whether its value is true or false: 1 or 0.
+    pub is_flag: bool,
+    /// Whether job files and identities leave it out while it has its default.
+    pub is_optional: bool,
     /// What is wrong with a value, and which values are valid.
     pub problem: fn(f32) -> Option<&'static str>,
+}
+
+impl Key {
+    /// A number that is always written down.
+    const fn number(name: &'static str, default: f32, problem: fn(f32) -> Option<&'static str>) -> Self {
+        Self { name, default, is_flag: false, is_optional: false, problem }
+    }
+
+    /// A number that is 0 unless a job names it.
+    const fn optional(name: &'static str, problem: fn(f32) -> Option<&'static str>) -> Self {
+        Self { name, default: 0.0, is_flag: false, is_optional: true, problem }
+    }
+
+    /// What is false unless a job names it.
+    const fn flag(name: &'static str) -> Self {
+        Self { name, default: 0.0, is_flag: true, is_optional: true, problem: |_| None }
+    }
 }
 
 /// Whether this is a finite number above 0, also after subnormal numbers are flushed to 0.
@@ -66,8 +91,26 @@ fn problem_of_learning_rate(rate: f32) -> Option<&'static str> {
     (!counts(rate)).then_some(problem)
 }
 
+/// What is wrong with a weight decay.
+fn problem_of_decay(decay: f32) -> Option<&'static str> {
+    let problem = "weights cannot decay so; give at least 0 and less than 1, such as 0.004";
+    (!(0.0..1.0).contains(&decay)).then_some(problem)
+}
+
 /// The maximum number of keys of an optimizer.
 pub const MOST_KEYS: usize = 8;
+
+/// The share that weights lose in a step; a subnormal one counts as zero.
+fn share_lost(rate: f32, weight_decay: f32) -> f32 {
+    let share = rate * weight_decay;
+    if share.is_normal() { share } else { 0.0 }
+}
+
+/// A parameter after its decay; without one, the parameter itself, also if it is a negative zero.
+#[inline(always)]
+fn decayed(parameter: f32, decay: f32) -> f32 {
+    if decay == 0.0 { parameter } else { parameter - parameter * decay }
+}
 
 /// A part of the parameters that takes a step. All slices are of equal length.
 pub(crate) struct ParameterSlice<'a> {
@@ -127,9 +170,24 @@ impl Optimizer {
         self.kind.get().keys().iter().zip(self.values)
     }
 
+    /// Those that job files and identities state: all but the optional ones that have their default.
+    pub fn stated(&self) -> impl Iterator<Item = (&'static Key, f32)> {
+        self.settings().filter(|(key, value)| !key.is_optional || *value != key.default)
+    }
+
     /// The value of a key; `None` if the optimizer has no such key.
     pub fn get(&self, name: &str) -> Option<f32> {
         self.settings().find(|(key, _)| key.name == name).map(|(_, value)| value)
+    }
+
+    /// Whether the value of a key is true or false; `None` if the optimizer has no such key.
+    pub fn is_flag(&self, name: &str) -> Option<bool> {
+        self.settings().find(|(key, _)| key.name == name).map(|(key, _)| key.is_flag)
+    }
+
+    /// The names of its state arrays.
+    fn state_names(&self) -> &'static [&'static str] {
+        self.kind.get().state_names(&self.values)
     }
 
     /// Sets the value of a key. Returns whether the optimizer has the key.
@@ -143,7 +201,10 @@ impl Optimizer {
 impl Display for Optimizer {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
-        self.settings().try_for_each(|(_, value)| write!(f, " {value}"))
+        self.stated().try_for_each(|(key, value)| match key.is_optional {
+            true => write!(f, " {} {value}", key.name),
+            false => write!(f, " {value}"),
+        })
     }
 }
 
@@ -157,7 +218,7 @@ pub struct OptimizerState {
 impl OptimizerState {
     /// The state before the first step of a model with so many `parameters`.
     pub fn new(optimizer: &Optimizer, parameters: usize) -> Self {
-        let state = optimizer.kind.get().state_names().iter().map(|_| vec![0.0; parameters]).collect();
+        let state = optimizer.state_names().iter().map(|_| vec![0.0; parameters]).collect();
         Self { optimizer: *optimizer, state }
     }
 
@@ -168,12 +229,12 @@ impl OptimizerState {
 
     /// The state arrays, by name; each is as long as the parameters.
     pub fn state(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
-        self.optimizer.kind.get().state_names().iter().copied().zip(self.state.iter().map(Vec::as_slice))
+        self.optimizer.state_names().iter().copied().zip(self.state.iter().map(Vec::as_slice))
     }
 
     /// The state arrays, mutable.
     pub fn state_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut [f32])> {
-        let names = self.optimizer.kind.get().state_names().iter().copied();
+        let names = self.optimizer.state_names().iter().copied();
         names.zip(self.state.iter_mut().map(Vec::as_mut_slice))
     }
 
