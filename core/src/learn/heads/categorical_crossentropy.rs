@@ -32,12 +32,12 @@ impl Head for CategoricalCrossentropy {
         }
     }
 
-    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, scratch: &mut LossScratch) -> f64 {
+    fn forward(&self, z: &mut [f32], width: usize, truth: Truth<'_>, scratch: &mut LossScratch) -> f64 {
         let (labels, LossScratch { totals, chosen }) = (truth.classes(), scratch);
-        subtract_largest(z, outputs);
+        subtract_largest(z, width);
         chosen.clear();
-        chosen.extend(z.chunks_exact(outputs).zip(labels).map(|(row, &label)| row[label as usize]));
-        exponentials_to_shares(z, outputs, totals);
+        chosen.extend(z.chunks_exact(width).zip(labels).map(|(row, &label)| row[label as usize]));
+        exponentials_to_shares(z, width, totals);
         elementwise::log(totals);
 
         let losses =

@@ -29,9 +29,9 @@ impl Head for MeanSquaredError {
         }
     }
 
-    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, _scratch: &mut LossScratch) -> f64 {
-        let samples = z.chunks_exact(outputs).zip(truth.reals().chunks_exact(outputs));
-        let losses = samples.map(|(z, y)| squares(z, y) / outputs as f64);
+    fn forward(&self, z: &mut [f32], width: usize, truth: Truth<'_>, _scratch: &mut LossScratch) -> f64 {
+        let samples = z.chunks_exact(width).zip(truth.reals().chunks_exact(width));
+        let losses = samples.map(|(z, y)| squares(z, y) / width as f64);
         losses.fold(0.0, |sum, loss| sum + loss)
     }
 

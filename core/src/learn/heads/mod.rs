@@ -41,11 +41,11 @@ pub(crate) trait Head: Sync {
     /// What the loss needs instead, if it can't learn this target.
     fn outputs(&self, target: Target) -> Result<u32, &'static str>;
 
-    /// The sum of the samples' losses, added in row order. `z`, `[rows, outputs]`, has the sums of the output layer and
+    /// The sum of the samples' losses, added in row order. `z`, `[rows, width]`, has the sums of the output layer and
     /// becomes the model's outputs.
-    fn forward(&self, z: &mut [f32], outputs: usize, truth: Truth<'_>, scratch: &mut LossScratch) -> f64;
+    fn forward(&self, z: &mut [f32], width: usize, truth: Truth<'_>, scratch: &mut LossScratch) -> f64;
 
-    /// The gradient of that sum with respect to `z`; overwrites the outputs.
+    /// The gradient of that sum with respect to `z`; overwrites the outputs, `[rows, width]`.
     fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>);
 }
 
