@@ -120,7 +120,7 @@ struct Thread<'a> {
     parameters: Vec<f32>,
     optimizer: OptimizerState,
     scratch: Scratch,
-    room: AdditionScratch,
+    addition: AdditionScratch,
     /// The epoch's figures, kept by the first thread.
     figures: sum::Figures,
 }
@@ -134,7 +134,7 @@ impl<'a> Thread<'a> {
             parameters: model.initial_parameters(spec.seed),
             optimizer: OptimizerState::new(optimizer, model.parameter_count()),
             scratch: Scratch::default(),
-            room: AdditionScratch::default(),
+            addition: AdditionScratch::default(),
             figures: sum::Figures::default(),
         }
     }
@@ -192,7 +192,7 @@ impl<'a> Thread<'a> {
         let section = section(self.parameters.len(), self.shared.threads, self.number);
         let first = section.start;
         let mut next = self.shared.sections[self.number].write().unwrap_or_else(PoisonError::into_inner);
-        sum::add_section(&order, &terms, section, &mut self.room, |block, left, right| {
+        sum::add_section(&order, &terms, section, &mut self.addition, |block, left, right| {
             let out = &mut next[block.start - first..block.end - first];
             let parameters = &self.parameters[block.clone()];
             self.optimizer.step(taken, block.start, parameters, (left, right), count, out);

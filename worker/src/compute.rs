@@ -16,7 +16,7 @@
 //! each has its own sum. A different `WorkId` replaces all tasks that have not begun.
 //!
 //! Slots live as long as the process, longer than a session: a slot that is still computing for a broken session
-//! delays nobody. Each piece knows where its sum goes; if its session is over, the sum is discarded.
+//! does not delay a new one. Each piece knows where its sum goes; if its session is over, the sum is discarded.
 //!
 //! Everything that a node needs is allocated when it is assigned, so slots allocate nothing.
 
@@ -124,9 +124,9 @@ enum Task {
 
 /// Scratch memory that a slot reuses from task to task.
 #[derive(Default)]
-struct Own {
-    scratch: Scratch,
-    room: AdditionScratch,
+struct SlotScratch {
+    piece: Scratch,
+    addition: AdditionScratch,
     figures: Vec<Figures>,
 }
 
@@ -154,7 +154,7 @@ impl Slots {
 
     /// Assigns nodes: either more of the current work, or other work that replaces it. `target` returns the memory
     /// for the sum of each node.
-    pub(crate) fn ask(&self, batch: Batch, mut target: impl FnMut() -> OutputBuffers) {
+    pub(crate) fn assign(&self, batch: Batch, mut target: impl FnMut() -> OutputBuffers) {
         let batch = Arc::new(batch);
         let mut queue = lock(&self.shared.queue);
         queue.turn_to(batch.work);
@@ -171,7 +171,7 @@ impl Slots {
     }
 
     /// Records that a node's result is being sent. If the node is assigned again, it is computed again.
-    pub(crate) fn answered(&self, work: WorkId, node: Node) {
+    pub(crate) fn result_sent(&self, work: WorkId, node: Node) {
         let mut queue = lock(&self.shared.queue);
         if queue.work == Some(work) {
             queue.pending.remove(&node);
@@ -306,7 +306,7 @@ impl OpenPartialSum {
     }
 
     /// Sums one section of the inputs into `out`.
-    fn add(&self, section: std::ops::Range<usize>, room: &mut AdditionScratch, out: &mut [f32]) {
+    fn add(&self, section: std::ops::Range<usize>, scratch: &mut AdditionScratch, out: &mut [f32]) {
         let inputs: [_; TERMS] = std::array::from_fn(|place| {
             self.inputs.get(place).map(|input| input.read().unwrap_or_else(PoisonError::into_inner))
         });
@@ -317,7 +317,7 @@ impl OpenPartialSum {
         };
         let terms: [&[f32]; TERMS] =
             std::array::from_fn(|place| if place < self.inputs.len() { gradient(place) } else { &[] });
-        sum::add_section_into(&self.part.order, &terms[..self.inputs.len()], section, room, out);
+        sum::add_section_into(&self.part.order, &terms[..self.inputs.len()], section, scratch, out);
     }
 
     /// Drops the inputs, which frees their buffers, and returns the sum of their figures.
@@ -333,7 +333,7 @@ impl OpenPartialSum {
 
 impl Shared {
     fn work(&self) {
-        let mut own = Own::default();
+        let mut scratch = SlotScratch::default();
         while let Some(task) = self.next() {
             if let Task::Piece { node, .. } = &task {
                 failpoints::die_at(failpoints::BEFORE_PIECE);
@@ -342,7 +342,7 @@ impl Shared {
                 }
                 failpoints::dawdle_at(failpoints::HANG);
             }
-            self.step(&task, &mut own);
+            self.step(&task, &mut scratch);
         }
     }
 
@@ -359,53 +359,53 @@ impl Shared {
         }
     }
 
-    fn step(&self, task: &Task, own: &mut Own) {
+    fn step(&self, task: &Task, scratch: &mut SlotScratch) {
         match task {
-            Task::Piece { node, shard, part, place } => self.piece(node, *shard, (*part, *place), own),
-            Task::Add(node) => self.add_sections(node, own),
+            Task::Piece { node, shard, part, place } => self.piece(node, *shard, (*part, *place), scratch),
+            Task::Add(node) => self.add_sections(node, scratch),
         }
     }
 
-    fn piece(&self, node: &Arc<OpenNode>, shard: u32, at: (usize, usize), own: &mut Own) {
+    fn piece(&self, node: &Arc<OpenNode>, shard: u32, at: (usize, usize), scratch: &mut SlotScratch) {
         let started = Instant::now();
         failpoints::dawdle_at(failpoints::SLOW);
-        let (mut gradient, mut outcome) = compute(&node.batch, shard, &self.pool, &mut own.scratch);
+        let (mut gradient, mut outcome) = compute(&node.batch, shard, &self.pool, &mut scratch.piece);
         self.computed.inc();
         failpoints::spoil(gradient.as_deref_mut().unwrap_or_default(), &mut outcome.loss_sum);
         if let Ok(place) = node.digests.binary_search_by_key(&shard, |(shard, _)| *shard) {
             *lock(&node.digests[place].1) = outcome.samples_sha256;
         }
         node.was_busy(started);
-        self.put(node, at, TermValue { gradient, figures: Figures::from(&outcome) }, own);
+        self.put(node, at, TermValue { gradient, figures: Figures::from(&outcome) }, scratch);
     }
 
     /// Stores a term at its place. If that completes a part, stores the part's sum at its place in turn.
-    fn put(&self, node: &Arc<OpenNode>, at: (usize, usize), term: TermValue, own: &mut Own) {
+    fn put(&self, node: &Arc<OpenNode>, at: (usize, usize), term: TermValue, scratch: &mut SlotScratch) {
         let ((mut part, mut place), mut term) = (at, term);
         while node.parts[part].put(place, term) {
-            let Some(parent) = node.parts[part].part.parent else { return self.add_whole(node, own) };
-            term = self.add_part(node, part, own);
+            let Some(parent) = node.parts[part].part.parent else { return self.add_whole(node, scratch) };
+            term = self.add_part(node, part, scratch);
             (part, place) = parent;
         }
     }
 
     /// Sums a part that is not the whole node. One thread does this alone, because there are many such parts.
-    fn add_part(&self, node: &OpenNode, part: usize, own: &mut Own) -> TermValue {
+    fn add_part(&self, node: &OpenNode, part: usize, scratch: &mut SlotScratch) -> TermValue {
         let (started, part, values) = (Instant::now(), &node.parts[part], node.values());
         let gradient = (values > 0).then(|| {
             let mut out = self.pool.take(values);
-            part.add(0..values, &mut own.room, &mut out);
+            part.add(0..values, &mut scratch.addition, &mut out);
             out
         });
-        let figures = part.close(&mut own.figures);
+        let figures = part.close(&mut scratch.figures);
         node.was_busy(started);
         TermValue { gradient, figures }
     }
 
     /// Sums the whole node once all its inputs are there, with the help of the idle slots.
-    fn add_whole(&self, node: &Arc<OpenNode>, own: &mut Own) {
+    fn add_whole(&self, node: &Arc<OpenNode>, scratch: &mut SlotScratch) {
         if node.sections.is_empty() {
-            return self.finish(node, own);
+            return self.finish(node, scratch);
         }
         let helpers = self.count.saturating_sub(1).min(node.sections.len() - 1);
         if helpers > 0 {
@@ -414,27 +414,27 @@ impl Shared {
             drop(queue);
             self.changed.notify_all();
         }
-        self.add_sections(node, own);
+        self.add_sections(node, scratch);
     }
 
     /// Sums sections until none is left. The slot that finishes the last section sends the sum.
-    fn add_sections(&self, node: &Arc<OpenNode>, own: &mut Own) {
+    fn add_sections(&self, node: &Arc<OpenNode>, scratch: &mut SlotScratch) {
         loop {
             let started = Instant::now();
             let index = node.next.fetch_add(1, Ordering::Relaxed);
             let Some(section) = sum::section(node.values(), index) else { return };
             if let Some(out) = &mut *lock(&node.sections[index]) {
-                node.parts[0].add(section, &mut own.room, out);
+                node.parts[0].add(section, &mut scratch.addition, out);
             }
             node.was_busy(started);
             if node.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
-                return self.finish(node, own);
+                return self.finish(node, scratch);
             }
         }
     }
 
-    fn finish(&self, node: &Arc<OpenNode>, own: &mut Own) {
-        let figures = node.parts[0].close(&mut own.figures);
+    fn finish(&self, node: &Arc<OpenNode>, scratch: &mut SlotScratch) {
+        let figures = node.parts[0].close(&mut scratch.figures);
         let done = Done { open: Arc::clone(node), figures };
         // The send fails if the session is over.
         let _ = node.batch.done.blocking_send(done);
@@ -478,7 +478,7 @@ mod tests {
         parameters: Arc<Buffer>,
         sender: mpsc::Sender<Done>,
         done: mpsc::Receiver<Done>,
-        own: Own,
+        scratch: SlotScratch,
     }
 
     impl TestWorker {
@@ -492,11 +492,11 @@ mod tests {
                 parameters: Arc::new(Pool::default().adopt(parameters)),
                 sender,
                 done,
-                own: Own::default(),
+                scratch: SlotScratch::default(),
             }
         }
 
-        fn ask(&self, work: WorkId, nodes: &[(u32, u32)]) {
+        fn assign(&self, work: WorkId, nodes: &[(u32, u32)]) {
             let values =
                 if work.phase == Phase::Train { self.job.workload.model().parameter_count() } else { 0 };
             let batch = Batch {
@@ -507,7 +507,7 @@ mod tests {
                 samples: (0..SHARDS).map(|shard| (shard, samples(shard))).collect(),
                 done: self.sender.clone(),
             };
-            self.slots.ask(batch, || super::OutputBuffers::pooled(&self.slots.shared.pool, values));
+            self.slots.assign(batch, || super::OutputBuffers::pooled(&self.slots.shared.pool, values));
         }
 
         fn waiting(&self) -> usize {
@@ -518,14 +518,14 @@ mod tests {
         fn compute(&mut self, count: usize) {
             for _ in 0..count {
                 let task = lock(&self.slots.shared.queue).tasks.pop_front().expect("a piece waits");
-                self.slots.shared.step(&task, &mut self.own);
+                self.slots.shared.step(&task, &mut self.scratch);
             }
         }
 
         /// Sends the complete nodes, as a session does.
         fn send(&mut self) -> Vec<Sent> {
             let sent: Vec<_> = std::iter::from_fn(|| self.done.try_recv().ok()).collect();
-            sent.iter().for_each(|done| self.slots.answered(done.work(), done.node()));
+            sent.iter().for_each(|done| self.slots.result_sent(done.work(), done.node()));
             sent.into_iter().map(Sent::from).collect()
         }
 
@@ -589,67 +589,67 @@ mod tests {
     }
 
     #[test]
-    fn more_nodes_of_the_same_work_join_what_is_under_way() {
+    fn more_nodes_of_the_same_work_are_added() {
         let mut worker = TestWorker::new();
-        worker.ask(step(0), &[(0, 2)]);
+        worker.assign(step(0), &[(0, 2)]);
         worker.compute(1);
 
         // Another worker is lost in the middle of the step: its half is assigned to this one too.
-        worker.ask(step(0), &[(2, 4)]);
+        worker.assign(step(0), &[(2, 4)]);
 
         assert_eq!(worker.waiting(), 3);
         worker.compute(1);
-        assert_eq!(worker.sent_nodes(), [(0, 2)], "what was begun is finished first");
+        assert_eq!(worker.sent_nodes(), [(0, 2)], "earlier pieces are computed first");
         worker.compute(2);
         assert_eq!(worker.sent_nodes(), [(2, 4)]);
     }
 
     #[test]
-    fn other_work_takes_the_place_of_what_was_not_begun() {
+    fn other_work_replaces_the_tasks_that_have_not_begun() {
         let mut worker = TestWorker::new();
-        worker.ask(step(0), &[(0, 1), (2, 4)]);
+        worker.assign(step(0), &[(0, 1), (2, 4)]);
         worker.compute(1);
 
-        worker.ask(step(1), &[(2, 4)]);
+        worker.assign(step(1), &[(2, 4)]);
 
         assert_eq!(worker.waiting(), 2);
         let sent = worker.finish();
         let named: Vec<_> = sent.iter().map(|done| (done.work.step, done.node.first)).collect();
-        assert_eq!(named, [(0, 0), (1, 2)], "what was complete is sent all the same");
+        assert_eq!(named, [(0, 0), (1, 2)], "complete nodes are still sent");
         assert_eq!(worker.waiting(), 0);
     }
 
     #[test]
-    fn a_node_asked_for_twice_is_computed_once_until_it_is_answered() {
+    fn a_node_assigned_twice_is_computed_once_until_its_result_is_sent() {
         let mut worker = TestWorker::new();
-        worker.ask(step(0), &[(0, 2)]);
+        worker.assign(step(0), &[(0, 2)]);
         worker.compute(1);
-        worker.ask(step(0), &[(0, 2)]);
+        worker.assign(step(0), &[(0, 2)]);
         assert_eq!(worker.waiting(), 1);
 
         // The node is complete but not sent yet: its result is sent after the second assignment.
         worker.compute(1);
-        worker.ask(step(0), &[(0, 2)]);
+        worker.assign(step(0), &[(0, 2)]);
         assert_eq!(worker.waiting(), 0);
         let first = worker.send();
         assert_eq!(first.len(), 1);
 
         // The result was sent before the third assignment. The coordinator may not have seen it then, so the node is
         // computed again.
-        worker.ask(step(0), &[(0, 2)]);
+        worker.assign(step(0), &[(0, 2)]);
         let again = worker.finish();
         assert_eq!(again.len(), 1);
         assert_eq!(bits(&first[0]), bits(&again[0]));
     }
 
     #[test]
-    fn a_node_that_was_dropped_is_computed_when_it_is_asked_for_again() {
+    fn a_dropped_node_is_computed_when_it_is_assigned_again() {
         let mut worker = TestWorker::new();
-        worker.ask(step(0), &[(0, 4)]);
+        worker.assign(step(0), &[(0, 4)]);
         worker.compute(1);
-        worker.ask(step(1), &[(0, 1)]);
+        worker.assign(step(1), &[(0, 1)]);
 
-        worker.ask(step(0), &[(0, 4)]);
+        worker.assign(step(0), &[(0, 4)]);
 
         assert_eq!(worker.waiting(), 4);
         let sent = worker.finish();
@@ -659,15 +659,15 @@ mod tests {
     #[test]
     fn nodes_may_overlap_and_give_the_same_bits() {
         let mut worker = TestWorker::new();
-        worker.ask(step(0), &[(0, 4)]);
+        worker.assign(step(0), &[(0, 4)]);
         worker.compute(1);
-        worker.ask(step(0), &[(2, 4), (2, 3)]);
+        worker.assign(step(0), &[(2, 4), (2, 3)]);
         let whole = worker.finish();
         let named: Vec<_> = whole.iter().map(|done| (done.node.first, done.node.end)).collect();
         assert_eq!(named, [(0, 4), (2, 4), (2, 3)]);
 
         let mut other = TestWorker::new();
-        other.ask(step(0), &[(2, 3), (2, 4)]);
+        other.assign(step(0), &[(2, 3), (2, 4)]);
         let halves = other.finish();
 
         assert_eq!(bits(&whole[1]), bits(&halves[1]));
@@ -676,32 +676,32 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_to_other_work_settles_nothing_of_this_one() {
+    fn a_late_result_of_other_work_leaves_this_work_pending() {
         let mut worker = TestWorker::new();
-        worker.ask(step(0), &[(0, 1)]);
+        worker.assign(step(0), &[(0, 1)]);
         worker.compute(1);
-        worker.ask(step(1), &[(0, 1)]);
+        worker.assign(step(1), &[(0, 1)]);
         assert_eq!(worker.send()[0].work, step(0));
 
-        worker.ask(step(1), &[(0, 1)]);
+        worker.assign(step(1), &[(0, 1)]);
 
-        assert_eq!(worker.waiting(), 1, "it is under way already");
+        assert_eq!(worker.waiting(), 1, "the node is already pending");
     }
 
     #[test]
-    fn what_was_forgotten_is_not_begun_and_goes_nowhere() {
+    fn cleared_tasks_are_not_begun_and_their_results_are_discarded() {
         let mut worker = TestWorker::new();
-        worker.ask(step(0), &[(0, 1), (1, 2)]);
+        worker.assign(step(0), &[(0, 1), (1, 2)]);
         let begun = lock(&worker.slots.shared.queue).tasks.pop_front().unwrap();
 
         // The session ends while a slot is busy; the next session is assigned the same nodes.
         worker.slots.clear();
         assert_eq!(worker.waiting(), 0);
         (worker.sender, worker.done) = mpsc::channel(16);
-        worker.ask(step(0), &[(0, 1)]);
-        worker.slots.shared.step(&begun, &mut worker.own);
+        worker.assign(step(0), &[(0, 1)]);
+        worker.slots.shared.step(&begun, &mut worker.scratch);
 
-        assert!(worker.sent_nodes().is_empty(), "the old session's piece is nobody's");
+        assert!(worker.sent_nodes().is_empty(), "the piece of the old session is discarded");
         assert_eq!(worker.finish().len(), 1);
     }
 
@@ -710,22 +710,22 @@ mod tests {
         let mut worker = TestWorker::new();
         let mut compute = |epoch, step_number| {
             let work = WorkId { epoch, ..step(step_number) };
-            worker.ask(work, &[(0, 2), (2, 4)]);
+            worker.assign(work, &[(0, 2), (2, 4)]);
             let counted = allocation_counter::measure(|| worker.compute(4));
             assert_eq!(worker.send().len(), 2, "epoch {epoch}, step {step_number}");
             counted.count_total
         };
         let first: u64 = (0..40).map(|step| compute(0, step % 2)).sum();
-        assert!(first > 0, "what is kept is allocated once");
+        assert!(first > 0, "reused memory is allocated once");
         let later: u64 = (1..20).flat_map(|epoch| [compute(epoch, 0), compute(epoch, 1)]).sum();
         assert_eq!(later, 0);
     }
 
     #[test]
-    fn threads_compute_what_is_asked_for() {
+    fn threads_compute_the_assigned_nodes() {
         let mut worker = TestWorker::new();
         worker.slots = Slots::start(3, Pool::default(), Counter::default()).unwrap();
-        worker.ask(step(0), &[(0, 4)]);
+        worker.assign(step(0), &[(0, 4)]);
 
         let sent = Sent::from(worker.done.blocking_recv().unwrap());
 

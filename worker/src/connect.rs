@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::condition::{Condition, SessionState};
 use crate::link::{Link, Trouble};
-use crate::session::{Kept, Opened, session};
+use crate::session::{Opened, SessionResources, session};
 use crate::{End, WorkerConfig};
 
 /// A session of at least this length resets the back-off.
@@ -33,12 +33,12 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// `condition` shows its state meanwhile.
 pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shutdown) -> End {
     let mut shutdown = pin!(shutdown);
-    let mut kept = match Kept::new(&config, condition) {
-        Ok(kept) => kept,
+    let mut resources = match SessionResources::new(&config, condition) {
+        Ok(resources) => resources,
         Err(error) => return End::Failed(format!("cannot start {} threads: {error}", config.slots)),
     };
     let dialer = Dialer::new(config.tls.clone());
-    let mut spell = Spell::new();
+    let mut outage = Outage::new();
     let mut known = false;
     loop {
         let begun = Instant::now();
@@ -47,7 +47,7 @@ pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shu
                 opened = open(&config, &dialer) => opened?,
                 () = &mut shutdown => return Ok(End::Stopped),
             };
-            session(&config, opened, &mut kept, shutdown.as_mut()).await
+            session(&config, opened, &mut resources, shutdown.as_mut()).await
         };
         let trouble = match attempt.await {
             Ok(end) => return end,
@@ -67,12 +67,12 @@ pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shu
             }
             Trouble::Lost(reason) => reason,
         };
-        let was_in = std::mem::take(&mut kept.welcomed);
+        let was_in = std::mem::take(&mut resources.welcomed);
         known |= was_in;
         if was_in {
-            spell.over(begun.elapsed());
+            outage.over(begun.elapsed());
         }
-        if spell.lasts(config.join_timeout) {
+        if outage.lasts(config.join_timeout) {
             let seconds = config.join_timeout.as_secs_f64();
             return End::Refused(format!(
                 "no coordinator at {} for {seconds:.0} s ({reason}); is it running? --coordinator names its address",
@@ -80,9 +80,9 @@ pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shu
             ));
         }
         let what = if was_in { "lost the session with" } else { "no coordinator at" };
-        spell.report(&format!("{what} {}: {reason}", config.coordinator), config.join_timeout);
+        outage.report(&format!("{what} {}: {reason}", config.coordinator), config.join_timeout);
         tokio::select! {
-            () = tokio::time::sleep(spell.backoff.next_wait()) => {}
+            () = tokio::time::sleep(outage.backoff.next_wait()) => {}
             () = &mut shutdown => return End::Stopped,
         }
     }
@@ -117,13 +117,13 @@ fn introduction(config: &WorkerConfig) -> Introduction {
 }
 
 /// A period without a coordinator.
-struct Spell {
+struct Outage {
     since: Instant,
     backoff: Backoff,
     reported: Option<(Instant, String)>,
 }
 
-impl Spell {
+impl Outage {
     fn new() -> Self {
         Self { since: Instant::now(), backoff: Backoff::new(), reported: None }
     }

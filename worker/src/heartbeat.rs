@@ -10,7 +10,7 @@ use std::time::Duration;
 use millefeuille_core::control::WorkerId;
 use millefeuille_proto::session::Welcome;
 
-use crate::link::{Heart, Trouble};
+use crate::link::{Heartbeats, Trouble};
 
 /// A lower limit on the timeout, whatever the deadline: a machine under load may take this long to answer.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,12 +39,12 @@ impl From<Welcome> for Beat {
 }
 
 /// Sends heartbeats until one fails.
-pub(crate) async fn beat(mut heart: Heart, beat: Beat) -> Trouble {
+pub(crate) async fn beat(mut heartbeats: Heartbeats, beat: Beat) -> Trouble {
     let Beat { worker, incarnation, interval, timeout } = beat;
     loop {
         // The channel reconnects if necessary. If the host has vanished, connecting hangs, so the timeout covers that
         // too.
-        match tokio::time::timeout(timeout, heart.beat(worker, incarnation)).await {
+        match tokio::time::timeout(timeout, heartbeats.send(worker, incarnation)).await {
             Ok(Ok(())) => tokio::time::sleep(interval).await,
             Ok(Err(trouble)) => return trouble,
             Err(_) => {

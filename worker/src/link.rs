@@ -99,8 +99,8 @@ impl Link {
     }
 
     /// A client that sends heartbeats.
-    pub(crate) fn heart(&self) -> Heart {
-        Heart(WorkerClient::new(self.heartbeats.clone()))
+    pub(crate) fn heartbeats(&self) -> Heartbeats {
+        Heartbeats(WorkerClient::new(self.heartbeats.clone()))
     }
 
     fn client(&self) -> WorkerClient<Channel> {
@@ -156,14 +156,14 @@ impl Parts {
 }
 
 /// Sends heartbeats.
-pub(crate) struct Heart(WorkerClient<Channel>);
+pub(crate) struct Heartbeats(WorkerClient<Channel>);
 
-impl Heart {
+impl Heartbeats {
     /// Sends one heartbeat.
     ///
     /// # Errors
     /// If the coordinator does not know this worker.
-    pub(crate) async fn beat(&mut self, worker: WorkerId, incarnation: u64) -> Result<(), Trouble> {
+    pub(crate) async fn send(&mut self, worker: WorkerId, incarnation: u64) -> Result<(), Trouble> {
         self.0.heartbeat(v1::HeartbeatRequest { worker_id: worker.0, incarnation }).await?;
         Ok(())
     }

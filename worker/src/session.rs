@@ -42,7 +42,7 @@ use crate::{End, WorkerConfig};
 const GOODBYE_READ: Duration = Duration::from_secs(1);
 
 /// State that outlives a session: samples, buffers, and the slots.
-pub(crate) struct Kept {
+pub(crate) struct SessionResources {
     shards: Shards,
     pool: Pool,
     slots: Slots,
@@ -53,7 +53,7 @@ pub(crate) struct Kept {
     pub(crate) welcomed: bool,
 }
 
-impl Kept {
+impl SessionResources {
     /// Starts the slots.
     ///
     /// # Errors
@@ -102,14 +102,14 @@ impl Opened {
 pub(crate) async fn session(
     config: &WorkerConfig,
     opened: Opened,
-    kept: &mut Kept,
+    resources: &mut SessionResources,
     shutdown: Pin<&mut impl Shutdown>,
 ) -> Result<End, Trouble> {
     let Opened { link, connection, incoming } = opened;
     let (done_sender, done) = mpsc::channel(outbox::CONNECTION);
     let mut session = Session {
         link,
-        kept,
+        resources,
         outbox: Outbox::default(),
         done: done_sender,
         worker: None,
@@ -124,7 +124,7 @@ pub(crate) async fn session(
     };
     session.expect_welcome(config.connect_timeout);
     let ended = session.run(config, Streams { incoming, connection, done }, shutdown).await;
-    session.kept.forget_work();
+    session.resources.forget_work();
     match ended {
         Err(trouble) if session.draining => {
             info!("the session ended while draining: {trouble}");
@@ -164,7 +164,7 @@ struct Fetching {
 
 struct Session<'a> {
     link: Link,
-    kept: &'a mut Kept,
+    resources: &'a mut SessionResources,
     outbox: Outbox,
     /// The slots send complete nodes here.
     done: mpsc::Sender<Done>,
@@ -219,7 +219,7 @@ impl Session<'_> {
     fn drain(&mut self, limit: Duration) {
         info!("draining: finishing the assigned work, for {} s at most", limit.as_secs_f64());
         self.draining = true;
-        self.kept.condition.set_standing(SessionState::Draining);
+        self.resources.condition.set_standing(SessionState::Draining);
         self.outbox.say(FromWorker::Drain { reason: "stop requested".into() });
     }
 
@@ -260,13 +260,13 @@ impl Session<'_> {
 
     fn welcomed(&mut self, welcome: Welcome) {
         self.worker = Some(welcome.worker);
-        self.kept.welcomed = true;
+        self.resources.welcomed = true;
         if !self.draining {
-            self.kept.condition.set_standing(SessionState::InSession);
+            self.resources.condition.set_standing(SessionState::InSession);
         }
         info!("joined as {}", welcome.worker);
-        let (heart, beat) = (self.link.heart(), Beat::from(welcome));
-        self.tasks.spawn(async move { Side::HeartbeatFailed(heartbeat::beat(heart, beat).await) });
+        let (heartbeats, beat) = (self.link.heartbeats(), Beat::from(welcome));
+        self.tasks.spawn(async move { Side::HeartbeatFailed(heartbeat::beat(heartbeats, beat).await) });
     }
 
     fn start_job(&mut self, job: JobId, run_id: &str, spec: Spec) {
@@ -286,14 +286,14 @@ impl Session<'_> {
 
     /// Memory for the job that is shared with the coordinator, if available.
     fn shared_slots(&self, parameters: usize) -> Option<OwnSlots> {
-        self.kept.inherited.as_ref()?.map(parameters).unwrap_or_else(|error| {
+        self.resources.inherited.as_ref()?.map(parameters).unwrap_or_else(|error| {
             debug!("parameters and gradients go over the wire: {error}");
             None
         })
     }
 
     fn end_job(&mut self) {
-        self.kept.forget_work();
+        self.resources.forget_work();
         self.stop_fetching();
         self.job = None;
         self.own_slots = None;
@@ -306,10 +306,10 @@ impl Session<'_> {
             info!("on standby: there are more workers than shards");
         }
         self.holding = hold.generation;
-        let held = self.kept.shards.want(hold.shards.into_iter().map(Wanted::from).collect());
+        let held = self.resources.shards.want(hold.shards.into_iter().map(Wanted::from).collect());
         held.into_iter().for_each(|shard| self.report_held(shard));
         // A transfer that is no longer wanted would delay the wanted ones.
-        if self.fetching.as_ref().is_some_and(|fetching| !self.kept.shards.wants(&fetching.sha256)) {
+        if self.fetching.as_ref().is_some_and(|fetching| !self.resources.shards.wants(&fetching.sha256)) {
             self.stop_fetching();
         }
         self.fetch_next();
@@ -318,10 +318,10 @@ impl Session<'_> {
     fn work(&mut self, work: Work) -> Result<(), Trouble> {
         let Some(job) = self.job.clone() else { return Ok(()) };
         match work.parameters {
-            Parameters::Known => self.ask(work),
+            Parameters::Known => self.assign(work),
             Parameters::InSlot(slot) => {
                 self.take_parameters(work.id.parameter_tag, slot)?;
-                self.ask(work)
+                self.assign(work)
             }
             Parameters::Follow(bytes) => {
                 self.await_parameters(work, bytes, job.workload.model().parameter_count())
@@ -336,7 +336,7 @@ impl Session<'_> {
         }
         // Drop the old parameters first: their buffer returns to the pool unless a slot still computes with it.
         self.parameters = None;
-        let assembly = Assembly::new(self.kept.pool.take(count));
+        let assembly = Assembly::new(self.resources.pool.take(count));
         self.incoming_parameters = Some(IncomingParameters { work, assembly });
         Ok(())
     }
@@ -351,7 +351,7 @@ impl Session<'_> {
 
     fn chunk(&mut self, data: &[u8]) -> Result<(), Trouble> {
         // After a job's end, chunks of its last broadcast may still arrive.
-        self.kept.condition.received.inc_by(data.len() as u64);
+        self.resources.condition.received.inc_by(data.len() as u64);
         let Some(incoming) = &mut self.incoming_parameters else { return Ok(()) };
         incoming.assembly.push(data)?;
         if !incoming.assembly.is_complete() {
@@ -361,11 +361,11 @@ impl Session<'_> {
             return Ok(());
         };
         self.parameters = Some((work.id.parameter_tag, Arc::new(assembly.into_values())));
-        self.ask(work)
+        self.assign(work)
     }
 
     /// Assigns nodes to the slots, with the parameters and samples that they need.
-    fn ask(&mut self, Work { id, nodes, .. }: Work) -> Result<(), Trouble> {
+    fn assign(&mut self, Work { id, nodes, .. }: Work) -> Result<(), Trouble> {
         let Some(job) = &self.job else { return Ok(()) };
         let tree = Tree::new(job.workload.spec().shards);
         let nodes: Vec<Node> =
@@ -377,16 +377,16 @@ impl Session<'_> {
         // A node may span shards that this work does not use; other workers may hold their samples.
         let needed = nodes.iter().flat_map(|&node| job.workload.present(id.into(), node.first..node.end));
         let needed = needed.map(|index| Shard { split: id.phase.split(), index });
-        let samples = needed.map(|shard| match self.kept.shards.get(shard) {
+        let samples = needed.map(|shard| match self.resources.shards.get(shard) {
             Some(samples) => Ok((shard.index, samples.clone())),
             None => Err(Trouble::lost(format!("no samples of shard {shard} here"))),
         });
         let samples = samples.collect::<Result<_, _>>()?;
         let values = job.workload.gradient_len(id.into());
-        let (own_slots, pool) = (self.own_slots.as_ref(), &self.kept.pool);
+        let (own_slots, pool) = (self.own_slots.as_ref(), &self.resources.pool);
         let batch =
             Batch { work: id, job: Arc::clone(job), parameters, nodes, samples, done: self.done.clone() };
-        self.kept.slots.ask(batch, || target(own_slots, pool, values));
+        self.resources.slots.assign(batch, || target(own_slots, pool, values));
         Ok(())
     }
 
@@ -395,7 +395,7 @@ impl Session<'_> {
     /// Sends the result of a complete node, unless its job is over.
     fn finished(&mut self, done: Done) {
         let (work, node, sum) = (done.work(), done.node(), done.into_sum());
-        self.kept.slots.answered(work, node);
+        self.resources.slots.result_sent(work, node);
         if self.job.as_ref().is_none_or(|job| job.number != work.job.0) {
             return;
         }
@@ -416,7 +416,7 @@ impl Session<'_> {
             gradient_slot: handed_over,
             busy: sum.busy,
         };
-        self.kept.condition.sent.inc_by(result.gradient_bytes);
+        self.resources.condition.sent.inc_by(result.gradient_bytes);
         self.outbox.say_with(FromWorker::Result(Box::new(result)), bulk);
     }
 
@@ -452,7 +452,7 @@ impl Session<'_> {
     /// Fetches the next shard. One at a time, so that the most urgent shard is complete soonest.
     fn fetch_next(&mut self) {
         let (Some(job), None, false) = (&self.job, &self.fetching, self.draining) else { return };
-        let Some(wanted) = self.kept.shards.next() else { return };
+        let Some(wanted) = self.resources.shards.next() else { return };
         let worker = self.worker.unwrap_or(WorkerId(0));
         let source = Source { samples: self.link.samples(), worker, job: JobId(job.number) };
         let (job, schema, sha256) =
@@ -479,9 +479,9 @@ impl Session<'_> {
         self.fetching.take_if(|fetching| fetching.sha256 == wanted.sha256);
         match fetched {
             Ok(samples) => {
-                self.kept.condition.received.inc_by(samples.bytes().len() as u64);
-                let shards = self.kept.shards.keep(&wanted.sha256, samples);
-                debug!("holds {} ({} in all)", wanted.shard, self.kept.shards.len());
+                self.resources.condition.received.inc_by(samples.bytes().len() as u64);
+                let shards = self.resources.shards.keep(&wanted.sha256, samples);
+                debug!("holds {} ({} in all)", wanted.shard, self.resources.shards.len());
                 shards.into_iter().for_each(|shard| self.report_held(shard));
             }
             // A failed fetch for a job that has ended does not matter.

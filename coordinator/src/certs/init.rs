@@ -32,7 +32,7 @@ pub struct Asked {
 
 /// A progress message of [`init`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum InitMessage {
     /// The directory's name, and what was done with it.
     Done(&'static str, String),
     /// A warning.
@@ -47,12 +47,12 @@ pub const CA: &str = "ca";
 /// # Errors
 /// If the CA is not usable, something cannot be read or written, or the certificate with the coordinator's names is
 /// damaged. Files made before the error stay.
-pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(Told)) -> Result<(), CertsError> {
+pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(InitMessage)) -> Result<(), CertsError> {
     let ca = path.join(CA);
     let lock = DirectoryLock::take_private(&ca)?;
     if directory::is_open_to_others(&ca) {
         let name = ca.display();
-        tell(Told::Warning(format!(
+        tell(InitMessage::Warning(format!(
             "{name}: is open to others, and cannot be closed; whoever can write there can replace the CA (chmod 700 {name} as \
              its owner)"
         )));
@@ -62,7 +62,7 @@ pub fn init(path: &Path, asked: &Asked, tell: &mut dyn FnMut(Told)) -> Result<()
     look_after(&ca, &authority, asked.now, tell);
     for role in Role::ALL {
         let done = leaf(&path.join(role.name()), role, &authority, asked, tell)?;
-        tell(Told::Done(role.name(), done));
+        tell(InitMessage::Done(role.name(), done));
     }
     Ok(())
 }
@@ -71,7 +71,7 @@ fn authority(
     lock: &DirectoryLock,
     path: &Path,
     asked: &Asked,
-    tell: &mut dyn FnMut(Told),
+    tell: &mut dyn FnMut(InitMessage),
 ) -> Result<Authority, CertsError> {
     let validity = Validity::days(asked.now, asked.ca_days);
     let (authority, what) = match directory::authority(path)? {
@@ -88,7 +88,7 @@ fn authority(
             (authority, "made for the key that was there")
         }
     };
-    tell(Told::Done(CA, format!("{what}, {}", until(authority.certificate().validity(), asked.now))));
+    tell(InitMessage::Done(CA, format!("{what}, {}", until(authority.certificate().validity(), asked.now))));
     Ok(authority)
 }
 
@@ -115,10 +115,10 @@ pub fn check_validity(path: &Path, authority: &Authority, now: OffsetDateTime) -
     Ok(())
 }
 
-fn look_after(path: &Path, authority: &Authority, now: OffsetDateTime, tell: &mut dyn FnMut(Told)) {
+fn look_after(path: &Path, authority: &Authority, now: OffsetDateTime, tell: &mut dyn FnMut(InitMessage)) {
     let validity = authority.certificate().validity();
     if validity.is_nearly_over(now) {
-        tell(Told::Warning(format!(
+        tell(InitMessage::Warning(format!(
             "{}: the CA {}; before that, move its directory away and run this again: every certificate is renewed",
             path.join(CA_FILE).display(),
             ends(validity, now),
@@ -127,10 +127,10 @@ fn look_after(path: &Path, authority: &Authority, now: OffsetDateTime, tell: &mu
     warn_of_open_key(&path.join(CA_KEY), tell);
 }
 
-fn warn_of_open_key(path: &Path, tell: &mut dyn FnMut(Told)) {
+fn warn_of_open_key(path: &Path, tell: &mut dyn FnMut(InitMessage)) {
     if directory::is_open_to_others(path) {
         let path = path.display();
-        tell(Told::Warning(format!("{path}: others can read this key; chmod 600 {path}")));
+        tell(InitMessage::Warning(format!("{path}: others can read this key; chmod 600 {path}")));
     }
 }
 
@@ -140,7 +140,7 @@ fn leaf(
     role: Role,
     authority: &Authority,
     asked: &Asked,
-    tell: &mut dyn FnMut(Told),
+    tell: &mut dyn FnMut(InitMessage),
 ) -> Result<String, CertsError> {
     let lock = DirectoryLock::take(path)?;
     let held = match Held::read(path)? {

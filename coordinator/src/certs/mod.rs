@@ -34,7 +34,7 @@ use millefeuille_core::failure::Failure;
 
 pub use authority::{Authority, Issued, Leaf};
 pub use certificate::Certificate;
-pub use init::{Asked, Told, init};
+pub use init::{Asked, InitMessage, init};
 pub use millefeuille_proto::tls::Role;
 pub use name::Name;
 pub use usage::Usage;

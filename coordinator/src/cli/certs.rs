@@ -14,7 +14,7 @@ use millefeuille_program::process;
 use super::{Failed, Result, print};
 use crate::certs::directory::{self, CA_KEY, DirectoryLock, Found, Held};
 use crate::certs::validity::{shown, whole_seconds};
-use crate::certs::{Asked, Certificate, CertsError, Name, Role, Told, Usage, init};
+use crate::certs::{Asked, Certificate, CertsError, InitMessage, Name, Role, Usage, init};
 
 /// Make, renew and show the certificates of a cluster
 #[derive(Clone, Debug, ClapArgs)]
@@ -156,8 +156,8 @@ fn make_all(args: InitArgs, now: OffsetDateTime) -> Result {
     // made.
     let mut done = String::new();
     let made = init(&directory, &asked, &mut |told| match told {
-        Told::Done(name, what) => done.push_str(&format!("{name:WIDTH$}{what}\n")),
-        Told::Warning(what) => process::say(&format!("warning: {what}")),
+        InitMessage::Done(name, what) => done.push_str(&format!("{name:WIDTH$}{what}\n")),
+        InitMessage::Warning(what) => process::say(&format!("warning: {what}")),
     });
     print(&done);
     Ok(made?)

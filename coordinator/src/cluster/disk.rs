@@ -121,7 +121,7 @@ pub enum Written {
 
 /// A report of the disk thread.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(super) enum DiskReport {
     /// The outcome of a submission.
     Claimed(Box<Claimed>),
     /// The outcome of any other order: what was written for a job, or why writing failed.
@@ -150,7 +150,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Starts the thread. It calls `say` with every report.
-    pub(super) fn start(say: impl Fn(Said) + Send + 'static) -> Self {
+    pub(super) fn start(say: impl Fn(DiskReport) + Send + 'static) -> Self {
         let (orders, queue) = mpsc::channel();
         let events = Arc::new(AtomicUsize::new(0));
         let writer = Writer { say: Box::new(say), run: None, events: Arc::clone(&events) };
@@ -186,7 +186,7 @@ impl Drop for Disk {
 }
 
 struct Writer {
-    say: Box<dyn Fn(Said) + Send>,
+    say: Box<dyn Fn(DiskReport) + Send>,
     run: Option<Run>,
     /// Number of queued events.
     events: Arc<AtomicUsize>,
@@ -208,10 +208,10 @@ impl Writer {
                 self.events.fetch_sub(1, Ordering::Relaxed);
             }
             match order {
-                WriteCommand::Claim(claim) => self.say(Said::Claimed(Box::new(claim.claim()))),
+                WriteCommand::Claim(claim) => self.say(DiskReport::Claimed(Box::new(claim.claim()))),
                 WriteCommand::GiveBack { job, run, found, ending } => {
                     give_back(run, found, ending);
-                    self.say(Said::Written { job, written: Ok(Written::Ended) });
+                    self.say(DiskReport::Written { job, written: Ok(Written::Ended) });
                 }
                 WriteCommand::Begin { job, run, content, history } => {
                     self.run = Some(Run { job, directory: run, content, history, failed: false });
@@ -222,7 +222,7 @@ impl Writer {
                         if !failed {
                             end(directory, ending);
                         }
-                        self.say(Said::Written { job, written: Ok(Written::Ended) });
+                        self.say(DiskReport::Written { job, written: Ok(Written::Ended) });
                     }
                 }
                 order => {
@@ -241,12 +241,12 @@ impl Writer {
     fn report(&self, run: &mut Run, written: Result<Option<Written>, Failure>) {
         run.failed = written.is_err();
         if let Some(written) = written.transpose() {
-            self.say(Said::Written { job: run.job, written });
+            self.say(DiskReport::Written { job: run.job, written });
         }
     }
 
-    fn say(&self, said: Said) {
-        (self.say)(said);
+    fn say(&self, report: DiskReport) {
+        (self.say)(report);
     }
 }
 

@@ -23,7 +23,7 @@ use tracing::{debug, info, trace};
 
 use super::board::Board;
 use super::config::ClusterConfig;
-use super::disk::{Disk, Said, WriteCommand};
+use super::disk::{Disk, DiskReport, WriteCommand};
 use super::messages::{DriverMessage, Handle, Serving, SessionOutput};
 use super::notes::{self, disconnection, shutdown_notice};
 use super::records::{JobRecord, Session};
@@ -90,7 +90,7 @@ impl Driver {
             to_load: None,
             training: None,
             happened: VecDeque::new(),
-            disk: Disk::start(said_to(handle.clone())),
+            disk: Disk::start(report_to(handle.clone())),
             handle,
             inbox,
             board,
@@ -278,11 +278,11 @@ impl Driver {
 }
 
 /// Forwards the disk thread's reports to the driver's inbox.
-fn said_to(inbox: Handle) -> impl Fn(Said) {
-    move |said| {
-        let input = match said {
-            Said::Claimed(claimed) => DriverMessage::Claimed(claimed),
-            Said::Written { job, written } => DriverMessage::Written { job, written },
+fn report_to(inbox: Handle) -> impl Fn(DiskReport) {
+    move |report| {
+        let input = match report {
+            DiskReport::Claimed(claimed) => DriverMessage::Claimed(claimed),
+            DiskReport::Written { job, written } => DriverMessage::Written { job, written },
         };
         inbox.send_from_thread(input);
     }

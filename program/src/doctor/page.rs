@@ -172,22 +172,22 @@ fn of_ignored(openblas: &OpenBlas) -> String {
 fn warnings(findings: &Findings) -> Vec<Warning> {
     let Findings { cpu, cores, limits, openblas } = findings;
     let all = [
-        of_old_cpu(cpu),
-        of_slow_kernel(openblas, cpu),
-        of_vain_name(openblas),
-        of_part_of_a_core(cores),
-        of_crowd(openblas),
-        of_little_memory(limits),
-        of_few_files(limits),
-        of_few_processes(limits),
-        of_little_space(cores),
+        warn_about_old_cpu(cpu),
+        warn_about_slow_kernel(openblas, cpu),
+        warn_about_unused_kernel_name(openblas),
+        warn_about_part_of_a_core(cores),
+        warn_about_crowded_cores(openblas),
+        warn_about_little_memory(limits),
+        warn_about_few_files(limits),
+        warn_about_few_processes(limits),
+        warn_about_little_address_space(cores),
     ];
     all.into_iter().flatten().map(|(what, remedy)| Warning { what, remedy: remedy.to_string() }).collect()
 }
 
-type Told = Option<(String, &'static str)>;
+type OptionalWarning = Option<(String, &'static str)>;
 
-fn of_old_cpu(cpu: &Cpu) -> Told {
+fn warn_about_old_cpu(cpu: &Cpu) -> OptionalWarning {
     let x86 = cfg!(target_arch = "x86_64");
     (x86 && cpu.instructions < Instructions::Avx2).then(|| {
         let lacks = if cpu.instructions < Instructions::Avx { "AVX" } else { "AVX2" };
@@ -198,7 +198,7 @@ fn of_old_cpu(cpu: &Cpu) -> Told {
     })
 }
 
-fn of_slow_kernel(openblas: &OpenBlas, cpu: &Cpu) -> Told {
+fn warn_about_slow_kernel(openblas: &OpenBlas, cpu: &Cpu) -> OptionalWarning {
     let native = openblas.native.as_ref()?;
     let needs = choice::needs(native)?;
     (needs < cpu.instructions).then(|| {
@@ -207,13 +207,13 @@ fn of_slow_kernel(openblas: &OpenBlas, cpu: &Cpu) -> Told {
     })
 }
 
-fn of_vain_name(openblas: &OpenBlas) -> Told {
+fn warn_about_unused_kernel_name(openblas: &OpenBlas) -> OptionalWarning {
     let (asked, loaded) = openblas.asked_in_vain.as_ref()?;
     let what = format!("OPENBLAS_CORETYPE={asked}: OpenBLAS has no such kernel here, and loads {loaded}");
     Some((what, "unset it; blas_kernel says which kernel a job is computed with"))
 }
 
-fn of_part_of_a_core(cores: &Cores) -> Told {
+fn warn_about_part_of_a_core(cores: &Cores) -> OptionalWarning {
     let quota = cores.quota.filter(|&quota| quota < 1.0)?;
     let what = format!(
         "control groups give this process {quota} of a core, so that it computes in bursts with pauses"
@@ -221,7 +221,7 @@ fn of_part_of_a_core(cores: &Cores) -> Told {
     Some((what, "give it at least one (docker run --cpus, resources.limits.cpu)"))
 }
 
-fn of_crowd(openblas: &OpenBlas) -> Told {
+fn warn_about_crowded_cores(openblas: &OpenBlas) -> OptionalWarning {
     let speed = openblas.gflops?;
     let share = speed.all / (speed.one * f64::from(speed.threads));
     (share < CROWDED).then(|| {
@@ -234,7 +234,7 @@ fn of_crowd(openblas: &OpenBlas) -> Told {
     })
 }
 
-fn of_little_memory(limits: &Limits) -> Told {
+fn warn_about_little_memory(limits: &Limits) -> OptionalWarning {
     let memory = limits.usable_memory().filter(|&bytes| bytes < LITTLE_MEMORY)?;
     Some((
         format!("{} of memory can be used", megabytes(memory)),
@@ -242,19 +242,19 @@ fn of_little_memory(limits: &Limits) -> Told {
     ))
 }
 
-fn of_few_files(limits: &Limits) -> Told {
+fn warn_about_few_files(limits: &Limits) -> OptionalWarning {
     let files = limits.most_files.filter(|&files| files < FEW_FILES)?;
     let what = format!("{files} files can be open at most, and each worker has two connections");
     Some((what, "raise the limit (ulimit -n, LimitNOFILE=)"))
 }
 
-fn of_few_processes(limits: &Limits) -> Told {
+fn warn_about_few_processes(limits: &Limits) -> OptionalWarning {
     let processes = limits.processes.filter(|&processes| processes < FEW_PROCESSES)?;
     let what = format!("{processes} processes and threads can be there at most");
     Some((what, "raise the limit (ulimit -u, docker run --pids-limit)"))
 }
 
-fn of_little_space(cores: &Cores) -> Told {
+fn warn_about_little_address_space(cores: &Cores) -> OptionalWarning {
     let what = address_space::enough_for(cores.usable()).err()?;
     Some((what, "or compute with fewer --slots"))
 }

@@ -52,7 +52,7 @@ const SLOWEST: u64 = 50_000_000;
 
 /// The report of a process that tests a kernel.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Said {
+struct ProbeReport {
     kernel: String,
     version: String,
     /// What is wrong with the kernel.
@@ -143,12 +143,12 @@ impl Probe {
     /// Waits for the test and returns the kernel's name.
     pub(super) fn name(mut self) -> Result<String, Unusable> {
         self.patience.computing += time_for(check::general());
-        Ok(self.said()?.kernel)
+        Ok(self.report()?.kernel)
     }
 
     /// Waits for the measurement and returns the kernel's speed.
     pub(super) fn speed(self) -> Result<Speed, Unusable> {
-        self.said()?.speed.ok_or_else(|| failed(&"nothing was measured"))
+        self.report()?.speed.ok_or_else(|| failed(&"nothing was measured"))
     }
 
     /// Sends the job's spec to the process, and waits for its findings: the arithmetic on fixed shapes, and the
@@ -159,12 +159,12 @@ impl Probe {
         let message = convert::spec_to_bytes(spec);
         // If writing fails, the process has ended, and its exit status says more.
         let _ = self.input.take().map(|mut input| input.write_all(&message));
-        let Said { kernel, version, fingerprint, shapes_fingerprint, .. } = self.said()?;
+        let ProbeReport { kernel, version, fingerprint, shapes_fingerprint, .. } = self.report()?;
         Ok((Arithmetic { kernel, version, fingerprint }, shapes_fingerprint))
     }
 
     /// Waits for the report, which must be about a good kernel.
-    fn said(mut self) -> Result<Said, Unusable> {
+    fn report(mut self) -> Result<ProbeReport, Unusable> {
         // Close the input, or the process waits for more.
         self.input = None;
         self.patience.idle = failpoints::patience().unwrap_or(self.patience.idle);
@@ -178,22 +178,22 @@ impl Probe {
             Err(Silence::Ended) => String::new(),
         };
         let status = self.child.wait().map_err(|error| failed(&error))?;
-        match serde_json::from_str::<Said>(&text) {
-            Ok(said) if status.success() => self.judge(said),
+        match serde_json::from_str::<ProbeReport>(&text) {
+            Ok(report) if status.success() => self.judge(report),
             _ => Err(self.ended(status)),
         }
     }
 
-    fn judge(&self, said: Said) -> Result<Said, Unusable> {
-        if let Some(asked) = self.asked.as_ref().filter(|name| !said.kernel.eq_ignore_ascii_case(name)) {
-            let (wanted, loaded) = (asked.clone(), said.kernel);
+    fn judge(&self, report: ProbeReport) -> Result<ProbeReport, Unusable> {
+        if let Some(asked) = self.asked.as_ref().filter(|name| !report.kernel.eq_ignore_ascii_case(name)) {
+            let (wanted, loaded) = (asked.clone(), report.kernel);
             return Err(Unusable::Missing(KernelError::FellBack { wanted, loaded }));
         }
-        match said.wrong {
-            None => Ok(said),
+        match report.wrong {
+            None => Ok(report),
             Some(wrong) => {
                 let what = format!("computes wrong numbers: {wrong}");
-                Err(Unusable::NoGood { kernel: said.kernel, version: said.version, what })
+                Err(Unusable::NoGood { kernel: report.kernel, version: report.version, what })
             }
         }
     }
@@ -278,25 +278,27 @@ fn answered(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     failpoints::set_up();
     blas::single_threaded();
-    let said = match arguments.next().as_ref().and_then(|what| what.to_str()) {
-        Some(NAME) => Said { kernel: blas::kernel(), version: blas::version(), ..Said::default() },
+    let report = match arguments.next().as_ref().and_then(|what| what.to_str()) {
+        Some(NAME) => {
+            ProbeReport { kernel: blas::kernel(), version: blas::version(), ..ProbeReport::default() }
+        }
         Some(GENERAL) => tried(check::general()),
         Some(SPEED) => {
             let threads = arguments.next().and_then(|threads| threads.to_str()?.parse().ok());
-            Said {
+            ProbeReport {
                 kernel: blas::kernel(),
                 version: blas::version(),
                 speed: threads.map(measured),
-                ..Said::default()
+                ..ProbeReport::default()
             }
         }
         Some(JOB) => match of_job() {
-            Ok(said) => said,
+            Ok(report) => report,
             Err(message) => return process::fail(exit::UNEXPECTED, &message),
         },
         _ => return process::fail(exit::USAGE, "no command for people"),
     };
-    process::print(&serde_json::to_string(&said).unwrap_or_default());
+    process::print(&serde_json::to_string(&report).unwrap_or_default());
     process::leave(exit::DONE)
 }
 
@@ -307,22 +309,27 @@ fn spec() -> Result<Spec, String> {
     convert::spec_from_bytes(&bytes).map_err(|error| error.to_string())
 }
 
-fn tried(products: impl IntoIterator<Item = Product>) -> Said {
+fn tried(products: impl IntoIterator<Item = Product>) -> ProbeReport {
     let kernel = blas::kernel();
     failpoints::misbehave_as(&kernel);
     let wrong = check::check(products, |_, out| failpoints::spoil_product(&kernel, out)).err();
-    Said { wrong: wrong.map(|wrong| wrong.to_string()), kernel, version: blas::version(), ..Said::default() }
+    ProbeReport {
+        wrong: wrong.map(|wrong| wrong.to_string()),
+        kernel,
+        version: blas::version(),
+        ..ProbeReport::default()
+    }
 }
 
-fn of_job() -> Result<Said, String> {
+fn of_job() -> Result<ProbeReport, String> {
     // This needs no job; the spec comes once the job's data has been read.
     failpoints::misbehave_as(&blas::kernel());
     let Arithmetic { fingerprint, .. } = Arithmetic::of_this_process();
     let spec = spec()?;
-    let said = tried(check::of_job(&spec));
-    let right = said.wrong.is_none();
+    let report = tried(check::of_job(&spec));
+    let right = report.wrong.is_none();
     let shapes_fingerprint = if right { arithmetic::model_fingerprint(&spec) } else { String::new() };
-    Ok(Said { fingerprint, shapes_fingerprint, ..said })
+    Ok(ProbeReport { fingerprint, shapes_fingerprint, ..report })
 }
 
 fn measured(threads: u32) -> Speed {

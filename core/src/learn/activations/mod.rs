@@ -41,8 +41,8 @@ pub(crate) trait Function: Sync {
     /// Keras' name.
     fn name(&self) -> &'static str;
 
-    /// `z ← f(z)`, for `z` `[rows, units]`: a model's outputs. `room` is overwritten.
-    fn apply(&self, z: &mut [f32], units: usize, room: &mut Vec<f32>);
+    /// `z ← f(z)`, for `z` `[rows, units]`: a model's outputs. `scratch` is overwritten.
+    fn apply(&self, z: &mut [f32], units: usize, scratch: &mut Vec<f32>);
 
     /// The functions for hidden layers; `None` if only an output layer can have this activation.
     fn hidden(&self) -> Option<&dyn Hidden>;

@@ -14,9 +14,9 @@ impl Function for Softmax {
         "softmax"
     }
 
-    fn apply(&self, z: &mut [f32], units: usize, room: &mut Vec<f32>) {
+    fn apply(&self, z: &mut [f32], units: usize, scratch: &mut Vec<f32>) {
         subtract_largest(z, units);
-        exponentials_to_shares(z, units, room);
+        exponentials_to_shares(z, units, scratch);
     }
 
     fn hidden(&self) -> Option<&dyn Hidden> {

@@ -273,11 +273,11 @@ impl OptimizerState {
         let sections = sections(&mut self.state, out);
         sections.into_par_iter().enumerate().for_each_init(
             AdditionScratch::default,
-            |room, (index, mut section)| {
+            |scratch, (index, mut section)| {
                 let places =
                     sum::section(len, index).expect("there is a section for each part of the output");
                 let first = places.start;
-                sum::add_section(sum.order(), sum.terms(), places, room, |block, left, right| {
+                sum::add_section(sum.order(), sum.terms(), places, scratch, |block, left, right| {
                     let within = block.start - first..block.end - first;
                     let state = section.state.iter_mut().map(|state| &mut state[within.clone()]).collect();
                     let (parameters, out) = (&parameters[block], &mut section.out[within.clone()]);
