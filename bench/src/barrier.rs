@@ -1,16 +1,16 @@
-//! A barrier for threads that have a core each, most of the time.
+//! A barrier for threads that each have a core most of the time.
 //!
-//! Threads of the baseline meet twice a step. Waking one that sleeps takes tens of microseconds, which would make
-//! the baseline higher than it is; so the wait spins first. A thread that comes much later than the others has
-//! lost its core to another program, so they stop spinning and sleep.
+//! The baseline's threads wait for each other twice per step. Waking a sleeping thread takes tens of microseconds,
+//! which would make the baseline slower than it is, so waiting threads spin first. If a thread arrives much later
+//! than the others, another program has taken its core; the others then stop spinning and sleep.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Turns of the loop before a waiting thread sleeps: tens of microseconds, up to a hundred.
+/// Iterations of the loop before a waiting thread sleeps: between ten and a hundred microseconds.
 const SPINS: u32 = 4_000;
 
-/// Lets threads go on once all of them have come.
+/// Blocks threads until all of them have arrived.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     threads: usize,
@@ -26,7 +26,7 @@ impl Barrier {
         Self { threads, waiting: zero(), generation: zero(), sleep: Mutex::new(()), wake: Condvar::new() }
     }
 
-    /// Returns when every thread has called it. What they wrote before is seen by all.
+    /// Returns when every thread has called it. All threads then see what each wrote before its call.
     pub(crate) fn wait(&self) {
         let generation = self.generation.load(Ordering::Acquire);
         if self.waiting.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
@@ -42,14 +42,14 @@ impl Barrier {
     }
 
     fn open(&self, next: usize) {
-        // Under the lock, so that nobody misses it between the last look and the sleep.
+        // Under the lock, so that no thread misses the change between its last check and its sleep.
         let guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.store(next, Ordering::Release);
         drop(guard);
         self.wake.notify_all();
     }
 
-    /// Whether it opened meanwhile.
+    /// Spins for a while. Returns whether the barrier opened.
     fn spin(&self, generation: usize) -> bool {
         (0..SPINS).any(|_| {
             std::hint::spin_loop();
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_passes_before_everybody_has_come() {
+    fn no_thread_passes_before_all_have_arrived() {
         let (barrier, arrived) = (Barrier::new(3), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..3 {

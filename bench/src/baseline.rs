@@ -1,14 +1,14 @@
-//! The single-process baseline: the article's fit in this process, a thread a core, as fast as its calls allow.
+//! The single-process baseline: the article's fit in this process, with one thread per core.
 //!
-//! Threads take the pieces of a step from one counter. When all are done, each thread sums its own section of
-//! the parameters over all gradients, in the order of the reduction tree, and takes the optimizer's step there;
-//! then everybody copies the sections that others made. That is two meetings a step:
+//! Threads take the pieces of a step from one counter. When all pieces are computed, each thread sums its own section
+//! of the parameters over all gradients, in the order of the reduction tree, and takes the optimizer's step there.
+//! Then every thread copies the sections of the others. So there are two barriers per step:
 //!
 //! ```text
-//! pieces ─ meet ─ a section: sums, optimizer ─ meet ─ copy sections ─ pieces …
+//! pieces ─ barrier ─ a section: sums, optimizer ─ barrier ─ copy sections ─ pieces …
 //! ```
 //!
-//! Every order of additions is the cluster's, so the bits are the same. Nothing is sent, saved or printed.
+//! Additions are done in the same order as in a cluster, so the bits are the same. Nothing is sent, saved or printed.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -42,9 +42,9 @@ pub(crate) fn run(epochs: u32) -> anyhow::Result<Fit> {
             })
         };
         let threads: Vec<_> = (0..threads).map(start).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a thread of the baseline ends")).collect()
+        threads.into_iter().map(|thread| thread.join().expect("a thread does not panic")).collect()
     });
-    let (seconds, parameters) = outcomes.into_iter().next().context("there is a first thread")?;
+    let (seconds, parameters) = outcomes.into_iter().next().context("there is no thread")?;
     Ok(Fit {
         seconds,
         weights_sha256: hex::encode(Sha256::digest(bytemuck::cast_slice::<f32, u8>(&parameters))),
@@ -61,14 +61,14 @@ struct Shared<'a> {
     threads: usize,
     plan: Plan,
     barrier: Barrier,
-    /// The next piece that nobody has taken, of the step and of the evaluation.
+    /// The next piece that no thread has taken, of the step and of the evaluation.
     next_piece: AtomicU32,
     next_evaluation: AtomicU32,
     /// By shard.
     slots: Vec<RwLock<Slot>>,
     /// By split and shard: validation, then test.
     evaluations: Vec<Mutex<sum::Figures>>,
-    /// The newest parameters, in one section a thread.
+    /// The newest parameters, in one section per thread.
     sections: Vec<RwLock<Vec<f32>>>,
     figures: Mutex<Vec<Figures>>,
 }
@@ -253,7 +253,7 @@ fn order(shards: u32, present: &BTreeSet<u32>) -> AdditionOrder {
 }
 
 fn total(figures: impl Iterator<Item = sum::Figures>, order: &AdditionOrder) -> sum::Figures {
-    order.fold(figures, &mut Vec::new(), |left, right| *left += right).expect("there are as many as shards")
+    order.fold(figures, &mut Vec::new(), |left, right| *left += right).expect("every shard has figures")
 }
 
 /// The next of `count` tasks.

@@ -1,4 +1,4 @@
-//! The comparison: the products alone, the baseline and clusters in turn, round after round.
+//! Compares the products alone, the baseline and the clusters, in turn, round after round.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,15 +13,15 @@ use crate::measured::{CLUSTERS, Measured, Round, Taken};
 use crate::products::Products;
 use crate::report;
 
-/// How the comparison is made.
+/// The settings of the comparison.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Rounds that count; one more before them warms up
+    /// Number of timed rounds, after one warm-up round
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 }
 
-/// Measures, prints the table and writes `latest`.
+/// Runs the comparison, prints the table and writes the results to `latest`.
 pub(crate) fn run(args: &Args, latest: &Path) -> anyhow::Result<()> {
     let binary = coordinator::beside_this_program()?;
     let date = machine::date();
@@ -69,9 +69,9 @@ fn products(kernel: &str) -> anyhow::Result<Products> {
     fresh("products", kernel)
 }
 
-/// A subcommand of this program that computes in one process, a fresh one, with the kernel that the clusters have.
+/// A command that runs a subcommand of this program in a new process, with the BLAS kernel that the clusters use.
 pub(crate) fn alone(subcommand: &str, kernel: &str) -> anyhow::Result<Command> {
-    let this = std::env::current_exe().context("where this program is")?;
+    let this = std::env::current_exe().context("cannot find the path of this program")?;
     let mut command = coordinator::undisturbed(&this);
     command.args([subcommand, "--epochs", &EPOCHS.to_string()]).env("OPENBLAS_CORETYPE", kernel);
     Ok(command)
@@ -92,7 +92,7 @@ fn same(one: &Fit, other: &Fit, who: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "{who} computed different things:\n{} {:?}\n{} {:?}",
+        "{who} computed different results:\n{} {:?}\n{} {:?}",
         one.weights_sha256,
         one.epochs,
         other.weights_sha256,

@@ -12,34 +12,34 @@ use crate::fit::{EPOCHS, Figures, Fit};
 use crate::memory::{self, Peaks};
 use crate::process;
 
-/// How many workers compute, and how many pieces each at once.
+/// The number of workers, and of slots per worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Shape {
     pub(crate) workers: u32,
     pub(crate) slots: u32,
 }
 
-/// How `coordinator train` is called.
+/// The arguments of `coordinator train`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) shape: Shape,
     pub(crate) epochs: u32,
-    /// Flags beside those.
+    /// Further flags.
     pub(crate) settings: &'a [&'a str],
 }
 
 impl Call<'_> {
-    /// The article's fit, as it is without further flags.
+    /// The article's fit, without further flags.
     pub(crate) fn article(shape: Shape) -> Self {
         Call { shape, epochs: EPOCHS, settings: &[] }
     }
 }
 
-/// A command that has run.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Trained {
     pub(crate) fit: Fit,
-    /// The whole command, from its start to its end.
+    /// The time from the start of the command to its end.
     pub(crate) wall_seconds: f64,
 }
 
@@ -59,17 +59,18 @@ struct Receipt {
     blas_version: String,
 }
 
-/// The coordinator that was built beside this program.
+/// The path of the coordinator in the directory of this program.
 pub(crate) fn beside_this_program() -> anyhow::Result<PathBuf> {
-    let this = std::env::current_exe().context("where this program is")?;
+    let this = std::env::current_exe().context("cannot find the path of this program")?;
     let binary = this.with_file_name("coordinator");
     if !binary.is_file() {
-        bail!("{}: missing (make build makes it)", binary.display());
+        bail!("{}: missing (run make build)", binary.display());
     }
     Ok(binary)
 }
 
-/// How variables begin that change what is measured: those of libraries of numbers, of Python, and this project's own.
+/// Prefixes of environment variables that would change the measurement: those of numerical libraries, of Python, and
+/// of this project.
 const DISTURBING: [&str; 13] = [
     "OPENBLAS_",
     "GOTO_",
@@ -86,7 +87,7 @@ const DISTURBING: [&str; 13] = [
     "MILLEFEUILLE_",
 ];
 
-/// A command without what its environment could change, and which does not outlive this program.
+/// A command without the variables that would change the measurement, which does not outlive this program.
 pub(crate) fn undisturbed(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -101,7 +102,7 @@ pub(crate) fn undisturbed(program: &Path) -> Command {
 
 /// Trains once.
 pub(crate) fn train(binary: &Path, call: Call<'_>) -> anyhow::Result<Trained> {
-    let place = tempfile::tempdir().context("a place for the run")?;
+    let place = tempfile::tempdir().context("cannot make a directory for the run")?;
     let started = Instant::now();
     let child = spawn(binary, call, place.path())?;
     finish(child)?;
@@ -117,7 +118,7 @@ pub(crate) fn kernel(binary: &Path) -> anyhow::Result<String> {
 
 /// Trains once, and measures the peak memory.
 pub(crate) fn train_watched(binary: &Path, shape: Shape) -> anyhow::Result<Peaks> {
-    let place = tempfile::tempdir().context("a place for the run")?;
+    let place = tempfile::tempdir().context("cannot make a directory for the run")?;
     let mut child = spawn(binary, Call::article(shape), place.path())?;
     let peaks = memory::watch(&mut child)?;
     finish(child)?;

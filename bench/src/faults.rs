@@ -1,16 +1,15 @@
-//! The cost of losing workers, and of being ready for it.
+//! Measures the cost of lost workers, and of fault tolerance without faults.
 //!
 //! [`losses`]: workers of a running cluster are killed, or stopped so that they are silent, one after another; each
-//! is replaced before the next is lost. The coordinator's log says to the microsecond when a step closed, when the
-//! coordinator disconnected a worker, and which nodes it assigned to others. Log and signal are timed by the same
-//! clock.
+//! is replaced before the next is lost. The coordinator's log says, to the microsecond, when a step closed, when the
+//! coordinator disconnected a worker, and which nodes it assigned to other workers. The log and the signals are timed
+//! by the same clock.
 //!
-//! [`cost`]: the article's fit in turn with what the defaults say and with parts of it switched off. A
-//! machine's speed changes on the way, so each round gives a ratio, and the ratios' median counts.
+//! [`cost`]: the article's fit with the default settings, and with parts of the fault tolerance switched off. The
+//! speed of a machine changes over time, so each round gives a ratio, and the result is the median of the ratios.
 //!
-//! What comes out is a table, and `bench/faults.json` with every number behind it ([`report`]). A target that is
-//! missed is a line in the table. Fits that differ in a bit fail the program, and so does a log that it cannot
-//! follow.
+//! The output is a table, and `bench/faults.json` with all numbers ([`report`]). A missed target is reported in the
+//! table. The benchmark fails if two fits differ in a bit, or if the coordinator's log is inconsistent.
 
 mod cluster;
 mod cost;
@@ -27,7 +26,7 @@ use losses::{KILL, STOP};
 pub(crate) use measured::Args;
 use measured::Measured;
 
-/// Measures, prints the table and writes `to`.
+/// Runs the benchmark, prints the table and writes the results to `to`.
 pub(crate) fn run(args: &Args, to: &Path) -> anyhow::Result<()> {
     let binary = coordinator::beside_this_program()?;
     let (date, load) = (machine::date(), machine::load());

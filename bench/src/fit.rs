@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Epochs of the article's fit.
 pub(crate) const EPOCHS: u32 = 5;
 
-/// The outcome of one fit, wherever it was computed.
+/// The outcome of one fit, of a cluster or of the baseline.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Fit {
     /// From the first step to the last evaluation, reading data excluded.
@@ -39,7 +39,7 @@ pub(crate) struct Figures {
 }
 
 impl Fit {
-    /// Whether both computed the same, bit for bit.
+    /// Whether both fits are the same, bit for bit.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
         self.weights_sha256 == other.weights_sha256 && self.epochs == other.epochs
     }
@@ -55,17 +55,18 @@ pub(crate) struct Article {
 }
 
 impl Article {
-    /// Reads the data that is part of the program.
+    /// Reads the data that is built into the program.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let job = Job::default();
-        let dataset = job.data.source.format().decode(mnist::files()).context("the built-in data")?;
+        let dataset =
+            job.data.source.format().decode(mnist::files()).context("cannot read the built-in data")?;
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
         let spec = job.spec(Schema::clone(store.schema()), store.sizes());
         let model = Model::new(spec.inputs(), &job.layers);
         Ok(Self { spec, model, optimizer: job.compile.optimizer, store })
     }
 
-    /// The samples of a shard that has some, as every shard of the article's job has.
+    /// The samples of a shard. Every shard of the article's job has some.
     pub(crate) fn samples(&self, split: Split, index: u32) -> ShardView<'_> {
         let stored = self.store.get(Shard { split, index }).expect("each split has all shards");
         ShardView { shard: index, shards: self.spec.shards, samples: &stored.samples }

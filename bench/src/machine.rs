@@ -5,23 +5,23 @@ use std::process::Command;
 
 use serde::Serialize;
 
-/// A machine, as far as its numbers depend on it.
+/// The properties of a machine that affect the measurements.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
-    /// What tells CPUs of one name apart: `family 25 model 17`. Empty where the kernel names none.
+    /// Distinguishes CPUs with the same name: `family 25 model 17`. Empty if the kernel does not report it.
     pub(crate) cpu_model: String,
-    /// Those that this process may use.
+    /// The number of cores that this process may use.
     pub(crate) cores: usize,
     pub(crate) kernel: String,
     pub(crate) blas_kernel: String,
     pub(crate) blas_version: String,
-    /// Empty if there is no `rustc`.
+    /// Empty if `rustc` is not installed.
     pub(crate) rustc: String,
 }
 
 impl Machine {
-    /// This machine; BLAS is what the measured processes said of theirs.
+    /// Describes this machine. The BLAS kernel and version are those of the measured processes.
     pub(crate) fn here(blas_kernel: &str, blas_version: &str) -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Self {
@@ -36,13 +36,13 @@ impl Machine {
     }
 }
 
-/// Processes that ran or wanted to, on average over the last minute.
+/// The load average over the last minute.
 pub(crate) fn load() -> f64 {
     let averages = line("/proc/loadavg");
     averages.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
-/// Now, in UTC: `2026-05-01T12:00:00Z`; empty where nothing can say it.
+/// The current time in UTC: `2026-05-01T12:00:00Z`; empty if `date` fails.
 pub(crate) fn date() -> String {
     output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))
 }
@@ -58,7 +58,7 @@ fn cpu_model(info: &str) -> String {
     }
 }
 
-/// What `/proc/cpuinfo` says of the first CPU.
+/// A field of the first CPU in `/proc/cpuinfo`.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let pairs = info.lines().filter_map(|line| line.split_once(':'));
     pairs.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| *key == name).map(|(_, value)| value)

@@ -1,17 +1,17 @@
-//! How fast the cluster is, against the single-process baseline.
+//! Benchmarks of the cluster against the single-process baseline.
 //!
-//! The *single-process baseline* ([`baseline`]) is the article's fit in one process on all cores: the same shards,
-//! calls, kernel, sums and evaluations, with nothing sent and nothing saved. The additional time of a cluster is its
-//! overhead. So the result is a ratio, and both sides are measured in turn in the same run: baseline, one worker of
-//! two slots, two workers, four workers, and the next round ([`compare`]). Each is a separate process. Before the
-//! baseline, its [`products`] are measured alone, which exposes a slow baseline.
+//! The *single-process baseline* ([`baseline`]) computes the article's fit in one process on all cores. It uses the
+//! same shards, kernel, matrix products, sums and evaluations as a cluster, but it sends and saves nothing. The
+//! result is a ratio: the cluster's time divided by the baseline's. Both are measured in the same run, in rounds: the
+//! baseline, one worker with two slots, two workers, four workers ([`compare`]). Each measurement is a process of its
+//! own. Before the baseline, its [`products`] are measured alone, which exposes a slow baseline.
 //!
-//! The baseline's weights and figures must be the cluster's, bit for bit. That proves that both computed the same;
-//! where they differ, the program fails. A target that is missed is a line in the table and no failure.
+//! The baseline and the clusters must compute the same weights and figures, bit for bit; otherwise the benchmark
+//! fails. A missed target is not a failure: it is reported in the table.
 //!
-//! The output is a table, and `bench/latest.json` with every number behind it ([`report`]). [`step`] is a separate
-//! tool: it shows where the time of one step goes, on one core. Two more benchmarks are separate: [`faults`], the
-//! cost of losing workers and of being ready for it; [`peers`], the speed of Keras and PyTorch on the same job.
+//! The output is a table, and `bench/latest.json` with all numbers ([`report`]). Three more benchmarks are
+//! subcommands: [`step`] shows where the time of one step goes on one core, [`faults`] measures the cost of lost
+//! workers and of fault tolerance, and [`peers`] measures Keras and PyTorch on the same job.
 
 mod barrier;
 mod baseline;
@@ -47,21 +47,21 @@ struct Args {
 enum Command {
     /// Where the time of one step goes, on one core
     Step {
-        /// How often the step is computed
+        /// Number of times that the step is computed
         #[arg(long, default_value_t = 300)]
         repeats: u32,
     },
-    /// What losing workers costs, and what being ready for it costs
+    /// The cost of lost workers, and of fault tolerance without faults
     Faults(faults::Args),
-    /// How fast others are at the same: Keras, PyTorch, DDP
+    /// Keras, PyTorch and DDP on the same job
     Peers(peers::Args),
-    /// One fit in this process; prints what came of it as JSON
+    /// Computes one fit in this process; prints the result as JSON
     #[command(hide = true)]
     Baseline {
         #[arg(long)]
         epochs: u32,
     },
-    /// The products of one fit, in this process; prints what they took as JSON
+    /// Computes the products of one fit in this process; prints their time as JSON
     #[command(hide = true)]
     Products {
         #[arg(long)]
@@ -69,7 +69,7 @@ enum Command {
     },
 }
 
-/// The path for results of this name.
+/// The path of the result file with this name.
 fn results(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }

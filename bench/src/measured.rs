@@ -6,7 +6,7 @@ use crate::coordinator::Shape;
 use crate::machine::Machine;
 use crate::memory::Peaks;
 
-/// The clusters that are measured, and how many baselines their fit may take.
+/// The measured clusters, and the target for each one's fit time as a multiple of the baseline's.
 pub(crate) const CLUSTERS: [(Shape, f64); 3] = [
     (Shape { workers: 1, slots: 2 }, 1.25),
     (Shape { workers: 2, slots: 1 }, 1.5),
@@ -36,7 +36,7 @@ pub(crate) struct Measured {
     pub(crate) date: String,
     pub(crate) machine: Machine,
     pub(crate) weights_sha256: String,
-    /// Multiplications and additions in the products.
+    /// Number of multiplications and additions in the products.
     pub(crate) operations: f64,
     pub(crate) rounds: Vec<Round>,
     pub(crate) memory: Peaks,

@@ -1,7 +1,7 @@
-//! How much memory a coordinator and its workers come to hold.
+//! Measures the peak memory of a coordinator and its workers.
 //!
-//! Linux keeps each process's peak (`VmHWM`), which only grows; so looking often enough and keeping the last look
-//! misses what a process takes in its last milliseconds, and nothing else.
+//! Linux keeps the peak of each process (`VmHWM`), which never decreases. So frequent sampling misses only what a
+//! process allocates in its last milliseconds.
 
 use std::fs;
 use std::process::Child;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
-/// Time between two looks.
+/// Time between two samples.
 const INTERVAL: Duration = Duration::from_millis(4);
 
-/// The argument by which a coordinator's own workers are known.
+/// The argument that identifies a coordinator's own workers.
 const WORKER: &str = "__worker";
 
 /// Peaks of resident memory, in bytes.
@@ -25,7 +25,7 @@ pub(crate) struct Peaks {
     pub(crate) worker_bytes: u64,
 }
 
-/// Watches a coordinator and its workers until it ends.
+/// Samples a coordinator and its workers until the coordinator ends.
 pub(crate) fn watch(coordinator: &mut Child) -> anyhow::Result<Peaks> {
     let mut peaks = Peaks::default();
     while coordinator.try_wait().context("waiting for the coordinator")?.is_none() {
@@ -47,7 +47,7 @@ fn workers(parent: u32) -> impl Iterator<Item = u64> {
     children.filter(|(id, _)| is_worker(*id)).map(|(_, status)| status.peak)
 }
 
-/// False too for a child that has not become another program yet: its memory is still its parent's.
+/// Also false for a child that has not called `exec` yet: its memory is still its parent's.
 fn is_worker(id: u32) -> bool {
     let arguments = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
     arguments.split(|&byte| byte == 0).any(|argument| argument == WORKER.as_bytes())
@@ -60,7 +60,7 @@ struct Status {
 }
 
 impl Status {
-    /// `None` once the process is gone.
+    /// `None` if the process no longer exists.
     fn of(id: u32) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{id}/status")).ok()?)
     }
@@ -76,8 +76,8 @@ impl Status {
     }
 }
 
-/// The proportional set size of a process, in bytes: of a page that n processes share, it has an n-th. So the sum over
-/// processes counts each page once. `None` once the process is gone.
+/// The proportional set size of a process, in bytes: a page that n processes share counts 1/n for each. So the sum
+/// over processes counts each page once. `None` if the process no longer exists.
 pub(crate) fn proportional_bytes(id: u32) -> Option<u64> {
     pss(&fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?)
 }

@@ -1,16 +1,16 @@
-//! How fast others are at the same: the article's program in Keras and in PyTorch, beside this project.
+//! Compares this project with the article's program in Keras and in PyTorch.
 //!
-//! All [contenders](contender) run in turn, round after round; who begins changes from round to round. Each run is a
-//! fresh process in an empty directory, from whose start to whose end the *command* is timed ([`mod@call`]). What a program
-//! says of itself is its *fit*, and the accuracy that it reached. The round that warms up is not timed: there memory is
-//! watched, which costs time.
+//! All [contenders](contender) run in turn, round after round; each round starts with a different contender. Each run
+//! is a new process in an empty directory. The *command* time is the time from the start of the process to its end
+//! ([`mod@call`]). The *fit* time and the test accuracy are the ones that the program reports. The warm-up round is
+//! not timed; it measures memory, which would slow down a timed run.
 //!
-//! A program that computes something else is no peer: whose accuracy on the test set lies outside of what Keras reached
-//! over twenty seeds ([`ACCURACY`](measured::ACCURACY)) is disqualified and compared with nobody. Runs of this project must even agree with its
-//! baseline, bit for bit, or the benchmark fails.
+//! A run whose test accuracy is outside Keras' range over twenty seeds ([`ACCURACY`](measured::ACCURACY)) is
+//! disqualified. Runs of this project must compute the same weights as the baseline, bit for bit; otherwise the
+//! benchmark fails.
 //!
-//! What comes out is two tables ([`report`]), of what was measured and of the targets, and `bench/peers.json` with every
-//! number behind them. A target that is missed is a line in the table.
+//! The output is two tables, of the measurements and of the targets ([`report`]), and `bench/peers.json` with all
+//! numbers. A missed target is reported in the table.
 
 mod call;
 mod contender;
@@ -31,25 +31,25 @@ use crate::measured::CLUSTERS;
 use crate::process;
 use crate::report::write_json;
 use call::{Called, Watch};
-use contender::{ALL, Contender, Programs, Said};
+use contender::{ALL, Contender, Programs, RunReport};
 use measured::{Measured, Round, Taken};
 use verdict::Verdict;
 
-/// How it is measured.
+/// The settings of the benchmark.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Rounds that count; one more before them warms up
+    /// Number of timed rounds, after one warm-up round
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// The Python that has the peers [default: the one that `make bench-peers` installs]
+    /// The Python interpreter with Keras and PyTorch [default: the one that `make bench-peers` installs]
     #[arg(long)]
     python: Option<PathBuf>,
-    /// Writes the tables, as a section of RESULTS.md, to this file too
+    /// Also writes the tables to this file, as a section of RESULTS.md
     #[arg(long)]
     markdown: Option<PathBuf>,
 }
 
-/// Measures, prints the tables and writes `to`.
+/// Runs the benchmark, prints the tables and writes the results to `to`.
 pub(crate) fn run(args: &Args, to: &Path) -> anyhow::Result<()> {
     let programs = Programs::find(args.python.as_deref())?;
     process::adopt_orphans()?;
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args, to: &Path) -> anyhow::Result<()> {
     write_json(&Written { measured, verdict }, to)
 }
 
-/// The measurements, and what they say.
+/// The content of `peers.json`: the measurements, and the results derived from them.
 #[derive(Serialize)]
 struct Written {
     #[serde(flatten)]
@@ -74,21 +74,21 @@ struct Written {
 
 fn measure(programs: &Programs, rounds: u32) -> anyhow::Result<Measured> {
     let date = machine::date();
-    let mut said = Vec::new();
+    let mut reports = Vec::new();
     let mut peak_bytes = Vec::new();
     for contender in ALL {
         eprintln!("warming up: {contender}");
-        let (words, called) = call(programs, contender, 0, Watch::Memory)?;
-        said.push(words);
+        let (report, called) = call(programs, contender, 0, Watch::Memory)?;
+        reports.push(report);
         peak_bytes.push(called.peak_bytes);
     }
-    let known = Known::of(&said)?;
+    let known = Known::of(&reports)?;
     let rounds = (1..=rounds).map(|number| round(programs, number, &known)).collect::<anyhow::Result<_>>()?;
     let memory = coordinator::train_watched(&programs.coordinator, CLUSTERS[0].0)?;
     Ok(Measured {
         date,
         machine: Machine::here(&known.fit.blas_kernel, &known.fit.blas_version),
-        versions: said.into_iter().flat_map(|said| said.versions).collect(),
+        versions: reports.into_iter().flat_map(|report| report.versions).collect(),
         weights_sha256: known.fit.weights_sha256,
         operations: known.operations,
         peak_bytes,
@@ -97,29 +97,34 @@ fn measure(programs: &Programs, rounds: u32) -> anyhow::Result<Measured> {
     })
 }
 
-/// What every round must repeat.
+/// The results that every round must reproduce.
 struct Known {
     fit: Fit,
     operations: f64,
 }
 
 impl Known {
-    fn of(said: &[Said]) -> anyhow::Result<Self> {
-        let fit = said.iter().find_map(|said| said.fit.clone()).context("somebody computes our fit")?;
-        let operations =
-            said.iter().find_map(|said| said.operations).context("somebody computes products")?;
+    fn of(reports: &[RunReport]) -> anyhow::Result<Self> {
+        let fit = reports
+            .iter()
+            .find_map(|report| report.fit.clone())
+            .context("no contender computes this project's fit")?;
+        let operations = reports
+            .iter()
+            .find_map(|report| report.operations)
+            .context("no contender computes the products")?;
         let known = Self { fit, operations };
-        ALL.iter().zip(said).try_for_each(|(contender, said)| known.agrees(*contender, said))?;
+        ALL.iter().zip(reports).try_for_each(|(contender, report)| known.agrees(*contender, report))?;
         Ok(known)
     }
 
-    /// An error if a run of this project came to another fit.
-    fn agrees(&self, contender: Contender, said: &Said) -> anyhow::Result<()> {
-        let Some(fit) = &said.fit else { return Ok(()) };
+    /// Returns an error if a run of this project computed a different fit.
+    fn agrees(&self, contender: Contender, report: &RunReport) -> anyhow::Result<()> {
+        let Some(fit) = &report.fit else { return Ok(()) };
         let (weights, known) = (&fit.weights_sha256, &self.fit.weights_sha256);
         ensure!(
             fit.agrees_with(&self.fit),
-            "{contender} computed something else than the others: weights {weights}, not {known}"
+            "{contender} computed different weights: {weights}, expected {known}"
         );
         Ok(())
     }
@@ -131,19 +136,21 @@ fn round(programs: &Programs, number: u32, known: &Known) -> anyhow::Result<Roun
     let mut taken = vec![None; ALL.len()];
     for turn in 0..ALL.len() {
         let place = (first + turn) % ALL.len();
-        let (said, called) = call(programs, ALL[place], number, Watch::Nothing)?;
-        known.agrees(ALL[place], &said)?;
-        taken[place] = Some(Taken::of(&said, &called));
+        let (report, called) = call(programs, ALL[place], number, Watch::Nothing)?;
+        known.agrees(ALL[place], &report)?;
+        taken[place] = Some(Taken::of(&report, &called));
     }
     let round = Round { first: ALL[first].to_string(), load, taken: taken.into_iter().flatten().collect() };
     eprintln!("{}", report::line(number, &round));
     Ok(round)
 }
 
-/// Runs one; the round's number is the peers' seed.
-fn call(programs: &Programs, who: Contender, seed: u32, watch: Watch) -> anyhow::Result<(Said, Called)> {
-    let place = tempfile::tempdir().context("a place for a run")?;
+/// Runs a contender once. Keras and PyTorch get the round's number as their seed.
+fn call(programs: &Programs, who: Contender, seed: u32, watch: Watch) -> anyhow::Result<(RunReport, Called)> {
+    let place = tempfile::tempdir().context("cannot make a directory for the run")?;
     let called = call::run(&who.to_string(), programs.command(who, seed)?, place.path(), watch)?;
-    let said = who.said(&called.stdout, place.path()).with_context(|| format!("the result of {who}"))?;
-    Ok((said, called))
+    let report = who
+        .report(&called.stdout, place.path())
+        .with_context(|| format!("cannot read the result of {who}"))?;
+    Ok((report, called))
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, WaitOptions};
 
-/// Time between two looks whether something has ended.
+/// Time between two checks whether a process has ended.
 const INTERVAL: Duration = Duration::from_millis(2);
 
 /// A process that ends when this value is dropped.
@@ -23,7 +23,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it; to be called in the main thread ([`die_with_this_program`]).
+    /// Starts the process. Must be called in the main thread (see [`die_with_this_program`]).
     pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().with_context(|| format!("{name}: cannot be started"))?;
@@ -34,7 +34,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Its standard error, if that is piped; once.
+    /// Takes the standard error, if it is piped. Returns `None` the second time.
     pub(crate) fn stderr(&mut self) -> Option<std::process::ChildStderr> {
         self.child.stderr.take()
     }
@@ -43,17 +43,17 @@ impl Process {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).context("sending a signal")
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         self.child.try_wait().context("waiting for a process")
     }
 
-    /// Waits for its end, without looking again and again; somebody else has to see to it that there is one.
+    /// Waits for the end without polling and without a time limit; the caller must ensure that the process ends.
     pub(crate) fn end(&mut self) -> anyhow::Result<ExitStatus> {
         self.child.wait().context("waiting for a process")
     }
 
-    /// Waits for its end, but not for ever.
+    /// Waits for the end, up to `limit`.
     pub(crate) fn end_within(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
@@ -68,14 +68,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
+        // Killing fails if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Has the kernel kill the process when the thread that starts it ends, however that comes about.
-#[allow(unsafe_code)] // What runs between fork and exec.
+/// Makes the kernel kill the process when the thread that starts it ends, for whatever reason.
+#[allow(unsafe_code)] // The closure runs between fork and exec.
 pub(crate) fn die_with_this_program(command: &mut Command) {
     let ask =
         || rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from);
@@ -83,27 +83,27 @@ pub(crate) fn die_with_this_program(command: &mut Command) {
     unsafe { command.pre_exec(ask) };
 }
 
-/// From now on, processes whose parent has ended become children of this one.
+/// Makes this process the subreaper: descendants whose parent has ended become its children.
 pub(crate) fn adopt_orphans() -> anyhow::Result<()> {
-    // Which process is named is of no account: any sets the attribute.
+    // Any process ID sets the attribute; the value itself is ignored.
     let this = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(this)).context("becoming the parent of orphans")
 }
 
-/// Waits until there is no child left. To be called only while no [`Process`] lives.
-pub(crate) fn bury_orphans(limit: Duration) -> anyhow::Result<()> {
-    wait_for_orphans(limit, || ())
+/// Waits until no child is left. Must be called only when no [`Process`] exists.
+pub(crate) fn reap_orphans(limit: Duration) -> anyhow::Result<()> {
+    reap_all(limit, || ())
 }
 
-/// Kills what is left of them, and what these have started meanwhile. To be called only while no [`Process`] lives.
-pub(crate) fn end_orphans(limit: Duration) -> anyhow::Result<()> {
-    wait_for_orphans(limit, kill_descendants)
+/// Kills all descendants and waits for them. Must be called only when no [`Process`] exists.
+pub(crate) fn kill_orphans(limit: Duration) -> anyhow::Result<()> {
+    reap_all(limit, kill_descendants)
 }
 
-fn wait_for_orphans(limit: Duration, mut before_each_look: impl FnMut()) -> anyhow::Result<()> {
+fn reap_all(limit: Duration, mut before_each_check: impl FnMut()) -> anyhow::Result<()> {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
-        before_each_look();
+        before_each_check();
         match rustix::process::wait(WaitOptions::NOHANG) {
             Err(rustix::io::Errno::CHILD) => return Ok(()),
             Err(rustix::io::Errno::INTR) | Ok(Some(_)) => {}
@@ -111,10 +111,10 @@ fn wait_for_orphans(limit: Duration, mut before_each_look: impl FnMut()) -> anyh
             Ok(None) => thread::sleep(INTERVAL),
         }
     }
-    bail!("a process has outlived the one that started it by {} s", limit.as_secs())
+    bail!("a process still runs {} s after its parent ended", limit.as_secs())
 }
 
-/// Processes that this one started, and those that they started, and so on.
+/// All descendants of this process: its children, their children, and so on.
 pub(crate) fn descendants() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -122,36 +122,36 @@ pub(crate) fn descendants() -> Vec<u32> {
     below(std::process::id(), &parents)
 }
 
-/// All below `root` in pairs of a process and its parent.
+/// The descendants of `root`, from pairs of a process and its parent.
 fn below(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
     let mut found = vec![root];
-    let mut looked_at = 0;
-    while let Some(&parent) = found.get(looked_at) {
+    let mut visited = 0;
+    while let Some(&parent) = found.get(visited) {
         found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(id, _)| *id));
-        looked_at += 1;
+        visited += 1;
     }
     found.split_off(1)
 }
 
-/// `None` once the process is gone.
+/// `None` if the process no longer exists.
 fn parent(id: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-/// Kills all [`descendants`] that there are now; somebody else waits for them.
+/// Kills all current [`descendants`]; does not wait for them.
 pub(crate) fn kill_descendants() {
     for id in descendants() {
         if let Some(id) = Pid::from_raw(id as i32) {
-            // A process that has ended needs no signal.
+            // Killing fails if the process has already ended.
             let _ = rustix::process::kill_process(id, Signal::KILL);
         }
     }
 }
 
-/// Seconds of processors, user's and system's, that all children have used which have been waited for, with those
-/// that they have waited for themselves.
-#[allow(unsafe_code)] // One call of the C library: /proc has this in hundredths of a second only.
+/// Processor time, user and system, of all children that have been waited for, and of the descendants that they have
+/// waited for.
+#[allow(unsafe_code)] // One call of the C library: /proc reports this only in hundredths of a second.
 pub(crate) fn children_cpu_seconds() -> f64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the call fills the structure it is given; all zeros are a valid one.
@@ -169,7 +169,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// For tests that have children. Some of what is tested waits for any child of this process, and so for others' too.
+    /// Serializes tests that start children: some tested functions wait for any child of this process, also those of
+    /// other tests.
     pub(crate) fn alone_with_children() -> MutexGuard<'static, ()> {
         static CHILDREN: Mutex<()> = Mutex::new(());
         CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)

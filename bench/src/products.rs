@@ -1,10 +1,10 @@
-//! The products alone: every call of the article's fit to [`gemm`], on all cores, and nothing else.
+//! Measures the matrix products alone: every call of [`gemm`] in the article's fit, on all cores.
 //!
-//! A fit has to multiply these matrices, and the baseline does all else beside that. So what the
-//! [baseline](crate::baseline) takes in addition is room for improvement, and a baseline that is slow without need is
-//! seen here. Shapes and transposes are those of each piece of each step, and of each chunk of the evaluations; the
-//! numbers are made up. Threads, one a core, take pieces from one counter and never wait for each other: no step
-//! depends on the one before it.
+//! Every fit must compute these products, and the [baseline](crate::baseline) computes the rest of a fit as well. So
+//! the difference between the two times is overhead of the baseline, and an inefficient baseline is visible here.
+//! Shapes and transposes are those of each piece of each step, and of each chunk of the evaluations; the numbers are
+//! invented. The threads, one per core, take pieces from one counter and never wait for each other: no step depends
+//! on the step before it.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -47,7 +47,7 @@ pub(crate) fn run(epochs: u32) -> anyhow::Result<Products> {
     };
     let seconds = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let ends = threads.into_iter().map(|thread| thread.join().expect("products have an end"));
+        let ends = threads.into_iter().map(|thread| thread.join().expect("a thread does not panic"));
         ends.fold(0.0, f64::max)
     });
     Ok(Products { seconds, operations: pieces.iter().map(|piece| piece.operations(&layers)).sum() })
@@ -60,10 +60,10 @@ struct Layer {
     units: usize,
 }
 
-/// The products for some samples in one go.
+/// The products for a batch of samples that is computed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Piece {
-    /// Forward and back.
+    /// Forward and backward.
     Train { rows: usize },
     /// Forward.
     Evaluate { rows: usize },
@@ -100,20 +100,20 @@ impl Piece {
         let product = |rows: usize, layer: &Layer| (2 * rows * layer.inputs * layer.units) as f64;
         let forward = |rows| layers.iter().map(move |layer| product(rows, layer)).sum::<f64>();
         match self {
-            // Backward there are two of the size, but one for the first layer.
+            // The backward pass has two products of this size per layer, but one for the first layer.
             Self::Train { rows } => 3.0 * forward(rows) - product(rows, &layers[0]),
             Self::Evaluate { rows } => forward(rows),
         }
     }
 }
 
-/// What a thread multiplies.
+/// The matrices that a thread multiplies.
 struct Buffers {
     kernels: Vec<Vec<f32>>,
     gradients: Vec<Vec<f32>>,
     /// The inputs of each layer, and the outputs of the last.
     values: Vec<Vec<f32>>,
-    /// The gradients with respect to these.
+    /// The gradients with respect to the values.
     deltas: Vec<Vec<f32>>,
 }
 
@@ -157,7 +157,7 @@ impl Buffers {
     }
 }
 
-/// Neither zeros nor anything that grows: products of these, again and again, stay ordinary numbers.
+/// Numbers whose repeated products neither vanish nor grow: they stay normal floating-point numbers.
 fn numbers(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 37 % 97) as f32 - 48.0) / 1000.0).collect()
 }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sample_is_multiplied_as_often_as_in_the_fit() {
+    fn pieces_cover_every_sample_as_often_as_the_fit() {
         let article = Article::load().unwrap();
         let pieces = pieces(&article, 5);
         let rows = |wanted: fn(&Piece) -> Option<usize>| pieces.iter().filter_map(wanted).sum::<usize>();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_ordinary() {
+    fn products_stay_normal_numbers() {
         let layers = [Layer { inputs: 40, units: 30 }, Layer { inputs: 30, units: 9 }];
         let mut buffers = Buffers::new(&layers);
         for _ in 0..10 {

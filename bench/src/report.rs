@@ -16,29 +16,29 @@ const MEGABYTE: f64 = 1e6;
 const WORKER_LIMIT_MB: f64 = 100.0;
 const COORDINATOR_LIMIT_MB: f64 = 100.0;
 
-/// A cluster beside the baseline.
+/// A cluster compared with the baseline.
 #[derive(Clone, Debug, Serialize)]
 struct Against {
     shape: Shape,
     fit_seconds: Summary,
     wall_seconds: Summary,
-    /// The median fit over the baseline's median.
+    /// The median fit time divided by the baseline's.
     ratio_of_medians: f64,
-    /// Each round's fit over its own baseline.
+    /// Each round's fit time divided by the baseline's of that round.
     ratios: Summary,
     target: f64,
     reached: bool,
 }
 
-/// The baseline beside its products.
+/// The baseline compared with its products.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Baseline {
     products_seconds: Summary,
-    /// Median of all cores together.
+    /// The median speed of all cores together.
     products_gflops: f64,
     baseline_seconds: Summary,
     ratio_of_medians: f64,
-    /// Each round's baseline over its own products.
+    /// Each round's baseline divided by the products of that round.
     ratios: Summary,
     target: f64,
     reached: bool,
@@ -55,7 +55,7 @@ struct Report<'a> {
     coordinator_limit_mb: f64,
 }
 
-/// A round, while the next one is under way.
+/// One line about a round, printed when it ends.
 pub(crate) fn line(number: u32, round: &Round) -> String {
     let baseline = round.baseline_seconds;
     let mut text =
@@ -95,11 +95,11 @@ pub(crate) fn table(measured: &Measured) -> String {
     let _ = writeln!(text, "\nPeak memory, one worker with all shards:");
     let _ = writeln!(text, "  worker      {}", limit(worker, WORKER_LIMIT_MB));
     let _ = writeln!(text, "  coordinator {}", limit(coordinator, COORDINATOR_LIMIT_MB));
-    let _ = writeln!(text, "\nWeights of everybody: {}", measured.weights_sha256);
+    let _ = writeln!(text, "\nWeights of every fit: {}", measured.weights_sha256);
     text
 }
 
-/// Writes everything down.
+/// Writes the JSON file.
 pub(crate) fn write(measured: &Measured, path: &Path) -> anyhow::Result<()> {
     let report = Report {
         measured,
@@ -111,9 +111,9 @@ pub(crate) fn write(measured: &Measured, path: &Path) -> anyhow::Result<()> {
     write_json(&report, path)
 }
 
-/// Writes a value as JSON that people can read too.
+/// Writes a value as indented JSON.
 pub(crate) fn write_json(value: &impl Serialize, path: &Path) -> anyhow::Result<()> {
-    // By way of a value: the standard's fields and the flattened ones end up in one object.
+    // Converted to a value first, so that own and flattened fields form one object with each key once.
     let text = serde_json::to_string_pretty(&serde_json::to_value(value)?)?;
     fs::write(path, text + "\n").with_context(|| format!("{}: cannot be written", path.display()))
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Middle and ends of some measurements.
+/// Median and extremes of some measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
     pub(crate) median: f64,
@@ -22,7 +22,7 @@ impl Summary {
     }
 }
 
-/// How measurements of the same thing are spread: the middle, and what all but one of a hundred stay below.
+/// The distribution of repeated measurements: median, 99th percentile and extremes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Ranks {
     pub(crate) p50: f64,
@@ -32,7 +32,7 @@ pub(crate) struct Ranks {
 }
 
 impl Ranks {
-    /// By nearest rank: each is one of the values.
+    /// Percentiles are computed by nearest rank: each is one of the values.
     ///
     /// # Panics
     /// If there are no values.
@@ -44,18 +44,18 @@ impl Ranks {
     }
 }
 
-/// The median of ratios, and how sure it is.
+/// The median of ratios, with a confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct RatioSummary {
     pub(crate) median: f64,
-    /// Between these lie 95 of 100 medians of as many ratios, drawn from these again and again (bootstrap).
+    /// The bootstrap interval: 95 % of the medians of resampled ratios lie between these.
     pub(crate) low: f64,
     pub(crate) high: f64,
     pub(crate) min: f64,
     pub(crate) max: f64,
 }
 
-/// Draws for [`RatioSummary`].
+/// Number of resamples for [`RatioSummary`].
 const RESAMPLES: usize = 10_000;
 
 impl RatioSummary {
@@ -64,7 +64,7 @@ impl RatioSummary {
     pub(crate) fn of(ratios: impl IntoIterator<Item = f64>) -> Self {
         let ratios: Vec<f64> = ratios.into_iter().collect();
         let Summary { median, min, max } = Summary::of(ratios.iter().copied());
-        // The same every time: who calculates again gets the same interval.
+        // A fixed seed, so that the same ratios always give the same interval.
         let mut random = SplitMix(1);
         let resample = |_| Summary::of((0..ratios.len()).map(|_| ratios[random.below(ratios.len())])).median;
         let mut medians: Vec<f64> = (0..RESAMPLES).map(resample).collect();
@@ -74,7 +74,7 @@ impl RatioSummary {
     }
 }
 
-/// Random numbers that are good enough for draws: Steele, Lea and Flood's SplitMix64.
+/// A random number generator that is good enough for resampling: SplitMix64 by Steele, Lea and Flood.
 struct SplitMix(u64);
 
 impl SplitMix {

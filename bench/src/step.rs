@@ -1,7 +1,7 @@
-//! Where the time of one step goes, on one core: the products, the loops over numbers, the sums.
+//! Shows where the time of one step goes on one core: matrix products, elementwise loops, and sums.
 //!
-//! The products and loops are those of a step's pieces one by one, with the article's shapes and made-up numbers;
-//! a whole step of real pieces stands beside them, so that what is missing from the parts can be seen.
+//! The products and loops of a step's pieces are measured one by one, with the article's shapes and invented numbers.
+//! A whole step of real pieces is measured as well, so the time that the parts do not explain is visible.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -18,13 +18,13 @@ use millefeuille_core::random::DropoutWords;
 use crate::fit::Article;
 use crate::statistics::Summary;
 
-/// Rows of a piece of which a step has eight: the most of ⌊500/8⌋ and ⌈500/8⌉.
+/// Rows of the largest of the eight pieces of a step: ⌈500/8⌉.
 const ROWS: usize = 63;
 
 /// Inputs and units of the dense layers.
 const LAYERS: [[usize; 2]; 3] = [[784, 256], [256, 128], [128, 10]];
 
-/// Measures and prints.
+/// Measures one step, and prints the table.
 pub(crate) fn run(repeats: u32) -> anyhow::Result<()> {
     let article = Article::load()?;
     let shards = article.spec.shards;
@@ -36,8 +36,8 @@ pub(crate) fn run(repeats: u32) -> anyhow::Result<()> {
     show("  products, gradients of kernels", times * products_gradient(repeats));
     show("  products, gradients of inputs", times * products_back(repeats));
     show("  bias and sigmoid, both layers", times * sigmoids(repeats));
-    show("  way back through them, and column sums", times * sigmoids_back(repeats));
-    show("  words of dropout", times * dropout_words(repeats));
+    show("  their backward pass, and column sums", times * sigmoids_back(repeats));
+    show("  random words for dropout", times * dropout_words(repeats));
     show("  bytes to numbers", times * scaled(repeats));
     show("sums of gradients, all but the last", (times - 2.0) * addition(repeats));
     show("last sum and optimizer, one pass", last_pass(&article, repeats));
@@ -99,7 +99,7 @@ fn products_gradient(repeats: u32) -> f64 {
     )
 }
 
-/// All layers but the first: nobody asks for the gradient of the samples.
+/// All layers but the first: the gradient with respect to the samples is not needed.
 fn products_back(repeats: u32) -> f64 {
     let times = LAYERS[1..].iter().map(|&[inputs, units]| {
         let (delta, weights) = (numbers(ROWS * units), numbers(inputs * units));
@@ -111,7 +111,7 @@ fn products_back(repeats: u32) -> f64 {
     times.sum()
 }
 
-/// The products of all layers, with operands and result of the lengths that `lens` says.
+/// The products of all layers. `lens` returns the lengths of the operands and the result.
 fn products(
     repeats: u32,
     lens: impl Fn(usize, usize) -> (usize, usize, usize),

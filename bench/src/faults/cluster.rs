@@ -1,4 +1,4 @@
-//! A cluster whose workers are lost: `coordinator serve`, and workers that this program starts.
+//! A cluster whose workers are killed or stopped: `coordinator serve`, and workers that this program starts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,12 +18,12 @@ use super::log::{Entry, FILTER, Log, What};
 use crate::coordinator;
 use crate::process::Process;
 
-/// Workers, of one slot each.
+/// Number of workers, with one slot each.
 pub(super) const WORKERS: usize = 3;
 
-/// Time limit for any wait, far longer than it takes.
+/// Time limit for every wait, far longer than needed.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Time between two checks whether the workers are ready. Steps close meanwhile, so there is no hurry.
+/// Time between two checks whether the workers are ready.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The article's job, which does not end by itself.
@@ -37,7 +37,7 @@ pub(super) struct Cluster {
     log: Log,
     address: String,
     binary: PathBuf,
-    /// What the coordinator calls the worker of a process.
+    /// The coordinator's name for the worker of each process.
     names: BTreeMap<u32, String>,
     reassigned: usize,
     place: TempDir,
@@ -53,9 +53,9 @@ struct Shown {
 }
 
 impl Cluster {
-    /// Starts one that computes the article's job, with these settings.
+    /// Starts a cluster that computes the article's job with these settings.
     pub(super) fn start(binary: &Path, settings: &[&str]) -> anyhow::Result<Self> {
-        let place = tempfile::tempdir().context("a place for the run")?;
+        let place = tempfile::tempdir().context("cannot make a directory for the run")?;
         fs::write(place.path().join("job.toml"), JOB).context("the job")?;
         let mut command = coordinator::undisturbed(binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--job", "job.toml", "--log-format", "json"]);
@@ -66,7 +66,7 @@ impl Cluster {
             .current_dir(place.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut serve = Process::start(&mut command)?;
-        let mut log = Log::of(serve.stderr().context("its standard error is piped")?);
+        let mut log = Log::of(serve.stderr().context("the standard error is not piped")?);
         let address = loop {
             if let What::Listening { address } = log.next(PATIENCE)?.what {
                 break address;
@@ -81,7 +81,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts a worker, the last of [`Self::first`]'s line.
+    /// Starts a worker and adds it after the others (see [`Self::first`]).
     pub(super) fn add_worker(&mut self) -> anyhow::Result<()> {
         let mut command = coordinator::undisturbed(&self.binary.with_file_name("worker"));
         command.args(["--coordinator", &self.address, "--slots", "1"]).env("MILLEFEUILLE_LOG", "error");
@@ -90,24 +90,24 @@ impl Cluster {
         Ok(())
     }
 
-    /// The worker that has been there longest, and what the coordinator calls it.
+    /// The oldest worker, and the coordinator's name for it.
     pub(super) fn first(&self) -> anyhow::Result<(&Process, &str)> {
-        let process = self.workers.first().context("a cluster has workers")?;
-        let name = self.names.get(&process.id()).context("a worker that computes has joined")?;
+        let process = self.workers.first().context("the cluster has no worker")?;
+        let name = self.names.get(&process.id()).context("the worker has not joined")?;
         Ok((process, name))
     }
 
-    /// Ends that worker, in whatever state it is.
+    /// Kills that worker, whatever its state.
     pub(super) fn remove_first(&mut self) {
         drop(self.workers.remove(0));
     }
 
-    /// Waits until every worker computes, and holds all samples: whoever is lost, the others can take over at once.
+    /// Waits until every worker computes and holds all samples: if any is lost, the others can take over at once.
     pub(super) fn ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut shown = self.shown()?;
         while !self.are_ready(&shown) {
-            ensure!(Instant::now() < deadline, "the workers do not all come to compute:\n{shown}");
+            ensure!(Instant::now() < deadline, "not all workers have begun to compute:\n{shown}");
             self.still_run()?;
             thread::sleep(POLL);
             shown = self.shown()?;
@@ -125,7 +125,7 @@ impl Cluster {
         Ok(entry)
     }
 
-    /// Stops the cluster. What its log said must be what it wrote down, or this program has not understood it.
+    /// Stops the cluster. Returns an error if its log and the events in the run's directory disagree.
     ///
     /// Returns how often pending nodes of a worker were assigned to others, in total.
     pub(super) fn stop(mut self) -> anyhow::Result<usize> {
@@ -137,7 +137,7 @@ impl Cluster {
         let written = self.written("reassigned")?;
         ensure!(
             written == self.reassigned,
-            "work was given to others {written} times, and the log has {} of them",
+            "nodes were reassigned {written} times, but the log has {} of them",
             self.reassigned
         );
         Ok(written)
@@ -155,13 +155,13 @@ impl Cluster {
     fn shown(&self) -> anyhow::Result<String> {
         let mut command = coordinator::undisturbed(&self.binary);
         command.args(["workers", "--json", "--cluster", &self.address]).stdin(Stdio::null());
-        let output = command.output().context("asking for the workers")?;
+        let output = command.output().context("cannot list the workers")?;
         ensure!(
             output.status.success(),
-            "asking for the workers: {}",
+            "cannot list the workers: {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        String::from_utf8(output.stdout).context("what the cluster said of its workers")
+        String::from_utf8(output.stdout).context("the list of workers is not text")
     }
 
     fn are_ready(&self, shown: &str) -> bool {
@@ -177,7 +177,7 @@ impl Cluster {
         self.workers.iter().all(is_ready)
     }
 
-    /// Returns an error if a worker has ended that was not killed.
+    /// Returns an error if a worker has ended without being killed.
     fn still_run(&mut self) -> anyhow::Result<()> {
         for worker in &mut self.workers {
             if let Some(status) = worker.ended()? {
@@ -187,7 +187,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// How many events of this kind the run's directory has.
+    /// The number of events of this kind in the run's directory.
     fn written(&self, kind: &str) -> anyhow::Result<usize> {
         let runs = fs::read_dir(self.place.path().join("runs")).context("the runs")?;
         let run = runs.flatten().find(|entry| entry.path().is_dir()).context("a run")?.path();

@@ -1,9 +1,8 @@
-//! The cost of being ready for faults that do not come.
+//! Measures the cost of fault tolerance when no fault occurs.
 //!
-//! The article's fit by `coordinator train`, in rounds: as the defaults say, without checkpoints, and without
-//! checkpoints and heartbeats. Who begins changes from round to round. A fit's seconds of processors are those
-//! of the coordinator and its workers, from their start to their end; its seconds go from its first step to its
-//! last evaluation.
+//! The article's fit by `coordinator train`, in rounds: with the default settings, without checkpoints, and without
+//! checkpoints and heartbeats. Each round starts with a different variant. Processor time is that of the coordinator
+//! and its workers, from start to end. Fit time is from the first step to the last evaluation.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,19 +14,19 @@ use crate::coordinator::{self, Call, Shape, Trained};
 use crate::fit::Fit;
 use crate::process;
 
-/// The cluster: one for each core of a small machine.
+/// The cluster: one worker per core of a small machine.
 pub(super) const SHAPE: Shape = Shape { workers: 2, slots: 1 };
 
 const DEFAULTS: &[&str] = &[];
 const NO_CHECKPOINTS: &[&str] = &["--checkpoint-interval", "off"];
-/// Heartbeats can't be switched off. Within an hour there is none.
+/// Heartbeats cannot be switched off; with this interval none is sent during a fit.
 const NOTHING: &[&str] =
     &["--checkpoint-interval", "off", "--heartbeat-interval", "3600", "--heartbeat-deadline", "7200"];
 
-/// What is compared, in the order of [`Round`]'s fields.
+/// The compared settings, in the order of [`Round`]'s fields.
 const VARIANTS: [&[&str]; 3] = [DEFAULTS, NO_CHECKPOINTS, NOTHING];
 
-/// How long workers may outlive their coordinator.
+/// Time limit for workers that outlive their coordinator.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The measurement of a fit.
@@ -38,7 +37,7 @@ pub(super) struct Taken {
     pub(super) cpu_seconds: f64,
 }
 
-/// One fit of each kind.
+/// One fit of each variant.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Round {
     pub(super) defaults: Taken,
@@ -46,7 +45,7 @@ pub(super) struct Round {
     pub(super) nothing: Taken,
 }
 
-/// The fit that all are, and what each round took. One more round before them warms up.
+/// Runs the rounds, after one warm-up round. Returns the common fit, and the measurements of each round.
 pub(super) fn measure(binary: &Path, rounds: u32, epochs: u32) -> anyhow::Result<(Fit, Vec<Round>)> {
     process::adopt_orphans()?;
     let (first, _) = train(binary, epochs, DEFAULTS)?;
@@ -65,7 +64,7 @@ fn round(binary: &Path, epochs: u32, number: usize, first: &Fit) -> anyhow::Resu
     for turn in 0..VARIANTS.len() {
         let variant = (number + turn) % VARIANTS.len();
         let (fit, took) = train(binary, epochs, VARIANTS[variant])?;
-        ensure!(fit.agrees_with(first), "{:?} changed the numbers that are computed", VARIANTS[variant]);
+        ensure!(fit.agrees_with(first), "{:?} changed the computed weights", VARIANTS[variant]);
         taken[variant] = took;
     }
     let [defaults, no_checkpoints, nothing] = taken;
@@ -75,7 +74,7 @@ fn round(binary: &Path, epochs: u32, number: usize, first: &Fit) -> anyhow::Resu
 fn train(binary: &Path, epochs: u32, settings: &[&str]) -> anyhow::Result<(Fit, Taken)> {
     let before = process::children_cpu_seconds();
     let Trained { fit, wall_seconds } = coordinator::train(binary, Call { shape: SHAPE, epochs, settings })?;
-    process::bury_orphans(LIMIT)?;
+    process::reap_orphans(LIMIT)?;
     let cpu_seconds = process::children_cpu_seconds() - before;
     let fit_seconds = fit.seconds;
     Ok((fit, Taken { fit_seconds, wall_seconds, cpu_seconds }))

@@ -1,8 +1,7 @@
-//! The coordinator's log, read while it is written.
+//! Reads the coordinator's log while it is written.
 //!
-//! The coordinator writes a line for each step that closes, at a level that only this program asks for. Lines
-//! carry their time in UTC, to the microsecond. Of a time only the time of day counts: the measurements last
-//! minutes.
+//! The coordinator writes a line for each step that closes, at a level that only this program requests. Lines carry
+//! their time in UTC, to the microsecond. Only the time of day is used, because the measurements take minutes.
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader};
@@ -14,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
-/// What the coordinator's log has to say for [`What`] to be found in it.
+/// The log filter of the coordinator, which must include the messages of [`What`].
 pub(super) const FILTER: &str = "info,millefeuille_coordinator::cluster::driver=trace";
 
 const DAY: i64 = 24 * 60 * 60 * 1_000_000;
@@ -31,7 +30,7 @@ impl Moment {
         Self((since_1970.as_micros() % DAY as u128) as i64)
     }
 
-    /// Of `2026-05-01T12:00:00.123456Z`.
+    /// Parses a time such as `2026-05-01T12:00:00.123456Z`.
     fn parse(text: &str) -> Option<Self> {
         let (_, time) = text.strip_suffix('Z')?.split_once('T')?;
         let mut parts = time.split(':');
@@ -41,7 +40,7 @@ impl Moment {
         Some(Self(minutes * 60_000_000 + micros))
     }
 
-    /// Seconds from an earlier moment; negative if it is a later one. Either is less than half a day away.
+    /// Seconds since another moment; negative if that is later. The two are less than half a day apart.
     pub(super) fn since(self, other: Self) -> f64 {
         let ahead = (self.0 - other.0 + DAY / 2).rem_euclid(DAY) - DAY / 2;
         ahead as f64 / 1e6
@@ -55,7 +54,7 @@ pub(super) struct Entry {
     pub(super) what: What,
 }
 
-/// What a line says. Workers and units of work are called what the log calls them: `worker 4`, `step 5 of epoch 2`.
+/// The content of a line. Workers and units of work have the log's names: `worker 4`, `step 5 of epoch 2`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum What {
     Listening {
@@ -139,7 +138,7 @@ struct Fields {
 }
 
 impl Log {
-    /// Reads from now on, so that the coordinator never waits for us.
+    /// Starts a thread that reads the log, so that the coordinator never blocks on a full pipe.
     pub(super) fn of(stderr: ChildStderr) -> Self {
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -161,14 +160,14 @@ impl Log {
         }
     }
 
-    /// The next line, if it is there already.
+    /// The next line, if it has already been read.
     pub(super) fn next_there(&mut self) -> anyhow::Result<Option<Entry>> {
         self.lines.try_recv().ok().map(|line| self.read(line)).transpose()
     }
 
     fn read(&mut self, line: String) -> anyhow::Result<Entry> {
         let Line { timestamp, fields } =
-            serde_json::from_str(&line).with_context(|| format!("not a line of a log: {line}"))?;
+            serde_json::from_str(&line).with_context(|| format!("not a log line: {line}"))?;
         let at = Moment::parse(&timestamp).with_context(|| format!("not a time: {timestamp}"))?;
         let what = What::parse(&fields.message);
         self.last.extend((!matches!(what, What::Closed { .. })).then_some(line));

@@ -1,15 +1,15 @@
 //! Loses workers, and measures how long the others take to continue.
 //!
-//! A loss is measured once every worker computes and holds all samples, so that nobody has to fetch any. From the
-//! signal, three things are timed:
+//! A worker is lost once every worker computes and holds all samples, so that no samples must be fetched. Three times
+//! are measured from the signal:
 //!
-//! - the *next* unit of work that closes (a step, rarely an evaluation). The lost worker's result may have been on
-//!   its way already; then this is a step like any other.
+//! - the *next* unit of work that closes (a step, rarely an evaluation). The lost worker may have sent its result
+//!   before the signal; then this is an ordinary step.
 //! - the unit of work that was *hit*: the one whose pending nodes of the lost worker were assigned to others. If the
 //!   worker had no pending nodes, no work was hit, and the next unit counts.
 //! - when the coordinator disconnected the worker.
 //!
-//! Losses are spread over the time that a few steps take, or they would all come right after the close of one.
+//! The signals are spread over the time of a few steps; otherwise all would come right after the close of a step.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,9 +23,9 @@ use serde::Serialize;
 use super::cluster::{Cluster, WORKERS};
 use super::log::{Entry, Moment, What};
 
-/// Steps that pass undisturbed before a worker is lost.
+/// Number of undisturbed steps before a worker is lost.
 const STEPS_BEFORE: usize = 20;
-/// Losses are spread evenly over so much time after them.
+/// Signals are spread evenly over this time after the undisturbed steps.
 const SPREAD_SECONDS: f64 = 0.1;
 
 /// A way to lose a worker.
@@ -36,10 +36,10 @@ pub(super) struct Kind {
     settings: &'static [&'static str],
 }
 
-/// Its connections are closed by the system.
+/// The operating system closes its connections.
 pub(super) const KILL: Kind = Kind { name: "SIGKILL", signal: Signal::KILL, settings: &[] };
 
-/// Its connections stay, and nothing comes from it.
+/// Its connections stay open, but it sends nothing.
 pub(super) const STOP: Kind = Kind {
     name: "SIGSTOP",
     signal: Signal::STOP,
@@ -49,12 +49,12 @@ pub(super) const STOP: Kind = Kind {
 /// The heartbeat deadline for [`STOP`], in seconds.
 pub(super) const STOP_DEADLINE: f64 = 1.0;
 
-/// What one loss led to; seconds from the signal.
+/// The measurement of one loss, in seconds from the signal.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Loss {
-    /// Until a unit of work closed.
+    /// Until the next unit of work closed.
     pub(super) next: f64,
-    /// Until the unit of work closed that was hit.
+    /// Until the unit of work that was hit closed.
     pub(super) hit: f64,
     /// Until the coordinator disconnected the worker.
     pub(super) left: f64,
@@ -62,16 +62,16 @@ pub(super) struct Loss {
     pub(super) repeated: usize,
 }
 
-/// All losses of a kind.
+/// All losses by one signal.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Losses {
     pub(super) signal: &'static str,
     settings: &'static [&'static str],
     workers: usize,
     pub(super) losses: Vec<Loss>,
-    /// Seconds from one step's close to the next's, while nobody was lost.
+    /// Seconds from the close of one step to the close of the next, while no worker was lost.
     pub(super) steps: Vec<f64>,
-    /// Number of backup tasks for workers that nobody had killed or stopped: stragglers.
+    /// Number of backup tasks for stragglers: workers that were neither killed nor stopped.
     pub(super) copies_besides: usize,
 }
 
@@ -94,12 +94,12 @@ pub(super) fn measure(binary: &Path, kind: Kind, count: u32) -> anyhow::Result<L
     Ok(Losses { signal: name, settings, workers: WORKERS, losses, steps, copies_besides })
 }
 
-/// The golden ratio's multiples fill an interval evenly, however many there are.
+/// Any number of multiples of the golden ratio fills the interval evenly.
 fn offset(number: u32) -> Duration {
     Duration::from_secs_f64((f64::from(number) * 0.618_033_988_749_895).fract() * SPREAD_SECONDS)
 }
 
-/// Lets steps pass, and returns the seconds between their ends.
+/// Waits for some steps, and returns the seconds between their ends.
 fn undisturbed(cluster: &mut Cluster) -> anyhow::Result<Vec<f64>> {
     let (mut seconds, mut before): (Vec<f64>, Option<Moment>) = (Vec::new(), None);
     while seconds.len() < STEPS_BEFORE {
@@ -127,7 +127,7 @@ fn lose(cluster: &mut Cluster, kind: Kind) -> anyhow::Result<(Loss, usize)> {
     }
     cluster.remove_first();
     let copies = after.iter().filter(|entry| pending(entry, &name).is_some()).count();
-    Ok((Loss::from(at, &name, &after).context("the log of a loss is complete")?, copies))
+    Ok((Loss::from(at, &name, &after).context("the log of a loss is incomplete")?, copies))
 }
 
 /// Whether the worker was disconnected and the cluster has continued.
@@ -149,7 +149,7 @@ fn pending<'a>(entry: &'a Entry, name: &str) -> Option<&'a str> {
 }
 
 impl Loss {
-    /// `None` if something is missing in what the log said since.
+    /// `None` if the log lines since the signal lack an event.
     fn from(at: Moment, name: &str, after: &[Entry]) -> Option<Self> {
         let when = |entry: &Entry| entry.at.since(at);
         let closed = |wanted: Option<&str>| {

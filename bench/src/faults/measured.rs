@@ -7,19 +7,19 @@ use super::losses::Losses;
 use crate::fit::EPOCHS;
 use crate::machine::Machine;
 
-/// How much is measured.
+/// The settings of the fault benchmark.
 #[derive(Clone, Debug, Serialize, clap::Args)]
 pub(crate) struct Args {
-    /// Workers killed
+    /// Number of workers to kill
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) kills: u32,
-    /// Workers stopped [default: as many as are killed]
+    /// Number of workers to stop [default: as many as are killed]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) stops: Option<u32>,
-    /// Rounds of fits, with and without what makes the cluster safe
+    /// Number of rounds of fits with and without fault tolerance
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) pairs: u32,
-    /// Epochs of each of these fits
+    /// Number of epochs of each of these fits
     #[arg(long, default_value_t = EPOCHS, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) epochs: u32,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Args {
 pub(super) struct Measured {
     pub(super) date: String,
     pub(super) machine: Machine,
-    /// The machine's load before all of it.
+    /// The machine's load before the benchmark.
     pub(super) load: f64,
     pub(super) asked: Args,
     pub(super) weights_sha256: String,

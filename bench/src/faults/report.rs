@@ -1,4 +1,4 @@
-//! The table and the JSON file about faults and being ready for them.
+//! The table and the JSON file of the fault benchmark.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,14 +11,14 @@ use super::measured::Measured;
 use crate::report;
 use crate::statistics::{Ranks, RatioSummary};
 
-/// At most so many steps are repeated for a worker that is lost.
-const REPEATED: usize = 1;
-/// A worker's silence may cost so many deadlines.
-const DEADLINES: f64 = 2.0;
-/// Checkpoints, as a share of training.
-const CHECKPOINTS: f64 = 0.01;
-/// All of it, as a share of the processors' time.
-const ALL: f64 = 0.02;
+/// Target: the number of steps repeated after a lost worker is at most this.
+const REPEATED_STEPS: usize = 1;
+/// Target: the step in which a worker became silent closes within this many heartbeat deadlines.
+const SILENCE_DEADLINES: f64 = 2.0;
+/// Target: the cost of checkpoints, as a share of the fit without them.
+const CHECKPOINTS_COST: f64 = 0.01;
+/// Target: the cost of checkpoints and heartbeats, as a share of the processor time without them.
+const TOTAL_COST: f64 = 0.02;
 
 /// The JSON file: the measurements and the results derived from them.
 #[derive(Serialize)]
@@ -36,19 +36,19 @@ struct Summary {
     all: Cost,
 }
 
-/// Seconds from the signal.
+/// Times in seconds, from the signal.
 #[derive(Serialize)]
 struct LossSummary {
     next: Ranks,
     hit: Ranks,
     left: Ranks,
-    /// Between the closes of two steps when nobody is lost.
+    /// From the close of one step to the close of the next while no worker is lost.
     undisturbed: Ranks,
     repeated_mean: f64,
     repeated_most: usize,
 }
 
-/// Ratios of the default settings to others, round by round.
+/// Ratios of the default settings to other settings, over all rounds.
 #[derive(Serialize)]
 struct Cost {
     fit: RatioSummary,
@@ -113,41 +113,44 @@ fn losses(losses: &Losses, summary: &LossSummary) -> String {
         format!("\nA worker of three is lost, {} times, by {}\n\n", losses.losses.len(), losses.signal);
     let _ = writeln!(text, "{:44} {:>9} {:>9} {:>9} {:>9}", "milliseconds", "p50", "p99", "least", "most");
     let rows = [
-        ("from a step to the next, nobody lost", &summary.undisturbed),
+        ("from a step to the next, no worker lost", &summary.undisturbed),
         ("from the signal to the next close", &summary.next),
         ("from the signal to the close of the step hit", &summary.hit),
-        ("from the signal until it is given up", &summary.left),
+        ("from the signal to the disconnection", &summary.left),
     ];
     for (what, Ranks { p50, p99, min, max }) in rows {
         let [p50, p99, min, max] = [p50, p99, min, max].map(|seconds| seconds * 1e3);
         let _ = writeln!(text, "{what:44} {p50:9.1} {p99:9.1} {min:9.1} {max:9.1}");
     }
     let (mean, most) = (summary.repeated_mean, summary.repeated_most);
-    let verdict = reached(most <= REPEATED);
-    let _ = writeln!(text, "steps repeated: {mean:.2} a loss, at most {most} (target {REPEATED}: {verdict})");
-    let _ = write!(text, "besides, others were asked for a slow worker's pieces: {}", losses.copies_besides);
+    let verdict = reached(most <= REPEATED_STEPS);
+    let _ = writeln!(
+        text,
+        "steps repeated: {mean:.2} per loss, at most {most} (target {REPEATED_STEPS}: {verdict})"
+    );
+    let _ = write!(text, "backup tasks for slow workers: {}", losses.copies_besides);
     text
 }
 
 fn silence(summary: &LossSummary) -> String {
-    let (limit, most) = (DEADLINES * STOP_DEADLINE, summary.hit.max);
+    let (limit, most) = (SILENCE_DEADLINES * STOP_DEADLINE, summary.hit.max);
     let verdict = reached(most <= limit);
-    format!("the step hit closed within {most:.2} s of silence, always (target {limit} s: {verdict})")
+    format!("the step hit always closed within {most:.2} s of silence (target {limit} s: {verdict})")
 }
 
 fn costs(measured: &Measured, summary: &Summary) -> String {
     let (rounds, workers) = (measured.rounds.len(), SHAPE.workers);
     let mut text = format!(
-        "\nThe article's fit by {workers} workers, nothing lost, {rounds} rounds: the defaults cost\n\n"
+        "\nThe article's fit by {workers} workers without losses, {rounds} rounds: cost of the defaults\n\n"
     );
     let _ = writeln!(text, "{:26} {:>9} {:>19} {:>19}", "percent", "median", "95 % of resamples", "min–max");
     let rows = [
-        ("checkpoints: fit", summary.checkpoints.fit, Some(CHECKPOINTS)),
+        ("checkpoints: fit", summary.checkpoints.fit, Some(CHECKPOINTS_COST)),
         ("checkpoints: command", summary.checkpoints.wall, None),
-        ("checkpoints: processors", summary.checkpoints.cpu, Some(CHECKPOINTS)),
+        ("checkpoints: processors", summary.checkpoints.cpu, Some(CHECKPOINTS_COST)),
         ("with heartbeats: fit", summary.all.fit, None),
         ("with heartbeats: command", summary.all.wall, None),
-        ("with heartbeats: processors", summary.all.cpu, Some(ALL)),
+        ("with heartbeats: processors", summary.all.cpu, Some(TOTAL_COST)),
     ];
     for (what, ratios, target) in rows {
         let _ = writeln!(text, "{}", cost(what, ratios, target));
@@ -172,7 +175,7 @@ fn reached(is: bool) -> &'static str {
     if is { "reached" } else { "missed" }
 }
 
-/// Writes everything down.
+/// Writes the JSON file.
 pub(super) fn write(measured: &Measured, path: &Path) -> anyhow::Result<()> {
     report::write_json(&Report { measured, summary: Summary::of(measured) }, path)
 }

@@ -1,7 +1,7 @@
-//! One run of a program: from the start of its process to the end of the last one that it left.
+//! Runs a program once, and measures it from the start of its process to the end of its last descendant.
 //!
-//! This thread sleeps until the process ends, so that nothing takes time from it on a machine of two cores. Another one sees to the
-//! time limit, and to memory where that is watched.
+//! The calling thread sleeps until the process ends, because polling would take processor time from it on a machine
+//! with two cores. A second thread enforces the time limit, and measures memory if that is requested.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -15,35 +15,35 @@ use anyhow::{Context as _, bail};
 use crate::memory;
 use crate::process::{self, Process};
 
-/// How long a run may take. The slowest takes seconds; on a busy machine, a minute.
+/// Time limit for a run. The slowest takes seconds, or a minute on a busy machine.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// How long the processes that it leaves behind may.
+/// Time limit for processes that outlive the program.
 const ORPHANS_LIMIT: Duration = Duration::from_secs(30);
 
-/// Time between two looks at memory.
+/// Time between two measurements of memory.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// What is measured during the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
-    /// Nothing but the clock.
+    /// Only the time.
     Nothing,
-    /// The memory of all its processes.
+    /// The time, and the memory of all processes.
     Memory,
 }
 
-/// A run that ended well.
+/// A successful run.
 #[derive(Clone, Debug)]
 pub(super) struct Called {
     pub(super) stdout: String,
     pub(super) seconds: f64,
     pub(super) cpu_seconds: f64,
-    /// The peak of the sum of its processes' proportional set sizes, if it was watched and Linux told.
+    /// The peak of the sum of the processes' proportional set sizes, if memory was measured and Linux reports it.
     pub(super) peak_bytes: Option<u64>,
 }
 
-/// Runs it in the directory `place`.
+/// Runs a command in the directory `place`.
 pub(super) fn run(name: &str, command: Command, place: &Path, watch: Watch) -> anyhow::Result<Called> {
     run_within(LIMIT, name, command, place, watch)
 }
@@ -55,10 +55,10 @@ fn run_within(
     place: &Path,
     watch: Watch,
 ) -> anyhow::Result<Called> {
-    // Files, not pipes: nobody has to read them meanwhile.
+    // Files, not pipes: a pipe would have to be read while the program runs.
     let (out, err) = (place.join("stdout"), place.join("stderr"));
     let file =
-        |path: &Path| File::create(path).with_context(|| format!("{}: cannot be made", path.display()));
+        |path: &Path| File::create(path).with_context(|| format!("{}: cannot be created", path.display()));
     command.current_dir(place).stdin(Stdio::null()).stdout(file(&out)?).stderr(file(&err)?);
     let cpu_before = process::children_cpu_seconds();
     let started = Instant::now();
@@ -68,12 +68,12 @@ fn run_within(
     let status = child.end()?;
     let seconds = started.elapsed().as_secs_f64();
     drop(ended);
-    let watched = watcher.join().expect("a watcher has an end");
+    let watched = watcher.join().expect("the watching thread does not panic");
     if watched.too_late {
-        process::end_orphans(ORPHANS_LIMIT)?;
+        process::kill_orphans(ORPHANS_LIMIT)?;
         bail!("{name} had not ended after {} s", limit.as_secs());
     }
-    process::bury_orphans(ORPHANS_LIMIT)?;
+    process::reap_orphans(ORPHANS_LIMIT)?;
     let read = |path| fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned());
     if !status.success() {
         bail!("{name} failed ({status}): {}", last_line(&read(&err)?));
@@ -89,7 +89,7 @@ struct Watched {
     too_late: bool,
 }
 
-/// Until the other end of `is_running` is dropped; kills what still runs at the deadline.
+/// Returns when the sender of `is_running` is dropped. At the deadline, kills all descendants and returns.
 fn watch_until(deadline: Instant, watch: Watch, is_running: &Receiver<()>) -> Watched {
     let mut peak_bytes = None;
     loop {
@@ -118,7 +118,7 @@ fn bytes() -> Option<u64> {
 
 /// The last line of a failed program's output.
 pub(super) fn last_line(text: &str) -> &str {
-    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it said nothing")
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no output")
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_in_one_line() {
+    fn a_failure_is_reported_in_one_line() {
         let _alone = alone_with_children();
         let place = tempfile::tempdir().unwrap();
         let command = shell("echo Traceback >&2; echo 'ImportError: no keras' >&2; echo >&2; exit 3");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_does_not_end_is_ended_with_all_that_it_started() {
+    fn a_run_beyond_the_time_limit_is_killed_with_its_descendants() {
         let _alone = alone_with_children();
         process::adopt_orphans().unwrap();
         let place = tempfile::tempdir().unwrap();

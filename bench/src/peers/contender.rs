@@ -20,21 +20,21 @@ use crate::report;
 /// A contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contender {
-    /// The article's program.
+    /// The article's program, in Keras.
     Keras,
-    /// PyTorch in one process.
+    /// The same program in PyTorch, in one process.
     Torch,
-    /// PyTorch's DistributedDataParallel over Gloo.
+    /// The same program with PyTorch's DistributedDataParallel over Gloo.
     Ddp { processes: u32 },
-    /// `coordinator train`, with workers of its own.
+    /// `coordinator train`, with worker processes of its own.
     Here(Shape),
     /// The single-process baseline.
     Baseline,
-    /// The baseline's products, and nothing else.
+    /// The baseline's matrix products alone.
     Products,
 }
 
-/// All, in the order of the tables.
+/// All contenders, in the order of the tables.
 pub(super) const ALL: [Contender; 9] = [
     Contender::Keras,
     Contender::Torch,
@@ -48,7 +48,7 @@ pub(super) const ALL: [Contender; 9] = [
 ];
 
 impl Contender {
-    /// Whether it goes from a cold start to a saved model.
+    /// Whether the contender goes from a cold start to a saved model.
     pub(super) fn is_whole_program(self) -> bool {
         !matches!(self, Self::Baseline | Self::Products)
     }
@@ -67,19 +67,19 @@ impl fmt::Display for Contender {
     }
 }
 
-/// Where the programs are.
+/// The paths of the programs.
 #[derive(Clone, Debug)]
 pub(super) struct Programs {
     pub(super) coordinator: PathBuf,
-    /// The kernel of its jobs.
+    /// The BLAS kernel that its jobs use.
     kernel: String,
     python: PathBuf,
-    /// The peers' programs.
+    /// The directory of the Keras and PyTorch programs.
     scripts: PathBuf,
 }
 
 impl Programs {
-    /// An error if one is missing.
+    /// Returns an error if a program is missing.
     pub(super) fn find(python: Option<&Path>) -> anyhow::Result<Self> {
         let python = python.map_or_else(installed_python, |python| Ok(python.to_owned()))?;
         if !python.is_file() {
@@ -91,7 +91,7 @@ impl Programs {
         Ok(Self { coordinator, kernel, python, scripts })
     }
 
-    /// The command line of one; peers shuffle by `seed`, this project by its job's.
+    /// The command of a contender. Keras and PyTorch shuffle by `seed`; this project uses its job's seed.
     pub(super) fn command(&self, who: Contender, seed: u32) -> anyhow::Result<Command> {
         Ok(match who {
             Contender::Keras => self.python(&[], "article_keras.py", seed),
@@ -111,7 +111,7 @@ impl Programs {
     fn python(&self, launcher: &[&str], script: &str, seed: u32) -> Command {
         let mut command = coordinator::undisturbed(&self.python);
         command.args(launcher).arg(self.scripts.join(script)).arg(seed.to_string());
-        // Not looking for GPUs, nor for the name of this host; no log but of errors; no files in the source tree.
+        // No GPU; no resolution of the host name; only errors are logged; no files are written to the source tree.
         command.env("CUDA_VISIBLE_DEVICES", "-1").env("GLOO_SOCKET_IFNAME", "lo");
         command.env("TF_CPP_MIN_LOG_LEVEL", "3").env("PYTHONDONTWRITEBYTECODE", "1");
         command
@@ -125,17 +125,17 @@ impl Programs {
     }
 }
 
-/// Where `scripts/bench-peers.sh` installs.
+/// The Python that `scripts/bench-peers.sh` installs.
 fn installed_python() -> anyhow::Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    let cache = cache.context("neither XDG_CACHE_HOME nor HOME is set, so say --python")?;
+    let cache = cache.context("neither XDG_CACHE_HOME nor HOME is set; name the Python with --python")?;
     Ok(cache.join("millefeuille/peers/bin/python"))
 }
 
 /// The figures that a run reports.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Said {
+pub(super) struct RunReport {
     pub(super) fit_seconds: f64,
     pub(super) test_accuracy: Option<f64>,
     #[serde(default)]
@@ -143,14 +143,14 @@ pub(super) struct Said {
     /// This project's fit.
     #[serde(skip)]
     pub(super) fit: Option<Fit>,
-    /// The products' multiplications and additions.
+    /// The number of multiplications and additions in the products.
     #[serde(skip)]
     pub(super) operations: Option<f64>,
 }
 
 impl Contender {
-    /// What it printed, or left in the directory where it ran.
-    pub(super) fn said(self, stdout: &str, place: &Path) -> anyhow::Result<Said> {
+    /// Reads the report from the standard output, or from the run in `place`.
+    pub(super) fn report(self, stdout: &str, place: &Path) -> anyhow::Result<RunReport> {
         let last = last_line(stdout);
         match self {
             Self::Keras | Self::Torch | Self::Ddp { .. } => {
@@ -160,18 +160,18 @@ impl Contender {
             Self::Baseline => Ok(of_fit(serde_json::from_str(last)?)),
             Self::Products => {
                 let Products { seconds, operations } = serde_json::from_str(last)?;
-                Ok(Said { fit_seconds: seconds, operations: Some(operations), ..Said::default() })
+                Ok(RunReport { fit_seconds: seconds, operations: Some(operations), ..RunReport::default() })
             }
         }
     }
 }
 
-fn of_fit(fit: Fit) -> Said {
-    Said {
+fn of_fit(fit: Fit) -> RunReport {
+    RunReport {
         fit_seconds: fit.seconds,
         test_accuracy: fit.epochs.last().map(|epoch| epoch.test_accuracy),
         fit: Some(fit),
-        ..Said::default()
+        ..RunReport::default()
     }
 }
 
@@ -184,29 +184,30 @@ mod tests {
     fn a_peers_last_line_is_its_result() {
         let line =
             r#"{"fit_seconds": 2.5, "test_loss": 0.3, "test_accuracy": 0.91, "versions": {"Keras": "3"}}"#;
-        let said = Contender::Keras.said(&format!("Epoch 1/5\n96/96\n{line}\n"), Path::new("")).unwrap();
-        assert_eq!((said.fit_seconds, said.test_accuracy), (2.5, Some(0.91)));
-        assert_eq!(said.versions["Keras"], "3");
+        let report = Contender::Keras.report(&format!("Epoch 1/5\n96/96\n{line}\n"), Path::new("")).unwrap();
+        assert_eq!((report.fit_seconds, report.test_accuracy), (2.5, Some(0.91)));
+        assert_eq!(report.versions["Keras"], "3");
     }
 
     #[test]
     fn a_last_line_that_is_no_result_is_shown() {
-        let error = Contender::Torch.said("epoch 1\nKilled\n", Path::new("")).unwrap_err();
+        let error = Contender::Torch.report("epoch 1\nKilled\n", Path::new("")).unwrap_err();
         assert_eq!(error.to_string(), r#"its last line is "Killed""#);
     }
 
     #[test]
     fn the_products_say_what_they_took() {
-        let said = Contender::Products.said(r#"{"seconds": 1.5, "operations": 1e9}"#, Path::new("")).unwrap();
-        assert_eq!((said.fit_seconds, said.operations, said.test_accuracy), (1.5, Some(1e9), None));
+        let report =
+            Contender::Products.report(r#"{"seconds": 1.5, "operations": 1e9}"#, Path::new("")).unwrap();
+        assert_eq!((report.fit_seconds, report.operations, report.test_accuracy), (1.5, Some(1e9), None));
     }
 
-    /// Nothing else runs them where the peers are not installed.
+    /// The only test of these programs on machines where Keras and PyTorch are not installed.
     #[test]
     fn the_peers_programs_are_python() {
         let _alone = alone_with_children();
         if Command::new("python3").arg("--version").output().is_err() {
-            return; // No Python is here.
+            return; // Python is not installed.
         }
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
         for script in ["mnist.py", "article_keras.py", "article_torch.py"] {

@@ -1,4 +1,4 @@
-//! What is shown of it: a section of RESULTS.md, whose tables can be read on a terminal too.
+//! The report: a section of RESULTS.md, whose tables are also readable on a terminal.
 
 use std::fmt::Write as _;
 
@@ -10,10 +10,10 @@ use crate::statistics::Summary;
 /// Shown in place of a missing value.
 const NONE: &str = "–";
 
-/// What a coordinator, and a worker that holds all shards, may come to hold.
+/// Target for the peak memory of a coordinator, and of a worker that holds all shards.
 const MEMORY_TARGET_MB: f64 = 100.0;
 
-/// A round, while the next one is under way.
+/// One line about a round, printed when it ends.
 pub(super) fn line(number: u32, round: &Round) -> String {
     let mut text = format!("round {number} (load {:.1}):", round.load);
     for who in ALL {
@@ -22,7 +22,7 @@ pub(super) fn line(number: u32, round: &Round) -> String {
     text.trim_end_matches(" ·").to_owned()
 }
 
-/// The section.
+/// The section of RESULTS.md.
 pub(super) fn markdown(measured: &Measured, verdict: &Verdict) -> String {
     let mut text = heading(measured);
     let rows =
@@ -38,7 +38,7 @@ fn heading(Measured { date, machine, versions, rounds, .. }: &Measured) -> Strin
     let versions: Vec<_> = versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let mut text = format!("## {} {}, {} cores\n\n", machine.cpu, machine.cpu_model, machine.cores);
     let (day, count) = (date.split('T').next().unwrap_or(date), rounds.len());
-    // Among the processes of that minute were those of the round before.
+    // The load average covers a minute, so it includes the processes of the previous round.
     let Summary { min, max, .. } = Summary::of(rounds.iter().map(|round| round.load));
     let _ =
         writeln!(text, "{day}, medians of {count} rounds, before which the load was {min:.1} to {max:.1}.");
@@ -142,7 +142,7 @@ fn ends(Summary { min, max, .. }: Summary) -> String {
     format!("{min:.2}–{max:.2}")
 }
 
-/// A table in Markdown, its columns as wide as their widest cell.
+/// A Markdown table; each column is as wide as its widest cell.
 fn table<const N: usize>(header: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<_> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
     let widths: [usize; N] = std::array::from_fn(|column| {

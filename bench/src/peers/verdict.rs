@@ -16,15 +16,15 @@ pub(super) enum Figure {
     Command,
 }
 
-/// One of two over the other.
+/// Ratio of two contenders.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Ratio {
     pub(super) of_medians: f64,
-    /// Within each round.
+    /// The ratios within each round.
     pub(super) by_round: Summary,
 }
 
-/// One contender's rounds.
+/// The results of one contender over all rounds.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Standing {
     #[serde(serialize_with = "as_text")]
@@ -34,15 +34,16 @@ pub(super) struct Standing {
     pub(super) cpu_seconds: Summary,
     pub(super) test_accuracy: Option<Summary>,
     pub(super) disqualified: bool,
-    /// Fit and command over Keras'; `None` where one of both is disqualified or only a part of the program.
+    /// Fit and command time relative to Keras'; `None` if either contender is disqualified, or this one is not a
+    /// whole program.
     pub(super) fit_to_keras: Option<Ratio>,
     pub(super) command_to_keras: Option<Ratio>,
-    /// Over that of DDP with as many processes.
+    /// Relative to DDP with as many processes.
     pub(super) fit_to_ddp: Option<Ratio>,
     pub(super) command_to_ddp: Option<Ratio>,
 }
 
-/// A ratio that should not be larger than it is wished.
+/// Target: an upper limit on a ratio.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Target {
     #[serde(serialize_with = "as_text")]
@@ -51,13 +52,13 @@ pub(super) struct Target {
     pub(super) to: Contender,
     pub(super) figure: Figure,
     pub(super) at_most: f64,
-    /// `None` where one of both is disqualified.
+    /// `None` if either contender is disqualified.
     pub(super) ratio: Option<Ratio>,
-    /// Judged by the ratio of medians.
+    /// Whether the ratio of medians is within the limit.
     pub(super) met: bool,
 }
 
-/// All of it.
+/// The results of a benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Verdict {
     pub(super) standings: Vec<Standing>,
@@ -68,7 +69,8 @@ fn as_text<S: serde::Serializer>(contender: &Contender, serializer: S) -> Result
     serializer.collect_str(contender)
 }
 
-/// The clusters' targets: against Keras' fit, against the fit of DDP with as many processes, against Keras' command.
+/// The clusters' targets: fit relative to Keras, fit relative to DDP with as many processes, command relative to
+/// Keras.
 const AGAINST_PEERS: [(f64, Option<f64>, f64); 3] =
     [(0.5, None, 0.35), (0.6, Some(0.42), 0.4), (0.7, Some(0.3), 0.45)];
 
@@ -85,7 +87,7 @@ impl Verdict {
     }
 }
 
-/// Who should take how much of whose time, at most.
+/// All targets: two contenders, the figure, and the upper limit on their ratio.
 fn targets() -> impl Iterator<Item = (Contender, Contender, Figure, f64)> {
     let peers = CLUSTERS.iter().zip(AGAINST_PEERS);
     let peers = peers.flat_map(|(&(shape, _), (keras_fit, ddp_fit, keras_command))| {
@@ -133,19 +135,19 @@ impl Standing {
 
 impl Round {
     pub(super) fn of(&self, who: Contender) -> &Taken {
-        let place = ALL.iter().position(|other| *other == who).expect("all take part in each round");
+        let place = ALL.iter().position(|other| *other == who).expect("every round has every contender");
         &self.taken[place]
     }
 }
 
-/// Whether it reached Keras' accuracy in each round, neither less nor more. The products have none.
+/// Whether the contender's accuracy was within Keras' range in every round. The products have no accuracy.
 fn qualified(rounds: &[Round], who: Contender) -> bool {
     let (mean, deviation) = ACCURACY;
     let accuracies = rounds.iter().filter_map(|round| round.of(who).test_accuracy);
     accuracies.into_iter().all(|accuracy| (accuracy - mean).abs() <= DEVIATIONS * deviation)
 }
 
-/// `None` if one of both is disqualified.
+/// `None` if either contender is disqualified.
 fn ratio(rounds: &[Round], figure: Figure, what: Contender, to: Contender) -> Option<Ratio> {
     if !qualified(rounds, what) || !qualified(rounds, to) {
         return None;
@@ -168,7 +170,7 @@ pub(super) mod tests {
     const TWO: Contender = Contender::Here(CLUSTERS[1].0);
     const FOUR: Contender = Contender::Here(CLUSTERS[2].0);
 
-    /// Everybody took a second, but these a fit of so many; the accuracy is Keras'.
+    /// A round in which every time is one second, except for these fit times. The accuracy is Keras' mean.
     pub(in super::super) fn round(fits: &[(Contender, f64)]) -> Round {
         let taken = ALL.map(|who| Taken {
             fit_seconds: fits.iter().find(|(other, _)| *other == who).map_or(1.0, |(_, seconds)| *seconds),
@@ -192,7 +194,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_fast_wrong_answer_is_compared_with_nobody() {
+    fn a_disqualified_contender_has_no_ratios() {
         let mut wrong = round(&[]);
         let place = ALL.iter().position(|who| *who == TWO).unwrap();
         wrong.taken[place].test_accuracy = Some(0.9);
@@ -203,14 +205,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_cluster_is_beside_ddp_with_as_many_processes() {
+    fn a_cluster_is_compared_with_ddp_of_as_many_processes() {
         let rounds = [round(&[(TWO, 3.0), (Contender::Ddp { processes: 2 }, 6.0)])];
         assert_eq!(Standing::of(&rounds, TWO).fit_to_ddp.unwrap().of_medians, 0.5);
         assert!(Standing::of(&rounds, Contender::Here(CLUSTERS[0].0)).fit_to_ddp.is_none());
     }
 
     #[test]
-    fn every_target_is_of_two_that_take_part() {
+    fn every_target_compares_two_measured_contenders() {
         assert_eq!(targets().count(), 12);
         assert!(targets().all(|(what, to, ..)| ALL.contains(&what) && ALL.contains(&to)));
     }
