@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_has_one_arithmetic() {
+    fn the_arithmetic_of_a_process_does_not_change() {
         let arithmetic = Arithmetic::of_this_process();
         assert_eq!(arithmetic, Arithmetic::of_this_process());
         assert_eq!(arithmetic.fingerprint.len(), 64);

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_with_its_file_and_what_to_do() {
+    fn a_full_disk_is_reported_with_the_file_and_the_remedy() {
         let inner = io::Error::from_raw_os_error(28);
         let failure = Failure::of_file("run/ledger", "cannot be written", &inner);
 
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_system_have_their_kinds() {
+    fn errors_of_the_operating_system_map_to_kinds() {
         let kind = |code| Failure::of_file("x", "cannot be read", &io::Error::from_raw_os_error(code)).kind;
         assert_eq!(
             [13, 28, 122, 30, 5].map(kind),
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_reads_back_and_tells_its_exit_code_and_remedy() {
+    fn the_json_of_a_failure_has_exit_code_and_remedy_and_reads_back() {
         for kind in FailureKind::ALL {
             let failure = Failure::at(kind, "job.toml:3", "is wrong");
             let json = serde_json::to_value(&failure).unwrap();

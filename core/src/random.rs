@@ -1,7 +1,8 @@
 //! Every random number of a job, as a function of its coordinates.
 //!
-//! There is no shared stream: the numbers of a piece depend only on its coordinates, not on the machine or the order. A 32-byte ChaCha8 key is laid out as four little-endian
-//! `u64`: seed, purpose, and two coordinates; the stream and the word position are two more.
+//! There is no shared stream: the numbers of a piece depend only on its coordinates, not on the machine or the order.
+//! A 32-byte ChaCha8 key is laid out as four little-endian `u64`: seed, purpose, and two coordinates; the stream and
+//! the word position are two more.
 //!
 //! | purpose | key | stream | word |
 //! | --- | --- | --- | --- |

@@ -100,7 +100,7 @@ mod tests {
     use crate::learn::optimizers::OptimizerKind;
 
     #[test]
-    fn every_name_is_read_as_what_has_it_and_no_two_share_one() {
+    fn names_are_unique_and_read_back() {
         fn check<T: Copy + PartialEq + std::fmt::Debug + std::str::FromStr>(
             all: &[T],
             name: fn(T) -> &'static str,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_a_near_one_or_all() {
+    fn an_unknown_name_suggests_a_similar_one_or_lists_all() {
         let error = |text: &str| text.parse::<Activation>().unwrap_err().to_string();
         assert_eq!(error("sigmiod"), "unknown activation; did you mean `sigmoid`?");
         let all = Activation::names().join(", ");

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_longest_and_are_shortened_to_half_at_most() {
+    fn waits_double_up_to_the_longest_with_jitter_down_to_half() {
         let mut backoff = Backoff::new();
         let mut whole = FIRST_WAIT;
         for _ in 0..10 {

@@ -181,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn a_processor_without_a_name_has_its_architectures() {
+    fn a_processor_without_a_name_is_named_after_its_architecture() {
         let cpu = Cpu::parse("processor\t: 0\nFeatures\t: fp asimd sve\n", Instructions::Baseline);
         assert_eq!((cpu.model.as_str(), cpu.vendor), (std::env::consts::ARCH, None));
         assert_eq!(cpu.features, ["asimd", "sve"]);
     }
 
     #[test]
-    fn a_part_of_a_core_is_one_to_compute_with() {
+    fn a_quota_is_rounded_up_to_whole_cores() {
         for (affinity, quota, usable) in [
             (8, None, 8),
             (8, Some(0.5), 1),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_says_of_cores_is_in_order() {
+    fn usable_cores_are_within_affinity_and_online_cores() {
         let cores = Cores::of_this_process();
         let by_std = std::thread::available_parallelism().unwrap().get() as u32;
         // The standard library rounds a quota down.
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_read_in_bytes() {
+    fn kilobytes_are_converted_to_bytes() {
         let info = "MemTotal:       16384 kB\nMemFree: 1 kB\nMemAvailable:    8192 kB\n";
         assert_eq!(kilobytes(info, "MemTotal:"), Some(16 << 20));
         assert_eq!(kilobytes(info, "MemAvailable:"), Some(8 << 20));

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_named_with_the_remedy() {
+    fn a_port_in_use_is_reported_with_the_remedy() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
 
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_too_many_takes_the_place_of_the_oldest() {
+    async fn a_connection_beyond_the_limit_replaces_the_oldest() {
         let mut connections = Connections::default();
         let tasks: Vec<_> = (0..=CONNECTIONS).map(|_| tokio::spawn(std::future::pending::<()>())).collect();
 

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_comes_back_as_it_was() {
+    fn every_value_round_trips() {
         let stand_in = stand_in_for(0xff).to_string();
         let values: [&[u8]; 7] = [
             b"",

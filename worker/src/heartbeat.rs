@@ -69,13 +69,13 @@ mod tests {
     }
 
     #[test]
-    fn a_beat_without_answer_is_noticed_within_two_deadlines() {
+    fn an_unanswered_heartbeat_fails_within_two_deadlines() {
         let beat = Beat::from(welcome(1_000, 5_000));
         assert_eq!(beat.interval + beat.timeout, Duration::from_secs(10));
     }
 
     #[test]
-    fn odd_settings_neither_spin_nor_give_up_at_once() {
+    fn settings_of_zero_are_raised_to_the_minimum() {
         let beat = Beat::from(welcome(0, 0));
         assert_eq!((beat.interval, beat.timeout), (SHORTEST_INTERVAL, SHORTEST_TIMEOUT));
     }

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_fetched_in_its_order_and_reported_once_it_is_there() {
+    fn wanted_shards_are_fetched_in_order_and_reported_once_held() {
         let store = [shard(4, 1), shard(0, 2), shard(2, 3)];
         let mut held = Shards::new(1 << 20);
 
@@ -253,7 +253,7 @@ mod tests {
 
         // The job ends, and another partitions the same samples into other shards.
         held.want(Vec::new());
-        assert!(held.get(store[0].0.shard).is_none(), "what a shard is, only the job says");
+        assert!(held.get(store[0].0.shard).is_none(), "without a job no shard is known");
         let again = [shard(7, 2), shard(3, 1)];
 
         assert_eq!(indices(&held.want(wanted(&again))), [7, 3]);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_wanted_goes_first_and_what_is_wanted_stays() {
+    fn the_least_recently_wanted_shard_is_dropped_first_and_wanted_ones_stay() {
         // Given room for three shards of eight bytes.
         let store: Vec<_> = (0..6).map(|index| shard(index, index as u8)).collect();
         let mut held = Shards::new(24);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_transfer_that_does_not_move_fails_and_says_where_it_stood() {
+    async fn a_stalled_transfer_fails_with_the_number_of_received_bytes() {
         let trouble = moves(std::future::pending::<Result<(), Trouble>>(), 131_072).await.unwrap_err();
         assert_eq!(trouble.to_string(), "nothing came for 10 s after 131072 bytes");
 
@@ -306,21 +306,25 @@ mod tests {
             tokio::time::sleep(STALL - Duration::from_millis(1)).await;
             Ok(7)
         };
-        assert_eq!(moves(slow, 0).await.unwrap(), 7, "it moves");
+        assert_eq!(moves(slow, 0).await.unwrap(), 7, "data arrives within the limit");
     }
 
     #[test]
-    fn what_comes_too_late_is_kept_for_later_if_there_is_room() {
+    fn a_late_shard_is_kept_if_it_fits_into_the_cache() {
         let (late, now) = (shard(0, 1), shard(1, 2));
-        for (room, kept) in [(16, true), (8, false)] {
-            let mut held = Shards::new(room);
+        for (cache_bytes, kept) in [(16, true), (8, false)] {
+            let mut held = Shards::new(cache_bytes);
             held.want(vec![late.0.clone()]);
             held.want(vec![now.0.clone()]);
             fetch_all(&mut held, std::slice::from_ref(&now));
 
-            assert!(held.keep(&late.0.sha256, late.1.clone()).is_empty(), "nobody wants it");
+            assert!(held.keep(&late.0.sha256, late.1.clone()).is_empty(), "it is no longer wanted");
 
-            assert_eq!(held.want(vec![late.0.clone()]).len(), usize::from(kept), "room for {room}");
+            assert_eq!(
+                held.want(vec![late.0.clone()]).len(),
+                usize::from(kept),
+                "a cache of {cache_bytes} bytes"
+            );
         }
     }
 }

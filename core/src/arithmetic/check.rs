@@ -315,13 +315,13 @@ mod tests {
     }
 
     #[test]
-    fn the_loaded_kernel_is_right() {
+    fn the_loaded_kernel_passes_the_check() {
         assert_eq!(check(general(), |_, _| {}), Ok(()));
         assert_eq!(check(of_job(&article()), |_, _| {}), Ok(()));
     }
 
     #[test]
-    fn the_article_has_these_products() {
+    fn the_articles_products_are_checked() {
         let products: Vec<_> = of_job(&article()).iter().map(Product::to_string).collect();
         for product in [
             "[62, 784] · [784, 256]",
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rounding_more_is_accepted_and_a_small_mistake_is_not() {
+    fn a_rounding_error_is_accepted_and_a_small_mistake_is_not() {
         let product = forward(62, 784, 256);
         let nudge = |by: f32| check([product], |product, out| out[61 * product.columns + 255] += by);
         assert_eq!(nudge(1e-4), Ok(()));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_was_left_out_is_found() {
+    fn an_entry_that_is_nan_is_found() {
         let wrong = check([forward(62, 256, 128)], |_, out| out[30 * 128 + 77] = f32::NAN).unwrap_err();
         assert_eq!((wrong.row, wrong.column), (30, None));
         assert!(wrong.to_string().starts_with("in [62, 256] · [256, 128], row 30 adds up to NaN; right is "));
@@ -354,7 +354,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_entry_can_be_grossly_wrong_unseen(
+        fn a_large_error_in_any_entry_is_found(
             product in prop::sample::select(of_job(&article()).into_iter().collect::<Vec<_>>()),
             place: prop::sample::Index,
         ) {

@@ -182,7 +182,7 @@ mod tests {
 
     /// Plain loops without the flush-to-zero mode in which a model is computed.
     #[test]
-    fn a_process_that_keeps_subnormal_numbers_would_have_another_fingerprint() {
+    fn without_flush_to_zero_the_fingerprint_would_differ() {
         let numbers = numbers(16 * 16);
         let [subnormal, normal, small, large] =
             [1e-39, 2e-38, 1e-20, 1e20].map(|scale| numbers.iter().map(|x| x * scale).collect::<Vec<f32>>());

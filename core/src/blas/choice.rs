@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_uses_all_that_the_cpu_has_is_kept() {
+    fn a_kernel_that_uses_the_widest_instructions_is_kept() {
         for (own, cpu) in [
             ("SkylakeX", Avx512),
             ("Cooperlake", Avx512),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_less_than_the_cpu_has_is_replaced_by_the_best() {
+    fn a_kernel_that_uses_narrower_instructions_is_replaced_by_the_best() {
         for (own, cpu, all) in [
             ("Prescott", Avx512, &["SkylakeX", "Haswell", "Zen", "Sandybridge", "Prescott"][..]),
             ("Core2", Avx512, &["SkylakeX", "Haswell", "Zen", "Sandybridge", "Core2", "Prescott"]),
@@ -179,7 +179,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_candidate_needs_what_the_cpu_lacks_and_none_comes_twice(
+        fn candidates_run_on_the_cpu_and_are_distinct(
             own in prop::sample::select(KERNELS.map(|(name, _)| name).to_vec()),
             cpu in prop::sample::select(vec![Baseline, Avx, Avx2, Avx512]),
         ) {

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_right_kernel_stays() {
+    fn a_process_with_the_right_kernel_does_not_restart() {
         for (variables, wanted, loaded) in [
             (environment(&[]), Choice::OpenBlas, "Zen"),
             (
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn others_start_again_with_exactly_these_variables() {
+    fn other_processes_restart_with_exactly_these_variables() {
         let user = [(KERNEL, "Haswell"), ("OPENBLAS_L2_SIZE", "1024"), (THREADS, "4")];
         let saved = "OPENBLAS_CORETYPE=Haswell\u{1f}OPENBLAS_L2_SIZE=1024";
         for (variables, wanted, loaded, expected) in [
@@ -384,7 +384,7 @@ mod tests {
         }
 
         #[test]
-        fn native_is_the_same_kernel_whatever_the_users_variables_are(
+        fn native_does_not_depend_on_the_users_variables(
             one in user(),
             other in user(),
             library in library(),
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_native_comes_to_is_handed_down() {
+    fn the_native_kernel_is_handed_down_to_child_processes() {
         let native = Native { own: "Prescott".to_owned(), kernel: "SkylakeX".to_owned() };
         let variables = environment(&[(NATIVE, &native.to_value())]);
         assert_eq!(Native::handed_down(&variables), Some(native));
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_fell_back_is_an_error_that_names_both() {
+    fn a_fallback_is_an_error_that_names_both_kernels() {
         let variables = environment(&[(KERNEL, "Nonsense"), (SAVED, ""), (THREADS, "1")]);
         let error = decide(&variables, &named("Nonsense"), "Haswell", CPU).unwrap_err();
         assert_eq!(error, KernelError::FellBack { wanted: "Nonsense".into(), loaded: "Haswell".into() });
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_the_cpu_cannot_run_is_refused_before_it_kills_the_process() {
+    fn a_kernel_that_the_cpu_cannot_run_is_refused() {
         let cpu = Instructions::Avx2;
         let error = decide(&environment(&[]), &named("skylakex"), "Zen", cpu).unwrap_err();
         assert_eq!(

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_aligned_where_that_unbalances_nothing() {
+    fn runs_are_aligned_if_that_keeps_the_balance() {
         // 2, 3, 3 costs the slowest worker as much as 3, 3, 2 and has fewer nodes than 3, 2, 3.
         let placed = runs(8, &[1.0; 3]);
         assert_eq!(placed.iter().map(|(_, run)| run.len()).max(), Some(3), "{placed:?}");
@@ -129,19 +129,19 @@ mod tests {
     }
 
     #[test]
-    fn weights_count() {
+    fn faster_workers_get_longer_runs() {
         assert_eq!(runs(8, &[3.0, 1.0]), [(1, 0..6), (2, 6..8)]);
     }
 
     #[test]
-    fn one_that_would_hold_everybody_up_has_nothing() {
+    fn a_worker_that_would_slow_down_the_step_gets_no_shards() {
         assert_eq!(runs(8, &[1.0, 0.1]), [(1, 0..8)]);
         assert_eq!(runs(8, &[1.0, 1.0, 0.1]), [(1, 0..4), (2, 4..8)]);
         assert_eq!(runs(8, &[1.0, 0.5]).len(), 2);
     }
 
     #[test]
-    fn workers_on_standby_have_nothing() {
+    fn workers_beyond_the_number_of_shards_get_none() {
         assert_eq!(runs(2, &[1.0, 1.0, 1.0]), [(1, 0..1), (2, 1..2)]);
         assert_eq!(runs(2, &[1.0, 1.0, 2.0]), [(1, 0..1), (3, 1..2)]);
         assert_eq!(runs(2, &[]), []);

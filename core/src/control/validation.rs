@@ -180,27 +180,27 @@ mod tests {
     }
 
     #[test]
-    fn two_that_agree_are_right() {
+    fn two_equal_results_are_right() {
         assert_eq!(faulty(&[(ONE, 7)]), None);
         assert_eq!(faulty(&[(ONE, 7), (TWO, 7)]), Some(vec![]));
     }
 
     #[test]
-    fn a_third_settles_who_is_wrong() {
+    fn a_third_result_decides_between_two_different_ones() {
         assert_eq!(faulty(&[(ONE, 7), (TWO, 8)]), None);
         assert_eq!(faulty(&[(ONE, 7), (TWO, 8), (THREE, 8)]), Some(vec![1]));
         assert_eq!(faulty(&[(ONE, 7), (TWO, 8), (THREE, 7)]), Some(vec![2]));
     }
 
     #[test]
-    fn the_coordinators_own_answer_settles_it_against_any_number() {
+    fn the_coordinators_own_result_decides() {
         assert_eq!(faulty(&[(ONE, 7), (TWO, 8), (Source::Coordinator, 8)]), Some(vec![1]));
         assert_eq!(faulty(&[(ONE, 7), (Source::Coordinator, 8)]), Some(vec![1]));
         assert_eq!(faulty(&[(Source::Coordinator, 7)]), None, "an audit compares");
     }
 
     #[test]
-    fn with_nobody_left_to_ask_only_the_coordinator_is_believed() {
+    fn a_final_verdict_accepts_only_the_coordinators_result() {
         let word = validation(&[(Source::Coordinator, 7)]).final_verdict();
         assert_eq!((word.right.map(|right| right.source), word.faulty), (Some(Source::Coordinator), vec![]));
         let word = validation(&[(ONE, 7), (TWO, 8)]).final_verdict();
@@ -210,18 +210,18 @@ mod tests {
     }
 
     #[test]
-    fn the_only_author_is_believed_when_it_repeats_itself_and_faulty_when_it_does_not() {
+    fn a_single_worker_is_right_if_it_returns_the_same_result_twice_and_faulty_otherwise() {
         assert_eq!(faulty(&[(ONE, 7), (ONE, 7)]), Some(vec![]));
         assert_eq!(faulty(&[(ONE, 7), (ONE, 8)]), Some(vec![1]));
     }
 
     #[test]
-    fn against_another_an_author_cannot_be_its_own_witness() {
+    fn a_repeated_result_does_not_decide_against_another_worker() {
         assert_eq!(faulty(&[(ONE, 7), (TWO, 8), (ONE, 7)]), None);
     }
 
     #[test]
-    fn audits_pick_their_share() {
+    fn audits_select_the_configured_share() {
         let picked = |rate| (0..10_000).filter(|&tag| is_audited(rate, 99, tag, 0)).count();
         assert_eq!(picked(0.0), 0);
         assert_eq!(picked(1.0), 10_000);

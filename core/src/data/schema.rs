@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_class_takes_as_few_bytes_as_the_largest_needs() {
+    fn a_class_is_stored_in_the_fewest_bytes() {
         for (classes, bytes) in [(2, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4), (u32::MAX, 4)] {
             let target = Target::Class { classes };
             assert_eq!(target.bytes(), bytes);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_class_is_found() {
+    fn the_first_invalid_class_is_found() {
         let target = Target::Class { classes: 300 };
         let targets: Vec<u8> = [0u16, 299, 300, 7].iter().flat_map(|class| class.to_le_bytes()).collect();
         assert_eq!(target.first_unknown(&targets), Some((2, 300)));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_targets_are_read_as_what_they_are() {
+    fn stored_targets_are_read_by_their_type() {
         let mut truths = Truths::default();
         let reals = Target::Reals { width: 2 };
         truths.extend(reals, &[1.5f32, -2.0].map(f32::to_le_bytes).concat());

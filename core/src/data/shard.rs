@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_come_back_by_their_index() {
+    fn samples_are_found_by_their_index() {
         let data = dataset(50, 9);
         let store = ShardStore::new(data.clone(), 0.2, 8);
         for i in 0..40 {
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_floats_with_several_numbers_to_learn_are_partitioned_as_they_are() {
+    fn float_features_with_several_targets_are_partitioned_unchanged() {
         let schema = Schema {
             features: Features { element: Element::F32, shape: vec![2] },
             target: Target::Reals { width: 2 },
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_called_by_split_and_index() {
+    fn a_shard_is_named_by_split_and_index() {
         assert_eq!(Shard { split: Split::Train, index: 3 }.to_string(), "train/3");
     }
 }

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_is_that_of_keras() {
+    fn the_split_is_rounded_as_in_keras() {
         // 1 - 0.9 is a little below 0.1 in f64, so ten samples leave none to train, in Keras too.
         assert_eq!(Sizes::new(10, 1, 0.9).train, 0);
         assert_eq!(Sizes::new(10, 1, 0.0).train, 10);

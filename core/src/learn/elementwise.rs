@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes() {
+    fn extreme_inputs_give_limits() {
         let inputs = [f32::NEG_INFINITY, -200.0, -0.0, 0.0, 200.0, f32::INFINITY];
         let apply = |function: fn(&mut [f32])| {
             let mut values = inputs;
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn loops_flush_subnormal_operands_and_results_as_the_mode_is_modelled() {
+    fn loops_flush_subnormal_operands_and_results_like_the_model() {
         let [plus, times]: [fn(f64, f64) -> f64; 2] = [|a, b| a + b, |a, b| a * b];
         let (a, b) = (tiny(1), tiny(2));
         let large: Vec<f32> = matrix(3).iter().map(|x| x / 64.0).collect();
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_know_no_subnormal_numbers() {
+    fn functions_treat_subnormal_numbers_as_zero() {
         let apply = |function: fn(&mut [f32]), x| {
             let mut values = [x];
             function(&mut values);
@@ -432,14 +432,14 @@ mod tests {
     }
 
     #[test]
-    fn dropout_keeps_words_from_the_threshold_on() {
+    fn dropout_keeps_units_whose_word_is_at_least_the_threshold() {
         let mut factors = [9.0; 4];
         dropout_factors(&[0, 99, 100, u32::MAX], 100, 2.0, &mut factors);
         assert_eq!(factors, [0.0, 0.0, 2.0, 2.0]);
     }
 
     #[test]
-    fn column_sums_go_down_the_rows() {
+    fn column_sums_add_the_rows() {
         let mut sums = [9.0; 2];
         column_sums(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &mut sums);
         assert_eq!(sums, [9.0, 12.0]);

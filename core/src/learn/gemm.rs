@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_product_over_nothing_is_zero() {
+    fn a_product_with_an_inner_size_of_zero_is_zero() {
         let mut out = [f32::NAN; 20];
         gemm(Matrix::new(&[], 10).transposed(), Matrix::new(&[], 2), &mut out);
         assert_eq!(out, [0.0; 20]);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_stays_so() {
+    fn nan_operands_give_nan_results() {
         for size in [2, 20] {
             let mut a = values(size * size);
             a[0] = f32::NAN;

@@ -172,11 +172,11 @@ mod tests {
     fn subnormal_results_become_zero_and_keep_their_sign() {
         let (positive, negative) = flushed(|| (product(1e-30, 1e-10), product(-1e-30, 1e-10)));
         assert_eq!([positive.to_bits(), negative.to_bits()], [0, 1 << 31]);
-        assert_ne!(product(1e-30, 1e-10), 0.0, "outside the mode is as it was");
+        assert_ne!(product(1e-30, 1e-10), 0.0, "outside, the mode is unchanged");
     }
 
     #[test]
-    fn the_mode_ends_with_the_computation_also_by_a_panic() {
+    fn the_mode_ends_with_the_computation_even_if_it_panics() {
         let before = control::read();
         flushed(|| flushed(|| assert_eq!(control::read() & control::FLUSH, control::FLUSH)));
         assert_eq!(control::read(), before);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_that_was_there_before_stays() {
+    fn a_nested_computation_leaves_the_mode_on() {
         let within = flushed(|| {
             flushed(|| product(1e-30, 1e-10));
             control::read()

@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_have_the_bits_of_adding_pair_by_pair() {
+    fn adding_by_sections_gives_the_same_bits_as_adding_pair_by_pair() {
         let len = 2 * BLOCK + 37;
         for shards in 1..20 {
             let present: BTreeSet<u32> = (0..shards).filter(|shard| shard % 5 != 2).collect();
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn joined_sums_are_added_as_the_tree_says() {
+    fn joined_sums_are_added_in_the_order_of_the_tree() {
         let (len, tree) = (100, Tree::new(6));
         let present: BTreeSet<u32> = (0..6).collect();
         let mut reduction = Reduction::new(tree, &present);
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_in_parts_is_bracketed_as_the_tree_is() {
+    fn a_sum_in_parts_is_bracketed_like_the_tree() {
         for shards in 1..70 {
             let present: BTreeSet<u32> = (0..shards).filter(|shard| shard % 5 != 2 || shards == 3).collect();
             let root = Tree::new(shards).root();
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn few_large_gradients_are_kept_and_more_small_ones() {
+    fn fewer_gradients_are_kept_at_once_if_they_are_large() {
         let gibibyte = (1 << 30) / size_of::<f32>();
         assert_eq!([0, 235_146, gibibyte].map(terms_at_once), [TERMS, TERMS, 2]);
     }

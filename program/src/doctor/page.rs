@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_machine_is_told_line_by_line() {
+    fn a_good_machine_has_a_line_for_each_finding() {
         let text = text(&good());
         for line in [
             "CPU           Some Xeon (GenuineIntel, family 6, model 207)",
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_far_from_what_it_could_be_is_a_warning_with_a_remedy() {
+    fn each_warning_has_a_remedy() {
         let no_avx = |findings: &mut Findings| {
             findings.cpu.instructions = Instructions::Baseline;
             findings.openblas.native = Some("Prescott".into());
@@ -364,11 +364,11 @@ mod tests {
             findings.openblas.gflops = Some(Speed { one: 100.0, all: 120.0, threads: 4 });
         };
         warns(crowded, "4 slots together compute only 1.2 times as fast as one", "fewer slots");
-        let vain = |findings: &mut Findings| {
+        let unused_name = |findings: &mut Findings| {
             findings.openblas.asked_in_vain = Some(("Skylake".into(), "Haswell".into()));
         };
         warns(
-            vain,
+            unused_name,
             "OPENBLAS_CORETYPE=Skylake: OpenBLAS has no such kernel here, and loads Haswell",
             "unset it",
         );
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_that_are_not_taken_are_named() {
+    fn rejected_kernels_are_named() {
         let mut findings = good();
         findings.openblas.native = Some("Haswell".into());
         findings.openblas.not_taken = vec!["SkylakeX is missing".into()];
@@ -406,14 +406,14 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_nobody_listens_to_are_listed() {
+    fn ignored_variables_are_listed() {
         let mut findings = good();
         findings.openblas.ignored = BTreeMap::from([("OMP_NUM_THREADS".into(), "4".into())]);
         assert!(text(&findings).contains("ignored       OMP_NUM_THREADS=4\n"), "{}", text(&findings));
     }
 
     #[test]
-    fn programs_get_the_same_in_json() {
+    fn the_json_has_the_same_findings() {
         let value: serde_json::Value = serde_json::from_str(&json(&good())).unwrap();
         assert_eq!(value["cpu"]["instructions"], "AVX-512");
         assert_eq!(value["openblas"]["native"], "SkylakeX");

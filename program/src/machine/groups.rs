@@ -122,7 +122,7 @@ mod tests {
     const MOUNT_2: &str = "31 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
 
     #[test]
-    fn half_a_core_is_half_a_core_in_both_versions() {
+    fn a_quota_of_half_a_core_is_read_in_both_versions() {
         let half = Groups { cores: Some(0.5), memory: Some(1 << 30), processes: None };
         let version_1 = with(&[
             ("proc/self/mountinfo", MOUNTS_1),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_on_the_way_up_counts() {
+    fn the_lowest_limit_of_a_group_and_its_parents_applies() {
         let root = with(&[
             ("proc/self/mountinfo", MOUNT_2),
             ("proc/self/cgroup", "0::/a/b\n"),

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_written_anew_for_each_reader() {
+    fn a_table_is_written_for_each_request() {
         let registry = table("cake", |page| {
             page.gauge("layers", "Layers of it", 1000u32)?;
             page.counters("slices", "Slices cut", "by", [("knife", 2u64), ("hand", 1)])?;

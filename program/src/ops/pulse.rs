@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pulse_is_as_old_as_its_last_beat() {
+    fn a_beat_ends_the_silence() {
         let start = Instant::now() - Duration::from_secs(60);
         let pulse = Pulse(Arc::new(Beats { start, last: AtomicU64::new(0) }));
         let before = pulse.stuck().expect("a minute is too long");
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_silent_for_long_is_stuck() {
+    fn a_task_is_stuck_only_after_the_limit() {
         let later = STUCK + Duration::from_millis(1);
         assert_eq!([stuck(STUCK), stuck(later)], [None, Some(later)]);
     }

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_flows_back_at_zero() {
+    fn the_gradient_at_zero_is_zero() {
         let mut delta = [1.0, 2.0, 3.0];
         relu_backward(&mut delta, &[0.0, 0.5, -0.0]);
         assert_eq!(delta, [0.0, 2.0, 0.0]);

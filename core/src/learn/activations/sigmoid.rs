@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes() {
+    fn extreme_inputs_saturate() {
         let mut values = [f32::NEG_INFINITY, -200.0, -0.0, 0.0, 200.0, f32::INFINITY, -88.0];
         sigmoid(&mut values);
         // The true value of the last is subnormal.

@@ -59,14 +59,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_is_found_beside_nan() {
+    fn the_largest_value_skips_nan() {
         assert_eq!(largest(&[1.0, f32::NAN, 2.0]), 2);
         assert_eq!(largest(&[f32::NAN, 1.0, 2.0]), 2);
         assert_eq!(largest(&[f32::NAN; 2]), 0);
     }
 
     #[test]
-    fn rows_are_shares_however_large_the_numbers_are() {
+    fn large_inputs_do_not_overflow() {
         let mut z = [1000.0, 1000.0, -1000.0, 0.0, 0.0, 0.0];
         Softmax.apply(&mut z, 3, &mut Vec::new());
         assert_eq!(z[..3], [0.5, 0.5, 0.0]);

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_outputs_have_the_loss_of_a_guess() {
+    fn equal_outputs_have_the_loss_of_a_uniform_guess() {
         assert!((loss(&mut [1.0; 6], &[0, 1]) - 2.0 * 3f64.ln()).abs() < 1e-6);
     }
 
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_none_makes_the_loss_none() {
+    fn nan_and_infinite_outputs_give_a_nan_loss() {
         for bad in [f32::NAN, f32::INFINITY] {
             for place in 0..3 {
                 let mut z = [0.0; 3];
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn it_learns_classes_and_nothing_else() {
+    fn it_accepts_only_classes_as_targets() {
         assert_eq!(CategoricalCrossentropy.outputs(Target::Class { classes: 7 }), Ok(7));
         assert!(CategoricalCrossentropy.outputs(Target::Reals { width: 2 }).is_err());
     }

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sample_has_the_mean_of_its_squares() {
+    fn the_loss_of_a_sample_is_the_mean_of_its_squared_errors() {
         let (mut z, truth) = ([1.0, 2.0, 3.0, -1.0], Truth::Reals(&[0.0, 2.0, 1.0, 1.0]));
         assert_eq!(MeanSquaredError.forward(&mut z, 2, truth, &mut LossScratch::default()), 0.5 + 4.0);
         MeanSquaredError.backward(&mut z, 2, truth);
@@ -60,13 +60,13 @@ mod tests {
     }
 
     #[test]
-    fn it_learns_numbers_and_nothing_else() {
+    fn it_accepts_only_numbers_as_targets() {
         assert_eq!(MeanSquaredError.outputs(Target::Reals { width: 3 }), Ok(3));
         assert!(MeanSquaredError.outputs(Target::Class { classes: 3 }).is_err());
     }
 
     #[test]
-    fn a_number_that_is_none_makes_the_loss_none() {
+    fn nan_outputs_give_a_nan_loss() {
         let loss =
             MeanSquaredError.forward(&mut [f32::NAN], 1, Truth::Reals(&[0.0]), &mut LossScratch::default());
         assert!(loss.is_nan());

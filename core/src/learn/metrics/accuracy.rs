@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_equal_outputs_the_first_counts() {
+    fn the_first_of_equal_outputs_is_the_prediction() {
         assert_eq!(Accuracy.count(&[1.0; 6], 3, Truth::Classes(&[0, 1])), 1);
         assert_eq!(Accuracy.count(&[0.0, 0.4, 0.6, 0.5, 0.3, 0.2], 3, Truth::Classes(&[2, 0])), 2);
     }

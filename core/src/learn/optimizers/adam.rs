@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn powers_are_products() {
+    fn powers_are_computed_by_multiplication() {
         assert_eq!([0, 1, 2, 5, 10].map(|n| power(0.5, n)), [1.0, 0.5, 0.25, 0.03125, 0.000_976_562_5]);
     }
 }

@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_a_sum_has_the_bits_of_adding_it_first() {
+    fn a_step_with_a_pending_sum_gives_the_same_bits_as_adding_first() {
         let len = 2 * SECTION + 11;
         let parameters = numbers(len, 1);
         let figures = Figures { loss_sum: 0.0, correct: 0, samples: 100 };
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_have_their_own_part_of_what_is_remembered() {
+    fn each_section_has_its_own_part_of_the_state() {
         let (mut state, mut out) = (vec![vec![0.0; SECTION + 3]; 2], vec![0.0; SECTION + 3]);
         for (index, section) in sections(&mut state, &mut out).into_iter().enumerate() {
             section.state.into_iter().chain([section.out]).for_each(|part| part.fill(index as f32));

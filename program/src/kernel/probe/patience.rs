@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Time between two checks of the process.
-const LOOK: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The limits for a process.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ impl Patience {
         let started = Instant::now();
         let mut moved = (Duration::ZERO, started);
         loop {
-            match output.recv_timeout(LOOK.min(self.idle)) {
+            match output.recv_timeout(CHECK_INTERVAL.min(self.idle)) {
                 Ok(value) => return Ok(value),
                 Err(RecvTimeoutError::Disconnected) => return Err(Silence::Ended),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -88,7 +88,7 @@ mod tests {
         Patience { computing: Duration::from_secs(5), idle: Duration::from_millis(50) };
 
     #[test]
-    fn one_that_computes_too_long_is_given_up() {
+    fn a_process_that_uses_too_much_processor_time_hangs() {
         let (_sender, output) = mpsc::channel::<()>();
         let mut used = Duration::ZERO;
         let waited = PATIENCE.wait(&output, || {
@@ -103,35 +103,35 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_nothing_is_given_up() {
+    fn a_process_that_uses_no_processor_time_hangs() {
         let (_sender, output) = mpsc::channel::<()>();
         let waited = PATIENCE.wait(&output, || Some(Duration::ZERO));
         assert_eq!(waited, Err(Silence::Hangs("does not come back within 0 s".to_string())));
     }
 
     #[test]
-    fn one_that_gets_little_of_a_busy_machine_is_waited_for() {
+    fn a_process_that_gets_little_processor_time_is_waited_for() {
         let (sender, output) = mpsc::channel();
-        let mut looks = 0;
+        let mut checks = 0;
         // Long past the wall-clock limit, at 10 ms of processor time per check.
         let waited = PATIENCE.wait(&output, || {
-            looks += 1;
-            if looks == 10 {
+            checks += 1;
+            if checks == 10 {
                 sender.send("answer").unwrap();
             }
-            Some(TICK * looks)
+            Some(TICK * checks)
         });
         assert_eq!(waited, Ok("answer"));
     }
 
     #[test]
-    fn one_that_ends_is_no_hang() {
+    fn a_process_that_ends_does_not_hang() {
         let (_, output) = mpsc::channel::<()>();
         assert_eq!(PATIENCE.wait(&output, || None), Err(Silence::Ended));
     }
 
     #[test]
-    fn the_time_of_a_process_is_read_past_any_name() {
+    fn processor_time_is_read_whatever_the_name_of_the_process() {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 100 0 0 0 123 27 0 0 20 0 1 0 5 6 7";
         assert_eq!(parse(stat), Some(Duration::from_millis(1_500)));
         assert_eq!(parse("42 (a"), None);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_uses_time() {
+    fn the_processor_time_of_this_process_grows() {
         let before = processor_time(std::process::id()).expect("/proc");
         let mut number = 1_u64;
         while processor_time(std::process::id()).unwrap() == before {
