@@ -1,8 +1,8 @@
 //! What went wrong, as a value.
 //!
-//! A [`Failure`] is made where something goes wrong and reaches people unchanged: through the control machine, the files
-//! of a run, gRPC and JSON. Its [`FailureKind`] decides what to do about it and how a command exits. Code must not
-//! depend on its text, which is for people.
+//! A [`Failure`] is made where something goes wrong and reaches people unchanged: through the control machine, the
+//! files of a run, gRPC and JSON. Its [`FailureKind`] decides what to do about it and how a command exits. Code
+//! must not depend on its text, which is for people.
 
 use std::error::Error;
 use std::fmt;

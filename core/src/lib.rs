@@ -1,8 +1,8 @@
 //! The numbers and the decisions of Millefeuille.
 //!
 //! Everything here is a function of its arguments: no sockets, no clock, no randomness that was not seeded. (Two
-//! threads decode and partition data; the result is the same as with one.) Connections, files and processes are in other
-//! crates; what must be the same on every machine and in every test is here.
+//! threads decode and partition data; the result is the same as with one.) Connections, files and processes are in
+//! other crates; what must be the same on every machine and in every test is here.
 //!
 //! - [`job`]: what to train, as the user wrote it and as it was resolved.
 //! - [`data`]: readers, the validation split, shards and the batch plan.

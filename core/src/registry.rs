@@ -1,8 +1,8 @@
 //! Things that a job names: activations, losses, optimizers, metrics.
 //!
-//! Each of them is a file of its own that implements the trait of its kind. It is listed once in that kind's [`registry!`], which
-//! makes an enum of the list. Everything else (job files, the command line, the wire, suggestions in errors) asks the enum for
-//! its variants, and each variant for its name.
+//! Each of them is a file of its own that implements the trait of its kind. It is listed once in that kind's
+//! [`registry!`], which makes an enum of the list. Everything else (job files, the command line, the wire,
+//! suggestions in errors) asks the enum for its variants, and each variant for its name.
 
 /// A text that is not a known name, with a suggestion.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,8 +33,9 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 
 /// An enum of things that implement a trait, each named by the file that has it.
 ///
-/// `registry! { /// Docs. pub enum Kind: dyn Trait, "kind", "kinds" { /// Docs. First = first::First, … } }` gives the enum with
-/// `ALL`, `name()`, `get()` (the thing itself), `Display` and `FromStr`. The trait has a method `name`.
+/// `registry! { /// Docs. pub enum Kind: dyn Trait, "kind", "kinds" { /// Docs. First = first::First, … } }` gives
+/// the enum with `ALL`, `name()`, `get()` (the thing itself), `Display` and `FromStr`. The trait has a method
+/// `name`.
 macro_rules! registry {
     (
         $(#[$docs:meta])*

@@ -1,7 +1,7 @@
 //! What can be seen of a cluster: its jobs, its workers and how fast it is, as plain values.
 //!
-//! The coordinator's driver fills these in; everything that looks at a cluster (the command line, JSON, the ops port, gRPC)
-//! reads them and nothing else. Serialized, they are the one JSON form that programs read.
+//! The coordinator's driver fills these in; everything that looks at a cluster (the command line, JSON, the ops
+//! port, gRPC) reads them and nothing else. Serialized, they are the one JSON form that programs read.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -92,11 +92,13 @@ pub struct EpochRow {
     /// The mean loss over the epoch's training batches, dropout on.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
-    /// The share of training samples that were predicted correctly, dropout on; `None` where the job does not ask for it.
+    /// The share of training samples that were predicted correctly, dropout on; `None` where the job does not ask
+    /// for it.
     pub accuracy: Option<f64>,
     /// The mean loss over the validation samples; `None` where the job holds none back.
     pub val_loss: Option<f64>,
-    /// The share of validation samples predicted correctly; `None` where the job holds none back, or does not ask for it.
+    /// The share of validation samples predicted correctly; `None` where the job holds none back, or does not ask
+    /// for it.
     pub val_accuracy: Option<f64>,
     /// The mean loss over the test samples.
     #[serde(deserialize_with = "null_is_nan")]

@@ -1,7 +1,7 @@
 //! Gradients, optimizer steps and an epoch of training, compared with those of Keras.
 //!
-//! The files in `vectors/` name their source. Cases that this crate does not support yet are listed by name, and the lists must
-//! be exact: a new activation, loss or optimizer is tested by removing its cases from the list.
+//! The files in `vectors/` name their source. Cases that this crate does not support yet are listed by name, and
+//! the lists must be exact: a new activation, loss or optimizer is tested by removing its cases from the list.
 
 #![allow(clippy::unwrap_used)] // All of this is test code; clippy only knows of the functions marked as tests.
 

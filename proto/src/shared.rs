@@ -372,8 +372,8 @@ pub struct OwnSlots {
 }
 
 impl InheritedMemory {
-    /// Opens the files that `inherited` names, in the format of [`InheritedFiles::to_inherit`]; `None` if the text is invalid
-    /// or the files don't exist.
+    /// Opens the files that `inherited` names, in the format of [`InheritedFiles::to_inherit`]; `None` if the text
+    /// is invalid or the files don't exist.
     ///
     /// The files are opened again, so that the inherited ones stay open for a program that replaces this one.
     pub fn of(inherited: &str) -> Option<Self> {

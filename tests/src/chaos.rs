@@ -1,11 +1,11 @@
 //! Random faults on a real cluster, chosen by a seed.
 //!
-//! A cluster trains one job after another. Meanwhile workers are killed, stopped, continued, added and drained, and the
-//! coordinator is killed, by signals at any time and by failpoints. A supervisor restarts a killed coordinator at the same
-//! address with the same runs. After each job its run is compared with the reference run.
+//! A cluster trains one job after another. Meanwhile workers are killed, stopped, continued, added and drained, and
+//! the coordinator is killed, by signals at any time and by failpoints. A supervisor restarts a killed coordinator
+//! at the same address with the same runs. After each job its run is compared with the reference run.
 //!
-//! The seed determines the faults, their order and the pauses between them. It does not determine how far a process has got
-//! at that time: to reproduce a failure, a seed may have to be repeated several times.
+//! The seed determines the faults, their order and the pauses between them. It does not determine how far a process
+//! has got at that time: to reproduce a failure, a seed may have to be repeated several times.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -3,8 +3,8 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
-/// Reports what is absent, for a test that is partly or wholly skipped, and adds it to the list that `scripts/test.sh` prints at
-/// its end.
+/// Reports what is absent, for a test that is partly or wholly skipped, and adds it to the list that
+/// `scripts/test.sh` prints at its end.
 ///
 /// # Panics
 /// With `CI=true`, where nothing may be absent.

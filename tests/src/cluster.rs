@@ -110,8 +110,8 @@ impl<'h> Cluster<'h> {
     }
 }
 
-/// A local address on which nothing listens, outside of the range of ephemeral ports, so that the system does not assign it to
-/// another process.
+/// A local address on which nothing listens, outside of the range of ephemeral ports, so that the system does not
+/// assign it to another process.
 ///
 /// # Panics
 /// If there is no free port.

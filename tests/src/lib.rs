@@ -1,7 +1,7 @@
 //! Support for the tests of whole processes.
 //!
-//! A test is a script. It starts commands in a [`home::Home`], an empty directory, perhaps with a [`cluster::Cluster`], and
-//! checks their exit codes, their output and their files.
+//! A test is a script. It starts commands in a [`home::Home`], an empty directory, perhaps with a
+//! [`cluster::Cluster`], and checks their exit codes, their output and their files.
 //!
 //! - [`patience`]: timeouts for tests.
 //! - [`process`]: a started process, which is killed when its value is dropped, also after a panic.
@@ -24,8 +24,9 @@
 //! - [`runbook`]: the commands of the runbook.
 //! - [`sim`]: a simulation of the control machine.
 //!
-//! No test waits for a fixed time, and none asserts how long something took: it waits for a condition with [`patience`].
-//! Started processes inherit no `OPENBLAS_*` and no `MILLEFEUILLE_*` variable. The ops port is off unless a test enables it.
+//! No test waits for a fixed time, and none asserts how long something took: it waits for a condition with
+//! [`patience`]. Started processes inherit no `OPENBLAS_*` and no `MILLEFEUILLE_*` variable. The ops port is off
+//! unless a test enables it.
 
 pub mod attack;
 pub mod chaos;

@@ -1,8 +1,8 @@
-//! Timeouts for tests: a wait fails when the test's processes have made no progress (output, files, CPU time) for [`STILL`]
-//! checks, or no output for [`BUSY`], or have not reached the goal after [`FAR`].
+//! Timeouts for tests: a wait fails when the test's processes have made no progress (output, files, CPU time) for
+//! [`STILL`] checks, or no output for [`BUSY`], or have not reached the goal after [`FAR`].
 //!
-//! How long something takes depends on the machine. So a [`Wait`] has no fixed time limit: it checks about once a second for
-//! [`Progress`], of two kinds:
+//! How long something takes depends on the machine. So a [`Wait`] has no fixed time limit: it checks about once a
+//! second for [`Progress`], of two kinds:
 //!
 //! - *Output*: what the test's processes and their children write to their pipes; processes that start and end; files that are
 //!   created or written in the directories of its [homes](crate::home::Home); and a state that the test itself passes to the
@@ -10,12 +10,12 @@
 //! - *CPU time* of these processes and, with a container engine, of the whole machine, since the engine's processes are not
 //!   the test's.
 //!
-//! CPU time alone proves no progress, since an endless loop uses it too. It therefore only extends the wait from [`STILL`] to
-//! [`BUSY`] checks without output, which is enough for a long link. Output that continues for [`FAR`] checks without reaching
-//! the goal is a log that repeats itself. A timeout reports the goal and the last progress.
+//! CPU time alone proves no progress, since an endless loop uses it too. It therefore only extends the wait from
+//! [`STILL`] to [`BUSY`] checks without output, which is enough for a long link. Output that continues for [`FAR`]
+//! checks without reaching the goal is a log that repeats itself. A timeout reports the goal and the last progress.
 //!
-//! Checks are counted, not seconds: while the whole machine is suspended, no wait times out. Commands that poll for the goal,
-//! such as `docker inspect`, are not progress: whatever is started in a condition does not count.
+//! Checks are counted, not seconds: while the whole machine is suspended, no wait times out. Commands that poll for
+//! the goal, such as `docker inspect`, are not progress: whatever is started in a condition does not count.
 //!
 //! [`Patience`] decides and does not check at the machine; the rest of this module does.
 
@@ -40,8 +40,8 @@ pub const BUSY: u32 = 15 * 60;
 /// All checks.
 pub const FAR: u32 = 2 * 60 * 60;
 
-/// CPU time that counts as progress, if it is used within [`STILL`] checks: a twentieth of a core. An idle cluster of four
-/// workers was measured to use half of it, for five heartbeats a second.
+/// CPU time that counts as progress, if it is used within [`STILL`] checks: a twentieth of a core. An idle cluster
+/// of four workers was measured to use half of it, for five heartbeats a second.
 const WORK: Duration = Duration::from_secs(6);
 
 /// The time between two checks.

@@ -1,9 +1,10 @@
 //! A network with faults between workers and their coordinator: a proxy that forwards connections.
 //!
-//! Each direction of the link can be stalled (no bytes are forwarded, and connections stay open), slowed to a number of bytes
-//! per second, or delayed. The link can be cut (both ends of every connection are closed, and new ones are refused), and it
-//! can close its connections on the workers' side only, so that the coordinator does not detect it. [`Proxy::heal`] ends every
-//! fault. Bytes of a stalled direction are then forwarded, as with TCP after a network outage.
+//! Each direction of the link can be stalled (no bytes are forwarded, and connections stay open), slowed to a
+//! number of bytes per second, or delayed. The link can be cut (both ends of every connection are closed, and new
+//! ones are refused), and it can close its connections on the workers' side only, so that the coordinator does not
+//! detect it. [`Proxy::heal`] ends every fault. Bytes of a stalled direction are then forwarded, as with TCP after
+//! a network outage.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};

@@ -2,9 +2,10 @@
 //!
 //! Equal hashes show that the weights are the same, equal ledgers that every sample was used exactly once per epoch.
 //!
-//! Many tests compare with the same few jobs. So a reference run is trained once and kept beside the binaries, under a hash
-//! of everything that it depends on: the program, the machine, the arguments, and the files that they name. An outdated
-//! reference run would be detected: [`Undisturbed::compare`] requires the same job, which contains the hash of the data.
+//! Many tests compare with the same few jobs. So a reference run is trained once and kept beside the binaries,
+//! under a hash of everything that it depends on: the program, the machine, the arguments, and the files that they
+//! name. An outdated reference run would be detected: [`Undisturbed::compare`] requires the same job, which
+//! contains the hash of the data.
 
 use std::fs::{self, File};
 use std::io;
@@ -59,7 +60,8 @@ impl Home {
     }
 }
 
-/// The directory of the runs that this build of the program has trained on this machine. Those of other builds are removed.
+/// The directory of the runs that this build of the program has trained on this machine. Those of other builds are
+/// removed.
 fn directory() -> io::Result<PathBuf> {
     let program = binary("coordinator");
     let parent = program.with_file_name("undisturbed");
@@ -75,8 +77,8 @@ fn directory() -> io::Result<PathBuf> {
     Ok(directory)
 }
 
-/// A hash that changes with the program, with the installed shared libraries (such as OpenBLAS), and with each boot, since
-/// the machine may be another one then.
+/// A hash that changes with the program, with the installed shared libraries (such as OpenBLAS), and with each
+/// boot, since the machine may be another one then.
 fn identity(program: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     for file in [program, Path::new("/etc/ld.so.cache")] {

@@ -1,7 +1,7 @@
 //! Faults of workers do not change the model.
 //!
-//! Every test ends with the same check: the run is done, and has the hash and the ledger of the reference run. Before that it
-//! checks in `events.jsonl` which nodes were reassigned.
+//! Every test ends with the same check: the run is done, and has the hash and the ledger of the reference run.
+//! Before that it checks in `events.jsonl` which nodes were reassigned.
 
 use std::collections::BTreeSet;
 

@@ -20,8 +20,8 @@ fn native(home: &Home) -> String {
     kernel(home, "native")
 }
 
-/// The kernel that OpenBLAS itself picks on this machine, as a run with the native kernel reports. It is another one if OpenBLAS
-/// does not recognise the CPU.
+/// The kernel that OpenBLAS itself picks on this machine, as a run with the native kernel reports. It is another
+/// one if OpenBLAS does not recognise the CPU.
 fn of_openblas(home: &Home, run: &str) -> String {
     let receipt = home.run(run).receipt();
     receipt["blas_kernel_of_openblas"].as_str().map_or_else(|| kernel(home, run), str::to_string)

@@ -1,4 +1,5 @@
-//! The overlay `local` on a real engine: the pods that `kubectl apply -k` would start train the article's job to the right hash.
+//! The overlay `local` on a real engine: the pods that `kubectl apply -k` would start train the article's job to
+//! the right hash.
 
 use millefeuille_tests::engine::Engine;
 use millefeuille_tests::home::project;

@@ -1,9 +1,9 @@
 //! The commands of the runbook, deploy/README.md, are run unchanged.
 //!
-//! Blocks of ```` ```sh compose ```` are run on a real engine, in order. Those of ```` ```sh kubectl ```` are run with the real
-//! `kubectl` and the address of a server that does not exist: `kubectl` reads the whole command line and the manifests before it
-//! connects. The objects in the commands (pods, Deployments, secrets) must be in the manifests, and commands in a pod must be
-//! valid command lines of the program.
+//! Blocks of ```` ```sh compose ```` are run on a real engine, in order. Those of ```` ```sh kubectl ```` are run
+//! with the real `kubectl` and the address of a server that does not exist: `kubectl` reads the whole command line
+//! and the manifests before it connects. The objects in the commands (pods, Deployments, secrets) must be in the
+//! manifests, and commands in a pod must be valid command lines of the program.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

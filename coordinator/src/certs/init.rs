@@ -17,8 +17,8 @@ use super::{Authority, CertsError, Leaf, Name, Role, Usage, Validity};
 /// The request to [`init`].
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Under which names the coordinator is reached. Without, those that its certificate has, or the usual ones where there
-    /// is none.
+    /// Under which names the coordinator is reached. Without, those that its certificate has, or the usual ones
+    /// where there is none.
     pub names: Option<Vec<Name>>,
     /// Validity of a new certificate, in days.
     pub days: u32,

@@ -114,7 +114,8 @@ struct ShowArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 struct NamesArgs {
-    /// Names and addresses of the coordinator [default: those of its certificate, or coordinator,localhost,127.0.0.1,::1]
+    /// Names and addresses of the coordinator [default: those of its certificate, or
+    /// coordinator,localhost,127.0.0.1,::1]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     names: Option<Vec<Name>>,
 }

@@ -5,9 +5,9 @@
 //! a clock, since each event comes with its time, and it never sends: its actions say what to send. The
 //! coordinator's driver loop passes events to it and carries out its actions; tests call it directly.
 //!
-//! Read `machine` (routes events), `run` (the stages of a job), `progress` (steps and epochs), `membership` (joining and
-//! leaving), `open` (assigns nodes), `validation` (compares results) and `place` (assigns shards). The others are the types
-//! that these exchange.
+//! Read `machine` (routes events), `run` (the stages of a job), `progress` (steps and epochs), `membership`
+//! (joining and leaving), `open` (assigns nodes), `validation` (compares results) and `place` (assigns shards). The
+//! others are the types that these exchange.
 //!
 //! A job's life:
 //!

@@ -81,7 +81,8 @@ impl Plan {
         positions.take(distinct).map(|position| self.locate(position).0).collect()
     }
 
-    /// How many samples shard `s` has in a unit of work: in step `t` of training, or in the evaluation of a whole split.
+    /// How many samples shard `s` has in a unit of work: in step `t` of training, or in the evaluation of a whole
+    /// split.
     pub fn share(&self, split: Split, sizes: Sizes, t: u32, s: u32) -> u32 {
         match split {
             Split::Train => self.piece(t, s).len() as u32,

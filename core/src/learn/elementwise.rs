@@ -1,5 +1,5 @@
-//! The functions that work on one number at a time, over slices: exponentials, biases, sums, updates. Those of activations
-//! are in their own files, made with the same macro.
+//! The functions that work on one number at a time, over slices: exponentials, biases, sums, updates. Those of
+//! activations are in their own files, made with the same macro.
 //!
 //! Nothing here calls the C library. Its `expf` differs between versions, so two machines would disagree in
 //! the last bit, and it is slow. `exp` and `log` are polynomials (the coefficients and the reduction of the
@@ -61,8 +61,8 @@ impl Level {
 /// How many of the available instruction sets may be used.
 static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// From now on this process uses the `most` narrowest instruction sets that its CPU has, at least one. That changes its speed and
-/// nothing else, which tests of whole processes show.
+/// From now on this process uses the `most` narrowest instruction sets that its CPU has, at least one. That changes
+/// its speed and nothing else, which tests of whole processes show.
 pub fn narrow_to(most: usize) {
     MOST.store(most.max(1), Ordering::Relaxed);
 }
@@ -249,8 +249,8 @@ pub(in crate::learn) fn exp_of(x: f32) -> f32 {
     known(mantissa * power_of_two(half) * power_of_two(n.wrapping_sub(half)))
 }
 
-/// `exp(x)` in `f64`, within 5e-12 of it, for activations that would lose digits in `f32`. Beyond ±700 it stays what it is
-/// there.
+/// `exp(x)` in `f64`, within 5e-12 of it, for activations that would lose digits in `f32`. Beyond ±700 it stays
+/// what it is there.
 #[inline(always)]
 pub(in crate::learn) fn exp_of_double(x: f64) -> f64 {
     const ROUNDER: f64 = 6_755_399_441_055_744.0; // 1.5 · 2⁵²
@@ -383,8 +383,8 @@ mod tests {
         assert!(apply(log)[..2].iter().all(|log| log.is_nan()));
     }
 
-    /// One operation as it has to be, by operations that know no mode: its exact result, rounded to 24 bits whatever its
-    /// size, and zero if that is below the normal numbers.
+    /// One operation as it has to be, by operations that know no mode: its exact result, rounded to 24 bits
+    /// whatever its size, and zero if that is below the normal numbers.
     fn modelled(operation: fn(f64, f64) -> f64, a: f32, b: f32) -> f32 {
         const UP: f64 = (1u64 << 60) as f64;
         let counts_as = |x: f32| if x.is_subnormal() { f64::from(x) * 0.0 } else { f64::from(x) };

@@ -13,8 +13,8 @@
 //! - [`tree`] says in which order pieces are added, [`sum`] adds them, [`optimizers`] say what is done with the sum.
 //! - [`spec`] is what a worker must know of a job for all this.
 //!
-//! A new activation, loss, metric or optimizer is one file and a line in the registry of its kind; the reference vectors in the
-//! tests list the cases that have no implementation yet.
+//! A new activation, loss, metric or optimizer is one file and a line in the registry of its kind; the reference
+//! vectors in the tests list the cases that have no implementation yet.
 //!
 //! Not here: which worker computes what (`control`), and reading or writing of anything.
 

@@ -1,28 +1,28 @@
 //! Subnormal numbers are zero wherever a model's numbers are computed.
 //!
-//! A subnormal `f32` is one below 2⁻¹²⁶ in size. Saturated activations fill gradients with them. They carry next to no
-//! information, and Intel's cores take a hundred cycles and more for each: the article's training took four times as long. So
-//! it is part of this project's arithmetic that subnormal operands count as zero and subnormal results become zero,
-//! their sign kept, as TensorFlow has it in its threads.
+//! A subnormal `f32` is one below 2⁻¹²⁶ in size. Saturated activations fill gradients with them. They carry next to
+//! no information, and Intel's cores take a hundred cycles and more for each: the article's training took four
+//! times as long. So it is part of this project's arithmetic that subnormal operands count as zero and subnormal
+//! results become zero, their sign kept, as TensorFlow has it in its threads.
 //!
-//! CPUs have a mode for that: `DAZ` and `FTZ` of MXCSR on x86-64, `FZ` of FPCR on aarch64. (They differ in results just below
-//! 2⁻¹²⁶ that rounding would make normal: x86 keeps them, Arm does not.) [`flushed`] is the one place that
-//! turns it on. It does so for one computation and restores what was there before. [`gemm`](super::gemm), each loop of
-//! [`elementwise`](super::elementwise) and [`piece`](super::piece), for the losses, call it themselves, so no caller and no thread can compute
-//! without it; calls within calls cost a look at the register.
+//! CPUs have a mode for that: `DAZ` and `FTZ` of MXCSR on x86-64, `FZ` of FPCR on aarch64. (They differ in results
+//! just below 2⁻¹²⁶ that rounding would make normal: x86 keeps them, Arm does not.) [`flushed`] is the one place
+//! that turns it on. It does so for one computation and restores what was there before. [`gemm`](super::gemm), each
+//! loop of [`elementwise`](super::elementwise) and [`piece`](super::piece), for the losses, call it themselves, so
+//! no caller and no thread can compute without it; calls within calls cost a look at the register.
 //!
 //! **What is promised about the register.** The C ABIs of both architectures let a function run in any mode and have
-//! the called function preserve it, so OpenBLAS may be called so. Rust is stricter: its compiler takes every floating-point
-//! operation to run in the default mode, and the documentation of `_mm_setcsr` calls it undefined behaviour to
-//! change the mode under Rust code, except within one block of inline assembly. Two things could go wrong if it were
-//! changed in the middle of Rust code: an operation could be moved across the change, or be computed by the compiler, which
-//! keeps subnormal results. That is why this is no guard object. The mode is set, the computation called and the mode
-//! restored within one block of assembly. To the compiler that is an opaque call: nothing moves into it or out of
-//! it. What runs inside are loops over slices, whose operands it can't know and so can't compute. It may still replace an
-//! operation by one that agrees in the default mode only: `x == 0.0` became a comparison of bits, `x * 1.0` may become `x`.
-//! Loops avoid the first, and the second leaves a number that the next operation flushes. That the compiled loops
-//! really flush, with every instruction set and on any thread, is compared bit for bit with a model of the mode in the
-//! tests below and in `elementwise`.
+//! the called function preserve it, so OpenBLAS may be called so. Rust is stricter: its compiler takes every
+//! floating-point operation to run in the default mode, and the documentation of `_mm_setcsr` calls it undefined
+//! behaviour to change the mode under Rust code, except within one block of inline assembly. Two things could go
+//! wrong if it were changed in the middle of Rust code: an operation could be moved across the change, or be
+//! computed by the compiler, which keeps subnormal results. That is why this is no guard object. The mode is set,
+//! the computation called and the mode restored within one block of assembly. To the compiler that is an opaque
+//! call: nothing moves into it or out of it. What runs inside are loops over slices, whose operands it can't know
+//! and so can't compute. It may still replace an operation by one that agrees in the default mode only: `x == 0.0`
+//! became a comparison of bits, `x * 1.0` may become `x`. Loops avoid the first, and the second leaves a number
+//! that the next operation flushes. That the compiled loops really flush, with every instruction set and on any
+//! thread, is compared bit for bit with a model of the mode in the tests below and in `elementwise`.
 
 use std::any::Any;
 use std::ffi::c_void;
@@ -89,9 +89,9 @@ mod control {
 
     /// `function(argument)` with `during` in the register, then `after`.
     pub(super) fn call(during: Register, after: Register, function: Erased, argument: *mut c_void) {
-        // SAFETY: both values are what the register had, but for the bits above. The call follows the C ABI: the stack
-        // is aligned for calls at the beginning of a block, r12 is preserved by the called function, which doesn't unwind,
-        // and all that it may change is declared.
+        // SAFETY: both values are what the register had, but for the bits above. The call follows the C ABI: the
+        // stack is aligned for calls at the beginning of a block, r12 is preserved by the called function, which
+        // doesn't unwind, and all that it may change is declared.
         unsafe {
             asm!(
                 "ldmxcsr [{during}]",

@@ -1,9 +1,9 @@
 //! Golden scripts: readable transcripts of what the control machine does.
 //!
-//! Each file of `scripts/` has blocks of commands. Below each block, after `---`, is every action that it leads to. The
-//! driver's own events (data read, epoch written) are added by [`Script`]. After a deliberate change of
-//! behaviour `UPDATE_GOLDENFILES=1 cargo nextest run -p millefeuille-core --test control` writes the files anew: read the
-//! difference before you commit it.
+//! Each file of `scripts/` has blocks of commands. Below each block, after `---`, is every action that it leads to.
+//! The driver's own events (data read, epoch written) are added by [`Script`]. After a deliberate change of
+//! behaviour `UPDATE_GOLDENFILES=1 cargo nextest run -p millefeuille-core --test control` writes the files anew:
+//! read the difference before you commit it.
 
 use std::error::Error;
 use std::path::Path;

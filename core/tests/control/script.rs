@@ -1,5 +1,5 @@
-//! [`Script`] stands in for the driver: it has a virtual clock, carries out each action (data is read and samples arrive
-//! without a delay, unless a test withholds them) and records it. Results are returned when a test says so.
+//! [`Script`] stands in for the driver: it has a virtual clock, carries out each action (data is read and samples
+//! arrive without a delay, unless a test withholds them) and records it. Results are returned when a test says so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A cluster of containers: the project's `compose.yaml`, as it is, under a name of the test's own.
 //!
-//! The image is built from existing binaries (`Dockerfile.prebuilt`), and ports are free ones, both set with the variables of
-//! `compose.yaml`.
+//! The image is built from existing binaries (`Dockerfile.prebuilt`), and ports are free ones, both set with the
+//! variables of `compose.yaml`.
 
 use std::path::PathBuf;
 
@@ -81,8 +81,8 @@ impl<'e> Compose<'e> {
         self.containers("coordinator").pop().expect("there is a coordinator")
     }
 
-    /// The command `coordinator` in the coordinator's container, by `docker exec`: a tenth of the cost of compose, which matters
-    /// when a test polls.
+    /// The command `coordinator` in the coordinator's container, by `docker exec`: a tenth of the cost of compose,
+    /// which matters when a test polls.
     pub fn ask(&self, arguments: &str) -> Call {
         self.coordinator().exec(&format!("coordinator {arguments}"))
     }

@@ -42,8 +42,8 @@ impl<'e> Container<'e> {
 
     /// Kills its process, as a fault would. The engine follows its restart policy.
     ///
-    /// (After `docker kill` the engine would not restart it.) The process is killed from another container, which is root on the
-    /// engine's machine even if the test is not.
+    /// (After `docker kill` the engine would not restart it.) The process is killed from another container, which
+    /// is root on the engine's machine even if the test is not.
     pub fn is_killed(&self) {
         let state = self.inspect();
         let (pid, image) = (&state["State"]["Pid"], state["Image"].as_str().unwrap_or_default());

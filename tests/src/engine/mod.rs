@@ -5,11 +5,12 @@
 //! - [`container`]: one of its containers, and the faults that a test can cause.
 //! - [`image`]: an image, built from a Dockerfile.
 //!
-//! The names of everything that a test creates on the engine begin with [`PREFIX`] and the test's process id. It is removed when
-//! its value is dropped, also after a panic. `scripts/containers.sh sweep` removes what a killed test has left.
+//! The names of everything that a test creates on the engine begin with [`PREFIX`] and the test's process id. It is
+//! removed when its value is dropped, also after a panic. `scripts/containers.sh sweep` removes what a killed test
+//! has left.
 //!
-//! If no engine responds, or `TESTS_WITHOUT_CONTAINERS` gives a reason not to use it (`scripts/test.sh` sets it if there are no
-//! base images), [`Engine::find`] returns none and reports it; with `CI=true` that is a failure.
+//! If no engine responds, or `TESTS_WITHOUT_CONTAINERS` gives a reason not to use it (`scripts/test.sh` sets it if
+//! there are no base images), [`Engine::find`] returns none and reports it; with `CI=true` that is a failure.
 
 pub mod compose;
 pub mod container;

@@ -1,13 +1,13 @@
 //! Runs the manifests in containers, as a kubelet and its controllers would.
 //!
-//! Pods get their real commands, arguments and environment (including the downward API), mounts, user, group, limits and no
-//! capabilities; the names of their Services; probes, from outside on the pod's address with the manifest's period; and
-//! restarts by their restart policy. Claims are world-writable volumes, like those of the provisioners of one-node clusters.
-//! ConfigMaps are directories of links, like those of a kubelet.
+//! Pods get their real commands, arguments and environment (including the downward API), mounts, user, group,
+//! limits and no capabilities; the names of their Services; probes, from outside on the pod's address with the
+//! manifest's period; and restarts by their restart policy. Claims are world-writable volumes, like those of the
+//! provisioners of one-node clusters. ConfigMaps are directories of links, like those of a kubelet.
 //!
 //! Not simulated: the API server (no admission, no scheduling, no rollouts); enforcement of policies
-//! ([`crate::manifests::network`] evaluates them); Services with their own addresses (a name resolves to those of its pods); and
-//! several containers of a pod at the same time.
+//! ([`crate::manifests::network`] evaluates them); Services with their own addresses (a name resolves to those of
+//! its pods); and several containers of a pod at the same time.
 //!
 //! Nothing runs in the background: [`Node::until`] advances every pod in turn until a condition holds.
 

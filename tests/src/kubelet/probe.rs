@@ -53,8 +53,8 @@ impl Asked {
         self.due = Instant::now() + self.period;
         let answer = get(SocketAddr::new(address, self.port), &self.path, self.timeout);
         self.is_good = answer.is_some_and(|status| (200..400).contains(&status));
-        // A kubelet also counts timeouts. On a slow machine that would fail here; a pod that never responds never becomes
-        // ready, and the wait for it fails.
+        // A kubelet also counts timeouts. On a slow machine that would fail here; a pod that never responds never
+        // becomes ready, and the wait for it fails.
         self.failures = if answer.is_none() || self.is_good { 0 } else { self.failures + 1 };
     }
 

@@ -1,7 +1,8 @@
 //! The Kubernetes manifests, rendered, typed and checked against the programs.
 //!
-//! A schema checks whether a field exists. These checks find whether a selector matches a pod, a process listens on a port, a
-//! document creates a secret, a command line is valid, and a policy allows the connections of each component.
+//! A schema checks whether a field exists. These checks find whether a selector matches a pod, a process listens on
+//! a port, a document creates a secret, a command line is valid, and a policy allows the connections of each
+//! component.
 //!
 //! - [`Manifests`]: the output of `kubectl kustomize`.
 //! - [`workload`]: its pods, of whatever kind of workload.

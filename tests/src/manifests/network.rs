@@ -1,8 +1,8 @@
 //! Network policies, evaluated as a plugin that enforces them would.
 //!
-//! A connection is allowed if its source may send it and its destination may receive it. A pod that no policy of that
-//! direction selects is not restricted; a pod that some select may do what one of them allows. Traffic between a pod and its
-//! own node (probes, `kubectl exec`) is always allowed, and is not evaluated here.
+//! A connection is allowed if its source may send it and its destination may receive it. A pod that no policy of
+//! that direction selects is not restricted; a pod that some select may do what one of them allows. Traffic between
+//! a pod and its own node (probes, `kubectl exec`) is always allowed, and is not evaluated here.
 
 use std::net::IpAddr;
 

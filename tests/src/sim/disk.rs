@@ -1,11 +1,11 @@
 //! A model of the coordinator's disk and of its disk thread.
 //!
-//! [`Files`] guarantees only what a file system guarantees: a file is complete after a crash only if it was synced, and its
-//! name exists for certain only if its directory was synced afterwards. Whatever was not synced may survive or not,
-//! depending on the seed.
+//! [`Files`] guarantees only what a file system guarantees: a file is complete after a crash only if it was synced,
+//! and its name exists for certain only if its directory was synced afterwards. Whatever was not synced may survive
+//! or not, depending on the seed.
 //!
-//! A run's files are those of a run directory. Every order consists of a few operations (`operations`), in the coordinator's
-//! order, and a crash can happen between any two.
+//! A run's files are those of a run directory. Every order consists of a few operations (`operations`), in the
+//! coordinator's order, and a crash can happen between any two.
 
 use std::collections::{BTreeMap, VecDeque};
 

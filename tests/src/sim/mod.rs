@@ -1,17 +1,18 @@
 //! Simulates the control machine with faults chosen by a seed. A seed always gives the same run.
 //!
-//! A simulated cluster has a virtual clock (an hour takes milliseconds) and one stream of random numbers. It has one
-//! coordinator and up to thirteen workers. Messages are delayed, lost, duplicated and reordered; networks are partitioned in
-//! one direction or both; processes stop, crash, drain and rejoin; disks lose what was not synced; workers compute wrong
-//! bits. The control machine is the real [`Control`](millefeuille_core::control::Control); its surroundings are models:
+//! A simulated cluster has a virtual clock (an hour takes milliseconds) and one stream of random numbers. It has
+//! one coordinator and up to thirteen workers. Messages are delayed, lost, duplicated and reordered; networks are
+//! partitioned in one direction or both; processes stop, crash, drain and rejoin; disks lose what was not synced;
+//! workers compute wrong bits. The control machine is the real [`Control`](millefeuille_core::control::Control);
+//! its surroundings are models:
 //!
 //! - [`scenario`]: the cluster, its jobs and its faults. [`simulation`]: the clock, the network and the injection of faults.
 //! - [`coordinator`]: the driver. [`worker`]: the workers. [`disk`]: files that may not survive a crash.
 //! - [`toy`]: hashes in place of floats, so that any mistake changes every later number.
 //! - [`oracle`]: the invariants. [`mutation`]: deliberate mistakes, which the oracle must detect.
 //!
-//! After some time all faults stop, and every job must end with the same bits as the reference run. Not simulated: bulk data,
-//! different kernels, real time.
+//! After some time all faults stop, and every job must end with the same bits as the reference run. Not simulated:
+//! bulk data, different kernels, real time.
 
 mod coordinator;
 mod disk;

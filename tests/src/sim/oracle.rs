@@ -254,7 +254,8 @@ impl Simulation {
         }
     }
 
-    /// A worker that is reported as a straggler or as hanging has pending nodes, or a message to or from it is under way.
+    /// A worker that is reported as a straggler or as hanging has pending nodes, or a message to or from it is
+    /// under way.
     fn check_straggler(&mut self, worker: WorkerId, what: &str) {
         let current = |connection: &Connection| {
             connection.worker == Some(worker) && connection.coordinator == self.incarnation

@@ -254,7 +254,8 @@ impl Simulation {
                     self.hear(wire);
                     self.worker_message(wire, up);
                 } else if let (Up::Result(result), Some(worker)) = (up, self.connections[wire].worker) {
-                    // A duplicate may arrive after the end of its connection, and even at a later incarnation of the coordinator.
+                    // A duplicate may arrive after the end of its connection, and even at a later incarnation of
+                    // the coordinator.
                     self.result(worker, *result);
                 }
             }

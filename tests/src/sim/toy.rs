@@ -1,8 +1,9 @@
 //! Hashes in place of floats: every number is a hash of its inputs.
 //!
-//! Parameters are one `u64`. A piece is a hash of the parameters, its place and its samples; an addition is a hash of both
-//! sums, left before right; the optimizer's step is a hash of parameters and sum. So a piece that is missing, duplicated, of
-//! another step or of other parameters changes every later number, and so does another order of additions.
+//! Parameters are one `u64`. A piece is a hash of the parameters, its place and its samples; an addition is a hash
+//! of both sums, left before right; the optimizer's step is a hash of parameters and sum. So a piece that is
+//! missing, duplicated, of another step or of other parameters changes every later number, and so does another
+//! order of additions.
 
 use std::ops::Range;
 use std::sync::Arc;

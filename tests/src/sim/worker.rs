@@ -1,8 +1,9 @@
 //! A model of a worker process (`worker/src`), as a small state machine.
 //!
-//! It sends its hello, learns of a job, fetches the shards to hold, computes its assigned nodes on its slots, and returns
-//! their sums. Further nodes of the same unit of work are added; another unit of work replaces the pieces that were not
-//! begun. Samples are kept from one session to the next. It reconnects by itself, with a back-off that doubles.
+//! It sends its hello, learns of a job, fetches the shards to hold, computes its assigned nodes on its slots, and
+//! returns their sums. Further nodes of the same unit of work are added; another unit of work replaces the pieces
+//! that were not begun. Samples are kept from one session to the next. It reconnects by itself, with a back-off
+//! that doubles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

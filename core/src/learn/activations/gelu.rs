@@ -1,8 +1,8 @@
-//! The Gaussian error linear unit, `x · Φ(x)`, where `Φ` is the normal distribution (Hendrycks and Gimpel, 2016); exact,
-//! as Keras' default.
+//! The Gaussian error linear unit, `x · Φ(x)`, where `Φ` is the normal distribution (Hendrycks and Gimpel, 2016);
+//! exact, as Keras' default.
 //!
-//! In `f64`: with `t = 1 / (1 + 0.28 |x|)`, `Φ(-|x|) = exp(-x²/2) · t · P(t)`. `P` is a polynomial fitted to 15 standard
-//! deviations, with a relative error of 5e-10, so that the left tail keeps its digits.
+//! In `f64`: with `t = 1 / (1 + 0.28 |x|)`, `Φ(-|x|) = exp(-x²/2) · t · P(t)`. `P` is a polynomial fitted to 15
+//! standard deviations, with a relative error of 5e-10, so that the left tail keeps its digits.
 
 use super::{Function, Hidden};
 use crate::learn::elementwise::{exp_of_double, for_every_level, known, multiply_assign};

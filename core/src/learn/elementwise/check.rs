@@ -6,8 +6,8 @@ use std::hint::black_box;
 use super::{Level, NOT_A_NUMBER};
 use crate::learn::subnormals::flushed;
 
-/// Checks a function of one number, by itself and at every level: it is within two units of the last place of `truth`, gives
-/// the bits of `scalar`, and makes of every NaN the same one.
+/// Checks a function of one number, by itself and at every level: it is within two units of the last place of
+/// `truth`, gives the bits of `scalar`, and makes of every NaN the same one.
 pub(in crate::learn) fn function(
     function: fn(&mut [f32]),
     at: fn(Level, &mut [f32]),
@@ -30,8 +30,8 @@ pub(in crate::learn) fn function(
     }
 }
 
-/// Checks that `slope` is the derivative of `function`, against differences of `truth`, also where it is infinite, or no
-/// number.
+/// Checks that `slope` is the derivative of `function`, against differences of `truth`, also where it is infinite,
+/// or no number.
 pub(in crate::learn) fn slope(function: fn(f32) -> f32, slope: fn(f32) -> f32, truth: fn(f64) -> f64) {
     for step in -4000..=4000 {
         let (x, h) = (step as f32 / 200.0, 1e-5);
@@ -104,7 +104,8 @@ pub(in crate::learn) fn matrix(salt: u32) -> Vec<f32> {
         .collect()
 }
 
-/// Numbers from 2⁻¹⁴⁹ to 2⁻¹¹⁹ and their negatives: more than half are subnormal, and what is made of the others often is.
+/// Numbers from 2⁻¹⁴⁹ to 2⁻¹¹⁹ and their negatives: more than half are subnormal, and what is made of the others
+/// often is.
 pub(in crate::learn) fn tiny(salt: u32) -> Vec<f32> {
     let scattered =
         (0..COLUMNS as u32 * 11).map(|i| i.wrapping_mul(2_654_435_761).wrapping_add(salt) ^ (i << 7));

@@ -1,7 +1,7 @@
 //! Categorical cross-entropy of a softmax, for targets that are classes.
 //!
-//! It is `ln Σ exp(z) - z_label`, which stays finite where the probability itself has become 0. The gradient by the sums `z`
-//! is then simply `p - y` (C. Bishop, *Pattern Recognition and Machine Learning*, 2006, equation 4.109).
+//! It is `ln Σ exp(z) - z_label`, which stays finite where the probability itself has become 0. The gradient by the
+//! sums `z` is then simply `p - y` (C. Bishop, *Pattern Recognition and Machine Learning*, 2006, equation 4.109).
 
 use super::{Head, LossScratch};
 use crate::data::schema::{Target, Truth};

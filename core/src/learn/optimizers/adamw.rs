@@ -1,5 +1,5 @@
-//! AdamW (I. Loshchilov and F. Hutter, 2019), as Keras has it: every weight loses a share `learning_rate · weight_decay`
-//! before the step of [`Adam`](super::adam).
+//! AdamW (I. Loshchilov and F. Hutter, 2019), as Keras has it: every weight loses a share
+//! `learning_rate · weight_decay` before the step of [`Adam`](super::adam).
 
 use super::adam::{self, BETA_1, BETA_2, EPSILON, RATE, Rates};
 use super::{Key, ParameterSlice, Rule, problem_of_decay, share_lost};

@@ -39,8 +39,8 @@ pub(crate) trait Rule: Sync {
     /// Its settings in a job; at most [`MOST_KEYS`], `learning_rate` first.
     fn keys(&self) -> &'static [Key];
 
-    /// The names of its state arrays with a value for each of the keys: each array has one number per parameter, 0 before
-    /// the first step.
+    /// The names of its state arrays with a value for each of the keys: each array has one number per parameter, 0
+    /// before the first step.
     fn state_names(&self, values: &[f32]) -> &'static [&'static str];
 
     /// One step of a part of the parameters, with a value for each of the keys.
@@ -240,8 +240,8 @@ impl OptimizerState {
 
     /// The `step`-th step, from 1, of the parameters from place `first` on: `out` becomes the parameters after it.
     ///
-    /// `gradient` is the sum of the gradients of `count` samples, at least one, or its last two terms, which one pass over memory
-    /// adds with the same bits. All slices are of equal length.
+    /// `gradient` is the sum of the gradients of `count` samples, at least one, or its last two terms, which one
+    /// pass over memory adds with the same bits. All slices are of equal length.
     pub fn step(
         &mut self,
         step: u64,
@@ -260,8 +260,8 @@ impl OptimizerState {
             .step(values, ParameterSlice { parameters, gradient, count: count as f32, step, state, out });
     }
 
-    /// [`step`](Self::step) of all parameters with what is still to be added of `sum`, with all cores: each adds its sections,
-    /// and takes the step there while they are in its caches.
+    /// [`step`](Self::step) of all parameters with what is still to be added of `sum`, with all cores: each adds
+    /// its sections, and takes the step there while they are in its caches.
     pub fn step_of_sum<B>(&mut self, step: u64, parameters: &[f32], sum: &Sum<B>, out: &mut [f32])
     where
         B: Deref<Target = [f32]> + Sync,
