@@ -217,7 +217,8 @@ impl Serialize for Failure {
     }
 }
 
-/// The system's own words: a library may have wrapped them to name a temporary file, which nobody has heard of.
+/// The operating system's own message: a library may have wrapped it to name a temporary file, which the user does
+/// not know.
 fn system_error(error: &io::Error) -> String {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(next) = cause {

@@ -1,6 +1,6 @@
 //! What can be seen of a cluster: its jobs, its workers and how fast it is, as plain values.
 //!
-//! The coordinator's driver fills these in; everything that looks at a cluster (the command line, JSON, the ops
+//! The coordinator's driver fills these in; everything that shows a cluster (the command line, JSON, the ops
 //! port, gRPC) reads them and nothing else. Serialized, they are the one JSON form that programs read.
 
 use std::ops::Range;

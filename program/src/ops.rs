@@ -147,7 +147,7 @@ async fn serve(listener: &TcpListener, router: &Router, mut stopped: oneshot::Re
     let mut connections = Connections::default();
     loop {
         let stream = tokio::select! {
-            // An error means that the sender is gone and nobody can end the server: keep serving.
+            // An error means that the sender is gone and the server cannot be ended: keep serving.
             Ok(()) = &mut stopped => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,

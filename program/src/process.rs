@@ -71,7 +71,7 @@ pub fn print(text: &str) {
 }
 
 /// Handles the result of writing to standard output. If the reader has gone (`| head`), the process just ends without
-/// an error. Any other failure is an error, since output that somebody relies on would be lost.
+/// an error. Any other failure is an error, since output would be lost.
 pub fn printed(written: io::Result<()>) {
     let Err(error) = written else { return };
     if error.kind() == ErrorKind::BrokenPipe {
@@ -135,8 +135,8 @@ pub fn name() -> String {
     format!("{host}:{}", std::process::id())
 }
 
-/// Whether nobody has waited for [`shutdown_signal`] yet.
-static NOBODY_WAITS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+/// Whether no task has waited for [`shutdown_signal`] yet.
+static NO_TASK_WAITS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
 
 /// Whether SIGTERM or Ctrl-C has come.
 static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
@@ -153,7 +153,7 @@ pub fn exit_on_signal(code: u8) -> io::Result<()> {
     // A write beyond the file size limit should fail with an error, not end the process silently.
     register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     for signal in [SIGINT, SIGTERM] {
-        register_conditional_shutdown(signal, code.into(), Arc::clone(&NOBODY_WAITS))?;
+        register_conditional_shutdown(signal, code.into(), Arc::clone(&NO_TASK_WAITS))?;
         register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&TOLD))?;
         // Handlers run in this order, so the first signal only sets the flag.
         register(signal, Arc::clone(&TOLD))?;
@@ -173,7 +173,7 @@ pub async fn shutdown_signal() {
     else {
         return std::future::pending().await;
     };
-    NOBODY_WAITS.store(false, Ordering::SeqCst);
+    NO_TASK_WAITS.store(false, Ordering::SeqCst);
     if TOLD.load(Ordering::SeqCst) {
         return;
     }

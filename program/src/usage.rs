@@ -44,7 +44,7 @@ fn answer(command: &Command, arguments: &[OsString], error: &Error) -> ExitCode 
             ExitCode::SUCCESS
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // An error here means that standard error is closed: nobody reads it.
+            // An error here means that standard error is closed.
             let _ = error.print();
             ExitCode::from(exit::USAGE)
         }

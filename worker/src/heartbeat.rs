@@ -3,7 +3,7 @@
 //! Heartbeats have a connection of their own, so that bulk data cannot delay them. They serve both sides: the
 //! coordinator disconnects a worker that is silent for longer than its deadline, and a worker gives up the session
 //! when a heartbeat is not answered. The worker waits a little longer than the coordinator does, up to two deadlines:
-//! a coordinator that was only slow keeps its workers, and a worker soon looks for one that cannot be reached.
+//! a coordinator that was only slow keeps its workers, and a worker soon leaves one that cannot be reached.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Reads certificates and keys, whoever made them.
+//! Reads certificates and keys, also those that other programs made.
 
 use std::net::IpAddr;
 

@@ -192,7 +192,7 @@ pub enum FoundAuthority {
     Whole(Box<Authority>),
 }
 
-/// Looks for a CA.
+/// Reads the CA in a directory, as far as there is one.
 ///
 /// # Errors
 /// If the files are not a CA, or can't be read; with the remedy.

@@ -8,7 +8,7 @@
 //! - [`validity`]: validity periods.
 //! - [`authority`]: makes keys and signs certificates. It touches no file, and its caller chooses everything, so that
 //!   tests can make certificates that no good authority would.
-//! - [`certificate`]: reads certificates, whoever made them.
+//! - [`certificate`]: reads certificates, also those that other programs made.
 //! - [`directory`]: the certificate files: where they are, who may read them, and how they change.
 //! - [`init`](mod@init): `coordinator certs init`, which makes all certificates of a cluster.
 //!

@@ -234,8 +234,7 @@ fn runtime() -> Result<Runtime> {
 /// A runtime that waits at most [`LAST_WAIT`] for leftover threads when it ends.
 struct Runtime(tokio::runtime::Runtime);
 
-/// Time limit for leftover threads. One that reads a job's data ends in time, or hangs on a disk that nobody can wait
-/// for.
+/// Time limit for leftover threads. A thread that reads a job's data ends in time, unless its disk hangs.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 impl Runtime {

@@ -86,8 +86,8 @@ impl Trained {
     }
 }
 
-/// Warns if the data differs from the run's. Evaluating other data may be intended, but nobody should take the
-/// figures for the run's own.
+/// Warns if the data differs from the run's. Evaluating other data may be intended, but its
+/// figures should not be mistaken for the run's own.
 fn say_what_differs(job: &Job, store: &ShardStore, receipt: &Receipt) {
     let differs = |file: &&DataFile| receipt.data_sha256.get(&file.name) != Some(&file.sha256);
     let names: Vec<_> = store.files().iter().filter(differs).map(|file| file.name.as_str()).collect();

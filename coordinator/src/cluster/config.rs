@@ -65,7 +65,7 @@ pub struct ClusterConfig {
 
 impl ClusterConfig {
     /// A cluster with these settings that makes runs in `runs_dir`, waits for workers without limit, and admits
-    /// everybody.
+    /// every peer.
     pub fn new(runs_dir: PathBuf, settings: &ClusterSettings) -> Self {
         Self {
             control: control_config(settings),

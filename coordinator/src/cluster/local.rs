@@ -98,7 +98,7 @@ fn inherit(command: &mut Command, shared: &shared::InheritedFiles) {
     let files = shared.files();
     command.env(SHARED_MEMORY, shared.to_inherit());
     // SAFETY: the closure makes system calls; it takes no lock and allocates nothing. The files are open when it
-    // runs, since whoever spawns the process holds the child's memory until it has ended.
+    // runs, since the code that spawns the process holds the child's memory until it has ended.
     unsafe { command.pre_exec(move || shared::keep_over_exec(files)) };
 }
 

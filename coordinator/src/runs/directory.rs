@@ -89,7 +89,7 @@ impl RunDir {
     }
 
     /// The existing record. A record of another directory means that this one is a copy: from now on a run of its
-    /// own, which nobody has submitted.
+    /// own, which has not been submitted.
     fn as_own(&self, record: RunRecord) -> RunRecord {
         if record.id == self.record.id {
             return record;

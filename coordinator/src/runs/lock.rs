@@ -73,7 +73,7 @@ fn lock(path: &Path) -> Result<Option<File>, Unclaimed> {
         }
     }
     // A process that leaves a directory removes the file while it holds the lock. A lock on a removed file excludes
-    // nobody.
+    // no process.
     let named = is_named(&file, &lock);
     if !named.map_err(|error| Failure::of_file(file.display(), "cannot be read", &error))? {
         return Ok(None);

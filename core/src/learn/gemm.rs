@@ -7,7 +7,7 @@
 //! ones, without empty dimensions: [`Matrix`] can be nothing else, and empty products end up in the loop.
 //!
 //! The rows of one call are never computed together with those of another: for some kernels a row's bits
-//! depend on how many rows there are, so whoever merges two calls changes the result.
+//! depend on how many rows there are, so merging two calls changes the result.
 //!
 //! Subnormal numbers are zero, whichever code computes ([`subnormals`](super::subnormals)).
 

@@ -59,7 +59,7 @@ impl<R, F: FnOnce() -> R> Call<F, R> {
     #[allow(unsafe_code)] // The pointer's type was erased on the way.
     extern "C" fn run(call: *mut c_void) {
         // SAFETY: `flushed` passes a pointer to a value of this very type, which lives until the call returns and is
-        // used by nobody else meanwhile.
+        // not used by other code meanwhile.
         let call = unsafe { &mut *call.cast::<Self>() };
         let compute = call.compute.take();
         call.result = compute.map(|compute| catch_unwind(AssertUnwindSafe(compute)));

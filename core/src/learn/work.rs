@@ -166,7 +166,7 @@ impl Workload {
             if Arc::get_mut(&mut order.samples).is_none() {
                 order.samples = Arc::default();
             }
-            let samples = Arc::get_mut(&mut order.samples).expect("nobody else has a new one");
+            let samples = Arc::get_mut(&mut order.samples).expect("a new order is not shared");
             self.plan.order_into(self.spec.seed, epoch, shard, self.spec.shuffle, samples);
             order.epoch = epoch;
         }

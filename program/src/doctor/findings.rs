@@ -37,7 +37,7 @@ pub(super) struct OpenBlas {
     pub(super) ignored: BTreeMap<String, String>,
     /// If a variable names a kernel that OpenBLAS does not have: that name, and the kernel that OpenBLAS loads
     /// instead.
-    pub(super) asked_in_vain: Option<(String, String)>,
+    pub(super) unused_kernel_name: Option<(String, String)>,
 }
 
 impl Findings {
@@ -63,7 +63,7 @@ impl OpenBlas {
             checked: check::general().len(),
             gflops: native.as_ref().map(|native| kernel::speed(native, threads)).transpose()?,
             ignored: ignored(&variables),
-            asked_in_vain: asked_in_vain()?,
+            unused_kernel_name: unused_kernel_name()?,
         };
         let failure = native.is_none().then(|| Unusable::of_all(reasons));
         Ok((found, failure))
@@ -81,7 +81,7 @@ fn ignored(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 
 /// The kernel that the user's variables name and the one that OpenBLAS loads instead, if this library lacks the
 /// former.
-fn asked_in_vain() -> Result<Option<(String, String)>, Unusable> {
+fn unused_kernel_name() -> Result<Option<(String, String)>, Unusable> {
     match kernel::has_users() {
         Ok(()) => Ok(None),
         Err(Unusable::Missing(KernelError::FellBack { wanted, loaded })) => Ok(Some((wanted, loaded))),

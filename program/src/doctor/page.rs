@@ -208,7 +208,7 @@ fn warn_about_slow_kernel(openblas: &OpenBlas, cpu: &Cpu) -> OptionalWarning {
 }
 
 fn warn_about_unused_kernel_name(openblas: &OpenBlas) -> OptionalWarning {
-    let (asked, loaded) = openblas.asked_in_vain.as_ref()?;
+    let (asked, loaded) = openblas.unused_kernel_name.as_ref()?;
     let what = format!("OPENBLAS_CORETYPE={asked}: OpenBLAS has no such kernel here, and loads {loaded}");
     Some((what, "unset it; blas_kernel says which kernel a job is computed with"))
 }
@@ -303,7 +303,7 @@ mod tests {
                 checked: 30,
                 gflops: Some(Speed { one: 147.0, all: 560.0, threads: 4 }),
                 ignored: BTreeMap::new(),
-                asked_in_vain: None,
+                unused_kernel_name: None,
             },
         }
     }
@@ -365,7 +365,7 @@ mod tests {
         };
         warns(crowded, "4 slots together compute only 1.2 times as fast as one", "fewer slots");
         let unused_name = |findings: &mut Findings| {
-            findings.openblas.asked_in_vain = Some(("Skylake".into(), "Haswell".into()));
+            findings.openblas.unused_kernel_name = Some(("Skylake".into(), "Haswell".into()));
         };
         warns(
             unused_name,

@@ -128,7 +128,7 @@ mod tests {
         let registry = table("cake", |page| {
             page.gauge("layers", "Layers of it", 1000u32)?;
             page.counters("slices", "Slices cut", "by", [("knife", 2u64), ("hand", 1)])?;
-            page.gauges("guests", "Nobody came", "name", Vec::<(&str, f64)>::new())
+            page.gauges("guests", "No guests", "name", Vec::<(&str, f64)>::new())
         });
 
         let mut text = String::new();
