@@ -59,7 +59,7 @@ pub(super) fn step(rates: Rates, part: ParameterSlice<'_>) {
     mean(gradient.0, gradient.1.unwrap_or_default(), count, out);
     move_average(momentum, out, 1.0 - beta_1);
     move_average_of_squares(velocity, out, 1.0 - beta_2);
-    descend_adaptively(parameters, momentum, velocity, alpha, epsilon, decay, out);
+    descend_adaptively(parameters, momentum, velocity, [alpha, epsilon, decay], out);
 }
 
 for_every_level! {
@@ -89,10 +89,11 @@ for_every_level! {
         }
     }
 
-    /// `out ← (parameters - parameters · decay) - m · alpha / (√v + epsilon)`.
+    /// `out ← (parameters - parameters · decay) - m · alpha / (√v + epsilon)`, with `rates` alpha, epsilon, decay.
     pub fn descend_adaptively(
-        parameters: &[f32], m: &[f32], v: &[f32], alpha: f32, epsilon: f32, decay: f32, out: &mut [f32],
+        parameters: &[f32], m: &[f32], v: &[f32], rates: [f32; 3], out: &mut [f32],
     ) {
+        let [alpha, epsilon, decay] = rates;
         for (((out, parameter), m), v) in out.iter_mut().zip(parameters).zip(m).zip(v) {
             *out = decayed(*parameter, decay) - m * alpha / (v.sqrt() + epsilon);
         }
@@ -136,9 +137,9 @@ mod tests {
             move_average::at(level, &mut m, a, 0.1);
             move_average_of_squares::at(level, &mut v, a, 0.001);
             v.iter_mut().for_each(|v| *v = v.abs());
-            descend_adaptively::at(level, a, &m, &v, 0.001, 1e-7, 0.0, &mut out);
+            descend_adaptively::at(level, a, &m, &v, [0.001, 1e-7, 0.0], &mut out);
             let mut lighter = vec![0.0; a.len()];
-            descend_adaptively::at(level, a, &m, &v, 0.001, 1e-7, 0.01, &mut lighter);
+            descend_adaptively::at(level, a, &m, &v, [0.001, 1e-7, 0.01], &mut lighter);
             [whole, halves, m, v, out, lighter].concat()
         });
     }
