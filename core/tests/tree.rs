@@ -85,7 +85,7 @@ fn a_cover_has_the_fewest_nodes() {
     assert_eq!(tree.cover(&set([0, 2, 9])), [node(0, 1), node(2, 3)]);
     assert_eq!(tree.cover(&set([])), []);
     // With shards 1 and 3 absent, 0 and 2 are all there is to [0,4).
-    assert_eq!(tree.cover_present(&set([0, 1, 2]), &set([0, 2, 4])), [node(0, 4)]);
+    assert_eq!(tree.cover_present(&[0, 2], &[0, 2, 4]), [node(0, 4)]);
 }
 
 #[test]
@@ -218,8 +218,11 @@ fn scenes() -> impl Strategy<Value = Scene> {
 /// The nodes that all workers send, each with its sum as its worker adds it.
 fn sent(scene: &Scene) -> Vec<(Node, f32)> {
     let tree = Tree::new(scene.shards);
-    let held = |worker| set((0..scene.shards).filter(|&s| scene.owners[s as usize] == worker));
-    let nodes = (0..6).flat_map(|worker| tree.cover_present(&held(worker), &scene.present));
+    let present: Vec<u32> = scene.present.iter().copied().collect();
+    let held = |worker| -> Vec<u32> {
+        present.iter().copied().filter(|&shard| scene.owners[shard as usize] == worker).collect()
+    };
+    let nodes = (0..6).flat_map(|worker| tree.cover_present(&held(worker), &present));
     nodes.map(|node| (node, added_by_a_worker(node, scene))).collect()
 }
 
@@ -290,6 +293,12 @@ proptest! {
             missing.into_iter().filter(|shard| scene.present.contains(shard)).collect();
         prop_assert_eq!(missing_present, left.iter().copied().collect::<Vec<_>>());
         prop_assert_eq!(sum.is_closed(), left.is_empty());
+    }
+
+    #[test]
+    fn the_nodes_of_a_run_are_those_that_cover_it(shards in 1_u32..80, first in 0_u32..80, last in 0_u32..80) {
+        let (tree, run) = (Tree::new(shards), first.min(shards)..last.min(shards));
+        prop_assert_eq!(tree.nodes_of(&run) as usize, tree.cover(&run.collect()).len());
     }
 
     #[test]

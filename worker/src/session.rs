@@ -303,7 +303,7 @@ impl Session<'_> {
 
     fn hold(&mut self, hold: Hold) {
         if hold.standby {
-            info!("on standby: there are more workers than shards");
+            info!("on standby: other workers compute all shards");
         }
         self.holding = hold.generation;
         let held = self.resources.shards.want(hold.shards.into_iter().map(Wanted::from).collect());

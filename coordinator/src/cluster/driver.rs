@@ -142,8 +142,7 @@ impl Driver {
             DriverMessage::Arbitrated(arbitrated) => self.arbitrated(*arbitrated),
             DriverMessage::SharesMemory(worker, job) => self.shares_memory(worker, job),
             DriverMessage::Event(event) => {
-                if let Event::Leave { worker, end } = &event {
-                    self.tally.leaves(*worker, end);
+                if let Event::Leave { worker, .. } = &event {
                     self.close(*worker, None);
                 }
                 self.handle(event);
@@ -166,14 +165,18 @@ impl Driver {
 
     /// Passes an event to the control machine and carries out its actions. Events that result are passed in turn.
     pub(super) fn handle(&mut self, event: Event) {
-        let visible = !matches!(event, Event::Result { .. } | Event::Tick | Event::Heard { .. });
+        // Of these there are many: readers see what they change a moment later.
+        let quiet = matches!(
+            event,
+            Event::Result { .. } | Event::ShardHeld { .. } | Event::Tick | Event::Heard { .. }
+        );
         self.happened.push_back(event);
         while let Some(event) = self.happened.pop_front() {
             for action in self.control.handle(self.now(), event) {
                 self.act(action);
             }
         }
-        if visible { self.board.changed() } else { self.board.moved() }
+        if quiet { self.board.moved() } else { self.board.changed() }
     }
 
     fn tick(&mut self) {
@@ -217,7 +220,6 @@ impl Driver {
             Action::Welcome { worker } => self.welcome(worker),
             Action::Disconnect { worker, reason } => self.close(worker, Some(disconnection(&reason))),
             Action::Release { worker } => {
-                self.tally.leaves_in_order(worker);
                 self.say(worker, shutdown_notice("this worker is drained"));
                 self.close(worker, None);
             }
@@ -226,7 +228,6 @@ impl Driver {
                 self.close(worker, None);
             }
             Action::UseKernel { worker, kernel } => {
-                self.tally.leaves_in_order(worker);
                 self.say(worker, ToWorker::UseKernel { kernel });
                 self.close(worker, None);
             }
@@ -263,8 +264,8 @@ impl Driver {
     }
 
     fn note(&mut self, note: &Note) {
-        if let (Some(training), Note::Evicted { instance_id, .. }) = (&mut self.training, note) {
-            training.mark_suspect(instance_id);
+        if let (Some(training), Note::Evicted { instance_id, name, .. }) = (&mut self.training, note) {
+            training.mark_suspect(instance_id, name);
         }
         self.tally.note(note);
         let (kind, text) = notes::note(note);

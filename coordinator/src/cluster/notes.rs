@@ -8,7 +8,7 @@ use millefeuille_proto::session::{EndCause, Ended, ToWorker};
 pub(super) fn note(note: &Note) -> (&'static str, String) {
     match note {
         Note::Joined { worker, name, slots } => ("joined", joined(*worker, name, *slots)),
-        Note::Left { worker, name, how } => ("left", format!("{worker} ({name}) left: {how}")),
+        Note::Left { worker, name, how, .. } => ("left", format!("{worker} ({name}) left: {how}")),
         Note::Draining { worker, name, reason } => {
             ("draining", format!("{worker} ({name}) drains: {reason}"))
         }
@@ -21,9 +21,10 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
         Note::Short { present, needed, .. } => {
             ("waiting", format!("the job waits for workers: {present} of at least {needed} are present"))
         }
-        Note::Recovered { .. } => {
+        Note::Recovered { continues: true, .. } => {
             ("recovered", "enough workers are present again: the job continues".to_string())
         }
+        Note::Recovered { continues: false, .. } => ("recovered", "enough workers are present".to_string()),
         Note::Assigned { placement, from, .. } => {
             let runs =
                 placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));

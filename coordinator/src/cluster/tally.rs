@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use millefeuille_core::control::{Note, Outcome, Phase, SessionEnd, WorkId, WorkerId};
+use millefeuille_core::control::{Note, Outcome, Phase, WorkId};
 
 use super::disk::Checkpointed;
 use super::messages::Traffic;
@@ -20,11 +20,11 @@ pub(crate) struct Tally {
     pub(crate) samples: u64,
     /// Workers that were admitted.
     pub(crate) joined: u64,
-    /// Workers that left in order: they drained, or restarted with another kernel.
+    /// Workers that left in order: they drained, shut down, or restarted with another kernel.
     pub(crate) left: u64,
     /// Workers that were lost.
     pub(crate) lost: u64,
-    /// Workers that were evicted for wrong results.
+    /// Processes that were evicted from a job.
     pub(crate) evicted: u64,
     /// Times that a lost worker's pending work was reassigned.
     pub(crate) reassigned: u64,
@@ -46,8 +46,6 @@ pub(crate) struct Tally {
     pub(crate) sent: u64,
     /// Payload bytes from workers.
     pub(crate) received: u64,
-    /// The worker that is about to leave in order.
-    leaving: Option<WorkerId>,
 }
 
 impl Tally {
@@ -55,25 +53,13 @@ impl Tally {
     pub(super) fn note(&mut self, note: &Note) {
         match note {
             Note::Joined { .. } => self.joined += 1,
-            Note::Left { worker, .. } if self.leaving.take() == Some(*worker) => self.left += 1,
-            Note::Left { .. } => self.lost += 1,
+            Note::Left { in_order: true, .. } => self.left += 1,
+            Note::Left { in_order: false, .. } => self.lost += 1,
             Note::Evicted { .. } => self.evicted += 1,
             Note::Reassigned { straggler: true, .. } => self.backup_tasks += 1,
             Note::Reassigned { straggler: false, .. } => self.reassigned += 1,
             Note::Draining { .. } | Note::Short { .. } | Note::Recovered { .. } | Note::Assigned { .. } => {}
         }
-    }
-
-    /// Counts the end of a worker's session.
-    pub(super) fn leaves(&mut self, worker: WorkerId, end: &SessionEnd) {
-        if matches!(end, SessionEnd::Shutdown(_)) {
-            self.leaves_in_order(worker);
-        }
-    }
-
-    /// Marks that a worker leaves in order. If it was admitted, a note follows that it left.
-    pub(super) fn leaves_in_order(&mut self, worker: WorkerId) {
-        self.leaving = Some(worker);
     }
 
     /// Counts a closed unit of work, with its training samples.
@@ -111,33 +97,22 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use millefeuille_core::control::WorkerId;
+
     use super::*;
 
-    fn left(worker: u64) -> Note {
-        Note::Left { worker: WorkerId(worker), name: "worker".into(), how: "somehow".into() }
+    fn left(worker: u64, in_order: bool) -> Note {
+        Note::Left { worker: WorkerId(worker), name: "worker".into(), how: "somehow".into(), in_order }
     }
 
     #[test]
-    fn who_shuts_down_is_not_lost() {
-        let mut tally = Tally::default();
-        tally.leaves_in_order(WorkerId(1));
-        tally.note(&left(1));
-        tally.leaves(WorkerId(2), &SessionEnd::Shutdown("told to stop".into()));
-        tally.note(&left(2));
-        tally.leaves(WorkerId(3), &SessionEnd::Closed);
-        tally.note(&left(3));
-
-        assert_eq!((tally.left, tally.lost), (2, 1));
-    }
-
-    #[test]
-    fn who_parted_before_it_was_in_says_nothing_of_others() {
-        let mut tally = Tally::default();
-        tally.leaves_in_order(WorkerId(1));
-        tally.note(&left(2));
-        tally.note(&left(1));
-
-        assert_eq!((tally.left, tally.lost), (0, 2));
+    fn the_order_in_which_workers_leave_changes_no_count() {
+        let notes = [left(1, true), left(2, false), left(3, true)];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut tally = Tally::default();
+            order.into_iter().for_each(|index| tally.note(&notes[index]));
+            assert_eq!((tally.left, tally.lost), (2, 1), "{order:?}");
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(super) struct Training {
     steps_taken: u64,
     /// The instance id and the name of each worker that was assigned work.
     asked: BTreeMap<WorkerId, (String, String)>,
-    /// Which workers' results were used in which steps. Evicted workers are kept in `suspects`.
+    /// Which workers' results were used in which steps. Evicted workers are kept in `suspects`, every one of them.
     participation: Participation,
     suspects: Participation,
     pub(super) job_sha256: String,
@@ -200,16 +200,16 @@ impl Training {
 
     /// Evicted processes by instance id, with the reason.
     pub(super) fn evicted(&self) -> BTreeMap<String, String> {
-        let why = |(instance_id, _)| (String::from(instance_id), "its results were wrong before".into());
+        let why = |(instance_id, _)| (String::from(instance_id), "it was evicted before".into());
         self.suspects.iter().map(why).collect()
     }
 
     /// Moves an evicted worker's contributions to the suspects: they are not to be trusted.
-    pub(super) fn mark_suspect(&mut self, instance_id: &str) {
-        self.participation.mark_suspect(instance_id, &mut self.suspects);
+    pub(super) fn mark_suspect(&mut self, instance_id: &str, name: &str) {
+        self.participation.mark_suspect(instance_id, name, &mut self.suspects);
     }
 
-    /// The contributions of evicted workers.
+    /// The evicted workers, and what they contributed.
     pub(super) fn suspects(&self) -> &Participation {
         &self.suspects
     }

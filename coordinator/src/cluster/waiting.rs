@@ -1,5 +1,6 @@
 //! "Why are we waiting?": what the job waits for, how long it has waited, and what happens next, in words.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millefeuille_core::control::{Control, Pending, Waiting, WorkId, WorkerId};
@@ -23,17 +24,24 @@ pub(super) struct Waits<'c> {
     control: &'c Control,
     now: Duration,
     waiting: Waiting,
+    /// What is pending with each worker.
+    pending: BTreeMap<WorkerId, Pending>,
 }
 
 impl<'c> Waits<'c> {
     /// Determines the current waits.
     pub(super) fn of(control: &'c Control, now: Duration) -> Self {
-        Self { control, now, waiting: control.waiting() }
+        let waiting = control.waiting();
+        let pending = match &waiting {
+            Waiting::Results { pending, .. } => pending.iter().map(|of| (of.worker, of.clone())).collect(),
+            _ => BTreeMap::new(),
+        };
+        Self { control, now, waiting, pending }
     }
 
     /// What the running job waits for.
     pub(super) fn of_job(&self) -> Wait {
-        let Self { control, now, waiting } = self;
+        let Self { control, now, waiting, .. } = self;
         let (now, without_end) = (*now, |what: &str| Wait { what: what.to_string(), ..Wait::default() });
         match waiting {
             Waiting::Nothing => Wait::default(),
@@ -61,11 +69,11 @@ impl<'c> Waits<'c> {
 
     /// What this worker keeps the job waiting for; empty if nothing.
     pub(super) fn of_worker(&self, worker: WorkerId) -> String {
-        let Self { control, now, waiting } = self;
+        let Self { control, now, waiting, pending } = self;
         let Some(member) = control.members().get(&worker) else { return String::new() };
-        let Waiting::Results { work, pending, .. } = waiting else { return String::new() };
+        let Waiting::Results { work, .. } = waiting else { return String::new() };
         let lasts = |pending: &&Pending| pending.overdue || now.saturating_sub(pending.since) >= WORTH_SAYING;
-        match pending.iter().find(|pending| pending.worker == worker).filter(lasts) {
+        match pending.get(&worker).filter(lasts) {
             Some(Pending { since, overdue, .. }) => {
                 let overdue = if *overdue { ", overdue" } else { "" };
                 format!("pending: {work}, for {:.1} s{overdue}", now.saturating_sub(*since).as_secs_f64())

@@ -87,11 +87,12 @@ impl Participation {
         self.0.insert(instance_id.to_string(), part);
     }
 
-    /// Moves an evicted worker's contributions to `suspects`.
-    pub fn mark_suspect(&mut self, instance_id: &str, suspects: &mut Self) {
-        let Some(part) = self.0.remove(instance_id) else { return };
+    /// Moves an evicted worker's contributions to `suspects`, which names every evicted worker, also one that has not
+    /// contributed.
+    pub fn mark_suspect(&mut self, instance_id: &str, name: &str, suspects: &mut Self) {
         let known = suspects.0.entry(instance_id.to_string()).or_default();
-        known.name = part.name;
+        known.name = name.to_string();
+        let part = self.0.remove(instance_id).unwrap_or_default();
         part.steps.iter().for_each(|step| known.steps.insert(step));
     }
 
@@ -105,14 +106,14 @@ impl Participation {
         self.0.is_empty()
     }
 
-    /// The list for the receipt.
+    /// The list for the receipt: the workers that have contributed.
     pub fn suspects(&self) -> Vec<Suspect> {
         let suspect = |(instance_id, part): (&str, &Contribution)| Suspect {
             name: part.name.clone(),
             instance_id: instance_id.to_string(),
             steps: part.steps.to_string(),
         };
-        self.iter().map(suspect).collect()
+        self.iter().filter(|(_, part)| !part.steps.0.is_empty()).map(suspect).collect()
     }
 }
 
@@ -193,9 +194,10 @@ mod tests {
             participation.add("a", "host:1", step);
             participation.add("b", "host:2", step * 2);
         }
-        participation.mark_suspect("b", &mut suspects);
-        participation.mark_suspect("nobody", &mut suspects);
+        participation.mark_suspect("b", "host:2", &mut suspects);
+        participation.mark_suspect("c", "host:3", &mut suspects);
         assert_eq!(participation.iter().map(|(id, _)| id).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(suspects.iter().map(|(id, _)| id).collect::<Vec<_>>(), ["b", "c"], "a restart knows both");
         let suspects = suspects.suspects();
         assert_eq!(suspects.len(), 1);
         assert_eq!((&*suspects[0].name, &*suspects[0].instance_id), ("host:2", "b"));

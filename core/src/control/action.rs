@@ -229,6 +229,9 @@ pub enum Note {
         name: String,
         /// How.
         how: String,
+        /// Whether the worker left in order: it was drained, shut down, or restarts with another kernel. Otherwise it is
+        /// lost.
+        in_order: bool,
     },
     /// A worker drains: no new work is assigned to it.
     Draining {
@@ -270,10 +273,12 @@ pub enum Note {
         /// How many workers are needed.
         needed: usize,
     },
-    /// There are enough workers again.
+    /// There are enough workers, after [`Short`](Self::Short).
     Recovered {
         /// The job.
         job: JobId,
+        /// Whether the job had begun before, so that it continues.
+        continues: bool,
     },
     /// A new placement is in use.
     Assigned {

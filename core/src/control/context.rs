@@ -5,12 +5,39 @@ use std::time::Duration;
 
 use super::action::{Action, Note};
 use super::config::ControlConfig;
+use super::event::SessionEnd;
 use super::ids::WorkerId;
 use super::members::{Member, Members};
 use super::outcome::Outcome;
 
 /// Whether the job continues after a handler; if not, how it ended.
 pub(super) type Flow = ControlFlow<Outcome>;
+
+/// How a worker leaves.
+pub(super) struct Departure {
+    /// The reason, for display.
+    how: String,
+    /// Whether it leaves in order; otherwise it is lost.
+    in_order: bool,
+}
+
+impl Departure {
+    /// The worker leaves as it should.
+    pub(super) fn in_order(how: impl Into<String>) -> Self {
+        Self { how: how.into(), in_order: true }
+    }
+
+    /// The worker is lost.
+    pub(super) fn lost(how: impl Into<String>) -> Self {
+        Self { how: how.into(), in_order: false }
+    }
+}
+
+impl From<&SessionEnd> for Departure {
+    fn from(end: &SessionEnd) -> Self {
+        Self { how: end.to_string(), in_order: matches!(end, SessionEnd::Shutdown(_)) }
+    }
+}
 
 /// The state around the running job while one event is handled.
 pub(super) struct Context<'a> {
@@ -28,21 +55,16 @@ impl Context<'_> {
     }
 
     /// Removes a worker from the cluster.
-    pub(super) fn remove(&mut self, worker: WorkerId, how: &str) -> Option<Member> {
+    pub(super) fn remove(&mut self, worker: WorkerId, departure: Departure) -> Option<Member> {
         let member = self.members.remove(&worker)?;
-        self.note(Note::Left { worker, name: member.hello.name.clone(), how: how.to_string() });
+        let Departure { how, in_order } = departure;
+        self.note(Note::Left { worker, name: member.hello.name.clone(), how, in_order });
         Some(member)
     }
 
     /// Releases and removes a draining worker that has nothing pending.
     pub(super) fn release_drained(&mut self, worker: WorkerId) -> Option<Member> {
         self.out.push(Action::Release { worker });
-        self.remove(worker, "it is drained")
-    }
-
-    /// The draining workers for which `is_pending` is false.
-    pub(super) fn finished(&self, is_pending: impl Fn(WorkerId) -> bool) -> Vec<WorkerId> {
-        let draining = self.members.iter().filter(|(_, member)| member.draining);
-        draining.map(|(&worker, _)| worker).filter(|&worker| !is_pending(worker)).collect()
+        self.remove(worker, Departure::in_order("it is drained"))
     }
 }

@@ -134,7 +134,7 @@ impl Display for Note {
             Note::Short { job, present, needed } => {
                 write!(f, "{job} waits for workers: {present} of {needed}")
             }
-            Note::Recovered { job } => write!(f, "{job} has enough workers"),
+            Note::Recovered { job, .. } => write!(f, "{job} has enough workers"),
             Note::Assigned { placement, from, .. } => {
                 write!(f, "shards from {} on:", Unit(from))?;
                 placement.iter().try_for_each(|(worker, shards)| write!(f, " {shards:?} to {worker};"))

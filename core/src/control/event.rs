@@ -167,6 +167,8 @@ pub enum SessionEnd {
     Closed,
     /// The worker shut down, with its reason.
     Shutdown(String),
+    /// The worker has stopped reading: too many messages wait for it. It may be suspended, or its network may be cut.
+    StoppedReading,
     /// The worker broke the protocol, in the way described.
     Violation(String),
 }
@@ -176,6 +178,7 @@ impl fmt::Display for SessionEnd {
         match self {
             SessionEnd::Closed => f.write_str("its connection was closed"),
             SessionEnd::Shutdown(reason) => write!(f, "it shut down: {reason}"),
+            SessionEnd::StoppedReading => f.write_str("it has stopped reading"),
             SessionEnd::Violation(how) => write!(f, "it broke the protocol: {how}"),
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::action::{Action, Discard, Disconnection, Note};
 use super::config::ControlConfig;
-use super::context::{Context, Flow};
+use super::context::{Context, Departure, Flow};
 use super::event::{Event, SessionEnd};
 use super::facts::{Facts, Position, Start};
 use super::ids::{JobId, Phase, WorkId, WorkerId};
@@ -22,7 +22,7 @@ use super::place::Placement;
 use super::progress::{ResultEvent, Stragglers};
 use super::queue::{JobState, Queue};
 use super::run::{Run, Stage};
-use super::violations::Violations;
+use super::violations::{Process, Violations};
 use super::waiting::Waiting;
 use crate::learn::tree::Node;
 
@@ -191,7 +191,7 @@ impl Control {
         match member.part(run.job) {
             _ if member.draining => MemberState::Draining,
             Some(_) if run.placement.contains_key(&worker) => MemberState::Computing,
-            Some(_) if run.target.as_ref().is_some_and(|target| target.contains_key(&worker)) => {
+            Some(_) if run.target.iter().any(|target| target.placement.contains_key(&worker)) => {
                 MemberState::Fetching
             }
             Some(_) => MemberState::Standby,
@@ -257,7 +257,7 @@ impl Control {
         let before = self.members.iter().find(|(_, member)| same(member)).map(|(&before, _)| before);
         if let Some(before) = before {
             out.push(Action::Disconnect { worker: before, reason: Disconnection::Superseded });
-            self.leave(now, before, "the same process has joined again", out);
+            self.leave(now, before, Departure::lost("the same process has joined again"), out);
         }
         if self.members.len() >= self.config.max_workers {
             let reason = Disconnection::Full { limit: self.config.max_workers };
@@ -278,8 +278,8 @@ impl Control {
     /// The action that refuses a worker that can't compute the running job; `None` if it can.
     fn refusal(&self, worker: WorkerId, hello: &Hello) -> Option<Action> {
         match &self.current {
-            CurrentJob::Free => None,
-            CurrentJob::Loading { violations, .. } => violations.refusal(worker, hello),
+            // Nobody is evicted before the job is loaded.
+            CurrentJob::Free | CurrentJob::Loading { .. } => None,
             CurrentJob::Run(run) => run.refusal(worker, hello),
         }
     }
@@ -288,15 +288,21 @@ impl Control {
         if let (SessionEnd::Violation(_), Some(violations), Some(member)) =
             (end, self.current.violations(), self.members.get(&worker))
         {
-            violations.count_violation(&member.hello.instance_id);
+            violations.count_violation(Process::new(worker, &member.hello));
         }
-        self.leave(now, worker, &end.to_string(), out);
+        self.leave(now, worker, end.into(), out);
+        self.with_run(now, out, Run::evict_offenders);
     }
 
     /// Removes a worker, for any reason, and reassigns its pending nodes.
-    fn leave(&mut self, now: Duration, worker: WorkerId, how: &str, out: &mut Vec<Action>) {
-        if !self.with_run(now, out, |run, context| run.leave(context, worker, how)) {
-            self.context(now, out).remove(worker, how);
+    fn leave(&mut self, now: Duration, worker: WorkerId, departure: Departure, out: &mut Vec<Action>) {
+        match &mut self.current {
+            CurrentJob::Run(_) => {
+                _ = self.with_run(now, out, |run, context| run.leave(context, worker, departure))
+            }
+            CurrentJob::Free | CurrentJob::Loading { .. } => {
+                _ = self.context(now, out).remove(worker, departure)
+            }
         }
     }
 
@@ -312,7 +318,9 @@ impl Control {
     /// Releases every draining worker. Called while no tree is open.
     fn release_drained(&mut self, now: Duration, out: &mut Vec<Action>) {
         let mut context = self.context(now, out);
-        for worker in context.finished(|_| false) {
+        let draining =
+            context.members.iter().filter(|(_, member)| member.draining).map(|(&worker, _)| worker);
+        for worker in draining.collect::<Vec<_>>() {
             context.release_drained(worker);
         }
     }
@@ -333,8 +341,8 @@ impl Control {
     }
 
     fn result(&mut self, now: Duration, answer: ResultEvent, out: &mut Vec<Action>) {
-        self.heard(now, answer.worker);
         if let Some(member) = self.members.get_mut(&answer.worker) {
+            member.heard = member.heard.max(now);
             member.straggler = false;
             if answer.work.phase == Phase::Train {
                 member.measure(now, answer.samples, answer.busy);
@@ -376,6 +384,7 @@ impl Control {
         let violations = std::mem::take(violations).with_evicted(evicted);
         self.current = CurrentJob::Run(Box::new(Run::new(now, loaded, violations, facts, from)));
         self.with_run(now, out, |run, context| {
+            run.evict_offenders(context)?;
             if run.is_trained() { run.next_unit(context) } else { run.invite_all(context) }
         });
     }
@@ -428,10 +437,7 @@ impl Control {
             self.end_hung_sessions(now, work, hung, out);
         }
         self.with_run(now, out, Run::check_waiting);
-        self.with_run(now, out, |run, context| {
-            run.balance(context);
-            Continue(())
-        });
+        self.with_run(now, out, Run::balance);
     }
 
     fn end_silent_sessions(&mut self, now: Duration, out: &mut Vec<Action>) {
@@ -441,7 +447,8 @@ impl Control {
         let silent: Vec<_> = silent.filter(|&(_, silence)| silence > deadline).collect();
         for (worker, silence) in silent {
             out.push(Action::Disconnect { worker, reason: Disconnection::Silent { silence } });
-            self.leave(now, worker, &format!("nothing came from it for {:.1} s", silence.as_secs_f64()), out);
+            let how = format!("nothing came from it for {:.1} s", silence.as_secs_f64());
+            self.leave(now, worker, Departure::lost(how), out);
         }
     }
 
@@ -449,16 +456,16 @@ impl Control {
     fn end_stalled_sessions(&mut self, now: Duration, out: &mut Vec<Action>) {
         let stalled = |member: &Member| {
             let part = member.job.as_ref().filter(|part| part.accepted && !member.draining)?;
-            let lacks = part.told.iter().any(|shard| !part.held.contains(shard));
             let moved = part.moved.max(member.moved.1);
-            Some(now.saturating_sub(moved)).filter(|&idle| lacks && idle > self.config.stall_deadline)
+            let idle = now.saturating_sub(moved);
+            (!part.lacks.is_empty() && idle > self.config.stall_deadline).then_some(idle)
         };
         let stalled: Vec<_> =
             self.members.iter().filter_map(|(&worker, member)| Some((worker, stalled(member)?))).collect();
         for (worker, stalled) in stalled {
             out.push(Action::Disconnect { worker, reason: Disconnection::Stalled { stalled } });
             let how = format!("no sample reached it for {:.0} s", stalled.as_secs_f64());
-            self.leave(now, worker, &how, out);
+            self.leave(now, worker, Departure::lost(how), out);
         }
     }
 
@@ -480,7 +487,7 @@ impl Control {
         for (worker, asked) in hung {
             out.push(Action::Disconnect { worker, reason: Disconnection::Hung { work, asked } });
             let how = format!("it has not returned {work} for {:.0} s", asked.as_secs_f64());
-            self.leave(now, worker, &how, out);
+            self.leave(now, worker, Departure::lost(how), out);
         }
     }
 }

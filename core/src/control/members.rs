@@ -93,6 +93,43 @@ pub struct JobMembership {
     pub generation: u64,
     /// The shards in `told` that the worker holds.
     pub held: BTreeSet<Shard>,
+    /// The other shards in `told`: the worker fetches them.
+    pub lacks: BTreeSet<Shard>,
+}
+
+impl JobMembership {
+    /// The part of a worker that has just been told about the job.
+    pub(super) fn new(now: Duration, job: JobId) -> Self {
+        Self {
+            job,
+            accepted: false,
+            told: Vec::new(),
+            moved: now,
+            standby: false,
+            generation: 0,
+            held: BTreeSet::new(),
+            lacks: BTreeSet::new(),
+        }
+    }
+
+    /// Whether the worker has to be told of these shards. It need not know that their order changed if it holds all.
+    pub(super) fn differs(&self, shards: &[Shard], standby: bool) -> bool {
+        let holds_them = self.lacks.is_empty()
+            && self.held.len() == shards.len()
+            && shards.iter().all(|shard| self.held.contains(shard));
+        self.standby != standby || !holds_them && self.told != shards
+    }
+
+    /// Records what the worker is told to hold. It keeps what it holds of that; returns what it drops.
+    pub(super) fn tell(&mut self, now: Duration, shards: &[Shard], standby: bool) -> Vec<Shard> {
+        let wanted: BTreeSet<Shard> = shards.iter().copied().collect();
+        let dropped = self.held.extract_if(.., |shard| !wanted.contains(shard)).collect();
+        self.lacks = wanted.difference(&self.held).copied().collect();
+        self.told = shards.to_vec();
+        self.generation += 1;
+        (self.moved, self.standby) = (now, standby);
+        dropped
+    }
 }
 
 impl Member {
@@ -114,6 +151,11 @@ impl Member {
     /// The member's part in this job, once it has shown that it can compute the job.
     pub fn part(&self, job: JobId) -> Option<&JobMembership> {
         self.job.as_ref().filter(|part| part.job == job && part.accepted)
+    }
+
+    /// Whether the member can compute this job and does not drain.
+    pub(super) fn is_able(&self, job: JobId) -> bool {
+        !self.draining && self.part(job).is_some()
     }
 
     /// Records how long the slots were busy with `samples` training samples. Recent results weigh more.

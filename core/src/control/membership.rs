@@ -10,13 +10,13 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
 use super::action::{Action, Disconnection, Note};
-use super::context::{Context, Flow};
+use super::context::{Context, Departure, Flow};
 use super::ids::{JobId, WorkerId};
-use super::members::{Hello, JobMembership, Member};
+use super::members::{Hello, JobMembership, Member, Members};
 use super::open::Open;
 use super::outcome::Outcome;
-use super::place::Placement;
-use super::run::{Run, Stage};
+use super::run::{Run, Shortage, Stage};
+use super::violations::Process;
 use crate::data::shard::Shard;
 
 /// A wait for workers is noted once it lasts this long.
@@ -52,17 +52,8 @@ impl Run {
         if matches!(self.stage, Stage::Saving) || member.draining {
             return;
         }
-        let job = self.job;
-        member.job = Some(JobMembership {
-            job,
-            accepted: false,
-            told: Vec::new(),
-            moved: context.now,
-            standby: false,
-            generation: 0,
-            held: Default::default(),
-        });
-        context.out.push(Action::StartJob { worker, job });
+        member.job = Some(JobMembership::new(context.now, self.job));
+        context.out.push(Action::StartJob { worker, job: self.job });
     }
 
     /// Invites every member that can compute the job, which has just been loaded, and refuses the others.
@@ -73,8 +64,11 @@ impl Run {
             match self.refusal(worker, &hello) {
                 None => self.invite(context, worker),
                 Some(refusal) => {
+                    let how = "the job needs a different BLAS kernel";
+                    let restarts = matches!(refusal, Action::UseKernel { .. });
+                    let departure = if restarts { Departure::in_order(how) } else { Departure::lost(how) };
                     context.out.push(refusal);
-                    self.leave(context, worker, "the job needs a different BLAS kernel")?;
+                    self.leave(context, worker, departure)?;
                 }
             }
         }
@@ -82,8 +76,13 @@ impl Run {
     }
 
     /// Removes a worker, for any reason, and reassigns its pending nodes.
-    pub(super) fn leave(&mut self, context: &mut Context<'_>, worker: WorkerId, how: &str) -> Flow {
-        match context.remove(worker, how) {
+    pub(super) fn leave(
+        &mut self,
+        context: &mut Context<'_>,
+        worker: WorkerId,
+        departure: Departure,
+    ) -> Flow {
+        match context.remove(worker, departure) {
             Some(member) => self.left(context, worker, member),
             None => Continue(()),
         }
@@ -91,35 +90,54 @@ impl Run {
 
     /// Handles a worker that has left: keeps its hello, because its results may still turn out to be wrong.
     fn left(&mut self, context: &mut Context<'_>, worker: WorkerId, member: Member) -> Flow {
+        self.drop_holdings(worker, &member);
         if let Some(open) = self.stage.open_mut() {
             open.remember(worker, member.hello);
         }
         self.lost(context, worker)
     }
 
+    /// A worker that is no member any more holds nothing.
+    fn drop_holdings(&mut self, worker: WorkerId, member: &Member) {
+        self.draining.remove(&worker);
+        let held = member.job.iter().flat_map(|part| &part.held);
+        held.for_each(|&shard| self.holders.remove(shard, worker));
+    }
+
     /// Handles a lost worker: reassigns its pending nodes and its shards.
     fn lost(&mut self, context: &mut Context<'_>, worker: WorkerId) -> Flow {
         let pending = self.stage.open_mut().is_some_and(|open| open.forget(worker));
-        let placed = self.placement.remove(&worker).is_some();
-        let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
-        // A job that was about to begin starts its wait for workers now.
-        if let Stage::Gathering { since } = &mut self.stage
-            && targeted
-        {
-            *since = context.now;
-        }
-        if placed || targeted {
+        let displaced = self.displace(context.now, worker);
+        self.count_workers(context);
+        if displaced {
             self.reassign_shards(context)?;
         }
-        self.wait_if_short(context);
         self.assign(context, pending.then_some((worker, false)))
+    }
+
+    /// Takes a worker out of both placements. Returns whether it was in one.
+    fn displace(&mut self, now: Duration, worker: WorkerId) -> bool {
+        let placed = self.placement.remove(&worker).is_some();
+        let targeted = self.target.as_ref().is_some_and(|target| target.placement.contains_key(&worker));
+        if targeted {
+            self.drop_target(now);
+        }
+        placed || targeted
+    }
+
+    /// Drops the next placement. A job that was about to begin starts its wait for workers anew.
+    fn drop_target(&mut self, now: Duration) {
+        if self.target.take().is_some()
+            && let Stage::Gathering { since } = &mut self.stage
+        {
+            *since = now;
+        }
     }
 
     /// Handles a worker that drains: no new work is assigned to it.
     pub(super) fn unassign_draining(&mut self, context: &mut Context<'_>, worker: WorkerId) -> Flow {
-        let placed = self.placement.remove(&worker).is_some();
-        let targeted = self.target.take_if(|target| target.contains_key(&worker)).is_some();
-        if placed || targeted {
+        self.draining.insert(worker);
+        if self.displace(context.now, worker) {
             self.reassign_shards(context)?;
         }
         self.release_drained(context)
@@ -128,7 +146,9 @@ impl Run {
     /// Releases draining workers that have nothing pending.
     pub(super) fn release_drained(&mut self, context: &mut Context<'_>) -> Flow {
         let open = self.stage.open();
-        for worker in context.finished(|worker| open.is_some_and(|open| open.is_pending_with(worker))) {
+        let is_pending = |worker| open.is_some_and(|open| open.is_pending_with(worker));
+        let finished: Vec<_> = self.draining.iter().copied().filter(|&worker| !is_pending(worker)).collect();
+        for worker in finished {
             if let Some(member) = context.release_drained(worker) {
                 self.left(context, worker, member)?;
             }
@@ -141,9 +161,22 @@ impl Run {
     pub(super) fn evict(&mut self, context: &mut Context<'_>, worker: WorkerId, reason: &str) -> Flow {
         let present = context.members.get(&worker).map(|member| &member.hello);
         let departed = self.stage.open().and_then(|open| open.departed(worker));
-        let Some(Hello { instance_id, name, .. }) = present.or(departed).cloned() else {
-            return Continue(());
-        };
+        match present.or(departed).map(|hello| Process::new(worker, hello)) {
+            Some(process) => self.evict_process(context, process, reason),
+            None => Continue(()),
+        }
+    }
+
+    /// Evicts every process that has broken the protocol too often.
+    pub(super) fn evict_offenders(&mut self, context: &mut Context<'_>) -> Flow {
+        for (process, reason) in self.violations.offenders() {
+            self.evict_process(context, process, &reason)?;
+        }
+        Continue(())
+    }
+
+    fn evict_process(&mut self, context: &mut Context<'_>, process: Process, reason: &str) -> Flow {
+        let Process { worker, name, instance_id } = process;
         let same = |member: &Member| member.hello.instance_id == instance_id;
         let present = context.members.iter().find(|(_, member)| same(member)).map(|(&present, _)| present);
         let new = self.violations.evict(&instance_id, reason);
@@ -151,7 +184,9 @@ impl Run {
         self.checkpoint_due = true;
         let reason = reason.to_string();
         if let Some(worker) = present {
-            context.members.remove(&worker);
+            if let Some(member) = context.members.remove(&worker) {
+                self.drop_holdings(worker, &member);
+            }
             context.out.push(Action::Evict { worker, reason: reason.clone() });
         }
         if new {
@@ -174,9 +209,10 @@ impl Run {
         if answers < MAX_UNASSIGNED_RESULTS {
             return Continue(());
         }
-        self.violations.count_violation(&member.hello.instance_id);
+        self.violations.count_violation(Process::new(worker, &member.hello));
         context.out.push(Action::Disconnect { worker, reason: Disconnection::Unassigned { answers } });
-        self.leave(context, worker, "it sent results that were not assigned to it")
+        self.leave(context, worker, Departure::lost("it sent results that were not assigned to it"))?;
+        self.evict_offenders(context)
     }
 
     /// Handles a worker's fingerprint of the job's own shapes.
@@ -192,11 +228,22 @@ impl Run {
         if theirs != self.facts.shapes_fingerprint {
             let needed = self.facts.shapes_fingerprint.clone();
             context.out.push(Action::Disconnect { worker, reason: Disconnection::Shapes { theirs, needed } });
-            return self.leave(context, worker, "it computes other bits");
+            return self.leave(context, worker, Departure::lost("it computes other bits"));
         }
         part.accepted = true;
-        self.reassign_shards(context)?;
+        self.count_workers(context);
+        // Of workers that come together, the placement considers all at once.
+        self.newcomers = true;
+        if !self.expects_workers(context.members) {
+            self.reassign_shards(context)?;
+        }
         self.continue_if_enough(context)
+    }
+
+    /// Whether a worker that was told about the job has not yet shown that it can compute it.
+    fn expects_workers(&self, members: &Members) -> bool {
+        let told = |member: &Member| member.job.as_ref().is_some_and(|part| !part.accepted);
+        members.values().any(|member| !member.draining && told(member))
     }
 
     /// Handles a worker that holds a shard of the `Hold` with this generation.
@@ -209,14 +256,21 @@ impl Run {
     ) -> Flow {
         let part = context.members.get_mut(&worker).and_then(|member| member.job.as_mut());
         // A message about an earlier `Hold` may name samples that the worker has dropped since.
-        let answers = |part: &&mut JobMembership| {
-            part.job == job && part.generation == generation && part.told.contains(&shard)
-        };
-        let Some(part) = part.filter(answers) else { return Continue(()) };
+        let current = |part: &&mut JobMembership| part.job == job && part.generation == generation;
+        let Some(part) = part.filter(current) else { return Continue(()) };
+        if !part.lacks.remove(&shard) {
+            return Continue(());
+        }
         part.held.insert(shard);
         part.moved = context.now;
+        self.holders.add(shard, worker);
+        if let Some(target) = &mut self.target {
+            target.awaited.remove(&(worker, shard));
+        }
         self.begin_if_ready(context)?;
-        self.assign(context, None)
+        let needed =
+            |open: &Open| open.work.phase.split() == shard.split && open.needs_holders_of(shard.index);
+        if self.stage.open().is_some_and(needed) { self.assign(context, None) } else { Continue(()) }
     }
 
     /// Plans a new placement after a change of members.
@@ -236,7 +290,7 @@ impl Run {
 
     /// Whether a job that has not begun waits for more workers before shards are placed.
     fn waits_for_more(&self, context: &Context<'_>, since: Duration) -> bool {
-        let present = self.candidates(context.members).len();
+        let present = self.present(context.members);
         let settled = context.now >= since + context.config.settle;
         // Workers that have not yet shown that they can compute the job are waited for, too.
         let told = context.members.values().filter(|member| member.job.is_some()).count();
@@ -245,28 +299,18 @@ impl Run {
     }
 
     /// Sends a `Hold` to every worker whose shards have changed.
-    pub(super) fn tell_holdings(&self, context: &mut Context<'_>) {
+    pub(super) fn tell_holdings(&mut self, context: &mut Context<'_>) {
         let job = self.job;
-        for (&worker, member) in context.members.iter_mut() {
-            if member.part(job).is_none() {
-                continue;
-            }
+        for (&worker, member) in context.members.iter_mut().filter(|(_, member)| member.is_able(job)) {
             let shards = self.shards_to_hold(worker, member.hello.cache_bytes);
-            let placed = |placement: &Placement| placement.contains_key(&worker);
-            let standby = !placed(&self.placement) && !self.target.as_ref().is_some_and(placed);
-            let Some(part) = member.job.as_mut() else { continue };
-            // A worker that holds all of these shards need not know that their order changed.
-            let same =
-                part.told.len() == shards.len() && shards.iter().all(|shard| part.held.contains(shard));
-            if part.standby == standby && (same || part.told == shards) {
+            let target = self.target.iter().map(|target| &target.placement);
+            let standby = !target.chain([&self.placement]).any(|placement| placement.contains_key(&worker));
+            let Some(part) = member.job.as_mut().filter(|part| part.differs(&shards, standby)) else {
                 continue;
+            };
+            for dropped in part.tell(context.now, &shards, standby) {
+                self.holders.remove(dropped, worker);
             }
-            // The worker keeps the shards that it holds and that are still in the list.
-            part.held.retain(|shard| shards.contains(shard));
-            part.generation += 1;
-            part.told.clone_from(&shards);
-            part.moved = context.now;
-            part.standby = standby;
             let generation = part.generation;
             context.out.push(Action::Hold { worker, job, generation, shards, standby });
         }
@@ -274,57 +318,55 @@ impl Run {
 
     /// Begins the job once the workers hold all samples of the first placement.
     fn begin_if_ready(&mut self, context: &mut Context<'_>) -> Flow {
-        if !self.stage.is_gathering() {
-            return Continue(());
-        }
-        if self.candidates(context.members).len() < context.config.min_workers {
-            self.target = None;
-        } else if self.target_is_held(context.members) {
+        if self.stage.is_gathering() && self.target_is_held() {
             self.begun = true;
-            self.recovered(context);
             return self.open_next(context);
         }
         Continue(())
     }
 
-    /// Makes a job that has begun wait if too few workers are left.
-    fn wait_if_short(&mut self, context: &mut Context<'_>) {
-        if !matches!(self.stage, Stage::Stepping(_)) {
-            return;
+    /// Counts the workers after one has come or gone. A job with too few waits from now on; one that had too few before it
+    /// began has enough.
+    fn count_workers(&mut self, context: &mut Context<'_>) {
+        let present = self.present(context.members);
+        match (&self.stage, present >= context.config.min_workers) {
+            (Stage::Gathering { .. } | Stage::Stepping(_), true) => self.recovered(context),
+            (Stage::Gathering { .. }, false) => {
+                self.drop_target(context.now);
+                self.shortage.get_or_insert(Shortage { since: context.now, noted: false });
+            }
+            (Stage::Stepping(_), false) => {
+                let open = self.stage.leave();
+                self.fall_short(context, present, open);
+            }
+            (Stage::Short { .. } | Stage::Resting | Stage::Closing(_) | Stage::Saving, _) => {}
         }
-        let present = self.candidates(context.members).len();
-        if present >= context.config.min_workers {
-            return self.recovered(context);
-        }
-        let open = self.stage.leave();
-        self.fall_short(context, present, open);
     }
 
     /// Makes the job wait for workers; keeps the open tree, if there is one.
     pub(super) fn fall_short(&mut self, context: &mut Context<'_>, present: usize, open: Option<Open>) {
-        let since = self.short_since.unwrap_or(context.now);
-        self.stage = Stage::Short { since, open };
-        self.note_short(context, since, present);
+        self.stage = Stage::Short { open };
+        self.note_short(context, present);
     }
 
     /// Notes once that there are too few workers.
-    fn note_short(&mut self, context: &mut Context<'_>, since: Duration, present: usize) {
-        let needed = context.config.min_workers;
-        if self.short_since.replace(since).is_none() {
-            context.note(Note::Short { job: self.job, present, needed });
+    fn note_short(&mut self, context: &mut Context<'_>, present: usize) {
+        let shortage = self.shortage.get_or_insert(Shortage { since: context.now, noted: false });
+        if !std::mem::replace(&mut shortage.noted, true) {
+            context.note(Note::Short { job: self.job, present, needed: context.config.min_workers });
         }
     }
 
-    /// Notes that there are enough workers, if there were too few before.
+    /// Ends the lack of workers, if there was one; notes that if the lack was noted.
     pub(super) fn recovered(&mut self, context: &mut Context<'_>) {
-        if self.short_since.take().is_some() {
-            context.note(Note::Recovered { job: self.job });
+        if self.shortage.take().is_some_and(|shortage| shortage.noted) {
+            context.note(Note::Recovered { job: self.job, continues: self.begun });
         }
     }
 
     /// Continues a job that had too few workers, once there are enough.
     fn continue_if_enough(&mut self, context: &mut Context<'_>) -> Flow {
-        let enough = self.candidates(context.members).len() >= context.config.min_workers;
+        let enough = self.present(context.members) >= context.config.min_workers;
         if !enough || !matches!(self.stage, Stage::Short { .. }) {
             return Continue(());
         }
@@ -342,23 +384,28 @@ impl Run {
     /// Places shards on the present workers once the settle time is over. Gives up if there have been too few
     /// workers for too long.
     pub(super) fn check_waiting(&mut self, context: &mut Context<'_>) -> Flow {
-        let (since, gathering) = match self.stage {
-            Stage::Gathering { since } if self.target.is_none() => (since, true),
-            Stage::Short { since, .. } => (since, false),
-            _ => return Continue(()),
-        };
-        let waited = context.now.saturating_sub(since);
-        let present = self.candidates(context.members).len();
-        let needed = context.config.min_workers;
-        if present < needed && waited >= WORTH_SAYING {
-            self.note_short(context, since, present);
+        match (&self.stage, self.shortage) {
+            (Stage::Gathering { .. } | Stage::Short { .. }, Some(Shortage { since, .. })) => {
+                self.wait_for_workers(context, context.now.saturating_sub(since))
+            }
+            (Stage::Gathering { since }, None) if self.target.is_none() => {
+                let settled = context.now.saturating_sub(*since) >= context.config.settle;
+                if settled { self.reassign_shards(context) } else { Continue(()) }
+            }
+            _ => Continue(()),
         }
-        if gathering && present >= needed && waited >= context.config.settle {
-            self.reassign_shards(context)
-        } else if present < needed && context.config.wait_workers.is_some_and(|limit| waited >= limit) {
-            Break(Outcome::TooFewWorkers { present, needed, waited })
-        } else {
-            Continue(())
+    }
+
+    /// Notes a lack of workers that lasts. Gives up at the limit.
+    fn wait_for_workers(&mut self, context: &mut Context<'_>, waited: Duration) -> Flow {
+        let present = self.present(context.members);
+        if waited >= WORTH_SAYING {
+            self.note_short(context, present);
         }
+        if context.config.wait_workers.is_some_and(|limit| waited >= limit) {
+            let needed = context.config.min_workers;
+            return Break(Outcome::TooFewWorkers { present, needed, waited });
+        }
+        Continue(())
     }
 }

@@ -47,6 +47,7 @@ mod context;
 mod display;
 mod event;
 mod facts;
+mod holders;
 mod ids;
 mod machine;
 mod members;

@@ -1,7 +1,7 @@
 //! The open unit of work: the nodes assigned to each worker, the results received, and the shards still
 //! unassigned.
 //!
-//! [`Open::dispatch`] is the only place that assigns work. It finds the shards of the tree that are missing and
+//! [`Open::dispatch`] is the only place that assigns work. It takes the shards of the tree that are missing and
 //! not pending with any worker, and assigns each to a worker that holds its samples: to the worker that the
 //! placement names, or else to the worker with the least work. The same rule starts a step, reassigns the nodes
 //! of a lost worker and starts backup tasks for a straggler. If nothing is missing, it assigns nothing.
@@ -9,23 +9,23 @@
 //! An *ask* is one node assigned to one worker. It is pending until the worker returns the result or leaves. It
 //! becomes *overdue* when the worker takes far longer than the pace of the other workers predicts. An overdue ask
 //! no longer counts, and the node is assigned to another worker, too.
+//!
+//! A step of many workers must cost each of them the same as a step of few. So a result looks at its own worker and
+//! its own shards only, and a dispatch at the shards (`loose`) and the validations (`due`) that something has happened
+//! to since the dispatch before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::time::Duration;
 
 use super::action::Discard;
 use super::ids::{WorkId, WorkerId};
 use super::members::Hello;
 use super::validation::{Digest, Source, SourcedResult, Validation, Verdict};
-use crate::learn::tree::{Inserted, Node, Reduction, Tree};
+use crate::learn::tree::{Node, Tree};
 
 /// A worker that nodes may be assigned to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    pub(super) worker: WorkerId,
-    /// The shards that the placement gives to this worker.
-    pub(super) owns: Range<u32>,
     /// Its share of the work, relative to the other workers.
     pub(super) weight: f64,
     /// It has not yet returned a result for work that is over. It gets nodes only if no other worker can take
@@ -44,18 +44,42 @@ pub struct Pending {
     pub overdue: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Assignment {
-    worker: WorkerId,
     node: Node,
     overdue: bool,
 }
 
-/// The samples assigned to a worker since it last had nothing pending.
-#[derive(Clone, Copy, Debug)]
-struct Load {
+/// With how many workers a shard is pending.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    on_time: u32,
+    overdue: u32,
+}
+
+/// What a worker has to do with the unit of work.
+#[derive(Clone, Debug, Default)]
+struct Assignee {
+    /// What is pending with it.
+    assignments: Vec<Assignment>,
+    /// When it last had nothing pending and was assigned something.
     since: Duration,
+    /// The samples assigned to it since then.
     samples: u64,
+    /// Nodes of which it returned the result, or from which it may still return one that is not needed.
+    answered: Vec<Node>,
+    /// Whether a result of it is in the tree.
+    used: bool,
+}
+
+impl Assignee {
+    fn is_late(&self) -> bool {
+        self.assignments.iter().any(|ask| ask.overdue)
+    }
+
+    fn shards_pending(&self) -> u32 {
+        self.assignments.iter().map(|ask| ask.node.len()).sum()
+    }
 }
 
 /// The tree of one unit of work, with its pending nodes and its result validations.
@@ -63,14 +87,18 @@ struct Load {
 pub(super) struct Open {
     pub(super) work: WorkId,
     tree: Tree,
-    present: BTreeSet<u32>,
-    reduction: Reduction<()>,
-    assignments: Vec<Assignment>,
-    answered: BTreeSet<(WorkerId, Node)>,
-    loads: BTreeMap<WorkerId, Load>,
+    /// The shards that have samples in this unit of work, ascending.
+    present: Vec<u32>,
+    /// Those of them that are not yet in the tree.
+    missing: BTreeSet<u32>,
+    /// Shards that may be missing and with nobody: the next dispatch looks at them.
+    loose: BTreeSet<u32>,
+    /// With how many workers each shard is pending.
+    asked: Vec<Asked>,
+    assignees: BTreeMap<WorkerId, Assignee>,
     validations: BTreeMap<Node, Validation>,
-    /// Workers with a result in the tree.
-    used: BTreeSet<WorkerId>,
+    /// Validations that may need another result: the next dispatch looks at them.
+    due: BTreeSet<Node>,
     /// Workers that sent a result for this step and have since left. The result may still turn out to be wrong.
     departed: BTreeMap<WorkerId, Hello>,
 }
@@ -109,41 +137,52 @@ pub(super) struct Dispatch {
 /// What [`Open::dispatch`] needs to know of the run.
 pub(super) struct DispatchContext<'a> {
     pub(super) now: Duration,
-    /// Whether a worker holds a shard of the split.
-    pub(super) holds: &'a dyn Fn(WorkerId, u32) -> bool,
+    /// The worker to which the placement gives a shard.
+    pub(super) owner: &'a dyn Fn(u32) -> Option<WorkerId>,
+    /// The workers that hold a shard of the split, in the order in which they joined.
+    pub(super) holders: &'a dyn Fn(u32) -> &'a [WorkerId],
+    /// A worker as a candidate; `None` if no work may be assigned to it.
+    pub(super) candidate: &'a dyn Fn(WorkerId) -> Option<Candidate>,
     /// The number of samples a shard has in this unit of work.
     pub(super) samples: &'a dyn Fn(u32) -> u64,
     /// Whether results for a node are always compared.
     pub(super) audited: &'a dyn Fn(Node) -> bool,
 }
 
+/// The shards that a dispatch gives to each worker.
+type Given = BTreeMap<WorkerId, Vec<u32>>;
+
 impl Open {
-    pub(super) fn new(work: WorkId, tree: Tree, present: BTreeSet<u32>) -> Self {
+    pub(super) fn new(work: WorkId, tree: Tree, present: &BTreeSet<u32>) -> Self {
         Self {
             work,
             tree,
-            reduction: Reduction::new(tree, &present),
-            present,
-            assignments: Vec::new(),
-            answered: BTreeSet::new(),
-            loads: BTreeMap::new(),
+            present: present.iter().copied().collect(),
+            missing: present.clone(),
+            loose: present.clone(),
+            asked: vec![Asked::default(); tree.root().len() as usize],
+            assignees: BTreeMap::new(),
             validations: BTreeMap::new(),
-            used: BTreeSet::new(),
+            due: BTreeSet::new(),
             departed: BTreeMap::new(),
         }
     }
 
     /// The same unit of work, started again. Results that were assigned before may still arrive.
     pub(super) fn again(&self) -> Self {
-        let asked = self.assignments.iter().map(|ask| (ask.worker, ask.node));
-        let answered = self.answered.iter().copied().chain(asked).collect();
-        let departed = self.departed.clone();
-        Self { answered, departed, ..Self::new(self.work, self.tree, self.present.clone()) }
+        let known = |(&worker, assignee): (&WorkerId, &Assignee)| {
+            let asked = assignee.assignments.iter().map(|ask| ask.node);
+            let answered = assignee.answered.iter().copied().chain(asked).collect();
+            (worker, Assignee { answered, ..Assignee::default() })
+        };
+        let assignees = self.assignees.iter().map(known).collect();
+        let present = self.present.iter().copied().collect();
+        Self { assignees, departed: self.departed.clone(), ..Self::new(self.work, self.tree, &present) }
     }
 
     /// Whether every node is in the tree.
     pub(super) fn is_complete(&self) -> bool {
-        self.reduction.is_closed()
+        self.missing.is_empty()
     }
 
     /// Whether results for this node are compared, so that their digest is needed.
@@ -153,7 +192,7 @@ impl Open {
 
     /// Whether the tree contains a result of this worker.
     pub(super) fn has_used(&self, worker: WorkerId) -> bool {
-        self.used.contains(&worker)
+        self.assignees.get(&worker).is_some_and(|assignee| assignee.used)
     }
 
     /// Whether a result of this worker is in the tree or under validation.
@@ -163,51 +202,49 @@ impl Open {
 
     /// Whether anything is pending with this worker.
     pub(super) fn is_pending_with(&self, worker: WorkerId) -> bool {
-        self.assignments.iter().any(|ask| ask.worker == worker)
+        self.assignees.get(&worker).is_some_and(|assignee| !assignee.assignments.is_empty())
     }
 
     /// The workers with pending nodes that are still missing from the tree.
     pub(super) fn pending(&self) -> Vec<Pending> {
-        let missing = self.reduction.missing();
-        let is_missing = |ask: &&Assignment| {
-            missing.iter().any(|gap| gap.first < ask.node.end && ask.node.first < gap.end)
+        let pending = |(&worker, assignee): (&WorkerId, &Assignee)| {
+            let mut missing = assignee.assignments.iter().filter(|ask| self.is_missing(ask.node)).peekable();
+            missing.peek()?;
+            Some(Pending { worker, since: assignee.since, overdue: missing.any(|ask| ask.overdue) })
         };
-        let mut pending: BTreeMap<WorkerId, bool> = BTreeMap::new();
-        for ask in self.assignments.iter().filter(is_missing) {
-            *pending.entry(ask.worker).or_default() |= ask.overdue;
-        }
-        let of = |(worker, overdue)| Pending { worker, since: self.loads[&worker].since, overdue };
-        pending.into_iter().map(of).collect()
+        self.assignees.iter().filter_map(pending).collect()
     }
 
     /// Workers with pending nodes that are not overdue, when the nodes were assigned, and the number of samples.
     pub(super) fn on_time(&self) -> Vec<(WorkerId, Duration, u64)> {
-        let on_time: BTreeSet<_> =
-            self.assignments.iter().filter(|ask| !ask.overdue).map(|ask| ask.worker).collect();
-        on_time
-            .into_iter()
-            .map(|worker| (worker, self.loads[&worker].since, self.loads[&worker].samples))
-            .collect()
+        let on_time = |assignee: &Assignee| assignee.assignments.iter().any(|ask| !ask.overdue);
+        let on_time = self.assignees.iter().filter(|(_, assignee)| on_time(assignee));
+        on_time.map(|(&worker, assignee)| (worker, assignee.since, assignee.samples)).collect()
     }
 
     /// The number of samples in this worker's current load.
     pub(super) fn samples_asked(&self, worker: WorkerId) -> u64 {
-        self.loads.get(&worker).map_or(0, |load| load.samples)
+        self.assignees.get(&worker).map_or(0, |assignee| assignee.samples)
     }
 
     /// Marks this worker's pending nodes as overdue: they no longer count, but their results may still arrive.
     pub(super) fn set_overdue(&mut self, worker: WorkerId) {
-        self.assignments.iter_mut().filter(|ask| ask.worker == worker).for_each(|ask| ask.overdue = true);
-    }
-
-    /// Whether this worker has overdue nodes.
-    pub(super) fn is_late(&self, worker: WorkerId) -> bool {
-        self.assignments.iter().any(|ask| ask.worker == worker && ask.overdue)
+        let Some(assignee) = self.assignees.get_mut(&worker) else { return };
+        let on_time: Vec<_> = assignee.assignments.iter().copied().filter(|ask| !ask.overdue).collect();
+        assignee.assignments.iter_mut().for_each(|ask| ask.overdue = true);
+        for Assignment { node, .. } in on_time {
+            for asked in self.asked_of(node) {
+                asked.on_time -= 1;
+                asked.overdue += 1;
+            }
+            self.loosen(node);
+        }
     }
 
     /// Workers with overdue nodes.
     pub(super) fn late(&self) -> BTreeSet<WorkerId> {
-        self.assignments.iter().filter(|ask| ask.overdue).map(|ask| ask.worker).collect()
+        let late = self.assignees.iter().filter(|(_, assignee)| assignee.is_late());
+        late.map(|(&worker, _)| worker).collect()
     }
 
     /// Keeps the hello of a worker that has left, if it sent a result for this step.
@@ -222,16 +259,22 @@ impl Open {
         self.departed.get(&worker)
     }
 
-    /// Removes a worker that has left and unassigns its pending nodes. Returns whether it had any.
+    /// Unassigns the pending nodes of a worker that has left. Returns whether it had any.
     pub(super) fn forget(&mut self, worker: WorkerId) -> bool {
-        let before = self.assignments.len();
-        self.assignments.retain(|ask| ask.worker != worker);
-        let assignments = &self.assignments;
-        // An audit without results or pending nodes is dropped; it restarts when the node is assigned again.
-        self.validations.retain(|&node, validation| {
-            validation.is_open() || validation.arbitrating || assignments.iter().any(|ask| ask.node == node)
-        });
-        self.assignments.len() < before
+        let assignments =
+            self.assignees.get_mut(&worker).map(|assignee| std::mem::take(&mut assignee.assignments));
+        let assignments = assignments.unwrap_or_default();
+        for &ask in &assignments {
+            self.ends(ask);
+            self.loosen(ask.node);
+            let Some(validation) = self.validations.get_mut(&ask.node) else { continue };
+            validation.asked.retain(|&other| other != worker);
+            // An audit without results or pending nodes is dropped; it restarts when the node is assigned again.
+            if validation.asked.is_empty() && !validation.is_open() && !validation.arbitrating {
+                self.validations.remove(&ask.node);
+            }
+        }
+        !assignments.is_empty()
     }
 
     /// Records that the coordinator can't compute this job.
@@ -239,6 +282,7 @@ impl Open {
         if let Some(validation) = self.validations.get_mut(&node) {
             validation.arbitrating = false;
             validation.no_arbiter = true;
+            self.loosen(node);
         }
     }
 
@@ -251,18 +295,26 @@ impl Open {
         node: Node,
         came: ReceivedResult,
     ) -> (ResultOutcome, Option<f64>) {
-        let before = self.assignments.len();
-        self.assignments.retain(|ask| (ask.worker, ask.node) != (worker, node));
-        if self.assignments.len() == before {
-            let known = self.answered.contains(&(worker, node));
+        let Some(assignee) = self.assignees.get_mut(&worker) else {
+            return (ResultOutcome::Discarded(Discard::Unassigned), None);
+        };
+        let Some(index) = assignee.assignments.iter().position(|ask| ask.node == node) else {
+            let known = assignee.answered.contains(&node);
             return (
                 ResultOutcome::Discarded(if known { Discard::Duplicate } else { Discard::Unassigned }),
                 None,
             );
+        };
+        let ask = assignee.assignments.remove(index);
+        assignee.answered.push(node);
+        let finished = assignee.assignments.is_empty() && assignee.samples > 0;
+        let seconds = now.saturating_sub(assignee.since).as_secs_f64();
+        let pace = finished.then(|| seconds / assignee.samples as f64);
+        self.ends(ask);
+        if let Some(validation) = self.validations.get_mut(&node) {
+            validation.asked.retain(|&other| other != worker);
+            self.due.insert(node);
         }
-        self.answered.insert((worker, node));
-        let pace = self.loads.get(&worker).filter(|load| load.samples > 0 && !self.is_pending_with(worker));
-        let pace = pace.map(|load| now.saturating_sub(load.since).as_secs_f64() / load.samples as f64);
         (self.judge(node, came), pace)
     }
 
@@ -284,10 +336,10 @@ impl Open {
                 ResultOutcome::Discarded(Discard::Duplicate)
             };
         };
-        if self.is_superfluous(node) {
+        if !self.is_missing(node) {
             return ResultOutcome::Discarded(Discard::Duplicate);
         }
-        let validation = self.validations.entry(node).or_default();
+        let validation = self.validate(node);
         validation.add_result(of, finite, digest);
         match validation.verdict() {
             None => ResultOutcome::SetAside,
@@ -295,167 +347,224 @@ impl Open {
         }
     }
 
+    /// The validation of a node, begun if there is none yet.
+    fn validate(&mut self, node: Node) -> &mut Validation {
+        self.due.insert(node);
+        let Asked { on_time, overdue } = self.asked[node.first as usize];
+        let assignees = Some(&self.assignees).filter(|_| on_time + overdue > 0).into_iter().flatten();
+        let is_asked = |assignee: &Assignee| assignee.assignments.iter().any(|ask| ask.node == node);
+        let asked = assignees.filter(|(_, assignee)| is_asked(assignee)).map(|(&worker, _)| worker);
+        self.validations.entry(node).or_insert_with(|| Validation::asked_of(asked.collect()))
+    }
+
     /// Ends a node's validation. Returns whether the correct result was put into the tree.
     pub(super) fn settle(&mut self, node: Node, verdict: &Verdict) -> bool {
         self.validations.remove(&node);
+        self.loosen(node);
         let right = verdict.right.filter(|_| verdict.finite);
         right.is_some_and(|right| self.accept(node, right.source))
     }
 
     /// Puts a node into the tree, if it is missing. Returns whether it was.
     fn accept(&mut self, node: Node, source: Source) -> bool {
-        let kept = matches!(self.reduction.insert(node, (), |(), ()| ()), Inserted::Kept { .. });
+        let mut kept = false;
+        for shard in node.first..node.end {
+            kept |= self.missing.remove(&shard);
+        }
         if let Source::Worker(worker) = source
             && kept
         {
-            self.used.insert(worker);
+            self.assignees.entry(worker).or_default().used = true;
         }
         kept
     }
 
-    fn is_superfluous(&self, node: Node) -> bool {
-        let missing = self.missing();
-        !(node.first..node.end).any(|shard| missing.contains(&shard))
+    /// The shards under a node that have samples in this unit of work.
+    fn present_in(&self, node: Node) -> &[u32] {
+        let place = |shard: u32| self.present.partition_point(|&present| present < shard);
+        &self.present[place(node.first)..place(node.end)]
     }
 
-    /// The shards that have samples in this unit of work and are not yet in the tree.
-    fn missing(&self) -> BTreeSet<u32> {
-        let gaps = self.reduction.missing();
-        gaps.iter().flat_map(|gap| self.present.range(gap.first..gap.end)).copied().collect()
+    /// Whether a shard of this node is not yet in the tree.
+    fn is_missing(&self, node: Node) -> bool {
+        self.missing.range(node.first..node.end).next().is_some()
+    }
+
+    /// The next dispatch looks at the missing shards of this node, and at its validation.
+    fn loosen(&mut self, node: Node) {
+        self.loose.extend(self.missing.range(node.first..node.end));
+        if self.validations.contains_key(&node) {
+            self.due.insert(node);
+        }
+    }
+
+    fn asked_of(&mut self, node: Node) -> impl Iterator<Item = &mut Asked> {
+        self.asked[node.first as usize..node.end as usize].iter_mut()
+    }
+
+    /// An ask is not pending any more.
+    fn ends(&mut self, Assignment { node, overdue }: Assignment) {
+        for asked in self.asked_of(node) {
+            let assignments = if overdue { &mut asked.overdue } else { &mut asked.on_time };
+            *assignments -= 1;
+        }
     }
 
     /// The missing shards that are neither pending on time nor under validation.
-    pub(super) fn unassigned(&self) -> BTreeSet<u32> {
-        let mut missing = self.missing();
-        let pending = self.assignments.iter().filter(|ask| !ask.overdue).map(|ask| ask.node);
-        let validated =
-            self.validations.iter().filter(|(_, validation)| validation.is_open() || validation.arbitrating);
-        for node in pending.chain(validated.map(|(&node, _)| node)) {
-            missing.retain(|&shard| !(node.first..node.end).contains(&shard));
-        }
-        missing
+    pub(super) fn unassigned(&self) -> impl Iterator<Item = u32> {
+        self.loose.iter().copied().filter(|&shard| self.is_unassigned(shard))
+    }
+
+    fn is_unassigned(&self, shard: u32) -> bool {
+        let validated = |(node, validation): (&Node, &Validation)| {
+            (node.first..node.end).contains(&shard) && (validation.is_open() || validation.arbitrating)
+        };
+        self.missing.contains(&shard)
+            && self.asked[shard as usize].on_time == 0
+            && !self.validations.iter().any(validated)
+    }
+
+    /// Whether samples of this shard, newly held by a worker, may let something be assigned to it.
+    pub(super) fn needs_holders_of(&self, shard: u32) -> bool {
+        self.loose.contains(&shard) || self.due.iter().any(|node| (node.first..node.end).contains(&shard))
     }
 
     /// Assigns the missing shards that are not pending with any worker, and the nodes under validation.
-    pub(super) fn dispatch(&mut self, candidates: &[Candidate], terms: &DispatchContext<'_>) -> Dispatch {
+    pub(super) fn dispatch(&mut self, terms: &DispatchContext<'_>) -> Dispatch {
         let mut dispatch = Dispatch::default();
-        let mut given: BTreeMap<WorkerId, BTreeSet<u32>> = BTreeMap::new();
-        let mut loads = self.shards_pending();
-        for shard in self.unassigned() {
-            let able = |candidate: &Candidate| {
-                (terms.holds)(candidate.worker, shard) && !self.is_asked_for(candidate.worker, shard)
-            };
-            if let Some(worker) = choose(candidates, &loads, Some(shard), able) {
-                *loads.entry(worker).or_default() += 1;
-                given.entry(worker).or_default().insert(shard);
-            }
-        }
-        for (worker, shards) in given {
+        for (worker, shards) in self.give(terms) {
             for node in self.tree.cover_present(&shards, &self.present) {
+                if (terms.audited)(node) {
+                    self.validate(node);
+                }
                 self.ask(worker, node, terms);
                 dispatch.assignments.entry(worker).or_default().push(node);
-                if (terms.audited)(node) && !self.compares(node) {
-                    self.validations.insert(node, Validation::default());
-                }
             }
         }
-        self.dispatch_validations(candidates, terms, &mut loads, &mut dispatch);
+        for node in std::mem::take(&mut self.due) {
+            self.dispatch_validation(node, terms, &mut dispatch);
+        }
         dispatch
     }
 
-    /// Assigns the nodes whose validation needs another result.
-    fn dispatch_validations(
-        &mut self,
-        candidates: &[Candidate],
+    /// Chooses a worker for each loose shard. Shards that no able worker holds stay loose.
+    fn give(&mut self, terms: &DispatchContext<'_>) -> Given {
+        let mut given = Given::new();
+        let mut unheld = BTreeSet::new();
+        for shard in std::mem::take(&mut self.loose) {
+            if !self.is_unassigned(shard) {
+                continue;
+            }
+            match self.worker_for(shard, &given, terms) {
+                Some(worker) => given.entry(worker).or_default().push(shard),
+                None => _ = unheld.insert(shard),
+            }
+        }
+        self.loose = unheld;
+        given
+    }
+
+    /// Among the workers that hold a shard, chooses its owner, or else the one with the least work.
+    fn worker_for(&self, shard: u32, given: &Given, terms: &DispatchContext<'_>) -> Option<WorkerId> {
+        let holders = (terms.holders)(shard);
+        let able = |worker: &WorkerId| !self.is_asked_for(*worker, shard);
+        let prompt = |worker: &WorkerId| self.candidate(*worker, terms).is_some_and(|owner| !owner.straggler);
+        let owner = (terms.owner)(shard).filter(|owner| holders.binary_search(owner).is_ok());
+        let owner = owner.filter(able).filter(prompt);
+        owner.or_else(|| self.least_loaded(holders.iter().copied().filter(able), given, terms))
+    }
+
+    fn least_loaded(
+        &self,
+        workers: impl Iterator<Item = WorkerId>,
+        given: &Given,
         terms: &DispatchContext<'_>,
-        loads: &mut BTreeMap<WorkerId, u32>,
-        dispatch: &mut Dispatch,
-    ) {
-        for node in self.validations.keys().copied().collect::<Vec<_>>() {
-            if self.is_superfluous(node) {
-                self.validations.remove(&node);
-                continue;
-            }
-            let on_time = self.assignments.iter().filter(|ask| ask.node == node && !ask.overdue).count();
-            let validation = &self.validations[&node];
-            let needed = validation.needs().saturating_sub(on_time + usize::from(validation.arbitrating));
-            if needed == 0 {
-                continue;
-            }
-            let shards: Vec<u32> = self.present.range(node.first..node.end).copied().collect();
-            let holds =
-                |candidate: &Candidate| shards.iter().all(|&shard| (terms.holds)(candidate.worker, shard));
-            let asked = |candidate: &Candidate| {
-                self.assignments.iter().any(|ask| (ask.worker, ask.node) == (candidate.worker, node))
-            };
-            let new = |candidate: &Candidate| {
-                holds(candidate) && !validation.has_heard(candidate.worker) && !asked(candidate)
-            };
-            let again = |candidate: &Candidate| {
-                validation.no_arbiter
-                    && validation.has_single_source()
-                    && holds(candidate)
-                    && !asked(candidate)
-            };
-            let chosen = choose(candidates, loads, None, new);
-            if let Some(worker) = chosen.or_else(|| choose(candidates, loads, None, again)) {
-                *loads.entry(worker).or_default() += shards.len() as u32;
-                self.ask(worker, node, terms);
-                dispatch.assignments.entry(worker).or_default().push(node);
-            } else if !validation.no_arbiter && !validation.arbitrating {
-                self.validations.entry(node).and_modify(|validation| validation.arbitrating = true);
-                dispatch.arbitrate.push(node);
-            } else if validation.is_open() && self.assignments.iter().all(|ask| ask.node != node) {
-                dispatch.settled.push((node, validation.final_verdict()));
-            }
+    ) -> Option<WorkerId> {
+        let cost = |worker| {
+            let Candidate { weight, straggler } = self.candidate(worker, terms)?;
+            let pending = self.assignees.get(&worker).map_or(0, Assignee::shards_pending);
+            let load = pending + given.get(&worker).map_or(0, Vec::len) as u32;
+            Some((straggler, f64::from(load + 1) / weight, worker))
+        };
+        let order =
+            |a: &(bool, f64, WorkerId), b: &(bool, f64, WorkerId)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+        workers.filter_map(cost).min_by(order).map(|(_, _, worker)| worker)
+    }
+
+    /// A worker as a candidate. One with overdue nodes is a straggler, too.
+    fn candidate(&self, worker: WorkerId, terms: &DispatchContext<'_>) -> Option<Candidate> {
+        let candidate = (terms.candidate)(worker)?;
+        let late = self.assignees.get(&worker).is_some_and(Assignee::is_late);
+        Some(Candidate { straggler: candidate.straggler || late, ..candidate })
+    }
+
+    /// Assigns a node whose validation needs another result.
+    fn dispatch_validation(&mut self, node: Node, terms: &DispatchContext<'_>, dispatch: &mut Dispatch) {
+        let Some(validation) = self.validations.get(&node) else { return };
+        if !self.is_missing(node) {
+            self.validations.remove(&node);
+            return;
+        }
+        let is_on_time = |worker: &&WorkerId| {
+            let mut assignments = self.assignees[*worker].assignments.iter();
+            assignments.any(|ask| ask.node == node && !ask.overdue)
+        };
+        let on_time = validation.asked.iter().filter(is_on_time).count();
+        if validation.needs() <= on_time + usize::from(validation.arbitrating) {
+            return;
+        }
+        // Whatever follows, a worker that comes to hold the samples may be needed.
+        self.due.insert(node);
+        if let Some(worker) = self.another_for(node, validation, terms) {
+            self.ask(worker, node, terms);
+            dispatch.assignments.entry(worker).or_default().push(node);
+        } else if !validation.no_arbiter && !validation.arbitrating {
+            self.validations.entry(node).and_modify(|validation| validation.arbitrating = true);
+            dispatch.arbitrate.push(node);
+        } else if validation.is_open() && validation.asked.is_empty() {
+            dispatch.settled.push((node, validation.final_verdict()));
         }
     }
 
+    /// The worker to compute a node under validation once more. Without an arbiter that may be its only author.
+    fn another_for(
+        &self,
+        node: Node,
+        validation: &Validation,
+        terms: &DispatchContext<'_>,
+    ) -> Option<WorkerId> {
+        let (&first, others) = self.present_in(node).split_first()?;
+        let holds = |worker: &WorkerId| {
+            others.iter().all(|&shard| (terms.holders)(shard).binary_search(worker).is_ok())
+        };
+        let able = |worker: &WorkerId| holds(worker) && !validation.asked.contains(worker);
+        let able: Vec<_> = (terms.holders)(first).iter().copied().filter(able).collect();
+        let new = able.iter().copied().filter(|&worker| !validation.has_heard(worker));
+        let new = self.least_loaded(new, &Given::new(), terms);
+        let may_repeat = validation.no_arbiter && validation.has_single_source();
+        new.or_else(|| {
+            may_repeat.then(|| self.least_loaded(able.into_iter(), &Given::new(), terms)).flatten()
+        })
+    }
+
     fn ask(&mut self, worker: WorkerId, node: Node, terms: &DispatchContext<'_>) {
-        let samples =
-            self.present.range(node.first..node.end).map(|&shard| (terms.samples)(shard)).sum::<u64>();
-        let load = self.loads.entry(worker).or_insert(Load { since: terms.now, samples: 0 });
-        if !self.assignments.iter().any(|ask| ask.worker == worker) {
+        let samples = self.present_in(node).iter().map(|&shard| (terms.samples)(shard)).sum::<u64>();
+        let assignee = self.assignees.entry(worker).or_default();
+        if assignee.assignments.is_empty() {
             // Nothing was pending with this worker: its time starts now.
-            *load = Load { since: terms.now, samples: 0 };
+            (assignee.since, assignee.samples) = (terms.now, 0);
         }
-        load.samples += samples;
-        self.assignments.push(Assignment { worker, node, overdue: false });
+        assignee.samples += samples;
+        assignee.assignments.push(Assignment { node, overdue: false });
+        self.asked_of(node).for_each(|asked| asked.on_time += 1);
+        if let Some(validation) = self.validations.get_mut(&node) {
+            validation.asked.push(worker);
+        }
     }
 
     /// Whether this shard is pending with this worker, overdue or not.
     fn is_asked_for(&self, worker: WorkerId, shard: u32) -> bool {
-        let pending =
-            |ask: &Assignment| ask.worker == worker && (ask.node.first..ask.node.end).contains(&shard);
-        self.assignments.iter().any(pending)
+        let covers = |ask: &Assignment| (ask.node.first..ask.node.end).contains(&shard);
+        self.assignees.get(&worker).is_some_and(|assignee| assignee.assignments.iter().any(covers))
     }
-
-    fn shards_pending(&self) -> BTreeMap<WorkerId, u32> {
-        let mut loads = BTreeMap::new();
-        for ask in &self.assignments {
-            *loads.entry(ask.worker).or_default() += ask.node.len();
-        }
-        loads
-    }
-}
-
-/// Among the able candidates, chooses the owner of the shard, or else the one with the least work.
-fn choose(
-    candidates: &[Candidate],
-    loads: &BTreeMap<WorkerId, u32>,
-    shard: Option<u32>,
-    able: impl Fn(&Candidate) -> bool,
-) -> Option<WorkerId> {
-    let owner =
-        candidates.iter().find(|candidate| shard.is_some_and(|shard| candidate.owns.contains(&shard)));
-    if let Some(owner) = owner.filter(|owner| !owner.straggler && able(owner)) {
-        return Some(owner.worker);
-    }
-    let cost = |candidate: &Candidate| {
-        let load = loads.get(&candidate.worker).copied().unwrap_or(0);
-        f64::from(load + 1) / candidate.weight
-    };
-    let order =
-        |a: &&Candidate, b: &&Candidate| a.straggler.cmp(&b.straggler).then(cost(a).total_cmp(&cost(b)));
-    candidates.iter().filter(|candidate| able(candidate)).min_by(order).map(|candidate| candidate.worker)
 }

@@ -86,12 +86,11 @@ fn align(tree: &Tree, weights: &[f64], cuts: &mut [u32]) {
             (costs[0].max(costs[1]), costs[0] + costs[1])
         };
         let candidates = cuts[index].saturating_sub(2)..=cuts[index] + 2;
-        let best =
-            candidates.filter(|&cut| cuts[index - 1] < cut && cut < cuts[index + 1]).min_by(|&a, &b| {
-                let (a, b) = (around(a), around(b));
-                a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
-            });
-        if let Some(cut) = best {
+        let candidates = candidates.filter(|&cut| cuts[index - 1] < cut && cut < cuts[index + 1]);
+        let best = candidates
+            .map(|cut| (cut, around(cut)))
+            .min_by(|(_, a), (_, b)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        if let Some((cut, _)) = best {
             cuts[index] = cut;
         }
     }
@@ -99,8 +98,7 @@ fn align(tree: &Tree, weights: &[f64], cuts: &mut [u32]) {
 
 fn cost(tree: &Tree, run: Range<u32>, weight: f64) -> f64 {
     let pieces = f64::from(run.end - run.start);
-    let nodes = tree.cover(&run.collect()).len() as f64;
-    (pieces + NODE_COST * nodes) / weight
+    (pieces + NODE_COST * f64::from(tree.nodes_of(&run))) / weight
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ impl Run {
             self.stage = Stage::Resting;
             return Continue(());
         }
-        let present = self.candidates(context.members).len();
+        let present = self.present(context.members);
         if present < context.config.min_workers {
             self.fall_short(context, present, None);
             return Continue(());
@@ -233,8 +233,8 @@ impl Run {
     pub(super) fn open_next(&mut self, context: &mut Context<'_>) -> Flow {
         let work = self.work(context.config.incarnation);
         self.stage = Stage::Stepping(self.new_open(work));
-        if self.target_is_held(context.members) {
-            self.placement = self.target.take().unwrap_or_default();
+        if let Some(target) = self.target.take_if(|target| target.awaited.is_empty()) {
+            self.placement = target.placement;
             let (job, placement) = (self.job, self.placement.clone());
             context.note(Note::Assigned { job, placement, from: work });
             self.tell_holdings(context);
@@ -298,12 +298,10 @@ impl Run {
         self.assign(context, Some((worker, true)))
     }
 
-    /// Plans another placement if the measured speeds call for one.
-    pub(super) fn balance(&mut self, context: &mut Context<'_>) {
+    /// Plans another placement if workers have come, or if the measured speeds call for one.
+    pub(super) fn balance(&mut self, context: &mut Context<'_>) -> Flow {
         let steady = matches!(self.stage, Stage::Stepping(_)) && self.target.is_none();
-        if steady && context.now.saturating_sub(self.placed_at) >= BALANCE_EVERY {
-            self.plan_placement(context.now, context.members);
-            self.tell_holdings(context);
-        }
+        let due = steady && context.now.saturating_sub(self.placed_at) >= BALANCE_EVERY;
+        if self.newcomers || due { self.reassign_shards(context) } else { Continue(()) }
     }
 }

@@ -9,12 +9,15 @@
 //!
 //! State that is valid in one stage only, such as the open tree, is part of that [`Stage`].
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::config::ControlConfig;
 use super::facts::{Facts, Position, Start};
+use super::holders::Holders;
 use super::ids::{JobId, Phase, WorkId, WorkerId};
-use super::members::{JobMembership, Member, Members, weights};
+use super::members::{Member, Members, weights};
 use super::open::{Candidate, Dispatch, DispatchContext, Open};
 use super::place::{Placement, place};
 use super::queue::JobState;
@@ -23,18 +26,21 @@ use super::violations::Violations;
 use crate::data::shard::Shard;
 use crate::learn::tree::{Node, Tree};
 
+/// A worker prefetches as many shards as so many other workers compute, so that each shard has a few holders.
+const RUNS_AHEAD: u32 = 3;
+/// A worker prefetches at least so many shards.
+const LEAST_AHEAD: u32 = 16;
+
 /// The stage of a run.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The run waits for its first workers and for their samples.
     Gathering {
-        /// When the wait began.
+        /// When the wait for `expected_workers` began.
         since: Duration,
     },
     /// The run had begun, and now has too few workers to continue.
     Short {
-        /// When the wait began.
-        since: Duration,
         /// The tree that was open; pending results may still arrive.
         open: Option<Open>,
     },
@@ -81,6 +87,23 @@ impl Stage {
     }
 }
 
+/// A lack of workers: fewer than `min_workers` can compute the job, which waits for them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shortage {
+    /// When it began.
+    pub(super) since: Duration,
+    /// Whether it was noted.
+    pub(super) noted: bool,
+}
+
+/// The next placement.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) placement: Placement,
+    /// What its workers do not hold yet. It is used once they hold everything.
+    pub(super) awaited: BTreeSet<(WorkerId, Shard)>,
+}
+
 /// The running job.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -94,9 +117,15 @@ pub(super) struct Run {
     /// The placement in use.
     pub(super) placement: Placement,
     /// The next placement, used once every worker holds its samples.
-    pub(super) target: Option<Placement>,
+    pub(super) target: Option<Target>,
     /// When shards were last placed.
     pub(super) placed_at: Duration,
+    /// Whether workers have come since that no placement considers yet.
+    pub(super) newcomers: bool,
+    /// Which workers hold which shards.
+    pub(super) holders: Holders,
+    /// The members that drain.
+    pub(super) draining: BTreeSet<WorkerId>,
     /// When the last checkpoint was taken.
     pub(super) checkpointed: Duration,
     /// Whether the next pause between two steps takes a checkpoint, whatever the interval.
@@ -105,9 +134,8 @@ pub(super) struct Run {
     pub(super) checkpointing: bool,
     /// How many epochs have a line of history that is not yet on disk.
     pub(super) unwritten: u32,
-    /// When the current lack of workers began; `None` until the lack was noted. If a tree closes meanwhile, the
-    /// wait continues.
-    pub(super) short_since: Option<Duration>,
+    /// The current lack of workers. If a tree closes meanwhile, the wait continues.
+    pub(super) shortage: Option<Shortage>,
     pub(super) violations: Violations,
 }
 
@@ -124,18 +152,21 @@ impl Run {
             placement: Placement::new(),
             target: None,
             placed_at: Duration::ZERO,
+            newcomers: false,
+            holders: Holders::default(),
+            draining: BTreeSet::new(),
             checkpointed: now,
             checkpoint_due: false,
             checkpointing: false,
             unwritten: 0,
-            short_since: None,
+            shortage: Some(Shortage { since: now, noted: false }),
             violations,
         }
     }
 
     /// The job's state.
     pub(super) fn state(&self) -> JobState<'static> {
-        let waits = self.stage.is_gathering() || self.short_since.is_some() || !self.begun;
+        let waits = self.stage.is_gathering() || self.shortage.is_some() || !self.begun;
         if waits { JobState::Waiting } else { JobState::Running }
     }
 
@@ -153,54 +184,81 @@ impl Run {
     }
 
     /// Members that can compute this job.
-    pub(super) fn candidates<'a>(&self, members: &'a Members) -> Vec<(WorkerId, &'a Member)> {
-        let can = |member: &Member| !member.draining && member.part(self.job).is_some();
-        members.iter().filter(|(_, member)| can(member)).map(|(&worker, member)| (worker, member)).collect()
+    pub(super) fn candidates<'a>(
+        &self,
+        members: &'a Members,
+    ) -> impl Iterator<Item = (WorkerId, &'a Member)> {
+        let job = self.job;
+        let can = move |member: &Member| member.is_able(job);
+        members.iter().filter(move |(_, member)| can(member)).map(|(&worker, member)| (worker, member))
+    }
+
+    /// How many members can compute this job.
+    pub(super) fn present(&self, members: &Members) -> usize {
+        self.candidates(members).count()
     }
 
     /// Plans a placement on all workers that can compute; it is used once they hold all samples.
     ///
     /// A straggler gets no shards until it has returned a result, unless all workers are stragglers.
     pub(super) fn plan_placement(&mut self, now: Duration, members: &Members) {
-        let candidates = self.candidates(members);
+        let candidates: Vec<_> = self.candidates(members).collect();
         let prompt: Vec<_> = candidates.iter().copied().filter(|(_, member)| !member.straggler).collect();
         let chosen = if prompt.is_empty() { candidates } else { prompt };
         let target = place(self.facts.shards, &weights(now, &chosen));
-        self.target = (target != self.placement).then_some(target);
+        self.target = (target != self.placement).then(|| self.awaiting(target));
         self.placed_at = now;
+        self.newcomers = false;
+    }
+
+    /// A placement, with the samples that its workers do not hold yet.
+    fn awaiting(&self, placement: Placement) -> Target {
+        let shards = |(&worker, run): (&WorkerId, &Range<u32>)| {
+            self.facts.shards_of(run.clone()).into_iter().map(move |shard| (worker, shard))
+        };
+        let held = |&(worker, shard): &(WorkerId, Shard)| self.holders.holds(worker, shard);
+        let awaited = placement.iter().flat_map(shards).filter(|needed| !held(needed)).collect();
+        Target { placement, awaited }
     }
 
     /// The shards that a worker has to hold: those of its next placement, those that it computes now, then others
-    /// ahead of need.
+    /// ahead of need: those of the workers after it, which it may have to take over.
     pub(super) fn shards_to_hold(&self, worker: WorkerId, cache_bytes: u64) -> Vec<Shard> {
         let facts = &self.facts;
-        let run = |placement: &Placement| placement.get(&worker).cloned().unwrap_or(0..0);
-        let target = self.target.as_ref().map_or(0..0, run);
+        let run = |placement: &Placement| placement.get(&worker).cloned();
+        let target = self.target.as_ref().and_then(|target| run(&target.placement)).unwrap_or_default();
+        let current = run(&self.placement).unwrap_or_default();
         let mut shards = facts.shards_of(target.clone());
-        push_new(&mut shards, facts.shards_of(run(&self.placement)));
+        shards.extend(facts.shards_of(current.clone().filter(|index| !target.contains(index))));
         if !self.stage.is_gathering() {
-            let first = self.placement.get(&worker).map_or(0, |run| run.end);
-            let ahead =
-                (0..facts.shards).flat_map(|k| facts.shards_of(std::iter::once((first + k) % facts.shards)));
             let needed: u64 = shards.iter().map(|&shard| facts.shard_bytes(shard)).sum();
-            push_within(&mut shards, ahead, cache_bytes.saturating_sub(needed), |shard| {
-                facts.shard_bytes(shard)
-            });
+            let mut room = cache_bytes.saturating_sub(needed);
+            let ahead = self.indices_ahead(worker).filter(|i| !target.contains(i) && !current.contains(i));
+            let fits = |&shard: &Shard| {
+                let left = room.checked_sub(facts.shard_bytes(shard));
+                room = left.unwrap_or(room);
+                left.is_some()
+            };
+            shards.extend(ahead.flat_map(|index| facts.shards_of(std::iter::once(index))).take_while(fits));
         }
         shards
     }
 
+    /// The shards after a worker's own, as many as it prefetches if it has the room. One on standby begins anywhere,
+    /// so that not all of them hold the same.
+    fn indices_ahead(&self, worker: WorkerId) -> impl Iterator<Item = u32> + use<> {
+        let shards = self.facts.shards;
+        let run = shards.div_ceil(self.placement.len().max(1) as u32);
+        let count = (RUNS_AHEAD * run).max(LEAST_AHEAD).min(shards);
+        let anywhere = || (worker.0 % u64::from(shards)) as u32 * count % shards;
+        let target = self.target.as_ref().and_then(|target| target.placement.get(&worker));
+        let first = self.placement.get(&worker).or(target).map_or_else(anywhere, |run| run.end);
+        (0..count).map(move |k| (first + k) % shards)
+    }
+
     /// Whether every worker holds the samples of the new placement.
-    pub(super) fn target_is_held(&self, members: &Members) -> bool {
-        let holds = |worker: &WorkerId, indices: std::ops::Range<u32>| {
-            let part = members.get(worker).and_then(|member| member.part(self.job));
-            part.is_some_and(|part| {
-                self.facts.shards_of(indices).iter().all(|shard| part.held.contains(shard))
-            })
-        };
-        self.target
-            .as_ref()
-            .is_some_and(|target| target.iter().all(|(worker, run)| holds(worker, run.clone())))
+    pub(super) fn target_is_held(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| target.awaited.is_empty())
     }
 
     /// The unit of work at the current position.
@@ -211,7 +269,7 @@ impl Run {
 
     /// An empty tree for the unit of work at the current position.
     pub(super) fn new_open(&self, work: WorkId) -> Open {
-        Open::new(work, Tree::new(self.facts.shards), self.facts.present(work.phase, work.step))
+        Open::new(work, Tree::new(self.facts.shards), &self.facts.present(work.phase, work.step))
     }
 
     /// Assigns the nodes of the open tree that are missing and not pending with any worker; `None` if no tree is
@@ -222,41 +280,33 @@ impl Run {
         config: &ControlConfig,
         members: &Members,
     ) -> Option<(WorkId, Dispatch)> {
-        let candidates = self.assignees(members);
         let Stage::Stepping(open) = &mut self.stage else { return None };
-        let (work, job, facts) = (open.work, self.job, &self.facts);
+        let (work, job, facts, holders) = (open.work, self.job, &self.facts, &self.holders);
         let split = work.phase.split();
-        let holds = |worker: WorkerId, index: u32| {
-            let part = members.get(&worker).and_then(|member| member.part(job));
-            part.is_some_and(|part| part.held.contains(&Shard { split, index }))
-        };
+        let owners = owners(&self.placement, facts.shards);
+        let owner = |index: u32| owners[index as usize];
+        let holders = |index| holders.of(Shard { split, index });
+        let candidate = |worker| candidate(members, job, worker);
         let samples = |shard| u64::from(facts.samples(work.phase, work.step, shard));
         let place = u64::from(work.epoch) << 40 | u64::from(work.step) << 2 | work.phase as u64;
         let audited = |node: Node| is_audited(config.audit_rate, work.incarnation, place, node.first);
-        let terms = DispatchContext { now, holds: &holds, samples: &samples, audited: &audited };
-        Some((work, open.dispatch(&candidates, &terms)))
+        let terms = DispatchContext {
+            now,
+            owner: &owner,
+            holders: &holders,
+            candidate: &candidate,
+            samples: &samples,
+            audited: &audited,
+        };
+        Some((work, open.dispatch(&terms)))
     }
 
     /// The unassigned shards of this tree that no able worker holds.
     pub(super) fn unheld(&self, open: &Open, members: &Members) -> Vec<u32> {
         let split = open.work.phase.split();
-        let candidates = self.candidates(members);
-        let held = |index| {
-            let holds = |part: &JobMembership| part.held.contains(&Shard { split, index });
-            candidates.iter().any(|(_, member)| member.part(self.job).is_some_and(holds))
-        };
-        open.unassigned().into_iter().filter(|&index| !held(index)).collect()
-    }
-
-    fn assignees(&self, members: &Members) -> Vec<Candidate> {
-        let owns = |worker: &WorkerId| self.placement.get(worker).cloned().unwrap_or(0..0);
-        let candidate = |(worker, member): (WorkerId, &Member)| Candidate {
-            worker,
-            owns: owns(&worker),
-            weight: f64::from(member.hello.slots.max(1)),
-            straggler: member.straggler || self.stage.open().is_some_and(|open| open.is_late(worker)),
-        };
-        self.candidates(members).into_iter().map(candidate).collect()
+        let able = |&worker: &WorkerId| candidate(members, self.job, worker).is_some();
+        let held = |index| self.holders.of(Shard { split, index }).iter().any(able);
+        open.unassigned().filter(|&index| !held(index)).collect()
     }
 
     /// Advances to the next unit of work in the epoch. Returns whether there was one.
@@ -272,27 +322,17 @@ impl Run {
     }
 }
 
-fn push_new(shards: &mut Vec<Shard>, more: impl IntoIterator<Item = Shard>) {
-    for shard in more {
-        if !shards.contains(&shard) {
-            shards.push(shard);
-        }
-    }
+/// A worker as a candidate for work; `None` if it can't compute this job, or drains.
+fn candidate(members: &Members, job: JobId, worker: WorkerId) -> Option<Candidate> {
+    let member = members.get(&worker).filter(|member| member.is_able(job))?;
+    Some(Candidate { weight: f64::from(member.hello.slots.max(1)), straggler: member.straggler })
 }
 
-fn push_within(
-    shards: &mut Vec<Shard>,
-    more: impl Iterator<Item = Shard>,
-    mut room: u64,
-    bytes: impl Fn(Shard) -> u64,
-) {
-    for shard in more {
-        if bytes(shard) > room {
-            return;
-        }
-        if !shards.contains(&shard) {
-            room -= bytes(shard);
-            shards.push(shard);
-        }
+/// The worker to which a placement gives each shard.
+fn owners(placement: &Placement, shards: u32) -> Vec<Option<WorkerId>> {
+    let mut owners = vec![None; shards as usize];
+    for (&worker, run) in placement {
+        owners[run.start as usize..run.end as usize].fill(Some(worker));
     }
+    owners
 }

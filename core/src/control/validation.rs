@@ -46,6 +46,8 @@ struct Opinion {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Validation {
     opinions: Vec<Opinion>,
+    /// The workers with which the node is pending.
+    pub(super) asked: Vec<WorkerId>,
     /// Whether the coordinator is computing this node.
     pub(super) arbitrating: bool,
     /// Whether the coordinator can't compute this job. Then a node may be assigned to the same source twice.
@@ -64,6 +66,11 @@ pub(super) struct Verdict {
 }
 
 impl Validation {
+    /// The validation of a node that is pending with these workers.
+    pub(super) fn asked_of(asked: Vec<WorkerId>) -> Self {
+        Self { asked, ..Self::default() }
+    }
+
     /// Adds a result.
     pub(super) fn add_result(&mut self, of: SourcedResult, finite: bool, digest: Digest) {
         if of.source == Source::Coordinator {

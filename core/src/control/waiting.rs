@@ -43,16 +43,17 @@ impl Run {
     pub(super) fn waiting(&self, config: &ControlConfig, members: &Members) -> Waiting {
         match &self.stage {
             Stage::Gathering { since } if self.target.is_none() => {
-                let present = self.candidates(members).len();
+                let present = self.present(members);
                 let &ControlConfig { min_workers, expected_workers, .. } = config;
                 let needed = if present < min_workers { min_workers } else { expected_workers };
-                Waiting::Workers { present, needed, since: *since }
+                let since = self.shortage.map_or(*since, |shortage| shortage.since);
+                Waiting::Workers { present, needed, since }
             }
             Stage::Gathering { .. } => Waiting::Samples(self.fetching(members)),
-            Stage::Short { since, .. } => Waiting::Workers {
-                present: self.candidates(members).len(),
+            Stage::Short { .. } => Waiting::Workers {
+                present: self.present(members),
                 needed: config.min_workers,
-                since: *since,
+                since: self.shortage.map_or(Duration::ZERO, |shortage| shortage.since),
             },
             Stage::Stepping(open) | Stage::Closing(open) => self.results(open, members),
             Stage::Resting | Stage::Saving => Waiting::Disk,
@@ -66,8 +67,8 @@ impl Run {
     fn fetching(&self, members: &Members) -> Vec<WorkerId> {
         let lacks = |worker: &WorkerId| {
             let part = members.get(worker).and_then(|member| member.part(self.job));
-            part.is_none_or(|part| part.told.iter().any(|shard| !part.held.contains(shard)))
+            part.is_none_or(|part| !part.lacks.is_empty())
         };
-        self.target.iter().flat_map(|target| target.keys()).copied().filter(lacks).collect()
+        self.target.iter().flat_map(|target| target.placement.keys()).copied().filter(lacks).collect()
     }
 }

@@ -29,6 +29,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 
 /// A subtree, given by the range of its shards: `[first, end)`.
 ///
@@ -68,8 +69,19 @@ impl Node {
         Some((Self { end: middle, ..self }, Self { first: middle, ..self }))
     }
 
-    fn shards_in(self, shards: &BTreeSet<u32>) -> usize {
-        shards.range(self.first..self.end).count()
+    /// How many nodes it takes to cover exactly those shards of a run that are under this node.
+    fn nodes_of(self, run: &Range<u32>) -> u32 {
+        if run.start <= self.first && self.end <= run.end {
+            return 1;
+        }
+        let meets = self.first < run.end && run.start < self.end;
+        let children = self.children().filter(|_| meets);
+        children.map_or(0, |(left, right)| left.nodes_of(run) + right.nodes_of(run))
+    }
+
+    /// The keys under which the node and everything below it are in a map.
+    fn range(self) -> Range<Self> {
+        Self { end: 0, ..self }..Self { first: self.end, end: 0 }
     }
 }
 
@@ -121,16 +133,22 @@ impl Tree {
 
     /// The smallest set of nodes that cover exactly `shards`, ascending. Indices outside the tree are ignored.
     pub fn cover(self, shards: &BTreeSet<u32>) -> Vec<Node> {
-        self.cover_present(shards, &(0..self.shards).collect())
+        let all: Vec<u32> = (0..self.shards).collect();
+        let shards: Vec<u32> = shards.range(..self.shards).copied().collect();
+        self.cover_present(&shards, &all)
     }
 
-    /// The smallest set of nodes that cover exactly those of `shards` that are `present`, ascending. The nodes
-    /// may include absent shards, which cost nothing.
-    pub fn cover_present(self, shards: &BTreeSet<u32>, present: &BTreeSet<u32>) -> Vec<Node> {
-        let held: BTreeSet<u32> = shards.intersection(present).copied().collect();
+    /// The smallest set of nodes that cover exactly `shards`, which are among those `present`; both ascend, and so
+    /// do the nodes. The nodes may include absent shards, which cost nothing.
+    pub fn cover_present(self, shards: &[u32], present: &[u32]) -> Vec<Node> {
         let mut nodes = Vec::new();
-        cover_below(self.root(), &held, present, &mut nodes);
+        cover_below(self.root(), shards, present, &mut nodes);
         nodes
+    }
+
+    /// How many nodes it takes to cover exactly this run of shards.
+    pub fn nodes_of(self, run: &Range<u32>) -> u32 {
+        self.root().nodes_of(run)
     }
 
     fn path(self, node: Node) -> Option<Vec<Node>> {
@@ -150,15 +168,18 @@ fn descend(root: Node, node: Node) -> Option<Vec<Node>> {
     Some(path)
 }
 
-fn cover_below(node: Node, held: &BTreeSet<u32>, present: &BTreeSet<u32>, nodes: &mut Vec<Node>) {
-    let count = node.shards_in(held);
-    if count == 0 {
+/// Covers `shards`, of those `present` under this node.
+fn cover_below(node: Node, shards: &[u32], present: &[u32], nodes: &mut Vec<Node>) {
+    if shards.is_empty() {
         return;
     }
     match node.children() {
-        Some((left, right)) if count < node.shards_in(present) => {
-            cover_below(left, held, present, nodes);
-            cover_below(right, held, present, nodes);
+        Some((left, right)) if shards.len() < present.len() => {
+            let halves = |all: &[u32]| all.partition_point(|&shard| shard < right.first);
+            let ((ours, others), (here, there)) =
+                (shards.split_at(halves(shards)), present.split_at(halves(present)));
+            cover_below(left, ours, here, nodes);
+            cover_below(right, others, there, nodes);
         }
         _ => nodes.push(node),
     }
@@ -276,7 +297,7 @@ impl<T> Reduction<T> {
         if self.sums.contains_key(&node) {
             return;
         }
-        if !self.sums.keys().any(|&complete| node.covers(complete)) {
+        if !self.sums.range(node.range()).any(|(&complete, _)| node.covers(complete)) {
             nodes.push(node);
         } else if let Some((left, right)) = self.branches(node) {
             self.missing_below(left, nodes);
@@ -337,7 +358,8 @@ impl<T> Reduction<T> {
 
     /// Removes the values under `node`, which are superfluous once `node` is complete.
     fn remove_below(&mut self, node: Node) -> Vec<T> {
-        self.sums.extract_if(.., |&complete, _| node.covers(complete)).map(|(_, value)| value).collect()
+        let below = self.sums.extract_if(node.range(), |&complete, _| node.covers(complete));
+        below.map(|(_, value)| value).collect()
     }
 }
 

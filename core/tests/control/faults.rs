@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use millefeuille_core::control::{
     Action, ControlConfig, Digest, Discard, Disconnection, Event, JobId, Note, Outcome, Phase, Position,
-    Source, Start, Waiting, WorkerId,
+    SessionEnd, Source, Start, Waiting, WorkerId,
 };
 use millefeuille_core::learn::tree::Node;
 
-use crate::script::{JOB, RIGHT, Script, config, facts};
+use crate::script::{JOB, RIGHT, Script, config, facts, hello};
 
 /// The digest of a wrong result.
 const WRONG: Digest = [2; 32];
@@ -130,7 +130,8 @@ fn below_the_minimum_a_job_waits_and_then_continues_the_open_step() {
     assert_eq!(script.pending_nodes(), [], "no new step is begun");
     script.join_with_full_cache(3);
     assert_eq!(script.state(1), "running");
-    assert_eq!(script.count(|action| *action == Action::Note(Note::Recovered { job: JOB })), 1);
+    let recovered = Action::Note(Note::Recovered { job: JOB, continues: true });
+    assert_eq!(script.count(|action| *action == recovered), 1);
     complete(&mut script);
     assert_eq!(script.assigned_in_step(0).iter().filter(|(_, node)| node == "[0,4)").count(), 1);
 }
@@ -217,6 +218,119 @@ fn a_worker_that_drains_is_released_when_the_job_ends() {
     script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
     script.feed(Event::Cancel { job: JOB });
     assert!(script.actions.contains(&Action::Release { worker: WorkerId(1) }));
+}
+
+/// Two workers are needed. While they fetch their first samples, for longer than a job waits for workers, one goes.
+fn about_to_begin_when(one_goes: impl Fn(&mut Script)) -> Script {
+    let limit = Some(Duration::from_secs(20));
+    let stall_deadline = Duration::from_secs(300);
+    let config = ControlConfig {
+        min_workers: 2,
+        expected_workers: 2,
+        wait_workers: limit,
+        stall_deadline,
+        ..config()
+    };
+    let mut script = Script::with(config, facts());
+    script.withholds_samples.extend([WorkerId(1), WorkerId(2)]);
+    script.join(1);
+    script.join(2);
+    script.submit(1);
+    script.pass(25.0);
+    assert!(matches!(script.control.waiting(), Waiting::Samples(_)));
+    one_goes(&mut script);
+    script
+}
+
+#[test]
+fn whichever_way_a_worker_goes_the_wait_for_another_begins_then() {
+    let drains = |script: &mut Script| {
+        script.feed(Event::Drain { worker: WorkerId(2), reason: "SIGTERM".into() });
+    };
+    let ways: [&dyn Fn(&mut Script); 2] = [&drains, &|script| script.leave(2)];
+    for way in ways {
+        let mut script = about_to_begin_when(way);
+        let since = script.now;
+        assert_eq!(script.control.waiting(), Waiting::Workers { present: 1, needed: 2, since });
+        script.pass(19.0);
+        assert_eq!(script.state(1), "waiting");
+        script.pass(2.0);
+        assert!(matches!(script.outcome(1), Outcome::TooFewWorkers { present: 1, needed: 2, .. }));
+    }
+}
+
+#[test]
+fn a_worker_on_standby_that_drains_may_be_the_one_that_is_missed() {
+    let limit = Some(Duration::from_secs(20));
+    let config = ControlConfig { min_workers: 3, expected_workers: 3, wait_workers: limit, ..config() };
+    let mut facts = facts();
+    (facts.shards, facts.plan) = (2, millefeuille_core::data::plan::Plan::new(80, 40, 2));
+    let mut script = Script::with(config, facts);
+    script.withholds_samples.push(WorkerId(1));
+    (1..=3).for_each(|worker| script.join(worker));
+    script.submit(1);
+    script.pass(25.0);
+    script.feed(Event::Drain { worker: WorkerId(3), reason: "SIGTERM".into() });
+    script.samples_arrive(1);
+    script.pass(1.0);
+    assert_eq!(
+        script.state(1),
+        "waiting",
+        "two of three are no reason to begin, and one second none to give up"
+    );
+    script.withholds_samples.clear();
+    script.join(4);
+    complete(&mut script);
+}
+
+#[test]
+fn while_the_workers_that_are_expected_come_one_may_go() {
+    let limit = Some(Duration::from_secs(20));
+    let settle = Duration::from_secs(60);
+    let config =
+        ControlConfig { min_workers: 2, expected_workers: 4, settle, wait_workers: limit, ..config() };
+    let mut script = Script::with(config, facts());
+    script.join(1);
+    script.join(2);
+    script.submit(1);
+    script.pass(25.0);
+    script.feed(Event::Drain { worker: WorkerId(2), reason: "SIGTERM".into() });
+    script.pass(1.0);
+    assert_eq!(script.state(1), "waiting", "there was no lack of workers before");
+    script.join(3);
+    script.pass(60.0);
+    complete(&mut script);
+}
+
+#[test]
+fn enough_workers_are_noted_as_such_and_only_after_a_lack() {
+    let notes = |script: &Script| -> Vec<bool> {
+        let continues = |action: &Action| match action {
+            Action::Note(Note::Recovered { continues, .. }) => Some(*continues),
+            _ => None,
+        };
+        script.actions.iter().filter_map(continues).collect()
+    };
+    let mut script = Script::with(ControlConfig { min_workers: 2, expected_workers: 2, ..config() }, facts());
+    script.join_with_full_cache(1);
+    script.submit(1);
+    script.pass(5.0);
+    script.join_with_full_cache(2);
+    assert_eq!(notes(&script), [false], "the job had not begun before");
+    script.leave(2);
+    script.join_with_full_cache(3);
+    assert_eq!(notes(&script), [false, true]);
+}
+
+#[test]
+fn a_worker_that_drains_is_told_to_hold_nothing_else() {
+    let mut script = Script::with_full_cache(2, config());
+    let told =
+        |script: &Script| script.count(|action| matches!(action, Action::Hold { worker: WorkerId(1), .. }));
+    let before = told(&script);
+    script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
+    assert_eq!(told(&script), before);
+    complete(&mut script);
 }
 
 #[test]
@@ -385,6 +499,89 @@ fn a_worker_is_disconnected_after_eight_unassigned_results() {
     script.result(WorkerId(1), work, node);
     assert_eq!(script.disconnected(1), Some(&Disconnection::Unassigned { answers: 8 }));
     complete(&mut script);
+}
+
+/// The process of worker 1 breaks the protocol three times, in three sessions.
+fn offends_three_times(script: &mut Script) {
+    let offend = |script: &mut Script, worker| {
+        script.pending.retain(|pending| pending.0 != WorkerId(worker));
+        let end = SessionEnd::Violation("a chunk that belongs to nothing".into());
+        script.feed(Event::Leave { worker: WorkerId(worker), end });
+    };
+    offend(script, 1);
+    for worker in [11, 12] {
+        script.join_again(1, worker);
+        offend(script, worker);
+    }
+}
+
+/// The notes of evictions: of whom, and why.
+fn notes_of_evictions(script: &Script) -> Vec<(&str, &str)> {
+    let evicted = |action| match action {
+        &Action::Note(Note::Evicted { ref instance_id, ref reason, .. }) => Some((&**instance_id, &**reason)),
+        _ => None,
+    };
+    script.actions.iter().filter_map(evicted).collect()
+}
+
+#[test]
+fn whoever_breaks_the_protocol_three_times_is_evicted_and_that_is_noted_and_kept() {
+    let interval = Some(Duration::from_secs(3600));
+    let mut script = Script::with_full_cache(2, ControlConfig { checkpoint_interval: interval, ..config() });
+    offends_three_times(&mut script);
+    assert_eq!(notes_of_evictions(&script), [("1", "it broke the protocol 3 times")]);
+    script.join_again(1, 13);
+    assert_eq!(script.evicted(), [13]);
+    let checkpoints = |script: &Script| script.count(|action| matches!(action, Action::Checkpoint { .. }));
+    assert_eq!(checkpoints(&script), 0);
+    script.return_all_of_step();
+    assert_eq!(checkpoints(&script), 1, "a restart knows it");
+    complete(&mut script);
+}
+
+#[test]
+fn offences_before_the_job_is_loaded_count() {
+    let mut script = Script::new();
+    script.loads = false;
+    script.submit(1);
+    script.join_as(1, hello("Zen", "native", 1));
+    offends_three_times(&mut script);
+    assert_eq!(notes_of_evictions(&script), []);
+    script.load(1);
+    assert_eq!(notes_of_evictions(&script), [("1", "it broke the protocol 3 times")]);
+    script.join_again(1, 13);
+    assert_eq!(script.evicted(), [13]);
+}
+
+#[test]
+fn a_worker_that_has_stopped_reading_may_come_again_and_again() {
+    let mut script = Script::with_full_cache(2, config());
+    for worker in [1, 11, 12, 13] {
+        if worker > 1 {
+            script.join_again(1, worker);
+        }
+        script.pending.retain(|pending| pending.0 != WorkerId(worker));
+        script.feed(Event::Leave { worker: WorkerId(worker), end: SessionEnd::StoppedReading });
+    }
+    script.join_again(1, 14);
+    assert_eq!(script.evicted(), []);
+    complete(&mut script);
+}
+
+#[test]
+fn whether_a_worker_left_in_order_is_noted_with_it() {
+    let mut script = Script::with_full_cache(4, config());
+    script.feed(Event::Drain { worker: WorkerId(1), reason: "SIGTERM".into() });
+    script.leave(2);
+    let end = SessionEnd::Shutdown("SIGTERM".into());
+    script.feed(Event::Leave { worker: WorkerId(3), end });
+    script.return_all();
+    let left = |action: &Action| match action {
+        Action::Note(Note::Left { worker, in_order, .. }) => Some((worker.0, *in_order)),
+        _ => None,
+    };
+    let left: Vec<_> = script.actions.iter().filter_map(left).collect();
+    assert_eq!(left, [(2, false), (3, true), (1, true)]);
 }
 
 #[test]

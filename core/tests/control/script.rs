@@ -84,6 +84,8 @@ pub(crate) struct Script {
     pub(crate) from: Start,
     /// Whether each epoch is written to the disk without a delay.
     pub(crate) writes: bool,
+    /// Whether data is read at once.
+    pub(crate) loads: bool,
     /// The result of a node that the coordinator computes itself (whether it is finite, and its bits), if it can.
     pub(crate) arbiter_result: Option<(bool, Digest)>,
     /// How many results have been delivered.
@@ -110,6 +112,7 @@ impl Script {
             diverges_at: None,
             from: Start::BEGINNING,
             writes: true,
+            loads: true,
             arbiter_result: Some((true, RIGHT)),
             results: 0,
         }
@@ -161,12 +164,7 @@ impl Script {
 
     pub(crate) fn act(&mut self, action: &Action) -> Vec<Event> {
         match action.clone() {
-            Action::Load { job } => vec![Event::Loaded {
-                job,
-                facts: self.facts.clone(),
-                from: self.from,
-                evicted: Default::default(),
-            }],
+            Action::Load { job } if self.loads => vec![self.loaded(job)],
             Action::StartJob { worker, job } => {
                 vec![Event::JobAccepted { worker, job, fingerprint: "shapes".into() }]
             }
@@ -235,6 +233,16 @@ impl Script {
 
     pub(crate) fn submit(&mut self, job: u64) {
         self.feed(Event::Submit { job: JobId(job) });
+    }
+
+    /// Delivers the data of a job.
+    pub(crate) fn load(&mut self, job: u64) {
+        let loaded = self.loaded(JobId(job));
+        self.feed(loaded);
+    }
+
+    fn loaded(&self, job: JobId) -> Event {
+        Event::Loaded { job, facts: self.facts.clone(), from: self.from, evicted: Default::default() }
     }
 
     /// Delivers the next pending result.

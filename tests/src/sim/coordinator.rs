@@ -69,6 +69,8 @@ pub(crate) struct Coordinator {
     pub(crate) crashes_after: Option<(u64, Duration)>,
     /// A mutation drops the next assignment.
     drops_next_assignment: bool,
+    /// How far a mutation puts the machine's clock forward at the next tick.
+    ahead: Duration,
 }
 
 impl Training {
@@ -161,6 +163,7 @@ impl Simulation {
             disk: Queue::default(),
             crashes_after: None,
             drops_next_assignment: false,
+            ahead: Duration::ZERO,
         };
         self.coordinator = Some(Box::new(coordinator));
         trace!(self, "the coordinator starts, incarnation {}", self.incarnation);
@@ -256,7 +259,15 @@ impl Simulation {
             if !matches!(event, Event::Tick | Event::Heard { .. }) {
                 trace!(self, "{event}");
             }
-            let now = self.now - coordinator.started;
+            let ahead = match event {
+                Event::Tick => std::mem::take(&mut coordinator.ahead),
+                Event::Drain { .. } if self.mutation == Some(Mutation::DrainEndsTheWait) => {
+                    coordinator.ahead = self.scenario.control.wait_workers.unwrap_or_default();
+                    Duration::ZERO
+                }
+                _ => Duration::ZERO,
+            };
+            let now = self.now - coordinator.started + ahead;
             let actions = coordinator.control.handle(now, event);
             self.check_action_count(actions.len());
             for action in actions {
@@ -267,6 +278,7 @@ impl Simulation {
                 self.check_action(&action);
                 self.act(action);
             }
+            self.count_workers();
         }
     }
 
@@ -481,7 +493,7 @@ impl Simulation {
             return self.send_on_wire(wire, down);
         }
         self.close(worker, None);
-        let end = SessionEnd::Violation("it has stopped reading".into());
+        let end = SessionEnd::StoppedReading;
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.events.push_back(Event::Leave { worker, end });
         }

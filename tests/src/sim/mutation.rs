@@ -27,11 +27,13 @@ pub enum Mutation {
     DoneBeforeSync,
     /// Results that must be compared are taken to be equal.
     NothingCompared,
+    /// When a worker drains, the wait for others is taken to be over already.
+    DrainEndsTheWait,
 }
 
 impl Mutation {
     /// Every mistake.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::StaleResultAccepted,
         Self::DuplicateAccepted,
         Self::LostReassignment,
@@ -43,5 +45,6 @@ impl Mutation {
         Self::LedgerNotCutBack,
         Self::DoneBeforeSync,
         Self::NothingCompared,
+        Self::DrainEndsTheWait,
     ];
 }

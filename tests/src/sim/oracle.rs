@@ -7,10 +7,12 @@
 //! - No healthy worker is evicted. No worker without pending nodes is reported as a straggler or as hanging.
 //! - What was reported as written exists after a crash, and a run resumes from no earlier position.
 //! - The number of actions of an event and the lengths of queues have limits.
-//! - Every job ends, with an outcome that its scenario allows.
+//! - Every job ends, with an outcome that its scenario allows: for a lack of workers only after one that lasted,
+//!   however the workers left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use millefeuille_core::control::{
     Action, Disconnection, JobId, Note, Outcome, Pending, Phase, Position, Start, Waiting, WorkId, WorkerId,
@@ -31,6 +33,8 @@ pub(crate) struct Oracle {
     /// The newest checkpoint that was reported as written.
     pub(crate) written: BTreeMap<JobId, Start>,
     pub(crate) cancelled: BTreeSet<JobId>,
+    /// Since when fewer workers than the running job needs can compute it and do not drain.
+    short_since: Option<Duration>,
     /// Ledgers that a crash has lost, for a mutation.
     pub(crate) ledgers: BTreeMap<JobId, Ledger>,
     ended: BTreeSet<JobId>,
@@ -75,6 +79,7 @@ impl Oracle {
             step: Step::default(),
             written: BTreeMap::new(),
             cancelled: BTreeSet::new(),
+            short_since: None,
             ledgers: BTreeMap::new(),
             ended: BTreeSet::new(),
             stats: Stats::default(),
@@ -106,6 +111,19 @@ impl Simulation {
                 "one event led to {actions} actions, with {members} workers and {shards} shards"
             ));
         }
+    }
+
+    /// Counts the workers, by the simulation's clock, before the next event.
+    pub(crate) fn count_workers(&mut self) {
+        let Some(coordinator) = &self.coordinator else { return };
+        let able = |job| {
+            let members = coordinator.control.members().values();
+            members.filter(|member| !member.draining && member.part(job).is_some()).count()
+        };
+        let running = coordinator.control.position().and(coordinator.control.running());
+        let short = running.is_some_and(|job| able(job) < self.scenario.control.min_workers);
+        let since = self.oracle.short_since.unwrap_or(self.now);
+        self.oracle.short_since = short.then_some(since);
     }
 
     pub(crate) fn check_action(&mut self, action: &Action) {
@@ -280,6 +298,7 @@ impl Simulation {
             self.oracle.stats.resumed += 1;
         }
         self.oracle.step = Step::default();
+        self.oracle.short_since = None;
         self.oracle.next = Some((job, from.position));
     }
 
@@ -304,7 +323,9 @@ impl Simulation {
                 diverges_at == Some((work.epoch, work.step)) && work.phase == Phase::Train || wrong_allowed
             }
             Outcome::TooFewWorkers { present, needed, waited } => {
-                self.scenario.control.wait_workers.is_some_and(|limit| *waited >= limit) && present < needed
+                let lasts = self.oracle.short_since.map_or(Duration::ZERO, |since| self.now - since);
+                let long = |limit| *waited >= limit && lasts >= limit;
+                self.scenario.control.wait_workers.is_some_and(long) && present < needed
             }
             Outcome::Broken(_) => false,
         };
