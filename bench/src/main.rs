@@ -9,13 +9,15 @@
 //! The baseline and the clusters must compute the same weights and figures, bit for bit; otherwise the benchmark
 //! fails. A missed target is not a failure: it is reported in the table.
 //!
-//! The output is a table, and `bench/latest.json` with all numbers ([`report`]). Three more benchmarks are
+//! The output is a table, and `bench/latest.json` with all numbers ([`report`]). Four more benchmarks are
 //! subcommands: [`step`] shows where the time of one step goes on one core, [`faults`] measures the cost of lost
-//! workers and of fault tolerance, and [`peers`] measures Keras and PyTorch on the same job.
+//! workers and of fault tolerance, [`peers`] measures Keras and PyTorch on the same job, and [`control`] measures the
+//! control machine alone with many workers and shards.
 
 mod barrier;
 mod baseline;
 mod compare;
+mod control;
 mod coordinator;
 mod faults;
 mod fit;
@@ -55,6 +57,8 @@ enum Command {
     Faults(faults::Args),
     /// Keras, PyTorch and DDP on the same job
     Peers(peers::Args),
+    /// Measures the control machine alone, with many workers and shards
+    Control(control::Args),
     /// Computes one fit in this process; prints the result as JSON
     #[command(hide = true)]
     Baseline {
@@ -81,6 +85,10 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Step { repeats }) => step::run(repeats),
         Some(Command::Faults(args)) => faults::run(&args, &results("faults.json")),
         Some(Command::Peers(args)) => peers::run(&args, &results("peers.json")),
+        Some(Command::Control(args)) => {
+            control::run(&args);
+            Ok(())
+        }
         Some(Command::Baseline { epochs }) => print_json(&baseline::run(epochs)?),
         Some(Command::Products { epochs }) => print_json(&products::run(epochs)?),
     }

@@ -163,6 +163,18 @@ pub(crate) fn children_cpu_seconds() -> f64 {
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
+/// The processor time that this thread has used.
+#[allow(unsafe_code)] // One call of the C library: rustix has it with a feature that nothing else needs.
+pub(crate) fn thread_time() -> Duration {
+    let mut time = std::mem::MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: the call fills the structure it is given; all zeros are a valid one.
+    let time = unsafe {
+        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr());
+        time.assume_init()
+    };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
