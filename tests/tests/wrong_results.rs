@@ -1,6 +1,8 @@
 //! Wrong results are detected, their sender is evicted, and the model stays the same.
 
+use millefeuille_core::control::WorkId;
 use millefeuille_core::data::plan::Plan;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_proto::v1;
 use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::session_response::Message as Down;
@@ -138,6 +140,7 @@ fn no_worker_is_evicted_if_training_diverges() {
 /// A scripted worker that claims to hold every sample and computes nothing.
 struct Pretender {
     raw: RawWorker,
+    workload: Workload,
 }
 
 impl Pretender {
@@ -150,9 +153,10 @@ impl Pretender {
             Down::JobStart(start) => Some(start.clone()),
             _ => None,
         });
-        let fingerprint = shapes_fingerprint(home, &start.spec.expect("a job has a spec"), &good.kernel);
+        let spec = start.spec.expect("a job has a spec");
+        let fingerprint = shapes_fingerprint(home, &spec, &good.kernel);
         raw.send(Up::JobAccepted(v1::JobAccepted { job: start.job, fingerprint, shares_memory: false }));
-        Self { raw }
+        Self { raw, workload: Workload::new(spec.try_into().expect("a coordinator's spec is right")) }
     }
 
     /// Claims to hold every assigned shard, until nodes are assigned to it.
@@ -172,15 +176,22 @@ impl Pretender {
         }
     }
 
-    /// Sends a result of so many gradient bytes for a node.
+    /// Sends a result of so many gradient bytes for a node, over the samples of the plan.
     fn sends(&self, work: &v1::Work, node: v1::Node, samples: u64, bytes: usize) {
+        let id = WorkId::try_from(work.id.expect("work has a name")).expect("a coordinator's work is right");
+        let digests = self.workload.digests(id.into(), node.first..node.end);
+        self.sends_over(work, node, samples, bytes, &digests);
+    }
+
+    /// The same, over samples of these digests.
+    fn sends_over(&self, work: &v1::Work, node: v1::Node, samples: u64, bytes: usize, digests: &[[u8; 32]]) {
         self.raw.send(Up::Result(v1::WorkResult {
             id: work.id,
             node: Some(node),
             loss_sum: 1.0,
             correct: 0,
             samples,
-            sample_digests: vec![vec![7; 32].into(); (node.end - node.first) as usize],
+            sample_digests: digests.iter().map(|digest| digest.to_vec().into()).collect(),
             gradient_bytes: bytes as u64,
             gradient_slot: None,
             busy_ns: 1,
@@ -228,6 +239,19 @@ fn a_result_of_another_shape_ends_its_senders_session() {
         let status = pretender.raw.end().expect("it is told why");
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         home.run("runs/small-1").tells("left", "wrong shape");
+    });
+}
+
+#[test]
+fn a_result_over_other_samples_than_the_plans_ends_its_senders_session() {
+    in_spite_of(|home, mut pretender| {
+        let work = pretender.is_asked();
+        let node = work.nodes[0];
+        let digests = vec![[7; 32]; (node.end - node.first) as usize];
+        pretender.sends_over(&work, node, samples_of(&work), BYTES, &digests);
+        let status = pretender.raw.end().expect("it is told why");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        home.run("runs/small-1").tells("left", "is of other samples than the plan names");
     });
 }
 

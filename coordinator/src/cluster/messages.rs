@@ -8,6 +8,7 @@ use bytes::Bytes;
 use millefeuille_core::control::{Event, Failure, Hello, JobId, WorkId, WorkerId};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_core::learn::work::Workload;
 use millefeuille_core::view::JobView;
 use millefeuille_proto::buffer::Pool;
 pub(super) use millefeuille_proto::session::Ended;
@@ -124,6 +125,8 @@ pub struct NodeResult {
     pub(super) node: Node,
     pub(super) sum: Sum,
     pub(super) finite: bool,
+    /// Whether it is a sum over the samples that the plan names.
+    pub(super) as_planned: bool,
     pub(super) busy: Duration,
 }
 
@@ -180,6 +183,7 @@ pub(super) struct Serving {
     pub(super) tree: Tree,
     /// Parameters of the model.
     pub(super) parameters: usize,
+    pub(super) workload: Arc<Workload>,
     pub(super) store: Arc<ShardStore>,
     pub(super) pool: Pool,
     /// Memory shared with workers on this machine.

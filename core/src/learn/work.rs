@@ -13,7 +13,7 @@ use super::model::Model;
 use super::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use super::spec::Spec;
 use super::sum::{Figures, Sum};
-use crate::data::plan::Plan;
+use crate::data::plan::{self, Plan};
 use crate::data::shard::ShardSamples;
 use crate::data::split::Split;
 
@@ -155,6 +155,20 @@ impl Workload {
     /// The number of values of a piece's gradient; 0 in evaluation.
     pub fn gradient_len(&self, unit: Unit) -> usize {
         if unit.split == Split::Train { self.model.parameter_count() } else { 0 }
+    }
+
+    /// The digests of the samples that the pieces of these shards gather, ascending, without those of absent shards.
+    pub fn digests(&self, unit: Unit, shards: Range<u32>) -> Vec<[u8; 32]> {
+        self.present(unit, shards).into_iter().map(|shard| self.digest(unit, shard)).collect()
+    }
+
+    fn digest(&self, unit: Unit, shard: u32) -> [u8; 32] {
+        if unit.split == Split::Train {
+            return plan::digest(self.plan.indices(&self.order(unit.epoch, shard), unit.step, shard));
+        }
+        let shards = u64::from(self.spec.shards);
+        let samples = 0..self.plan.share(unit.split, self.spec.sizes, unit.step, shard);
+        plan::digest(samples.map(|k| u64::from(k) * shards + u64::from(shard)))
     }
 
     fn order(&self, epoch: u32, shard: u32) -> Arc<Vec<u32>> {

@@ -266,6 +266,7 @@ impl Driver {
             job,
             tree: Tree::new(facts.shards),
             parameters: training.workload.model().parameter_count(),
+            workload: Arc::clone(&training.workload),
             store: Arc::clone(training.store()),
             pool: training.pool.clone(),
             parameter_slots: training.parameter_slots.clone(),

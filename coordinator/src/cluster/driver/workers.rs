@@ -41,8 +41,7 @@ impl Driver {
         if let Err(mpsc::error::TrySendError::Full(_)) = session.outbox.try_send(outgoing) {
             warn!("{worker} has stopped reading");
             self.close(worker, None);
-            let end = SessionEnd::Violation("it has stopped reading".to_string());
-            self.happened.push_back(Event::Leave { worker, end });
+            self.happened.push_back(Event::Leave { worker, end: SessionEnd::StoppedReading });
         }
     }
 
@@ -155,12 +154,17 @@ impl Driver {
     }
 
     pub(super) fn result(&mut self, result: NodeResult) {
-        let NodeResult { worker, work, node, sum, finite, busy } = result;
+        let NodeResult { worker, work, node, sum, finite, as_planned, busy } = result;
         let current = self.control.running() == Some(work.job);
         let Some(training) = self.training.as_mut().filter(|_| current) else { return };
-        if !training.fits(work, node, &sum) {
-            let end = SessionEnd::Violation(format!("a result of {work} has the wrong shape"));
-            self.close(worker, Some(Ended::misbehaved("a result has the wrong shape")));
+        let wrong = match (training.fits(work, node, &sum), as_planned) {
+            (true, true) => None,
+            (true, false) => Some("is of other samples than the plan names"),
+            (false, _) => Some("has the wrong shape"),
+        };
+        if let Some(wrong) = wrong {
+            let end = SessionEnd::Violation(format!("a result of {work} {wrong}"));
+            self.close(worker, Some(Ended::misbehaved(format!("a result {wrong}"))));
             return self.handle(Event::Leave { worker, end });
         }
         let slots = self.control.members().get(&worker).map_or(1, |member| member.hello.slots);

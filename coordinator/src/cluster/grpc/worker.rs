@@ -337,9 +337,10 @@ impl Reader<'_> {
         let WorkResult { work, node, figures, sample_digests, busy, .. } = *header;
         let Some(serving) = self.serving(work.job) else { return Ok(()) };
         let node = convert::in_tree(node, &serving.tree)?;
+        let as_planned = serving.workload.digests(work.into(), node.first..node.end) == sample_digests;
         let sum = Sum::new(gradient, figures, sample_digests);
         let finite = is_finite(&sum);
-        let result = NodeResult { worker: self.worker, work, node, sum, finite, busy };
+        let result = NodeResult { worker: self.worker, work, node, sum, finite, as_planned, busy };
         self.inbox.send(DriverMessage::Result(Box::new(result))).await;
         Ok(())
     }
