@@ -11,7 +11,7 @@ use common::{JOB_SHA256, SHAPES, Training, arithmetic, copy, job, names, row};
 use millefeuille_coordinator::runs::history;
 use millefeuille_coordinator::runs::record::{Ending, RunState};
 use millefeuille_coordinator::runs::{
-    Existing, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
+    Existing, Found, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
 };
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::failure::{Failure, FailureKind};
@@ -361,14 +361,14 @@ fn the_epochs_before_a_torn_line_are_read() {
 }
 
 #[test]
-fn a_copy_of_a_run_is_named_and_not_changed_until_it_is_resumed_by_hand() {
+fn a_copy_of_an_unfinished_run_is_skipped_until_it_is_resumed_by_hand() {
     let (place, path) = died();
     let copied = place.path().join("copied");
     copy(&path, &copied);
     let scanned = scan(place.path()).unwrap();
     assert_eq!(scanned.runs.iter().map(|run| &*run.id).collect::<Vec<_>>(), ["run"]);
     let said = scanned.skipped[0].to_string();
-    for part in ["copied: its run.json is that of run: ", "rename it back", "copied --resume"] {
+    for part in ["copied: a copy of run, which is not finished", "remove the copy", "copied --resume"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(said.lines().count(), 1);
@@ -379,6 +379,32 @@ fn a_copy_of_a_run_is_named_and_not_changed_until_it_is_resumed_by_hand() {
     let mut keys: Vec<_> = scanned.runs.iter().map(|run| (&*run.id, &*run.record.client_key)).collect();
     keys.sort();
     assert_eq!(keys, [("copied", ""), ("run", "a key")], "a submission is one run's");
+}
+
+#[test]
+fn a_run_has_the_name_of_its_directory_and_a_copy_of_one_that_ended_is_a_run_of_its_own() {
+    let (place, path) = died();
+    let [renamed, copied] = ["renamed", "copied"].map(|name| place.path().join(name));
+    fs::rename(&path, &renamed).unwrap();
+    let found = |runs: &Path| {
+        let scanned = scan(runs).unwrap();
+        assert!(scanned.skipped.is_empty(), "{:?}", scanned.skipped);
+        let of_run = |run: Found| (run.id, run.record.client_key, run.record.state);
+        let mut found: Vec<_> = scanned.runs.into_iter().map(of_run).collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    };
+    let submission = |id: &str, key: &str, state: RunState| (id.to_string(), key.to_string(), state);
+    assert_eq!(found(place.path()), [submission("renamed", "a key", RunState::Running)]);
+
+    let mut run = RunDir::claim(&renamed, Existing::Resume).unwrap();
+    assert_eq!((&*run.record().id, &*run.record().client_key), ("renamed", "a key"));
+    run.end(Ending::cancelled()).unwrap();
+    drop(run);
+    copy(&renamed, &copied);
+    let cancelled = RunState::Ended { outcome: Ending::cancelled() };
+    let both = [submission("copied", "", cancelled.clone()), submission("renamed", "a key", cancelled)];
+    assert_eq!(found(place.path()), both);
 }
 
 #[test]

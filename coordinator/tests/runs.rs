@@ -1,10 +1,15 @@
 //! Run directories: locks, files and errors.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::Training;
 use millefeuille_coordinator::runs::{Ending, Existing, RunDir, RunState, SavedRun, model, names};
 use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::Job;
@@ -83,6 +88,48 @@ fn a_second_owner_learns_who_the_first_is() {
     let _run = begun(place.path());
     let refused = RunDir::claim(place.path(), Existing::Resume).unwrap_err().to_string();
     assert!(refused.contains(&format!(":{} is using this run directory", std::process::id())), "{refused}");
+}
+
+#[test]
+fn a_removed_lock_file_allows_no_second_owner_and_stops_the_first() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let mut training = Training::begin(&path);
+    training.steps(1).save();
+    let lock = path.join(".lock");
+    let in_its_place: [&dyn Fn(); 2] = [&|| (), &|| fs::write(&lock, "process of another\n").unwrap()];
+    for put in in_its_place {
+        fs::remove_file(&lock).unwrap();
+        put();
+        let refused = RunDir::claim(&path, Existing::Resume).unwrap_err();
+        assert!(refused.kind == FailureKind::InUse, "{refused}");
+        let stopped = training.run.write_checkpoint(&training.checkpoint(), &common::model()).unwrap_err();
+        assert_eq!(stopped.exit_code(), 3);
+        assert!(stopped.to_string().contains("run/.lock: removed or replaced by somebody else"), "{stopped}");
+        fs::write(&lock, "").unwrap();
+    }
+    drop(training);
+    assert!(lock.exists(), "it is another's");
+    RunDir::claim(&path, Existing::Resume).unwrap();
+    assert!(!lock.exists());
+}
+
+#[test]
+fn a_directory_that_is_removed_and_made_again_is_not_written_by_the_first_owner() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let mut first = Training::begin(&path);
+    first.steps(1).save();
+    fs::remove_dir_all(&path).unwrap();
+    let gone = first.run.write_checkpoint(&first.checkpoint(), &common::model()).unwrap_err().to_string();
+    assert!(gone.contains("run: removed or replaced") && !path.exists(), "{gone}");
+
+    let second = Training::begin(&path);
+    assert!(first.run.write_checkpoint(&first.checkpoint(), &common::model()).is_err());
+    drop(first);
+    assert_eq!(common::names(&path), [".lock", "job.toml", "ledger", "run.json"]);
+    assert!(RunDir::claim(&path, Existing::Resume).is_err(), "the second still owns it");
+    drop(second);
 }
 
 #[test]

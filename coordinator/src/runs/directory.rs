@@ -1,10 +1,10 @@
 //! The run directory that this process owns. Nothing else writes into a run directory.
 //!
-//! A [`RunDir`] is claimed, with a lock on `.lock`, before anything else is written. One process owns the directory
+//! A [`RunDir`] is claimed, with a [`Lock`], before anything else is written. One process owns the directory
 //! for as long as the value lives. Files are renamed into place when complete, or grow by whole lines. The order of
 //! writes makes a crash harmless: a checkpoint's data before its manifest, the receipt after everything else.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use millefeuille_core::failure::Failure;
@@ -14,7 +14,7 @@ use millefeuille_core::view::EpochRow;
 use serde_json::json;
 
 use super::checkpoint::{Checkpoint, Checkpoints, KEPT};
-use super::lock::{Unclaimed, own};
+use super::lock::{Lock, Unclaimed};
 use super::record::{Ending, RecordError, RunRecord, RunState, now};
 use super::{
     CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, TRACES, files, history,
@@ -38,9 +38,7 @@ pub enum Existing {
 pub struct RunDir {
     path: PathBuf,
     /// Held for as long as this process owns the directory.
-    _lock: File,
-    /// The directories created for it, innermost first.
-    made: Vec<PathBuf>,
+    lock: Lock,
     record: RunRecord,
     /// Whether `record` is the one in `run.json`: not before a submission, nor while another run is still there.
     recorded: bool,
@@ -53,7 +51,7 @@ impl RunDir {
     /// If it cannot be written, belongs to another process, holds a run and `existing` refuses that, or holds files
     /// but no run.
     pub fn claim(path: &Path, existing: Existing) -> Result<Self, Failure> {
-        Self::try_claim(path, existing).map_err(|(Unclaimed::Taken(error) | Unclaimed::Failed(error))| error)
+        Ok(Self::try_claim(path, existing)?)
     }
 
     fn try_claim(path: &Path, existing: Existing) -> Result<Self, Unclaimed> {
@@ -62,9 +60,9 @@ impl RunDir {
                 format!("holds {foreign} and no run (name a directory that is empty, or not there yet)");
             return Err(Unclaimed::Taken(of_run(path, what)));
         }
-        let (lock, made) = own(path)?;
+        let lock = Lock::of_run(path)?;
         let record = RunRecord::new(id(path), 1, String::new());
-        let run = Self { path: path.to_path_buf(), _lock: lock, made, record, recorded: false };
+        let run = Self { path: path.to_path_buf(), lock, record, recorded: false };
         if existing == Existing::Refuse && run.holds_a_run() {
             let what = "there is a run already (--resume continues it, --overwrite replaces it, --run-dir names another)";
             return Err(Unclaimed::Taken(of_run(path, what)));
@@ -76,7 +74,7 @@ impl RunDir {
     fn with_record(mut self, existing: Existing) -> Result<Self, Failure> {
         match (RunRecord::read(&self.path), existing) {
             (Ok(Some(record)), Existing::Resume) => {
-                self.record = self.as_own(record);
+                self.record = record.of_directory(&self.path);
                 self.recorded = true;
             }
             // Without its record, a run can still be resumed, and must not be lost silently.
@@ -86,15 +84,6 @@ impl RunDir {
             (Err(error), _) => return Err(error.into()),
         }
         Ok(self)
-    }
-
-    /// The existing record. A record of another directory means that this one is a copy: from now on a run of its
-    /// own, which has not been submitted.
-    fn as_own(&self, record: RunRecord) -> RunRecord {
-        if record.id == self.record.id {
-            return record;
-        }
-        RunRecord { id: self.record.id.clone(), client_key: String::new(), ..record }
     }
 
     /// Whether a run without a record has more files than a job.
@@ -167,7 +156,7 @@ impl RunDir {
 
     fn announce(&mut self) -> Result<(), Failure> {
         self.record.write(&self.path, "submit")?;
-        for made in &self.made {
+        for made in self.lock.made() {
             files::sync_directory(files::parent(made))
                 .map_err(|error| Failure::of_file(made.display(), "cannot be written", &error))?;
         }
@@ -295,8 +284,10 @@ impl RunDir {
     /// Writes a checkpoint, durably, together with everything appended before; removes the oldest one.
     ///
     /// # Errors
-    /// If something can't be written; the existing checkpoints then remain.
+    /// If this process no longer owns the directory, or something can't be written; the existing checkpoints then
+    /// remain.
     pub fn write_checkpoint(&self, checkpoint: &Checkpoint, model: &Model) -> Result<(), Failure> {
+        self.lock.check()?;
         self.sync()?;
         let events = fs::metadata(self.file(EVENTS)).map_or(0, |metadata| metadata.len());
         self.checkpoints().write(checkpoint, model, events)
@@ -331,20 +322,6 @@ impl RunDir {
     /// If that fails.
     pub fn sync(&self) -> Result<(), Failure> {
         [LEDGER, HISTORY, EVENTS].iter().try_for_each(|name| files::sync(&self.file(name)))
-    }
-}
-
-impl Drop for RunDir {
-    fn drop(&mut self) {
-        // A job that never began leaves no trace. The lock file is removed while it is locked: later it may be
-        // another process'.
-        if !self.holds_a_run() {
-            let _ = fs::remove_file(self.path.join(LOCK));
-            for directory in &self.made {
-                // A directory that others use by now is not empty, and stays.
-                let _ = fs::remove_dir(directory);
-            }
-        }
     }
 }
 

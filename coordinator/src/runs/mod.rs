@@ -19,7 +19,7 @@
 //! are appended without waiting for the disk, and cut back when the run is resumed. Every other file is written
 //! completely, then renamed into place.
 //!
-//! One process owns a run directory while it writes: it holds a lock on `.lock`, which names the process.
+//! One process owns a run directory while it writes: it holds a [`lock`], and `.lock` names the process.
 
 mod arithmetic;
 pub mod checkpoint;
@@ -44,6 +44,7 @@ use millefeuille_core::failure::{Failure, FailureKind};
 pub use arithmetic::{described, described_shapes};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use directory::{Existing, RunDir};
+pub(crate) use lock::Lock;
 pub use record::{Ending, RunRecord, RunState};
 pub use resume::Resumed;
 pub use saved::SavedRun;

@@ -13,6 +13,7 @@ use millefeuille_program::process::exit;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::directory::id;
 use super::seal::{self, Broken};
 use super::{JOB, RECORD, files, of_content, of_run};
 
@@ -21,7 +22,7 @@ const FORMAT: u32 = 1;
 /// The record of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// Its directory's name when it was submitted.
+    /// Its directory's name when the record was written.
     pub id: String,
     /// Its place in the order of submissions, from 1.
     pub number: u64,
@@ -96,6 +97,21 @@ impl RunRecord {
     /// A record of a run submitted now.
     pub(super) fn new(id: String, number: u64, client_key: String) -> Self {
         Self { id, number, client_key, submitted: now(), job: String::new(), state: RunState::Queued }
+    }
+
+    /// The record as that of the run in this directory, which may have another name by now: a run is named after its
+    /// directory. A copy is a run of its own, which nobody has submitted.
+    pub(super) fn of_directory(self, run: &Path) -> Self {
+        let client_key = if self.is_of_a_copy(run) { String::new() } else { self.client_key };
+        Self { id: id(run), client_key, ..self }
+    }
+
+    /// Whether this is the record of a copy: the directory that it was written in is still there, beside this one.
+    pub(super) fn is_of_a_copy(&self, run: &Path) -> bool {
+        let submission =
+            |record: &Self| (record.number, record.client_key.clone(), record.submitted.to_bits());
+        let original = || Self::read(&files::parent(run).join(&self.id)).ok().flatten();
+        self.id != id(run) && original().is_some_and(|original| submission(&original) == submission(self))
     }
 
     /// Records the job's hash.

@@ -1,6 +1,5 @@
 //! Read-only access to a run.
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use millefeuille_core::failure::{Failure, FailureKind};
@@ -10,10 +9,10 @@ use millefeuille_core::view::EpochRow;
 use serde::Deserialize;
 
 use super::checkpoint::{Checkpoints, KEPT};
-use super::lock::holder;
+use super::lock;
 use super::receipt::{self, Receipt};
 use super::record::{RecordError, RunRecord};
-use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, files, history, model, of_content, of_run};
+use super::{HISTORY, JOB, LEDGER, MODEL, RECEIPT, files, history, model, of_content, of_run};
 
 /// A run in a directory.
 #[derive(Clone, Debug)]
@@ -46,9 +45,7 @@ impl SavedRun {
 
     /// The process that currently owns it, if any.
     pub fn owner(&self) -> Option<String> {
-        let lock = File::open(self.path.join(LOCK)).ok()?;
-        let held = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
-        held.then(|| holder(&lock))
+        lock::owner(&self.path)
     }
 
     /// The job.
