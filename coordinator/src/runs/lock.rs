@@ -1,10 +1,10 @@
 //! The lock with which one process owns a directory: a run directory, or the directory of all runs of a cluster.
 //!
-//! Both the directory and the file `.lock` in it are locked. The lock on the directory holds even if somebody removes
-//! the file. The lock on the file holds where a directory cannot be locked, as on some network file systems. The file
+//! Both the directory and the file `.lock` in it are locked. The lock on the directory holds even if the file is
+//! removed. The lock on the file holds where a directory cannot be locked, as on some network file systems. The file
 //! names the holder.
 //!
-//! Whoever gives up a lock removes the file and, if they are empty, the directories that were created for it. So a
+//! A process that gives up a lock removes the file and, if they are empty, the directories that were created for it. So a
 //! process that gets a lock checks that the directory and the file are still those at their paths.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -115,8 +115,8 @@ impl Lock {
         for (path, open) in [(&self.path, &self.directory), (&lock, &self.file)] {
             let named = is_named(path, open);
             if !named.map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))? {
-                let what = "removed or replaced by somebody else while the run was trained: another process may use \
-                            the directory (what is left can be continued with --resume)";
+                let what = "removed or replaced from outside while the job used it: another process may use the \
+                            directory (what is left can be continued with --resume)";
                 return Err(of_run(path, what));
             }
         }
@@ -173,7 +173,7 @@ fn lock(path: &Path, purpose: &Purpose) -> Result<Option<(File, File)>, Unclaime
             return Err(Failure::of_file(name.display(), "cannot be locked", &error).into());
         }
     }
-    // A lock on what was removed excludes nobody.
+    // A lock on what was removed excludes no process.
     if !(is_named(path, &directory).map_err(unreadable)? && is_named(&name, &file).map_err(unreadable)?) {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `run.json` | its place in the order of submissions, and its state ([`record`]) |
+//! | `run.json` | its place in the order of submissions, its state, and the hashes of its files when it is done ([`record`]) |
 //! | `job.toml` | the job, fully resolved |
 //! | `checkpoints/` | states from which it can be resumed ([`checkpoint`]) |
 //! | `history.jsonl` | one line per epoch ([`history`]) |
@@ -26,6 +26,7 @@ pub mod checkpoint;
 mod directory;
 pub(crate) mod files;
 pub mod history;
+mod kept;
 pub mod ledger;
 mod lock;
 pub mod model;
@@ -49,6 +50,7 @@ pub use record::{Ending, RunRecord, RunState};
 pub use resume::Resumed;
 pub use saved::SavedRun;
 pub use scan::{Found, Scanned, scan};
+pub use seal::Broken;
 
 const JOB: &str = "job.toml";
 const RECORD: &str = "run.json";
@@ -85,6 +87,8 @@ fn of_content(path: &Path, what: impl Display) -> Failure {
 pub mod names {
     /// The job, fully resolved.
     pub const JOB: &str = super::JOB;
+    /// The run's state, and the hashes of its files.
+    pub const RECORD: &str = super::RECORD;
     /// One line per epoch.
     pub const HISTORY: &str = super::HISTORY;
     /// Which samples were used.

@@ -56,8 +56,8 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     if !path.join(RECORD).is_file() {
         return Ok(None);
     }
-    let Some(written) = RunRecord::read(path)? else { return Ok(None) };
     let run = SavedRun::open(path)?;
+    let Some(written) = run.record().cloned() else { return Ok(None) };
     let mut record = written.clone().of_directory(path);
     // The torn end of an unfinished run's history is cut off when the run is resumed.
     let done = run.is_done();
