@@ -45,7 +45,7 @@ impl From<Failure> for Finding {
     /// remove the evidence.
     fn from(failure: Failure) -> Self {
         match failure.kind {
-            FailureKind::Damaged => Self::Differs(failure.problem()),
+            FailureKind::Damaged | FailureKind::Differs => Self::Differs(failure.problem()),
             _ => Self::Unreadable(failure),
         }
     }
@@ -65,6 +65,8 @@ pub struct Evidence {
     pub checkpoints: Vec<Read>,
     ledger: Entries,
     model: Option<Vec<f32>>,
+    /// Number of files that are those of which `run.json` has the SHA-256.
+    recorded: usize,
 }
 
 impl Evidence {
@@ -73,21 +75,31 @@ impl Evidence {
     /// # Errors
     /// The missing or damaged file.
     pub fn read(run: &SavedRun) -> Result<Self> {
-        run.record()?;
         let job = run.job()?;
         let receipt = run.receipt()?;
         let done = receipt.is_some();
+        if !done {
+            run.check_job(&job)?;
+        }
         let history = if done { run.history()? } else { run.whole_history()? };
         let checkpoints = checkpoints(run, &job)?;
         let ledger = match run.ledger()? {
-            Some(ledger) if done => ledger,
-            Some(ledger) => whole_lines(&ledger).to_string(),
+            Some(ledger) => ledger,
             None if done => return Err(missing(run, names::LEDGER)),
-            None => ledger::header(),
+            None => Entries::default(),
         };
-        let ledger = ledger::read(&ledger).map_err(|what| Finding::Differs(at(run, names::LEDGER, &what)))?;
         let model = done.then(|| model(run, &job)).transpose()?;
-        Ok(Self { run: run.path().to_path_buf(), job, history, receipt, checkpoints, ledger, model })
+        let recorded = recorded(run)?;
+        Ok(Self {
+            run: run.path().to_path_buf(),
+            job,
+            history,
+            receipt,
+            checkpoints,
+            ledger,
+            model,
+            recorded,
+        })
     }
 
     /// Number of finished epochs.
@@ -109,12 +121,23 @@ impl Evidence {
     /// # Errors
     /// The first file that does not agree with the others.
     pub fn agrees_with_itself(&self) -> Result<Vec<String>> {
-        let mut agreed = vec![self.history_agrees()?];
+        let mut agreed: Vec<_> = self.files_agree().into_iter().collect();
+        agreed.push(self.history_agrees()?);
         if let Some(receipt) = &self.receipt {
             agreed.push(self.model_agrees(receipt)?);
         }
         agreed.extend(self.checkpoints_agree()?);
         Ok(agreed)
+    }
+
+    /// What was found when the files were read.
+    fn files_agree(&self) -> Option<String> {
+        let (done, count) = (self.is_done(), self.recorded);
+        match count {
+            _ if !done => None,
+            0 => Some(format!("{}: of an earlier version, which kept no hashes of files", names::RECORD)),
+            _ => Some(format!("{}: {count} files, each with the SHA-256 that it has there", names::RECORD)),
+        }
     }
 
     fn history_agrees(&self) -> Result<String> {
@@ -174,6 +197,11 @@ impl Evidence {
                     "of job_sha256 {}, the receipt's is {}",
                     checkpoint.job_sha256, receipt.job_sha256
                 ));
+            }
+            let arithmetic = self.receipt.as_ref().map(arithmetic_of);
+            if let Some(there) = arithmetic.filter(|there| *there != checkpoint.arithmetic) {
+                let (there, here) = (described(&there), described(&checkpoint.arithmetic));
+                return self.differs(names::RECEIPT, &format!("{there}, in {} {here}", path.display()));
             }
             if let Some(epoch) = first_difference(&checkpoint.history, &self.history) {
                 return self
@@ -276,11 +304,7 @@ impl Evidence {
     /// The arithmetic that computed the run: from the receipt, or from the newest checkpoint if the run is not done,
     /// or `None` if it has neither.
     fn arithmetic(&self) -> Option<Arithmetic> {
-        let of_receipt = self.receipt.as_ref().map(|receipt| Arithmetic {
-            kernel: receipt.blas_kernel.clone(),
-            version: receipt.blas_version.clone(),
-            fingerprint: receipt.fingerprint.clone(),
-        });
+        let of_receipt = self.receipt.as_ref().map(arithmetic_of);
         of_receipt.or_else(|| self.checkpoints.first().map(|read| read.checkpoint.arithmetic.clone()))
     }
 
@@ -355,6 +379,26 @@ fn at_an_epochs_end(checkpoint: &Checkpoint) -> Option<&EpochRow> {
     (checkpoint.position.step == 0).then(|| checkpoint.history.last()).flatten()
 }
 
+fn arithmetic_of(receipt: &Receipt) -> Arithmetic {
+    Arithmetic {
+        kernel: receipt.blas_kernel.clone(),
+        version: receipt.blas_version.clone(),
+        fingerprint: receipt.fingerprint.clone(),
+    }
+}
+
+/// Reads every file of which `run.json` has the SHA-256; returns their number.
+fn recorded(run: &SavedRun) -> Result<usize> {
+    if run.is_done() && run.record().is_none() {
+        return Err(missing(run, names::RECORD));
+    }
+    let names: Vec<_> = run.recorded().collect();
+    for name in &names {
+        run.read(name)?.ok_or_else(|| missing(run, name))?;
+    }
+    Ok(names.len())
+}
+
 fn checkpoints(run: &SavedRun, job: &Job) -> Result<Vec<Read>> {
     let checkpoints = run.checkpoints();
     let read = |tag| {
@@ -374,15 +418,7 @@ fn model(run: &SavedRun, job: &Job) -> Result<Vec<f32>> {
     Ok(run.parameters(&shape)?)
 }
 
-fn whole_lines(text: &str) -> &str {
-    &text[..text.rfind('\n').map_or(0, |end| end + 1)]
-}
-
 fn missing(run: &SavedRun, name: &str) -> Finding {
     let path = run.path().join(name);
     Finding::Unreadable(Failure::at(FailureKind::Data, path.display(), "missing"))
-}
-
-fn at(run: &SavedRun, name: &str, what: &str) -> String {
-    format!("{}: {what}", run.path().join(name).display())
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
+use millefeuille_coordinator::runs::Broken;
 use millefeuille_coordinator::runs::ledger::{self, Chain, Ledger, Place};
 use millefeuille_core::control::Phase;
 use millefeuille_core::data::plan::{self, Plan};
@@ -97,11 +98,11 @@ fn a_missing_duplicated_or_changed_line_is_named() {
     let lines: Vec<&str> = file.split_inclusive('\n').collect();
     for (number, line) in (1..).zip(&lines) {
         if number < lines.len() {
-            let error = ledger::read(&without(&file, number)).unwrap_err();
+            let error = ledger::read(&without(&file, number)).unwrap_err().to_string();
             assert!(error.starts_with(&format!("line {number}: ")), "{number}: {error}");
         }
         let doubled = [&lines[..number], &[line], &lines[number..]].concat().concat();
-        let error = ledger::read(&doubled).unwrap_err();
+        let error = ledger::read(&doubled).unwrap_err().to_string();
         let twice = number == 1 || error.ends_with("it is there twice");
         assert!(error.starts_with(&format!("line {}: ", number + 1)) && twice, "{number}: {error}");
     }
@@ -110,14 +111,14 @@ fn a_missing_duplicated_or_changed_line_is_named() {
         changed[bit / 8] ^= 1 << (bit % 8);
         let number = 1 + file[..bit / 8].matches('\n').count();
         if let Ok(changed) = String::from_utf8(changed) {
-            let error = ledger::read(&changed).unwrap_err();
+            let error = ledger::read(&changed).unwrap_err().to_string();
             let newer = number == 1 && error.starts_with("format ");
             assert!(newer || error.starts_with(&format!("line {number}: ")), "bit {bit}: {error}");
         }
     }
     for len in 0..file.len() {
         match ledger::read(&file[..len]) {
-            Err(error) => assert!(error.contains("line "), "{len} bytes: {error}"),
+            Err(error) => assert!(error.to_string().contains("line "), "{len} bytes: {error}"),
             // Only the plan knows how many lines there have to be.
             Ok(entries) => {
                 let difference =
@@ -152,5 +153,6 @@ fn the_first_place_that_differs_from_the_plan_is_named() {
 #[test]
 fn a_newer_ledger_is_refused_by_its_version() {
     let error = ledger::read("millefeuille ledger 2\n").unwrap_err();
-    assert!(error.starts_with("format 2 is newer than this program knows (1)"), "{error}");
+    assert_eq!(error, Broken::Newer { found: 2, known: 1 });
+    assert!(error.to_string().starts_with("format 2 is newer than this program knows (1)"), "{error}");
 }

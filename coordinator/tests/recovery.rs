@@ -7,11 +7,11 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{JOB_SHA256, SHAPES, Training, arithmetic, copy, job, names, row};
+use common::{JOB_SHA256, SHAPES, Training, arithmetic, copy, job, names, receipt, row};
 use millefeuille_coordinator::runs::history;
 use millefeuille_coordinator::runs::record::{Ending, RunState};
 use millefeuille_coordinator::runs::{
-    Existing, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
+    Existing, Found, Resumed, RunDir, SavedRun, holds_a_run, names as files, scan,
 };
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::failure::{Failure, FailureKind};
@@ -97,7 +97,7 @@ fn all_files_are_truncated_to_the_newest_checkpoint() {
     for directory in [&path, &path.join("checkpoints")] {
         assert!(names(directory).iter().all(|name| !name.ends_with(".tmp")));
     }
-    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, RunState::Running);
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().state, RunState::Running);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_run_whose_record_is_lost_is_resumed() {
     assert_eq!(run.record().state, RunState::Running, "not to be begun anew");
     drop(run);
     assert_eq!(resume(&path).checkpoint.unwrap().parameter_tag, 9);
-    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, RunState::Running);
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().state, RunState::Running);
 }
 
 #[test]
@@ -284,8 +284,7 @@ fn a_cluster_that_starts_again_finds_its_runs_in_order() {
     let mut done = submitted(runs, "done", 3);
     done.begin(&job()).unwrap();
     done.append_history(&row(1)).unwrap();
-    done.write(files::RECEIPT, b"{}").unwrap();
-    done.end(Ending::done()).unwrap();
+    done.finish(&receipt(&[row(1)], &[])).unwrap();
     let mut works = submitted(runs, "works", 9);
     works.begin(&job()).unwrap();
     let mut failed = submitted(runs, "failed", 10);
@@ -293,7 +292,7 @@ fn a_cluster_that_starts_again_finds_its_runs_in_order() {
     // Killed between the receipt and the record.
     let mut nearly = submitted(runs, "nearly", 4);
     nearly.begin(&job()).unwrap();
-    nearly.write(files::RECEIPT, b"{}").unwrap();
+    fs::write(runs.join("nearly/receipt.json"), "{}").unwrap();
     fs::create_dir(runs.join("notes")).unwrap();
     fs::write(runs.join("a file"), "").unwrap();
 
@@ -326,7 +325,7 @@ fn a_receipt_takes_precedence_over_the_record() {
     run.end(Ending::cancelled()).unwrap();
     let state = |runs: &Path| scan(runs).unwrap().runs.remove(0).record.state;
     assert_eq!(state(place.path()), RunState::Ended { outcome: Ending::cancelled() });
-    run.write(files::RECEIPT, b"{}").unwrap();
+    fs::write(place.path().join("stopped/receipt.json"), "{}").unwrap();
     assert_eq!(state(place.path()), RunState::Ended { outcome: Ending::done() });
 }
 
@@ -361,14 +360,14 @@ fn the_epochs_before_a_torn_line_are_read() {
 }
 
 #[test]
-fn a_copy_of_a_run_is_named_and_not_changed_until_it_is_resumed_by_hand() {
+fn a_copy_of_an_unfinished_run_is_skipped_until_it_is_resumed_by_hand() {
     let (place, path) = died();
     let copied = place.path().join("copied");
     copy(&path, &copied);
     let scanned = scan(place.path()).unwrap();
     assert_eq!(scanned.runs.iter().map(|run| &*run.id).collect::<Vec<_>>(), ["run"]);
     let said = scanned.skipped[0].to_string();
-    for part in ["copied: its run.json is that of run: ", "rename it back", "copied --resume"] {
+    for part in ["copied: a copy of run, which is not finished", "remove the copy", "copied --resume"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(said.lines().count(), 1);
@@ -379,6 +378,32 @@ fn a_copy_of_a_run_is_named_and_not_changed_until_it_is_resumed_by_hand() {
     let mut keys: Vec<_> = scanned.runs.iter().map(|run| (&*run.id, &*run.record.client_key)).collect();
     keys.sort();
     assert_eq!(keys, [("copied", ""), ("run", "a key")], "a submission is one run's");
+}
+
+#[test]
+fn a_run_has_the_name_of_its_directory_and_a_copy_of_one_that_ended_is_a_run_of_its_own() {
+    let (place, path) = died();
+    let [renamed, copied] = ["renamed", "copied"].map(|name| place.path().join(name));
+    fs::rename(&path, &renamed).unwrap();
+    let found = |runs: &Path| {
+        let scanned = scan(runs).unwrap();
+        assert!(scanned.skipped.is_empty(), "{:?}", scanned.skipped);
+        let of_run = |run: Found| (run.id, run.record.client_key, run.record.state);
+        let mut found: Vec<_> = scanned.runs.into_iter().map(of_run).collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    };
+    let submission = |id: &str, key: &str, state: RunState| (id.to_string(), key.to_string(), state);
+    assert_eq!(found(place.path()), [submission("renamed", "a key", RunState::Running)]);
+
+    let mut run = RunDir::claim(&renamed, Existing::Resume).unwrap();
+    assert_eq!((&*run.record().id, &*run.record().client_key), ("renamed", "a key"));
+    run.end(Ending::cancelled()).unwrap();
+    drop(run);
+    copy(&renamed, &copied);
+    let cancelled = RunState::Ended { outcome: Ending::cancelled() };
+    let both = [submission("copied", "", cancelled.clone()), submission("renamed", "a key", cancelled)];
+    assert_eq!(found(place.path()), both);
 }
 
 #[test]
@@ -423,6 +448,24 @@ fn a_withdrawn_submission_leaves_no_files() {
 }
 
 #[test]
+fn a_run_whose_beginning_cannot_be_written_leaves_no_files_when_it_is_withdrawn() {
+    let place = TempDir::new().unwrap();
+    let mut run = submitted(place.path(), "one", 1);
+    let (record, aside) = (place.path().join("one/run.json"), place.path().join("one/aside"));
+    // A directory that is not empty cannot be replaced by a file, as a full disk takes none.
+    fs::rename(&record, &aside).unwrap();
+    fs::create_dir_all(record.join("something")).unwrap();
+    let error = run.begin(&job()).unwrap_err().to_string();
+    assert!(error.contains("one/run.json: cannot be written: "), "{error}");
+    fs::remove_dir_all(&record).unwrap();
+    fs::rename(&aside, &record).unwrap();
+
+    run.withdraw().unwrap();
+
+    assert!(names(place.path()).is_empty(), "neither a ledger nor a job is left");
+}
+
+#[test]
 fn a_submission_replaces_another_run_only_when_it_begins() {
     let (place, path) = died();
     let before = place.path().join("before");
@@ -451,14 +494,14 @@ fn a_submission_that_cannot_be_written_is_named_and_leaves_nothing() {
     // Somebody has removed the directory in between.
     fs::remove_dir_all(&path).unwrap();
     let error = run.submit(&job(), 1, "").unwrap_err().to_string();
-    assert!(error.contains("run/job.toml: cannot be written: "), "{error}");
+    assert!(error.contains("run: removed or replaced from outside"), "{error}");
     assert!(!path.exists());
 }
 
 #[test]
 fn a_failed_append_leaves_the_file_unchanged() {
     let place = TempDir::new().unwrap();
-    let training = Training::begin(place.path());
+    let mut training = Training::begin(place.path());
     fs::create_dir(place.path().join("history.jsonl")).unwrap();
     let error = training.run.append_history(&row(1)).unwrap_err().to_string();
     assert!(error.contains("history.jsonl: cannot be written: "), "{error}");

@@ -1,12 +1,17 @@
 //! Run directories: locks, files and errors.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::Training;
 use millefeuille_coordinator::runs::{Ending, Existing, RunDir, RunState, SavedRun, model, names};
-use millefeuille_core::failure::FailureKind;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::view::EpochRow;
@@ -36,7 +41,7 @@ fn begun(path: &Path) -> RunDir {
 fn a_run_keeps_its_job_and_its_history_exactly() {
     let place = TempDir::new().unwrap();
     let path = place.path().join("run");
-    let run = begun(&path);
+    let mut run = begun(&path);
     run.append_history(&row(1)).unwrap();
     run.append_history(&row(2)).unwrap();
     let saved = SavedRun::open(&path).unwrap();
@@ -48,7 +53,7 @@ fn a_run_keeps_its_job_and_its_history_exactly() {
 #[test]
 fn an_existing_run_is_refused_by_default() {
     let place = TempDir::new().unwrap();
-    let run = begun(place.path());
+    let mut run = begun(place.path());
     run.append_history(&row(1)).unwrap();
     drop(run);
     let refused = RunDir::claim(place.path(), Existing::Refuse).unwrap_err().to_string();
@@ -83,6 +88,48 @@ fn a_second_owner_learns_who_the_first_is() {
     let _run = begun(place.path());
     let refused = RunDir::claim(place.path(), Existing::Resume).unwrap_err().to_string();
     assert!(refused.contains(&format!(":{} is using this run directory", std::process::id())), "{refused}");
+}
+
+#[test]
+fn a_removed_lock_file_allows_no_second_owner_and_stops_the_first() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let mut training = Training::begin(&path);
+    training.steps(1).save();
+    let lock = path.join(".lock");
+    let in_its_place: [&dyn Fn(); 2] = [&|| (), &|| fs::write(&lock, "process of another\n").unwrap()];
+    for put in in_its_place {
+        fs::remove_file(&lock).unwrap();
+        put();
+        let refused = RunDir::claim(&path, Existing::Resume).unwrap_err();
+        assert!(refused.kind == FailureKind::InUse, "{refused}");
+        let stopped = training.run.write_checkpoint(&training.checkpoint(), &common::model()).unwrap_err();
+        assert_eq!(stopped.exit_code(), 3);
+        assert!(stopped.to_string().contains("run/.lock: removed or replaced from outside"), "{stopped}");
+        fs::write(&lock, "").unwrap();
+    }
+    drop(training);
+    assert!(lock.exists(), "it is another's");
+    RunDir::claim(&path, Existing::Resume).unwrap();
+    assert!(!lock.exists());
+}
+
+#[test]
+fn a_directory_that_is_removed_and_made_again_is_not_written_by_the_first_owner() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let mut first = Training::begin(&path);
+    first.steps(1).save();
+    fs::remove_dir_all(&path).unwrap();
+    let gone = first.run.write_checkpoint(&first.checkpoint(), &common::model()).unwrap_err().to_string();
+    assert!(gone.contains("run: removed or replaced") && !path.exists(), "{gone}");
+
+    let second = Training::begin(&path);
+    assert!(first.run.write_checkpoint(&first.checkpoint(), &common::model()).is_err());
+    drop(first);
+    assert_eq!(common::names(&path), [".lock", "job.toml", "ledger", "run.json"]);
+    assert!(RunDir::claim(&path, Existing::Resume).is_err(), "the second still owns it");
+    drop(second);
 }
 
 #[test]
@@ -152,11 +199,11 @@ fn a_job_with_a_receipt_stays_done() {
     let place = TempDir::new().unwrap();
     let path = place.path().join("run");
     let mut run = begun(&path);
-    run.write(names::RECEIPT, b"{}").unwrap();
+    run.finish(&common::receipt(&[], &[])).unwrap();
     run.end(Ending::cancelled()).unwrap();
     let done = RunState::Ended { outcome: Ending::done() };
     assert_eq!(run.record().state, done);
-    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().unwrap().state, done);
+    assert_eq!(SavedRun::open(&path).unwrap().record().unwrap().state, done);
 }
 
 #[test]
@@ -186,21 +233,27 @@ fn a_model_is_written_and_read_unchanged() {
     assert_eq!(model::decode(&bytes, &shape).unwrap(), parameters);
 }
 
+/// A run that is done, with these bytes as its model.
+fn done_with(path: &Path, model: &[u8]) -> SavedRun {
+    let mut run = RunDir::claim(path, Existing::Overwrite).unwrap();
+    run.begin(&Job::default()).unwrap();
+    run.write(names::MODEL, model).unwrap();
+    run.finish(&common::receipt(&[], &[])).unwrap();
+    SavedRun::open(path).unwrap()
+}
+
 #[test]
 fn a_model_that_does_not_fit_is_refused_with_the_tensor_named() {
     let place = TempDir::new().unwrap();
-    let run = begun(place.path());
     let article = Model::new(784, &Job::default().layers);
     let other = Model::new(100, &Job::default().layers);
     let bytes = model::encode(&other.initial_parameters(1), &other).unwrap();
-    run.write(names::MODEL, &bytes).unwrap();
-    let saved = SavedRun::open(place.path()).unwrap();
-    let misfit = saved.parameters(&article).unwrap_err().to_string();
+    let misfit = done_with(place.path(), &bytes).parameters(&article).unwrap_err().to_string();
     assert!(misfit.contains("model.safetensors: does not fit"), "{misfit}");
     assert!(misfit.contains("dense/kernel is F32 [100, 256], not F32 [784, 256]"), "{misfit}");
 
-    run.write(names::MODEL, &bytes[..bytes.len() / 2]).unwrap();
-    let damaged = saved.parameters(&article).unwrap_err().to_string();
+    let torn = done_with(place.path(), &bytes[..bytes.len() / 2]);
+    let damaged = torn.parameters(&article).unwrap_err().to_string();
     assert!(damaged.contains("model.safetensors: not a safetensors file"), "{damaged}");
 }
 
@@ -214,16 +267,14 @@ fn of_shape(shape: &str) -> Vec<u8> {
 #[test]
 fn a_fabricated_shape_is_refused_without_allocating_memory() {
     let place = TempDir::new().unwrap();
-    let run = begun(place.path());
-    let (job, saved) = (Job::default(), SavedRun::open(place.path()).unwrap());
+    let job = Job::default();
     for (shape, what) in [
         ("[1099511627776, 0]", "dense/kernel is [1099511627776, 0]: 1099511627776 rows are too many"),
         ("[4294967295, 0]", "dense/kernel is [4294967295, 0]: "),
         ("[2000000, 0]", "parameters are too many"),
         ("[0, 256]", "dense/kernel is empty"),
     ] {
-        run.write(names::MODEL, &of_shape(shape)).unwrap();
-        let misfit = saved.inputs(&job).unwrap_err();
+        let misfit = done_with(place.path(), &of_shape(shape)).inputs(&job).unwrap_err();
         assert!(misfit.kind == FailureKind::Damaged && misfit.to_string().contains(what), "{misfit}");
         assert!(
             misfit.to_string().contains("model.safetensors: does not fit the run's job.toml"),
@@ -238,9 +289,139 @@ fn a_fabricated_shape_is_refused_without_allocating_memory() {
 }
 
 #[test]
+fn a_model_that_is_not_the_receipts_is_refused() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let shape = Model::new(784, &Job::default().layers);
+    let parameters = shape.initial_parameters(1);
+    let bytes = model::encode(&parameters, &shape).unwrap();
+    let refused = |run: &SavedRun| run.parameters(&shape).unwrap_err();
+
+    let others = refused(&done_with(&path, &bytes));
+    assert_eq!((others.kind, others.exit_code()), (FailureKind::Differs, 7));
+    assert!(others.to_string().contains("run/model.safetensors: weights_sha256 is "), "{others}");
+
+    // Every second number negated, the shape as before.
+    let mut changed = bytes;
+    let len = changed.len();
+    changed[len - 400..].chunks_mut(8).for_each(|pair| pair[3] ^= 0x80);
+    fs::write(path.join(names::MODEL), changed).unwrap();
+    let changed = refused(&SavedRun::open(&path).unwrap());
+    assert_eq!(changed.kind, FailureKind::Differs);
+    assert!(
+        changed.to_string().contains("run/model.safetensors: not the file that the run wrote"),
+        "{changed}"
+    );
+}
+
+#[test]
+fn a_run_that_is_not_done_says_why_and_what_to_do() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("run");
+    let shape = Model::new(784, &Job::default().layers);
+    let why = || SavedRun::open(&path).unwrap().parameters(&shape).unwrap_err();
+    let mut run = begun(&path);
+    // As a crash may leave it: a model without a receipt is no result.
+    let bytes = model::encode(&shape.initial_parameters(1), &shape).unwrap();
+    run.write(names::MODEL, &bytes).unwrap();
+    assert!(why().to_string().contains("is using this run directory (wait until it has ended)"), "{}", why());
+
+    run.end(Ending::cancelled()).unwrap();
+    drop(run);
+    let resume = format!("coordinator train --run-dir {} --resume finishes it", path.display());
+    assert!(why().to_string().contains(&resume) && why().to_string().contains("--checkpoint"), "{}", why());
+
+    let diverged = Failure::new(FailureKind::Diverged, "training diverged: the loss is not finite");
+    RunDir::claim(&path, Existing::Resume).unwrap().end(Ending::of(diverged)).unwrap();
+    assert_eq!(why().exit_code(), 6);
+    for part in ["run: training diverged", "smaller --learning-rate"] {
+        assert!(why().to_string().contains(part) && !why().to_string().contains("--resume"), "{}", why());
+    }
+
+    RunDir::claim(&path, Existing::Resume).unwrap().end(Ending::done()).unwrap();
+    assert!(why().to_string().contains("receipt.json is missing, though the job is done"), "{}", why());
+}
+
+/// A change of a file from outside, and how the error describes it.
+type Change = (&'static str, fn(&Path));
+
+const CHANGES: [Change; 5] = [
+    ("removed", |file| fs::remove_file(file).unwrap()),
+    ("changed from ", |file| fs::File::options().write(true).open(file).unwrap().set_len(0).unwrap()),
+    ("changed from ", |file| fs::write(file, [&fs::read(file).unwrap()[..], b"more"].concat()).unwrap()),
+    ("replaced", |file| {
+        let copy = file.with_extension("copy");
+        fs::copy(file, &copy).unwrap();
+        fs::rename(copy, file).unwrap();
+    }),
+    ("changed from outside", |file| {
+        let mut content = fs::read(file).unwrap();
+        content[0] ^= 1;
+        fs::write(file, content).unwrap();
+    }),
+];
+
+#[test]
+fn a_file_that_is_changed_from_outside_ends_the_run_without_a_receipt() {
+    for name in [names::JOB, names::RECORD, names::HISTORY, names::LEDGER, "events.jsonl"] {
+        for (says, change) in CHANGES {
+            let place = TempDir::new().unwrap();
+            let path = place.path().join("run");
+            let mut training = Training::begin(&path);
+            training.steps(5).save();
+            change(&path.join(name));
+
+            let checkpoint = training.run.write_checkpoint(&training.checkpoint(), &common::model());
+            let receipt = training.run.finish(&common::receipt(&training.history, &[])).unwrap_err();
+
+            // Only the content of a file that keeps its length is not looked at before the end.
+            assert_eq!(checkpoint.is_err(), says != "changed from outside", "{name}: {checkpoint:?}");
+            for failure in checkpoint.err().iter().chain([&receipt]) {
+                let named = failure.to_string().contains(&format!("run/{name}: {says}"));
+                assert!(named && failure.exit_code() == 3, "{name}: {failure}");
+            }
+            assert!(!path.join(names::RECEIPT).exists());
+        }
+    }
+}
+
+#[test]
+fn the_files_of_a_resumed_run_are_checked_too() {
+    let place = TempDir::new().unwrap();
+    let mut training = Training::begin(place.path());
+    training.steps(5).save();
+    let checkpoint = training.checkpoint();
+    drop(training);
+    let mut run = RunDir::claim(place.path(), Existing::Resume).unwrap();
+    run.resume(common::JOB_SHA256, &common::arithmetic(), common::SHAPES).unwrap();
+    run.append_history(&row(2)).unwrap();
+    run.write_checkpoint(&checkpoint, &common::model()).unwrap();
+
+    fs::remove_file(place.path().join(names::HISTORY)).unwrap();
+
+    let error = run.append_history(&row(3)).unwrap_err().to_string();
+    assert!(error.contains("history.jsonl: removed from outside"), "{error}");
+}
+
+#[test]
+fn no_event_is_appended_to_a_finished_run() {
+    let place = TempDir::new().unwrap();
+    let mut run = begun(place.path());
+    run.finish(&common::receipt(&[], &[])).unwrap();
+    let before = fs::read(place.path().join("events.jsonl")).unwrap();
+
+    run.event("joined", "a worker").unwrap();
+
+    assert_eq!(fs::read(place.path().join("events.jsonl")).unwrap(), before);
+    assert!(String::from_utf8(before).unwrap().contains("\"event\":\"end\""));
+    drop(run);
+    assert!(!place.path().join(".lock").exists());
+}
+
+#[test]
 fn a_line_of_history_that_is_damaged_is_named() {
     let place = TempDir::new().unwrap();
-    let run = begun(place.path());
+    let mut run = begun(place.path());
     run.append_history(&row(1)).unwrap();
     run.append_history(&row(2)).unwrap();
     let path = place.path().join("history.jsonl");

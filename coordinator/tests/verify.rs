@@ -8,10 +8,11 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use common::copy;
+use common::{copy, reseal};
 use millefeuille_coordinator::cluster::load;
 use millefeuille_coordinator::replay::{Replay, ReplayState};
 use millefeuille_coordinator::runs::checkpoint::{Checkpoint, Partial};
@@ -234,7 +235,7 @@ impl<'a> Trainer<'a> {
         self.run.write_checkpoint(&checkpoint, self.loaded.workload.model()).unwrap();
     }
 
-    fn finish(self) {
+    fn finish(mut self) {
         let encoded = model::encode(&self.parameters, self.loaded.workload.model()).unwrap();
         self.run.write(names::MODEL, &encoded).unwrap();
         let arithmetic = self.arithmetic;
@@ -257,7 +258,7 @@ impl<'a> Trainer<'a> {
             weights_sha256: weights_sha256(bytemuck::cast_slice(&self.parameters)),
             suspects: vec![],
         };
-        self.run.write(names::RECEIPT, serde_json::to_string(&receipt).unwrap().as_bytes()).unwrap();
+        self.run.finish(&receipt).unwrap();
     }
 }
 
@@ -278,8 +279,12 @@ fn done(fault: Option<(u64, f32)>) -> (TempDir, PathBuf) {
 
 /// Everything that `coordinator verify` does, or with `quick` the part without training.
 fn verify(run: &Path, quick: bool) -> Result<Vec<String>, Finding> {
+    verify_with(&Loaded::new(SavedRun::open(run)?.job()?), run, quick)
+}
+
+/// The same, with the data at hand.
+fn verify_with(loaded: &Loaded, run: &Path, quick: bool) -> Result<Vec<String>, Finding> {
     let evidence = Evidence::read(&SavedRun::open(run)?)?;
-    let loaded = Loaded::new(evidence.job.clone());
     let mut said = evidence.agrees_with_itself()?;
     said.push(evidence.agrees_with_data(&loaded.store)?);
     said.push(evidence.ledger_agrees(loaded.workload.spec())?);
@@ -312,6 +317,7 @@ fn an_unchanged_run_is_verified() {
     let (_place, path) = done(None);
     let said = verify(&path, false).unwrap();
     let parts = [
+        "run.json: 6 files",
         "history.jsonl: 3 epochs",
         "model.safetensors: weights_sha256 ",
         "checkpoints: 3",
@@ -321,7 +327,7 @@ fn an_unchanged_run_is_verified() {
     for (line, part) in said.iter().zip(parts) {
         assert!(line.contains(part), "{part}: {line}");
     }
-    assert_eq!(said.len(), 5 + 1 + 3);
+    assert_eq!(said.len(), 6 + 1 + 3);
 }
 
 #[test]
@@ -359,10 +365,14 @@ fn the_number_of_threads_does_not_matter() {
 #[test]
 fn every_file_that_was_changed_is_named() {
     let (place, path) = done(None);
+    // What is said once `run.json` agrees with the change, as a forger would have it.
     let changed = |name: &str, change: &dyn Fn(&Path)| {
         let copied = place.path().join(name);
         copy(&path, &copied);
         change(&copied);
+        let careless = differs(&copied, true);
+        assert!(careless.contains(": not the file that the run wrote: its SHA-256 is "), "{careless}");
+        reseal(&copied);
         differs(&copied, true)
     };
     let model = changed("model", &|run| {
@@ -384,12 +394,12 @@ fn every_file_that_was_changed_is_named() {
         changed("lost", &|run| edit(run, names::HISTORY, |text| text[..text.rfind("{").unwrap()].into()));
     assert!(lost.contains("history.jsonl: 2 epochs, the job has 3"), "{lost}");
     let receipt = changed("receipt", &|run| {
-        edit(run, names::RECEIPT, |text| text.replacen("\"job_sha256\":\"", "\"job_sha256\":\"0", 1))
+        edit(run, names::RECEIPT, |text| text.replacen("\"job_sha256\": \"", "\"job_sha256\": \"0", 1))
     });
     assert!(receipt.contains("of job_sha256 ") && receipt.contains("the receipt's is 0"), "{receipt}");
     let hash = changed("hash", &|run| {
         edit(run, names::RECEIPT, |text| {
-            text.replacen("epoch_weights_sha256\":[\"", "epoch_weights_sha256\":[\"0", 1)
+            text.replacen("epoch_weights_sha256\": [\n    \"", "epoch_weights_sha256\": [\n    \"0", 1)
         })
     });
     assert!(hash.contains("history.jsonl: epoch 1: weights_sha256 is "), "{hash}");
@@ -407,14 +417,85 @@ fn every_file_that_was_changed_is_named() {
         edit(run, names::LEDGER, |text| text[..text.trim_end().rfind('\n').unwrap() + 1].into())
     });
     assert!(shorter.contains("is missing: epoch 3, test, shard 4"), "{shorter}");
-    let checkpoint = changed("checkpoint", &|run| {
+    let arithmetic = changed("arithmetic", &|run| {
+        edit(run, names::RECEIPT, |text| text.replacen(&blas::version(), "0.1.99", 1));
+    });
+    assert!(arithmetic.contains("receipt.json: kernel ") && arithmetic.contains("0.1.99"), "{arithmetic}");
+    let sealed = |name: &str, change: &dyn Fn(&Path)| {
+        let copied = place.path().join(name);
+        copy(&path, &copied);
+        change(&copied);
+        differs(&copied, true)
+    };
+    let checkpoint = sealed("checkpoint", &|run| {
         let name = common::names(&run.join("checkpoints")).remove(0);
         edit(&run.join("checkpoints"), &name, |text| text.replacen("epoch", "epoca", 1));
     });
     assert!(checkpoint.contains(".json: damaged"), "{checkpoint}");
-    let record =
-        changed("record", &|run| edit(run, "run.json", |text| text.replacen("running", "runnung", 1)));
+    let record = sealed("record", &|run| edit(run, "run.json", |text| text.replacen("ended", "enbed", 1)));
     assert!(record.contains("run.json: damaged"), "{record}");
+}
+
+#[test]
+fn every_changed_byte_of_every_file_is_found() {
+    let (_place, path) = done(None);
+    let loaded = Loaded::new(SavedRun::open(&path).unwrap().job().unwrap());
+    // The tests of checkpoints do the same to theirs.
+    fs::remove_dir_all(path.join("checkpoints")).unwrap();
+    verify_with(&loaded, &path, true).unwrap();
+    let files = common::names(&path);
+    let all = [
+        "events.jsonl",
+        "history.jsonl",
+        "job.toml",
+        "ledger",
+        "model.safetensors",
+        "receipt.json",
+        "run.json",
+    ];
+    assert_eq!(files, all);
+    for file in files.iter().map(|name| path.join(name)) {
+        let whole = fs::read(&file).unwrap();
+        let in_place = fs::OpenOptions::new().write(true).open(&file).unwrap();
+        for (place, byte) in (0..).zip(&whole) {
+            in_place.write_all_at(&[byte ^ (1 << (place % 8))], place).unwrap();
+            let found = verify_with(&loaded, &path, true);
+            assert!(found.is_err(), "byte {place} of {}", file.display());
+            in_place.write_all_at(&[*byte], place).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_missing_record_and_a_newer_ledger_are_no_differences() {
+    let (place, path) = done(None);
+    let unreadable = |name: &str, change: &dyn Fn(&Path)| {
+        let copied = place.path().join(name);
+        copy(&path, &copied);
+        change(&copied);
+        match verify(&copied, true) {
+            Err(Finding::Unreadable(failure)) => failure.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let newer = unreadable("newer", &|run| {
+        edit(run, names::LEDGER, |text| text.replacen("ledger 1", "ledger 2", 1));
+    });
+    assert!(newer.contains("newer/ledger: format 2 is newer than this program knows (1)"), "{newer}");
+    let lost = unreadable("lost", &|run| fs::remove_file(run.join(names::RECORD)).unwrap());
+    assert!(lost.ends_with("lost/run.json: missing"), "{lost}");
+}
+
+#[test]
+fn a_run_of_an_earlier_version_is_verified_without_the_hashes_of_its_files() {
+    let (_place, path) = done(None);
+    edit(&path, names::RECORD, |text| {
+        let (begin, rest) = text.split_once("  \"files_sha256\": {").unwrap();
+        format!("{begin}{}", rest.split_once("},\n").unwrap().1)
+    });
+    reseal(&path);
+    let said = verify(&path, true).unwrap();
+    assert!(said[0].contains("run.json: of an earlier version"), "{said:?}");
 }
 
 #[test]
@@ -440,6 +521,7 @@ fn a_consistent_ledger_of_other_samples_is_detected() {
         text += &forged.end_epoch(epoch);
     }
     fs::write(path.join(names::LEDGER), text).unwrap();
+    reseal(&path);
     let what = differs(&path, true);
     assert!(
         what.ends_with(
@@ -468,6 +550,7 @@ fn a_consistently_changed_figure_is_detected_by_recomputation() {
             rows.map(|row| EpochRow { val_accuracy: row.val_accuracy.map(|share| share + 0.1), ..row });
         better.map(|row| history::to_line(&row) + "\n").collect()
     });
+    reseal(&path);
     verify(&path, true).expect("nothing else has the figures");
     let what = differs(&path, false);
     assert!(what.contains("history.jsonl: epoch 1: val_accuracy is "), "{what}");
@@ -477,6 +560,8 @@ fn a_consistently_changed_figure_is_detected_by_recomputation() {
 fn another_arithmetic_cannot_be_verified_here_and_both_are_named() {
     let (_place, path) = done(None);
     edit(&path, names::RECEIPT, |text| text.replacen(&blas::version(), "0.1.99", 1));
+    fs::remove_dir_all(path.join("checkpoints")).unwrap();
+    reseal(&path);
     match verify(&path, false) {
         Err(Finding::CannotVerify(what)) => {
             assert!(what.contains("OpenBLAS 0.1.99") && what.contains(&blas::version()), "{what}");

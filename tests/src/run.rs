@@ -157,6 +157,25 @@ impl Run {
         hex::encode(hash.finalize())
     }
 
+    /// Makes `run.json` have the hashes of the run's files as they are now, as in a forged run.
+    ///
+    /// # Panics
+    /// If `run.json` is not as this program writes it, or cannot be written.
+    pub fn reseal(&self) {
+        let mut record: Value = serde_json::from_str(&self.text("run.json")).expect("the record is JSON");
+        let keys = record.as_object_mut().expect("the record is an object");
+        keys.remove("sha256");
+        let files = keys.get_mut("files_sha256").and_then(Value::as_object_mut);
+        for (name, recorded) in files.into_iter().flatten().filter(|(name, _)| self.has(name)) {
+            *recorded = hex::encode(Sha256::digest(self.bytes(name))).into();
+        }
+        let text = serde_json::to_string_pretty(&record).expect("a JSON value has a text");
+        let body = text.trim_end_matches("\n}");
+        let seal = hex::encode(Sha256::digest(body));
+        let sealed = format!("{body},\n  \"sha256\": \"{seal}\"\n}}\n");
+        fs::write(self.path.join("run.json"), sealed).expect("files of a run can be written");
+    }
+
     /// Every file in it with its content, to detect changes.
     pub fn snapshot(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files = Vec::new();

@@ -296,12 +296,22 @@ fn a_running_run_directory_is_locked() {
     let error = home.coordinator(train).fails(3);
 
     assert!(error.contains(&format!(":{}", cluster.serve.pid())), "{error}");
-    // A second cluster with the same runs does not touch it either.
-    let mut second = home.cluster("");
-    let warning = second.serve.says("skipped");
-    assert!(warning.contains(&format!(":{}", cluster.serve.pid())), "{warning}");
-    assert!(second.client().jobs().iter().all(|job| job.id != "small-1" || job.detail.is_empty()));
     assert_eq!(client.job_state("small-1"), "running");
+}
+
+#[test]
+fn a_second_cluster_over_the_same_runs_is_refused() {
+    let home = small();
+    let mut cluster = home.cluster("");
+    let holder = format!(":{}, listening on {}, ", cluster.serve.pid(), cluster.address);
+
+    let error = home.serve("127.0.0.1:0", "").fails(3);
+
+    assert!(error.starts_with("runs: process ") && error.contains(&holder), "{error}");
+    assert!(error.contains("end that process, or name another directory"), "{error}");
+    cluster.serve.signal(Signal::TERM);
+    cluster.serve.wait().with_code(0);
+    let _second = home.cluster("");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use millefeuille_tests::data::{PIXELS, SIDE, SMALL_TEST, mnist};
 use millefeuille_tests::home::{Home, project};
+use millefeuille_tests::process::{Signal, until};
 use serde_json::Value;
 
 /// A small run in `run`.
@@ -148,6 +149,105 @@ fn without_a_validation_split_there_are_no_figures_for_it() {
     assert!(last["val_loss"].is_null() && last["val_accuracy"].is_null(), "{last}");
     assert!(evaluated["val_loss"].is_null() && evaluated["val_accuracy"].is_null(), "{evaluated}");
     assert_eq!(evaluated["test_loss"], last["test_loss"]);
+}
+
+#[test]
+fn the_newest_checkpoint_of_a_run_can_be_evaluated_before_it_is_done() {
+    let home = Home::new();
+    home.small_job();
+    let mut train = home.coordinator("train small.toml --epochs 100000 --workers 1 --run-dir run").start();
+    train.says("Epoch 2/");
+    train.signal(Signal::INT);
+    train.wait().error(130);
+
+    let error = home.coordinator("evaluate run").fails(3);
+    for command in ["coordinator train --run-dir run --resume", "coordinator evaluate run --checkpoint"] {
+        assert!(error.contains(command), "{command}: {error}");
+    }
+    let evaluated = home.coordinator("evaluate run --checkpoint").succeeds();
+    assert!(evaluated.stderr.starts_with("evaluating run/checkpoints/"), "{evaluated}");
+    assert!(evaluated.stdout.contains("Test accuracy:"), "{evaluated}");
+    std::fs::remove_dir_all(home.path("run/checkpoints")).unwrap();
+    let none = home.coordinator("evaluate run --checkpoint").fails(3);
+    assert!(none.contains("run: there is no checkpoint yet"), "{none}");
+}
+
+#[test]
+fn the_last_checkpoint_has_the_figures_of_the_historys_last_row() {
+    let home = trained();
+    let last = home.run("run").history().pop().unwrap();
+
+    let evaluated = home.coordinator("evaluate run --checkpoint --json").succeeds();
+
+    assert!(evaluated.stderr.trim_end().ends_with(", after the last of 3 epochs"), "{evaluated}");
+    for key in ["val_loss", "val_accuracy", "test_loss", "test_accuracy"] {
+        assert_eq!(evaluated.json()[0][key], last[key], "{key}");
+    }
+}
+
+#[test]
+fn a_run_that_diverged_says_so_and_what_to_change() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --learning-rate 3e38 --workers 1 --run-dir run").fails(6);
+
+    let error = home.coordinator("evaluate run").fails(6);
+
+    assert!(error.contains("run: training diverged") && error.contains("--learning-rate"), "{error}");
+    assert!(!error.contains("--resume"), "{error}");
+}
+
+#[test]
+fn a_run_to_resume_that_is_not_there_is_said() {
+    let home = Home::new();
+    home.small_job();
+
+    let ended = home.coordinator("train small.toml --workers 1 --run-dir typo --resume").succeeds();
+
+    assert!(ended.stderr.contains("warning: typo: there is no run to resume; a new one begins"), "{ended}");
+}
+
+#[test]
+fn a_run_directory_that_is_removed_ends_its_training() {
+    for name in ["", "history.jsonl", "ledger", "job.toml", "events.jsonl", "run.json", ".lock"] {
+        let home = Home::new();
+        home.small_job();
+        let train = "train small.toml --epochs 100000 --workers 1 --run-dir run --checkpoint-interval 0.05";
+        let mut train = home.coordinator(train).start();
+        train.says("Epoch 2/");
+        let path = home.path("run").join(name);
+        until(format!("run/{name} is removed"), || {
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.ok()
+        });
+
+        let error = train.wait().error(3);
+
+        let place = if name.is_empty() { "run" } else { name };
+        assert!(error.contains(place), "{name}: {error}");
+        assert!(error.contains("from outside while the job used it"), "{name}: {error}");
+        assert!(!home.run("run").has("receipt.json"));
+    }
+}
+
+#[test]
+fn data_of_another_size_than_the_models_is_named() {
+    let home = trained();
+    for name in millefeuille_tests::data::FILES {
+        let mut bytes = std::fs::read(home.path("data").join(name)).unwrap();
+        if name.contains("images") {
+            // Twice as many rows of half the length would fit: half as many do not.
+            let images = u32::from_be_bytes(bytes[4..8].try_into().unwrap()) as usize;
+            bytes[8..12].copy_from_slice(&14u32.to_be_bytes());
+            bytes.truncate(16 + images * 14 * 28);
+        }
+        home.write(&format!("flat/{name}"), bytes);
+    }
+
+    let error = home.coordinator("evaluate run --data flat").fails(3);
+
+    assert!(error.starts_with("flat: samples of 392 values"), "{error}");
 }
 
 #[test]

@@ -241,6 +241,36 @@ fn jobs_queue_in_order_and_can_be_cancelled() {
 }
 
 #[test]
+fn a_job_that_is_cancelled_in_the_queue_stays_listed_after_a_restart() {
+    let home = small();
+    let mut cluster = home.lasting_cluster("");
+    let client = cluster.client();
+    for name in ["a", "b"] {
+        client.submit(&job(name, 1), "").unwrap();
+    }
+    cluster.is_killed();
+    cluster.comes_back("");
+    let client = cluster.client();
+    client.submit(&job("c", 1), "").unwrap();
+
+    // One was found when the cluster started, one is new.
+    client.cancel("b-1").unwrap();
+    client.cancel("c-1").unwrap();
+    cluster.is_killed();
+    cluster.comes_back("");
+
+    let client = cluster.client();
+    let states: Vec<_> = client.jobs().into_iter().map(|job| (job.id.clone(), job.state())).collect();
+    let cancelled = |id: &str| (id.to_string(), v1::JobState::Cancelled);
+    assert_eq!(states[..2], [cancelled("c-1"), cancelled("b-1")]);
+    for id in ["b-1", "c-1"] {
+        assert!(home.run(&format!("runs/{id}")).has("job.toml"), "{id}");
+        home.coordinator(&format!("train --workers 1 --run-dir runs/{id} --resume")).succeeds();
+        home.coordinator(&format!("verify runs/{id}")).succeeds();
+    }
+}
+
+#[test]
 fn followers_of_a_cancelled_job_are_notified() {
     let home = small();
     let cluster = home.cluster("");

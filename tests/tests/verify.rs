@@ -26,6 +26,7 @@ fn edit_receipt(run: &Run, change: impl Fn(&mut Value)) {
     let mut receipt = run.receipt();
     change(&mut receipt);
     edit(run, "receipt.json", |_| receipt.to_string());
+    run.reseal();
 }
 
 /// Flips a bit of the model's last parameter.
@@ -43,6 +44,7 @@ fn an_unchanged_run_is_verified() {
     let verified = home.coordinator("verify run").env("OPENBLAS_CORETYPE", "Nehalem").succeeds().stdout;
 
     for text in [
+        "run.json: 11 files, each with the SHA-256 that it has there",
         "history.jsonl: 3 epochs",
         "model.safetensors: weights_sha256 ",
         "checkpoints: ",
@@ -91,9 +93,42 @@ fn a_changed_model_is_named() {
 
     for how in ["", "--quick"] {
         let error = home.coordinator(&format!("verify run {how}")).fails(7);
+        assert!(error.contains("run/model.safetensors: not the file that the run wrote"), "{error}");
+    }
+    home.run("run").reseal();
+    for how in ["", "--quick"] {
+        let error = home.coordinator(&format!("verify run {how}")).fails(7);
         assert!(error.contains("run/model.safetensors: weights_sha256 is "), "{error}");
         assert!(error.contains(&home.run("run").hash()), "{error}");
     }
+}
+
+#[test]
+fn whichever_file_was_changed_is_named() {
+    let home = trained();
+    let run = home.run("run");
+    for (path, whole) in run.snapshot() {
+        let name = path.strip_prefix(run.path()).unwrap().display().to_string();
+        let mut changed = whole.clone();
+        changed[whole.len() / 2] ^= 4;
+        fs::write(&path, changed).unwrap();
+
+        let error = home.coordinator("verify run --quick").fails(7);
+
+        assert!(error.contains(&format!("run/{name}: ")), "{name}: {error}");
+        fs::write(&path, whole).unwrap();
+    }
+    home.coordinator("verify run --quick").succeeds();
+}
+
+#[test]
+fn a_ledger_of_a_newer_version_is_no_difference() {
+    let home = trained();
+    edit(&home.run("run"), "ledger", |text| text.replacen("ledger 1", "ledger 2", 1));
+
+    let error = home.coordinator("verify run").fails(3);
+
+    assert!(error.contains("run/ledger: format 2 is newer than this program knows (1)"), "{error}");
 }
 
 #[test]
@@ -106,6 +141,7 @@ fn a_completely_rewritten_run_is_detected_at_its_epoch() {
     edit(&run, "history.jsonl", |text| text.replace(&old, &new));
     edit(&run, "receipt.json", |text| text.replace(&old, &new));
     fs::remove_dir_all(run.path().join("checkpoints")).unwrap();
+    run.reseal();
 
     home.coordinator("verify run --quick").succeeds();
     let error = home.coordinator("verify run").fails(7);
@@ -123,6 +159,7 @@ fn a_changed_figure_is_detected_at_its_epoch() {
     edit(&run, "history.jsonl", |text| {
         text.replace(&format!("\"test_accuracy\":{accuracy}"), "\"test_accuracy\":0.99")
     });
+    run.reseal();
 
     let error = home.coordinator("verify run").fails(7);
 
@@ -154,10 +191,12 @@ fn a_line_missing_in_the_ledger_is_named() {
     let lines: Vec<String> = run.text("ledger").split_inclusive('\n').map(str::to_string).collect();
 
     edit(&run, "ledger", |_| [&lines[..4], &lines[5..]].concat().concat());
+    run.reseal();
     let missing = home.coordinator("verify run --quick").fails(7);
     assert!(missing.contains("run/ledger: line 5: ") && missing.contains("a line is missing"), "{missing}");
 
     edit(&run, "ledger", |_| lines[..lines.len() - 1].concat());
+    run.reseal();
     let last = home.coordinator("verify run --quick").fails(7);
     assert!(last.contains("is missing: epoch 3, test, shard 7"), "{last}");
 }
@@ -167,6 +206,10 @@ fn another_arithmetic_is_no_difference() {
     let home = trained();
     let version = home.run("run").receipt_text("blas_version");
     edit_receipt(&home.run("run"), |receipt| receipt["blas_version"] = json!("0.1.99"));
+    let quick = home.coordinator("verify run --quick").fails(7);
+    assert!(quick.contains("run/receipt.json: kernel ") && quick.contains("OpenBLAS 0.1.99"), "{quick}");
+    // Without checkpoints nothing else has the version, and this machine cannot tell.
+    fs::remove_dir_all(home.path("run/checkpoints")).unwrap();
 
     let error = home.coordinator("verify run").fails(8);
 

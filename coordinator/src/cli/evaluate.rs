@@ -9,15 +9,16 @@ use millefeuille_core::data::split::Split;
 use millefeuille_program::machine::Cores;
 use serde::Serialize;
 
-use super::saved::Trained;
+use super::saved::{Trained, Which};
 use super::{Result, print};
 use crate::replay::Replay;
 
 /// Evaluate a saved model on its validation split and its test set, without training
 #[derive(Clone, Debug, ClapArgs)]
-#[command(
-    after_help = "Examples:\n  coordinator evaluate runs/article-1\n  coordinator evaluate runs/article-1 --json"
-)]
+#[command(after_help = "Examples:
+  coordinator evaluate runs/article-1
+  coordinator evaluate runs/article-1 --json
+  coordinator evaluate runs/article-1 --checkpoint")]
 pub(super) struct Args {
     /// The run directory
     #[arg(value_name = "RUN")]
@@ -25,6 +26,9 @@ pub(super) struct Args {
     /// The data's directory, if it has moved
     #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_DATA")]
     data: Option<String>,
+    /// Evaluate the newest checkpoint, as of a run that is not done
+    #[arg(long)]
+    checkpoint: bool,
     /// Print a JSON object with unrounded numbers
     #[arg(long)]
     json: bool,
@@ -40,7 +44,8 @@ struct Evaluation {
 }
 
 pub(super) fn run(args: Args) -> Result {
-    let trained = Trained::open(&args.run, args.data.as_deref())?;
+    let which = if args.checkpoint { Which::NewestCheckpoint } else { Which::Model };
+    let trained = Trained::open(&args.run, args.data.as_deref(), which)?;
     let mut replay = Replay::new(&trained.store, &trained.workload, Cores::of_this_process().usable());
     let mut evaluate = |split| replay.evaluate(&trained.parameters, split);
     let validation = evaluate(Split::Validation);

@@ -20,6 +20,7 @@ use super::saved::{self, own_kernel};
 use super::{Failed, Result, columns, ink, print, say};
 use crate::input;
 use crate::report::class;
+use crate::runs::SavedRun;
 use crate::see::digits::{self, Tile};
 use crate::see::format::{self, Format};
 use crate::see::picture::{self, Grey, PictureError};
@@ -81,7 +82,7 @@ impl Images {
 }
 
 pub(super) fn run(args: Args) -> Result {
-    let run = saved::open(&args.run)?;
+    let run = SavedRun::open(&args.run)?;
     let job = run.job()?;
     own_kernel(&job)?;
     let inputs = run.inputs(&job)?;

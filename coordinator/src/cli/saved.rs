@@ -15,7 +15,7 @@ use millefeuille_program::process;
 
 use super::{Failed, Result};
 use crate::cluster::load;
-use crate::input;
+use crate::runs::checkpoint::Newest;
 use crate::runs::receipt::Receipt;
 use crate::runs::{SavedRun, model, names};
 
@@ -26,33 +26,13 @@ pub(super) struct Trained {
     pub(super) parameters: Vec<f32>,
 }
 
-/// The files read from a run, and the maximum size of each in bytes.
-const READ: [(&str, u64); 5] = [
-    ("run.json", 1 << 20),
-    (names::JOB, 1 << 20),
-    (names::HISTORY, 1 << 28),
-    (names::RECEIPT, 1 << 28),
-    (names::MODEL, model::MAX_FILE_BYTES),
-];
-
-/// Opens the run in this directory, after checking that all files to be read are regular and not too large.
-pub(super) fn open(path: &Path) -> Result<SavedRun> {
-    READ.iter().try_for_each(|(name, limit)| check(&path.join(name), *limit))?;
-    Ok(SavedRun::open(path)?)
-}
-
-/// Checks a file, if it exists.
-fn check(path: &Path, limit: u64) -> Result<(), Failure> {
-    if !input::exists(path)? {
-        return Ok(());
-    }
-    match input::check(path)? {
-        len if len > limit => {
-            let what = format!("{len} bytes are too many, {limit} the most (is it another file?)");
-            Err(Failure::at(FailureKind::Data, path.display(), what))
-        }
-        _ => Ok(()),
-    }
+/// Which parameters of a run to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those of the trained model.
+    Model,
+    /// Those of the newest checkpoint.
+    NewestCheckpoint,
 }
 
 /// The parameters of a run that is done. Parameters that are not finite are an error.
@@ -69,21 +49,53 @@ pub(super) fn parameters(run: &SavedRun, shape: &Model) -> Result<Vec<f32>> {
 
 impl Trained {
     /// Reads a run and its data. `data` names the data's directory, if it has moved.
-    pub(super) fn open(path: &Path, data: Option<&str>) -> Result<Self> {
-        let run = open(path)?;
+    pub(super) fn open(path: &Path, data: Option<&str>, which: Which) -> Result<Self> {
+        let run = SavedRun::open(path)?;
         let job = with_data(run.job()?, data)?;
         own_kernel(&job)?;
+        let parameters = match which {
+            Which::Model => {
+                let shape = Model::new(run.inputs(&job)? as usize, &job.layers);
+                parameters(&run, &shape)?
+            }
+            Which::NewestCheckpoint => of_newest_checkpoint(&run, &job)?,
+        };
         let dataset = crate::data::read(&job.data.source)?;
         let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
         let spec = load::spec(&job, &store);
         kernel::is_right_for(&spec)?;
         let workload = Workload::new(spec);
-        let parameters = parameters(&run, workload.model())?;
+        check_data(&job, &workload, parameters.len())?;
         if let Some(receipt) = run.receipt()? {
             say_what_differs(&job, &store, &receipt);
         }
         Ok(Self { store: Arc::new(store), workload, parameters })
     }
+}
+
+/// The parameters of a run's newest checkpoint.
+fn of_newest_checkpoint(run: &SavedRun, job: &Job) -> Result<Vec<f32>> {
+    let Some(Newest { read, damaged }) = run.checkpoints().newest(job)? else {
+        let path = run.path().display();
+        return Err(Failure::at(FailureKind::Data, path, "there is no checkpoint yet").into());
+    };
+    damaged
+        .iter()
+        .for_each(|damaged| process::say(&format!("warning: an older checkpoint is used: {damaged}")));
+    process::say(&format!("evaluating {}, {}", read.path.display(), read.checkpoint.place(job.fit.epochs)));
+    Ok(read.checkpoint.values())
+}
+
+/// Checks that the model takes samples of the data's size.
+fn check_data(job: &Job, workload: &Workload, parameters: usize) -> Result {
+    if workload.model().parameter_count() == parameters {
+        return Ok(());
+    }
+    let what = format!(
+        "samples of {} values, which the model was not trained with (name data of its own size)",
+        workload.spec().inputs()
+    );
+    Err(Failure::at(FailureKind::Data, &job.data.source, what).into())
 }
 
 /// Warns if the data differs from the run's. Evaluating other data may be intended, but its

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use millefeuille_core::control::ControlConfig;
-use millefeuille_core::failure::{Failure, FailureKind};
+use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_program::kernel;
 use millefeuille_program::ops::Listen;
@@ -23,6 +23,7 @@ use super::{Failed, Result, runtime};
 use crate::admission::{Admission, ServerCertificate};
 use crate::cluster::{Cluster, ClusterConfig, ClusterSettings, DriverMessage};
 use crate::ops;
+use crate::runs::Lock;
 
 /// Run a cluster: workers join and leave, jobs queue, results stay available
 #[derive(Clone, Debug, ClapArgs)]
@@ -76,14 +77,9 @@ pub(super) fn run(args: Args) -> Result {
     let job = args.job.as_deref().map(read_job).transpose()?;
     process::start_log(args.log_format, "info");
     kernel::say_native();
-    make_runs_dir(&args.runs_dir)?;
-    runtime()?.block_on(serve(args, settings, job))
-}
-
-fn make_runs_dir(path: &Path) -> Result<(), Failure> {
-    crate::input::check_directory(path)
+    crate::input::check_directory(&args.runs_dir)
         .map_err(|failure| failure.with_hint("--runs-dir names where runs are made"))?;
-    std::fs::create_dir_all(path).map_err(|error| Failure::of_file(path.display(), "cannot be made", &error))
+    runtime()?.block_on(serve(args, settings, job))
 }
 
 fn read_job(path: &Path) -> Result<String> {
@@ -127,6 +123,8 @@ async fn serve(args: Args, settings: ClusterSettings, job: Option<String>) -> Re
     if certificate.is_none() && !address.ip().is_loopback() {
         in_the_open(&args.listen, address, args.insecure)?;
     }
+    // Held until the last file is written: another cluster would not see what this one adds.
+    let _runs = Lock::of_cluster(&args.runs_dir, address)?;
     // If the job was submitted before, it is that same job, running or done.
     let job =
         job.map(|job_toml| (format!("serve --job {}", hex::encode(Sha256::digest(&job_toml))), job_toml));

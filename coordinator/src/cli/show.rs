@@ -12,7 +12,7 @@ use millefeuille_core::learn::model::Model;
 
 use super::given::Given;
 use super::job::JobFlags;
-use super::saved::{self, Trained};
+use super::saved::{Trained, Which};
 use super::{Failed, Result, columns, ink, print, watch_job};
 use crate::report::{self, PICTURED};
 use crate::runs::SavedRun;
@@ -72,7 +72,7 @@ pub(super) fn run(args: Args, given: &Given) -> Result {
     match args.what {
         What::Data { job, svg } => data(&job.resolve(given)?, svg),
         What::Model { job } => model(&job.resolve(given)?),
-        What::Run { run } => report(&saved::open(&run)?),
+        What::Run { run } => report(&SavedRun::open(&run)?),
     }
 }
 
@@ -131,7 +131,7 @@ fn model(job: &Job) -> Result {
 
 /// Prints history, chart, test figures and, for a run that is done, the first test images with their predictions.
 pub(super) fn report(run: &SavedRun) -> Result {
-    let history = run.history()?;
+    let history = if run.is_done() { run.history()? } else { run.whole_history()? };
     if history.is_empty() {
         let message = format!("{}: no epoch is finished yet", run.path().display());
         return Err(Failed::new(FailureKind::Data, message));
@@ -140,7 +140,7 @@ pub(super) fn report(run: &SavedRun) -> Result {
     let shown = match &receipt {
         None => Vec::new(),
         Some(_) => {
-            let trained = Trained::open(run.path(), None)?;
+            let trained = Trained::open(run.path(), None, Which::Model)?;
             report::first_test_images(&trained.store, &trained.workload, &trained.parameters)
         }
     };

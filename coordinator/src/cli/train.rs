@@ -21,7 +21,7 @@ use super::given::Given;
 use super::job::JobFlags;
 use super::settings::{HEADING, SettingsFlags};
 use super::watch_job::{WatchedJob, watch_job};
-use super::{Failed, Result, runtime, saved, show};
+use super::{Failed, Result, runtime, show};
 use crate::cluster::local::Local;
 use crate::cluster::{Cluster, ClusterConfig, ClusterSettings};
 use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
@@ -215,8 +215,13 @@ fn alone(place: OnThisMachine, job: Job) -> Result {
     // Before anything is created, because this may restart the process.
     kernel::own_kernel(&job.blas_kernel, place.slots)?;
     let run = claim(&place, &job)?;
-    if let Some(done) = there.filter(|run| run.is_done()) {
-        return show::report(&done);
+    match there {
+        Some(done) if done.is_done() => return show::report(&done),
+        None if place.existing == Existing::Resume => {
+            let path = run.path().display();
+            process::say(&format!("warning: {path}: there is no run to resume; a new one begins"));
+        }
+        _ => {}
     }
     process::start_log(place.log_format, &format!("warn,{}=info", kernel::LOG));
     kernel::say_native();
@@ -245,7 +250,7 @@ fn run_to_resume(place: &OnThisMachine) -> Result<Option<SavedRun>> {
         None => {
             Err(Failed::new(FailureKind::Usage, "--resume needs --run-dir, which names the run to resume"))
         }
-        Some(path) if holds_a_run(path) => Ok(Some(saved::open(path)?)),
+        Some(path) if holds_a_run(path) => Ok(Some(SavedRun::open(path)?)),
         Some(_) => Ok(None),
     }
 }
@@ -253,6 +258,8 @@ fn run_to_resume(place: &OnThisMachine) -> Result<Option<SavedRun>> {
 /// The job of a resumed run, with the kernel with which the run began. A different job is an error.
 fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     let there = run.job()?;
+    let source = crate::data::absolute(&there.data.source)?;
+    let there = Job { data: Data { source, ..there.data }, ..there };
     let kernel = match job.blas_kernel {
         BlasKernel::Native | BlasKernel::Environment => there.blas_kernel.clone(),
         named @ BlasKernel::Named(_) => named,

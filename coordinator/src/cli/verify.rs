@@ -54,8 +54,8 @@ impl From<Finding> for Failed {
 }
 
 pub(super) fn run(args: Args) -> Result {
-    let run = SavedRun::open(&args.run)?;
-    let job = run.job()?;
+    let run = SavedRun::open(&args.run).map_err(Finding::from)?;
+    let job = run.job().map_err(Finding::from)?;
     // The files of a finished run no longer change, even if its owner has not yet exited.
     if let Some(owner) = run.owner().filter(|_| !run.is_done()) {
         let (finished, all) = (run.whole_history()?.len(), job.fit.epochs);

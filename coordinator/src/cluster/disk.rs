@@ -31,8 +31,8 @@ pub(super) enum WriteCommand {
     /// Claim a run directory for a submission.
     Claim(Box<RunClaim>),
     /// Give back the directory of a job that never ran. A run that was found at the start (`found`) stays in its
-    /// directory.
-    GiveBack { job: JobId, run: RunDir, found: bool, ending: Ending },
+    /// directory, and so does every run of a cluster that finds its runs again (`lasting`).
+    GiveBack { job: JobId, run: RunDir, found: bool, lasting: bool, ending: Ending },
     /// Begin writing the run from this point.
     Begin { job: JobId, run: RunDir, content: Arc<Content>, history: Vec<EpochRow> },
     /// An event for `events.jsonl`, with its failure if it is one.
@@ -209,8 +209,8 @@ impl Writer {
             }
             match order {
                 WriteCommand::Claim(claim) => self.say(DiskReport::Claimed(Box::new(claim.claim()))),
-                WriteCommand::GiveBack { job, run, found, ending } => {
-                    give_back(run, found, ending);
+                WriteCommand::GiveBack { job, run, found, lasting, ending } => {
+                    give_back(run, found, lasting, ending);
                     self.say(DiskReport::Written { job, written: Ok(Written::Ended) });
                 }
                 WriteCommand::Begin { job, run, content, history } => {
@@ -262,15 +262,15 @@ fn end(mut run: RunDir, ending: Ending) {
 }
 
 /// Gives back the directory of a job that never ran. A run that has begun before and cannot be resumed stays unfinished:
-/// the data may be restored, or a newer version of the program may resume it.
-fn give_back(run: RunDir, found: bool, ending: Ending) {
+/// the data may be restored, or a newer version of the program may resume it. A lasting cluster keeps how the job
+/// ended, and lists it after a restart.
+fn give_back(run: RunDir, found: bool, lasting: bool, ending: Ending) {
     let (cancelled, begun) = (ending.exit_code == exit::INTERRUPTED, run.record().state != RunState::Queued);
-    if begun || found && !cancelled {
-        return if cancelled {
-            end(run, ending)
-        };
+    let stays = begun || found;
+    if cancelled && (begun || lasting) || lasting && !stays {
+        return end(run, ending);
     }
-    if let Err(error) = run.withdraw() {
+    if !stays && let Err(error) = run.withdraw() {
         warn!("a job that never ran is left in the queue on disk: {error}");
     }
 }
@@ -325,7 +325,7 @@ impl Run {
         Ok(Checkpointed { tag: from.parameter_tag, took: begun.elapsed() })
     }
 
-    /// Writes the job's result. The receipt comes last: it certifies that the rest is there.
+    /// Writes the job's result.
     fn save(&mut self, parameters: &Bytes, suspects: &Participation) -> Result<Written, Failure> {
         let Content { job, workload, store, .. } = &*self.content;
         let values: &[f32] = bytemuck::cast_slice(parameters);
@@ -335,14 +335,8 @@ impl Run {
         for (name, svg) in report::pictures(&self.history, store, &shown) {
             self.directory.write_plot(&name, &svg)?;
         }
-        self.directory.sync()?;
         let receipt = self.receipt(job, weights_sha256(parameters), suspects);
-        let text = serde_json::to_string_pretty(&receipt).unwrap_or_default() + "\n";
-        self.directory.write(names::RECEIPT, text.as_bytes())?;
-        // The receipt is on disk, so the job is done, even if that cannot be recorded.
-        if let Err(error) = self.directory.end(Ending::done()) {
-            warn!("run.json could not be updated; receipt.json shows that the run is done: {error}");
-        }
+        self.directory.finish(&receipt)?;
         Ok(Written::Result(shown))
     }
 

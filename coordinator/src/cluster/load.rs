@@ -58,6 +58,7 @@ impl Beginning {
 fn begin_or_resume(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, Failure> {
     match run.record().state {
         RunState::Queued => run.begin(&loaded.job).map(|()| None),
+        RunState::Ended { .. } if !run.has_begun() => run.begin(&loaded.job).map(|()| None),
         RunState::Running | RunState::Ended { .. } => {
             let Facts { arithmetic, shapes_fingerprint, .. } = &loaded.facts;
             run.resume(&loaded.job_sha256(), arithmetic, shapes_fingerprint).map(Some)

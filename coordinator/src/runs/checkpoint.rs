@@ -190,7 +190,7 @@ impl Checkpoints {
     pub fn read(&self, tag: u64, job: &Job) -> Result<Read, Unreadable> {
         let path = self.manifest(tag);
         let damaged = |what: String| Unreadable::Damaged(Damaged { path: path.clone(), what });
-        let text = read_of(&path)?.ok_or_else(|| damaged("missing".to_string()))?;
+        let text = read_of(&path, MANIFEST_BYTES)?.ok_or_else(|| damaged("missing".to_string()))?;
         let manifest: Manifest = seal::open(&text, FORMAT).map_err(|broken| match broken {
             Broken::Damaged(what) => damaged(what),
             Broken::Newer { .. } => Unreadable::Refused(of_run(&path, broken)),
@@ -264,7 +264,7 @@ impl Checkpoints {
             )));
         }
         let missing = || format!("missing, and {} names it", self.manifest(manifest.parameter_tag).display());
-        let data = read_of(&path)?.ok_or_else(|| damaged(missing()))?;
+        let data = read_of(&path, DATA_BYTES)?.ok_or_else(|| damaged(missing()))?;
         if hex::encode(Sha256::digest(&data)) != *expected {
             let what =
                 format!("damaged: its {} bytes are not those whose SHA-256 its manifest has", data.len());
@@ -309,17 +309,21 @@ impl Checkpoints {
 
 /// The content of a checkpoint's file, if it exists. An I/O error (too many open files, a failing disk) says nothing
 /// about the content: the file may be whole, and must not be skipped.
-fn read_of(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
+fn read_of(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Unreadable> {
     let refused = |error| {
         let remedy =
             "it may be whole, so no older one is taken: make it readable and try again, or remove it";
         Unreadable::Refused(of_run(path, format!("cannot be read: {error} ({remedy})")))
     };
-    files::if_there(files::regular(path).and_then(|()| std::fs::read(path))).map_err(refused)
+    files::if_there(files::read_at_most(path, limit)).map_err(refused)
 }
 
 const MANIFEST: &str = ".json";
 const DATA: &str = ".safetensors";
+
+/// Upper bounds on the sizes of the two files. An optimizer remembers two numbers for each parameter at most.
+const MANIFEST_BYTES: u64 = 1 << 28;
+const DATA_BYTES: u64 = 3 * model::MAX_FILE_BYTES;
 
 /// The data file of the checkpoint after `tag` optimizer steps, in this run.
 pub fn data_file(run: &Path, tag: u64) -> PathBuf {

@@ -1,10 +1,10 @@
 //! The run directory that this process owns. Nothing else writes into a run directory.
 //!
-//! A [`RunDir`] is claimed, with a lock on `.lock`, before anything else is written. One process owns the directory
+//! A [`RunDir`] is claimed, with a [`Lock`], before anything else is written. One process owns the directory
 //! for as long as the value lives. Files are renamed into place when complete, or grow by whole lines. The order of
 //! writes makes a crash harmless: a checkpoint's data before its manifest, the receipt after everything else.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use millefeuille_core::failure::Failure;
@@ -12,9 +12,13 @@ use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::view::EpochRow;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tracing::warn;
 
 use super::checkpoint::{Checkpoint, Checkpoints, KEPT};
-use super::lock::{Unclaimed, own};
+use super::kept::Kept;
+use super::lock::{Lock, Unclaimed};
+use super::receipt::Receipt;
 use super::record::{Ending, RecordError, RunRecord, RunState, now};
 use super::{
     CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, TRACES, files, history,
@@ -38,12 +42,14 @@ pub enum Existing {
 pub struct RunDir {
     path: PathBuf,
     /// Held for as long as this process owns the directory.
-    _lock: File,
-    /// The directories created for it, innermost first.
-    made: Vec<PathBuf>,
-    record: RunRecord,
+    lock: Lock,
+    /// The files that are there and belong to the run, as this process left them.
+    pub(super) kept: Kept,
+    pub(super) record: RunRecord,
     /// Whether `record` is the one in `run.json`: not before a submission, nor while another run is still there.
     recorded: bool,
+    /// Whether the receipt is written: then no file changes any more.
+    finished: bool,
 }
 
 impl RunDir {
@@ -53,7 +59,7 @@ impl RunDir {
     /// If it cannot be written, belongs to another process, holds a run and `existing` refuses that, or holds files
     /// but no run.
     pub fn claim(path: &Path, existing: Existing) -> Result<Self, Failure> {
-        Self::try_claim(path, existing).map_err(|(Unclaimed::Taken(error) | Unclaimed::Failed(error))| error)
+        Ok(Self::try_claim(path, existing)?)
     }
 
     fn try_claim(path: &Path, existing: Existing) -> Result<Self, Unclaimed> {
@@ -62,9 +68,16 @@ impl RunDir {
                 format!("holds {foreign} and no run (name a directory that is empty, or not there yet)");
             return Err(Unclaimed::Taken(of_run(path, what)));
         }
-        let (lock, made) = own(path)?;
+        let lock = Lock::of_run(path)?;
         let record = RunRecord::new(id(path), 1, String::new());
-        let run = Self { path: path.to_path_buf(), _lock: lock, made, record, recorded: false };
+        let run = Self {
+            path: path.to_path_buf(),
+            lock,
+            kept: Kept::new(path),
+            record,
+            recorded: false,
+            finished: false,
+        };
         if existing == Existing::Refuse && run.holds_a_run() {
             let what = "there is a run already (--resume continues it, --overwrite replaces it, --run-dir names another)";
             return Err(Unclaimed::Taken(of_run(path, what)));
@@ -76,7 +89,7 @@ impl RunDir {
     fn with_record(mut self, existing: Existing) -> Result<Self, Failure> {
         match (RunRecord::read(&self.path), existing) {
             (Ok(Some(record)), Existing::Resume) => {
-                self.record = self.as_own(record);
+                self.record = record.of_directory(&self.path);
                 self.recorded = true;
             }
             // Without its record, a run can still be resumed, and must not be lost silently.
@@ -88,17 +101,8 @@ impl RunDir {
         Ok(self)
     }
 
-    /// The existing record. A record of another directory means that this one is a copy: from now on a run of its
-    /// own, which has not been submitted.
-    fn as_own(&self, record: RunRecord) -> RunRecord {
-        if record.id == self.record.id {
-            return record;
-        }
-        RunRecord { id: self.record.id.clone(), client_key: String::new(), ..record }
-    }
-
-    /// Whether a run without a record has more files than a job.
-    fn has_begun(&self) -> bool {
+    /// Whether the run has files of its training: a job that ended in the queue has none.
+    pub fn has_begun(&self) -> bool {
         [CHECKPOINTS, HISTORY, LEDGER].iter().any(|name| self.file(name).exists())
     }
 
@@ -166,8 +170,8 @@ impl RunDir {
     }
 
     fn announce(&mut self) -> Result<(), Failure> {
-        self.record.write(&self.path, "submit")?;
-        for made in &self.made {
+        self.kept.write(RECORD, self.record.to_text().as_bytes(), "submit")?;
+        for made in self.lock.made() {
             files::sync_directory(files::parent(made))
                 .map_err(|error| Failure::of_file(made.display(), "cannot be written", &error))?;
         }
@@ -186,7 +190,7 @@ impl RunDir {
 
     fn forget(&mut self) -> Result<(), Failure> {
         self.recorded = false;
-        [RECORD, JOB].iter().try_for_each(|name| files::remove(&self.file(name)))
+        self.clear()
     }
 
     /// Begins the run at its first step, and removes the files of any earlier run.
@@ -206,6 +210,31 @@ impl RunDir {
         self.enter(RunState::Running)
     }
 
+    /// Records that the job is done: the last event, then the hashes of all files, then the receipt, which certifies
+    /// that the rest is there. Nothing is written into a finished run.
+    ///
+    /// # Errors
+    /// If this process no longer owns the directory, if a file was removed or changed from outside, or if writing
+    /// fails. The run is then unfinished.
+    pub fn finish(&mut self, receipt: &Receipt) -> Result<(), Failure> {
+        let (receipt, ending) = (receipt.to_text(), Ending::done());
+        self.event("end", &ending.message)?;
+        self.sync()?;
+        self.lock.check()?;
+        self.kept.check_content()?;
+        self.record.files_sha256 = self.kept.sha256();
+        self.record.files_sha256.remove(RECORD);
+        self.record.files_sha256.insert(RECEIPT.to_string(), hex::encode(Sha256::digest(&receipt)));
+        self.enter(RunState::Running)?;
+        self.kept.write(RECEIPT, receipt.as_bytes(), "receipt")?;
+        self.finished = true;
+        // The receipt is on disk, so the job is done, even if that cannot be recorded.
+        if let Err(error) = self.end(ending) {
+            warn!("only the receipt says that the run is done: {error}");
+        }
+        Ok(())
+    }
+
     /// Records that the run has ended. For a job that is done, this comes after the receipt: if the receipt exists,
     /// the job is done, whatever happened later. A run that never began, in a directory that holds another run,
     /// leaves that run's record unchanged.
@@ -222,28 +251,28 @@ impl RunDir {
 
     pub(super) fn enter(&mut self, state: RunState) -> Result<(), Failure> {
         let record = RunRecord { state, ..self.record.clone() };
-        record.write(&self.path, "record")?;
+        self.kept.write(RECORD, record.to_text().as_bytes(), "record")?;
         self.record = record;
         self.recorded = true;
         Ok(())
     }
 
     /// Removes a run's files and nothing else. Of a queued run, the submission is kept.
-    pub(super) fn clear(&self) -> Result<(), Failure> {
+    pub(super) fn clear(&mut self) -> Result<(), Failure> {
         let submission: &[&str] = if self.recorded { &[RECORD, JOB] } else { &[] };
         for name in TRACES.iter().filter(|name| !submission.contains(name)) {
-            let path = self.file(name);
-            if *name == CHECKPOINTS { files::remove_directory(&path)? } else { files::remove(&path)? }
+            if *name == CHECKPOINTS { self.kept.remove_directory(name)? } else { self.kept.remove(name)? }
         }
-        files::remove_directory(&self.file(PLOTS))?;
+        self.kept.remove_directory(PLOTS)?;
         files::remove_temporary(&self.path)
     }
 
     /// Removes the result of a run that will be trained further.
-    pub(super) fn clear_result(&self) -> Result<(), Failure> {
-        files::remove(&self.file(RECEIPT))?;
-        files::remove(&self.file(MODEL))?;
-        files::remove_directory(&self.file(PLOTS))?;
+    pub(super) fn clear_result(&mut self) -> Result<(), Failure> {
+        self.kept.remove(RECEIPT)?;
+        self.kept.remove(MODEL)?;
+        self.kept.remove_directory(PLOTS)?;
+        self.record.files_sha256.clear();
         files::remove_temporary(&self.path)
     }
 
@@ -252,9 +281,9 @@ impl RunDir {
     /// Appends a history row.
     ///
     /// # Errors
-    /// If it can't be written; then the file is as it was.
-    pub fn append_history(&self, row: &EpochRow) -> Result<(), Failure> {
-        files::append(&self.file(HISTORY), &format!("{}\n", history::to_line(row)))?;
+    /// If the file was changed from outside, or if it can't be written; then the file is as it was.
+    pub fn append_history(&mut self, row: &EpochRow) -> Result<(), Failure> {
+        self.append(HISTORY, &format!("{}\n", history::to_line(row)))?;
         failpoints::at("history-after-append");
         Ok(())
     }
@@ -262,44 +291,65 @@ impl RunDir {
     /// Appends an epoch's lines to the ledger.
     ///
     /// # Errors
-    /// If they can't be written; then the file is as it was.
-    pub fn append_ledger(&self, lines: &str) -> Result<(), Failure> {
-        files::append(&self.file(LEDGER), lines)
+    /// As [`Self::append_history`].
+    pub fn append_ledger(&mut self, lines: &str) -> Result<(), Failure> {
+        self.append(LEDGER, lines)
     }
 
     /// Appends a line to the events, with the time.
     ///
     /// # Errors
-    /// If it can't be written; then the file is as it was.
-    pub fn event(&self, kind: &str, text: &str) -> Result<(), Failure> {
+    /// As [`Self::append_history`].
+    pub fn event(&mut self, kind: &str, text: &str) -> Result<(), Failure> {
         self.append_event(&json!({ "time": now(), "event": kind, "text": text }).to_string())
     }
 
     /// Appends a failure to the events, with the time. The line includes the failure in machine-readable form.
     ///
     /// # Errors
-    /// If it can't be written; then the file is as it was.
-    pub fn event_of_failure(&self, kind: &str, failure: &Failure) -> Result<(), Failure> {
+    /// As [`Self::append_history`].
+    pub fn event_of_failure(&mut self, kind: &str, failure: &Failure) -> Result<(), Failure> {
         let line = json!({ "time": now(), "event": kind, "text": failure.to_string(), "failure": failure });
         self.append_event(&line.to_string())
     }
 
-    /// Appends a line to the events.
+    /// Appends a line to the events, unless the run is finished.
     ///
     /// # Errors
-    /// If it can't be written; then the file is as it was.
-    pub fn append_event(&self, line: &str) -> Result<(), Failure> {
-        files::append(&self.file(EVENTS), &format!("{}\n", line.trim_end()))
+    /// As [`Self::append_history`].
+    pub fn append_event(&mut self, line: &str) -> Result<(), Failure> {
+        if self.finished {
+            return Ok(());
+        }
+        self.append(EVENTS, &format!("{}\n", line.trim_end()))
+    }
+
+    fn append(&mut self, name: &str, text: &str) -> Result<(), Failure> {
+        let appended = self.kept.append(name, text);
+        self.explained(appended)
     }
 
     /// Writes a checkpoint, durably, together with everything appended before; removes the oldest one.
     ///
     /// # Errors
-    /// If something can't be written; the existing checkpoints then remain.
+    /// If this process no longer owns the directory, if a file was removed or changed from outside, or if something
+    /// can't be written; the existing checkpoints then remain.
     pub fn write_checkpoint(&self, checkpoint: &Checkpoint, model: &Model) -> Result<(), Failure> {
+        self.check()?;
         self.sync()?;
         let events = fs::metadata(self.file(EVENTS)).map_or(0, |metadata| metadata.len());
-        self.checkpoints().write(checkpoint, model, events)
+        self.explained(self.checkpoints().write(checkpoint, model, events))
+    }
+
+    /// Checks that this process still owns the directory, and that the files are as it left them.
+    fn check(&self) -> Result<(), Failure> {
+        self.lock.check()?;
+        self.kept.check()
+    }
+
+    /// A write that failed because something was removed from outside fails with that.
+    fn explained<T>(&self, written: Result<T, Failure>) -> Result<T, Failure> {
+        written.or_else(|error| self.check().and(Err(error)))
     }
 
     /// Its checkpoints.
@@ -311,16 +361,16 @@ impl RunDir {
     ///
     /// # Errors
     /// If writing fails; an existing file then remains.
-    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
-        let kind = if name == RECEIPT { "receipt" } else { "file" };
-        files::write_whole(&self.file(name), content, kind)
+    pub fn write(&mut self, name: &str, content: &[u8]) -> Result<(), Failure> {
+        let written = self.kept.write(name, content, "file");
+        self.explained(written)
     }
 
     /// Writes a picture.
     ///
     /// # Errors
     /// If writing fails.
-    pub fn write_plot(&self, name: &str, svg: &str) -> Result<(), Failure> {
+    pub fn write_plot(&mut self, name: &str, svg: &str) -> Result<(), Failure> {
         files::make_directory(&self.file(PLOTS))?;
         self.write(&format!("{PLOTS}/{name}"), svg.as_bytes())
     }
@@ -331,20 +381,6 @@ impl RunDir {
     /// If that fails.
     pub fn sync(&self) -> Result<(), Failure> {
         [LEDGER, HISTORY, EVENTS].iter().try_for_each(|name| files::sync(&self.file(name)))
-    }
-}
-
-impl Drop for RunDir {
-    fn drop(&mut self) {
-        // A job that never began leaves no trace. The lock file is removed while it is locked: later it may be
-        // another process'.
-        if !self.holds_a_run() {
-            let _ = fs::remove_file(self.path.join(LOCK));
-            for directory in &self.made {
-                // A directory that others use by now is not empty, and stays.
-                let _ = fs::remove_dir(directory);
-            }
-        }
     }
 }
 

@@ -12,8 +12,8 @@ use std::path::Path;
 use millefeuille_core::failure::Failure;
 use tempfile::NamedTempFile;
 
-use super::of_content;
-use crate::failpoints;
+use super::{of_content, of_run};
+use crate::{failpoints, input};
 
 const TEMPORARY: (&str, &str) = (".", ".tmp");
 
@@ -69,17 +69,21 @@ fn reached(kind: &str, stage: &str) {
     failpoints::at(&format!("{kind}-{stage}"));
 }
 
-/// Appends text to a file. A write that fails leaves the file unchanged.
+/// Creates a file that grows by appended text. A file that is there already is an error.
+pub(super) fn create(path: &Path, text: &str) -> Result<(), Failure> {
+    let created = OpenOptions::new().create_new(true).append(true).open(path);
+    written(path, created.and_then(|file| append_whole(file, text)))
+}
+
+/// Appends text to an existing file. A write that fails leaves the file unchanged.
 pub(super) fn append(path: &Path, text: &str) -> Result<(), Failure> {
-    let appended = || {
-        if path.exists() {
-            regular(path)?;
-        }
-        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        let before = file.metadata()?.len();
-        file.write_all(text.as_bytes()).inspect_err(|_| _ = file.set_len(before))
-    };
-    written(path, appended())
+    let opened = regular(path).and_then(|()| OpenOptions::new().append(true).open(path));
+    written(path, opened.and_then(|file| append_whole(file, text)))
+}
+
+fn append_whole(mut file: File, text: &str) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    file.write_all(text.as_bytes()).inspect_err(|_| _ = file.set_len(before))
 }
 
 /// Truncates a file to its first `len` bytes, durably.
@@ -117,15 +121,34 @@ pub(super) fn regular(path: &Path) -> io::Result<()> {
     if kind.is_file() || kind.is_dir() { Ok(()) } else { Err(io::Error::other("not a regular file")) }
 }
 
+/// Checks that a file, if it exists, is a regular file of at most this many bytes.
+pub(super) fn check(path: &Path, limit: u64) -> Result<(), Failure> {
+    if !input::exists(path)? {
+        return Ok(());
+    }
+    match input::check(path)? {
+        len if len > limit => {
+            let what = format!("{len} bytes are too many, {limit} the most (is it another file?)");
+            Err(of_run(path, what))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The content of a file, or `None` if it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     if_there(regular(path).and_then(|()| fs::read(path)))
         .map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))
 }
 
-/// The content of a text file, or `None` if it does not exist.
-pub(super) fn read_text(path: &Path) -> Result<Option<String>, Failure> {
-    read(path)?.map(|bytes| text(path, bytes)).transpose()
+/// The content of a regular file of at most this many bytes.
+pub(super) fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    regular(path)?;
+    let len = fs::metadata(path)?.len();
+    if len > limit {
+        return Err(io::Error::other(format!("{len} bytes are too many, {limit} the most")));
+    }
+    fs::read(path)
 }
 
 /// Converts the content of a file to text.

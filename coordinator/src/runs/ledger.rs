@@ -28,6 +28,8 @@ use millefeuille_core::learn::spec::Spec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::seal::Broken;
+
 /// The version of the format that this program writes.
 const FORMAT: u32 = 1;
 const TITLE: &str = "millefeuille ledger ";
@@ -135,7 +137,8 @@ impl Ledger {
         if hex::encode(Sha256::digest(prefix)) != state.sha256 {
             return Err("its beginning is not what belongs to the checkpoint".to_string());
         }
-        let read = std::str::from_utf8(prefix).map_err(|error| error.to_string()).and_then(read)?;
+        let text = std::str::from_utf8(prefix).map_err(|error| error.to_string())?;
+        let read = read(text).map_err(|broken| broken.to_string())?;
         let open = state.open.iter().map(Open::restore).collect::<Option<_>>();
         let open = open.ok_or("the chains in the checkpoint are none")?;
         Ok(Self { file: Sha256::new().chain_update(prefix), bytes: state.bytes, link: read.link, open })
@@ -178,16 +181,23 @@ pub struct Entries {
     link: Hash,
 }
 
+impl Default for Entries {
+    /// Those of a file that has only its first line.
+    fn default() -> Self {
+        Self { chains: Vec::new(), link: first_link() }
+    }
+}
+
 /// Reads a ledger file.
 ///
 /// # Errors
-/// The first wrong line, with its number.
-pub fn read(text: &str) -> Result<Entries, String> {
-    check_header(text)?;
-    let mut entries = Entries { chains: Vec::new(), link: first_link() };
+/// The first wrong line, with its number, or the newer format.
+pub fn read(text: &str) -> Result<Entries, Broken> {
+    check_format(text)?;
+    let mut entries = Entries::default();
     let mut before = "";
     for (number, line) in (1..).zip(text.split_inclusive('\n')).skip(1) {
-        let wrong = |what: &str| format!("line {number}: {what}");
+        let wrong = |what: &str| Broken::Damaged(format!("line {number}: {what}"));
         let whole = line.strip_suffix('\n').ok_or_else(|| wrong("cut short"))?;
         let (body, link) = whole.rsplit_once(' ').ok_or_else(|| wrong("not a line of a ledger"))?;
         entries.link = chained(entries.link, body.as_bytes());
@@ -204,17 +214,19 @@ const DOUBLED: &str = "it is there twice";
 const UNLINKED: &str =
     "it does not follow from the lines before it: a line is missing here, or this one was changed";
 
-fn check_header(text: &str) -> Result<(), String> {
+/// Checks the first line.
+pub(super) fn check_format(text: &str) -> Result<(), Broken> {
     let first = text.split_inclusive('\n').next().unwrap_or_default();
     if first == header() {
         return Ok(());
     }
     let version = first.trim_end().strip_prefix(TITLE).and_then(|version| version.parse::<u32>().ok());
     Err(match version {
-        Some(found) if found > FORMAT => format!(
-            "format {found} is newer than this program knows ({FORMAT}): use a newer version of Millefeuille"
-        ),
-        _ => format!("line 1: not a ledger, which begins with {:?}", header().trim_end()),
+        Some(found) if found > FORMAT => Broken::Newer { found, known: FORMAT },
+        _ => {
+            let begins = header();
+            Broken::Damaged(format!("line 1: not a ledger, which begins with {:?}", begins.trim_end()))
+        }
     })
 }
 

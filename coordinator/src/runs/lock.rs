@@ -1,16 +1,40 @@
-//! `.lock`: the lock with which one process owns a run directory. The file names its holder.
+//! The lock with which one process owns a directory: a run directory, or the directory of all runs of a cluster.
 //!
-//! If no run began in a directory, no trace is left, not even the lock file. So a process that gets a lock checks
-//! that its file is still the one at this path.
+//! Both the directory and the file `.lock` in it are locked. The lock on the directory holds even if the file is
+//! removed. The lock on the file holds where a directory cannot be locked, as on some network file systems. The file
+//! names the holder.
+//!
+//! A process that gives up a lock removes the file and, if they are empty, the directories that were created for it. So a
+//! process that gets a lock checks that the directory and the file are still those at their paths.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use millefeuille_core::failure::{Failure, FailureKind};
+use millefeuille_program::process;
 
 use super::{LOCK, files, of_run};
+
+/// A directory that this process owns, for as long as the value lives.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    path: PathBuf,
+    directory: File,
+    file: File,
+    /// The directories that were created, innermost first.
+    made: Vec<PathBuf>,
+}
+
+/// What a directory is locked for.
+struct Purpose {
+    /// Who holds the lock, for others to read.
+    holder: String,
+    /// What the holder does with the directory.
+    does: &'static str,
+}
 
 /// Why a directory is not claimed.
 pub(super) enum Unclaimed {
@@ -26,27 +50,100 @@ impl From<Failure> for Unclaimed {
     }
 }
 
-/// Number of attempts when the lock file is removed between opening and locking. Each time, another process has just
-/// left the directory.
-const ATTEMPTS: usize = 100;
-
-/// Creates a directory if necessary, and locks it. Returns the lock, and the directories that were created, innermost
-/// first.
-pub(super) fn own(path: &Path) -> Result<(File, Vec<PathBuf>), Unclaimed> {
-    let mut made = Vec::new();
-    for _ in 0..ATTEMPTS {
-        let absent = absent(path);
-        fs::create_dir_all(path)
-            .map_err(|error| Failure::of_file(path.display(), "cannot be made", &error))?;
-        if made.is_empty() {
-            made = absent;
-        }
-        if let Some(lock) = lock(path)? {
-            return Ok((lock, made));
+impl From<Unclaimed> for Failure {
+    fn from(unclaimed: Unclaimed) -> Self {
+        match unclaimed {
+            Unclaimed::Taken(error) | Unclaimed::Failed(error) => error,
         }
     }
-    let what = format!("{LOCK} is replaced again and again by others (try again, or name another directory)");
-    Err(Unclaimed::Taken(of_run(path, what)))
+}
+
+/// Number of attempts when the lock is removed between opening and locking. Each time, another process has just left the
+/// directory.
+const ATTEMPTS: usize = 100;
+
+/// The number of bytes of `.lock` that are read.
+const HOLDER_BYTES: u64 = 256;
+
+impl Lock {
+    /// Creates a run directory if necessary, and locks it.
+    pub(super) fn of_run(path: &Path) -> Result<Self, Unclaimed> {
+        let holder = format!("process {}", process::name());
+        Self::take(path, &Purpose { holder, does: "is using this run directory" })
+    }
+
+    /// Creates the directory of a cluster's runs if necessary, and locks it for the cluster at this address. The run
+    /// directories in it keep their own locks.
+    ///
+    /// # Errors
+    /// If it belongs to another cluster, or cannot be written.
+    pub(crate) fn of_cluster(path: &Path, address: SocketAddr) -> Result<Self, Failure> {
+        let holder = format!("process {}, listening on {address},", process::name());
+        Ok(Self::take(path, &Purpose { holder, does: "is using this directory of runs" })?)
+    }
+
+    fn take(path: &Path, purpose: &Purpose) -> Result<Self, Unclaimed> {
+        let mut made = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let absent = absent(path);
+            fs::create_dir_all(path)
+                .map_err(|error| Failure::of_file(path.display(), "cannot be made", &error))?;
+            if made.is_empty() {
+                made = absent;
+            }
+            if let Some((directory, file)) = lock(path, purpose)? {
+                return Ok(Self { path: path.to_path_buf(), directory, file, made });
+            }
+        }
+        let what =
+            format!("{LOCK} is replaced again and again by others (try again, or name another directory)");
+        Err(Unclaimed::Taken(of_run(path, what)))
+    }
+
+    /// The directories that were created, innermost first.
+    pub(super) fn made(&self) -> &[PathBuf] {
+        &self.made
+    }
+
+    /// Checks that the directory and its lock file are still those that this process has locked: otherwise another
+    /// process may use the directory.
+    ///
+    /// # Errors
+    /// The one that was removed or replaced.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let lock = self.path.join(LOCK);
+        for (path, open) in [(&self.path, &self.directory), (&lock, &self.file)] {
+            let named = is_named(path, open);
+            if !named.map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))? {
+                let what = "removed or replaced from outside while the job used it: another process may use the \
+                            directory (what is left can be continued with --resume)";
+                return Err(of_run(path, what));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lock {
+    /// Removes the file while it is locked, if it is still this process'. A created directory stays unless it is empty.
+    fn drop(&mut self) {
+        let lock = self.path.join(LOCK);
+        if is_named(&lock, &self.file).unwrap_or(false) {
+            let _ = fs::remove_file(lock);
+        }
+        for directory in &self.made {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+/// The process that owns a directory, if any.
+pub(super) fn owner(path: &Path) -> Option<String> {
+    let held = |path: &Path| {
+        let file = File::open(path).ok();
+        file.is_some_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    };
+    (held(path) || held(&path.join(LOCK))).then(|| holder(path))
 }
 
 /// The missing directories of a path, innermost first.
@@ -55,30 +152,38 @@ fn absent(path: &Path) -> Vec<PathBuf> {
     path.ancestors().take_while(absent).map(Path::to_path_buf).collect()
 }
 
-/// Locks a directory. Returns `None` if the lock file, or the directory itself, was removed meanwhile.
-fn lock(path: &Path) -> Result<Option<File>, Unclaimed> {
-    let file = path.join(LOCK);
-    let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&file);
+/// Locks a directory and its lock file. Returns `None` if one of them was removed meanwhile.
+fn lock(path: &Path, purpose: &Purpose) -> Result<Option<(File, File)>, Unclaimed> {
+    let name = path.join(LOCK);
+    let unreadable = |error: io::Error| Failure::of_file(path.display(), "cannot be read", &error);
+    let Some(directory) = files::if_there(File::open(path)).map_err(unreadable)? else { return Ok(None) };
+    match directory.try_lock() {
+        Err(TryLockError::WouldBlock) => return Err(taken(path, purpose)),
+        // Not every file system can lock a directory.
+        Ok(()) | Err(TryLockError::Error(_)) => {}
+    }
+    let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&name);
     let open = files::if_there(open);
-    let open = open.map_err(|error| Failure::of_file(file.display(), "cannot be written", &error))?;
-    let Some(lock) = open else { return Ok(None) };
-    match lock.try_lock() {
+    let open = open.map_err(|error| Failure::of_file(name.display(), "cannot be written", &error))?;
+    let Some(file) = open else { return Ok(None) };
+    match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let what = format!("{} is using this run directory", holder(&lock));
-            return Err(Unclaimed::Taken(Failure::at(FailureKind::InUse, path.display(), what)));
-        }
+        Err(TryLockError::WouldBlock) => return Err(taken(path, purpose)),
         Err(TryLockError::Error(error)) => {
-            return Err(Failure::of_file(file.display(), "cannot be locked", &error).into());
+            return Err(Failure::of_file(name.display(), "cannot be locked", &error).into());
         }
     }
-    // A process that leaves a directory removes the file while it holds the lock. A lock on a removed file excludes
-    // no process.
-    let named = is_named(&file, &lock);
-    if !named.map_err(|error| Failure::of_file(file.display(), "cannot be read", &error))? {
+    // A lock on what was removed excludes no process.
+    if !(is_named(path, &directory).map_err(unreadable)? && is_named(&name, &file).map_err(unreadable)?) {
         return Ok(None);
     }
-    sign(&file, lock).map(Some)
+    sign(&name, &file, &purpose.holder)?;
+    Ok(Some((directory, file)))
+}
+
+fn taken(path: &Path, purpose: &Purpose) -> Unclaimed {
+    let what = format!("{} {}", holder(path), purpose.does);
+    Unclaimed::Taken(Failure::at(FailureKind::InUse, path.display(), what))
 }
 
 /// Whether this open file is still the one at this path.
@@ -89,17 +194,18 @@ fn is_named(path: &Path, open: &File) -> io::Result<bool> {
 }
 
 /// Writes the holder into a lock file.
-fn sign(file: &Path, mut lock: File) -> Result<File, Unclaimed> {
-    let holder = format!("process {}\n", millefeuille_program::process::name());
-    let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
-    written.map_err(|error| Failure::of_file(file.display(), "cannot be written", &error))?;
-    Ok(lock)
+fn sign(path: &Path, mut file: &File, holder: &str) -> Result<(), Failure> {
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{holder}"));
+    written.map_err(|error| Failure::of_file(path.display(), "cannot be written", &error))
 }
 
-/// The holder of a lock, as its file names it.
-pub(super) fn holder(mut lock: &File) -> String {
-    let mut holder = String::new();
-    let _ = lock.read_to_string(&mut holder);
-    let holder = holder.trim();
-    if holder.is_empty() { "another process".to_string() } else { holder.to_string() }
+/// The holder of a directory's lock, as its file says.
+fn holder(path: &Path) -> String {
+    let mut holder = Vec::new();
+    let read = File::open(path.join(LOCK)).and_then(|file| file.take(HOLDER_BYTES).read_to_end(&mut holder));
+    let holder = String::from_utf8_lossy(&holder);
+    match holder.lines().next().map(str::trim) {
+        Some(holder) if read.is_ok() && !holder.is_empty() => holder.to_string(),
+        _ => "another process".to_string(),
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `run.json` | its place in the order of submissions, and its state ([`record`]) |
+//! | `run.json` | its place in the order of submissions, its state, and the hashes of its files when it is done ([`record`]) |
 //! | `job.toml` | the job, fully resolved |
 //! | `checkpoints/` | states from which it can be resumed ([`checkpoint`]) |
 //! | `history.jsonl` | one line per epoch ([`history`]) |
@@ -19,13 +19,14 @@
 //! are appended without waiting for the disk, and cut back when the run is resumed. Every other file is written
 //! completely, then renamed into place.
 //!
-//! One process owns a run directory while it writes: it holds a lock on `.lock`, which names the process.
+//! One process owns a run directory while it writes: it holds a [`lock`], and `.lock` names the process.
 
 mod arithmetic;
 pub mod checkpoint;
 mod directory;
 pub(crate) mod files;
 pub mod history;
+mod kept;
 pub mod ledger;
 mod lock;
 pub mod model;
@@ -44,10 +45,12 @@ use millefeuille_core::failure::{Failure, FailureKind};
 pub use arithmetic::{described, described_shapes};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use directory::{Existing, RunDir};
+pub(crate) use lock::Lock;
 pub use record::{Ending, RunRecord, RunState};
 pub use resume::Resumed;
 pub use saved::SavedRun;
 pub use scan::{Found, Scanned, scan};
+pub use seal::Broken;
 
 const JOB: &str = "job.toml";
 const RECORD: &str = "run.json";
@@ -84,6 +87,8 @@ fn of_content(path: &Path, what: impl Display) -> Failure {
 pub mod names {
     /// The job, fully resolved.
     pub const JOB: &str = super::JOB;
+    /// The run's state, and the hashes of its files.
+    pub const RECORD: &str = super::RECORD;
     /// One line per epoch.
     pub const HISTORY: &str = super::HISTORY;
     /// Which samples were used.

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::seal::Broken;
+
 /// The receipt of a job that is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
@@ -48,6 +50,28 @@ pub struct Suspect {
 
 /// The version of the format that this program writes.
 pub const FORMAT: u32 = 1;
+
+impl Receipt {
+    /// The content of `receipt.json`.
+    pub(super) fn to_text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a receipt of strings and lists has a JSON form") + "\n"
+    }
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// Reads the content of `receipt.json`.
+pub(super) fn read(text: &[u8]) -> Result<Receipt, Broken> {
+    let invalid = |error: serde_json::Error| Broken::Damaged(error.to_string());
+    let Format { format: found } = serde_json::from_slice(text).map_err(invalid)?;
+    if found > FORMAT {
+        return Err(Broken::Newer { found, known: FORMAT });
+    }
+    serde_json::from_slice(text).map_err(invalid)
+}
 
 /// Hex SHA-256 of the parameters in wire format.
 pub fn weights_sha256(parameters: &[u8]) -> String {

@@ -3,6 +3,7 @@
 //!
 //! It is rewritten completely each time the state changes, and sealed, so that a damaged file is recognized.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,15 +14,19 @@ use millefeuille_program::process::exit;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::directory::id;
 use super::seal::{self, Broken};
 use super::{JOB, RECORD, files, of_content, of_run};
 
 const FORMAT: u32 = 1;
 
+/// Upper bound on the file's size.
+pub(super) const MAX_BYTES: u64 = 1 << 20;
+
 /// The record of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// Its directory's name when it was submitted.
+    /// Its directory's name when the record was written.
     pub id: String,
     /// Its place in the order of submissions, from 1.
     pub number: u64,
@@ -34,6 +39,11 @@ pub struct RunRecord {
     /// submission.
     #[serde(default)]
     pub job: String,
+    /// Hex SHA-256 of every file of a run that is done, by its path in the directory, checkpoints and this record
+    /// excluded: what is read of the run later must be what was written. Empty for a run that is not done, and in
+    /// records of earlier versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files_sha256: BTreeMap<String, String>,
     /// Its state.
     #[serde(flatten)]
     pub state: RunState,
@@ -82,6 +92,16 @@ impl Ending {
         Self { exit_code: failure.exit_code(), message: failure.to_string(), failure: Some(failure) }
     }
 
+    /// Whether the job is done.
+    pub fn is_done(&self) -> bool {
+        self.exit_code == exit::DONE
+    }
+
+    /// Whether training diverged: trained further, it would again.
+    pub fn has_diverged(&self) -> bool {
+        self.exit_code == exit::DIVERGED
+    }
+
     /// The status of a job with this ending.
     pub fn status(&self) -> JobStatus {
         match self.exit_code {
@@ -95,7 +115,30 @@ impl Ending {
 impl RunRecord {
     /// A record of a run submitted now.
     pub(super) fn new(id: String, number: u64, client_key: String) -> Self {
-        Self { id, number, client_key, submitted: now(), job: String::new(), state: RunState::Queued }
+        Self {
+            id,
+            number,
+            client_key,
+            submitted: now(),
+            job: String::new(),
+            files_sha256: BTreeMap::new(),
+            state: RunState::Queued,
+        }
+    }
+
+    /// The record as that of the run in this directory, which may have another name by now: a run is named after its
+    /// directory. A copy is a run of its own, which was not submitted.
+    pub(super) fn of_directory(self, run: &Path) -> Self {
+        let client_key = if self.is_of_a_copy(run) { String::new() } else { self.client_key };
+        Self { id: id(run), client_key, ..self }
+    }
+
+    /// Whether this is the record of a copy: the directory that it was written in is still there, beside this one.
+    pub(super) fn is_of_a_copy(&self, run: &Path) -> bool {
+        let submission =
+            |record: &Self| (record.number, record.client_key.clone(), record.submitted.to_bits());
+        let original = || Self::read(&files::parent(run).join(&self.id)).ok().flatten();
+        self.id != id(run) && original().is_some_and(|original| submission(&original) == submission(self))
     }
 
     /// Records the job's hash.
@@ -125,15 +168,17 @@ impl RunRecord {
     /// If it is damaged, or of a newer version.
     pub(super) fn read(run: &Path) -> Result<Option<Self>, RecordError> {
         let path = run.join(RECORD);
-        let Some(text) = files::read(&path).map_err(RecordError::Damaged)? else { return Ok(None) };
+        let text = files::check(&path, MAX_BYTES).and_then(|()| files::read(&path));
+        let Some(text) = text.map_err(RecordError::Damaged)? else { return Ok(None) };
         seal::open(&text, FORMAT).map(Some).map_err(|broken| match broken {
             Broken::Damaged(what) => RecordError::Damaged(of_content(&path, what)),
             Broken::Newer { .. } => RecordError::Newer(of_run(&path, broken)),
         })
     }
 
-    pub(super) fn write(&self, run: &Path, kind: &str) -> Result<(), Failure> {
-        files::write_whole(&run.join(RECORD), seal::seal(FORMAT, self).as_bytes(), kind)
+    /// The content of `run.json`.
+    pub(super) fn to_text(&self) -> String {
+        seal::seal(FORMAT, self)
     }
 }
 

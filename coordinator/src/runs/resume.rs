@@ -63,6 +63,9 @@ impl RunDir {
                 self.back_to(newest, &job)?
             }
         };
+        for name in [JOB, HISTORY, LEDGER, EVENTS] {
+            self.kept.adopt(name)?;
+        }
         self.event("resumed", &resumed.text)?;
         files::sync(&self.file(EVENTS))?;
         Ok(resumed)
@@ -72,9 +75,9 @@ impl RunDir {
         let text = format!("from the beginning: there is no checkpoint{}", self.thrown_away()?);
         self.clear_result()?;
         for name in [HISTORY, LEDGER, EVENTS] {
-            files::remove(&self.file(name))?;
+            self.kept.remove(name)?;
         }
-        files::remove_directory(&self.file(CHECKPOINTS))?;
+        self.kept.remove_directory(CHECKPOINTS)?;
         self.start_over()?;
         Ok(Resumed { checkpoint: None, ledger: Ledger::default(), text })
     }
@@ -105,7 +108,7 @@ impl RunDir {
         Ok(Resumed { checkpoint: Some(checkpoint), ledger, text })
     }
 
-    fn cut_history(&self, checkpoint: &Checkpoint) -> Result<Option<String>, Failure> {
+    fn cut_history(&mut self, checkpoint: &Checkpoint) -> Result<Option<String>, Failure> {
         let path = self.file(HISTORY);
         let lines: String = checkpoint.history.iter().map(|row| history::to_line(row) + "\n").collect();
         let there = files::read(&path)?.unwrap_or_default();

@@ -1,42 +1,63 @@
 //! Read-only access to a run.
+//!
+//! Every file is checked before it is used: it is a regular file and not too large, and in a run that is done it has
+//! the SHA-256 that `run.json` has of it. A file that was changed, or that belongs to another run, is an error of the
+//! kind [`FailureKind::Differs`].
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::view::EpochRow;
-use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use super::checkpoint::{Checkpoints, KEPT};
-use super::lock::holder;
-use super::receipt::{self, Receipt};
-use super::record::{RecordError, RunRecord};
-use super::{HISTORY, JOB, LEDGER, LOCK, MODEL, RECEIPT, files, history, model, of_content, of_run};
+use super::ledger::{self, Entries};
+use super::receipt::{self, Receipt, weights_sha256};
+use super::record::{self, RunRecord, RunState};
+use super::seal::Broken;
+use super::{
+    EVENTS, HISTORY, JOB, LEDGER, MODEL, RECEIPT, RECORD, files, history, lock, model, of_content, of_run,
+};
+
+/// The files of a run, and the maximum size of each in bytes.
+const FILES: [(&str, u64); 7] = [
+    (RECORD, record::MAX_BYTES),
+    (JOB, 1 << 20),
+    (HISTORY, 1 << 28),
+    (RECEIPT, 1 << 28),
+    (MODEL, model::MAX_FILE_BYTES),
+    (LEDGER, 1 << 32),
+    (EVENTS, 1 << 32),
+];
+
+/// The maximum size of any other file in bytes.
+const OTHERS: u64 = 1 << 28;
 
 /// A run in a directory.
 #[derive(Clone, Debug)]
 pub struct SavedRun {
     path: PathBuf,
+    record: Option<RunRecord>,
 }
 
 impl SavedRun {
     /// Opens the run in this directory.
     ///
     /// # Errors
-    /// If there is no run, or if a newer version of this program wrote it.
+    /// If there is no run, if a file is not a regular file or too large, if `run.json` is damaged, or if a newer version
+    /// of this program wrote it.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         if !path.is_dir() {
             return Err(of_run(path, "there is no such run directory"));
         }
-        if let Err(RecordError::Newer(error)) = RunRecord::read(path) {
-            return Err(error);
-        }
+        FILES.iter().try_for_each(|(name, limit)| files::check(&path.join(name), *limit))?;
+        let record = RunRecord::read(path)?;
         if !path.join(JOB).is_file() {
             return Err(without_a_job(path));
         }
-        Ok(Self { path: path.to_path_buf() })
+        Ok(Self { path: path.to_path_buf(), record })
     }
 
     /// Its path.
@@ -46,36 +67,44 @@ impl SavedRun {
 
     /// The process that currently owns it, if any.
     pub fn owner(&self) -> Option<String> {
-        let lock = File::open(self.path.join(LOCK)).ok()?;
-        let held = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
-        held.then(|| holder(&lock))
+        lock::owner(&self.path)
+    }
+
+    /// The run's record, or `None` if it has no `run.json`.
+    pub fn record(&self) -> Option<&RunRecord> {
+        self.record.as_ref()
     }
 
     /// The job.
     ///
     /// # Errors
-    /// If `job.toml` can't be read.
+    /// If `job.toml` can't be read, or was changed.
     pub fn job(&self) -> Result<Job, Failure> {
-        let path = self.path.join(JOB);
-        let text = files::read_text(&path)?.ok_or_else(|| without_a_job(&self.path))?;
+        let path = self.job_file();
+        let text = self.read_text(JOB)?.ok_or_else(|| without_a_job(&self.path))?;
         Job::parse(&path.display().to_string(), &text)
             .map_err(|error| Failure::from(error).of_kind(FailureKind::Data))
     }
 
-    /// The run's record, or `None` if it has no `run.json`.
+    /// The path of its job file.
+    pub fn job_file(&self) -> PathBuf {
+        self.path.join(JOB)
+    }
+
+    /// Checks that `job`, which is the one in the directory, is the one that was submitted.
     ///
     /// # Errors
-    /// If `run.json` is damaged.
-    pub fn record(&self) -> Result<Option<RunRecord>, Failure> {
-        Ok(RunRecord::read(&self.path)?)
+    /// If it is a different one.
+    pub fn check_job(&self, job: &Job) -> Result<(), Failure> {
+        self.record.as_ref().map_or(Ok(()), |record| record.check(&self.path, job))
     }
 
     /// The history rows; empty if the run has not finished an epoch.
     ///
     /// # Errors
-    /// If `history.jsonl` can't be read.
+    /// If `history.jsonl` can't be read, or was changed.
     pub fn history(&self) -> Result<Vec<EpochRow>, Failure> {
-        self.rows(&files::read_text(&self.path.join(HISTORY))?.unwrap_or_default())
+        self.rows(&self.read_text(HISTORY)?.unwrap_or_default())
     }
 
     /// The history rows of a run that is not done: without the last one if a crash has torn it.
@@ -83,11 +112,10 @@ impl SavedRun {
     /// # Errors
     /// If `history.jsonl` can't be read.
     pub fn whole_history(&self) -> Result<Vec<EpochRow>, Failure> {
-        let path = self.path.join(HISTORY);
-        let mut bytes = files::read(&path)?.unwrap_or_default();
+        let mut bytes = self.read(HISTORY)?.unwrap_or_default();
         // First cut the torn end: it need not even be valid text.
         bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
-        self.rows(&files::text(&path, bytes)?)
+        self.rows(&files::text(&self.path.join(HISTORY), bytes)?)
     }
 
     fn rows(&self, text: &str) -> Result<Vec<EpochRow>, Failure> {
@@ -99,53 +127,30 @@ impl SavedRun {
         text.lines().enumerate().map(row).collect()
     }
 
-    /// The text of the ledger, or `None` if the run has not begun.
+    /// The ledger, or `None` if the run has not begun. Of a run that is not done, a torn last line is left out.
     ///
     /// # Errors
-    /// If it can't be read.
-    pub fn ledger(&self) -> Result<Option<String>, Failure> {
-        files::read_text(&self.path.join(LEDGER))
+    /// If it can't be read, was changed, or is of a newer format.
+    pub fn ledger(&self) -> Result<Option<Entries>, Failure> {
+        let path = self.path.join(LEDGER);
+        let Some(bytes) = files::read(&path)? else { return Ok(None) };
+        let mut text = files::text(&path, bytes)?;
+        let broken = |broken: Broken| match broken {
+            Broken::Newer { .. } => of_run(&path, broken),
+            Broken::Damaged(_) => of_content(&path, broken),
+        };
+        // A newer version may have written the whole run.
+        ledger::check_format(&text).map_err(broken)?;
+        self.check(LEDGER, text.as_bytes())?;
+        if !self.is_done() {
+            text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        }
+        ledger::read(&text).map(Some).map_err(broken)
     }
 
     /// The checkpoints.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::of(&self.path, KEPT)
-    }
-
-    /// The path of its job file.
-    pub fn job_file(&self) -> PathBuf {
-        self.path.join(JOB)
-    }
-
-    /// The trained parameters, checked against the job's model.
-    ///
-    /// # Errors
-    /// If the job is not done, or its model does not fit the job.
-    pub fn parameters(&self, model: &Model) -> Result<Vec<f32>, Failure> {
-        let (path, bytes) = self.model()?;
-        model::decode(&bytes, model).map_err(|what| of_content(&path, what))
-    }
-
-    /// Number of inputs of the trained model; `job` must be the run's job.
-    ///
-    /// # Errors
-    /// If the job is not done, or its model can't be read, or no model of the job can be that large.
-    pub fn inputs(&self, job: &Job) -> Result<u32, Failure> {
-        let (path, bytes) = self.model()?;
-        model::inputs(&bytes, job).map_err(|what| of_content(&path, what))
-    }
-
-    fn model(&self) -> Result<(PathBuf, Vec<u8>), Failure> {
-        let path = self.path.join(MODEL);
-        let bytes = files::read(&path)?.ok_or_else(|| {
-            let what = if self.is_done() {
-                format!("{MODEL} is missing, though the job is done (restore the file, or train again with --overwrite)")
-            } else {
-                format!("there is no {MODEL}: the job is not done (coordinator train --resume finishes it)")
-            };
-            of_run(&self.path, what)
-        })?;
-        Ok((path, bytes))
     }
 
     /// Whether its job is done.
@@ -156,26 +161,124 @@ impl SavedRun {
     /// The receipt of a job that is done.
     ///
     /// # Errors
-    /// If it can't be read, or is of a newer format.
+    /// If it can't be read, was changed, or is of a newer format.
     pub fn receipt(&self) -> Result<Option<Receipt>, Failure> {
         let path = self.path.join(RECEIPT);
-        let Some(text) = files::read_text(&path)? else { return Ok(None) };
-        let invalid = |error: serde_json::Error| of_content(&path, error);
-        let Format { format } = serde_json::from_str(&text).map_err(invalid)?;
-        if format > receipt::FORMAT {
-            let known = receipt::FORMAT;
-            let what = format!(
-                "format {format} is newer than this program knows ({known}): use a newer version of Millefeuille"
-            );
-            return Err(of_run(&path, what));
+        let Some(text) = files::read(&path)? else { return Ok(None) };
+        let receipt = receipt::read(&text);
+        if let Err(newer @ Broken::Newer { .. }) = receipt {
+            return Err(of_run(&path, newer));
         }
-        serde_json::from_str(&text).map(Some).map_err(invalid)
+        self.check(RECEIPT, &text)?;
+        receipt.map(Some).map_err(|broken| of_content(&path, broken))
+    }
+
+    /// The trained parameters, checked against the job's model and the receipt.
+    ///
+    /// # Errors
+    /// If the job is not done (the failure says why, and what to do), or if its model can't be read, does not fit the
+    /// job, or was changed.
+    pub fn parameters(&self, model: &Model) -> Result<Vec<f32>, Failure> {
+        let (path, bytes, receipt) = self.model()?;
+        let parameters = model::decode(&bytes, model).map_err(|what| of_content(&path, what))?;
+        let (found, known) = (weights_sha256(bytemuck::cast_slice(&parameters)), receipt.weights_sha256);
+        if found != known {
+            let what =
+                format!("weights_sha256 is {found}, in {RECEIPT} {known} (restore the file, or train again)");
+            return Err(Failure::at(FailureKind::Differs, path.display(), what));
+        }
+        Ok(parameters)
+    }
+
+    /// Number of inputs of the trained model; `job` must be the run's job.
+    ///
+    /// # Errors
+    /// As [`Self::parameters`], or if no model of the job can be that large.
+    pub fn inputs(&self, job: &Job) -> Result<u32, Failure> {
+        let (path, bytes, _) = self.model()?;
+        model::inputs(&bytes, job).map_err(|what| of_content(&path, what))
+    }
+
+    fn model(&self) -> Result<(PathBuf, Vec<u8>, Receipt), Failure> {
+        let Some(receipt) = self.receipt()? else { return Err(self.not_done()) };
+        let bytes = self.read(MODEL)?.ok_or_else(|| self.lost(MODEL))?;
+        Ok((self.path.join(MODEL), bytes, receipt))
+    }
+
+    /// The files whose SHA-256 `run.json` has, if the run is done.
+    pub fn recorded(&self) -> impl Iterator<Item = &str> {
+        let record = self.record.as_ref().filter(|_| self.is_done());
+        record.into_iter().flat_map(|record| record.files_sha256.keys().map(String::as_str))
+    }
+
+    /// The content of a file, or `None` if it is missing.
+    ///
+    /// # Errors
+    /// If it can't be read, or was changed.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = self.path.join(name);
+        files::check(&path, limit(name))?;
+        let Some(bytes) = files::read(&path)? else { return Ok(None) };
+        self.check(name, &bytes)?;
+        Ok(Some(bytes))
+    }
+
+    fn read_text(&self, name: &str) -> Result<Option<String>, Failure> {
+        self.read(name)?.map(|bytes| files::text(&self.path.join(name), bytes)).transpose()
+    }
+
+    /// Checks that a file of a run that is done has the SHA-256 that `run.json` has of it.
+    fn check(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
+        let record = self.record.as_ref().filter(|_| self.is_done());
+        let Some(recorded) = record.and_then(|record| record.files_sha256.get(name)) else { return Ok(()) };
+        let found = hex::encode(Sha256::digest(content));
+        if found == *recorded {
+            return Ok(());
+        }
+        let what = format!(
+            "not the file that the run wrote: its SHA-256 is {found}, in {RECORD} {recorded} (restore the file, or \
+             train again)"
+        );
+        Err(Failure::at(FailureKind::Differs, self.path.join(name).display(), what))
+    }
+
+    /// Why the run has no result, and what to do about it.
+    fn not_done(&self) -> Failure {
+        if let Some(owner) = self.owner() {
+            let what =
+                format!("the job is not done: {owner} is using this run directory (wait until it has ended)");
+            return of_run(&self.path, what);
+        }
+        let run = self.path.display();
+        match self.record.as_ref().map(|record| &record.state) {
+            Some(RunState::Ended { outcome }) if outcome.is_done() => self.lost(RECEIPT),
+            Some(RunState::Ended { outcome }) if outcome.has_diverged() => {
+                let diverged = outcome.failure.clone();
+                let diverged =
+                    diverged.unwrap_or_else(|| Failure::new(FailureKind::Diverged, "training diverged"));
+                Failure { place: Some(run.to_string()), ..diverged }
+            }
+            _ => {
+                let what = format!(
+                    "the job is not done (coordinator train --run-dir {run} --resume finishes it; coordinator evaluate \
+                     {run} --checkpoint evaluates what there is)"
+                );
+                of_run(&self.path, what)
+            }
+        }
+    }
+
+    /// The failure for a missing file of a run that is done.
+    fn lost(&self, name: &str) -> Failure {
+        let what = format!(
+            "{name} is missing, though the job is done (restore the file, or train again with --overwrite)"
+        );
+        of_run(&self.path, what)
     }
 }
 
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
+fn limit(name: &str) -> u64 {
+    FILES.iter().find(|(known, _)| *known == name).map_or(OTHERS, |(_, limit)| *limit)
 }
 
 /// The failure for a directory without `job.toml`.

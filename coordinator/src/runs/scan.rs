@@ -6,7 +6,6 @@ use millefeuille_core::failure::Failure;
 use millefeuille_core::job::Job;
 use millefeuille_core::view::EpochRow;
 
-use super::directory::id;
 use super::record::{Ending, RunRecord, RunState};
 use super::saved::SavedRun;
 use super::{RECORD, files, of_run};
@@ -32,7 +31,7 @@ pub struct Found {
 pub struct Scanned {
     /// The runs, in submission order: by number, and runs with the same number (which only `train` creates) by time.
     pub runs: Vec<Found>,
-    /// Runs that are skipped, and why: damaged runs, runs of a newer format, and copies of other runs.
+    /// Runs that are skipped, and why: damaged runs, runs of a newer format, and copies of unfinished runs.
     pub skipped: Vec<Failure>,
 }
 
@@ -57,12 +56,9 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     if !path.join(RECORD).is_file() {
         return Ok(None);
     }
-    let Some(mut record) = RunRecord::read(path)? else { return Ok(None) };
     let run = SavedRun::open(path)?;
-    let id = id(path);
-    if record.id != id {
-        return Err(renamed(path, &id, &record.id));
-    }
+    let Some(written) = run.record().cloned() else { return Ok(None) };
+    let mut record = written.clone().of_directory(path);
     // The torn end of an unfinished run's history is cut off when the run is resumed.
     let done = run.is_done();
     let history = if done { run.history()? } else { run.whole_history().unwrap_or_default() };
@@ -71,16 +67,18 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     }
     let job = run.job()?;
     if !matches!(record.state, RunState::Ended { .. }) {
+        if written.is_of_a_copy(path) {
+            return Err(copied(path, &written.id));
+        }
         record.check(path, &job)?;
     }
-    Ok(Some(Found { id, path: path.to_path_buf(), job, record, history }))
+    Ok(Some(Found { id: record.id.clone(), path: path.to_path_buf(), job, record, history }))
 }
 
-/// The failure for a directory that was renamed or copied. Two directories with the same run would both be trained,
-/// for one submission, and neither says which is the copy.
-fn renamed(path: &Path, id: &str, recorded: &str) -> Failure {
+/// The failure for a copy of an unfinished run: both would be trained, for one submission.
+fn copied(path: &Path, original: &str) -> Failure {
     let what = format!(
-        "its {RECORD} is that of {recorded}: {id} is a copy, or was renamed (rename it back, or resume it by \
+        "a copy of {original}, which is not finished and trained there (remove the copy, or train it, too, by \
          coordinator train --run-dir {} --resume)",
         path.display()
     );

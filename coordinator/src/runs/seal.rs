@@ -27,9 +27,9 @@ struct Format {
     format: u32,
 }
 
-/// Why sealed text cannot be used.
+/// Why the content of a file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Broken {
+pub enum Broken {
     /// Its content is not what was written.
     #[error("{0}")]
     Damaged(String),

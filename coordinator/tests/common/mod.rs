@@ -2,13 +2,14 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs)] // Each test file uses its part.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
 use millefeuille_coordinator::runs::checkpoint::{Checkpoint, Partial};
 use millefeuille_coordinator::runs::ledger::Ledger;
-use millefeuille_coordinator::runs::receipt::Participation;
+use millefeuille_coordinator::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
 use millefeuille_coordinator::runs::{Existing, RunDir};
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Phase, Position};
@@ -16,6 +17,8 @@ use millefeuille_core::job::{Activation, Job, Layer};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::view::EpochRow;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// The steps of an epoch.
 pub const STEPS: u32 = 4;
@@ -56,6 +59,41 @@ pub fn row(epoch: u64) -> EpochRow {
         seconds: 1.25 + share,
         weights_sha256: format!("{epoch:064}"),
     }
+}
+
+/// The receipt of a run with these rows, whose model is `parameters`.
+pub fn receipt(history: &[EpochRow], parameters: &[f32]) -> Receipt {
+    let arithmetic = arithmetic();
+    Receipt {
+        format: FORMAT,
+        job_sha256: JOB_SHA256.into(),
+        data_sha256: BTreeMap::new(),
+        blas_kernel: arithmetic.kernel,
+        blas_kernel_of_openblas: None,
+        blas_version: arithmetic.version,
+        fingerprint: arithmetic.fingerprint,
+        version: "0".into(),
+        epoch_weights_sha256: history.iter().map(|row| row.weights_sha256.clone()).collect(),
+        weights_sha256: weights_sha256(bytemuck::cast_slice(parameters)),
+        suspects: vec![],
+    }
+}
+
+/// Makes `run.json` say what the run's files are now, as a forger would.
+pub fn reseal(run: &Path) {
+    let path = run.join("run.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    record.as_object_mut().unwrap().remove("sha256");
+    let files = record.get_mut("files_sha256").and_then(Value::as_object_mut);
+    for (name, recorded) in files.into_iter().flatten() {
+        if let Ok(content) = fs::read(run.join(name)) {
+            *recorded = hex::encode(Sha256::digest(content)).into();
+        }
+    }
+    let text = serde_json::to_string_pretty(&record).unwrap();
+    let body = text.strip_suffix("\n}").unwrap();
+    let seal = hex::encode(Sha256::digest(body));
+    fs::write(path, format!("{body},\n  \"sha256\": \"{seal}\"\n}}\n")).unwrap();
 }
 
 /// A run under way, as its driver would keep it.

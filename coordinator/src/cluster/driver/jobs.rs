@@ -399,7 +399,10 @@ impl Driver {
         let Some(JobState::Ended(outcome)) = self.control.job_state(job) else { return };
         let ending = snapshot::ending(record, outcome);
         match run {
-            Some(run) => self.disk.order(WriteCommand::GiveBack { job, run, found, ending }),
+            Some(run) => {
+                let lasting = self.config.resumes;
+                self.disk.order(WriteCommand::GiveBack { job, run, found, lasting, ending });
+            }
             None if self.loading != Some(job) => self.end_noted(job),
             None => {}
         }
