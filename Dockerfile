@@ -1,4 +1,4 @@
-# The image of Millefeuille: the binaries coordinator and worker, OpenBLAS, and nothing else beyond a slim Debian.
+# The image of Millefeuille: the binary millefeuille, by its own name, as coordinator and as worker, OpenBLAS, and nothing else beyond a slim Debian.
 #
 #   docker build -t millefeuille .
 #   docker run --rm millefeuille coordinator train --epochs 5
@@ -44,7 +44,9 @@ LABEL millefeuille.stage=build
 COPY --from=sources /sources .
 RUN cargo auditable build --release --locked
 # What goes into the image, with modes that do not depend on the umask under which the sources were checked out.
-RUN install -D -m 0755 -t /image/usr/local/bin target/release/coordinator target/release/worker \
+RUN install -D -m 0755 -t /image/usr/local/bin target/release/millefeuille \
+    && ln -s millefeuille /image/usr/local/bin/coordinator \
+    && ln -s millefeuille /image/usr/local/bin/worker \
     && install -D -m 0755 deploy/docker/entrypoint.sh /image/usr/local/bin/entrypoint \
     && install -D -m 0644 -t /image/millefeuille/jobs jobs/*.toml \
     && install -D -m 0644 -t /image/usr/share/doc/millefeuille LICENSE-APACHE LICENSE-MIT data/mnist/README.md

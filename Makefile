@@ -21,7 +21,7 @@ help: ## list the targets
 install: ## install what a build needs and is missing
 	@scripts/install.sh
 
-build: install ## build the binaries coordinator and worker into target/release
+build: install ## build the binaries coordinator, worker and millefeuille into target/release
 	cargo build --release --locked
 
 train: build ## train the article's job on MNIST (EPOCHS=5, ARGS="--workers 4 …")

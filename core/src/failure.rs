@@ -2,7 +2,8 @@
 //!
 //! A [`Failure`] is made where something goes wrong and reaches people unchanged: through the control machine, the
 //! files of a run, gRPC and JSON. Its [`FailureKind`] decides what to do about it and how a command exits. Code
-//! must not depend on its text, which is for people.
+//! must not depend on its text, which is for people. It may quote what others
+//! wrote, so it is cleaned here ([`text`]).
 
 use std::error::Error;
 use std::fmt;
@@ -10,6 +11,8 @@ use std::io;
 
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
+
+use crate::text::{self, SENTENCE};
 
 /// What kind of thing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -151,17 +154,18 @@ pub struct Failure {
 impl Failure {
     /// A failure without a place, or with a text that names it.
     pub fn new(kind: FailureKind, what: impl Into<String>) -> Self {
-        Self { kind, place: None, what: what.into(), source: None }
+        Self { kind, place: None, what: text::cleaned(&what.into(), SENTENCE), source: None }
     }
 
     /// A failure at this place.
     pub fn at(kind: FailureKind, place: impl fmt::Display, what: impl fmt::Display) -> Self {
-        Self { place: Some(place.to_string()), ..Self::new(kind, what.to_string()) }
+        let place = text::cleaned(&place.to_string(), SENTENCE);
+        Self { place: Some(place), ..Self::new(kind, what.to_string()) }
     }
 
     /// The system's error at this file: `what` is "cannot be read", "cannot be written" and the like.
     pub fn of_file(place: impl fmt::Display, what: &str, error: &io::Error) -> Self {
-        let source = Some(system_error(error));
+        let source = Some(text::cleaned(&system_error(error), SENTENCE));
         Self { source, ..Self::at(FailureKind::of_io(error), place, what) }
     }
 
@@ -271,6 +275,14 @@ mod tests {
                 FailureKind::Data
             ]
         );
+    }
+
+    #[test]
+    fn whatever_it_quotes_it_is_one_line_that_moves_no_cursor() {
+        let failure = Failure::at(FailureKind::Data, "a\n\u{1b}[2J", "no job x\u{202e}y");
+        assert_eq!(failure.to_string(), "a [2J: no job x y");
+        let long = Failure::new(FailureKind::Usage, "é".repeat(150_000)).to_string();
+        assert_eq!(long.chars().count(), SENTENCE);
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! - [`data`]: readers, the validation split, shards and the batch plan.
 //! - [`learn`]: the model, its gradients, the optimizer, the reduction tree.
 //! - [`control`]: who computes what, when: a state machine, `handle(now, event) -> actions`.
-//! - [`view`]: what can be seen of a cluster, as plain values; [`failure`]: what went wrong, as a value.
+//! - [`view`]: what can be seen of a cluster, as plain values; [`failure`]: what went wrong, as a value; [`text`]: text from
+//!   outside, cleaned.
 //! - [`random`]: every random number, as a function of its coordinates.
 //! - [`blas`]: which BLAS kernel is loaded, and which one a job asks for.
 //! - [`arithmetic`]: what this process computes with it: which bits, and whether they are right.
@@ -26,4 +27,5 @@ pub mod job;
 pub mod learn;
 pub mod random;
 mod registry;
+pub mod text;
 pub mod view;

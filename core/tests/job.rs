@@ -336,7 +336,7 @@ fn unknown_names() {
         ),
         (
             "name = \"a\\u0007b\"",
-            "job.toml:1: name = \"a\\u0007b\": contains a control character; leave it out",
+            "job.toml:1: name = \"a\\u0007b\": contains a character that is invisible or controls how others are shown; leave it out",
         ),
         ("blas_kernel = \"sky lake\"", &format!("job.toml:1: blas_kernel = \"sky lake\": {bad_kernel}")),
         ("blas_kernel = \"\"", &format!("job.toml:1: blas_kernel = \"\": {bad_kernel}")),
@@ -480,7 +480,7 @@ fn an_error_names_the_flag_of_the_value() {
         ),
         (
             |f| f.name = Some("a\nb".to_owned()),
-            "--name \"a\\nb\": contains a control character; leave it out",
+            "--name \"a\\nb\": contains a character that is invisible or controls how others are shown; leave it out",
         ),
         (
             |f| f.data = Some(String::new()),

@@ -6,16 +6,17 @@ use crate::process;
 
 /// The first wait is at most this.
 pub const FIRST_WAIT: Duration = Duration::from_millis(50);
-/// No wait is longer.
+/// No wait is longer, unless another longest wait is given.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Waits that double from [`FIRST_WAIT`] to [`LONGEST_WAIT`].
+/// Waits that double from [`FIRST_WAIT`] to the longest.
 ///
 /// Each wait is shortened at random, down to half its length, so that peers that lost the same connection do not
 /// reconnect at the same time.
 #[derive(Debug)]
 pub struct Backoff {
     wait: Duration,
+    longest: Duration,
 }
 
 impl Default for Backoff {
@@ -27,13 +28,18 @@ impl Default for Backoff {
 impl Backoff {
     /// Begins with the first wait.
     pub fn new() -> Self {
-        Self { wait: FIRST_WAIT }
+        Self::up_to(LONGEST_WAIT)
+    }
+
+    /// The same, with another longest wait.
+    pub fn up_to(longest: Duration) -> Self {
+        Self { wait: FIRST_WAIT, longest }
     }
 
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
         let wait = self.wait;
-        self.wait = (wait * 2).min(LONGEST_WAIT);
+        self.wait = (wait * 2).min(self.longest);
         wait.mul_f64(0.5 + 0.5 * process::random_share())
     }
 }

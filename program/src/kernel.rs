@@ -11,23 +11,22 @@ mod start;
 mod unusable;
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt as _;
 use std::sync::OnceLock;
 
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::blas;
 use millefeuille_core::blas::choice::{self, Instructions};
-use millefeuille_core::blas::environment::{self, Change, Choice, Decision, NATIVE, Native};
+use millefeuille_core::blas::environment::{self, Choice, Decision, NATIVE, Native};
 use millefeuille_core::job::BlasKernel;
 use millefeuille_core::learn::spec::Spec;
 
 pub use self::probe::Speed;
 use self::probe::{Probe, own_pick};
-use self::start::{again, changed};
+use self::start::{again, changed, replaced_by};
 pub use self::unusable::Unusable;
 use crate::machine::address_space;
 use crate::process::{self, instance_id};
-use crate::variables::{self, INSTANCE, STARTED_FOR};
+use crate::variables::{self, INSTANCE, RESTARTS, STARTED_FOR};
 
 /// The kernel, as a job names it, that another process has tested and found good.
 const TESTED: &str = "MILLEFEUILLE_TRIED";
@@ -76,28 +75,17 @@ pub fn own_kernel(wanted: &BlasKernel, threads: u32) -> Result<(), Unusable> {
     let settled = settle(wanted, &variables)?;
     let decision =
         environment::decide(&variables, &settled.choice, &blas::kernel(), Instructions::of_this_machine())?;
-    match sparingly(decision, &variables, address_space::sparing()) {
+    match decision {
         Decision::Satisfied => {
             SETTLED.get_or_init(|| settled);
             Ok(())
         }
         Decision::Restart(change) => {
-            let error = changed(again(), &change).envs(settled.variables()).exec();
-            Err(Unusable::Unexpected(format!("cannot start again: {error}")))
+            let mut command = changed(again(), &change);
+            command.envs(settled.variables());
+            Err(Unusable::Unexpected(replaced_by(command)))
         }
     }
-}
-
-/// Adds these variables to the decision, which saves address space, and restarts the process if they are not set yet.
-fn sparingly(decision: Decision, variables: &BTreeMap<String, String>, sparing: &[(&str, &str)]) -> Decision {
-    let missing = sparing.iter().any(|(name, _)| !variables.contains_key(*name));
-    let mut change = match decision {
-        Decision::Satisfied if !missing => return Decision::Satisfied,
-        Decision::Satisfied => Change { set: BTreeMap::new(), remove: Vec::new() },
-        Decision::Restart(change) => change,
-    };
-    change.set.extend(sparing.iter().map(|(name, value)| (name.to_string(), value.to_string())));
-    Decision::Restart(change)
 }
 
 /// The kernel that `native` resolves to on this machine.
@@ -142,11 +130,18 @@ pub fn has(kernel: &BlasKernel) -> bool {
         == Ok(Decision::Satisfied)
 }
 
-/// Restarts this process with another kernel. Returns only if that fails, with the reason.
-pub fn restart_for(kernel: &str) -> String {
+/// Restarts this process with another kernel, for the `restarts`th time in a row. Returns only if that fails, with the
+/// reason.
+pub fn restart_for(kernel: &str, restarts: u32) -> String {
     tracing::info!("starting again with the BLAS kernel {kernel}");
-    let error = again().env(STARTED_FOR, kernel).env(INSTANCE, instance_id()).exec();
-    format!("cannot start again: {error}")
+    let mut command = again();
+    command.env(STARTED_FOR, kernel).env(INSTANCE, instance_id()).env(RESTARTS, restarts.to_string());
+    replaced_by(command)
+}
+
+/// How often this process has restarted in a row for another kernel.
+pub fn restarts() -> u32 {
+    variables::text(RESTARTS).and_then(|restarts| restarts.parse().ok()).unwrap_or(0)
 }
 
 /// The kernel that this process was started for.
@@ -278,7 +273,7 @@ fn find_native(variables: &BTreeMap<String, String>) -> Result<Native, Unusable>
     let Some(native) = native else { return Err(Unusable::of_all(reasons)) };
     // A missing kernel is normal; a bad one is worth a line. The log may not be set up yet.
     for reason in reasons.iter().filter(|reason| matches!(reason, Unusable::NoGood { .. })) {
-        process::say(&format!("warning: the BLAS kernel {}: {} is taken", reason.in_short(), native.kernel));
+        process::warning(&format!("the BLAS kernel {}: {} is taken", reason.in_short(), native.kernel));
     }
     Ok(native)
 }

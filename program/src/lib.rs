@@ -2,6 +2,7 @@
 //!
 //! - [`process`]: exit codes, the log, signals, standard output. [`variables`]: the environment, which may hold
 //!   anything. [`usage`]: command lines, whose errors are one line.
+//! - [`before_main`]: what can't wait for `main`.
 //! - [`kernel`]: loads the right BLAS kernel, and checks that the kernel is good.
 //! - [`machine`]: processors, control groups, limits. [`doctor`]: the report about them.
 //! - [`ops`]: the ops port, with probes and metrics. [`backoff`]: how long to wait before trying again.
@@ -10,6 +11,7 @@
 //! Nothing here depends on what a worker or a coordinator is.
 
 pub mod backoff;
+pub mod before_main;
 pub mod doctor;
 pub mod failpoints;
 pub mod kernel;

@@ -2,6 +2,7 @@
 
 pub mod address_space;
 pub mod groups;
+pub mod needs;
 
 use std::path::Path;
 
@@ -148,6 +149,14 @@ impl Limits {
         }
     }
 
+    /// Bytes of memory that `threads` threads that multiply may take together, where nobody says: three quarters of what
+    /// the machine has and of what the limits leave beside OpenBLAS' own buffers.
+    pub fn share(&self, threads: u32) -> u64 {
+        let space = self.address_space.map(|limit| limit.saturating_sub(address_space::of_openblas(threads)));
+        let least = [self.memory, self.memory_of_group, space].into_iter().flatten().min();
+        least.map_or(u64::MAX, |bytes| bytes / 4 * 3)
+    }
+
     /// Bytes of memory that this process can use.
     pub fn usable_memory(&self) -> Option<u64> {
         [self.memory_available, self.memory_of_group].into_iter().flatten().min()
@@ -218,6 +227,16 @@ mod tests {
         assert!(
             by_std <= cores.usable() && cores.usable() <= cores.affinity && cores.affinity <= cores.online
         );
+    }
+
+    #[test]
+    fn the_least_limit_of_memory_is_shared() {
+        let all = Limits { memory: Some(16 << 30), ..Limits::default() };
+        assert_eq!(all.share(2), 12 << 30);
+        assert_eq!(Limits { memory_of_group: Some(4 << 30), ..all }.share(2), 3 << 30);
+        assert_eq!(Limits { address_space: Some(2 << 30), ..all }.share(8), (2 << 30) / 8 * 3);
+        assert_eq!(Limits { address_space: Some(1 << 20), ..all }.share(8), 0);
+        assert_eq!(Limits::default().share(1), u64::MAX);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Common code of every process: exit codes, the log, signals.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -11,11 +12,11 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use rustix::process::{Resource, getrlimit, setrlimit};
+use millefeuille_core::text::{self, SENTENCE};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::variables;
+use crate::{before_main, variables};
 
 /// Exit codes of the commands.
 pub mod exit {
@@ -52,10 +53,59 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whether errors are JSON, as the log is.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Takes the format of the log from a command line, before it is parsed: an error in it has the format too.
+pub fn choose_format(arguments: impl IntoIterator<Item = OsString>) {
+    let flag = format!("--{LOG_FORMAT}");
+    let mut typed = None;
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let Some(rest) = argument.to_str().and_then(|text| text.strip_prefix(&flag)) else { continue };
+        typed = match rest.strip_prefix('=') {
+            Some(value) => Some(value.into()),
+            None if rest.is_empty() => arguments.next(),
+            None => typed,
+        };
+    }
+    if typed.or_else(|| std::env::var_os("MILLEFEUILLE_LOG_FORMAT")).is_some_and(|format| format == "json") {
+        JSON.store(true, Ordering::Relaxed);
+        std::panic::set_hook(Box::new(|panic| error(&panic.to_string())));
+    }
+}
+
+/// The flag for the format of the log.
+const LOG_FORMAT: &str = "log-format";
+
 /// Writes the reason for the exit to standard error.
 pub fn fail(code: u8, message: &str) -> ExitCode {
-    say(&format!("error: {message}"));
+    error(message);
     ExitCode::from(code)
+}
+
+/// Writes an error to standard error: one line, in the format of the log.
+pub fn error(message: &str) {
+    let message = text::cleaned(message, SENTENCE);
+    match JSON.load(Ordering::Relaxed) {
+        true => logged(|| tracing::error!("{message}")),
+        false => say(&format!("error: {message}")),
+    }
+}
+
+/// Writes a warning to standard error, where the log may not be set up yet.
+pub fn warning(message: &str) {
+    let message = text::cleaned(message, SENTENCE);
+    match JSON.load(Ordering::Relaxed) {
+        true => logged(|| tracing::warn!("{message}")),
+        false => say(&format!("warning: {message}")),
+    }
+}
+
+/// Logs in JSON, whatever is filtered, and whether or not the log is set up.
+fn logged(event: impl FnOnce()) {
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).json().finish();
+    tracing::subscriber::with_default(log, event);
 }
 
 /// Writes a line to standard error; ignores errors.
@@ -77,7 +127,7 @@ pub fn printed(written: io::Result<()>) {
     if error.kind() == ErrorKind::BrokenPipe {
         leave(exit::DONE);
     }
-    say(&format!("error: standard output cannot be written: {error} (free space, or send it elsewhere)"));
+    self::error(&format!("standard output cannot be written: {error} (free space, or send it elsewhere)"));
     leave(exit::DATA);
 }
 
@@ -117,17 +167,6 @@ pub fn random_share() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// Raises this process's limit on open files to the maximum allowed.
-///
-/// A coordinator has two connections per worker and a lock file per queued job; the usual limit is 1,024 in all.
-pub fn open_many_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!("the number of open files stays as it was: {error}");
-    }
-}
-
 /// A name of this process for people: `host:process`.
 pub fn name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -143,7 +182,7 @@ static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// From now on, SIGTERM or Ctrl-C ends this process at once with this code, even if it is blocked. Once a caller
 /// waits for [`shutdown_signal`], that future handles the first signal, and a later one ends the process at once with
-/// 130. Call this first.
+/// 130. Call this first: [before](before_main) it, signals wait.
 ///
 /// # Errors
 /// If the signal handlers cannot be registered.
@@ -158,7 +197,15 @@ pub fn exit_on_signal(code: u8) -> io::Result<()> {
         // Handlers run in this order, so the first signal only sets the flag.
         register(signal, Arc::clone(&TOLD))?;
     }
+    before_main::hold_signals(false);
     Ok(())
+}
+
+/// Ends this process if SIGTERM or Ctrl-C has come, and nobody waits for it any more.
+pub fn leave_if_told() {
+    if TOLD.load(Ordering::SeqCst) {
+        leave(exit::DONE);
+    }
 }
 
 /// A future that resolves when a program should stop, such as [`shutdown_signal`].
@@ -194,12 +241,16 @@ pub fn leave(code: u8) -> ! {
 }
 
 /// Ends this process when its standard input, a pipe, closes: when its parent is gone.
-pub fn exit_with_parent() {
-    std::thread::spawn(|| {
+///
+/// # Errors
+/// If no thread can be started.
+pub fn exit_with_parent() -> io::Result<()> {
+    let ends = || {
         let mut buffer = [0; 64];
         while matches!(std::io::stdin().read(&mut buffer), Ok(1..)) {}
         leave(exit::DONE);
-    });
+    };
+    std::thread::Builder::new().name("parent".into()).spawn(ends).map(drop)
 }
 
 /// Parses an address from the command line: `host:port`.

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command, Error, Parser};
+use millefeuille_core::text;
 
 use crate::process::{self, exit};
 use crate::variables;
@@ -19,8 +20,19 @@ use crate::variables;
 /// # Errors
 /// The exit code. The error, or the requested help, has been printed already.
 pub fn parse<T: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<(T, ArgMatches), ExitCode> {
+    parse_as(T::command(), arguments)
+}
+
+/// The same, with a definition that differs from the parser's in names and texts.
+///
+/// # Errors
+/// As of [`parse`].
+pub fn parse_as<T: Parser>(
+    definition: Command,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<(T, ArgMatches), ExitCode> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let mut command = without_empty_variables(T::command());
+    let mut command = without_empty_variables(definition);
     let parsed = command
         .try_get_matches_from_mut(&arguments)
         .and_then(|matches| Ok((T::from_arg_matches(&matches)?, matches)));
@@ -134,7 +146,7 @@ fn variable(command: &Command, long: &str) -> Option<String> {
 
 /// A value as it is shown in an error: quoted if it would be invisible or break the line.
 pub fn shown(value: &str) -> String {
-    let plain = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c.is_control());
+    let plain = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || text::is_hidden(c));
     if plain { value.to_string() } else { format!("{value:?}") }
 }
 

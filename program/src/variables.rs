@@ -13,6 +13,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 pub const INSTANCE: &str = "MILLEFEUILLE_INSTANCE";
 /// The kernel that a process was started for, kept over restarts and passed to the workers that it starts.
 pub const STARTED_FOR: &str = "MILLEFEUILLE_STARTED_FOR";
+/// How often a worker has started again in a row for another kernel.
+pub const RESTARTS: &str = "MILLEFEUILLE_RESTARTS";
 /// The log filter, in the syntax of `RUST_LOG`.
 pub const LOG: &str = "MILLEFEUILLE_LOG";
 
@@ -20,7 +22,7 @@ pub const LOG: &str = "MILLEFEUILLE_LOG";
 const TEXTS: [&str; 3] = [STARTED_FOR, INSTANCE, LOG];
 
 /// Prefixes of the variables that decide how BLAS computes. Ours are among them: those that are kept over a restart.
-const OF_BLAS: [&str; 4] = ["OPENBLAS_", "OMP_", "MILLEFEUILLE_", "MALLOC_ARENA_MAX"];
+const OF_BLAS: [&str; 3] = ["OPENBLAS_", "OMP_", "MILLEFEUILLE_"];
 
 /// Checks that the variables that must be text are text.
 ///

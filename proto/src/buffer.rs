@@ -102,6 +102,11 @@ impl Pool {
         Buffer(Kind::Pooled { values, pool: self.clone() })
     }
 
+    /// Frees the spare buffers.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
     fn give(&self, values: Vec<f32>) {
         let mut spare = self.lock();
         if spare.len() >= LENGTHS && !spare.contains_key(&values.len()) {

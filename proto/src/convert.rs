@@ -1,7 +1,9 @@
 //! Conversions between wire types and core types.
 //!
 //! Conversions to the wire always succeed. Conversions from the wire return an error that says what is wrong, because
-//! a peer may send anything: missing fields, enum values of a later version, inconsistent numbers.
+//! a peer may send anything: missing fields, enum values of a later version, inconsistent numbers. All text from the
+//! wire is cleaned here too ([`millefeuille_core::text`]), each text as a [`name`] or a [`sentence`]; a token, which is
+//! compared and never shown, is the exception.
 
 use std::str::FromStr;
 
@@ -14,6 +16,7 @@ use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{Activation, Layer, Loss, Metric};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_core::text;
 use prost::Message as _;
 
 use crate::v1;
@@ -38,7 +41,7 @@ impl From<Malformed> for tonic::Status {
 
 /// An error with this description.
 pub fn malformed(what: impl Into<String>) -> Malformed {
-    Malformed(what.into())
+    Malformed(sentence(&what.into()))
 }
 
 /// Unwraps a field that must be set.
@@ -55,10 +58,14 @@ impl From<Malformed> for Failure {
     }
 }
 
-/// Sanitizes a peer's text for display: short, and on one line, whatever was sent.
-pub fn text(from: &str) -> String {
-    const MOST: usize = 200;
-    from.chars().filter(|c| !c.is_control()).take(MOST).collect()
+/// A peer's name for something, as it may be shown.
+pub fn name(from: &str) -> String {
+    text::cleaned(from, text::NAME)
+}
+
+/// A peer's sentence for people, as it may be shown.
+fn sentence(from: &str) -> String {
+    text::cleaned(from, text::SENTENCE)
 }
 
 impl From<&Arithmetic> for v1::Arithmetic {
@@ -71,7 +78,7 @@ impl From<&Arithmetic> for v1::Arithmetic {
 impl From<v1::Arithmetic> for Arithmetic {
     fn from(from: v1::Arithmetic) -> Self {
         let v1::Arithmetic { kernel, version, fingerprint } = from;
-        Self { kernel, version, fingerprint }
+        Self { kernel: name(&kernel), version: name(&version), fingerprint: name(&fingerprint) }
     }
 }
 
@@ -83,12 +90,12 @@ impl TryFrom<&v1::Hello> for Hello {
             return Err(malformed("`slots` is 0"));
         }
         Ok(Self {
-            instance_id: text(&from.instance_id),
-            name: text(&from.name),
+            instance_id: name(&from.instance_id),
+            name: name(&from.name),
             slots: from.slots,
             arithmetic: required(from.arithmetic.clone(), "arithmetic")?.into(),
             cache_bytes: from.cache_bytes,
-            started_for: from.started_for.clone(),
+            started_for: name(&from.started_for),
         })
     }
 }
@@ -211,18 +218,16 @@ impl TryFrom<v1::Layer> for Layer {
     fn try_from(from: v1::Layer) -> Result<Self, Malformed> {
         use v1::layer::Layer as Wire;
         match required(from.layer, "layer")? {
-            Wire::Dense(v1::Dense { units: 0, .. }) => Err(malformed("a dense layer has 0 units")),
             Wire::Dense(v1::Dense { units, activation }) => {
                 Ok(Layer::Dense { units, activation: named::<Activation>("activation", &activation)? })
             }
-            Wire::Dropout(v1::Dropout { rate }) if (0.0..1.0).contains(&rate) => Ok(Layer::Dropout { rate }),
-            Wire::Dropout(v1::Dropout { rate }) => Err(malformed(format!("a dropout rate is {rate}"))),
+            Wire::Dropout(v1::Dropout { rate }) => Ok(Layer::Dropout { rate }),
         }
     }
 }
 
-fn named<T: FromStr>(kind: &str, name: &str) -> Result<T, Malformed> {
-    name.parse().map_err(|_| malformed(format!("this build does not know the {kind} `{name}`")))
+fn named<T: FromStr>(kind: &str, wanted: &str) -> Result<T, Malformed> {
+    wanted.parse().map_err(|_| malformed(format!("this build does not know the {kind} `{wanted}`")))
 }
 
 impl From<&Spec> for v1::Spec {
@@ -262,11 +267,6 @@ impl TryFrom<v1::Spec> for Spec {
     type Error = Malformed;
 
     fn try_from(from: v1::Spec) -> Result<Self, Malformed> {
-        for (name, value) in [("shards", from.shards), ("batch_size", from.batch_size)] {
-            if value == 0 {
-                return Err(malformed(format!("`{name}` is 0")));
-            }
-        }
         let layers: Vec<Layer> = from.layers.into_iter().map(Layer::try_from).collect::<Result<_, _>>()?;
         let metrics = from.metrics.iter().map(|name| named::<Metric>("metric", name));
         let schema = required(from.schema, "schema")?;
@@ -286,7 +286,7 @@ impl TryFrom<v1::Spec> for Spec {
                 test: from.test_samples,
             },
         };
-        spec.check_layers().map_err(malformed)?;
+        spec.check().map_err(malformed)?;
         Ok(spec)
     }
 }
@@ -330,3 +330,116 @@ impl TryFrom<v1::Schema> for Schema {
 
 /// Maximum number of values in a sample: the largest image that a format can hold.
 const MAX_WIDTH: usize = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use millefeuille_core::view::{EpochRow, JobView, OutcomeView, WorkerView};
+    use tonic::Status;
+
+    use super::*;
+    use crate::session::{FromWorker, ToWorker};
+    use crate::v1::session_request::Message as Up;
+    use crate::v1::session_response::Message as Down;
+
+    /// Begins a line, clears the screen, turns the direction of writing, and does not end.
+    fn hostile() -> String {
+        "\nerror: no\u{1b}[2J\u{202e}ä".to_string() + &"X".repeat(150_000)
+    }
+
+    #[track_caller]
+    fn is_clean(converted: impl Debug) {
+        let shown = format!("{converted:?}");
+        assert!(shown.contains("error: no [2J äXXX"), "the text is there: {shown}");
+        assert!(!["\\n", "\\u{1b}", "\\u{202e}"].iter().any(|escaped| shown.contains(escaped)), "{shown}");
+        assert!(!shown.contains(&"X".repeat(text::SENTENCE)), "it is short");
+    }
+
+    /// A message names all of its fields here, so that a new text can't be forgotten.
+    #[test]
+    fn texts_of_workers_are_clean() {
+        let up = |message| FromWorker::try_from(v1::SessionRequest { message: Some(message) }).unwrap();
+        let arithmetic = v1::Arithmetic { kernel: hostile(), version: hostile(), fingerprint: hostile() };
+        is_clean(up(Up::Hello(v1::Hello {
+            protocol_version: 1,
+            build: hostile(),
+            instance_id: hostile(),
+            name: hostile(),
+            slots: 1,
+            arithmetic: Some(arithmetic),
+            cpu: hostile(),
+            token: "compared and never shown".into(),
+            cache_bytes: 0,
+            started_for: hostile(),
+            shared_memory: 0,
+        })));
+        is_clean(up(Up::JobAccepted(v1::JobAccepted {
+            job: 1,
+            fingerprint: hostile(),
+            shares_memory: false,
+        })));
+        is_clean(up(Up::Goodbye(v1::Goodbye { reason: hostile() })));
+        is_clean(up(Up::Drain(v1::Drain { reason: hostile() })));
+    }
+
+    #[test]
+    fn texts_of_coordinators_are_clean() {
+        let down = |message| ToWorker::try_from(v1::SessionResponse { message: Some(message) }).unwrap();
+        is_clean(down(Down::Goodbye(v1::Goodbye { reason: hostile() })));
+        is_clean(down(Down::Evicted(v1::Evicted { reason: hostile() })));
+        let id = Some(v1::ShardId { split: v1::Split::Train.into(), index: 0 });
+        let shard = v1::Shard { id, samples: 1, bytes: 1, sha256: hostile() };
+        is_clean(down(Down::Hold(v1::Hold { job: 1, shards: vec![shard], spare: false, generation: 1 })));
+        let spec = Some(v1::Spec::from(&spec()));
+        is_clean(down(Down::JobStart(v1::JobStart { job: 1, run_id: hostile(), spec })));
+        is_clean(reason(&Status::aborted(hostile())));
+        is_clean(failure_of(&Status::not_found(hostile())));
+        is_clean(name(&hostile()));
+    }
+
+    fn spec() -> Spec {
+        let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
+        millefeuille_core::job::Job::default().spec(schema, Sizes { train: 1, validation: 1, test: 1 })
+    }
+
+    #[test]
+    fn what_can_be_seen_of_a_cluster_is_clean() {
+        let failure = v1::Failure {
+            kind: 1,
+            place: hostile(),
+            what: hostile(),
+            source: hostile(),
+            remedy: "the kind's own".into(),
+        };
+        is_clean(Failure::from(failure.clone()));
+        is_clean(JobView::from(v1::Job {
+            id: hostile(),
+            name: hostile(),
+            run_dir: hostile(),
+            detail: hostile(),
+            next: hostile(),
+            failure: Some(failure.clone()),
+            ..Default::default()
+        }));
+        is_clean(EpochRow::from(v1::Epoch { weights_sha256: hostile(), ..Default::default() }));
+        is_clean(WorkerView::from(v1::WorkerInfo {
+            name: hostile(),
+            state: hostile(),
+            kernel: hostile(),
+            blas_version: hostile(),
+            fingerprint: hostile(),
+            build: hostile(),
+            cpu: hostile(),
+            detail: hostile(),
+            ..Default::default()
+        }));
+        is_clean(OutcomeView::from(v1::Outcome {
+            exit_code: 1,
+            message: hostile(),
+            weights_sha256: hostile(),
+            predictions: Vec::new(),
+            failure: Some(failure),
+        }));
+    }
+}

@@ -28,8 +28,8 @@ fn a_spec_goes_to_the_wire_and_back() {
 
 #[test]
 fn a_spec_that_makes_no_sense_is_refused() {
-    assert_eq!(refused(|spec| spec.shards = 0), "`shards` is 0");
-    assert_eq!(refused(|spec| spec.batch_size = 0), "`batch_size` is 0");
+    assert_eq!(refused(|spec| spec.shards = 0), "`shards` is 0, not from 1 to 1024");
+    assert_eq!(refused(|spec| spec.batch_size = 0), "`batch_size` is 0, not from 1 to 4294967295");
     assert_eq!(refused(|spec| spec.schema = None), "`schema` is missing");
     let schema = |change: fn(&mut v1::Schema)| refused(|spec| change(spec.schema.as_mut().unwrap()));
     assert_eq!(schema(|schema| schema.shape = vec![28, 0]), "a sample has 0 values");
@@ -53,7 +53,10 @@ fn a_spec_that_makes_no_sense_is_refused() {
         let dense = v1::Dense { units, activation: activation.into() };
         Some(v1::layer::Layer::Dense(dense))
     };
-    assert_eq!(refused(|spec| spec.layers[0].layer = dense(0, "sigmoid")), "a dense layer has 0 units");
+    assert_eq!(
+        refused(|spec| spec.layers[0].layer = dense(0, "sigmoid")),
+        "the number of units is 0, not from 1 to 65536"
+    );
     let unknown = refused(|spec| spec.layers[0].layer = dense(9, "swish"));
     assert_eq!(unknown, "this build does not know the activation `swish`");
     let misfit = "the layers do not end in softmax with 10 units, and have it there only";
@@ -63,6 +66,26 @@ fn a_spec_that_makes_no_sense_is_refused() {
     let dropout = |rate| Some(v1::layer::Layer::Dropout(v1::Dropout { rate }));
     assert_eq!(refused(|spec| spec.layers[2].layer = dropout(1.0)), "a dropout rate is 1");
     assert_eq!(refused(|spec| spec.layers[2].layer = dropout(f32::NAN)), "a dropout rate is NaN");
+    assert_eq!(refused(|spec| spec.scale = f32::INFINITY), "inputs cannot be multiplied by inf");
+}
+
+#[test]
+fn a_spec_beyond_the_limits_of_a_job_is_refused() {
+    assert_eq!(refused(|spec| spec.shards = u32::MAX), "`shards` is 4294967295, not from 1 to 1024");
+    let dense = |units| v1::Layer {
+        layer: Some(v1::layer::Layer::Dense(v1::Dense { units, activation: "sigmoid".into() })),
+    };
+    let units = refused(|spec| spec.layers[0] = dense(1 << 31));
+    assert_eq!(units, "the number of units is 2147483648, not from 1 to 65536");
+    let four_gigabytes = refused(|spec| {
+        spec.layers[0] = dense(65_536);
+        spec.layers[1] = dense(65_536);
+    });
+    assert_eq!(four_gigabytes, "4347133962 parameters are too many, 268435456 the most; use fewer units");
+    let wide = refused(|spec| spec.schema.as_mut().unwrap().shape = vec![1 << 30]);
+    assert!(wide.ends_with("parameters are too many, 268435456 the most; use fewer units"), "{wide}");
+    let layers = refused(|spec| (0..256).for_each(|_| spec.layers.insert(0, dense(1))));
+    assert_eq!(layers, "260 layers are too many, 256 the most");
 }
 
 #[test]

@@ -59,6 +59,17 @@ impl Home {
         self.program("worker", arguments)
     }
 
+    /// The command `millefeuille`, which is both.
+    pub fn millefeuille(&self, arguments: &str) -> Call {
+        self.program("millefeuille", arguments)
+    }
+
+    /// A program under a shell's limits: `ulimit -v 200000`.
+    pub fn limited(&self, limits: &str, program: &str, arguments: &str) -> Call {
+        let script = format!("{limits}; exec {} {arguments}", binary(program).display());
+        self.call("bash".as_ref(), "-c").arg(script)
+    }
+
     /// Creates certificates for every role, in `certs`.
     pub fn certificates(&self) {
         self.coordinator("certs init certs").succeeds();

@@ -50,6 +50,7 @@ struct State {
     /// How many fetches are broken off before one succeeds.
     broken: AtomicUsize,
     forgetful: AtomicBool,
+    sends_nothing: AtomicBool,
 }
 
 /// A worker's session.
@@ -118,6 +119,11 @@ impl RawCoordinator {
         self.state.broken.store(transfers, Ordering::Relaxed);
     }
 
+    /// Answers whoever fetches samples with parts without a byte.
+    pub fn sends_nothing(&self) {
+        self.state.sends_nothing.store(true, Ordering::Relaxed);
+    }
+
     /// How many fetches it has received.
     pub fn fetches(&self) -> usize {
         self.state.fetches.load(Ordering::Relaxed)
@@ -144,8 +150,19 @@ impl Visit {
 
     /// Begins the job, and tells the worker to hold all of its shards.
     pub fn start_job(&self) {
-        let spec = Some(v1::Spec::from(&spec()));
-        self.say(Down::JobStart(v1::JobStart { job: 1, run_id: "raw-1".into(), spec }));
+        self.start_job_with(|_| {});
+        self.hold_with(|_| {});
+    }
+
+    /// Begins the job, with a change of its spec.
+    pub fn start_job_with(&self, change: impl FnOnce(&mut v1::Spec)) {
+        let mut spec = v1::Spec::from(&spec());
+        change(&mut spec);
+        self.say(Down::JobStart(v1::JobStart { job: 1, run_id: "raw-1".into(), spec: Some(spec) }));
+    }
+
+    /// Has the worker hold all of the job's shards, with a change.
+    pub fn hold_with(&self, change: impl FnOnce(&mut v1::Hold)) {
         let shards = (0..SHARDS).map(|index| {
             let samples = samples(index);
             v1::Shard {
@@ -155,7 +172,8 @@ impl Visit {
                 sha256: samples.sha256(),
             }
         });
-        let hold = v1::Hold { job: 1, shards: shards.collect(), spare: false, generation: 1 };
+        let mut hold = v1::Hold { job: 1, shards: shards.collect(), spare: false, generation: 1 };
+        change(&mut hold);
         self.say(Down::Hold(hold));
     }
 
@@ -293,6 +311,10 @@ impl Worker for Service {
         let breaks_off = self.state.broken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
         let bytes = samples.bytes();
         let part = |data: Bytes| Ok(v1::FetchShardResponse { data });
+        if self.state.sends_nothing.load(Ordering::Relaxed) {
+            let nothing = std::iter::repeat_with(move || part(Bytes::new()));
+            return Ok(Response::new(Box::pin(tokio_stream::iter(nothing))));
+        }
         let parts = match breaks_off {
             true => vec![part(bytes.slice(..10)), Err(Status::unavailable("it breaks off"))],
             false => vec![part(bytes.clone())],

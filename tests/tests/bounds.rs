@@ -264,7 +264,7 @@ fn huge_metadata(attack: &Attack<'_>) {
 
 fn idle_connections(attack: &Attack<'_>) {
     const CONNECTIONS: usize = 10_000;
-    millefeuille_program::process::open_many_files();
+    millefeuille_program::machine::needs::raise();
     let late = attack.during_a_job("10,000 connections", || {
         let opened = attack.wait(async {
             let mut opened = Vec::with_capacity(CONNECTIONS);

@@ -1,6 +1,8 @@
 //! Help, completions and manual pages.
 
-use millefeuille_tests::home::Home;
+use std::os::unix::fs::symlink;
+
+use millefeuille_tests::home::{Home, binary};
 
 const SUBCOMMANDS: [&str; 14] = [
     "train",
@@ -33,6 +35,9 @@ fn completions_contain_the_subcommands_and_their_flags() {
 
         let worker = home.coordinator(&format!("completions {shell} --program worker")).succeeds().stdout;
         assert!(worker.contains("join-timeout") && worker.contains("doctor"), "{shell}");
+
+        let both = home.coordinator(&format!("completions {shell} --program millefeuille")).succeeds().stdout;
+        assert!(["epochs", "join-timeout", "millefeuille"].iter().all(|word| both.contains(word)), "{shell}");
     }
 }
 
@@ -55,6 +60,10 @@ fn manual_pages_are_written() {
     assert!(page("coordinator.1").contains(".TH coordinator 1"));
     assert!(page("coordinator-train.1").contains("epochs"));
     assert!(page("worker.1").contains("slots"));
+    assert!(page("millefeuille.1").contains(".TH millefeuille 1"));
+    assert!(
+        page("millefeuille-worker.1").contains("slots") && page("millefeuille-train.1").contains("epochs")
+    );
     let hidden = std::fs::read_dir(home.path("pages")).unwrap();
     let hidden = hidden.filter(|page| page.as_ref().unwrap().file_name().to_string_lossy().contains("__"));
     assert_eq!(hidden.count(), 0, "no pages of what is hidden");
@@ -156,5 +165,59 @@ fn a_json_log_has_one_object_per_line() {
     let train = home.coordinator("train small.toml --workers 1 --run-dir run --log-format json").succeeds();
     for line in train.stderr.lines() {
         assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn millefeuille_is_coordinator_and_worker_in_one() {
+    let home = Home::new();
+    home.small_job();
+    let alone = home.undisturbed("small.toml");
+    home.millefeuille("train small.toml --workers 2 --run-dir run").succeeds();
+    alone.is_equalled_by(&home.run("run"));
+
+    let help = home.millefeuille("--help").succeeds().stdout;
+    assert!(help.contains("Usage: millefeuille ") && help.contains("\n  worker "), "{help}");
+    assert!(help.contains("\n  millefeuille train --epochs 5 "), "{help}");
+    let help = home.millefeuille("worker --help").succeeds().stdout;
+    assert!(help.contains("Usage: millefeuille worker ") && help.contains("--join-timeout"), "{help}");
+    assert!(home.millefeuille("--version").succeeds().stdout.starts_with("millefeuille "));
+    let error = home.millefeuille("worker --coordinator 127.0.0.1:1 --join-timeout 0.1").fails(4);
+    assert!(error.starts_with("no coordinator at 127.0.0.1:1"), "{error}");
+}
+
+#[test]
+fn millefeuille_is_the_program_by_whose_name_it_is_called() {
+    let home = Home::new();
+    for (name, usage) in [("worker", "Usage: worker "), ("coordinator", "Usage: coordinator ")] {
+        symlink(binary("millefeuille"), home.path(name)).unwrap();
+        let help = home.call(&home.path(name), "--help").succeeds().stdout;
+        assert!(help.contains(usage), "{help}");
+    }
+}
+
+#[test]
+fn errors_have_the_format_of_the_log() {
+    let home = Home::new();
+    for (call, code, what) in [
+        (home.coordinator("serve --log-format json --runs-dir /dev/null"), 3, "/dev/null"),
+        (home.coordinator("serve --log-format=json --no-such-flag"), 2, "--no-such-flag"),
+        (
+            home.coordinator("train --min-workers 0").env("MILLEFEUILLE_LOG_FORMAT", "json"),
+            2,
+            "--min-workers 0",
+        ),
+        (home.worker("--coordinator 127.0.0.1:1 --join-timeout 0.1 --log-format json"), 4, "no coordinator"),
+        (home.millefeuille("worker --log-format json --slots 0"), 2, "--slots 0"),
+    ] {
+        let ended = call.run().with_code(code);
+        let lines: Vec<serde_json::Value> = ended
+            .stderr
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{ended}")))
+            .collect();
+        let errors: Vec<_> = lines.iter().filter(|line| line["level"] == "ERROR").collect();
+        let message = errors[0]["fields"]["message"].as_str().unwrap();
+        assert!(errors.len() == 1 && message.contains(what), "{ended}");
     }
 }

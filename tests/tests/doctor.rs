@@ -1,13 +1,7 @@
 //! `doctor`: its report of this machine, and its errors on machines without a usable kernel.
 
-use millefeuille_tests::home::{Call, Home, binary};
+use millefeuille_tests::home::{Call, Home};
 use serde_json::Value;
-
-/// A program with a shell's limits, such as `ulimit -v 200000`.
-fn limited(home: &Home, limits: &str, program: &str, arguments: &str) -> Call {
-    let script = format!("{limits}; exec {} {arguments}", binary(program).display());
-    home.call("bash".as_ref(), "-c").arg(script)
-}
 
 fn findings(call: Call) -> Value {
     call.succeeds().json().remove(0)
@@ -84,7 +78,7 @@ fn unusable_kernels_are_reported_and_without_a_usable_one_doctor_fails() {
 fn too_little_address_space_for_openblas_is_one_line() {
     let home = Home::new();
     home.small_job();
-    for limits in ["ulimit -v 200000", "ulimit -v 380000", "ulimit -s 1000000; ulimit -v 500000"] {
+    for limits in ["ulimit -v 100000", "ulimit -v 200000", "ulimit -v 380000"] {
         for (program, arguments) in [
             ("coordinator", "doctor"),
             ("worker", "doctor --json"),
@@ -92,7 +86,7 @@ fn too_little_address_space_for_openblas_is_one_line() {
             ("coordinator", "serve --listen 127.0.0.1:0"),
             ("worker", "--coordinator 127.0.0.1:1 --slots 2"),
         ] {
-            let error = limited(&home, limits, program, arguments).fails(1);
+            let error = home.limited(limits, program, arguments).fails(1);
             assert!(
                 error.contains("address space") && error.contains("ulimit -v unlimited"),
                 "{limits}: {error}"
@@ -109,7 +103,28 @@ fn a_job_is_trained_within_a_limit_of_address_space() {
     let train = "train small.toml --workers 1 --slots 2 --run-dir";
     home.coordinator(&format!("{train} free")).succeeds();
 
-    limited(&home, "ulimit -v 600000", "coordinator", &format!("{train} limited")).succeeds();
+    home.limited("ulimit -v 600000", "coordinator", &format!("{train} limited")).succeeds();
 
     assert_eq!(home.run("limited").receipt(), home.run("free").receipt());
+}
+
+#[test]
+fn a_limit_of_address_space_that_leaves_less_than_all_cores_is_told_with_what_fits() {
+    let home = Home::new();
+    home.small_job();
+    let cores = findings(home.coordinator("doctor --json"))["usable_cores"].as_u64().unwrap();
+    let limits = "ulimit -v 400000";
+
+    let page = findings(home.limited(limits, "worker", "doctor --json"));
+    let warning = page["warnings"].as_array().unwrap().iter().find(|warning| {
+        let what = warning["what"].as_str().unwrap();
+        let all = 262_144 + cores * 131_072;
+        what == format!(
+            "the limit of address space is 400000 kB (ulimit -v), in which a process computes with 1 of {cores} threads; \
+             all need {all} kB"
+        )
+    });
+    assert_eq!(warning.is_some(), cores > 1, "{page}");
+    // Whoever does not name slots gets as many as fit.
+    home.limited(limits, "coordinator", "train small.toml --workers 1 --run-dir run").succeeds();
 }

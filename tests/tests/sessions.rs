@@ -195,19 +195,28 @@ fn garbage_ends_only_its_senders_session() {
     let bytes = (PARAMETERS * 4) as u64;
 
     type Garbage = fn(&RawWorker, v1::WorkId, u64);
-    let garbage: [(&str, Garbage); 9] = [
-        ("a chunk without header", |guest, _, _| guest.send_bulk(100)),
-        ("a message of no kind", |guest, _, _| guest.send_nothing()),
-        ("a result without a name", |guest, id, bytes| {
+    let garbage: [(&str, &str, Garbage); 10] = [
+        ("a second hello", "a second hello", |guest, _, _| {
+            guest.send(Up::Hello(v1::Hello {
+                slots: 1,
+                arithmetic: Some(v1::Arithmetic::default()),
+                ..Default::default()
+            }))
+        }),
+        ("a chunk without header", "a chunk that belongs to nothing", |guest, _, _| guest.send_bulk(100)),
+        ("a message of no kind", "it sent a message of an unknown kind", |guest, _, _| guest.send_nothing()),
+        ("a result without a name", "`id` is missing", |guest, id, bytes| {
             guest.send(Up::Result(v1::WorkResult { id: None, ..result(id, bytes) }));
         }),
-        ("a gradient of another size", |guest, id, bytes| guest.send(Up::Result(result(id, bytes + 4)))),
-        ("more than was announced", |guest, id, bytes| {
+        ("a gradient of another size", "a gradient of ", |guest, id, bytes| {
+            guest.send(Up::Result(result(id, bytes + 4)))
+        }),
+        ("more than was announced", "more than the ", |guest, id, bytes| {
             guest.send(Up::Result(result(id, bytes)));
             guest.send_bulk(bytes as usize - 4);
             guest.send_bulk(8);
         }),
-        ("something in the middle of a gradient", |guest, id, bytes| {
+        ("something in the middle of a gradient", "a result is not complete", |guest, id, bytes| {
             guest.send(Up::Result(result(id, bytes)));
             guest.send_bulk(1000);
             guest.send(Up::JobAccepted(v1::JobAccepted {
@@ -216,20 +225,22 @@ fn garbage_ends_only_its_senders_session() {
                 shares_memory: false,
             }));
         }),
-        ("a node that the tree does not have", |guest, id, bytes| {
+        ("a node that the tree does not have", "the tree has no node [3,6)", |guest, id, bytes| {
             let node = Some(v1::Node { first: 3, end: 6 });
             guest.send(Up::Result(v1::WorkResult { node, ..result(id, bytes) }));
             guest.send_bulk(bytes as usize);
         }),
-        ("a gradient in memory that it does not share", |guest, id, _| {
+        ("a gradient in memory that it does not share", "no gradient in slot 0", |guest, id, _| {
             guest.send(Up::Result(v1::WorkResult { gradient_slot: Some(0), ..result(id, 0) }));
         }),
-        ("no gradient", |guest, id, _| guest.send(Up::Result(result(id, 0)))),
+        ("no gradient", "has the wrong shape", |guest, id, _| guest.send(Up::Result(result(id, 0)))),
     ];
-    for (what, send) in garbage {
+    for (what, reason, send) in garbage {
         let (guest, welcome, job) = busy.guest();
         send(&guest, work(job, &welcome), bytes);
-        guest.end();
+        let status = guest.end().expect("it is told why");
+        assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status}");
+        assert!(status.message().contains(reason), "{what}: {status}");
         until(format!("after {what} its sender is gone"), || {
             (busy.client.workers().len() == 1).then_some(())
         });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use millefeuille_program::kernel::{self, Unusable, probe};
-use millefeuille_program::machine::Cores;
+use millefeuille_program::machine::{Cores, Limits, address_space, needs};
 use millefeuille_program::ops::{self, Listen};
 use millefeuille_program::process::{self, LogFormat, exit};
 use millefeuille_program::{doctor, usage, variables};
@@ -40,7 +40,10 @@ pub struct Args {
     /// How long to look for a coordinator before giving up, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_JOIN_TIMEOUT", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
     pub join_timeout: Duration,
-    /// Bytes of samples to keep at most
+    /// Bytes of memory that a job may take [default: three quarters of what this process may use]
+    #[arg(long, value_name = "BYTES", env = "MILLEFEUILLE_MEMORY", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
+    pub memory: Option<u64>,
+    /// Bytes of samples to keep at most, and no more than half of --memory
     #[arg(long, value_name = "BYTES", env = "MILLEFEUILLE_CACHE_BYTES", default_value_t = 1 << 30, allow_negative_numbers = true)]
     pub cache_bytes: u64,
     /// Time limit for finishing the assigned work when it is stopped, in seconds
@@ -82,7 +85,7 @@ Exit codes:
     1  unexpected
     2  usage
     4  no coordinator in time, or rejected, or the ops port is in use
-    8  its BLAS kernel computes wrong numbers, or not at all
+    8  its BLAS kernel computes wrong numbers, or not at all, or the job needs more memory than it may use
     9  evicted from the cluster, because its results were wrong
   130  stopped by a second signal";
 
@@ -91,6 +94,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = process::exit_on_signal(exit::DONE) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    process::choose_format(arguments.iter().cloned());
     if let Err(message) = variables::check() {
         return process::fail(exit::USAGE, &message);
     }
@@ -114,19 +119,27 @@ fn examine(args: doctor::Args) -> ExitCode {
 
 fn work(args: Args) -> ExitCode {
     failpoints::set_up();
-    let slots = args.slots.unwrap_or_else(|| Cores::of_this_process().usable());
+    let slots = args
+        .slots
+        .unwrap_or_else(|| address_space::threads_with_room(Cores::of_this_process().usable()).max(1));
+    if let Err(message) = ask_the_system(slots) {
+        return process::fail(exit::UNEXPECTED, &message);
+    }
     if let Err(error) = kernel::own_kernel(&kernel::started_for(), slots) {
         return process::fail(code(&error), &error.to_string());
     }
     process::start_log(args.log_format, "info");
     kernel::say_native();
-    if args.exit_with_parent {
-        process::exit_with_parent();
+    if args.exit_with_parent
+        && let Err(error) = process::exit_with_parent()
+    {
+        return process::fail(exit::UNEXPECTED, &format!("cannot start a thread: {error}"));
     }
     let ops = match args.ops_listen.bind() {
         Ok(ops) => ops,
         Err(message) => return process::fail(exit::NOT_ALLOWED, &message),
     };
+    let memory = args.memory.unwrap_or_else(|| Limits::of_this_process().share(slots));
     let config = WorkerConfig {
         coordinator: args.coordinator.unwrap_or_default(),
         tls: args.tls,
@@ -134,7 +147,8 @@ fn work(args: Args) -> ExitCode {
         token: args.token,
         connect_timeout: args.connect_timeout,
         join_timeout: args.join_timeout,
-        cache_bytes: args.cache_bytes,
+        memory,
+        cache_bytes: args.cache_bytes.min(memory / 2),
         drain_timeout: args.drain_timeout,
         shared_memory: args.shared_memory.as_deref().and_then(InheritedMemory::of).map(Arc::new),
     };
@@ -148,6 +162,19 @@ fn work(args: Args) -> ExitCode {
         Err(error) => finish(End::Failed(format!("cannot serve the ops port: {error}"))),
     })
 }
+
+/// Asks for the files and threads that a worker with so many slots needs.
+fn ask_the_system(slots: u32) -> Result<(), String> {
+    needs::raise();
+    needs::files(FILES, "run fewer programs in this limit")?;
+    needs::threads(slots as usize + THREADS, Some("use fewer --slots"))
+}
+
+/// Open files of a worker: connections, its log, the ops port.
+const FILES: u64 = 48;
+/// Threads of a worker beside its slots: the session, those for what blocks, the ops port, the process that tests the
+/// kernel, and who reads what that says.
+pub const THREADS: usize = 6;
 
 /// The coordinator requires a kernel that is missing here, so this worker is rejected.
 fn code(error: &Unusable) -> u8 {
@@ -177,11 +204,12 @@ fn finish(end: End) -> u8 {
             tracing::info!("the coordinator ended the session: {reason}");
             return exit::DONE;
         }
-        End::UseKernel(kernel) => (exit::UNEXPECTED, kernel::restart_for(&kernel)),
+        End::UseKernel { kernel, restarts } => (exit::UNEXPECTED, kernel::restart_for(&kernel, restarts)),
+        End::TooLarge(reason) => (exit::CANNOT_COMPUTE, reason),
         End::Refused(message) => (exit::NOT_ALLOWED, message),
         End::Evicted(reason) => (exit::EVICTED, format!("evicted from the cluster: {reason}")),
         End::Failed(message) => (exit::UNEXPECTED, message),
     };
-    process::say(&format!("error: {message}"));
+    process::error(&message);
     code
 }

@@ -170,6 +170,13 @@ impl Slots {
         self.shared.changed.notify_all();
     }
 
+    /// How many nodes would be pending if these were assigned.
+    pub(crate) fn pending_with(&self, work: WorkId, nodes: &[Node]) -> usize {
+        let queue = lock(&self.shared.queue);
+        let asked: BTreeSet<Node> = nodes.iter().copied().collect();
+        if queue.work == Some(work) { queue.pending.union(&asked).count() } else { asked.len() }
+    }
+
     /// Records that a node's result is being sent. If the node is assigned again, it is computed again.
     pub(crate) fn result_sent(&self, work: WorkId, node: Node) {
         let mut queue = lock(&self.shared.queue);
@@ -483,7 +490,7 @@ mod tests {
 
     impl TestWorker {
         fn new() -> Self {
-            let job = WorkerJob::new(1, spec());
+            let job = WorkerJob::new(1, "small-1".into(), spec());
             let parameters = job.workload.model().initial_parameters(7);
             let (sender, done) = mpsc::channel(16);
             Self {

@@ -2,7 +2,8 @@
 //!
 //! A worker without a coordinator tries again with a back-off. It gives up after the join timeout, which starts anew
 //! whenever the worker loses its coordinator, or at once when the coordinator rejects it. If a coordinator repeatedly
-//! admits the worker and soon loses it, the worker reconnects more and more slowly.
+//! admits the worker and soon loses it, the worker reconnects more and more slowly. The same holds for one that
+//! repeatedly asks for another kernel: the worker starts again more and more slowly.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ use crate::{End, WorkerConfig};
 
 /// A session of at least this length resets the back-off.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
+/// No wait before a restart is longer.
+const LONGEST_WAIT_FOR_KERNEL: Duration = Duration::from_secs(30);
 /// Minimum time between two reports of the same error.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
@@ -50,6 +53,22 @@ pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shu
             session(&config, opened, &mut resources, shutdown.as_mut()).await
         };
         let trouble = match attempt.await {
+            Ok(End::UseKernel { kernel, restarts }) => {
+                let restarts = if begun.elapsed() >= GOOD_SESSION { 1 } else { restarts };
+                let wait = wait_before(restarts);
+                if !wait.is_zero() {
+                    let seconds = wait.as_secs_f64();
+                    warn!(
+                        "{} asks for another kernel again: starting again in {seconds:.1} s",
+                        config.coordinator
+                    );
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = &mut shutdown => return End::Stopped,
+                }
+                return End::UseKernel { kernel, restarts };
+            }
             Ok(end) => return end,
             Err(trouble) => trouble,
         };
@@ -65,6 +84,7 @@ pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shu
                 let coordinator = &config.coordinator;
                 return End::Refused(format!("{coordinator} rejects this worker: {reason}"));
             }
+            Trouble::TooLarge(reason) => return End::TooLarge(reason),
             Trouble::Lost(reason) => reason,
         };
         let was_in = std::mem::take(&mut resources.welcomed);
@@ -86,6 +106,13 @@ pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shu
             () = &mut shutdown => return End::Stopped,
         }
     }
+}
+
+/// How long to wait before a restart, the first of a row at once.
+fn wait_before(restarts: u32) -> Duration {
+    let mut backoff = Backoff::up_to(LONGEST_WAIT_FOR_KERNEL);
+    // The wait stops growing long before.
+    (1..restarts.min(100)).map(|_| backoff.next_wait()).last().unwrap_or_default()
 }
 
 /// Connects and sends the introduction. A server that accepts the connection and never answers is not a coordinator.
@@ -157,5 +184,20 @@ impl Outage {
             );
         }
         self.reported = Some((Instant::now(), trouble.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_in_a_row_become_rare() {
+        assert_eq!(wait_before(1), Duration::ZERO);
+        assert!(wait_before(2) <= FIRST_WAIT);
+        for restarts in [20, 1000] {
+            assert!(wait_before(restarts) >= LONGEST_WAIT_FOR_KERNEL / 2);
+            assert!(wait_before(restarts) <= LONGEST_WAIT_FOR_KERNEL);
+        }
     }
 }

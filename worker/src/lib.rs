@@ -11,6 +11,7 @@ pub mod cli;
 mod compute;
 mod condition;
 mod connect;
+mod demands;
 mod failpoints;
 mod heartbeat;
 mod job;
@@ -43,7 +44,9 @@ pub struct WorkerConfig {
     pub connect_timeout: Duration,
     /// How long the worker looks for a coordinator before it gives up.
     pub join_timeout: Duration,
-    /// Bytes of samples that the worker may hold.
+    /// Bytes of memory that the work of a session may take.
+    pub memory: u64,
+    /// Bytes of samples that the worker keeps beyond those that it has to hold.
     pub cache_bytes: u64,
     /// Time limit for draining.
     pub drain_timeout: Duration,
@@ -59,7 +62,14 @@ pub enum End {
     /// The coordinator ended the session, with its reason.
     SessionEnded(String),
     /// The job needs another kernel: start again with it.
-    UseKernel(String),
+    UseKernel {
+        /// The kernel.
+        kernel: String,
+        /// Restarts in a row, this one included.
+        restarts: u32,
+    },
+    /// The job needs more memory than the worker may use.
+    TooLarge(String),
     /// The coordinator could not be reached, or rejected the worker.
     Refused(String),
     /// The coordinator evicted the worker, for this reason.

@@ -24,6 +24,8 @@ pub(crate) enum Trouble {
     Refused(String),
     /// The coordinator cannot be reached, or sent an invalid message: trying again may help.
     Lost(String),
+    /// The job needs more memory than this worker may use.
+    TooLarge(String),
 }
 
 impl Trouble {
@@ -36,7 +38,7 @@ impl Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(reason) | Self::Lost(reason) => f.write_str(reason),
+            Self::Refused(reason) | Self::Lost(reason) | Self::TooLarge(reason) => f.write_str(reason),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Outgoing messages of a session.
 //!
 //! The session's task never waits for the coordinator to read: its messages are queued here, and move to the
-//! connection as that accepts them. The queue is bounded by what the coordinator assigns: one result per node. Large
-//! sums are taken from the slots only while the queue is empty.
+//! connection as that accepts them. What the coordinator asks for bounds the queue, as long as it reads the answers; one that
+//! does not read loses the session ([`Outbox::is_overfull`]). Large sums are taken from the slots only while the queue is empty.
 
 use std::collections::VecDeque;
 
@@ -16,6 +16,10 @@ use crate::failpoints;
 
 /// Capacity of the connection's queue, in messages. When it is full, slots wait.
 pub(crate) const CONNECTION: usize = 16;
+
+/// More messages than this wait only if the coordinator asks on and on and reads nothing. A `Hold` has an answer for
+/// each of its shards, three splits of 1,024 at most.
+const MOST: usize = 16 * 1024;
 
 /// A message, and the bulk data that follows it in chunks.
 #[derive(Debug)]
@@ -42,6 +46,11 @@ impl Outbox {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Whether the coordinator has stopped reading the answers that it asks for.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.waiting.len() > MOST
     }
 
     /// Moves the first message to the connection.

@@ -6,6 +6,8 @@
 //! When the worker is stopped, the session *drains*: it tells the coordinator, finishes the assigned work, accepts no
 //! new job and fetches nothing. It ends with the coordinator's `Goodbye`, when the connection closes, or at the time
 //! limit.
+//!
+//! What the coordinator asks for is checked before anything is allocated for it ([`demands`](crate::demands)).
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,21 +18,21 @@ use millefeuille_core::control::{JobId, WorkerId};
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::sum::SECTION;
-use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_program::kernel;
 use millefeuille_program::process::Shutdown;
 use millefeuille_proto::buffer::{Buffer, Pool};
-use millefeuille_proto::convert;
 use millefeuille_proto::session::{
     FromWorker, Hold, Introduction, Parameters, ToWorker, Welcome, Work, WorkResult,
 };
 use millefeuille_proto::shared::{InheritedMemory, OwnSlots};
 use millefeuille_proto::wire::Assembly;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::compute::{Batch, Done, OutputBuffers, Slots};
 use crate::condition::{Condition, SessionState};
+use crate::demands::{self, Memory};
 use crate::heartbeat::{self, Beat};
 use crate::job::WorkerJob;
 use crate::link::{Incoming, Link, Trouble};
@@ -41,6 +43,9 @@ use crate::{End, WorkerConfig};
 /// Time for the coordinator to read a `Goodbye`.
 const GOODBYE_READ: Duration = Duration::from_secs(1);
 
+/// Why a worker leaves that was stopped.
+const STOP: &str = "stop requested";
+
 /// State that outlives a session: samples, buffers, and the slots.
 pub(crate) struct SessionResources {
     shards: Shards,
@@ -49,6 +54,8 @@ pub(crate) struct SessionResources {
     /// The memory shared with the coordinator, if the coordinator started this worker.
     inherited: Option<Arc<InheritedMemory>>,
     condition: Condition,
+    /// One fingerprint is computed at a time, even if its session is over.
+    fingerprints: Arc<Semaphore>,
     /// Whether the last session received the coordinator's welcome.
     pub(crate) welcomed: bool,
 }
@@ -63,7 +70,8 @@ impl SessionResources {
         let slots = Slots::start(config.slots, pool.clone(), condition.pieces.clone())?;
         let (shards, condition) = (Shards::new(config.cache_bytes), condition.clone());
         let inherited = config.shared_memory.clone();
-        Ok(Self { shards, pool, slots, inherited, condition, welcomed: false })
+        let fingerprints = Arc::new(Semaphore::new(1));
+        Ok(Self { shards, pool, slots, inherited, condition, fingerprints, welcomed: false })
     }
 
     /// Drops the assigned work. Keeps samples and buffers, which may be useful again.
@@ -110,6 +118,7 @@ pub(crate) async fn session(
     let mut session = Session {
         link,
         resources,
+        memory: Memory { limit: config.memory, slots: config.slots },
         outbox: Outbox::default(),
         done: done_sender,
         worker: None,
@@ -118,8 +127,10 @@ pub(crate) async fn session(
         parameters: None,
         incoming_parameters: None,
         tasks: JoinSet::new(),
+        fingerprinting: None,
         fetching: None,
         holding: 0,
+        standby: false,
         draining: false,
     };
     session.expect_welcome(config.connect_timeout);
@@ -130,7 +141,7 @@ pub(crate) async fn session(
             info!("the session ended while draining: {trouble}");
             Ok(End::Stopped)
         }
-        Ok(End::UseKernel(_)) if session.draining => Ok(End::Stopped),
+        Ok(End::UseKernel { .. }) if session.draining => Ok(End::Stopped),
         ended => ended,
     }
 }
@@ -151,7 +162,7 @@ struct IncomingParameters {
 /// The outcome of a side task.
 enum Side {
     Fetched { job: u64, wanted: Wanted, fetched: Result<ShardSamples, Trouble> },
-    Accepted { job: Arc<WorkerJob>, fingerprint: String },
+    Fingerprint { job: Arc<WorkerJob>, computed: Result<String, JoinError> },
     HeartbeatFailed(Trouble),
     WelcomeDue,
 }
@@ -165,6 +176,8 @@ struct Fetching {
 struct Session<'a> {
     link: Link,
     resources: &'a mut SessionResources,
+    /// The memory that the coordinator may ask for.
+    memory: Memory,
     outbox: Outbox,
     /// The slots send complete nodes here.
     done: mpsc::Sender<Done>,
@@ -177,9 +190,12 @@ struct Session<'a> {
     parameters: Option<(u64, Arc<Buffer>)>,
     incoming_parameters: Option<IncomingParameters>,
     tasks: JoinSet<Side>,
+    /// The task that computes the job's fingerprint, or waits until it can.
+    fingerprinting: Option<AbortHandle>,
     fetching: Option<Fetching>,
     /// The generation of the last `Hold`.
     holding: u64,
+    standby: bool,
     draining: bool,
 }
 
@@ -197,7 +213,15 @@ impl Session<'_> {
             tokio::select! {
                 message = incoming.next() => match message? {
                     None => return Err(Trouble::lost("the coordinator closed the session")),
-                    Some(message) => if let Some(end) = self.received(message)? { return Ok(end) },
+                    Some(message) => match self.received(message) {
+                        Ok(None) => {}
+                        Ok(Some(end)) => return Ok(end),
+                        Err(Trouble::TooLarge(reason)) => {
+                            self.leave(&reason, incoming, &connection).await;
+                            return Ok(End::TooLarge(reason));
+                        }
+                        Err(trouble) => return Err(trouble),
+                    },
                 },
                 // If the stream is gone, `incoming.next()` returns the reason.
                 Ok(permit) = connection.reserve(), if speaks => self.outbox.hand_over(permit),
@@ -209,7 +233,7 @@ impl Session<'_> {
                 }
                 () = &mut drained, if self.draining => {
                     warn!("the assigned work is not finished within {} s", config.drain_timeout.as_secs_f64());
-                    self.leave(incoming, &connection).await;
+                    self.leave(STOP, incoming, &connection).await;
                     return Ok(End::Stopped);
                 }
             }
@@ -220,12 +244,12 @@ impl Session<'_> {
         info!("draining: finishing the assigned work, for {} s at most", limit.as_secs_f64());
         self.draining = true;
         self.resources.condition.set_standing(SessionState::Draining);
-        self.outbox.say(FromWorker::Drain { reason: "stop requested".into() });
+        self.outbox.say(FromWorker::Drain { reason: STOP.into() });
     }
 
     /// Sends `Goodbye`, and gives the coordinator a moment to read it.
-    async fn leave(&self, mut incoming: Incoming, connection: &mpsc::Sender<Outgoing>) {
-        let message = FromWorker::Goodbye { reason: "stop requested".into() };
+    async fn leave(&self, reason: &str, mut incoming: Incoming, connection: &mpsc::Sender<Outgoing>) {
+        let message = FromWorker::Goodbye { reason: reason.into() };
         let heard = async {
             let _ = connection.send(Outgoing { message, bulk: Vec::new() }).await;
             while let Ok(Some(_)) = incoming.next().await {}
@@ -245,20 +269,34 @@ impl Session<'_> {
 
     fn received(&mut self, message: ToWorker) -> Result<Option<End>, Trouble> {
         match message {
-            ToWorker::Welcome(welcome) => self.welcomed(welcome),
-            ToWorker::UseKernel { kernel } => return Ok(Some(End::UseKernel(kernel))),
+            ToWorker::Welcome(welcome) => self.welcomed(welcome)?,
+            ToWorker::UseKernel { kernel } => return self.use_kernel(kernel).map(Some),
             ToWorker::Goodbye { reason } => return Ok(Some(End::SessionEnded(reason))),
             ToWorker::Evict { reason } => return Ok(Some(End::Evicted(reason))),
-            ToWorker::JobStart { job, run_id, spec } => self.start_job(job, &run_id, *spec),
+            ToWorker::JobStart { job, run_id, spec } => self.start_job(job, run_id, *spec)?,
             ToWorker::JobEnd { .. } => self.end_job(),
-            ToWorker::Hold(hold) => self.hold(hold),
+            ToWorker::Hold(hold) => self.hold(hold)?,
             ToWorker::Work(work) => self.work(work)?,
             ToWorker::Chunk(data) => self.chunk(&data)?,
+        }
+        if self.outbox.is_overfull() {
+            return Err(Trouble::lost("it asks for more and more, and reads no answer"));
         }
         Ok(None)
     }
 
-    fn welcomed(&mut self, welcome: Welcome) {
+    /// A process that was started for a kernel has what it can have of it: starting again would change nothing.
+    fn use_kernel(&self, kernel: String) -> Result<End, Trouble> {
+        if kernel == kernel::started_for().to_string() {
+            return Err(Trouble::lost(format!("it asks again for the kernel {kernel}")));
+        }
+        Ok(End::UseKernel { kernel, restarts: kernel::restarts() + 1 })
+    }
+
+    fn welcomed(&mut self, welcome: Welcome) -> Result<(), Trouble> {
+        if self.worker.is_some() {
+            return Err(Trouble::lost("it welcomes this worker a second time"));
+        }
         self.worker = Some(welcome.worker);
         self.resources.welcomed = true;
         if !self.draining {
@@ -267,21 +305,31 @@ impl Session<'_> {
         info!("joined as {}", welcome.worker);
         let (heartbeats, beat) = (self.link.heartbeats(), Beat::from(welcome));
         self.tasks.spawn(async move { Side::HeartbeatFailed(heartbeat::beat(heartbeats, beat).await) });
+        Ok(())
     }
 
-    fn start_job(&mut self, job: JobId, run_id: &str, spec: Spec) {
+    fn start_job(&mut self, job: JobId, run_id: String, spec: Spec) -> Result<(), Trouble> {
         self.end_job();
         if self.draining {
-            return;
+            return Ok(());
         }
-        info!("job {run_id} begins");
-        let job = Arc::new(WorkerJob::new(job.0, spec));
+        self.memory.check_job(&spec)?;
+        // Spare buffers of the job before may have another length.
+        self.resources.pool.clear();
+        let job = Arc::new(WorkerJob::new(job.0, run_id, spec));
         self.job = Some(Arc::clone(&job));
         self.own_slots = self.shared_slots(job.workload.model().parameter_count());
-        self.tasks.spawn_blocking(move || {
-            let fingerprint = arithmetic::model_fingerprint(job.workload.spec());
-            Side::Accepted { job, fingerprint }
-        });
+        let turn = Arc::clone(&self.resources.fingerprints);
+        self.fingerprinting = Some(self.tasks.spawn(async move {
+            let turn = turn.acquire_owned().await;
+            let of = Arc::clone(&job);
+            let computed = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                arithmetic::model_fingerprint(of.workload.spec())
+            });
+            Side::Fingerprint { job, computed: computed.await }
+        }));
+        Ok(())
     }
 
     /// Memory for the job that is shared with the coordinator, if available.
@@ -295,16 +343,23 @@ impl Session<'_> {
     fn end_job(&mut self) {
         self.resources.forget_work();
         self.stop_fetching();
+        if let Some(task) = self.fingerprinting.take() {
+            task.abort();
+        }
         self.job = None;
         self.own_slots = None;
         self.parameters = None;
         self.incoming_parameters = None;
     }
 
-    fn hold(&mut self, hold: Hold) {
-        if hold.standby {
+    fn hold(&mut self, hold: Hold) -> Result<(), Trouble> {
+        let Some(job) = self.job.as_ref().filter(|job| job.number == hold.job.0) else { return Ok(()) };
+        demands::check_hold(job.workload.spec(), &hold)?;
+        self.memory.check_hold(job.workload.spec(), &hold)?;
+        if hold.standby && !self.standby {
             info!("on standby: other workers compute all shards");
         }
+        self.standby = hold.standby;
         self.holding = hold.generation;
         let held = self.resources.shards.want(hold.shards.into_iter().map(Wanted::from).collect());
         held.into_iter().for_each(|shard| self.report_held(shard));
@@ -313,10 +368,14 @@ impl Session<'_> {
             self.stop_fetching();
         }
         self.fetch_next();
+        Ok(())
     }
 
     fn work(&mut self, work: Work) -> Result<(), Trouble> {
-        let Some(job) = self.job.clone() else { return Ok(()) };
+        let Some(job) = self.job.clone().filter(|job| job.number == work.id.job.0) else { return Ok(()) };
+        demands::check_work(&job.workload, &work)?;
+        self.memory
+            .check_nodes(job.workload.spec(), self.resources.slots.pending_with(work.id, &work.nodes))?;
         match work.parameters {
             Parameters::Known => self.assign(work),
             Parameters::InSlot(slot) => {
@@ -367,9 +426,6 @@ impl Session<'_> {
     /// Assigns nodes to the slots, with the parameters and samples that they need.
     fn assign(&mut self, Work { id, nodes, .. }: Work) -> Result<(), Trouble> {
         let Some(job) = &self.job else { return Ok(()) };
-        let tree = Tree::new(job.workload.spec().shards);
-        let nodes: Vec<Node> =
-            nodes.into_iter().map(|node| convert::in_tree(node, &tree)).collect::<Result<_, _>>()?;
         let parameters = match &self.parameters {
             Some((tag, parameters)) if *tag == id.parameter_tag => Arc::clone(parameters),
             _ => return Err(Trouble::lost(format!("no parameters {} here", id.parameter_tag))),
@@ -430,17 +486,20 @@ impl Session<'_> {
             }
             Ok(Side::WelcomeDue) => {}
             Ok(Side::Fetched { job, wanted, fetched }) => self.fetched(job, &wanted, fetched)?,
-            Ok(Side::Accepted { job, fingerprint }) => self.accepted(&job, fingerprint),
+            Ok(Side::Fingerprint { job, computed }) => self.accepted(&job, computed)?,
         }
         Ok(())
     }
 
-    fn accepted(&mut self, job: &WorkerJob, fingerprint: String) {
+    fn accepted(&mut self, job: &WorkerJob, computed: Result<String, JoinError>) -> Result<(), Trouble> {
+        let fingerprint = computed.map_err(|error| Trouble::lost(error.to_string()))?;
         if self.is_current(job.number) && !self.draining {
+            info!("job {} begins", job.run_id);
             let shares_memory = self.own_slots.is_some();
             let job = JobId(job.number);
             self.outbox.say(FromWorker::JobAccepted { job, fingerprint, shares_memory });
         }
+        Ok(())
     }
 
     fn is_current(&self, job: u64) -> bool {

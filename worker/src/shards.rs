@@ -164,6 +164,9 @@ async fn fetch_once(source: Source, wanted: &Wanted, schema: Arc<Schema>) -> Res
     let expected = (wanted.samples as usize).saturating_mul(schema.sample_bytes());
     let mut bytes = BytesMut::with_capacity(expected);
     while let Some(data) = next_part(&mut parts, bytes.len()).await? {
+        if data.is_empty() {
+            return Err(Trouble::lost("a part without any bytes came"));
+        }
         if bytes.len() + data.len() > expected {
             return Err(Trouble::lost(format!("more than its {expected} bytes came")));
         }

@@ -65,8 +65,9 @@ impl Admission {
     }
 
     async fn accept_all(self, listener: TcpListener, connections: mpsc::Sender<io::Result<Connection>>) {
-        let places = Arc::new(Semaphore::new(max_admitted()));
-        let mut unadmitted = Unadmitted::default();
+        let most = Places::of_this_process();
+        let places = Arc::new(Semaphore::new(most.admitted));
+        let mut unadmitted = Unadmitted { most: most.unadmitted, waiting: VecDeque::new() };
         let renewals =
             self.certificate.as_ref().map(|certificate| tokio::spawn(Arc::clone(certificate).renew()));
         loop {
@@ -79,7 +80,7 @@ impl Admission {
                     Ok(place) => {
                         unadmitted.make_room(&self.rejections);
                         let task = self.clone().admit(stream, address, place, connections.clone());
-                        unadmitted.0.push_back((address.ip(), tokio::spawn(task).abort_handle()));
+                        unadmitted.waiting.push_back((address.ip(), tokio::spawn(task).abort_handle()));
                         // Otherwise connections that come in a flood would be closed before their first turn.
                         tokio::task::yield_now().await;
                     }
@@ -91,7 +92,7 @@ impl Admission {
                 }
             }
         }
-        unadmitted.0.iter().for_each(|(_, task)| task.abort());
+        unadmitted.waiting.iter().for_each(|(_, task)| task.abort());
         renewals.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
@@ -119,32 +120,52 @@ impl Admission {
     }
 }
 
-/// The maximum number of admitted connections, as far as the system has file descriptors for them.
-fn max_admitted() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let most = limit.map_or(MAX_ADMITTED, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let most = most.saturating_sub(OTHER_FILES + MAX_UNADMITTED).clamp(1, MAX_ADMITTED);
-    if most < MAX_ADMITTED {
-        tracing::warn!("{most} connections at most: the limit of open files is low (ulimit -n)");
+/// How many connections of each kind there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Places {
+    admitted: usize,
+    unadmitted: usize,
+}
+
+impl Places {
+    /// As many as the limit of open files allows.
+    fn of_this_process() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let places = Self::within(limit.map_or(usize::MAX, |limit| limit.try_into().unwrap_or(usize::MAX)));
+        if places.admitted < MAX_ADMITTED {
+            tracing::warn!(
+                "{} connections at most: the limit of open files is low (ulimit -n)",
+                places.admitted
+            );
+        }
+        places
     }
-    most
+
+    /// Where the limit is low, half of it is for admitted connections, and a quarter for those that are not.
+    fn within(limit: usize) -> Self {
+        let (others, unadmitted) = (OTHER_FILES.min(limit / 4), MAX_UNADMITTED.min(limit / 4).max(1));
+        Self { admitted: limit.saturating_sub(others + unadmitted).clamp(1, MAX_ADMITTED), unadmitted }
+    }
 }
 
 /// The connections that are not admitted yet, oldest first.
-#[derive(Debug, Default)]
-struct Unadmitted(VecDeque<(IpAddr, AbortHandle)>);
+#[derive(Debug)]
+struct Unadmitted {
+    most: usize,
+    waiting: VecDeque<(IpAddr, AbortHandle)>,
+}
 
 impl Unadmitted {
     /// Closes a connection, if too many wait.
     fn make_room(&mut self, rejections: &Arc<Rejections>) {
-        if self.0.len() < MAX_UNADMITTED {
+        if self.waiting.len() < self.most {
             return;
         }
-        self.0.retain(|(_, task)| !task.is_finished());
-        while self.0.len() >= MAX_UNADMITTED {
+        self.waiting.retain(|(_, task)| !task.is_finished());
+        while self.waiting.len() >= self.most {
             let Some(address) = self.crowd() else { return };
-            let oldest = self.0.iter().position(|(other, _)| *other == address);
-            if let Some((_, task)) = oldest.and_then(|oldest| self.0.remove(oldest)) {
+            let oldest = self.waiting.iter().position(|(other, _)| *other == address);
+            if let Some((_, task)) = oldest.and_then(|oldest| self.waiting.remove(oldest)) {
                 task.abort();
                 rejections.reject(
                     Reason::Crowded,
@@ -158,7 +179,7 @@ impl Unadmitted {
     /// The address with the most waiting connections.
     fn crowd(&self) -> Option<IpAddr> {
         let mut counts = BTreeMap::<_, usize>::new();
-        self.0.iter().for_each(|(address, _)| *counts.entry(*address).or_default() += 1);
+        self.waiting.iter().for_each(|(address, _)| *counts.entry(*address).or_default() += 1);
         counts.into_iter().max_by_key(|&(_, count)| count).map(|(address, _)| address)
     }
 }
@@ -167,26 +188,39 @@ impl Unadmitted {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_low_limit_of_files_leaves_places_for_workers() {
+        let places = |limit| {
+            let Places { admitted, unadmitted } = Places::within(limit);
+            (admitted, unadmitted)
+        };
+        assert_eq!(places(usize::MAX), (MAX_ADMITTED, MAX_UNADMITTED));
+        assert_eq!(places(20_000), (MAX_ADMITTED, MAX_UNADMITTED));
+        assert_eq!(places(1024), (512, 256));
+        assert_eq!(places(256), (128, 64));
+        assert_eq!(places(0), (1, 1));
+    }
+
     #[tokio::test]
     async fn a_crowd_makes_room_and_nobody_else() {
         let rejections = Arc::new(Rejections::default());
-        let mut unadmitted = Unadmitted::default();
+        let mut unadmitted = Unadmitted { most: MAX_UNADMITTED, waiting: VecDeque::new() };
         let come = |unadmitted: &mut Unadmitted, address: [u8; 4]| {
             unadmitted.make_room(&rejections);
             let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
-            unadmitted.0.push_back((IpAddr::from(address), task));
+            unadmitted.waiting.push_back((IpAddr::from(address), task));
         };
         come(&mut unadmitted, [10, 0, 0, 1]);
         for _ in 0..2 * MAX_UNADMITTED {
             come(&mut unadmitted, [10, 0, 0, 2]);
         }
-        assert_eq!(unadmitted.0.len(), MAX_UNADMITTED);
+        assert_eq!(unadmitted.waiting.len(), MAX_UNADMITTED);
         assert_eq!(
-            unadmitted.0[0].0,
+            unadmitted.waiting[0].0,
             IpAddr::from([10, 0, 0, 1]),
             "the one who came first and alone is still there"
         );
         tokio::task::yield_now().await;
-        assert!(unadmitted.0.iter().all(|(_, task)| !task.is_finished()), "who is there waits");
+        assert!(unadmitted.waiting.iter().all(|(_, task)| !task.is_finished()), "who is there waits");
     }
 }

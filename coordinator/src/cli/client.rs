@@ -150,7 +150,7 @@ impl Client {
     pub(super) async fn submit(&mut self, job_toml: &str, client_key: &str) -> Result<String, Unanswered> {
         let (job_toml, client_key) = (job_toml.to_string(), client_key.to_string());
         let submission = request(v1::SubmitJobRequest { job_toml, client_key });
-        Ok(self.0.submit_job(submission).await?.into_inner().job_id)
+        Ok(convert::name(&self.0.submit_job(submission).await?.into_inner().job_id))
     }
 
     /// Cancels a job. An empty id means the running job.

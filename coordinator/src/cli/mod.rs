@@ -13,6 +13,7 @@ mod health;
 mod job;
 mod jobs;
 mod metrics;
+mod names;
 mod predict;
 mod saved;
 mod serve;
@@ -24,7 +25,9 @@ mod watch;
 mod watch_job;
 mod workers;
 
+use std::ffi::OsString;
 use std::future::Future;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,6 +37,7 @@ use millefeuille_core::job::JobError;
 use millefeuille_program::doctor;
 use millefeuille_program::kernel::Unusable;
 use millefeuille_program::kernel::probe;
+use millefeuille_program::machine::{Cores, needs};
 use millefeuille_program::process::{self, exit};
 use millefeuille_program::{usage, variables};
 
@@ -143,12 +147,36 @@ pub fn command() -> clap::Command {
     Args::command()
 }
 
-/// Runs the command given by the arguments.
+/// Runs `coordinator`: the command given by the arguments.
 pub fn main() -> ExitCode {
+    main_of(Args::command())
+}
+
+/// Runs `millefeuille`, which is both programs: it is the worker where its first argument says so, or the name by which
+/// it is called, and otherwise the coordinator.
+pub fn both() -> ExitCode {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default();
+    if name == names::WORKER {
+        return millefeuille_worker::cli::main(arguments);
+    }
+    if name == names::COORDINATOR {
+        return main();
+    }
+    if arguments.get(1).is_some_and(|first| first == names::WORKER) {
+        arguments.remove(0);
+        arguments[0] = format!("{} {}", names::BOTH, names::WORKER).into();
+        return millefeuille_worker::cli::main(arguments);
+    }
+    main_of(names::definition(names::BOTH))
+}
+
+fn main_of(definition: clap::Command) -> ExitCode {
     // First, so that Ctrl-C always gives the documented exit code.
     if let Err(error) = process::exit_on_signal(exit::INTERRUPTED) {
         return process::fail(exit::UNEXPECTED, &format!("signals cannot be handled: {error}"));
     }
+    process::choose_format(std::env::args_os());
     if let Err(message) = variables::check() {
         return process::fail(exit::USAGE, &message);
     }
@@ -161,8 +189,9 @@ pub fn main() -> ExitCode {
         return millefeuille_worker::cli::main(arguments);
     }
     millefeuille_program::failpoints::set_up();
-    let done = match usage::parse::<Args>(std::env::args_os()) {
-        Ok((args, matches)) => run(args.command, &Given::of(&Args::command(), &matches)),
+    needs::raise();
+    let done = match usage::parse_as::<Args>(definition.clone(), std::env::args_os()) {
+        Ok((args, matches)) => run(args.command, &Given::of(&definition, &matches)),
         Err(code) => return code,
     };
     match done {
@@ -175,7 +204,36 @@ pub fn main() -> ExitCode {
     }
 }
 
+impl Command {
+    /// The threads that this process needs for it, and the processes that it starts to test a kernel.
+    fn threads(&self) -> usize {
+        match self {
+            Self::Completions(_) | Self::Man(_) | Self::Certs(_) => 0,
+            Self::Jobs(_) | Self::Workers(_) | Self::Metrics(_) | Self::Cancel(_) | Self::Health(_) => 4,
+            _ => OWN_THREADS + 2 * Cores::of_this_process().usable() as usize,
+        }
+    }
+}
+
+/// Threads of a cluster, apart from those that compute.
+const OWN_THREADS: usize = 8;
+
+/// Asks the system for so many threads.
+fn ask_for_threads(count: usize, otherwise: Option<&str>) -> Result {
+    needs::threads(count, otherwise).map_err(|message| Failed::new(FailureKind::Unexpected, message))
+}
+
+/// Asks the system for the files and connections of a cluster: so many for each worker.
+fn ask_for_files(workers: u32, each: u64, otherwise: &str) -> Result {
+    let needed = OWN_FILES + each * u64::from(workers);
+    needs::files(needed, otherwise).map_err(|message| Failed::new(FailureKind::Unexpected, message))
+}
+
+/// Open files of a cluster, apart from those for its workers.
+const OWN_FILES: u64 = 128;
+
 fn run(command: Command, given: &Given) -> Result {
+    ask_for_threads(command.threads(), None)?;
     match command {
         Command::Train(args) => train::run(args, given),
         Command::Serve(args) => serve::run(args),
@@ -188,7 +246,7 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Predict(args) => predict::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Doctor(args) => doctor::run(args).map_err(|(code, message)| {
-            process::say(&format!("error: {message}"));
+            process::error(&message);
             Failed::silently(code)
         }),
         Command::Health(args) => health::run(args),
@@ -200,7 +258,7 @@ fn run(command: Command, given: &Given) -> Result {
 
 /// Prints a failure to standard error.
 fn say(failure: &Failure) {
-    process::say(&format!("error: {failure}"));
+    process::error(&failure.to_string());
 }
 
 /// Prints to standard output.

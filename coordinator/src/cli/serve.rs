@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use super::settings::SettingsFlags;
-use super::{Failed, Result, runtime};
+use super::{Failed, Result, ask_for_files, runtime};
 use crate::admission::{Admission, ServerCertificate};
 use crate::cluster::{Cluster, ClusterConfig, ClusterSettings, DriverMessage};
 use crate::ops;
@@ -62,6 +62,9 @@ pub(super) struct Args {
     log_format: LogFormat,
 }
 
+/// Two connections, and as many that come while others go.
+const FILES_OF_A_WORKER: u64 = 4;
+
 const EXAMPLES: &str = "Examples:
   coordinator serve --listen 127.0.0.1:7070
   coordinator serve --job jobs/article.toml --min-workers 2
@@ -71,7 +74,7 @@ A port of 0 picks a free one; the log says which.";
 
 pub(super) fn run(args: Args) -> Result {
     let settings = args.settings.resolve()?;
-    process::open_many_files();
+    ask_for_files(settings.min_workers.into(), FILES_OF_A_WORKER, "lower --min-workers")?;
     // The coordinator computes only when workers disagree, one node at a time.
     kernel::own_kernel(&BlasKernel::Native, 1)?;
     let job = args.job.as_deref().map(read_job).transpose()?;

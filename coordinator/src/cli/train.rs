@@ -11,9 +11,10 @@ use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::{BlasKernel, Data, Job};
 use millefeuille_program::backoff::Backoff;
 use millefeuille_program::kernel;
-use millefeuille_program::machine::Cores;
+use millefeuille_program::machine::{Cores, address_space};
 use millefeuille_program::process::{self, LogFormat};
 use millefeuille_proto::shared::SharedMemory;
+use millefeuille_worker::cli::THREADS;
 use tokio::net::TcpListener;
 
 use super::client::{Client, ClusterArgs};
@@ -21,7 +22,7 @@ use super::given::Given;
 use super::job::JobFlags;
 use super::settings::{HEADING, SettingsFlags};
 use super::watch_job::{WatchedJob, watch_job};
-use super::{Failed, Result, runtime, show};
+use super::{Failed, Result, ask_for_files, ask_for_threads, runtime, show};
 use crate::cluster::local::Local;
 use crate::cluster::{Cluster, ClusterConfig, ClusterSettings};
 use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
@@ -138,7 +139,7 @@ impl Place {
         };
         Ok(Self::ThisMachine(OnThisMachine {
             workers,
-            slots: args.slots.unwrap_or_else(|| Cores::of_this_process().usable().div_ceil(workers)),
+            slots: args.slots.unwrap_or_else(|| own_slots(workers)),
             run_dir: args.run_dir,
             existing,
             wait_workers: args.wait_workers,
@@ -212,6 +213,7 @@ fn alone(place: OnThisMachine, job: Job) -> Result {
     let job = Job { data: Data { source, ..job.data }, ..job };
     let there = run_to_resume(&place)?;
     let job = there.as_ref().map_or(Ok(job.clone()), |run| resumed(run, job))?;
+    ask_the_system(&place)?;
     // Before anything is created, because this may restart the process.
     kernel::own_kernel(&job.blas_kernel, place.slots)?;
     let run = claim(&place, &job)?;
@@ -241,6 +243,21 @@ fn workers(asked: Option<u32>, least: u32, job: &Job) -> Result<u32> {
         Some(workers) => Ok(workers),
         None => Ok(Cores::of_this_process().usable().max(2).min(job.shards).max(least)),
     }
+}
+
+/// Asks for the files and threads of this process and of its workers.
+fn ask_the_system(&OnThisMachine { workers, slots, .. }: &OnThisMachine) -> Result {
+    ask_for_files(workers, FILES_OF_A_WORKER, FEWER)?;
+    ask_for_threads(workers as usize * (slots as usize + THREADS), Some(FEWER))
+}
+
+/// Two connections, a pipe and shared memory, and as many that come while others go.
+const FILES_OF_A_WORKER: u64 = 8;
+const FEWER: &str = "start fewer --workers";
+
+/// Slots of each worker: its part of the cores, as far as they have room.
+fn own_slots(workers: u32) -> u32 {
+    address_space::threads_with_room(Cores::of_this_process().usable().div_ceil(workers)).max(1)
 }
 
 /// With `--resume`: the existing run, if any.

@@ -68,7 +68,7 @@ pub(super) async fn watch_job(mut watched: WatchedJob) -> Result {
         }
         // From an earlier version, only the message and the exit code are known.
         OutcomeView { exit_code, message, .. } => {
-            process::say(&format!("error: {message}"));
+            process::error(&message);
             Failed::silently(exit_code)
         }
     })

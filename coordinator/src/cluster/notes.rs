@@ -2,6 +2,7 @@
 
 use millefeuille_core::control::{Disconnection, Note, WorkId, WorkerId};
 use millefeuille_core::learn::tree::Node;
+use millefeuille_core::text;
 use millefeuille_proto::session::{EndCause, Ended, ToWorker};
 
 /// A note's kind and its text.
@@ -93,5 +94,5 @@ pub(super) fn disconnection(reason: &Disconnection) -> Ended {
 }
 
 fn short(fingerprint: &str) -> &str {
-    fingerprint.get(..12).unwrap_or(fingerprint)
+    text::beginning(fingerprint, 12)
 }

@@ -1,6 +1,7 @@
 //! The arithmetic of a run, as checkpoints store it and as people read it.
 
 use millefeuille_core::arithmetic::Arithmetic;
+use millefeuille_core::text;
 use serde::{Deserialize, Serialize};
 
 /// The form of an [`Arithmetic`] in a manifest.
@@ -25,5 +26,5 @@ pub fn described_shapes(fingerprint: &str) -> String {
 
 /// The prefix of a fingerprint that people compare.
 fn short(fingerprint: &str) -> &str {
-    fingerprint.get(..12).unwrap_or(fingerprint)
+    text::beginning(fingerprint, 12)
 }

@@ -11,6 +11,9 @@
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::picture::Grey;
 use super::{Ink, centred, width};
 
@@ -190,7 +193,7 @@ pub fn svg(tiles: &[Tile]) -> String {
 
 fn svg_tile(tile: &Tile, caption: &str, left: usize, top: usize) -> String {
     let (wide, high) = (tile.image.width() * ZOOM, tile.image.height() * ZOOM);
-    let data = base64(&enlarged_png(&tile.image));
+    let data = STANDARD.encode(enlarged_png(&tile.image));
     let (frame, stroke, text) = match tile.verdict {
         Verdict::Wrong => ("#c62828", 3, "fill=\"#c62828\" font-weight=\"bold\""),
         Verdict::Right | Verdict::None => ("#c8c8c8", 1, "fill=\"#222222\""),
@@ -220,18 +223,6 @@ fn enlarged_png(image: &Grey) -> Vec<u8> {
         .and_then(|mut writer| writer.write_image_data(&pixels))
         .expect("a PNG of the right size is written to memory");
     bytes
-}
-
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |three: &[u8]| {
-        let bits = (0..3).fold(0, |bits, i| bits << 8 | u32::from(three.get(i).copied().unwrap_or(0)));
-        let sextet = |i: usize| char::from(ALPHABET[(bits >> (18 - 6 * i) & 63) as usize]);
-        let kept = three.len() + 1;
-        (0..4).map(move |i| if i < kept { sextet(i) } else { '=' }).collect::<String>()
-    };
-    bytes.chunks(3).map(group).collect()
 }
 
 fn escaped(text: &str) -> String {

@@ -90,9 +90,9 @@ fn hash_product(a: Matrix<'_>, b: Matrix<'_>, len: usize, hash: &mut Sha256) {
     hash.update(bytemuck::cast_slice(&out));
 }
 
-/// Numbers in `[-1, 1)`, without a pattern that could cancel in a sum.
+/// Numbers in `[-1, 1)`, without a pattern that could cancel in a sum. They repeat after 2³².
 pub(super) fn numbers(len: usize) -> Vec<f32> {
-    (0..len as u32).map(|i| (scattered(i) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+    (0..len).map(|i| (scattered(i as u32) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
 /// A pseudorandom word for each number: the finalizer of MurmurHash3 (A. Appleby).
@@ -137,9 +137,9 @@ pub fn model_fingerprint(spec: &Spec) -> String {
 }
 
 fn made_up_features(features: &Features, samples: usize) -> Vec<u8> {
-    let values = 0..(samples * features.width()) as u32;
+    let values = 0..samples * features.width();
     match features.element {
-        Element::U8 => values.map(|i| (scattered(i) >> 24) as u8).collect(),
+        Element::U8 => values.map(|i| (scattered(i as u32) >> 24) as u8).collect(),
         Element::F32 => numbers(values.len()).into_iter().flat_map(f32::to_le_bytes).collect(),
     }
 }
@@ -151,7 +151,7 @@ fn made_up_targets(target: Target, samples: u32) -> Vec<u8> {
             (0..samples).flat_map(|i| (i % classes).to_le_bytes().into_iter().take(target.bytes())).collect()
         }
         Target::Reals { width } => {
-            numbers((samples * width) as usize).into_iter().flat_map(f32::to_le_bytes).collect()
+            numbers(samples as usize * width as usize).into_iter().flat_map(f32::to_le_bytes).collect()
         }
     }
 }

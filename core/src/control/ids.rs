@@ -71,9 +71,10 @@ impl From<WorkId> for Unit {
 
 impl fmt::Display for WorkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let epoch = self.epoch + 1;
+        // A peer may name any epoch and any step.
+        let (epoch, step) = (u64::from(self.epoch) + 1, u64::from(self.step) + 1);
         match self.phase {
-            Phase::Train => write!(f, "step {} of epoch {epoch}", self.step + 1),
+            Phase::Train => write!(f, "step {step} of epoch {epoch}"),
             Phase::Validate => write!(f, "the validation of epoch {epoch}"),
             Phase::Test => write!(f, "the test of epoch {epoch}"),
         }

@@ -9,17 +9,10 @@ use std::ops::RangeInclusive;
 use super::error::{Places, shown};
 use super::{Activation, Job, JobError, Layer};
 use crate::data::schema::Target;
+use crate::learn::limits::{self, MAX_LAYERS, UNITS};
+pub use crate::learn::limits::{POSITIVE, SHARDS};
+use crate::text;
 
-/// More shards are of no use: each worker needs at most one, and there are at most 1,024 workers.
-pub const SHARDS: RangeInclusive<u32> = 1..=1024;
-/// The range of counts that must be at least 1.
-pub const POSITIVE: RangeInclusive<u32> = 1..=u32::MAX;
-/// Large enough for any model; small enough that sizes never overflow.
-pub(super) const UNITS: RangeInclusive<u32> = 1..=65_536;
-
-const MAX_LAYERS: usize = 256;
-/// 1 GiB of `f32`: a typing error gives an error, not a process that runs out of memory.
-const MAX_PARAMETERS: u64 = 1 << 28;
 const MAX_NAME_BYTES: usize = 64;
 
 impl Job {
@@ -95,12 +88,7 @@ impl Job {
     /// # Errors
     /// If it has too many parameters.
     pub fn check_size(&self, inputs: u32) -> Result<(), String> {
-        match self.parameters(inputs) {
-            0..=MAX_PARAMETERS => Ok(()),
-            parameters => Err(format!(
-                "{parameters} parameters are too many, {MAX_PARAMETERS} the most; use fewer units"
-            )),
-        }
+        limits::check_parameters(inputs.into(), &self.layers)
     }
 
     fn check_layer(&self, index: usize, layer: &Layer, places: &Places) -> Result<(), JobError> {
@@ -206,8 +194,8 @@ fn problem_of_name(name: &str) -> Option<String> {
         return Some(format!("{} bytes are too long for a name; give at most {MAX_NAME_BYTES}", name.len()));
     } else if name.contains('/') {
         "contains a slash; the name becomes the run directory's, so leave it out"
-    } else if name.contains(char::is_control) {
-        "contains a control character; leave it out"
+    } else if name.contains(text::is_hidden) {
+        "contains a character that is invisible or controls how others are shown; leave it out"
     } else {
         return None;
     };

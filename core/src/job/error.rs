@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use crate::failure::{Failure, FailureKind};
+use crate::text::{self, SENTENCE};
 
 /// An invalid job: `<place>: <what is wrong>; <what to do>`, on one line.
 ///
@@ -18,7 +19,8 @@ pub struct JobError {
 
 impl JobError {
     pub(super) fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { place: place.into(), problem: problem.into() }
+        let [place, problem] = [place.into(), problem.into()].map(|part| text::cleaned(&part, SENTENCE));
+        Self { place, problem }
     }
 }
 
@@ -58,6 +60,6 @@ impl Places {
 /// A value as shown in an error: quoted if it would otherwise be invisible or break the line.
 pub(super) fn shown(value: impl Display) -> String {
     let text = value.to_string();
-    let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || text::is_hidden(c));
     if plain { text } else { format!("{text:?}") }
 }

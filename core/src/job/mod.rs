@@ -42,6 +42,7 @@ use crate::data::split::Sizes;
 pub use crate::learn::activations::Activation;
 pub use crate::learn::heads::Loss;
 pub use crate::learn::layers::Layer;
+use crate::learn::limits;
 pub use crate::learn::metrics::Metric;
 pub use crate::learn::optimizers::{Optimizer, OptimizerKind};
 use crate::learn::spec::Spec;
@@ -161,15 +162,7 @@ impl Job {
 
     /// The number of trainable parameters, kernels and biases, of the model over `inputs` input values.
     pub fn parameters(&self, inputs: u32) -> u64 {
-        let mut width = u64::from(inputs);
-        let mut parameters = 0;
-        for layer in &self.layers {
-            if let Layer::Dense { units, .. } = *layer {
-                parameters += (width + 1) * u64::from(units);
-                width = u64::from(units);
-            }
-        }
-        parameters
+        limits::parameters(inputs.into(), &self.layers)
     }
 
     /// What a worker must know of the job, for samples of this schema.

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use super::check::problem_of_whole;
 use super::{BlasKernel, Source};
 pub use crate::registry::ParseNameError;
+use crate::text;
 
 impl Display for BlasKernel {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -84,6 +85,10 @@ impl Source {
         let problem = match path.to_str() {
             None => "the path is not UTF-8; rename the directory or link to it",
             Some("") => "empty; give \"mnist\" or the path of a directory with the four IDX files",
+            Some(path) if path.contains(text::is_hidden) => {
+                "contains a character that is invisible or controls how others are shown; rename the directory or \
+                 link to it"
+            }
             Some("mnist") => "this means the built-in data; for a directory of that name give ./mnist",
             Some(_) => return Ok(()),
         };

@@ -15,10 +15,11 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::check::{POSITIVE, SHARDS, UNITS, problem_of_whole};
+use super::check::problem_of_whole;
 use super::error::Places;
 use super::names::ParseNameError;
 use super::{Compile, Data, Fit, Job, JobError, Layer, Optimizer, OptimizerKind, parse_scale};
+use crate::learn::limits::{POSITIVE, SHARDS, UNITS};
 use crate::registry::suggestion;
 
 /// The known keys of each section; `""` is the top level. The keys of `compile.optimizer` are those of the

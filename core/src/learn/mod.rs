@@ -11,7 +11,8 @@
 //! - [`piece`] puts them together: forward, loss, backward for one shard's part of a step.
 //! - [`work`] says which pieces a unit of work has, and computes any of them.
 //! - [`tree`] says in which order pieces are added, [`sum`] adds them, [`optimizers`] say what is done with the sum.
-//! - [`spec`] is what a worker must know of a job for all this.
+//! - [`spec`] is what a worker must know of a job for all this, [`limits`] how large its parts may be, [`memory`] how much
+//!   memory they take.
 //!
 //! A new activation, loss, metric or optimizer is one file and a line in the registry of its kind; the reference
 //! vectors in the tests list the cases that have no implementation yet.
@@ -23,6 +24,8 @@ pub mod elementwise;
 pub mod gemm;
 pub mod heads;
 pub mod layers;
+pub mod limits;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod optimizers;

@@ -1,7 +1,10 @@
 //! What a worker must know of a job.
 
+use std::ops::RangeInclusive;
+
 use super::heads::Loss;
 use super::layers::Layer;
+use super::limits::{self, MAX_LAYERS, POSITIVE, SHARDS, UNITS};
 use super::metrics::Metric;
 use crate::data::schema::Schema;
 use crate::data::split::Sizes;
@@ -39,11 +42,40 @@ impl Spec {
         self.schema.features.width()
     }
 
+    /// The number of trainable parameters.
+    pub fn parameters(&self) -> u64 {
+        limits::parameters(self.inputs() as u64, &self.layers)
+    }
+
+    /// Checks all that holds for the spec of a valid job, so that a spec from another process is as good as one.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self) -> Result<(), String> {
+        within("`shards`", self.shards, SHARDS)?;
+        within("`batch_size`", self.batch_size, POSITIVE)?;
+        if !self.scale.is_normal() {
+            return Err(format!("inputs cannot be multiplied by {}", self.scale));
+        }
+        if self.layers.len() > MAX_LAYERS {
+            return Err(format!("{} layers are too many, {MAX_LAYERS} the most", self.layers.len()));
+        }
+        for layer in &self.layers {
+            match *layer {
+                Layer::Dense { units, .. } => within("the number of units", units, UNITS)?,
+                Layer::Dropout { rate } if (0.0..1.0).contains(&rate) => {}
+                Layer::Dropout { rate } => return Err(format!("a dropout rate is {rate}")),
+            }
+        }
+        self.check_layers()?;
+        limits::check_parameters(self.inputs() as u64, &self.layers)
+    }
+
     /// Checks that the layers can learn the target by the loss, as those of a valid job can.
     ///
     /// # Errors
     /// What is wrong with the layers.
-    pub fn check_layers(&self) -> Result<(), String> {
+    fn check_layers(&self) -> Result<(), String> {
         let (loss, activation) = (self.loss, self.loss.activation());
         let outputs = loss.outputs(self.schema.target).map_err(|needs| format!("{loss} needs {needs}"))?;
         let hidden = |layer: &Layer| match layer {
@@ -60,5 +92,12 @@ impl Spec {
                 "the layers do not end in {activation} with {outputs} units, and have it there only"
             )),
         }
+    }
+}
+
+fn within(what: &str, value: u32, range: RangeInclusive<u32>) -> Result<(), String> {
+    match range.contains(&value) {
+        true => Ok(()),
+        false => Err(format!("{what} is {value}, not from {} to {}", range.start(), range.end())),
     }
 }

@@ -72,9 +72,7 @@ impl OpenBlas {
 
 /// Variables for OpenBLAS, or libraries like it, that have no effect here.
 fn ignored(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    // Jobs do not choose the number of OpenBLAS' threads.
-    let others =
-        variables.iter().filter(|(name, _)| name.starts_with("OMP_") || *name == "OPENBLAS_NUM_THREADS");
+    let others = variables.iter().filter(|(name, _)| name.starts_with("OMP_"));
     let others = others.map(|(name, value)| (name.clone(), value.clone()));
     environment::users_own(variables).into_iter().chain(others).collect()
 }

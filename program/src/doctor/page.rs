@@ -255,8 +255,8 @@ fn warn_about_few_processes(limits: &Limits) -> OptionalWarning {
 }
 
 fn warn_about_little_address_space(cores: &Cores) -> OptionalWarning {
-    let what = address_space::enough_for(cores.usable()).err()?;
-    Some((what, "or compute with fewer --slots"))
+    let what = address_space::shortage(cores.usable())?;
+    Some((what, "raise or remove it (ulimit -v unlimited); until then a worker has as many slots as fit"))
 }
 
 /// Formats a number of bytes for people.

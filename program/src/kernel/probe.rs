@@ -129,11 +129,16 @@ impl Probe {
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         let (sender, output) = mpsc::channel();
         let mut pipe = child.stdout.take().expect("its output is a pipe");
-        std::thread::spawn(move || {
+        let read = move || {
             let mut text = String::new();
             let _ = pipe.read_to_string(&mut text);
             let _ = sender.send(text);
-        });
+        };
+        if let Err(error) = std::thread::Builder::new().name("probe".into()).spawn(read) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(failed(&error));
+        }
         let asked = asked(variables, wanted);
         let called =
             asked.clone().or_else(|| picked(variables)).unwrap_or_else(|| "that it picks".to_string());

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use millefeuille_core::blas::environment::Change;
 
-use crate::machine::address_space;
-use crate::{process, variables};
+use crate::{before_main, process, variables};
 
 /// A command that runs this program with the same arguments.
 pub(super) fn again() -> Command {
@@ -23,6 +22,16 @@ pub(super) fn again() -> Command {
 pub(super) fn changed(mut command: Command, change: &Change) -> Command {
     change.remove.iter().for_each(|name| _ = command.env_remove(variables::bytes(name)));
     let set = change.set.iter().map(|(name, value)| (variables::bytes(name), variables::bytes(value)));
-    command.envs(set).envs(address_space::sparing().iter().copied());
+    command.envs(set);
     command
+}
+
+/// Replaces this process. Returns only if that fails, with the reason. A signal that comes meanwhile is held, and
+/// reaches the new process.
+pub(super) fn replaced_by(mut command: Command) -> String {
+    before_main::hold_signals(true);
+    process::leave_if_told();
+    let error = command.exec();
+    before_main::hold_signals(false);
+    format!("cannot start again: {error}")
 }

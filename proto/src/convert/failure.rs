@@ -8,6 +8,7 @@ use prost::Message as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use super::sentence;
 use crate::v1;
 
 /// The metadata key of the encoded `Failure`.
@@ -63,9 +64,9 @@ impl From<&Failure> for v1::Failure {
 
 impl From<v1::Failure> for Failure {
     fn from(from: v1::Failure) -> Self {
-        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let some = |text: String| Some(sentence(&text)).filter(|text| !text.is_empty());
         let kind = kind(from.kind());
-        Self { kind, place: some(from.place), what: from.what, source: some(from.source) }
+        Self { kind, place: some(from.place), what: sentence(&from.what), source: some(from.source) }
     }
 }
 
@@ -125,7 +126,7 @@ fn failure_by_code(status: &Status) -> Failure {
 /// Why a call failed: the other side's message, or what happened to the connection.
 pub fn reason(status: &Status) -> String {
     let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
-    causes.last().map_or_else(|| failure_by_code(status).what, ToString::to_string)
+    causes.last().map_or_else(|| failure_by_code(status).what, |cause| sentence(&cause.to_string()))
 }
 
 /// Whether the other side is gone and may come back. Any other status comes from a peer that responds.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use millefeuille_core::control::{Hello, JobId, WorkerId};
 use millefeuille_core::data::shard::Shard;
+use millefeuille_core::job::BlasKernel;
 use millefeuille_core::learn::sum::Figures;
 use tonic::{Code, Status};
 
-use super::{Malformed, malformed, required, text};
+use super::{Malformed, malformed, name, required, sentence};
 use crate::session::{
     EndCause, Ended, FromWorker, Hold, Introduction, Parameters, ShardToHold, ToWorker, Welcome, Work,
     WorkResult,
@@ -43,7 +44,7 @@ impl TryFrom<v1::SessionRequest> for FromWorker {
         Ok(match from.message.ok_or_else(|| malformed("it sent a message of an unknown kind"))? {
             Up::Hello(hello) => Self::Introduction(Box::new(hello.try_into()?)),
             Up::JobAccepted(v1::JobAccepted { job, fingerprint, shares_memory }) => {
-                Self::JobAccepted { job: JobId(job), fingerprint, shares_memory }
+                Self::JobAccepted { job: JobId(job), fingerprint: name(&fingerprint), shares_memory }
             }
             Up::ShardHeld(v1::ShardHeld { job, id, generation }) => {
                 let shard = Shard::try_from(required(id, "id")?)?;
@@ -51,8 +52,8 @@ impl TryFrom<v1::SessionRequest> for FromWorker {
             }
             Up::Result(result) => Self::Result(Box::new(result.try_into()?)),
             Up::Chunk(v1::Chunk { data }) => Self::Chunk(data),
-            Up::Goodbye(v1::Goodbye { reason }) => Self::Goodbye { reason: text(&reason) },
-            Up::Drain(v1::Drain { reason }) => Self::Drain { reason: text(&reason) },
+            Up::Goodbye(v1::Goodbye { reason }) => Self::Goodbye { reason: sentence(&reason) },
+            Up::Drain(v1::Drain { reason }) => Self::Drain { reason: sentence(&reason) },
         })
     }
 }
@@ -83,8 +84,8 @@ impl TryFrom<v1::Hello> for Introduction {
         Ok(Self {
             protocol_version: from.protocol_version,
             hello: Hello::try_from(&from)?,
-            build: text(&from.build),
-            cpu: text(&from.cpu),
+            build: name(&from.build),
+            cpu: name(&from.cpu),
             token: from.token,
             shared_memory: from.shared_memory,
         })
@@ -154,17 +155,22 @@ impl TryFrom<v1::SessionResponse> for ToWorker {
     fn try_from(from: v1::SessionResponse) -> Result<Self, Malformed> {
         Ok(match required(from.message, "message")? {
             Down::Welcome(welcome) => Self::Welcome(welcome.into()),
-            Down::UseKernel(v1::UseKernel { kernel }) => Self::UseKernel { kernel },
+            Down::UseKernel(v1::UseKernel { kernel }) => {
+                // It goes into an environment variable.
+                let parsed = kernel.parse::<BlasKernel>();
+                parsed.map_err(|error| malformed(format!("`kernel`: {error}")))?;
+                Self::UseKernel { kernel }
+            }
             Down::JobStart(v1::JobStart { job, run_id, spec }) => {
                 let spec = Box::new(required(spec, "spec")?.try_into()?);
-                Self::JobStart { job: JobId(job), run_id, spec }
+                Self::JobStart { job: JobId(job), run_id: name(&run_id), spec }
             }
             Down::Hold(hold) => Self::Hold(hold.try_into()?),
             Down::Work(work) => Self::Work(work.try_into()?),
             Down::Chunk(v1::Chunk { data }) => Self::Chunk(data),
             Down::JobEnd(v1::JobEnd { job }) => Self::JobEnd { job: JobId(job) },
-            Down::Goodbye(v1::Goodbye { reason }) => Self::Goodbye { reason },
-            Down::Evicted(v1::Evicted { reason }) => Self::Evict { reason },
+            Down::Goodbye(v1::Goodbye { reason }) => Self::Goodbye { reason: sentence(&reason) },
+            Down::Evicted(v1::Evicted { reason }) => Self::Evict { reason: sentence(&reason) },
         })
     }
 }
@@ -235,7 +241,7 @@ impl TryFrom<v1::Shard> for ShardToHold {
 
     fn try_from(from: v1::Shard) -> Result<Self, Malformed> {
         let v1::Shard { id, samples, bytes, sha256 } = from;
-        Ok(Self { shard: required(id, "id")?.try_into()?, samples, bytes, sha256 })
+        Ok(Self { shard: required(id, "id")?.try_into()?, samples, bytes, sha256: name(&sha256) })
     }
 }
 

@@ -1,11 +1,13 @@
 //! Conversions of a cluster's visible state to the wire and from it.
 //!
-//! From the wire, the state comes from a coordinator that its reader trusts: missing fields are taken as empty.
+//! From the wire, the state comes from a coordinator that its reader trusts: missing fields are taken as empty. Texts are
+//! cleaned all the same, because the coordinator may pass on those of others.
 
 use millefeuille_core::view::{
     EpochRow, JobReport, JobStatus, JobView, Metrics, OutcomeView, Prediction, Progress, StepTime, WorkerView,
 };
 
+use super::{name, sentence};
 use crate::v1;
 
 impl From<JobStatus> for v1::JobState {
@@ -57,16 +59,15 @@ impl From<&JobView> for v1::Job {
 impl From<v1::Job> for JobView {
     fn from(from: v1::Job) -> Self {
         let state = from.state().into();
-        let v1::Job { id, name, run_dir, queue_place, detail, waiting_seconds, next, .. } = from;
         Self {
-            id,
-            name,
+            id: name(&from.id),
+            name: name(&from.name),
             state,
-            run_dir,
-            queue_place,
-            detail,
-            waiting_seconds,
-            next,
+            run_dir: sentence(&from.run_dir),
+            queue_place: from.queue_place,
+            detail: sentence(&from.detail),
+            waiting_seconds: from.waiting_seconds,
+            next: sentence(&from.next),
             epochs: from.epochs,
             steps_per_epoch: from.steps_per_epoch,
             failure: from.failure.map(Into::into),
@@ -101,7 +102,7 @@ impl From<v1::Epoch> for EpochRow {
             test_loss: from.test_loss,
             test_accuracy: from.test_accuracy,
             seconds: from.seconds,
-            weights_sha256: from.weights_sha256,
+            weights_sha256: name(&from.weights_sha256),
         }
     }
 }
@@ -164,21 +165,21 @@ impl From<v1::WorkerInfo> for WorkerView {
     fn from(from: v1::WorkerInfo) -> Self {
         Self {
             id: from.id,
-            name: from.name,
-            state: from.state,
+            name: name(&from.name),
+            state: name(&from.state),
             shards: from.first_shard..from.end_shard,
             shards_held: from.shards_held,
             slots: from.slots,
-            kernel: from.kernel,
-            blas_version: from.blas_version,
-            fingerprint: from.fingerprint,
-            build: from.build,
-            cpu: from.cpu,
+            kernel: name(&from.kernel),
+            blas_version: name(&from.blas_version),
+            fingerprint: name(&from.fingerprint),
+            build: name(&from.build),
+            cpu: name(&from.cpu),
             samples_per_second: from.samples_per_second,
             bytes_sent: from.bytes_sent,
             bytes_received: from.bytes_received,
             last_heard_seconds: from.last_heard_seconds,
-            detail: from.detail,
+            detail: sentence(&from.detail),
         }
     }
 }
@@ -224,9 +225,9 @@ impl From<v1::Outcome> for OutcomeView {
     fn from(from: v1::Outcome) -> Self {
         Self {
             exit_code: u8::try_from(from.exit_code).unwrap_or(1),
-            message: from.message,
+            message: sentence(&from.message),
             failure: from.failure.map(Into::into),
-            weights_sha256: from.weights_sha256,
+            weights_sha256: name(&from.weights_sha256),
             predictions: from.predictions.into_iter().map(Into::into).collect(),
         }
     }

@@ -27,10 +27,8 @@ impl Engine {
     /// # Panics
     /// If the release binaries are not built.
     pub fn cluster(&self) -> Compose<'_> {
-        for program in ["coordinator", "worker"] {
-            let path = project().join("target/release").join(program);
-            assert!(path.is_file(), "{} is not built; build it with: make build", path.display());
-        }
+        let path = project().join("target/release/millefeuille");
+        assert!(path.is_file(), "{} is not built; build it with: make build", path.display());
         Compose { engine: self, name: fresh_name("cluster") }
     }
 }

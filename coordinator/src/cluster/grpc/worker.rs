@@ -14,7 +14,7 @@ use millefeuille_core::control::{Event, JobId, SessionEnd, WorkerId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_proto::buffer::Buffer;
 use millefeuille_proto::convert::{Malformed, malformed};
-use millefeuille_proto::session::{FromWorker, Introduction, ToWorker, WorkResult};
+use millefeuille_proto::session::{Ended, FromWorker, Introduction, ToWorker, WorkResult};
 use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::worker_server::Worker;
 use millefeuille_proto::wire::{self, Assembly};
@@ -181,6 +181,8 @@ impl Shared {
         let inbox = self.services.driver.clone();
         let (worker, traffic) = (connected.worker, Arc::clone(&connected.traffic));
         let shared_memory = connected.shared_memory;
+        // Weak: the driver ends a session by dropping its own end.
+        let outbox = connected.outbox.downgrade();
         inbox.send(DriverMessage::Connected(Box::new(connected))).await;
         let mut reader = Reader {
             worker,
@@ -214,6 +216,10 @@ impl Shared {
             }
         };
         self.sessions().remove(&worker.0);
+        if let (SessionEnd::Violation(reason), Some(outbox)) = (&end, outbox.upgrade()) {
+            // One that reads nothing is not told.
+            let _ = outbox.try_send(SessionOutput::Close(Ended::misbehaved(reason.clone())));
+        }
         inbox.send(DriverMessage::Event(Event::Leave { worker, end })).await;
     }
 }

@@ -1,0 +1,9 @@
+//! The binary `millefeuille`, which is coordinator and worker: see the library of this package.
+
+use std::process::ExitCode;
+
+millefeuille_program::before_main!();
+
+fn main() -> ExitCode {
+    millefeuille_coordinator::cli::both()
+}
