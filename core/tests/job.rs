@@ -7,6 +7,7 @@ use millefeuille_core::job::{
     Activation, BlasKernel, Fit, Job, Layer, Loss, Metric, Optimizer, Overrides, POSITIVE, Source,
     parse_scale, parse_whole,
 };
+use millefeuille_core::text;
 use proptest::prelude::*;
 
 const ARTICLE: &str = include_str!("../../jobs/article.toml");
@@ -543,8 +544,8 @@ fn layers() -> impl Strategy<Value = Vec<Layer>> {
 }
 
 fn source() -> impl Strategy<Value = Source> {
-    prop_oneof![Just("mnist".to_owned()), "[^\0]{1,40}", "[\"'\\\\\n\t #=\\[\\]\u{7f}\u{1}]{1,20}"]
-        .prop_map(|text| text.parse().expect("a valid name"))
+    prop_oneof![Just("mnist".to_owned()), "[^\\p{C}]{1,40}", "[\"'\\\\ #=\\[\\]]{1,20}"]
+        .prop_filter_map("a path that can be shown", |text| text.parse().ok())
 }
 
 fn kernel() -> impl Strategy<Value = BlasKernel> {
@@ -554,7 +555,9 @@ fn kernel() -> impl Strategy<Value = BlasKernel> {
 
 prop_compose! {
     fn valid_job()(
-        name in "[^/\\p{Cc}]{1,16}".prop_filter("a directory", |name| name != "." && name != ".."),
+        name in "[^/\\p{Cc}]{1,16}".prop_filter("a directory that can be shown", |name| {
+            name != "." && name != ".." && !name.contains(text::is_hidden)
+        }),
         seed in any::<u64>(),
         (shards, replicas, batch_size, epochs) in (1..=1024u32, 1..=60_000u32, 1..=60_000u32, 1..=u32::MAX),
         blas_kernel in kernel(),
