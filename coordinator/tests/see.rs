@@ -1,4 +1,4 @@
-//! Terminal output, compared with expected text, and the reading of images of digits.
+//! Terminal output, compared with expected text.
 
 #![allow(clippy::unwrap_used, reason = "clippy exempts test functions but not their helpers")]
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millefeuille_coordinator::see::digits::{self, Tile};
 use millefeuille_coordinator::see::history;
-use millefeuille_coordinator::see::picture::{self, Grey, Mnist, PictureError};
+use millefeuille_coordinator::see::picture::Grey;
 use millefeuille_coordinator::see::progress::{Progress, Style};
 use millefeuille_coordinator::see::summary::{Layer, summary};
 use millefeuille_coordinator::see::table::{Column, Table};
@@ -38,11 +38,11 @@ const FIVE: &str = "
     0000000037ace2fdfdfdfdf4850b0000000000000000000000000000
     0000000088fdfdfdd487841000000000000000000000000000000000";
 
-fn five() -> Mnist {
+fn five() -> Grey {
     let rows = FIVE.split_whitespace().flat_map(|row| hex::decode(row).unwrap());
-    let mut image = [0; 784];
-    rows.enumerate().for_each(|(index, grey)| image[5 * 28 + index] = grey);
-    image
+    let mut pixels = vec![0; 784];
+    rows.enumerate().for_each(|(index, grey)| pixels[5 * 28 + index] = grey);
+    Grey::new(28, 28, pixels).unwrap()
 }
 
 /// The article's five epochs, as the design's table has them.
@@ -404,7 +404,7 @@ fn silent_progress_prints_nothing() {
 
 #[test]
 fn ten_digits_stand_in_two_rows_of_80_columns() {
-    let tile = |index| Tile::predicted(Grey::mnist(&five()), if index == 8 { 6 } else { 5 }, 5);
+    let tile = |index| Tile::predicted(five(), if index == 8 { 6 } else { 5 }, 5);
     let tiles: Vec<Tile> = (0..10).map(tile).collect();
     let text = digits::terminal(&tiles, 80, Ink::Plain);
     assert!(text.lines().all(|line| line.chars().count() <= 80));
@@ -436,188 +436,13 @@ fn greys_are_colours_of_half_blocks() {
 
 #[test]
 fn an_svg_marks_a_wrong_prediction_with_more_than_colour() {
-    let right = Tile::predicted(Grey::mnist(&five()), 5, 5);
-    let wrong = Tile::predicted(Grey::mnist(&five()), 6, 5);
-    let svg = digits::svg(&[right, wrong, Tile::labelled(Grey::mnist(&five()), "<&>")]);
+    let right = Tile::predicted(five(), 5, 5);
+    let wrong = Tile::predicted(five(), 6, 5);
+    let svg = digits::svg(&[right, wrong, Tile::labelled(five(), "<&>")]);
     assert_eq!(svg.matches("<image ").count(), 3);
     assert!(svg.contains("fill=\"#222222\">5 ✓</text>"));
     assert!(svg.contains("font-weight=\"bold\">6 ✗ (is 5)</text>"));
     assert!(svg.contains(">&lt;&amp;&gt;</text>"));
     assert!(svg.contains("data:image/png;base64,iVBORw0KGgo"));
     assert!(digits::svg(&[]).starts_with("<svg"));
-}
-
-// ---- pictures on their way in ----
-
-fn png(width: u32, height: u32, colour: png::ColorType, depth: png::BitDepth, samples: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(colour);
-    encoder.set_depth(depth);
-    if colour == png::ColorType::Indexed {
-        encoder.set_palette(vec![255, 255, 255, 0, 0, 0]);
-    }
-    encoder.write_header().unwrap().write_image_data(samples).unwrap();
-    bytes
-}
-
-/// The image as `zoom` times as many pixels a side, on paper of a larger size, dark ink on light.
-fn scanned(image: &Mnist, zoom: usize, size: (usize, usize), corner: (usize, usize), paper: u8) -> Grey {
-    let mut pixels = vec![paper; size.0 * size.1];
-    for y in 0..28 * zoom {
-        for x in 0..28 * zoom {
-            let ink = u32::from(image[y / zoom * 28 + x / zoom]);
-            let grey = u32::from(paper) * (255 - ink) / 255;
-            pixels[(corner.1 + y) * size.0 + corner.0 + x] = grey as u8;
-        }
-    }
-    Grey::new(size.0, size.1, pixels).unwrap()
-}
-
-/// The mean difference of the pixels, as a share of the mean ink.
-fn difference(left: &Mnist, right: &Mnist) -> f64 {
-    let sum: u32 = left.iter().zip(right).map(|(&l, &r)| u32::from(l.abs_diff(r))).sum();
-    f64::from(sum) / left.iter().map(|&ink| f64::from(ink)).sum::<f64>()
-}
-
-#[test]
-fn an_mnist_digit_comes_back_as_it_was() {
-    let five = five();
-    assert!(difference(&five, &picture::to_mnist(&Grey::mnist(&five)).unwrap()) < 0.01);
-    for (zoom, size, corner) in [(1, (40, 90), (3, 55)), (7, (300, 200), (90, 2)), (10, (280, 280), (0, 0))] {
-        let image = scanned(&five, zoom, size, corner, 255);
-        let distance = difference(&five, &picture::to_mnist(&image).unwrap());
-        assert!(distance < 0.01, "enlarged {zoom} times: {distance}");
-    }
-}
-
-#[test]
-fn grey_paper_and_its_noise_are_not_ink() {
-    let mut image = scanned(&five(), 9, (400, 300), (100, 20), 190);
-    let mut random = random();
-    let noisy = image.pixels().iter().map(|&grey| grey.saturating_add((random() % 17) as u8)).collect();
-    image = Grey::new(400, 300, noisy).unwrap();
-    let distance = difference(&five(), &picture::to_mnist(&image).unwrap());
-    assert!(distance < 0.12, "{distance}");
-}
-
-#[test]
-fn an_image_without_ink_is_refused() {
-    for grey in [0, 90, 255] {
-        let blank = Grey::new(50, 30, vec![grey; 1500]).unwrap();
-        assert!(matches!(picture::to_mnist(&blank), Err(PictureError::NoInk)));
-    }
-    let error = picture::to_mnist(&Grey::new(1, 1, vec![255]).unwrap()).unwrap_err();
-    assert_eq!(error.to_string(), "the image is empty: no ink stands out from its background");
-}
-
-#[test]
-fn raw_takes_28_by_28_as_it_is() {
-    assert_eq!(picture::raw(&Grey::mnist(&five())).unwrap(), five());
-    let error = picture::raw(&Grey::new(28, 27, vec![0; 756]).unwrap()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "an image of 28×27 pixels where 28×28 is needed (without --raw it is scaled to fit)"
-    );
-    assert!(Grey::new(28, 28, vec![0; 3]).is_none() && Grey::new(0, 5, vec![]).is_none());
-}
-
-#[test]
-fn every_kind_of_png_becomes_grey() {
-    use png::BitDepth::{Eight, One, Sixteen};
-    use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
-    let read = |colour, depth, samples: &[u8]| picture::read_png(&png(2, 1, colour, depth, samples)).unwrap();
-    let pixels = |colour, depth, samples: &[u8]| read(colour, depth, samples).pixels().to_vec();
-    assert_eq!(pixels(Grayscale, Eight, &[3, 200]), [3, 200]);
-    assert_eq!(pixels(Grayscale, One, &[0b0100_0000]), [0, 255]);
-    assert_eq!(pixels(Grayscale, Sixteen, &[3, 99, 200, 0]), [3, 200]);
-    assert_eq!(pixels(Indexed, One, &[0b0100_0000]), [255, 0]);
-    assert_eq!(pixels(GrayscaleAlpha, Eight, &[0, 0, 0, 255]), [255, 0]);
-    assert_eq!(pixels(Rgb, Eight, &[255, 255, 255, 255, 0, 0]), [255, 76]);
-    assert_eq!(pixels(Rgba, Eight, &[0, 0, 255, 255, 0, 0, 0, 128]), [29, 127]);
-}
-
-#[test]
-fn a_digit_on_a_transparent_background_is_read_in_any_ink() {
-    let ink = |grey: u8| five().iter().flat_map(|&alpha| [grey, alpha]).collect::<Vec<u8>>();
-    for grey in [0, 60, 200, 255] {
-        let image = png(28, 28, png::ColorType::GrayscaleAlpha, png::BitDepth::Eight, &ink(grey));
-        let seen = picture::to_mnist(&picture::read_png(&image).unwrap()).unwrap();
-        assert!(difference(&five(), &seen) < 0.05, "ink of {grey}");
-    }
-    // A card, dark on light, that stands on nothing: its paper is not taken for ink.
-    let card = five().into_iter().enumerate().flat_map(|(place, ink)| {
-        let (x, y) = (place % 28, place / 28);
-        let outside = x < 1 || y < 1 || x > 26 || y > 26;
-        if outside { [0, 0] } else { [255 - ink, 255] }
-    });
-    let image = png(28, 28, png::ColorType::GrayscaleAlpha, png::BitDepth::Eight, &card.collect::<Vec<u8>>());
-    let seen = picture::to_mnist(&picture::read_png(&image).unwrap()).unwrap();
-    assert!(difference(&five(), &seen) < 0.05);
-}
-
-#[test]
-fn a_bad_png_is_reported_in_one_line() {
-    let good = png(28, 28, png::ColorType::Grayscale, png::BitDepth::Eight, &five());
-    let message = |bytes: &[u8]| picture::read_png(bytes).unwrap_err().to_string();
-    assert_eq!(message(b""), "not a PNG file (give a PNG image, or an IDX file of images)");
-    assert_eq!(message(b"GIF89a"), message(b""));
-    // The last twelve bytes only say that the file ends.
-    for length in 8..good.len() - 12 {
-        let text = message(&good[..length]);
-        assert!(text.contains("truncated"), "{length} of {} bytes: {text}", good.len());
-    }
-    let mut damaged = good.clone();
-    let middle = damaged.len() / 2;
-    damaged[middle] ^= 0xff;
-    let text = message(&damaged);
-    assert!(text.starts_with("the PNG file is damaged (") && !text.contains('\n'), "{text}");
-    let mut large = good.clone();
-    large[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
-    let header_crc = crc32(&large[12..29]);
-    large[29..33].copy_from_slice(&header_crc.to_be_bytes());
-    assert_eq!(message(&large), "an image of 16384×16384 pixels is too large (at most 64 megapixels)");
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let fold = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-    !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), fold))
-}
-
-/// A xorshift generator, the same numbers every time.
-fn random() -> impl FnMut() -> u64 {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    }
-}
-
-#[test]
-fn no_size_and_no_garbage_causes_a_panic() {
-    let mut random = random();
-    let mut sizes = vec![(1, 1), (3, 1000), (1000, 3), (1, 500), (500, 1), (2, 2), (28, 28)];
-    sizes.extend((0..100).map(|_| (1 + random() as usize % 70, 1 + random() as usize % 70)));
-    for (width, height) in sizes {
-        let mask = [0x01, 0x3f, 0xff][random() as usize % 3];
-        let pixels: Vec<u8> = (0..width * height).map(|_| random() as u8 & mask).collect();
-        let encoded =
-            png(width as u32, height as u32, png::ColorType::Grayscale, png::BitDepth::Eight, &pixels);
-        let image = picture::read_png(&encoded).unwrap();
-        assert_eq!((image.width(), image.height(), image.pixels()), (width, height, pixels.as_slice()));
-        match picture::to_mnist(&image) {
-            Ok(digit) => assert!(digit.iter().any(|&ink| ink > 0), "{width}×{height}"),
-            Err(error) => assert!(matches!(error, PictureError::NoInk), "{width}×{height}: {error}"),
-        }
-        let _ = digits::terminal(&[Tile::labelled(image, "?")], 80, Ink::Plain);
-    }
-    let good = png(28, 28, png::ColorType::Grayscale, png::BitDepth::Eight, &five());
-    for _ in 0..2000 {
-        let mut bytes = good.clone();
-        let place = 8 + random() as usize % (bytes.len() - 8);
-        bytes[place] = random() as u8;
-        let _ = picture::read_png(&bytes).map(|image| picture::to_mnist(&image));
-    }
 }

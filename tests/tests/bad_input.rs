@@ -666,7 +666,7 @@ fn files_that_cannot_be_predicted_are_named_and_the_others_predicted() {
         ("broken.png", b"\x89PNG\r\n\x1a\nand no more", "PNG"),
         ("nothing.png", b"", "empty"),
         ("a.gif", b"GIF89a and so on, and so on", "a GIF image"),
-        ("a.jpeg", b"\xff\xd8\xff\xe0 and so on", "a JPEG image"),
+        ("a.jpeg", b"\xff\xd8\xff\xe0 and so on", "JPEG file is truncated"),
         ("a.webp", b"RIFF\x10\0\0\0WEBPVP8 ", "a WebP image"),
         ("labels", &[0, 0, 8, 1, 0, 0, 0, 1, 7], "labels"),
         ("small-images", &small, "2×2"),

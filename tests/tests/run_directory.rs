@@ -303,6 +303,13 @@ fn drawn(digit: &[u8]) -> Vec<u8> {
     png(SIDE * SCALE, SIDE * SCALE, &rgb)
 }
 
+/// The digit that a picture's name says: `_is7`, or `7-` at its start; `None` if it shows no single digit.
+fn class_in(name: &str) -> Option<u64> {
+    let after = name.split_once("_is").map(|(_, after)| after);
+    let digit = after.or_else(|| name.get(1..2).is_some_and(|next| next == "-").then_some(name))?;
+    digit.chars().next()?.to_digit(10).map(u64::from)
+}
+
 #[test]
 fn a_drawn_digit_is_normalised_and_a_raw_one_is_used_unchanged() {
     let home = Home::new();
@@ -339,6 +346,24 @@ fn a_drawn_digit_is_normalised_and_a_raw_one_is_used_unchanged() {
     for class in 0..10 {
         let probability = |line: &Value| line["probabilities"][class].as_f64().unwrap();
         assert!((probability(&raw[0]) - probability(&known[0])).abs() < 1e-5, "{} and {}", raw[0], known[0]);
+    }
+
+    // So are those on paper with shadows, lines, frames and specks; two digits are not taken for one.
+    let digits = project().join("coordinator/tests/digits");
+    let names =
+        std::fs::read_dir(&digits).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut shown: Vec<(String, u64)> =
+        names.filter_map(|name| Some((name.clone(), class_in(&name)?))).collect();
+    shown.sort();
+    assert_eq!(shown.len(), 4 * 5 + 6, "{shown:?}");
+    let predict = home.coordinator("predict run --json");
+    let predict = shown.iter().fold(predict, |predict, (name, _)| predict.arg(digits.join(name)));
+    for (answer, (name, class)) in predict.succeeds().json().iter().zip(&shown) {
+        assert_eq!(answer["class"].as_u64(), Some(*class), "{name}: {answer}");
+    }
+    for (name, says) in [("42.png", "2 separate figures"), ("onedot.png", "the image is empty")] {
+        let error = home.coordinator("predict run").arg(digits.join(name)).fails(3);
+        assert!(error.contains(name) && error.contains(says), "{error}");
     }
 
     // An image of another size cannot be used unchanged.

@@ -23,7 +23,7 @@ use crate::report::class;
 use crate::runs::SavedRun;
 use crate::see::digits::{self, Tile};
 use crate::see::format::{self, Format};
-use crate::see::picture::{self, Grey, PictureError};
+use crate::see::picture::{self, Grey, PictureError, Size};
 
 /// Predict the class of images with a saved model, without training
 #[derive(Clone, Debug, ClapArgs)]
@@ -31,18 +31,19 @@ use crate::see::picture::{self, Grey, PictureError};
   coordinator predict runs/article-1 seven.png
   coordinator predict runs/article-1 data/mnist/t10k-images-idx3-ubyte.gz --json
 
-A PNG may have any size and colour: it is made grey, inverted if its border is
-light, cropped to its ink, scaled to 20 x 20 and centred by mass in 28 x 28, as
-MNIST's digits were. Files that cannot be used are named on standard error, the
-others predicted all the same; the exit code is then 3.")]
+A PNG or JPEG may have any size and colour, shadows, ruled lines and a frame, and
+shows one digit: it is made grey, light on dark, cropped to the digit, scaled and
+centred by mass in an image of the model's size, as MNIST's digits were (20 x 20
+in 28 x 28). Files that cannot be used are named on standard error, the others
+predicted all the same; the exit code is then 3.")]
 pub(super) struct Args {
     /// The run directory
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// PNG or IDX files
+    /// PNG, JPEG or IDX files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Take PNG files of 28 x 28 as they are
+    /// Take PNG and JPEG files of the model's size as they are
     #[arg(long)]
     raw: bool,
     /// Print a JSON object a line: file, index, class, probabilities
@@ -61,23 +62,46 @@ struct Prediction<'a> {
 /// The images of one file.
 struct Images {
     file: String,
-    rows: usize,
-    columns: usize,
+    size: Size,
     pixels: Vec<u8>,
 }
 
-impl Images {
-    /// Returns the images, if the model takes images of this size.
-    fn fitting(self, inputs: usize) -> Result<Self, Failure> {
-        let Self { file, rows, columns, .. } = &self;
-        if rows * columns == inputs {
-            return Ok(self);
+/// What a model takes as an image.
+#[derive(Clone, Copy)]
+struct Inputs {
+    pixels: usize,
+    /// Whether pictures of this size are taken as they are.
+    raw: bool,
+}
+
+impl Inputs {
+    /// The size that a picture is fitted to. A model knows its number of inputs only, and images are square as a rule.
+    fn size(self) -> Result<Size, String> {
+        let side = self.pixels.isqrt();
+        let size = Size { rows: side, columns: side };
+        let other =
+            || format!("{}, which are no square image (give an IDX file of its own images)", self.taken());
+        (size.pixels() == self.pixels).then_some(size).ok_or_else(other)
+    }
+
+    /// The images as they are, if they have as many pixels as the model takes.
+    fn check(self, images: Images) -> Result<Images, Failure> {
+        let Size { rows, columns } = images.size;
+        if images.size.pixels() == self.pixels {
+            return Ok(images);
         }
+        let taken = match self.size() {
+            Ok(Size { rows, columns }) => format!("the model takes images of {rows}×{columns}"),
+            Err(_) => self.taken(),
+        };
         let what = format!(
-            "images of {rows}×{columns} pixels, but the model takes {inputs} values (give images of the size that it was \
-             trained with)"
+            "images of {rows}×{columns} pixels, but {taken} (give images of the size that it was trained with)"
         );
-        Err(Failure::at(FailureKind::Data, file, what))
+        Err(Failure::at(FailureKind::Data, images.file, what))
+    }
+
+    fn taken(self) -> String {
+        format!("the model takes {} values", self.pixels)
     }
 }
 
@@ -94,7 +118,7 @@ pub(super) fn run(args: Args) -> Result {
     let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
     let mut refused = false;
     for path in &args.files {
-        match read(path, args.raw).and_then(|images| images.fitting(inputs)) {
+        match read(path, Inputs { pixels: inputs, raw: args.raw }) {
             Ok(images) => predict(&images, &learner, args.json),
             Err(failure) => {
                 say(&failure);
@@ -121,7 +145,7 @@ fn of_images(spec: &Spec) -> Spec {
 
 fn predict(images: &Images, learner: &Learner<'_>, json: bool) {
     const AT_ONCE: usize = 1000;
-    let inputs = images.rows * images.columns;
+    let inputs = images.size.pixels();
     let mut scratch = Scratch::default();
     let mut tiles = Vec::new();
     for (block, pixels) in images.pixels.chunks(AT_ONCE * inputs).enumerate() {
@@ -138,7 +162,7 @@ fn predict(images: &Images, learner: &Learner<'_>, json: bool) {
             let picture = &pixels[place * inputs..][..inputs];
             if !json
                 && tiles.len() < SHOWN
-                && let Some(grey) = Grey::new(images.columns, images.rows, picture.to_vec())
+                && let Some(grey) = Grey::new(images.size.columns, images.size.rows, picture.to_vec())
             {
                 tiles.push(Tile::labelled(grey, class));
             }
@@ -157,40 +181,40 @@ fn line(images: &Images, index: usize, class: u32, probabilities: &[f32]) -> Str
     format!("{} [{index}]: {class} ({share:.1} %)\n", images.file)
 }
 
-fn read(path: &Path, raw: bool) -> Result<Images, Failure> {
+fn read(path: &Path, inputs: Inputs) -> Result<Images, Failure> {
     let wrong = |what: String| Failure::at(FailureKind::Data, path.display(), what);
     let file = path.display().to_string();
     let bytes = input::read(path, worth_reading)?;
     match format::of(&bytes) {
-        Format::Png => read_png(&file, &bytes, raw).map_err(|error| wrong(error.to_string())),
+        Format::Picture => {
+            let size = inputs.size().map_err(wrong)?;
+            let pixels = read_picture(&bytes, size, inputs.raw).map_err(|error| wrong(error.to_string()))?;
+            Ok(Images { file, size, pixels })
+        }
         Format::Idx => {
             let idx = Idx::decode(NamedFile { name: file.clone(), bytes: bytes.into() }, Kind::Images);
             let Idx { dims, values, .. } =
                 idx.map_err(|error| Failure::new(FailureKind::Data, error.to_string()))?;
-            Ok(Images { file, rows: dims[1], columns: dims[2], pixels: values })
+            inputs.check(Images { file, size: Size { rows: dims[1], columns: dims[2] }, pixels: values })
         }
-        Format::Empty => Err(wrong("the file is empty (give a PNG, or an IDX file of images)".to_string())),
-        Format::Other(what) => {
-            Err(wrong(format!("{what}, but only PNG and IDX files of images are read (save it as PNG)")))
+        Format::Empty => {
+            Err(wrong("the file is empty (give a PNG or a JPEG, or an IDX file of images)".to_string()))
         }
+        Format::Other(what) => Err(wrong(format!(
+            "{what}, but only PNG, JPEG and IDX files of images are read (save it as PNG)"
+        ))),
     }
 }
 
-fn read_png(file: &str, bytes: &[u8], raw: bool) -> Result<Images, PictureError> {
-    let grey = picture::read_png(bytes)?;
-    let pixels = if raw { picture::raw(&grey)? } else { picture::to_mnist(&grey)? };
-    Ok(Images {
-        file: file.to_string(),
-        rows: picture::SIDE,
-        columns: picture::SIDE,
-        pixels: pixels.to_vec(),
-    })
+fn read_picture(bytes: &[u8], size: Size, raw: bool) -> Result<Vec<u8>, PictureError> {
+    let grey = picture::read(bytes)?;
+    if raw { picture::raw(grey, size) } else { picture::fitted(&grey, size) }
 }
 
 /// How many bytes of a file are worth reading, by its first bytes.
 fn worth_reading(start: &[u8]) -> u64 {
     match format::of(start) {
-        Format::Png => picture::MAX_FILE_BYTES,
+        Format::Picture => picture::MAX_FILE_BYTES,
         Format::Idx => file::worth_reading(start, Kind::Images),
         Format::Empty | Format::Other(_) => start.len() as u64,
     }

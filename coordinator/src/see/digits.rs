@@ -13,6 +13,8 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder as _};
 
 use super::picture::Grey;
 use super::{Ink, centred, width};
@@ -214,13 +216,10 @@ fn enlarged_png(image: &Grey) -> Vec<u8> {
     let pixels: Vec<u8> = image.pixels().chunks_exact(image.width()).flat_map(enlarge).collect();
     let side =
         |length: usize| u32::try_from(length * ZOOM).expect("an image to show is no wider than 2³² pixels");
+    let (width, height) = (side(image.width()), side(image.height()));
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, side(image.width()), side(image.height()));
-    encoder.set_color(png::ColorType::Grayscale);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder
-        .write_header()
-        .and_then(|mut writer| writer.write_image_data(&pixels))
+    PngEncoder::new(&mut bytes)
+        .write_image(&pixels, width, height, ExtendedColorType::L8)
         .expect("a PNG of the right size is written to memory");
     bytes
 }

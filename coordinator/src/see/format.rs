@@ -3,20 +3,19 @@
 /// A file's format, as far as its start shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A PNG image.
-    Png,
+    /// A PNG or a JPEG image.
+    Picture,
     /// An IDX file, perhaps gzipped.
     Idx,
     /// The file is empty.
     Empty,
-    /// Something else, in words: "a JPEG image".
+    /// Something else, in words: "a GIF image".
     Other(&'static str),
 }
 
 /// Signatures of other formats, all at the first byte.
 const OTHERS: &[(&[u8], &str)] = &[
     (b"GIF8", "a GIF image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
     (b"BM", "a BMP image"),
     (b"II*\0", "a TIFF image"),
     (b"MM\0*", "a TIFF image"),
@@ -33,8 +32,8 @@ pub fn of(start: &[u8]) -> Format {
     if start.is_empty() {
         return Format::Empty;
     }
-    if begins(b"\x89PNG") {
-        return Format::Png;
+    if begins(b"\x89PNG") || begins(b"\xff\xd8\xff") {
+        return Format::Picture;
     }
     if begins(&[0, 0]) || begins(&[0x1f, 0x8b]) {
         return Format::Idx;

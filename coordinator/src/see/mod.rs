@@ -14,7 +14,7 @@
 //! | [`history`] | a line, and a table, of the figures after each epoch |
 //! | [`figure`], [`chart`], [`plots`] | curves of accuracy and loss: what to draw, in the terminal, as SVG |
 //! | [`mod@format`] | the formats of image files, for files that can't be read |
-//! | [`picture`] | turns a drawn or photographed digit into an MNIST-like image |
+//! | [`picture`] | turns a drawn or photographed digit into an image like a model's |
 //! | [`table`] | aligned columns for lists |
 //!
 //! Text width is counted in characters, which is right for everything this project prints; double-width scripts would
