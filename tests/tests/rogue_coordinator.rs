@@ -1,6 +1,8 @@
 //! Coordinators that ask for what no job has, or for more than a worker can give: it says what is wrong, allocates
 //! nothing for it, and stays.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
 use std::fs;
 
 use millefeuille_proto::v1;
@@ -92,7 +94,7 @@ fn shards_that_the_job_does_not_have_or_that_come_twice_are_not_taken() {
     is_told(
         "shard train/0 is to be held twice",
         with_hold(|hold| {
-            hold.shards = vec![hold.shards[0].clone(); 20_000];
+            hold.shards = vec![hold.shards[0].clone(); 5_000];
         }),
     );
     is_told(
@@ -225,7 +227,8 @@ fn a_transfer_without_bytes_does_not_go_on() {
     coordinator.has_samples();
     coordinator.sends_nothing();
     let mut worker = home.worker(&format!("--coordinator {}", coordinator.address())).start();
-    coordinator.visit().start_job();
+    let visit = coordinator.visit();
+    visit.start_job();
 
     worker.says("a part without any bytes came");
 }
