@@ -99,12 +99,13 @@ pub async fn run(config: WorkerConfig, condition: &Condition, shutdown: impl Shu
                 config.coordinator
             ));
         }
-        let what = if was_in { "lost the session with" } else { "no coordinator at" };
-        outage.report(&format!("{what} {}: {reason}", config.coordinator), config.join_timeout);
         tokio::select! {
             () = tokio::time::sleep(outage.backoff.next_wait()) => {}
             () = &mut shutdown => return End::Stopped,
         }
+        // Only now: a worker that ends with its coordinator has ended during the wait.
+        let what = if was_in { "lost the session with" } else { "no coordinator at" };
+        outage.report(&format!("{what} {}: {reason}", config.coordinator), config.join_timeout);
     }
 }
 
