@@ -12,6 +12,29 @@ use millefeuille_core::job::{
 use super::given::Given;
 use super::{Failed, Result};
 
+/// What flags say about where a job's data is.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Job")]
+pub(super) struct SourceFlag {
+    /// `mnist`, or a directory with the four IDX files, gzipped or raw
+    #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_DATA")]
+    data: Option<String>,
+}
+
+/// What flags say about a job's data.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Job")]
+pub(super) struct DataFlags {
+    #[command(flatten)]
+    source: SourceFlag,
+    /// Factor of every input value: a number, or a fraction such as 1/255
+    #[arg(long, env = "MILLEFEUILLE_SCALE", value_parser = parse_scale, allow_hyphen_values = true)]
+    scale: Option<f32>,
+    /// Fraction of the training samples, at their end, that is used for validation
+    #[arg(long, value_name = "SHARE", env = "MILLEFEUILLE_VALIDATION_SPLIT", value_parser = parse_number::<f64>, allow_hyphen_values = true)]
+    validation_split: Option<f64>,
+}
+
 /// What flags say about a job; a flag wins over the job file.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Job")]
@@ -19,15 +42,8 @@ pub(super) struct JobFlags {
     /// Name of the run directory
     #[arg(long, env = "MILLEFEUILLE_NAME")]
     name: Option<String>,
-    /// `mnist`, or a directory with the four IDX files, gzipped or raw
-    #[arg(long, value_name = "DIR", env = "MILLEFEUILLE_DATA")]
-    data: Option<String>,
-    /// Factor of every input value: a number, or a fraction such as 1/255
-    #[arg(long, env = "MILLEFEUILLE_SCALE", value_parser = parse_scale, allow_hyphen_values = true)]
-    scale: Option<f32>,
-    /// Fraction of the training samples, at their end, that is used for validation
-    #[arg(long, value_name = "SHARE", env = "MILLEFEUILLE_VALIDATION_SPLIT", value_parser = parse_number::<f64>, allow_hyphen_values = true)]
-    validation_split: Option<f64>,
+    #[command(flatten)]
+    pub(super) data: DataFlags,
     /// Number of epochs
     #[arg(long, env = "MILLEFEUILLE_EPOCHS", value_parser = positive, allow_hyphen_values = true)]
     epochs: Option<u32>,
@@ -68,13 +84,10 @@ fn seed(text: &str) -> Result<u64, ParseNameError> {
 
 impl JobFlags {
     fn overrides(&self, given: &Given) -> Overrides {
-        let Self { name, data, scale, validation_split, epochs, batch_size, .. } = self.clone();
+        let Self { name, data, epochs, batch_size, .. } = self.clone();
         let Self { replicas, learning_rate, shards, seed, shuffle, blas_kernel, .. } = self.clone();
         Overrides {
             name,
-            data,
-            scale,
-            validation_split,
             epochs,
             batch_size,
             replicas,
@@ -83,16 +96,43 @@ impl JobFlags {
             seed,
             shuffle,
             blas_kernel,
-            places: given.places(),
+            ..data.overrides(given)
         }
     }
 
     /// The checked job from this file and these flags.
     pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
-        let text = file.map(read_job).transpose()?;
-        let name = file.map(|path| path.display().to_string()).unwrap_or_default();
-        Ok(Job::resolve(text.as_deref().map(|text| (name.as_str(), text)), &self.overrides(given))?)
+        resolve(file, &self.overrides(given))
     }
+}
+
+impl DataFlags {
+    fn overrides(&self, given: &Given) -> Overrides {
+        let Self { source, scale, validation_split } = self.clone();
+        Overrides { scale, validation_split, ..source.overrides(given) }
+    }
+
+    /// The checked job from this file and these flags.
+    pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
+        resolve(file, &self.overrides(given))
+    }
+}
+
+impl SourceFlag {
+    fn overrides(&self, given: &Given) -> Overrides {
+        Overrides { data: self.data.clone(), places: given.places(), ..Overrides::default() }
+    }
+
+    /// The checked job from this file and this flag.
+    pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
+        resolve(file, &self.overrides(given))
+    }
+}
+
+fn resolve(file: Option<&Path>, overrides: &Overrides) -> Result<Job> {
+    let text = file.map(read_job).transpose()?;
+    let name = file.map(|path| path.display().to_string()).unwrap_or_default();
+    Ok(Job::resolve(text.as_deref().map(|text| (name.as_str(), text)), overrides)?)
 }
 
 /// The text of a job file.

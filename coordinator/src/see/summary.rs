@@ -3,10 +3,12 @@
 //! Names longer than Keras' columns widen the table, where Keras would break them. With fewer columns available,
 //! columns with spare room shrink, and nothing is cut.
 
+use serde::Serialize;
+
 use super::{thousands, width};
 
 /// One layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Layer {
     /// Its name in the model: `dense_1`.
     pub name: String,
