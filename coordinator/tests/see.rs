@@ -121,7 +121,7 @@ fn a_job_that_asks_for_no_metric_is_shown_its_loss_alone() {
     for row in &mut rows {
         (row.accuracy, row.val_accuracy, row.test_accuracy) = (None, None, None);
     }
-    let table = history::table(&rows[..1]);
+    let table = history::table(&rows[..1], 80);
     assert_eq!(table.lines().next().unwrap(), "epoch    loss  val_loss  test_loss  seconds");
     let drawn = chart::chart(&rows, 80, Ink::Plain);
     assert!(drawn.contains("loss by epoch") && !drawn.contains("accuracy"), "{drawn}");
@@ -223,7 +223,7 @@ fn a_narrow_summary_and_overview_keep_every_word() {
 #[test]
 fn the_history_as_a_table() {
     assert_text(
-        &history::table(&article()[..2]),
+        &history::table(&article()[..2], 82),
         "
         epoch    loss  accuracy  val_loss  val_accuracy  test_loss  test_accuracy  seconds
             1  1.7161    0.4407    1.0014        0.8277     1.0061         0.8275   0.4000
@@ -231,7 +231,7 @@ fn the_history_as_a_table() {
         ",
     );
     assert_text(
-        &history::table(&without_validation(article())[..1]),
+        &history::table(&without_validation(article())[..1], usize::MAX),
         "
         epoch    loss  accuracy  val_loss  val_accuracy  test_loss  test_accuracy  seconds
             1  1.7161    0.4407         -             -     1.0061         0.8275   0.4000
@@ -346,9 +346,61 @@ fn the_bar_is_drawn_in_place_and_ends_as_keras_ends_it() {
             "\r",
             "\x1b[K\x1b[?7l 1/96 ──────────────────── 1s 10ms/step - accuracy: 0.1000 - loss: 2.3000\x1b[?7h\r",
             "\x1b[K\x1b[?7l24/96 ━━━━━─────────────── 36s 500ms/step - accuracy: 0.2500 - loss: 2.0000\x1b[?7h\r",
-            "\x1b[K96/96 ━━━━━━━━━━━━━━━━━━━━ 0s 4ms/step - accuracy: 0.4407 - loss: 1.7161 - val_accuracy: 0.8277 \
-             - val_loss: 1.0014\n",
+            "\x1b[K96/96 ━━━━━━━━━━━━━━━━━━━━ 0s 4ms/step - accuracy: 0.4407 - loss: 1.7161\n",
+            "      - val_accuracy: 0.8277 - val_loss: 1.0014\n",
         ]
+    );
+}
+
+#[test]
+fn the_bar_fits_into_any_width() {
+    let drawn = |columns: usize| {
+        let mut progress = progress(Style::Terminal(Ink::Plain));
+        progress.fit(columns);
+        progress.step(1, 24, 2.0, Some(0.25), MS(24 * 500));
+        let text = written(progress);
+        let bar = text.split_once("\x1b[?7l").unwrap().1.split_once("\x1b[?7h").unwrap().0.to_string();
+        assert!(bar.chars().count() <= columns, "{columns}: {bar}");
+        bar
+    };
+    assert_eq!(drawn(200), "24/96 ━━━━━─────────────── 36s 500ms/step - accuracy: 0.2500 - loss: 2.0000");
+    assert_eq!(drawn(60), "24/96 ━──── 36s 500ms/step - accuracy: 0.2500 - loss: 2.0000");
+    assert_eq!(drawn(59), "24/96 ━──── 36s 500ms/step - accuracy: 0.2500");
+    assert_eq!(drawn(30), "24/96 ━──── 36s 500ms/step");
+    assert_eq!(drawn(20), "24/96 ━────");
+}
+
+#[test]
+fn a_table_fits_into_a_terminal() {
+    let history = |columns| history::table(&article()[..1], columns);
+    assert_text(
+        &history(81),
+        "
+        epoch   loss accuracy val_loss val_accuracy test_loss test_accuracy seconds
+            1 1.7161   0.4407   1.0014       0.8277    1.0061        0.8275  0.4000
+        ",
+    );
+    assert_text(
+        &history(60),
+        "
+        epoch    loss  accuracy  val_loss  val_accuracy  test_loss
+            1  1.7161    0.4407    1.0014        0.8277     1.0061
+
+        epoch  test_accuracy  seconds
+            1         0.8275   0.4000
+        ",
+    );
+    let mut table = Table::new([Column::Left("id"), Column::Left("empty"), Column::Left("detail")]);
+    table.row(["a-1", "", "it waits for three workers, and none has come"]);
+    table.row(["日本-2", "", "none"]);
+    assert_text(
+        &table.fitting(30),
+        "
+        id      detail
+        a-1     it waits for three
+          workers, and none has come
+        日本-2  none
+        ",
     );
 }
 

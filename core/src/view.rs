@@ -82,6 +82,18 @@ pub struct JobView {
     pub steps_per_epoch: u32,
     /// Why it failed, for programs; none of a job that has not.
     pub failure: Option<Failure>,
+    /// Epochs that have ended; `None` if the coordinator is too old to say.
+    pub epochs_done: Option<u32>,
+    /// The accuracy on the test set after the last of them; `None` where the job does not ask for it.
+    pub accuracy: Option<f64>,
+    /// When it began to train, in seconds since 1970; `None` before.
+    pub started: Option<f64>,
+    /// How long it has trained, in seconds: the time of its epochs, without pauses between two coordinators.
+    pub seconds: f64,
+    /// How long the rest will take at the present speed, in seconds; `None` while it does not train.
+    pub seconds_left: Option<f64>,
+    /// The mean loss of a constant prediction; `None` until the data is read.
+    pub constant_loss: Option<f64>,
 }
 
 /// The figures after one epoch. Field names are the keys of a line of `history.jsonl`.
@@ -110,6 +122,26 @@ pub struct EpochRow {
     /// The SHA-256 of the parameters after the epoch, in hexadecimal.
     pub weights_sha256: String,
 }
+
+impl EpochRow {
+    /// A warning for people if every loss of the epoch is far above that of a constant prediction, so that the model has
+    /// learned nothing.
+    pub fn warning(&self, constant_loss: Option<f64>) -> Option<String> {
+        let constant = constant_loss?;
+        let lowest = self.val_loss.into_iter().fold(self.loss.min(self.test_loss), f64::min);
+        (lowest > FAR_ABOVE * constant).then(|| {
+            format!(
+                "epoch {}: the loss is {lowest:.4}, and a constant prediction has {constant:.4}: the model learns nothing \
+                 (lower the learning rate, or scale the inputs)",
+                self.epoch
+            )
+        })
+    }
+}
+
+/// A loss that is this many times that of a constant prediction is far above it. An epoch in which training begins badly
+/// and ends well is not: its loss on the test set is low.
+const FAR_ABOVE: f64 = 2.0;
 
 /// JSON has no NaN and no infinity, and writes `null` for both.
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
@@ -245,4 +277,37 @@ pub struct Metrics {
     pub step_time: StepTime,
     /// Every worker.
     pub workers: Vec<WorkerView>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(loss: f64, val_loss: Option<f64>, test_loss: f64) -> EpochRow {
+        EpochRow {
+            epoch: 3,
+            loss,
+            accuracy: None,
+            val_loss,
+            val_accuracy: None,
+            test_loss,
+            test_accuracy: None,
+            seconds: 1.0,
+            weights_sha256: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_loss_far_above_that_of_a_constant_is_a_warning() {
+        let warning = |row: EpochRow| row.warning(Some(10_f64.ln()));
+        let told = warning(row(15_000.0, Some(14_000.0), 14_500.0)).expect("it is far above");
+        assert!(
+            told.starts_with("epoch 3: the loss is 14000.0000, and a constant prediction has 2.3026"),
+            "{told}"
+        );
+        assert_eq!(warning(row(2.5, Some(2.4), 2.4)), None, "it is not far above");
+        assert_eq!(warning(row(9.0, Some(9.0), 0.5)), None, "the epoch has ended well");
+        assert_eq!(row(9.0, None, 9.0).warning(None), None, "the yardstick is not known");
+        assert!(warning(row(9.0, None, 9.0)).is_some(), "there is no validation");
+    }
 }

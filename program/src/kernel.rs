@@ -25,7 +25,8 @@ use self::probe::{Probe, own_pick};
 use self::start::{again, changed, replaced_by};
 pub use self::unusable::Unusable;
 use crate::machine::address_space;
-use crate::process::{self, instance_id};
+use crate::output;
+use crate::process::instance_id;
 use crate::variables::{self, INSTANCE, RESTARTS, STARTED_FOR};
 
 /// The kernel, as a job names it, that another process has tested and found good.
@@ -273,7 +274,7 @@ fn find_native(variables: &BTreeMap<String, String>) -> Result<Native, Unusable>
     let Some(native) = native else { return Err(Unusable::of_all(reasons)) };
     // A missing kernel is normal; a bad one is worth a line. The log may not be set up yet.
     for reason in reasons.iter().filter(|reason| matches!(reason, Unusable::NoGood { .. })) {
-        process::warning(&format!("the BLAS kernel {}: {} is taken", reason.in_short(), native.kernel));
+        output::warn(&format!("the BLAS kernel {}: {} is taken", reason.in_short(), native.kernel));
     }
     Ok(native)
 }

@@ -1,6 +1,6 @@
 //! Code that every program of this project needs, `coordinator` and `worker` alike.
 //!
-//! - [`process`]: exit codes, the log, signals, standard output. [`variables`]: the environment, which may hold
+//! - [`process`]: exit codes, signals, standard output. [`output`]: the log, colours, how much is said. [`variables`]: the environment, which may hold
 //!   anything. [`usage`]: command lines, whose errors are one line.
 //! - [`before_main`]: what can't wait for `main`.
 //! - [`kernel`]: loads the right BLAS kernel, and checks that the kernel is good.
@@ -17,6 +17,7 @@ pub mod failpoints;
 pub mod kernel;
 pub mod machine;
 pub mod ops;
+pub mod output;
 pub mod process;
 pub mod usage;
 pub mod variables;

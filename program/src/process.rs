@@ -14,7 +14,6 @@ use std::time::Duration;
 use clap::ValueEnum;
 use millefeuille_core::text::{self, SENTENCE};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::{before_main, variables};
 
@@ -129,17 +128,6 @@ pub fn printed(written: io::Result<()>) {
     }
     self::error(&format!("standard output cannot be written: {error} (free space, or send it elsewhere)"));
     leave(exit::DATA);
-}
-
-/// Starts the log on standard error. `MILLEFEUILLE_LOG` filters it, in the syntax of `RUST_LOG`.
-pub fn start_log(format: LogFormat, default: &str) {
-    let filter = EnvFilter::try_from_env(variables::LOG).unwrap_or_else(|_| EnvFilter::new(default));
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => log.json().init(),
-    }
 }
 
 /// The path of this program, even if its file has been replaced since the start.

@@ -158,7 +158,8 @@ fn in_one_line(error: &Error) -> String {
     let what = parts.next().unwrap_or_default();
     let what = what.trim_start_matches("error: ").to_string();
     let wanted = if error.kind() == ErrorKind::MissingRequiredArgument { "Usage: " } else { "tip: " };
-    match parts.find(|part| part.starts_with(wanted)) {
+    let wanted = |part: &String| part.starts_with(wanted) && !part.contains("as a value, use '-- ");
+    match parts.find(wanted) {
         Some(part) => format!("{what} ({})", part.replacen("Usage: ", "usage: ", 1)),
         None => what,
     }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::patience;
 use crate::process::{Ended, Process};
 use crate::run::Run;
+use crate::terminal::Terminal;
 
 /// An empty directory in which commands run. It is removed when the value is dropped.
 #[derive(Debug)]
@@ -152,6 +153,15 @@ impl Call {
     /// Starts it.
     pub fn start(self) -> Process {
         Process::start(self.line, self.command)
+    }
+
+    /// Runs it to its end on a terminal of so many columns; gives what is to be seen there in the end, line by line.
+    ///
+    /// # Panics
+    /// If it does not end with this code.
+    pub fn is_seen(self, columns: u16, code: i32) -> Vec<String> {
+        let mut process = Process::on_terminal(self.line, self.command, Terminal::new(columns));
+        Terminal::screen(columns, &process.wait().with_code(code).stderr)
     }
 
     /// Runs it to its end.

@@ -5,6 +5,7 @@
 //!
 //! - [`patience`]: timeouts for tests.
 //! - [`process`]: a started process, which is killed when its value is dropped, also after a panic.
+//! - [`terminal`]: a pseudo-terminal and its screen.
 //! - [`home`]: commands, run to their end or in the background.
 //! - [`cluster`]: `coordinator serve` with its workers.
 //! - [`rpc`]: gRPC clients, correct and faulty ones.
@@ -49,4 +50,5 @@ pub mod rpc;
 pub mod run;
 pub mod runbook;
 pub mod sim;
+pub mod terminal;
 pub mod undisturbed;

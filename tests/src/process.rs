@@ -13,6 +13,7 @@ pub use rustix::process::Signal;
 
 pub use crate::patience::until;
 use crate::patience::{self, Wait};
+use crate::terminal::Terminal;
 
 /// A process that a test has started. It and its children are killed when the value is dropped.
 #[derive(Debug)]
@@ -33,6 +34,17 @@ impl Process {
         let stdout = Reader::of(child.stdout.take());
         let stderr = Reader::of(child.stderr.take());
         Self { line, child, ended: None, stdout, stderr }
+    }
+
+    /// Starts a command on a terminal, which has all that it writes; what was drawn there is its standard error.
+    pub fn on_terminal(line: String, mut command: Command, terminal: Terminal) -> Self {
+        command.stdin(Stdio::null()).stdout(terminal.end()).stderr(terminal.end()).process_group(0);
+        die_with_this_process(&mut command);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
+        // The command still holds its end of the terminal.
+        drop(command);
+        let drawn = Reader::of(Some(terminal.into_reader()));
+        Self { line, child, ended: None, stdout: Reader::of(Some(std::io::empty())), stderr: drawn }
     }
 
     /// Its id.

@@ -411,11 +411,18 @@ fn public_listen_addresses_need_a_flag() {
 fn connecting_to_a_missing_coordinator_has_a_limit() {
     let home = Home::new();
     let address = closed_port();
-    let commands = ["train", "jobs", "workers", "metrics", "cancel", "health"];
+    let commands = ["train", "jobs", "workers", "metrics", "cancel a-1", "health"];
     for command in commands {
-        let call = home.coordinator(&format!("{command} --cluster {address} --connect-timeout 0.5"));
+        // A day would be too long for this test: it is told at once.
+        let call = home.coordinator(&format!("{command} --cluster {address} --connect-timeout 86400"));
         let error = call.fails(4);
-        assert!(error.contains(&address) && error.contains("coordinator serve"), "{command}: {error}");
+        assert!(
+            error.contains(&address) && error.contains("coordinator serve; --wait"),
+            "{command}: {error}"
+        );
+        let call = home.coordinator(&format!("{command} --cluster {address} --connect-timeout 0.5 --wait"));
+        let error = call.fails(4);
+        assert!(error.contains(&address) && error.contains("within 0.5 s"), "{command}: {error}");
     }
 
     let ended = home.worker(&format!("--coordinator {address} --join-timeout 1")).run();

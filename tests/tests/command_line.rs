@@ -67,6 +67,10 @@ fn manual_pages_are_written() {
     let hidden = std::fs::read_dir(home.path("pages")).unwrap();
     let hidden = hidden.filter(|page| page.as_ref().unwrap().file_name().to_string_lossy().contains("__"));
     assert_eq!(hidden.count(), 0, "no pages of what is hidden");
+    let jobs = page("coordinator-jobs.1");
+    assert!(jobs.contains("\\-\\-connect\\-timeout <SECONDS>]"), "the synopsis has values: {jobs}");
+    let examples = ".SH EXAMPLES\n.nf\n  coordinator jobs \\-\\-cluster 127.0.0.1:7070\n";
+    assert!(jobs.contains(examples), "examples keep their lines: {jobs}");
 }
 
 #[test]
@@ -152,6 +156,83 @@ fn a_job_that_has_ended_is_not_cancelled_again() {
     let cancelled = cluster.coordinator("cancel small-1").succeeds();
 
     assert_eq!(cancelled.stdout, "job small-1 had ended already: done\n");
+}
+
+#[test]
+fn unknown_flags_come_without_useless_tips() {
+    let home = Home::new();
+    let error = home.coordinator("cancel a-1 --json --cluster 127.0.0.1:1").fails(2);
+    assert!(error.contains("--json") && !error.contains("tip"), "{error}");
+    for flag in ["--learning-rate 1", "--epochs 1", "--seed 1"] {
+        for command in ["show data", "show model"] {
+            home.coordinator(&format!("{command} {flag}")).fails(2);
+        }
+    }
+}
+
+#[test]
+fn output_is_as_loud_and_as_coloured_as_asked() {
+    let home = Home::new();
+    home.small_job();
+    let train = |flags: &str, run: &str| {
+        home.coordinator(&format!("{flags} train small.toml --epochs 1 --workers 9 --run-dir {run}"))
+    };
+
+    let quiet = train("-q", "a").succeeds();
+    assert_eq!(quiet.stderr, "", "no progress, no warning");
+    assert!(quiet.stdout.contains("weights_sha256"));
+    let usual = train("", "b").succeeds();
+    assert!(usual.stderr.contains("warning: --workers 9: the job has 8 shards"), "{usual}");
+    assert!(usual.stderr.contains("Epoch 1/1") && !usual.stderr.contains("DEBUG"), "{usual}");
+    let ours = train("-v", "c").succeeds();
+    assert!(ours.stderr.contains("DEBUG") && !ours.stderr.contains("Connection{"), "{ours}");
+    let theirs = train("-vv", "d").succeeds();
+    assert!(theirs.stderr.contains("Connection{"), "HTTP/2 is logged: {theirs}");
+    let named = train("", "e").env("MILLEFEUILLE_LOG", "debug").succeeds();
+    assert!(named.stderr.contains("DEBUG") && !named.stderr.contains("Connection{"), "{named}");
+
+    let colourful = home.coordinator("show run a --color=always").succeeds().stdout;
+    let plain = home.coordinator("show run a --color=never").succeeds().stdout;
+    assert!(colourful.contains('\u{1b}') && !plain.contains('\u{1b}'));
+}
+
+#[test]
+fn what_is_shown_is_json_too() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --workers 1 --run-dir run").succeeds();
+    let show = |what: &str| home.coordinator(&format!("show {what} --json")).succeeds().json().remove(0);
+
+    let run = show("run run");
+    assert_eq!(run["history"].as_array().unwrap().len(), 3);
+    assert_eq!((&run["done"], &run["epochs"]), (&true.into(), &3.into()));
+    assert_eq!(run["weights_sha256"], home.run("run").hash());
+    assert_eq!(run["predictions"].as_array().unwrap().len(), 10);
+    let data = show("data small.toml");
+    assert_eq!(data["shape"], serde_json::json!([28, 28]));
+    assert_eq!(data["test_samples"], 301);
+    assert_eq!(show("model small.toml")[0]["kind"], "Dense");
+}
+
+#[test]
+fn a_loss_far_above_that_of_a_constant_is_a_warning() {
+    let home = Home::new();
+    home.small_job();
+    let mut cluster = home.cluster("");
+    let _worker = cluster.joined_by("--slots 1");
+
+    let told = cluster.coordinator("train small.toml --learning-rate 10000").succeeds();
+
+    let warning = "the model learns nothing";
+    assert_eq!(told.stderr.matches(warning).count(), 1, "told once: {told}");
+    cluster.serve.says(warning);
+    assert_eq!(home.run("runs/small-1").told("warning").len(), 1);
+    let alone = home.coordinator("train small.toml --learning-rate 10000 --run-dir alone").succeeds();
+    assert_eq!(
+        alone.stderr.matches(warning).count(),
+        1,
+        "by the progress, and not by the log as well: {alone}"
+    );
 }
 
 #[test]

@@ -31,7 +31,9 @@ fn ctrl_c_ends_a_training_and_keeps_its_finished_epochs() {
     let ended = train.wait();
     let error = ended.error(130);
     let rows = home.run("run").history().len();
-    let kept = format!("epochs finished and kept in run: {rows} (--resume");
+    let kept = format!(
+        "epochs finished and kept in run: {rows} (coordinator train --run-dir run --resume finishes it)"
+    );
     assert!(rows >= 1 && error.contains(&kept), "{rows} rows: {error}");
     assert!(!home.run("run").has("receipt.json"));
     assert!(ended.stdout.contains("val_accuracy"), "the table of what was finished: {ended}");

@@ -225,7 +225,9 @@ fn jobs_queue_in_order_and_can_be_cancelled() {
     let _worker = cluster.joined_by("--slots 2");
     cluster.job_is(&client, "a-1", "running");
     assert_eq!(client.job_state("c-1"), "queued");
-    let cancelled = cluster.coordinator("cancel").succeeds();
+    let error = cluster.coordinator("cancel").fails(2);
+    assert!(error.contains("JOB"), "nothing is cancelled that was not named: {error}");
+    let cancelled = cluster.coordinator("cancel --running").succeeds();
     assert!(cancelled.stdout.contains("a-1: cancelled"), "{cancelled}");
     cluster.job_is(&client, "c-1", "running");
     let cancelled = cluster.coordinator("cancel c-1").succeeds();
@@ -278,9 +280,67 @@ fn followers_of_a_cancelled_job_are_notified() {
     let mut following = cluster.coordinator("train small.toml --epochs 100000").start();
     following.says("Epoch 1/");
 
-    cluster.coordinator("cancel").succeeds();
+    cluster.coordinator("cancel small-1").succeeds();
 
-    following.wait().error(130);
+    let error = following.wait().error(130);
+    assert!(
+        error.contains("job small-1 was cancelled; epochs finished and kept in runs/small-1: "),
+        "{error}"
+    );
+    assert!(error.contains("coordinator train --run-dir runs/small-1 --resume finishes it"), "{error}");
+}
+
+#[test]
+fn followers_of_a_queued_job_that_is_cancelled_are_sent_to_no_directory() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    client.submit(&job("first", 100_000), "").unwrap();
+    let mut following = cluster.coordinator("train small.toml").start();
+    following.says("small-1 is queued");
+
+    cluster.coordinator("cancel small-1").succeeds();
+
+    let error = following.wait().error(130);
+    assert_eq!(error, "job small-1 was cancelled before it began; nothing is kept");
+}
+
+#[test]
+fn all_jobs_are_cancelled_after_a_question_only() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    for name in ["a", "b"] {
+        client.submit(&job(name, 100_000), "").unwrap();
+    }
+
+    let error = cluster.coordinator("cancel --all").fails(2);
+    assert!(error.contains("--yes"), "no terminal, no answer: {error}");
+    assert_eq!(client.job_state("b-1"), "queued");
+
+    let cancelled = cluster.coordinator("cancel --all --yes").succeeds();
+    assert_eq!(cancelled.stdout, "job b-1: cancelled\njob a-1: cancelled\n");
+    let nothing = cluster.coordinator("cancel --all --yes").succeeds();
+    assert_eq!(nothing.stdout, "no job is queued or runs\n");
+    assert!(cluster.coordinator("cancel --running").fails(2).contains("no job runs"));
+}
+
+#[test]
+fn metrics_without_a_job_are_those_of_the_running_one() {
+    let home = small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    client.submit(&job("first", 100_000), "").unwrap();
+    client.submit(&job("later", 1), "").unwrap();
+    let _worker = cluster.joined_by("--slots 1");
+    cluster.job_is(&client, "first-1", "running");
+
+    let text = cluster.coordinator("metrics").succeeds().stdout;
+
+    assert!(text.starts_with("job first-1: running"), "{text}");
+    client.cancel("later-1").unwrap();
+    client.cancel("first-1").unwrap();
+    assert_eq!(cluster.ask("metrics")[0]["job"]["id"], "first-1", "the last that had its turn");
 }
 
 #[test]

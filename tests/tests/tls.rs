@@ -192,7 +192,7 @@ fn each_role_has_only_its_own_rights() {
         ),
         "{line}"
     );
-    let line = home.coordinator(&format!("cancel {cluster} --tls certs/reader")).fails(4);
+    let line = home.coordinator(&format!("cancel small-1 {cluster} --tls certs/reader")).fails(4);
     assert!(line.contains("does not allow CancelJob"), "{line}");
     let line = home.coordinator(&format!("jobs {cluster} --tls certs/coordinator")).fails(4);
     assert!(line.contains("does not accept the certificate certs/coordinator/tls.crt"), "{line}");

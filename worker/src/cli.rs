@@ -11,7 +11,8 @@ use clap::{Parser, Subcommand};
 use millefeuille_program::kernel::{self, Unusable, probe};
 use millefeuille_program::machine::{Cores, Limits, address_space, needs};
 use millefeuille_program::ops::{self, Listen};
-use millefeuille_program::process::{self, LogFormat, exit};
+use millefeuille_program::output::{self, LogFormat, OutputArgs};
+use millefeuille_program::process::{self, exit};
 use millefeuille_program::{doctor, usage, variables};
 use millefeuille_proto::shared::InheritedMemory;
 
@@ -22,6 +23,9 @@ use crate::{Condition, End, WorkerConfig, failpoints, run};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "worker", version, after_help = EXAMPLES, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// How much it says, and in which colours
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// What to do instead of working
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -102,10 +106,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(code) = probe::answer() {
         return code;
     }
-    match usage::parse(arguments) {
-        Ok((Args { command: Some(Command::Doctor(args)), .. }, _)) => examine(args),
-        Ok((args, _)) => work(args),
-        Err(code) => code,
+    let args = match usage::parse::<Args>(arguments) {
+        Ok((args, _)) => args,
+        Err(code) => return code,
+    };
+    args.output.apply();
+    match args.command {
+        Some(Command::Doctor(args)) => examine(args),
+        None => work(args),
     }
 }
 
@@ -128,7 +136,7 @@ fn work(args: Args) -> ExitCode {
     if let Err(error) = kernel::own_kernel(&kernel::started_for(), slots) {
         return process::fail(code(&error), &error.to_string());
     }
-    process::start_log(args.log_format, "info");
+    output::start_log(args.log_format, "info");
     kernel::say_native();
     if args.exit_with_parent
         && let Err(error) = process::exit_with_parent()

@@ -29,6 +29,9 @@ pub(super) struct ClusterArgs {
     /// Time limit for connecting to it, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = process::CONNECT_TIMEOUT, value_parser = process::seconds)]
     pub(super) connect_timeout: Duration,
+    /// Wait for the coordinator if nobody listens at the address yet
+    #[arg(long)]
+    pub(super) wait: bool,
 }
 
 /// Time limit for one connection attempt: if a host comes back, the next attempt finds it.
@@ -37,7 +40,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ClusterArgs {
-    /// Connects, and retries until the time limit.
+    /// Connects, and retries until the time limit. If nobody listens at the address, it fails at once, unless it is to wait.
     pub(super) async fn connect(&self) -> Result<Client> {
         let unusable = |error: tonic::transport::Error| {
             Failed::new(
@@ -59,7 +62,8 @@ impl ClusterArgs {
             let reason = match attempt {
                 Ok(Ok(client)) => return Ok(client),
                 Ok(Err(Fault::Refused(failed))) => return Err(failed),
-                Ok(Err(Fault::Absent(reason))) => reason,
+                Ok(Err(Fault::Unused(reason))) if !self.wait => return Err(self.unused(&reason)),
+                Ok(Err(Fault::Absent(reason) | Fault::Unused(reason))) => reason,
                 Err(_) => "no answer".to_string(),
             };
             let wait = backoff.next_wait();
@@ -75,12 +79,22 @@ impl ClusterArgs {
             tokio::time::sleep(wait).await;
         }
     }
+
+    fn unused(&self, reason: &str) -> Failed {
+        let address = &self.cluster;
+        let what = format!(
+            "no coordinator at {address}: {reason} (is it running? start one with: coordinator serve; --wait waits for it)"
+        );
+        Failed::new(FailureKind::NotAllowed, what)
+    }
 }
 
 /// Why an attempt to connect failed.
 enum Fault {
     /// No coordinator answers; the next attempt may succeed.
     Absent(String),
+    /// The host is there, and nobody listens at the address.
+    Unused(String),
     /// The coordinator refuses this client.
     Refused(Failed),
 }
@@ -88,7 +102,10 @@ enum Fault {
 /// Connects once. An open port may not be a coordinator: it must also answer a call.
 async fn attempt(dialer: &Dialer, endpoint: &Endpoint) -> Result<Client, Fault> {
     let connected = dialer.connect(endpoint.clone()).await;
-    let channel = connected.map_err(|error| Fault::Absent(process::root_cause(&error)))?;
+    let channel = connected.map_err(|error| {
+        let absent = if is_refused(&error) { Fault::Unused } else { Fault::Absent };
+        absent(process::root_cause(&error))
+    })?;
     let mut client = ClusterClient::new(channel);
     match client.list_jobs(v1::ListJobsRequest {}).await {
         Ok(_) => Ok(Client(client)),
@@ -101,6 +118,12 @@ async fn attempt(dialer: &Dialer, endpoint: &Endpoint) -> Result<Client, Fault> 
         }
         Err(status) => Err(Fault::Absent(convert::reason(&status))),
     }
+}
+
+/// Whether a connection was refused: nobody listens.
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    error.downcast_ref().is_some_and(refused) || error.source().is_some_and(is_refused)
 }
 
 /// A connection to a coordinator. It returns plain values: the protobuf types stay in this module.

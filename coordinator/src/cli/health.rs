@@ -21,6 +21,7 @@ use crate::ops::ask::ask;
     mut_arg("cluster", |cluster| of_a_cluster(cluster).required(false).required_unless_present("ops")),
     mut_arg("tls", of_a_cluster),
     mut_arg("connect_timeout", of_a_cluster),
+    mut_arg("wait", |wait| wait.requires("cluster")),
 )]
 pub(super) struct Args {
     #[command(flatten)]

@@ -5,7 +5,7 @@ use millefeuille_core::view::{Metrics, StepTime};
 
 use super::client::{Client, ClusterArgs};
 use super::watch::{WatchArgs, json_line, watch};
-use super::{Result, jobs, runtime, workers};
+use super::{Result, jobs, runtime, table_columns, workers};
 use crate::see::history;
 
 /// Print a job's history and the cluster's speed
@@ -14,7 +14,7 @@ use crate::see::history;
     after_help = "Examples:\n  coordinator metrics --cluster 127.0.0.1:7070 --watch\n  coordinator metrics --cluster 127.0.0.1:7070 article-1 --json"
 )]
 pub(super) struct Args {
-    /// The job [default: the newest]
+    /// The job [default: the one that has its turn, or else the last one that had it]
     #[arg(value_name = "JOB", default_value = "", hide_default_value = true)]
     job: String,
     #[command(flatten)]
@@ -60,7 +60,7 @@ fn as_text(metrics: &Metrics) -> String {
         );
     }
     if !metrics.history.is_empty() {
-        text += &format!("\n{}", history::table(&metrics.history));
+        text += &format!("\n{}", history::table(&metrics.history, table_columns()));
     }
     text + "\n" + &workers::table(&metrics.workers)
 }

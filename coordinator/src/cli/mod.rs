@@ -12,6 +12,7 @@ mod given;
 mod health;
 mod job;
 mod jobs;
+mod man;
 mod metrics;
 mod names;
 mod predict;
@@ -27,17 +28,20 @@ mod workers;
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory as _, Parser, Subcommand};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::JobError;
 use millefeuille_program::doctor;
 use millefeuille_program::kernel::Unusable;
 use millefeuille_program::kernel::probe;
 use millefeuille_program::machine::{Cores, needs};
+use millefeuille_program::output::{self, OutputArgs};
 use millefeuille_program::process::{self, exit};
 use millefeuille_program::{usage, variables};
 
@@ -52,6 +56,8 @@ use crate::see::{Ink, WIDTH};
 struct Args {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -89,7 +95,7 @@ enum Command {
     Health(health::Args),
     Certs(certs::Args),
     Completions(completions::Args),
-    Man(completions::ManArgs),
+    Man(man::Args),
 }
 
 /// Why a command failed.
@@ -191,7 +197,10 @@ fn main_of(definition: clap::Command) -> ExitCode {
     millefeuille_program::failpoints::set_up();
     needs::raise();
     let done = match usage::parse_as::<Args>(definition.clone(), std::env::args_os()) {
-        Ok((args, matches)) => run(args.command, &Given::of(&definition, &matches)),
+        Ok((args, matches)) => {
+            args.output.apply();
+            run(args.command, &Given::of(&definition, &matches))
+        }
         Err(code) => return code,
     };
     match done {
@@ -252,7 +261,7 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Health(args) => health::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Completions(args) => completions::run(args),
-        Command::Man(args) => completions::man(args),
+        Command::Man(args) => man::run(args),
     }
 }
 
@@ -266,16 +275,35 @@ fn print(text: &str) {
     process::print(text);
 }
 
-/// Whether standard output supports colours.
+/// Whether standard output has colours.
 fn ink() -> Ink {
-    Ink::of(&std::io::stdout())
+    ink_of(&std::io::stdout())
 }
 
-/// The width from `COLUMNS`, or else of the terminal, or else the default.
+/// Whether this stream has colours.
+fn ink_of(stream: &impl IsTerminal) -> Ink {
+    match output::colours() {
+        ColorChoice::Auto => Ink::of(stream),
+        ColorChoice::Always => Ink::Colour,
+        ColorChoice::Never => Ink::Plain,
+    }
+}
+
+/// The width of pictures and text on standard output: from `COLUMNS`, or else of the terminal, or else the default.
 fn columns() -> usize {
+    columns_of(std::io::stdout()).unwrap_or(WIDTH)
+}
+
+/// The width of tables on standard output. In a file or a pipe they keep their rows whole: programs read them there.
+fn table_columns() -> usize {
+    columns_of(std::io::stdout()).unwrap_or(usize::MAX)
+}
+
+/// The width from `COLUMNS`, or else of the terminal.
+fn columns_of(stream: impl AsFd) -> Option<usize> {
     let asked = variables::text("COLUMNS").and_then(|columns| columns.parse().ok());
-    let terminal = || terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into());
-    asked.or_else(terminal).filter(|&columns| columns >= NARROWEST).unwrap_or(WIDTH)
+    let terminal = || terminal_size::terminal_size_of(stream).map(|(width, _)| width.0.into());
+    asked.or_else(terminal).filter(|&columns| columns >= NARROWEST)
 }
 
 /// A smaller width is taken for a mistake.

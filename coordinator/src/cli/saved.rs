@@ -11,7 +11,7 @@ use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::work::Workload;
 use millefeuille_program::kernel::{self, Unusable};
 use millefeuille_program::machine::Cores;
-use millefeuille_program::process;
+use millefeuille_program::{output, process};
 
 use super::{Failed, Result};
 use crate::cluster::load;
@@ -79,9 +79,7 @@ fn of_newest_checkpoint(run: &SavedRun, job: &Job) -> Result<Vec<f32>> {
         let path = run.path().display();
         return Err(Failure::at(FailureKind::Data, path, "there is no checkpoint yet").into());
     };
-    damaged
-        .iter()
-        .for_each(|damaged| process::say(&format!("warning: an older checkpoint is used: {damaged}")));
+    damaged.iter().for_each(|damaged| output::warn(&format!("an older checkpoint is used: {damaged}")));
     process::say(&format!("evaluating {}, {}", read.path.display(), read.checkpoint.place(job.fit.epochs)));
     Ok(read.checkpoint.values())
 }
@@ -105,9 +103,7 @@ fn say_what_differs(job: &Job, store: &ShardStore, receipt: &Receipt) {
     let names: Vec<_> = store.files().iter().filter(differs).map(|file| file.name.as_str()).collect();
     if !names.is_empty() {
         let (source, names) = (&job.data.source, names.join(", "));
-        process::say(&format!(
-            "warning: {source}: not the data that the model was trained with ({names} differ)"
-        ));
+        output::warn(&format!("{source}: not the data that the model was trained with ({names} differ)"));
     }
 }
 
@@ -131,9 +127,7 @@ pub(super) fn own_kernel(job: &Job) -> Result {
         Err(error @ (Unusable::Missing(_) | Unusable::NoGood { .. })) => {
             // Before any output, because this may restart the process.
             kernel::own_kernel(&BlasKernel::Native, threads)?;
-            process::say(&format!(
-                "warning: {error} Computing with this machine's kernel: last digits may differ"
-            ));
+            output::warn(&format!("{error} Computing with this machine's kernel: last digits may differ"));
             Ok(())
         }
         other => Ok(other?),

@@ -12,7 +12,8 @@ use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_program::kernel;
 use millefeuille_program::ops::Listen;
-use millefeuille_program::process::{self, LogFormat};
+use millefeuille_program::output::{self, LogFormat};
+use millefeuille_program::process;
 use millefeuille_proto::tls::date;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
@@ -78,7 +79,7 @@ pub(super) fn run(args: Args) -> Result {
     // The coordinator computes only when workers disagree, one node at a time.
     kernel::own_kernel(&BlasKernel::Native, 1)?;
     let job = args.job.as_deref().map(read_job).transpose()?;
-    process::start_log(args.log_format, "info");
+    output::start_log(args.log_format, "info");
     kernel::say_native();
     crate::input::check_directory(&args.runs_dir)
         .map_err(|failure| failure.with_hint("--runs-dir names where runs are made"))?;
@@ -131,11 +132,16 @@ async fn serve(args: Args, settings: ClusterSettings, job: Option<String>) -> Re
     // If the job was submitted before, it is that same job, running or done.
     let job =
         job.map(|job_toml| (format!("serve --job {}", hex::encode(Sha256::digest(&job_toml))), job_toml));
+    let tls = if args.tls.is_some() { " --tls DIR" } else { "" };
+    let joined =
+        if address.ip().is_unspecified() { format!("HOST:{}", address.port()) } else { address.to_string() };
+    let join = format!("worker --coordinator {joined}{tls}");
     let config = ClusterConfig::new(args.runs_dir, &settings);
     let config = ClusterConfig {
         control: ControlConfig { wait_workers: args.wait_workers, ..config.control },
         admission: Admission { certificate, ..config.admission },
         resumes: true,
+        join: Some(join.clone()),
         job_key: job.as_ref().map(|(key, _)| key.clone()),
         ..config
     };
@@ -148,10 +154,7 @@ async fn serve(args: Args, settings: ClusterSettings, job: Option<String>) -> Re
     let ops_server = ops_server.map_err(|error| {
         Failed::new(FailureKind::Unexpected, format!("cannot serve the ops port: {error}"))
     })?;
-    let tls = if args.tls.is_some() { " --tls DIR" } else { "" };
-    let joined =
-        if address.ip().is_unspecified() { format!("HOST:{}", address.port()) } else { address.to_string() };
-    info!("listening on {address}; workers join with: worker --coordinator {joined}{tls}");
+    info!("listening on {address}; workers join with: {join}");
     if let Some((client_key, job_toml)) = job {
         let (reply, answer) = tokio::sync::oneshot::channel();
         handle.send(DriverMessage::Submit { job_toml, client_key, reply }).await;

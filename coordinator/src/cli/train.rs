@@ -12,7 +12,8 @@ use millefeuille_core::job::{BlasKernel, Data, Job};
 use millefeuille_program::backoff::Backoff;
 use millefeuille_program::kernel;
 use millefeuille_program::machine::{Cores, address_space};
-use millefeuille_program::process::{self, LogFormat};
+use millefeuille_program::output::{self, LogFormat};
+use millefeuille_program::process;
 use millefeuille_proto::shared::SharedMemory;
 use millefeuille_worker::cli::THREADS;
 use tokio::net::TcpListener;
@@ -24,7 +25,7 @@ use super::settings::{HEADING, SettingsFlags};
 use super::watch_job::{WatchedJob, watch_job};
 use super::{Failed, Result, ask_for_files, ask_for_threads, runtime, show};
 use crate::cluster::local::Local;
-use crate::cluster::{Cluster, ClusterConfig, ClusterSettings};
+use crate::cluster::{Cluster, ClusterConfig, ClusterSettings, LOG_OF_JOBS};
 use crate::runs::{Existing, RunDir, SavedRun, holds_a_run};
 
 /// Train a job, watch it, and report. Without --cluster, on this machine with its own worker processes
@@ -45,6 +46,9 @@ pub(super) struct Args {
     /// Time limit for connecting to it, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_CONNECT_TIMEOUT", default_value = process::CONNECT_TIMEOUT, value_parser = process::seconds, allow_negative_numbers = true)]
     connect_timeout: Duration,
+    /// With --cluster: wait for the coordinator if nobody listens at the address yet
+    #[arg(long)]
+    wait: bool,
     /// With --cluster: time limit for each reconnection to a lost coordinator, in seconds
     #[arg(long, value_name = "SECONDS", env = "MILLEFEUILLE_RECONNECT_TIMEOUT", default_value = "60", value_parser = process::seconds, allow_negative_numbers = true)]
     reconnect_timeout: Duration,
@@ -127,7 +131,7 @@ impl Place {
     fn new(args: Args, settings: ClusterSettings, job: &Job) -> Result<Self> {
         let Args { connect_timeout, log_format, .. } = args;
         if let Some(cluster) = args.cluster {
-            let cluster = ClusterArgs { cluster, tls: args.tls, connect_timeout };
+            let cluster = ClusterArgs { cluster, tls: args.tls, connect_timeout, wait: args.wait };
             let reconnect_timeout = args.reconnect_timeout;
             return Ok(Self::Cluster(OnCluster { cluster, reconnect_timeout, log_format }));
         }
@@ -180,11 +184,11 @@ fn of_the_run(args: &Args, given: &Given) -> Option<Result<Job>> {
 
 fn on_cluster(place: OnCluster, job: &Job) -> Result {
     let OnCluster { cluster, reconnect_timeout, log_format } = place;
-    process::start_log(log_format, "warn");
+    output::start_log(log_format, "warn");
     runtime()?.block_on(async {
         let mut client = cluster.connect().await?;
         let job_id = submit(&mut client, job, cluster.connect_timeout).await?;
-        let reconnect = Some(ClusterArgs { connect_timeout: reconnect_timeout, ..cluster });
+        let reconnect = Some(ClusterArgs { connect_timeout: reconnect_timeout, wait: true, ..cluster });
         watch_job(WatchedJob { client, job_id, reconnect, log: log_format }).await
     })
 }
@@ -209,6 +213,7 @@ async fn submit(client: &mut Client, job: &Job, limit: Duration) -> Result<Strin
 }
 
 fn alone(place: OnThisMachine, job: Job) -> Result {
+    warn_of_idle_workers(place.workers, job.shards);
     let source = crate::data::absolute(&job.data.source)?;
     let job = Job { data: Data { source, ..job.data }, ..job };
     let there = run_to_resume(&place)?;
@@ -221,13 +226,19 @@ fn alone(place: OnThisMachine, job: Job) -> Result {
         Some(done) if done.is_done() => return show::report(&done),
         None if place.existing == Existing::Resume => {
             let path = run.path().display();
-            process::say(&format!("warning: {path}: there is no run to resume; a new one begins"));
+            output::warn(&format!("{path}: there is no run to resume; a new one begins"));
         }
         _ => {}
     }
-    process::start_log(place.log_format, &format!("warn,{}=info", kernel::LOG));
+    output::start_log(place.log_format, &default_log(place.log_format));
     kernel::say_native();
     runtime()?.block_on(train(place, job, run))
+}
+
+/// What is logged unless asked otherwise. Warnings about the job are printed with its progress, which a log of JSON replaces.
+fn default_log(format: LogFormat) -> String {
+    let of_job = if format == LogFormat::Text { "off" } else { "warn" };
+    format!("warn,{}=info,{LOG_OF_JOBS}={of_job}", kernel::LOG)
 }
 
 /// Number of workers to start: at least as many as the job waits for, since no others can join.
@@ -260,12 +271,24 @@ fn own_slots(workers: u32) -> u32 {
     address_space::threads_with_room(Cores::of_this_process().usable().div_ceil(workers)).max(1)
 }
 
+/// Warns of worker processes that will have no work.
+fn warn_of_idle_workers(workers: u32, shards: u32) {
+    if workers > shards {
+        output::warn(&format!(
+            "--workers {workers}: the job has {shards} shards, and at most one worker for each has work; {} of them stand by \
+             (lower --workers, or raise --shards, which changes the weights)",
+            workers - shards
+        ));
+    }
+}
+
 /// With `--resume`: the existing run, if any.
 fn run_to_resume(place: &OnThisMachine) -> Result<Option<SavedRun>> {
     match &place.run_dir {
         _ if place.existing != Existing::Resume => Ok(None),
         None => {
-            Err(Failed::new(FailureKind::Usage, "--resume needs --run-dir, which names the run to resume"))
+            let what = "--resume needs the run to resume: coordinator train --run-dir RUN --resume";
+            Err(Failed::new(FailureKind::Usage, what))
         }
         Some(path) if holds_a_run(path) => Ok(Some(SavedRun::open(path)?)),
         Some(_) => Ok(None),
@@ -289,7 +312,10 @@ fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     let (path, differences) = (run.path().display(), differences.join(", "));
     Err(Failed::new(
         FailureKind::Usage,
-        format!("{path}: --resume with another job: {differences} (--overwrite starts over)"),
+        format!(
+            "{path}: --resume with another job: {differences} (coordinator train --run-dir {path} --resume continues the \
+             run's own; --overwrite instead starts over)"
+        ),
     ))
 }
 
@@ -335,7 +361,7 @@ async fn train(place: OnThisMachine, job: Job, run: RunDir) -> Result {
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let cluster = tokio::spawn(cluster.run(listener, async move { _ = stopped.await }));
-    let own = ClusterArgs { cluster: address.to_string(), tls: None, connect_timeout };
+    let own = ClusterArgs { cluster: address.to_string(), tls: None, connect_timeout, wait: false };
     let begin = async {
         let mut client = own.connect().await?;
         let job_id = submit(&mut client, &job, connect_timeout).await?;
@@ -371,7 +397,9 @@ fn interrupted(path: &Path) -> Failed {
     }
     let rows = SavedRun::open(path).and_then(|run| run.whole_history()).map_or(0, |rows| rows.len());
     let path = path.display();
-    let message = format!("interrupted; epochs finished and kept in {path}: {rows} (--resume continues)");
+    let message = format!(
+        "interrupted; epochs finished and kept in {path}: {rows} (coordinator train --run-dir {path} --resume finishes it)"
+    );
     Failed::new(FailureKind::Interrupted, message)
 }
 

@@ -1,8 +1,9 @@
 //! Watches a job to its end: progress while it runs, the report when it is done.
 //!
-//! The coordinator of a running cluster may be lost and come back. Then the job is found again by its id. The stream
-//! repeats all epochs; those printed before are not printed again.
+//! The coordinator of a running cluster may be lost and come back. Then the job is found again by its id. It may have been
+//! set back: epochs that have to be computed again come out as they were, and are not printed again.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -11,14 +12,15 @@ use millefeuille_core::failure::FailureKind;
 use millefeuille_core::view::{
     EpochRow, JobReport, JobStatus, JobView, OutcomeView, Prediction, Progress as Place,
 };
-use millefeuille_program::process::{self, LogFormat, exit};
+use millefeuille_program::output::{self, LogFormat};
+use millefeuille_program::process::{self, exit};
 
 use super::client::{Client, ClusterArgs, Unanswered};
-use super::{Failed, Result, columns, ink, print};
+use super::{Failed, Result, columns, columns_of, ink, ink_of, print, table_columns};
 use crate::report;
 use crate::see::history;
 use crate::see::progress::{Progress, Style};
-use crate::see::{Ink, chart, digits};
+use crate::see::{WIDTH, chart, digits};
 
 /// Pause after losing the coordinator: a coordinator that shuts down still answers for a moment.
 const BREATH: Duration = Duration::from_millis(200);
@@ -51,20 +53,18 @@ pub(super) async fn watch_job(mut watched: WatchedJob) -> Result {
         }
     };
     view.finish();
-    let job = view.job.clone();
+    let (job, rows) = (view.job.clone(), view.rows());
     if outcome.exit_code == exit::DONE {
-        print_report(&view.history, &outcome, &job);
+        print_report(&rows, &outcome, &job);
         return Ok(());
     }
-    if !view.history.is_empty() {
-        print(&history::table(&view.history));
+    if !rows.is_empty() {
+        print(&history::table(&rows, table_columns()));
     }
-    let (kept, epochs) = (&job.run_dir, view.history.len());
     Err(match outcome {
         OutcomeView { failure: Some(failure), .. } => failure.into(),
         OutcomeView { exit_code: exit::INTERRUPTED, .. } => {
-            let what = format!("interrupted; epochs finished and kept in {kept}: {epochs}");
-            Failed::new(FailureKind::Interrupted, what)
+            Failed::new(FailureKind::Interrupted, cancelled_job(&job, rows.len()))
         }
         // From an earlier version, only the message and the exit code are known.
         OutcomeView { exit_code, message, .. } => {
@@ -72,6 +72,18 @@ pub(super) async fn watch_job(mut watched: WatchedJob) -> Result {
             Failed::silently(exit_code)
         }
     })
+}
+
+/// Describes a job that somebody has cancelled, and what remains of it.
+fn cancelled_job(job: &JobView, epochs: usize) -> String {
+    let JobView { id, run_dir, .. } = job;
+    if epochs == 0 && job.started.is_none() {
+        return format!("job {id} was cancelled before it began; nothing is kept");
+    }
+    format!(
+        "job {id} was cancelled; epochs finished and kept in {run_dir}: {epochs} (on the coordinator's machine, \
+         coordinator train --run-dir {run_dir} --resume finishes it)"
+    )
 }
 
 /// Watches to the job's end, across any number of coordinator restarts: jobs keep their ids.
@@ -97,7 +109,6 @@ fn stopped_watching(id: &str) -> Failed {
 }
 
 async fn watch(client: &mut Client, job_id: &str, view: &mut View) -> Result<OutcomeView, Unanswered> {
-    view.history.clear();
     let mut watching = client.watch(job_id).await?;
     loop {
         if let Some(outcome) = view.take(watching.next().await?) {
@@ -110,9 +121,12 @@ async fn watch(client: &mut Client, job_id: &str, view: &mut View) -> Result<Out
 struct View {
     style: Style,
     progress: Option<Progress>,
-    history: Vec<EpochRow>,
-    /// Number of epochs printed; after a reconnection the stream repeats them.
+    /// The job's history, by epoch.
+    rows: BTreeMap<u64, EpochRow>,
+    /// The last epoch that was printed.
     printed: u64,
+    /// Whether the last epoch printed came with a warning.
+    warned: bool,
     job: JobView,
     waiting: Option<WaitNote>,
 }
@@ -131,14 +145,16 @@ impl View {
         let stderr = std::io::stderr();
         let style = match log {
             LogFormat::Json => Style::Silent,
-            LogFormat::Text if stderr.is_terminal() => Style::Terminal(Ink::of(&stderr)),
+            LogFormat::Text if output::is_quiet() => Style::Silent,
+            LogFormat::Text if stderr.is_terminal() => Style::Terminal(ink_of(&stderr)),
             LogFormat::Text => Style::Plain,
         };
         Self {
             style,
             progress: None,
-            history: Vec::new(),
+            rows: BTreeMap::new(),
             printed: 0,
+            warned: false,
             job: JobView::default(),
             waiting: None,
         }
@@ -151,10 +167,19 @@ impl View {
             self.wait();
         }
         history.iter().for_each(|row| self.epoch(row.clone()));
-        if let Some(place) = progress.filter(|place| u64::from(place.epoch) > self.printed) {
+        if let Some(done) = self.job.epochs_done {
+            self.rows.retain(|&epoch, _| epoch <= done.into());
+        }
+        // An epoch is drawn once the one before is there in full. The disk is slower than the next epoch's first steps.
+        if let Some(place) = progress.filter(|place| u64::from(place.epoch) == self.printed + 1) {
             self.step(place);
         }
         outcome
+    }
+
+    /// The job's history so far.
+    fn rows(&self) -> Vec<EpochRow> {
+        self.rows.values().cloned().collect()
     }
 
     fn wait(&mut self) {
@@ -174,7 +199,10 @@ impl View {
     fn progress(&mut self) -> &mut Progress {
         let (style, job) = (self.style, &self.job);
         let new = || Progress::new(style, job.epochs.into(), job.steps_per_epoch.into());
-        self.progress.get_or_insert_with(new)
+        let progress = self.progress.get_or_insert_with(new);
+        // The terminal may have another width by now.
+        progress.fit(columns_of(std::io::stderr()).unwrap_or(WIDTH));
+        progress
     }
 
     fn note(&mut self, text: &str) {
@@ -189,8 +217,13 @@ impl View {
         if row.epoch > self.printed {
             self.printed = row.epoch;
             self.progress().epoch(&row);
+            let warning = row.warning(self.job.constant_loss);
+            if let Some(warning) = warning.as_ref().filter(|_| !self.warned) {
+                self.note(&format!("warning: {warning}"));
+            }
+            self.warned = warning.is_some();
         }
-        self.history.push(row);
+        self.rows.insert(row.epoch, row);
     }
 
     fn step(&mut self, place: Place) {
@@ -213,7 +246,7 @@ fn print_report(rows: &[EpochRow], outcome: &OutcomeView, job: &JobView) {
 
 /// History as table and chart, test figures, and the first test images with their predictions.
 pub(super) fn summary(rows: &[EpochRow], shown: &[Prediction]) -> String {
-    let mut text = history::table(rows) + "\n" + &chart::chart(rows, columns(), ink());
+    let mut text = history::table(rows, table_columns()) + "\n" + &chart::chart(rows, columns(), ink());
     if let Some(last) = rows.last() {
         text += &format!("\nTest loss:     {:.3}\n", last.test_loss);
         text += &last

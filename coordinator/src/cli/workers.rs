@@ -5,7 +5,7 @@ use millefeuille_core::view::WorkerView;
 
 use super::client::{Client, ClusterArgs};
 use super::watch::{WatchArgs, json_line, watch};
-use super::{Result, runtime};
+use super::{Result, runtime, table_columns};
 use crate::see::table::{Column, Table};
 
 /// List the workers of a running cluster
@@ -66,7 +66,7 @@ pub(super) fn table(workers: &[WorkerView]) -> String {
             worker.detail.clone(),
         ]);
     }
-    table.to_string()
+    table.fitting(table_columns())
 }
 
 fn shards(worker: &WorkerView) -> String {

@@ -59,6 +59,8 @@ pub struct ClusterConfig {
     pub admission: Admission,
     /// Maximum number of queued jobs.
     pub max_queued: usize,
+    /// The command by which a worker joins; `None` if the cluster starts its workers itself.
+    pub join: Option<String>,
     /// Memory shared with the cluster's own worker processes.
     pub shared_memory: Option<Arc<SharedMemory>>,
 }
@@ -77,6 +79,7 @@ impl ClusterConfig {
             token: None,
             admission: Admission::default(),
             max_queued: 1024,
+            join: None,
             shared_memory: None,
         }
     }

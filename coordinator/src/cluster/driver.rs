@@ -207,6 +207,7 @@ impl Driver {
             jobs: &self.jobs,
             training: self.training.as_ref(),
             tally: &self.tally,
+            join: self.config.join.as_deref(),
         }
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::BlasKernel;
 use millefeuille_program::backoff::Backoff;
+use millefeuille_program::output::OutputArgs;
 use millefeuille_program::{kernel, process, variables};
 use millefeuille_proto::shared::{self, SharedMemory};
 use tokio::process::{Child, Command};
@@ -75,6 +76,7 @@ impl Local {
         // An ops port named in the environment belongs to the parent.
         command.args(["--ops-listen", "off"]);
         command.args(["--log-format", if self.json_log { "json" } else { "text" }]);
+        command.args(OutputArgs::of_this_process());
         command.env("MILLEFEUILLE_TOKEN", &self.token);
         command.env(variables::STARTED_FOR, self.kernel.to_string()).envs(kernel::handed_down());
         // The connection stays on this machine: it is never encrypted, even if this process was started with TLS.

@@ -42,6 +42,7 @@ use crate::admission::Admission;
 use board::Board;
 use driver::Driver;
 use grpc::Services;
+pub(crate) use notes::LOG_OF_JOBS;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use tally::Tally;
 

@@ -5,6 +5,9 @@ use millefeuille_core::learn::tree::Node;
 use millefeuille_core::text;
 use millefeuille_proto::session::{EndCause, Ended, ToWorker};
 
+/// The log's target of warnings about a job. Whoever follows the job prints them as well.
+pub(crate) const LOG_OF_JOBS: &str = "millefeuille_coordinator::jobs";
+
 /// A note's kind and its text.
 pub(super) fn note(note: &Note) -> (&'static str, String) {
     match note {
@@ -49,7 +52,8 @@ fn reassigned(work: WorkId, pending_with: WorkerId, straggler: bool, to: &[(Work
 }
 
 pub(super) fn joined(worker: WorkerId, name: &str, slots: u32) -> String {
-    format!("{worker} ({name}) joined with {slots} slots")
+    let slots = if slots == 1 { "1 slot".to_string() } else { format!("{slots} slots") };
+    format!("{worker} ({name}) joined with {slots}")
 }
 
 /// The message to a worker that is disconnected.

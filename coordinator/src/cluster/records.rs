@@ -37,6 +37,10 @@ pub(super) struct JobRecord {
     /// The history, shared with readers.
     pub(super) history: Arc<Vec<EpochRow>>,
     pub(super) steps_per_epoch: u32,
+    /// When it began to train, in seconds since 1970; `None` before.
+    pub(super) started: Option<f64>,
+    /// The mean loss of a constant prediction; `None` until the data is read.
+    pub(super) constant_loss: Option<f64>,
     pub(super) shown: Vec<Prediction>,
     /// Optimizer steps before the newest checkpoint written since the coordinator started.
     pub(super) checkpoint: Option<u64>,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use millefeuille_core::control::{Control, JobId, JobState, Member, Outcome, Phase, WorkerId};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::view::{
-    JobReport, JobStatus, JobView, Metrics, OutcomeView, Progress, StepTime, WorkerView,
+    EpochRow, JobReport, JobStatus, JobView, Metrics, OutcomeView, Progress, StepTime, WorkerView,
 };
 
 use super::records::{JobRecord, Session};
@@ -33,17 +33,24 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The job with this id, or the newest job if the id is empty.
+    /// The job with this id. If the id is empty, the current one, or the newest if none has had its turn.
     ///
     /// # Errors
     /// If there is no such job.
     pub(super) fn job(&self, id: &str) -> Result<&Arc<JobReport>, Failure> {
-        let mut jobs = self.jobs.iter();
-        let found = if id.is_empty() { jobs.next() } else { jobs.find(|report| report.job.id == id) };
+        let named = || self.jobs.iter().find(|report| report.job.id == id);
+        let found = if id.is_empty() { self.current().or(self.jobs.first()) } else { named() };
         found.ok_or_else(|| no_job(id, "there is no job yet"))
     }
 
-    /// Metrics of a job and of the cluster. An empty id means the newest job.
+    /// The job that has its turn, or else the last one that has begun.
+    pub(crate) fn current(&self) -> Option<&Arc<JobReport>> {
+        let find = |is: fn(&JobReport) -> bool| self.jobs.iter().find(|report| is(report));
+        find(|report| report.job.state.has_turn())
+            .or_else(|| find(|report| report.job.started.is_some() || !report.history.is_empty()))
+    }
+
+    /// Metrics of a job and of the cluster. An empty id means the current job.
     ///
     /// # Errors
     /// If there is no job of this id.
@@ -74,11 +81,13 @@ pub(super) struct DriverState<'d> {
     pub(super) jobs: &'d BTreeMap<JobId, JobRecord>,
     pub(super) training: Option<&'d Training>,
     pub(super) tally: &'d Tally,
+    /// The command by which a worker joins, if others are to start any.
+    pub(super) join: Option<&'d str>,
 }
 
 /// A snapshot of the current state.
 pub(super) fn of(state: &DriverState<'_>) -> Snapshot {
-    let waits = Waits::of(state.control, state.now);
+    let waits = Waits::of(state.control, state.now, state.join);
     let rates = rates(state);
     let worker = |(&id, member): (&WorkerId, &Member)| {
         let session = state.sessions.get(&id)?;
@@ -112,7 +121,7 @@ fn report(state: &DriverState<'_>, number: JobId, record: &JobRecord, waits: &Wa
 
 /// A job as it is now.
 pub(super) fn job(state: &DriverState<'_>, number: JobId) -> JobView {
-    let waits = Waits::of(state.control, state.now);
+    let waits = Waits::of(state.control, state.now, state.join);
     let record = state.jobs.get(&number);
     record.map_or_else(JobView::default, |record| view(state, number, record, &waits))
 }
@@ -123,6 +132,7 @@ fn view(state: &DriverState<'_>, number: JobId, record: &JobRecord, waits: &Wait
     let wait = if runs { waits.of_job() } else { Wait::default() };
     let status = ended.map_or_else(|| status(state, number), Ending::status);
     let failed = ended.filter(|_| status == JobStatus::Failed);
+    let progress = progress(state, number, record);
     JobView {
         id: record.id.clone(),
         name: record.job.name.clone(),
@@ -135,7 +145,30 @@ fn view(state: &DriverState<'_>, number: JobId, record: &JobRecord, waits: &Wait
         epochs: record.job.fit.epochs,
         steps_per_epoch: record.steps_per_epoch,
         failure: failed.and_then(|ending| ending.failure.clone()),
+        epochs_done: Some(record.history.len() as u32),
+        accuracy: record.history.last().and_then(|row| row.test_accuracy),
+        started: record.started,
+        seconds: seconds(&record.history, progress.as_ref()),
+        seconds_left: progress.and_then(|progress| seconds_left(record, &progress)),
+        constant_loss: record.constant_loss,
     }
+}
+
+/// How long a job has trained: its finished epochs, and the one that it is in.
+fn seconds(history: &[EpochRow], progress: Option<&Progress>) -> f64 {
+    let finished: f64 = history.iter().map(|row| row.seconds).sum();
+    let present = progress.filter(|progress| u64::from(progress.epoch) > history.len() as u64);
+    finished + present.map_or(0.0, |progress| progress.epoch_seconds)
+}
+
+/// How long the rest of a job will take, if its epochs take as long as the last one, or as the first one so far.
+fn seconds_left(record: &JobRecord, progress: &Progress) -> Option<f64> {
+    let Progress { epoch, step, epoch_seconds, .. } = *progress;
+    let last = record.history.last().map(|row| row.seconds);
+    let so_far = || (step > 0).then(|| epoch_seconds / f64::from(step) * f64::from(record.steps_per_epoch));
+    let an_epoch = last.or_else(so_far)?;
+    let whole = f64::from(record.job.fit.epochs.saturating_sub(epoch));
+    Some(whole * an_epoch + (an_epoch - epoch_seconds).max(0.0))
 }
 
 /// The status of a job that has not ended.
@@ -179,9 +212,11 @@ fn progress(state: &DriverState<'_>, number: JobId, record: &JobRecord) -> Optio
     let begun = state.control.job_state(number) == Some(JobState::Running);
     let position = state.control.position().filter(|_| begun)?;
     let (means, clock) = (training.figures(), &training.clock);
+    // At an epoch's end the position is ahead, and after the last one it is at an epoch that the job does not have.
+    let within = position.phase == Phase::Train && position.epoch == training.epoch();
     Some(Progress {
-        epoch: position.epoch + 1,
-        step: if position.phase == Phase::Train { position.step } else { record.steps_per_epoch },
+        epoch: training.epoch() + 1,
+        step: if within { position.step } else { record.steps_per_epoch },
         loss: means.loss(),
         accuracy: training.workload.accuracy(&means),
         step_ms: clock.step_ms,

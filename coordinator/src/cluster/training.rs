@@ -51,6 +51,10 @@ pub(super) struct Training {
     /// Number of results received; also the last result id.
     came: u64,
     figures: Epoch,
+    /// The epoch of these figures, from 0.
+    epoch: u32,
+    /// The mean loss of a constant prediction.
+    pub(super) constant_loss: Option<f64>,
     ledger: Ledger,
     /// Optimizer steps taken.
     steps_taken: u64,
@@ -86,7 +90,9 @@ impl Training {
     pub(super) fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
         let job = loaded.job.clone();
         let workload = Arc::new(Workload::new(loaded.spec.clone()));
+        let constant_loss = workload.constant_loss(&loaded.store);
         let mut training = Self {
+            constant_loss,
             job_sha256: loaded.job_sha256(),
             optimizer: OptimizerState::new(&job.compile.optimizer, workload.model().parameter_count()),
             ledger: Ledger::default(),
@@ -106,6 +112,7 @@ impl Training {
             results: BTreeMap::new(),
             came: 0,
             figures: Epoch::default(),
+            epoch: 0,
             clock: Clock::new(),
         };
         match resumed {
@@ -157,6 +164,7 @@ impl Training {
         self.parameters = self.pool.adopt(checkpoint.values()).into_bytes();
         let Partial { loss_sum, correct, samples, seconds } = checkpoint.partial;
         self.figures.train = Figures { loss_sum, correct, samples };
+        self.epoch = checkpoint.position.epoch;
         self.clock.resume_after(Duration::try_from_secs_f64(seconds).unwrap_or_default());
         self.optimizer = checkpoint.optimizer;
         self.steps_taken = checkpoint.parameter_tag;
@@ -259,7 +267,7 @@ impl Training {
         self.reduction = Some(Reduction::new(Tree::new(facts.shards), &present));
         self.results.clear();
         if work.phase == Phase::Train && work.step == 0 {
-            self.figures = Epoch::default();
+            (self.figures, self.epoch) = (Epoch::default(), work.epoch);
             self.clock.begin_epoch();
         }
         self.clock.begin_step();
@@ -360,7 +368,13 @@ impl Training {
         self.steps_taken += 1;
     }
 
-    /// Loss and accuracy of the epoch so far.
+    /// The epoch that has begun last, from 0. The position is ahead of it between an epoch's end and the next one's first
+    /// step.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Loss and accuracy of that epoch so far.
     pub(super) fn figures(&self) -> Figures {
         self.figures.train
     }

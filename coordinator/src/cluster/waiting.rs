@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millefeuille_core::control::{Control, Pending, Waiting, WorkId, WorkerId};
 
-/// A worker whose work has been pending for less than this is simply computing.
+/// A worker whose work has been pending for less than this is simply computing, and its job is well.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
 
 /// What the running job waits for.
@@ -23,6 +23,8 @@ pub(super) struct Wait {
 pub(super) struct Waits<'c> {
     control: &'c Control,
     now: Duration,
+    /// The command by which a worker joins; `None` if the coordinator starts its workers itself.
+    join: Option<&'c str>,
     waiting: Waiting,
     /// What is pending with each worker.
     pending: BTreeMap<WorkerId, Pending>,
@@ -30,26 +32,26 @@ pub(super) struct Waits<'c> {
 
 impl<'c> Waits<'c> {
     /// Determines the current waits.
-    pub(super) fn of(control: &'c Control, now: Duration) -> Self {
+    pub(super) fn of(control: &'c Control, now: Duration, join: Option<&'c str>) -> Self {
         let waiting = control.waiting();
         let pending = match &waiting {
             Waiting::Results { pending, .. } => pending.iter().map(|of| (of.worker, of.clone())).collect(),
             _ => BTreeMap::new(),
         };
-        Self { control, now, waiting, pending }
+        Self { control, now, join, waiting, pending }
     }
 
     /// What the running job waits for.
     pub(super) fn of_job(&self) -> Wait {
-        let Self { control, now, waiting, .. } = self;
+        let Self { control, now, join, waiting, .. } = self;
         let (now, without_end) = (*now, |what: &str| Wait { what: what.to_string(), ..Wait::default() });
         match waiting {
             Waiting::Nothing => Wait::default(),
             Waiting::Data => without_end("reading the data"),
             Waiting::Workers { present, needed, since } => Wait {
                 what: format!(
-                    "waiting for workers: {present} of at least {needed} are present (start some with: worker --coordinator \
-                     ADDR)"
+                    "waiting for workers: {present} of at least {needed} are present{}",
+                    join.map_or_else(String::new, |join| format!(" (start some with: {join})"))
                 ),
                 lasts: now.saturating_sub(*since),
                 next: gives_up(control.config().wait_workers, now.saturating_sub(*since)),
@@ -69,7 +71,7 @@ impl<'c> Waits<'c> {
 
     /// What this worker keeps the job waiting for; empty if nothing.
     pub(super) fn of_worker(&self, worker: WorkerId) -> String {
-        let Self { control, now, waiting, pending } = self;
+        let Self { control, now, waiting, pending, .. } = self;
         let Some(member) = control.members().get(&worker) else { return String::new() };
         let Waiting::Results { work, .. } = waiting else { return String::new() };
         let lasts = |pending: &&Pending| pending.overdue || now.saturating_sub(pending.since) >= WORTH_SAYING;
@@ -86,8 +88,11 @@ impl<'c> Waits<'c> {
 
 impl Wait {
     fn for_results(now: Duration, work: WorkId, pending: &[Pending], unheld: &[u32]) -> Self {
-        if pending.is_empty() && unheld.is_empty() {
-            return Self { what: format!("closing {work}"), ..Self::default() };
+        let since = pending.iter().map(|pending| pending.since).min().unwrap_or(now);
+        let lasts = now.saturating_sub(since);
+        let is_usual = lasts < WORTH_SAYING && !pending.iter().any(|pending| pending.overdue);
+        if unheld.is_empty() && is_usual {
+            return Self::default();
         }
         let workers: Vec<_> = pending.iter().map(|pending| pending.worker).collect();
         let fetched = if unheld.is_empty() {
@@ -96,17 +101,12 @@ impl Wait {
             format!("{}samples of shards {unheld:?}", if workers.is_empty() { "" } else { " and for " })
         };
         let from = if workers.is_empty() { String::new() } else { format!("from {}", listed(&workers)) };
-        let since = pending.iter().map(|pending| pending.since).min().unwrap_or(now);
         let next = match pending.iter().any(|pending| pending.overdue) {
             _ if !unheld.is_empty() => "another worker fetches the samples",
             true => "it takes long: backup tasks run on other workers",
             false => "backup tasks start on other workers if it takes too long",
         };
-        Self {
-            what: format!("waiting for {work} {from}{fetched}"),
-            lasts: now.saturating_sub(since),
-            next: next.to_string(),
-        }
+        Self { what: format!("waiting for {work} {from}{fetched}"), lasts, next: next.to_string() }
     }
 }
 

@@ -23,7 +23,7 @@ pub fn registry(view: View, admission: Admission) -> Registry {
         let snapshot = view.newest();
         workers(page, &snapshot)?;
         jobs(page, &snapshot)?;
-        if let Some(job) = current(&snapshot) {
+        if let Some(job) = snapshot.current() {
             training(page, job)?;
         }
         speed(page, &snapshot)?;
@@ -55,13 +55,6 @@ fn jobs(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     let by_state = JobStatus::ALL.map(|state| (state.name(), in_state(state)));
     page.gauges("jobs", "Jobs by state, including those from before a restart", "state", by_state)?;
     page.gauge("queue_length", "Queued jobs", in_state(JobStatus::Queued))
-}
-
-/// The running or waiting job, or else the last one that ran.
-fn current(snapshot: &Snapshot) -> Option<&JobReport> {
-    let reports = || snapshot.jobs.iter().map(|report| &**report);
-    let has_run = |report: &&JobReport| !report.history.is_empty();
-    reports().find(|report| report.job.state.has_turn()).or_else(|| reports().find(has_run))
 }
 
 /// The current job's position and figures.

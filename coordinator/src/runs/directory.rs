@@ -79,7 +79,11 @@ impl RunDir {
             finished: false,
         };
         if existing == Existing::Refuse && run.holds_a_run() {
-            let what = "there is a run already (--resume continues it, --overwrite replaces it, --run-dir names another)";
+            let what = format!(
+                "there is a run already (coordinator train --run-dir {} --resume continues it, --overwrite replaces it, \
+                 another --run-dir leaves it alone)",
+                path.display()
+            );
             return Err(Unclaimed::Taken(of_run(path, what)));
         }
         Ok(run.with_record(existing)?)
@@ -250,7 +254,7 @@ impl RunDir {
     }
 
     pub(super) fn enter(&mut self, state: RunState) -> Result<(), Failure> {
-        let record = RunRecord { state, ..self.record.clone() };
+        let record = self.record.entering(state);
         self.kept.write(RECORD, record.to_text().as_bytes(), "record")?;
         self.record = record;
         self.recorded = true;

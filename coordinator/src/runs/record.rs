@@ -35,6 +35,9 @@ pub struct RunRecord {
     pub client_key: String,
     /// When it was submitted, in seconds since 1970.
     pub submitted: f64,
+    /// When it began to train, in seconds since 1970; `None` before, and if an earlier version wrote the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<f64>,
     /// Hex SHA-256 of the job as submitted, before its kernel and the place of its data were resolved; empty before
     /// submission.
     #[serde(default)]
@@ -120,10 +123,17 @@ impl RunRecord {
             number,
             client_key,
             submitted: now(),
+            started: None,
             job: String::new(),
             files_sha256: BTreeMap::new(),
             state: RunState::Queued,
         }
+    }
+
+    /// The record in another state from now on.
+    pub(super) fn entering(&self, state: RunState) -> Self {
+        let started = self.started.or_else(|| (state == RunState::Running).then(now));
+        Self { state, started, ..self.clone() }
     }
 
     /// The record as that of the run in this directory, which may have another name by now: a run is named after its

@@ -5,18 +5,18 @@ use millefeuille_core::view::EpochRow;
 use super::table::{Column, Table};
 
 /// The history as a table with four decimals, with the metrics that the job asks for; `-` if a value was not
-/// measured.
-pub fn table(rows: &[EpochRow]) -> String {
+/// measured. It fits into `columns`.
+pub fn table(rows: &[EpochRow], columns: usize) -> String {
     let has_accuracy = rows.iter().any(|row| row.accuracy.is_some());
-    let columns: Vec<_> =
+    let shown: Vec<_> =
         COLUMNS.iter().filter(|(name, _)| has_accuracy || !name.ends_with("accuracy")).collect();
-    let names = columns.iter().map(|(name, _)| *name);
+    let names = shown.iter().map(|(name, _)| *name);
     let mut table = Table::new(["epoch"].into_iter().chain(names).map(Column::Right));
     for row in rows {
-        let figures = columns.iter().map(|(_, figure)| four_decimals(figure(row)));
+        let figures = shown.iter().map(|(_, figure)| four_decimals(figure(row)));
         table.row(std::iter::once(row.epoch.to_string()).chain(figures));
     }
-    table.to_string()
+    table.fitting(columns)
 }
 
 /// A figure of an epoch, if it was measured.

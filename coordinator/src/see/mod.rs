@@ -17,10 +17,13 @@
 //! | [`picture`] | turns a drawn or photographed digit into an image like a model's |
 //! | [`table`] | aligned columns for lists |
 //!
-//! Text width is counted in characters, which is right for everything this project prints; double-width scripts would
-//! be misaligned.
+//! Widths are counted in a terminal's cells (`unicode-width`): names and paths come from anywhere. Words are wrapped by
+//! `textwrap`. Tables are laid out here, because those of the usual crates wrap within cells to become narrower, and a
+//! broken number is read wrongly.
 
 use std::ffi::OsStr;
+
+use unicode_width::UnicodeWidthStr as _;
 
 pub mod chart;
 pub mod data;
@@ -70,6 +73,17 @@ impl Ink {
     }
 }
 
+/// Seconds, with minutes and hours before them if needed.
+pub fn clock(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}:{seconds:02}"),
+        (_, _) => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
 /// An integer with commas between its thousands: `235,146`.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -86,22 +100,19 @@ fn thousands(number: u64) -> String {
 /// Wraps a line at its spaces to fit into `columns`; all lines but the first are indented by `indent`. A word is
 /// never broken.
 fn folded(line: &str, columns: usize, indent: usize) -> String {
-    let (mut text, mut last) = (String::new(), 0);
-    for word in line.split_inclusive(' ') {
-        if last + width(word.trim_end()) > columns && last > indent {
-            text.truncate(text.trim_end().len());
-            text += &format!("\n{:indent$}", "");
-            last = indent;
-        }
-        text += word;
-        last += width(word);
-    }
-    text
+    let indent = " ".repeat(indent);
+    let options = textwrap::Options::new(columns)
+        .break_words(false)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+        .subsequent_indent(&indent);
+    textwrap::fill(line, options)
 }
 
-/// The width of `text` in characters.
+/// The number of a terminal's cells that `text` takes.
 fn width(text: &str) -> usize {
-    text.chars().count()
+    text.width()
 }
 
 /// `text` centred in `columns`, an odd space to its right.

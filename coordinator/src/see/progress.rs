@@ -6,17 +6,20 @@
 //! ```
 //!
 //! On a terminal the second line is redrawn as steps finish, at most ten times per second of the caller's time; until
-//! the epoch ends, it shows the time left in place of the time taken. Line wrapping is turned off for that line, so
-//! that a narrow terminal cuts it instead of leaving pieces behind; its width need not be known. Elsewhere each epoch
-//! is one line, printed when it ends.
+//! the epoch ends, it shows the time left in place of the time taken. It fits into the terminal's columns: the bar gets
+//! shorter first, then figures are left out. When the epoch ends, all figures are shown, on a further line if need be.
+//! Elsewhere each epoch is one line, printed when it ends.
+//!
+//! Epochs are to be shown in their order, and each to its end before the next begins.
 //!
 //! Progress is optional: if it cannot be written, the training continues without an error.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::Ink;
 use millefeuille_core::view::EpochRow;
+
+use super::{Ink, WIDTH, clock, width};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,10 @@ pub enum Style {
 }
 
 /// Characters in the bar, as in Keras.
-const BAR: u64 = 20;
+const BAR: usize = 20;
+
+/// Characters in the bar where the terminal is narrow.
+const SHORTEST_BAR: usize = 5;
 
 /// Minimum time between two drawings of the bar.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -45,6 +51,8 @@ pub struct Progress<W: Write = io::Stderr> {
     style: Style,
     epochs: u64,
     steps: u64,
+    /// The terminal's width.
+    columns: usize,
     /// The epoch whose header is on the terminal.
     epoch: Option<u64>,
     /// The time in the epoch at which the bar was last drawn.
@@ -63,7 +71,12 @@ impl Progress {
 impl<W: Write> Progress<W> {
     /// Like [`Progress::new`], but writes to `out`.
     pub fn to_writer(out: W, style: Style, epochs: u64, steps: u64) -> Progress<W> {
-        Progress { out, style, epochs, steps, epoch: None, drawn: None, bar: None }
+        Progress { out, style, epochs, steps, columns: WIDTH, epoch: None, drawn: None, bar: None }
+    }
+
+    /// Fits what is drawn from now on into this many columns.
+    pub fn fit(&mut self, columns: usize) {
+        self.columns = columns;
     }
 
     /// Shows that `step` mini-batches of `epoch` (from 1) are finished, `elapsed` after the epoch began. Loss and
@@ -75,10 +88,11 @@ impl<W: Write> Progress<W> {
             return self.write(&header);
         }
         self.drawn = Some(elapsed);
-        let mut bar = bar(step, self.steps, ink) + &time_left(step, self.steps, elapsed);
+        let mut figures = vec![time_left(step, self.steps, elapsed)];
         if step > 0 {
-            bar += &metrics(&[("accuracy", accuracy), ("loss", Some(loss))]);
+            figures.extend(metrics(&[("accuracy", accuracy), ("loss", Some(loss))]));
         }
+        let bar = one_line(step, self.steps, ink, &figures, self.columns);
         let text = header + &unwrapped(&bar);
         self.bar = Some(bar);
         self.write(&text);
@@ -86,19 +100,19 @@ impl<W: Write> Progress<W> {
 
     /// Shows the figures of a finished epoch.
     pub fn epoch(&mut self, row: &EpochRow) {
-        let figures = metrics(&[
+        let mut figures = vec![time_taken(row.seconds, self.steps)];
+        figures.extend(metrics(&[
             ("accuracy", row.accuracy),
             ("loss", Some(row.loss)),
             ("val_accuracy", row.val_accuracy),
             ("val_loss", row.val_loss),
-        ]);
-        let taken = time_taken(row.seconds, self.steps);
+        ]));
         let text = match self.style {
             Style::Silent => return,
-            Style::Plain => format!("{} -{taken}{figures}\n", self.title(row.epoch)),
+            Style::Plain => format!("{} -{}\n", self.title(row.epoch), figures.concat()),
             Style::Terminal(ink) => {
-                let header = self.header(row.epoch);
-                format!("{header}{CLEAR}{}{taken}{figures}\n", bar(self.steps, self.steps, ink))
+                let (header, steps) = (self.header(row.epoch), self.steps);
+                format!("{header}{CLEAR}{}\n", in_full(steps, ink, &figures, self.columns))
             }
         };
         self.bar = None;
@@ -157,18 +171,52 @@ impl<W: Write> Progress<W> {
     }
 }
 
-/// Replaces the last line of the terminal by `bar`, with wrapping off.
+/// Replaces the last line of the terminal by `bar`, with wrapping off: the terminal may have become narrower since its width
+/// was read.
 fn unwrapped(bar: &str) -> String {
     format!("{CLEAR}\x1b[?7l{bar}\x1b[?7h")
 }
 
+/// The count, the bar and as many of the figures as one line has room for.
+fn one_line(step: u64, steps: u64, ink: Ink, figures: &[String], columns: usize) -> String {
+    let needed = count_width(steps) + figures.iter().map(|figure| width(figure)).sum::<usize>();
+    let length = columns.saturating_sub(needed).clamp(SHORTEST_BAR, BAR);
+    let mut used = count_width(steps) + length;
+    let fits = |figure: &&String| {
+        used += width(figure);
+        used <= columns
+    };
+    let shown: Vec<&str> = figures.iter().take_while(fits).map(String::as_str).collect();
+    bar(step, steps, length, ink) + &shown.concat()
+}
+
+/// The bar of a finished epoch and all figures, on as many lines as they need.
+fn in_full(steps: u64, ink: Ink, figures: &[String], columns: usize) -> String {
+    let indent = count_width(steps);
+    let (mut text, mut used) = (bar(steps, steps, BAR, ink), indent + BAR);
+    for figure in figures {
+        used += width(figure);
+        if used > columns {
+            text += &format!("\n{:indent$}{}", "", figure.trim_start());
+            used = indent + width(figure.trim_start());
+        } else {
+            text += figure;
+        }
+    }
+    text
+}
+
+/// The width of `12/96 `.
+fn count_width(steps: u64) -> usize {
+    2 * steps.to_string().len() + 2
+}
+
 /// `12/96 ━━──────────────────`: the finished part is heavy and green.
-fn bar(step: u64, steps: u64, ink: Ink) -> String {
-    let done = (BAR * step.min(steps)).checked_div(steps).unwrap_or(BAR);
-    let stroke = |stroke: &str, count: u64| stroke.repeat(count as usize);
+fn bar(step: u64, steps: u64, length: usize, ink: Ink) -> String {
+    let done = (length as u64 * step.min(steps)).checked_div(steps).unwrap_or(length as u64) as usize;
     let count = format!("{step:>digits$}/{steps}", digits = steps.to_string().len());
-    let heavy = if done > 0 { ink.paint("32", &stroke("━", done)) } else { String::new() };
-    format!("{} {heavy}{}", ink.paint("1", &count), stroke("─", BAR - done))
+    let heavy = if done > 0 { ink.paint("32", &"━".repeat(done)) } else { String::new() };
+    format!("{} {heavy}{}", ink.paint("1", &count), "─".repeat(length - done))
 }
 
 /// ` 3s 40ms/step`: seconds left, at the rate so far.
@@ -187,17 +235,6 @@ fn time_taken(seconds: f64, steps: u64) -> String {
     format!(" {}{}", clock(seconds), rate(seconds / steps.max(1) as f64))
 }
 
-/// Seconds, with minutes and hours before them if needed.
-fn clock(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, _) => format!("{minutes}:{seconds:02}"),
-        (_, _) => format!("{hours}:{minutes:02}:{seconds:02}"),
-    }
-}
-
 fn rate(seconds_a_step: f64) -> String {
     match seconds_a_step {
         s if s >= 1.0 || s == 0.0 => format!(" {s:.0}s/step"),
@@ -206,9 +243,9 @@ fn rate(seconds_a_step: f64) -> String {
     }
 }
 
-/// ` - accuracy: 0.4407 - loss: 1.7161`, without metrics that were not measured.
-fn metrics(metrics: &[(&str, Option<f64>)]) -> String {
-    metrics.iter().filter_map(|(name, value)| Some(format!(" - {name}: {}", figure((*value)?)))).collect()
+/// ` - accuracy: 0.4407` and ` - loss: 1.7161`, without metrics that were not measured.
+fn metrics(metrics: &[(&str, Option<f64>)]) -> impl Iterator<Item = String> {
+    metrics.iter().filter_map(|(name, value)| Some(format!(" - {name}: {}", figure((*value)?))))
 }
 
 /// Four decimals, or four digits and an exponent if four decimals would show almost nothing, as in Keras.

@@ -1,11 +1,16 @@
 //! Aligned columns without borders, for histories and for lists of workers, jobs and metrics.
 //!
-//! Columns are two spaces apart, and as wide as their widest cell; a cell is never cut. Cells may come from other
-//! machines (a worker's name, say), so control characters are replaced: no cell can move the reader's cursor.
+//! Columns are two spaces apart, and as wide as their widest cell; a cell is never cut, and a number never broken. A table
+//! that is wider than the terminal leaves out empty columns and brings the others closer together. If that is not enough,
+//! it is printed in several blocks, one below the other, each with the first column; and words of a cell that is wider than
+//! the terminal are wrapped.
+//!
+//! Cells may come from other machines (a worker's name, say), so control characters are replaced: no cell can move the
+//! reader's cursor.
 
 use std::fmt;
 
-use super::width;
+use super::{folded, width};
 
 /// A column's header, and the alignment of its cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +29,21 @@ impl Column<'_> {
     }
 
     fn align(&self, cell: &str, columns: usize) -> String {
+        let space = " ".repeat(columns.saturating_sub(width(cell)));
         match self {
-            Column::Left(_) => format!("{cell:<columns$}"),
-            Column::Right(_) => format!("{cell:>columns$}"),
+            Column::Left(_) => format!("{cell}{space}"),
+            Column::Right(_) => format!("{space}{cell}"),
         }
     }
 }
 
-/// A table that is filled row by row and printed with `{}`; each line ends in a line feed.
+/// Spaces between columns.
+const GAP: usize = 2;
+/// Spaces between columns where room is short.
+const NARROW_GAP: usize = 1;
+
+/// A table that is filled row by row. Printed with `{}` it is as wide as it is; [`Table::fitting`] fits it into a terminal.
+/// Each line ends in a line feed.
 #[derive(Clone, Debug)]
 pub struct Table<'a> {
     columns: Vec<Column<'a>>,
@@ -61,33 +73,69 @@ impl<'a> Table<'a> {
         self
     }
 
-    fn widths(&self) -> Vec<usize> {
-        let widest = |(index, column): (usize, &Column)| {
-            self.rows.iter().map(|row| width(&row[index])).fold(width(column.header()), usize::max)
-        };
-        self.columns.iter().enumerate().map(widest).collect()
+    /// The table in at most `columns`, unless a word is wider.
+    pub fn fitting(&self, columns: usize) -> String {
+        let all: Vec<usize> = (0..self.columns.len()).collect();
+        if self.width(&all, GAP) <= columns {
+            return self.block(&all, GAP, columns);
+        }
+        let filled: Vec<usize> = all.into_iter().filter(|&index| self.is_filled(index)).collect();
+        if let Some(gap) = [GAP, NARROW_GAP].into_iter().find(|&gap| self.width(&filled, gap) <= columns) {
+            return self.block(&filled, gap, columns);
+        }
+        let blocks = self.blocks(&filled, columns).into_iter();
+        let blocks: Vec<String> = blocks.map(|block| self.block(&block, GAP, columns)).collect();
+        blocks.join("\n")
     }
 
-    fn line<'c>(&self, widths: &[usize], cells: impl Iterator<Item = &'c str>) -> String {
-        let aligned: Vec<String> = self
-            .columns
-            .iter()
-            .zip(widths)
-            .zip(cells)
-            .map(|((column, &wide), cell)| column.align(cell, wide))
-            .collect();
-        aligned.join("  ").trim_end().to_owned()
+    /// Distributes these columns over blocks that fit. Each begins with the first of them.
+    fn blocks(&self, shown: &[usize], columns: usize) -> Vec<Vec<usize>> {
+        let Some((&first, rest)) = shown.split_first() else { return Vec::new() };
+        let mut blocks = vec![vec![first]];
+        for &index in rest {
+            let block = blocks.last_mut().expect("there is one from the beginning");
+            block.push(index);
+            if block.len() > 2 && self.width(block, GAP) > columns {
+                block.pop();
+                blocks.push(vec![first, index]);
+            }
+        }
+        blocks
+    }
+
+    /// Whether a column has any content.
+    fn is_filled(&self, index: usize) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|row| !row[index].is_empty())
+    }
+
+    fn width_of(&self, index: usize) -> usize {
+        let header = width(self.columns[index].header());
+        self.rows.iter().map(|row| width(&row[index])).fold(header, usize::max)
+    }
+
+    /// The width of these columns side by side.
+    fn width(&self, shown: &[usize], gap: usize) -> usize {
+        shown.iter().map(|&index| self.width_of(index)).sum::<usize>() + gap * shown.len().saturating_sub(1)
+    }
+
+    /// Header and rows of these columns.
+    fn block(&self, shown: &[usize], gap: usize, columns: usize) -> String {
+        let widths: Vec<usize> = shown.iter().map(|&index| self.width_of(index)).collect();
+        let line = |cell: &dyn Fn(usize) -> String| {
+            let cells = shown.iter().zip(&widths);
+            let cells = cells.map(|(&index, &width)| self.columns[index].align(&cell(index), width));
+            let line = cells.collect::<Vec<_>>().join(&" ".repeat(gap));
+            folded(line.trim_end(), columns, GAP) + "\n"
+        };
+        let header = line(&|index| self.columns[index].header().to_string());
+        let rows = self.rows.iter().map(|row| line(&|index| row[index].clone()));
+        std::iter::once(header).chain(rows).collect()
     }
 }
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widths = self.widths();
-        writeln!(f, "{}", self.line(&widths, self.columns.iter().map(Column::header)))?;
-        for row in &self.rows {
-            writeln!(f, "{}", self.line(&widths, row.iter().map(String::as_str)))?;
-        }
-        Ok(())
+        f.write_str(&self.fitting(usize::MAX))
     }
 }
 

@@ -14,7 +14,8 @@ use super::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use super::spec::Spec;
 use super::sum::{Figures, Sum};
 use crate::data::plan::{self, Plan};
-use crate::data::shard::ShardSamples;
+use crate::data::schema::Truths;
+use crate::data::shard::{ShardSamples, ShardStore};
 use crate::data::split::Split;
 
 /// A unit of work.
@@ -83,6 +84,15 @@ impl Workload {
     /// The accuracy, if the job lists it as a metric.
     pub fn accuracy(&self, figures: &Figures) -> Option<f64> {
         self.spec.metrics.contains(&Metric::Accuracy).then(|| figures.accuracy())
+    }
+
+    /// The mean loss over these training samples of a model that predicts the same for each: a yardstick for people.
+    pub fn constant_loss(&self, store: &ShardStore) -> Option<f64> {
+        let (target, mut truths) = (store.schema().target, Truths::default());
+        for (_, stored) in store.iter().filter(|(shard, _)| shard.split == Split::Train) {
+            truths.extend(target, stored.samples.targets());
+        }
+        self.spec.loss.of_a_constant(self.model.outputs(), truths.get(target))
     }
 
     /// The shards among these that have samples in a unit of work; the others are absent from its sum.

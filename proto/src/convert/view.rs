@@ -52,6 +52,12 @@ impl From<&JobView> for v1::Job {
             waiting_seconds,
             next,
             failure: from.failure.as_ref().map(v1::Failure::from),
+            epochs_done: from.epochs_done,
+            accuracy: from.accuracy,
+            started: from.started,
+            seconds: from.seconds,
+            seconds_left: from.seconds_left,
+            constant_loss: from.constant_loss,
         }
     }
 }
@@ -71,6 +77,12 @@ impl From<v1::Job> for JobView {
             epochs: from.epochs,
             steps_per_epoch: from.steps_per_epoch,
             failure: from.failure.map(Into::into),
+            epochs_done: from.epochs_done,
+            accuracy: from.accuracy,
+            started: from.started,
+            seconds: from.seconds,
+            seconds_left: from.seconds_left,
+            constant_loss: from.constant_loss,
         }
     }
 }
@@ -299,6 +311,12 @@ mod tests {
             epochs: 5,
             steps_per_epoch: 96,
             failure: Some(Failure::at(FailureKind::NoSpace, "runs/small-1/ledger", "cannot be written")),
+            epochs_done: Some(2),
+            accuracy: Some(0.5),
+            started: Some(1e9),
+            seconds: 4.5,
+            seconds_left: Some(6.0),
+            constant_loss: Some(2.3),
         }
     }
 

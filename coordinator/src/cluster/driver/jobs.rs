@@ -71,6 +71,8 @@ impl Driver {
         let client_key = record.client_key;
         let steps_per_epoch = 0;
         let record = JobRecord {
+            started: record.started,
+            constant_loss: None,
             id,
             job,
             client_key,
@@ -155,6 +157,8 @@ impl Driver {
                     run_dir,
                     history: Arc::default(),
                     steps_per_epoch: 0,
+                    started: None,
+                    constant_loss: None,
                     shown: Vec::new(),
                     checkpoint: None,
                     ended: None,
@@ -274,7 +278,9 @@ impl Driver {
         record.job = training.job.clone();
         record.steps_per_epoch = facts.plan.steps();
         record.history = history.clone().into();
+        record.constant_loss = training.constant_loss;
         if let Some(run) = record.run.take() {
+            record.started = run.record().started;
             let content = Arc::new(Content {
                 job: training.job.clone(),
                 job_sha256: training.job_sha256.clone(),
@@ -329,11 +335,16 @@ impl Driver {
             Err(failure) => self.handle(Event::Broken { job, failure }),
             Ok(Written::Epoch(row, checkpoint)) => {
                 debug!("epoch {} is written", row.epoch);
+                let of_last = record.history.last().and_then(|row| row.warning(record.constant_loss));
+                let warning = row.warning(record.constant_loss).filter(|_| of_last.is_none());
                 if let Some(checkpoint) = checkpoint {
                     record.checkpoint = Some(checkpoint.tag);
                     self.tally.wrote(&checkpoint);
                 }
                 Arc::make_mut(&mut record.history).push(row);
+                if let Some(warning) = warning {
+                    self.warn_of_job(job, warning);
+                }
                 self.handle(Event::EpochWritten { job });
             }
             Ok(Written::Checkpoint(checkpoint)) => {
@@ -346,6 +357,14 @@ impl Driver {
                 record.shown = shown;
                 self.handle(Event::Saved { job });
             }
+        }
+    }
+
+    /// Tells people of something about a job that it survives: in the log, and in its events.
+    fn warn_of_job(&self, job: JobId, warning: String) {
+        if let Some(record) = self.jobs.get(&job) {
+            warn!(target: notes::LOG_OF_JOBS, "job {}: {warning}", record.id);
+            self.event("warning", warning, None);
         }
     }
 

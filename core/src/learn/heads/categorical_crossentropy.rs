@@ -50,6 +50,11 @@ impl Head for CategoricalCrossentropy {
             row[label as usize] -= 1.0;
         }
     }
+
+    /// Every class is as likely as any other.
+    fn of_a_constant(&self, outputs: usize, _truth: Truth<'_>) -> Option<f64> {
+        Some((outputs as f64).ln())
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +63,13 @@ mod tests {
 
     fn loss(z: &mut [f32], labels: &[u32]) -> f64 {
         CategoricalCrossentropy.forward(z, 3, Truth::Classes(labels), &mut LossScratch::default())
+    }
+
+    #[test]
+    fn a_constant_has_the_logarithm_of_the_classes_for_its_loss() {
+        let constant = CategoricalCrossentropy.of_a_constant(3, Truth::Classes(&[0, 2]));
+        assert_eq!(constant, Some(3_f64.ln()));
+        assert!((loss(&mut [0.5; 6], &[0, 2]) / 2.0 - 3_f64.ln()).abs() < 1e-6);
     }
 
     #[test]

@@ -40,6 +40,17 @@ impl Head for MeanSquaredError {
             *z = 2.0 * (*z - y) / width as f32;
         }
     }
+
+    /// The prediction is the mean, and its loss the variance.
+    fn of_a_constant(&self, outputs: usize, truth: Truth<'_>) -> Option<f64> {
+        let variances = (0..outputs).map(|column| {
+            let numbers = || truth.reals().iter().skip(column).step_by(outputs).map(|&y| f64::from(y));
+            let samples = numbers().count() as f64;
+            let mean = numbers().sum::<f64>() / samples;
+            numbers().map(|y| (y - mean) * (y - mean)).sum::<f64>() / samples
+        });
+        Some(variances.sum::<f64>() / outputs as f64)
+    }
 }
 
 fn squares(z: &[f32], y: &[f32]) -> f64 {
@@ -57,6 +68,13 @@ mod tests {
         assert_eq!(MeanSquaredError.forward(&mut z, 2, truth, &mut LossScratch::default()), 0.5 + 4.0);
         MeanSquaredError.backward(&mut z, 2, truth);
         assert_eq!(z, [1.0, 0.0, 2.0, -2.0]);
+    }
+
+    #[test]
+    fn a_constant_has_the_variance_for_its_loss() {
+        // The variances are 4 and 0.
+        let truth = Truth::Reals(&[1.0, 5.0, 5.0, 5.0]);
+        assert_eq!(MeanSquaredError.of_a_constant(2, truth), Some(2.0));
     }
 
     #[test]

@@ -47,6 +47,12 @@ pub(crate) trait Head: Sync {
 
     /// The gradient of that sum with respect to `z`; overwrites the outputs, `[rows, width]`.
     fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>);
+
+    /// The mean loss of a model that predicts the same for every sample, as a yardstick: a trained model is better. `None`
+    /// if the loss has no yardstick.
+    fn of_a_constant(&self, _outputs: usize, _truth: Truth<'_>) -> Option<f64> {
+        None
+    }
 }
 
 impl Loss {
@@ -66,6 +72,11 @@ impl Loss {
     /// What the loss needs instead, if it can't learn this target.
     pub fn outputs(self, target: Target) -> Result<u32, &'static str> {
         self.get().outputs(target)
+    }
+
+    /// The mean loss of a model that predicts the same for every sample.
+    pub(crate) fn of_a_constant(self, outputs: usize, truth: Truth<'_>) -> Option<f64> {
+        self.get().of_a_constant(outputs, truth)
     }
 }
 
