@@ -11,7 +11,7 @@ mod jobs;
 mod submissions;
 mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use tracing::{debug, info, trace};
 use super::board::Board;
 use super::config::ClusterConfig;
 use super::disk::{Disk, DiskReport, WriteCommand};
+use super::load::{Loading, Readers};
 use super::messages::{DriverMessage, Handle, Serving, SessionOutput};
 use super::notes::{self, disconnection, shutdown_notice};
 use super::records::{JobRecord, Session};
@@ -47,9 +48,10 @@ pub(super) struct Driver {
     /// Callers of `cancel` that wait until the job's end is on disk.
     cancelled: BTreeMap<JobId, Vec<Cancelled>>,
     /// The job whose data is being read.
-    loading: Option<JobId>,
-    /// The job whose data will be read next.
-    to_load: Option<JobId>,
+    loading: Option<Loading>,
+    readers: Readers,
+    /// Jobs whose run directory is with a thread that begins or resumes the run.
+    beginning: BTreeSet<JobId>,
     training: Option<Training>,
     /// Events caused by actions, not yet passed to the control machine.
     happened: VecDeque<Event>,
@@ -87,7 +89,8 @@ impl Driver {
             submissions: Submissions::default(),
             cancelled: BTreeMap::new(),
             loading: None,
-            to_load: None,
+            readers: Readers::default(),
+            beginning: BTreeSet::new(),
             training: None,
             happened: VecDeque::new(),
             disk: Disk::start(report_to(handle.clone())),
@@ -154,6 +157,7 @@ impl Driver {
             DriverMessage::Claimed(claimed) => self.claimed(*claimed),
             DriverMessage::Cancel { job_id, reply } => self.cancel(&job_id, reply),
             DriverMessage::Loaded { job, loaded } => self.loaded(job, *loaded),
+            DriverMessage::Ready { job, ready } => self.ready(job, *ready),
             DriverMessage::Written { job, written } => self.written(job, written),
             DriverMessage::NoLocalWorkers(failure) => self.no_local_workers(failure),
             DriverMessage::Stop => {}

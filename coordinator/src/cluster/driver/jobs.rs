@@ -17,11 +17,12 @@ use tracing::{debug, info, warn};
 use super::Driver;
 use super::submissions::{Cancelled, Reply};
 use crate::cluster::disk::{Claimed, Content, RunClaim, WriteCommand, Written};
-use crate::cluster::load::{self, Beginning, Ready};
+use crate::cluster::load::{self, Beginning, Loaded, Loading, Ready};
 use crate::cluster::messages::{DriverMessage, Serving};
 use crate::cluster::records::JobRecord;
 use crate::cluster::training::Training;
 use crate::cluster::{notes, snapshot};
+use crate::data::Reading;
 use crate::failpoints;
 use crate::runs::{Ending, Existing, Found, RunDir, RunState, scan};
 
@@ -169,8 +170,8 @@ impl Driver {
         replies.into_iter().for_each(|reply| _ = reply.send(answer.clone()));
     }
 
-    /// Cancels a job. Replies once the cancellation is on disk, so that no crash brings the job back. If the job's
-    /// data is being read, which may hang, replies at once.
+    /// Cancels a job. Replies once the cancellation is on disk, so that no crash brings the job back. If its run is
+    /// just being begun or resumed, replies at once.
     pub(super) fn cancel(&mut self, job_id: &str, reply: Cancelled) {
         let job = match self.find(job_id) {
             Ok(job) => job,
@@ -183,7 +184,7 @@ impl Driver {
         let ended = |driver: &Self| matches!(driver.control.job_state(job), Some(JobState::Ended(_)) | None);
         let before = ended(self);
         self.handle(Event::Cancel { job });
-        let noted_soon = self.jobs.contains_key(&job) && self.loading != Some(job);
+        let noted_soon = self.jobs.contains_key(&job) && !self.beginning.contains(&job);
         if !before && ended(self) && noted_soon {
             self.cancelled.entry(job).or_default().push(reply);
         } else {
@@ -208,35 +209,50 @@ impl Driver {
         found.ok_or_else(|| snapshot::no_job(job_id, "no job runs"))
     }
 
-    /// Starts loading a job. Only one data set is read at a time: a read that is no longer needed finishes first.
+    /// Starts to read a job's data.
     pub(super) fn load(&mut self, job: JobId) {
-        if self.loading.is_some() {
-            return self.to_load = Some(job);
-        }
-        let Some(record) = self.jobs.get_mut(&job) else { return };
-        let Some(run) = record.run.take() else { return };
-        self.loading = Some(job);
-        let (config, handle) = (record.job.clone(), self.handle.clone());
-        let loading = tokio::task::spawn_blocking(move || load::make_ready(config, run));
+        let Some(record) = self.jobs.get(&job) else { return };
+        let place = match self.readers.one_more(&record.job) {
+            Ok(place) => place,
+            Err(failure) => return self.happened.push_back(Event::Broken { job, failure }),
+        };
+        let reading = Arc::new(Reading::default());
+        self.loading = Some(Loading { job, reading: Arc::clone(&reading) });
+        let limit = self.config.control.stall_deadline;
+        let (read, handle) = (load::read(record.job.clone(), reading, place, limit), self.handle.clone());
         tokio::spawn(async move {
-            let panicked = |error: tokio::task::JoinError| {
-                let what = format!("the data cannot be loaded: {error}");
-                Ready { run: None, training: Err(Failure::new(FailureKind::Unexpected, what)) }
-            };
-            let loaded = Box::new(loading.await.unwrap_or_else(panicked));
+            let loaded = Box::new(read.await);
             handle.send(DriverMessage::Loaded { job, loaded }).await;
         });
     }
 
-    pub(super) fn loaded(&mut self, job: JobId, ready: Ready) {
-        self.loading = None;
-        self.begin_or_resume(job, ready);
-        if let Some(next) = self.to_load.take().filter(|&next| self.control.running() == Some(next)) {
-            self.load(next);
+    /// Handles data that has been read: begins or resumes the run, unless the job has ended meanwhile.
+    pub(super) fn loaded(&mut self, job: JobId, loaded: Result<Loaded, Failure>) {
+        if self.loading.take_if(|loading| loading.job == job).is_none() {
+            return;
         }
+        let run = self.jobs.get_mut(&job).and_then(|record| record.run.take());
+        let (loaded, run) = match (loaded, run) {
+            (Ok(loaded), Some(run)) => (loaded, run),
+            (Err(failure), run) => {
+                if let Some(record) = self.jobs.get_mut(&job) {
+                    record.run = run;
+                }
+                return self.handle(Event::Broken { job, failure });
+            }
+            (Ok(_), None) => return,
+        };
+        self.beginning.insert(job);
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            let ready = Box::new(load::make_ready(run, loaded).await);
+            handle.send(DriverMessage::Ready { job, ready }).await;
+        });
     }
 
-    fn begin_or_resume(&mut self, job: JobId, ready: Ready) {
+    /// Handles a run that has begun or is resumed.
+    pub(super) fn ready(&mut self, job: JobId, ready: Ready) {
+        self.beginning.remove(&job);
         let Some(record) = self.jobs.get_mut(&job) else { return };
         record.run = ready.run;
         if self.control.running() != Some(job) {
@@ -360,6 +376,7 @@ impl Driver {
         record.ended = Some(ending.clone());
         let (text, failure) = (ending.message.clone(), ending.failure.clone());
         self.tally.ended(outcome);
+        self.loading.take_if(|loading| loading.job == job);
         match outcome {
             Outcome::Done => info!("job {id} is done"),
             _ => info!("job {id} has ended: {text}"),
@@ -399,7 +416,7 @@ impl Driver {
         let ending = snapshot::ending(record, outcome);
         match run {
             Some(run) => self.disk.order(WriteCommand::GiveBack { job, run, found, ending }),
-            None if self.loading != Some(job) => self.end_noted(job),
+            None if !self.beginning.contains(&job) => self.end_noted(job),
             None => {}
         }
     }
