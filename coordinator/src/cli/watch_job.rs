@@ -1,7 +1,7 @@
 //! Watches a job to its end: progress while it runs, the report when it is done.
 //!
-//! The coordinator of a running cluster may be lost and come back. Then the job is found again by its id. The stream
-//! repeats all epochs; those printed before are not printed again.
+//! The coordinator of a running cluster may be lost and come back. Then the job is found again by its id, and the stream
+//! goes on after the last epoch that is known.
 
 use std::io::IsTerminal as _;
 use std::pin::pin;
@@ -97,8 +97,7 @@ fn stopped_watching(id: &str) -> Failed {
 }
 
 async fn watch(client: &mut Client, job_id: &str, view: &mut View) -> Result<OutcomeView, Unanswered> {
-    view.history.clear();
-    let mut watching = client.watch(job_id).await?;
+    let mut watching = client.watch(job_id, view.printed).await?;
     loop {
         if let Some(outcome) = view.take(watching.next().await?) {
             return Ok(outcome);
@@ -111,7 +110,7 @@ struct View {
     style: Style,
     progress: Option<Progress>,
     history: Vec<EpochRow>,
-    /// Number of epochs printed; after a reconnection the stream repeats them.
+    /// The last epoch that is known and printed. A coordinator that has resumed the job may send it again.
     printed: u64,
     job: JobView,
     waiting: Option<WaitNote>,
@@ -189,8 +188,8 @@ impl View {
         if row.epoch > self.printed {
             self.printed = row.epoch;
             self.progress().epoch(&row);
+            self.history.push(row);
         }
-        self.history.push(row);
     }
 
     fn step(&mut self, place: Place) {

@@ -19,14 +19,15 @@ use millefeuille_core::control::{Action, Control, Event, Failure, JobId, Note, W
 use millefeuille_program::ops::Pulse;
 use millefeuille_proto::session::ToWorker;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, trace};
+use tracing::{debug, info, trace, warn};
 
 use super::board::Board;
 use super::config::ClusterConfig;
-use super::disk::{Disk, DiskReport, WriteCommand};
+use super::disk::{Disk, DiskReport, LAST_ORDERS, WriteCommand};
 use super::load::{Loading, Readers};
 use super::messages::{DriverMessage, Handle, Serving, SessionOutput};
 use super::notes::{self, disconnection, shutdown_notice};
+use super::pace::Pace;
 use super::records::{JobRecord, Session};
 use super::snapshot::{self, DriverState};
 use super::tally::Tally;
@@ -67,6 +68,8 @@ pub(super) struct Driver {
     serving: watch::Sender<Option<Arc<Serving>>>,
     /// Counts of events so far.
     tally: Tally,
+    /// The rate of lines about workers.
+    pace: Pace,
     /// Beats once per turn of the loop.
     pulse: Pulse,
 }
@@ -101,12 +104,16 @@ impl Driver {
             slept: false,
             serving,
             tally: Tally::default(),
+            pace: Pace::default(),
             pulse,
         }
     }
 
-    /// Runs until the cluster is shut down.
-    pub(super) async fn run(mut self) {
+    /// Runs until the cluster is shut down, and everything is on disk.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
         self.board.attend();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -128,6 +135,7 @@ impl Driver {
         self.announce_shutdown();
         // Close the inbox before waiting for the disk thread, which would otherwise block on sending to it.
         self.inbox.close();
+        self.disk.end(LAST_ORDERS).await
     }
 
     fn announce_shutdown(&mut self) {
@@ -170,7 +178,11 @@ impl Driver {
 
     /// Passes an event to the control machine and carries out its actions. Events that result are passed in turn.
     pub(super) fn handle(&mut self, event: Event) {
-        let visible = !matches!(event, Event::Result { .. } | Event::Tick | Event::Heard { .. });
+        // What a worker says about its samples may be much, and shows in a number only.
+        let visible = !matches!(
+            event,
+            Event::Result { .. } | Event::ShardHeld { .. } | Event::Tick | Event::Heard { .. }
+        );
         self.happened.push_back(event);
         while let Some(event) = self.happened.pop_front() {
             for action in self.control.handle(self.now(), event) {
@@ -272,8 +284,21 @@ impl Driver {
         }
         self.tally.note(note);
         let (kind, text) = notes::note(note);
-        info!("{text}");
-        self.event(kind, text, None);
+        if self.has_room() {
+            info!("{text}");
+            self.event(kind, text, None);
+        }
+    }
+
+    /// Whether there is room for one more line about a worker.
+    fn has_room(&mut self) -> bool {
+        let left_out = self.pace.pass(self.now());
+        if let Some(left_out @ 1..) = left_out {
+            let text = format!("{left_out} lines about workers were left out: there were too many");
+            warn!("{text}");
+            self.event("left_out", text, None);
+        }
+        left_out.is_some()
     }
 
     fn event(&self, kind: &'static str, text: String, failure: Option<Failure>) {

@@ -4,6 +4,7 @@
 //! [`cluster`] is for people and their programs, [`worker`] for workers.
 
 mod cluster;
+mod files;
 mod services;
 mod worker;
 

@@ -15,13 +15,13 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::spec::Spec;
-use millefeuille_core::view::EpochRow;
 use millefeuille_program::kernel::{JobProbe, Probed, Unusable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use super::loaded::Loaded;
 use super::training::Training;
 use crate::data::Reading;
+use crate::runs::history::History;
 use crate::runs::{Resumed, RunDir, RunState};
 
 /// The outcome of [`make_ready`].
@@ -38,8 +38,8 @@ pub struct Ready {
 pub(super) struct Beginning {
     pub(super) training: Training,
     pub(super) from: Start,
-    /// The history rows of its run so far.
-    pub(super) history: Vec<EpochRow>,
+    /// The history of its run so far.
+    pub(super) history: History,
     /// Where it resumes, in words; `None` if it starts at the beginning.
     pub(super) resumed: Option<String>,
 }
@@ -150,9 +150,10 @@ pub(super) async fn make_ready(mut run: RunDir, loaded: Loaded) -> Ready {
 }
 
 impl Beginning {
-    fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
+    fn new(loaded: Loaded, mut resumed: Option<Resumed>) -> Self {
         let from = resumed.as_ref().map_or(Start::BEGINNING, Resumed::start);
-        let history = resumed.as_ref().map(Resumed::history).unwrap_or_default();
+        let history =
+            resumed.as_mut().map(|resumed| std::mem::take(&mut resumed.history)).unwrap_or_default();
         let text = resumed.as_ref().map(|resumed| resumed.text.clone());
         Self { training: Training::new(loaded, resumed), from, history, resumed: text }
     }

@@ -23,8 +23,10 @@ pub struct Found {
     /// Number, client key and state: queued and running runs are resumed. A run with a receipt has ended, whatever
     /// its `run.json` says.
     pub record: RunRecord,
-    /// The history rows.
-    pub history: Vec<EpochRow>,
+    /// The number of epochs in its history.
+    pub epochs: u64,
+    /// The last of them.
+    pub last: Option<EpochRow>,
 }
 
 /// The outcome of a scan.
@@ -65,7 +67,7 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     }
     // The torn end of an unfinished run's history is cut off when the run is resumed.
     let done = run.is_done();
-    let history = if done { run.history()? } else { run.whole_history().unwrap_or_default() };
+    let mut history = if done { run.history()? } else { run.whole_history().unwrap_or_default() };
     if done {
         record.state = RunState::Ended { outcome: Ending::done() };
     }
@@ -73,7 +75,8 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     if !matches!(record.state, RunState::Ended { .. }) {
         record.check(path, &job)?;
     }
-    Ok(Some(Found { id, path: path.to_path_buf(), job, record, history }))
+    let (epochs, last) = (history.len() as u64, history.pop());
+    Ok(Some(Found { id, path: path.to_path_buf(), job, record, epochs, last }))
 }
 
 /// The failure for a directory that was renamed or copied. Two directories with the same run would both be trained,

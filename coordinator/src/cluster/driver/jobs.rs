@@ -3,7 +3,7 @@
 //! A submission is acknowledged once its run directory is on disk: the disk thread claims the directory and replies
 //! with `Claimed`. From then on, [`Driver::find_runs`] finds the job after a crash, whether queued or running.
 
-use std::cell::OnceCell;
+use std::path::Path;
 use std::sync::Arc;
 
 use millefeuille_core::control::{Event, JobId, JobState, Outcome, Start};
@@ -24,77 +24,51 @@ use crate::cluster::training::Training;
 use crate::cluster::{notes, snapshot};
 use crate::data::Reading;
 use crate::failpoints;
-use crate::runs::{Ending, Existing, Found, RunDir, RunState, scan};
+use crate::runs::{Ending, Existing, Found, RunDir, RunState, Scanned, scan};
 
 /// Number of ended jobs that are listed. Of older jobs only the run directories remain.
 const ENDED_JOBS: usize = 1000;
+/// Number of jobs whose predictions are kept, for those who watched them to their end.
+const SHOWN_JOBS: usize = 4;
 
 impl Driver {
     /// Takes over the runs of an earlier coordinator process: queued and unfinished runs continue, ended ones are
     /// shown.
-    pub(in crate::cluster) fn find_runs(&mut self) {
+    pub(in crate::cluster) async fn find_runs(&mut self) {
         if !self.config.resumes {
             return;
         }
-        failpoints::at("runs-before-scan");
-        let scanned = match scan(&self.config.runs_dir) {
-            Ok(scanned) => scanned,
-            Err(error) => return warn!("the runs directory cannot be scanned: {error}"),
-        };
-        scanned.skipped.iter().for_each(|error| warn!("a run is skipped: {error}"));
-        for found in scanned.runs {
-            self.find_run(found);
+        let (runs_dir, job_key) = (self.config.runs_dir.clone(), self.config.job_key.clone());
+        // In a thread: this takes as long as the disk does.
+        let found = tokio::task::spawn_blocking(move || find_runs(&runs_dir, job_key.as_deref())).await;
+        for found in found.expect("scanning does not panic") {
+            self.take_over(found);
         }
+        self.forget_old_jobs();
         self.publish();
     }
 
-    fn find_run(&mut self, found: Found) {
-        let Found { id, path, job, record, history } = found;
-        let ended = match record.state {
-            RunState::Ended { outcome } if !self.is_to_be_served(&record.client_key, &outcome) => {
-                Some(outcome)
-            }
-            RunState::Ended { .. } | RunState::Queued | RunState::Running => None,
-        };
-        let run = match ended {
-            Some(_) => None,
-            None => match RunDir::claim(&path, Existing::Resume) {
-                Ok(run) => Some(run),
-                Err(error) => return warn!("an unfinished run is skipped: {error}"),
-            },
+    fn take_over(&mut self, (found, run): (Found, FoundRun)) {
+        let Found { id, path, job, record, epochs, last } = found;
+        let (run, ended) = match run {
+            FoundRun::Unfinished(run) => (Some(run), None),
+            FoundRun::Ended(ending) => (None, Some(ending)),
         };
         let number = self.submissions.at_least(record.number);
         let resumes = run.is_some();
         if resumes {
             info!("job {id} is resumed; its run directory is {}", path.display());
         }
-        let run_dir = path.display().to_string();
-        let client_key = record.client_key;
-        let steps_per_epoch = 0;
-        let record = JobRecord {
-            id,
-            job,
-            client_key,
-            found: true,
-            run,
-            run_dir,
-            history: history.into(),
-            steps_per_epoch,
-            shown: Vec::new(),
-            checkpoint: None,
-            ended,
-            frozen: OnceCell::new(),
-        };
-        self.jobs.insert(number, record);
+        let found = JobRecord::new(id, job, path.display().to_string(), record.client_key);
+        let mut found = JobRecord { found: true, run, ended, ..found };
+        // How many epochs of a run remain is known once it is resumed, from its checkpoint.
+        if !resumes {
+            (found.job, found.epochs_ended, found.last) = (None, epochs, last);
+        }
+        self.jobs.insert(number, found);
         if resumes {
             self.handle(Event::Submit { job: number });
         }
-    }
-
-    /// Whether an ended run belongs to the job that this cluster must serve, and should be tried again.
-    fn is_to_be_served(&self, client_key: &str, ending: &Ending) -> bool {
-        let over = matches!(ending.exit_code, exit::DONE | exit::DIVERGED | exit::INTERRUPTED);
-        !over && self.config.job_key.as_deref() == Some(client_key)
     }
 
     pub(super) fn submit(&mut self, job_toml: &str, client_key: String, reply: Reply) {
@@ -147,21 +121,8 @@ impl Driver {
             Ok(run) => {
                 let (id, run_dir) = (run.id(), run.path().display().to_string());
                 info!("job {id} is queued; its run directory is {run_dir}");
-                let record = JobRecord {
-                    id: id.clone(),
-                    job,
-                    client_key,
-                    found: false,
-                    run: Some(run),
-                    run_dir,
-                    history: Arc::default(),
-                    steps_per_epoch: 0,
-                    shown: Vec::new(),
-                    checkpoint: None,
-                    ended: None,
-                    frozen: OnceCell::new(),
-                };
-                self.jobs.insert(number, record);
+                let record = JobRecord::new(id.clone(), job, run_dir, client_key);
+                self.jobs.insert(number, JobRecord { run: Some(run), ..record });
                 self.handle(Event::Submit { job: number });
                 Ok(id)
             }
@@ -211,15 +172,15 @@ impl Driver {
 
     /// Starts to read a job's data.
     pub(super) fn load(&mut self, job: JobId) {
-        let Some(record) = self.jobs.get(&job) else { return };
-        let place = match self.readers.one_more(&record.job) {
+        let Some(config) = self.jobs.get_mut(&job).and_then(|record| record.job.take()) else { return };
+        let place = match self.readers.one_more(&config) {
             Ok(place) => place,
             Err(failure) => return self.happened.push_back(Event::Broken { job, failure }),
         };
         let reading = Arc::new(Reading::default());
         self.loading = Some(Loading { job, reading: Arc::clone(&reading) });
         let limit = self.config.control.stall_deadline;
-        let (read, handle) = (load::read(record.job.clone(), reading, place, limit), self.handle.clone());
+        let (read, handle) = (load::read(*config, reading, place, limit), self.handle.clone());
         tokio::spawn(async move {
             let loaded = Box::new(read.await);
             handle.send(DriverMessage::Loaded { job, loaded }).await;
@@ -286,9 +247,8 @@ impl Driver {
             pool: training.pool.clone(),
             parameter_slots: training.parameter_slots.clone(),
         })));
-        record.job = training.job.clone();
         record.steps_per_epoch = facts.plan.steps();
-        record.history = history.clone().into();
+        (record.epochs_ended, record.last) = (history.rows().len() as u64, history.rows().last().cloned());
         if let Some(run) = record.run.take() {
             let content = Arc::new(Content {
                 job: training.job.clone(),
@@ -302,6 +262,7 @@ impl Driver {
             self.disk.order(WriteCommand::Begin { job, run, content, history });
         }
         self.training = Some(training);
+        // There are no more of them than a cluster may have.
         for (worker, member) in self.control.members() {
             let hello = &member.hello;
             self.event("joined", notes::joined(*worker, &hello.name, hello.slots), None);
@@ -348,7 +309,7 @@ impl Driver {
                     record.checkpoint = Some(checkpoint.tag);
                     self.tally.wrote(&checkpoint);
                 }
-                Arc::make_mut(&mut record.history).push(row);
+                (record.epochs_ended, record.last) = (row.epoch, Some(row));
                 self.handle(Event::EpochWritten { job });
             }
             Ok(Written::Checkpoint(checkpoint)) => {
@@ -359,6 +320,7 @@ impl Driver {
             Ok(Written::Ended) => self.end_noted(job),
             Ok(Written::Result(shown)) => {
                 record.shown = shown;
+                self.forget_old_predictions();
                 self.handle(Event::Saved { job });
             }
         }
@@ -395,6 +357,15 @@ impl Driver {
         self.forget_old_jobs();
     }
 
+    /// Forgets the predictions of all jobs but those that were saved last.
+    fn forget_old_predictions(&mut self) {
+        let shown = self.jobs.values_mut().rev().filter(|record| !record.shown.is_empty());
+        for record in shown.skip(SHOWN_JOBS) {
+            record.shown = Vec::new();
+            record.frozen.take();
+        }
+    }
+
     /// Forgets jobs that ended long ago. Their run directories remain.
     fn forget_old_jobs(&mut self) {
         let over = |(job, record): (&JobId, &JobRecord)| {
@@ -420,6 +391,44 @@ impl Driver {
             None => {}
         }
     }
+}
+
+/// A run that a cluster found at its start.
+enum FoundRun {
+    /// It continues, in its directory.
+    Unfinished(RunDir),
+    /// It is only shown.
+    Ended(Ending),
+}
+
+/// Scans the runs, and claims the directories of those that continue.
+fn find_runs(runs_dir: &Path, job_key: Option<&str>) -> Vec<(Found, FoundRun)> {
+    failpoints::at("runs-before-scan");
+    let scanned = scan(runs_dir).unwrap_or_else(|error| {
+        warn!("the runs directory cannot be scanned: {error}");
+        Scanned::default()
+    });
+    scanned.skipped.iter().for_each(|error| warn!("a run is skipped: {error}"));
+    let claimed = |found: Found| match &found.record.state {
+        RunState::Ended { outcome } if !is_to_be_served(&found, outcome, job_key) => {
+            let ending = outcome.clone();
+            Some((found, FoundRun::Ended(ending)))
+        }
+        _ => match RunDir::claim(&found.path, Existing::Resume) {
+            Ok(run) => Some((found, FoundRun::Unfinished(run))),
+            Err(error) => {
+                warn!("an unfinished run is skipped: {error}");
+                None
+            }
+        },
+    };
+    scanned.runs.into_iter().filter_map(claimed).collect()
+}
+
+/// Whether an ended run belongs to the job that this cluster must serve, and should be tried again.
+fn is_to_be_served(found: &Found, ending: &Ending, job_key: Option<&str>) -> bool {
+    let over = matches!(ending.exit_code, exit::DONE | exit::DIVERGED | exit::INTERRUPTED);
+    !over && job_key == Some(&found.record.client_key)
 }
 
 /// The outcome of looking up a submission.
