@@ -33,11 +33,13 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub(super) struct Files {
     reads: Arc<Semaphore>,
     models: Arc<Semaphore>,
+    limit: Duration,
 }
 
 impl Default for Files {
     fn default() -> Self {
-        Self { reads: Arc::new(Semaphore::new(READS)), models: Arc::new(Semaphore::new(MODELS)) }
+        let [reads, models] = [READS, MODELS].map(|most| Arc::new(Semaphore::new(most)));
+        Self { reads, models, limit: LIMIT }
     }
 }
 
@@ -112,11 +114,11 @@ impl Files {
             })
             .await
         };
-        match tokio::time::timeout(LIMIT, turn).await {
+        match tokio::time::timeout(self.limit, turn).await {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => Err(Failure::new(FailureKind::Unexpected, error.to_string())),
             Err(_) => {
-                let seconds = LIMIT.as_secs();
+                let seconds = self.limit.as_secs_f64();
                 let what =
                     format!("the run directory could not be read within {seconds} s (is its disk there?)");
                 Err(Failure::new(FailureKind::Data, what))
@@ -131,9 +133,9 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_disk_that_hangs_holds_a_bounded_number_of_threads() {
-        let files = Files::default();
+        let files = Files { limit: Duration::from_millis(50), ..Files::default() };
         let (over, hangs) = mpsc::channel::<()>();
         let hangs = Arc::new(std::sync::Mutex::new(hangs));
         let read = |_| {
