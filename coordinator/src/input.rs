@@ -16,8 +16,20 @@ use millefeuille_core::failure::{Failure, FailureKind};
 /// # Errors
 /// The file and what is wrong with it.
 pub fn read(path: &Path, worth: impl FnOnce(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
+    read_noting(path, worth, || Ok(()))
+}
+
+/// The same, and calls `moved` whenever bytes have come. If that fails, so does the read.
+///
+/// # Errors
+/// The file and what is wrong with it.
+pub fn read_noting(
+    path: &Path,
+    worth: impl FnOnce(&[u8]) -> u64,
+    moved: impl FnMut() -> io::Result<()>,
+) -> Result<Vec<u8>, Failure> {
     let len = check(path)?;
-    read_some(path, len, worth).map_err(|error| unreadable(path, &error))
+    read_some(path, len, worth, moved).map_err(|error| unreadable(path, &error))
 }
 
 /// Checks that a file is a regular file, so that reading it ends; returns its length.
@@ -43,8 +55,13 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::of_file(path.display(), "cannot be read", error)
 }
 
-fn read_some(path: &Path, len: u64, worth: impl FnOnce(&[u8]) -> u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+fn read_some(
+    path: &Path,
+    len: u64,
+    worth: impl FnOnce(&[u8]) -> u64,
+    moved: impl FnMut() -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
+    let mut file = Noting { file: File::open(path)?, moved };
     let mut bytes = Vec::new();
     (&mut file).take(START as u64).read_to_end(&mut bytes)?;
     let rest = worth(&bytes).saturating_sub(bytes.len() as u64);
@@ -52,6 +69,20 @@ fn read_some(path: &Path, len: u64, worth: impl FnOnce(&[u8]) -> u64) -> io::Res
     bytes.reserve_exact(usize::try_from(len.min(rest)).unwrap_or(0));
     file.take(rest).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// A file that says whenever some of it was read.
+struct Noting<F> {
+    file: File,
+    moved: F,
+}
+
+impl<F: FnMut() -> io::Result<()>> io::Read for Noting<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        (self.moved)()?;
+        Ok(read)
+    }
 }
 
 /// Checks that a directory exists, or can be created: no file is in its way.

@@ -20,9 +20,10 @@ use millefeuille_core::view::EpochRow;
 
 use crate::replay::{Replay, ReplayState};
 use crate::runs::checkpoint::{Checkpoint, Read, Unreadable};
+use crate::runs::history::{History, HistoryState};
 use crate::runs::ledger::{self, Entries};
 use crate::runs::receipt::{Receipt, weights_sha256};
-use crate::runs::{SavedRun, described, described_shapes, history, names};
+use crate::runs::{SavedRun, described, described_shapes, names};
 
 /// Why a run is not verified: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -203,11 +204,13 @@ impl Evidence {
                 let (there, here) = (described(&there), described(&checkpoint.arithmetic));
                 return self.differs(names::RECEIPT, &format!("{there}, in {} {here}", path.display()));
             }
-            if let Some(epoch) = first_difference(&checkpoint.history, &self.history) {
-                return self
-                    .differs(names::HISTORY, &format!("epoch {epoch} is not as in {}", path.display()));
+            let HistoryState { epochs, .. } = checkpoint.history;
+            let rows = self.history.iter().take(epochs as usize).cloned();
+            if rows.collect::<History>().state() != checkpoint.history {
+                let what = format!("its first {epochs} epochs are not those of {}", path.display());
+                return self.differs(names::HISTORY, &what);
             }
-            if let Some(row) = at_an_epochs_end(checkpoint)
+            if let Some(row) = self.at_an_epochs_end(checkpoint)
                 && row.weights_sha256 != weights_sha256(&checkpoint.parameters)
             {
                 return differs(format!(
@@ -218,6 +221,12 @@ impl Evidence {
         }
         let count = self.checkpoints.len();
         Ok((count > 0).then(|| format!("checkpoints: {count}, all whole")))
+    }
+
+    /// The last history row of a checkpoint, if the checkpoint follows it directly.
+    fn at_an_epochs_end(&self, checkpoint: &Checkpoint) -> Option<&EpochRow> {
+        let last = (checkpoint.history.epochs as usize).checked_sub(1)?;
+        self.history.get(last).filter(|_| checkpoint.position.step == 0)
     }
 
     /// Compares the run with the data.
@@ -268,7 +277,7 @@ impl Evidence {
         let found = &self.ledger.chains;
         // A crash may have happened after an epoch's lines here and before its history row. The epochs of the newest
         // checkpoint must be complete, and so must all epochs of a run that is done.
-        let certain = self.checkpoints.first().map_or(0, |read| read.checkpoint.history.len() as u32);
+        let certain = self.checkpoints.first().map_or(0, |read| read.checkpoint.history.epochs as u32);
         let whole = (found.len() / ledger::expected(spec, 1).len()) as u32;
         let epochs = if self.is_done() { self.epochs() } else { self.epochs().min(whole).max(certain) };
         let of_epochs = found.iter().take_while(|(place, _)| self.is_done() || place.epoch < epochs);
@@ -364,19 +373,6 @@ fn difference(told: &EpochRow, again: &EpochRow) -> Option<String> {
 
 fn shown(figure: Option<f64>) -> String {
     figure.map_or_else(|| "not there".to_string(), |figure| figure.to_string())
-}
-
-/// The first epoch at which `beginning` differs from the start of `all`, bit for bit.
-fn first_difference(beginning: &[EpochRow], all: &[EpochRow]) -> Option<usize> {
-    let same = |(index, row): &(usize, &EpochRow)| {
-        all.get(*index).is_some_and(|other| history::to_line(other) == history::to_line(row))
-    };
-    beginning.iter().enumerate().find(|row| !same(row)).map(|(index, _)| index + 1)
-}
-
-/// The last history row of a checkpoint, if the checkpoint follows it directly.
-fn at_an_epochs_end(checkpoint: &Checkpoint) -> Option<&EpochRow> {
-    (checkpoint.position.step == 0).then(|| checkpoint.history.last()).flatten()
 }
 
 fn arithmetic_of(receipt: &Receipt) -> Arithmetic {

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{JOB_SHA256, SHAPES, Training, arithmetic, copy, job, names, receipt, row};
+use common::{JOB_SHA256, SHAPES, STEPS, Training, arithmetic, copy, job, names, receipt, row};
 use millefeuille_coordinator::runs::history;
 use millefeuille_coordinator::runs::record::{Ending, RunState};
 use millefeuille_coordinator::runs::{
@@ -16,6 +16,8 @@ use millefeuille_coordinator::runs::{
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
+use millefeuille_core::view::EpochRow;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 fn resume(path: &Path) -> Resumed {
@@ -127,11 +129,67 @@ fn a_damaged_checkpoint_is_named_and_removed_and_the_one_before_it_used() {
 }
 
 #[test]
-fn lost_history_is_restored_from_the_manifest() {
+fn a_history_that_is_not_the_checkpoints_is_named_and_nothing_is_touched() {
     let (_place, path) = died();
-    fs::remove_file(path.join("history.jsonl")).unwrap();
-    assert!(resume(&path).text.contains("history.jsonl rewritten"));
+    let file = path.join("history.jsonl");
+    let whole = text(&path, "history.jsonl");
+    let ledger = text(&path, "ledger");
+    let with = |content: Option<String>| {
+        content.map_or_else(|| fs::remove_file(&file).unwrap(), |content| fs::write(&file, content).unwrap());
+        let error = refused(&path);
+        assert_eq!(text(&path, "ledger"), ledger, "nothing is cut");
+        error
+    };
+    let changed = with(Some(whole.replacen("\"seconds\":1", "\"seconds\":2", 1)));
+    assert!(
+        changed.contains("history.jsonl: its beginning is not what belongs to the checkpoint"),
+        "{changed}"
+    );
+    let short = with(Some(whole.lines().next().unwrap().to_string() + "\n"));
+    assert!(short.contains(" belong to the checkpoint (put the file back, or start over"), "{short}");
+    let missing = with(None);
+    assert!(missing.contains("history.jsonl: missing (put the file back, or start over"), "{missing}");
+
+    fs::write(&file, whole).unwrap();
+    assert_eq!(resume(&path).history.rows(), [row(1), row(2)]);
     assert_eq!(SavedRun::open(&path).unwrap().history().unwrap(), [row(1), row(2)]);
+}
+
+/// A manifest as format 1 had it: with every row of the history.
+fn as_format_1(manifest: &str, rows: &[EpochRow]) -> String {
+    let (body, _) = manifest.rsplit_once(",\n  \"sha256\"").unwrap();
+    let mut content: serde_json::Value = serde_json::from_str(&format!("{body}}}")).unwrap();
+    (content["format"], content["history"]) = (1.into(), serde_json::to_value(rows).unwrap());
+    let text = serde_json::to_string_pretty(&content).unwrap();
+    let body = text.strip_suffix("\n}").unwrap();
+    format!("{body},\n  \"sha256\": \"{}\"\n}}\n", hex::encode(Sha256::digest(body)))
+}
+
+#[test]
+fn a_checkpoint_of_the_older_format_is_resumed() {
+    let (_place, path) = died();
+    let manifest = path.join("checkpoints/000000009.json");
+    let new = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, as_format_1(&new, &[row(1), row(2)])).unwrap();
+
+    let resumed = resume(&path);
+
+    assert!(resumed.text.contains("000000009.json, before step 2 of epoch 3"), "{}", resumed.text);
+    assert_eq!(resumed.history.rows(), [row(1), row(2)]);
+    assert_eq!(text(&path, "history.jsonl").lines().count(), 2);
+}
+
+#[test]
+fn a_manifest_does_not_grow_with_the_history() {
+    let place = tempfile::tempdir().unwrap();
+    let mut training = Training::begin(&place.path().join("run"));
+    let mut size = |epochs: u32| {
+        training.steps(epochs * STEPS).save();
+        let name = format!("run/checkpoints/{:09}.json", training.tag);
+        fs::metadata(place.path().join(name)).unwrap().len()
+    };
+    let few = size(2);
+    assert!(size(300) < few + 100, "{few} bytes after two epochs");
 }
 
 #[test]
@@ -312,7 +370,7 @@ fn a_cluster_that_starts_again_finds_its_runs_in_order() {
             ("waits", 12, RunState::Queued),
         ]
     );
-    assert_eq!(scanned.runs[0].history, [row(1)]);
+    assert_eq!((scanned.runs[0].epochs, scanned.runs[0].last.clone()), (1, Some(row(1))));
     assert_eq!((&scanned.runs[4].job, &*scanned.runs[4].record.client_key), (&job(), "key 12"));
     assert_eq!(scan(&runs.join("absent")).unwrap(), Default::default());
 }
@@ -355,7 +413,8 @@ fn the_epochs_before_a_torn_line_are_read() {
     let whole = fs::read(&history).unwrap();
     for torn in [&b"{\"epoch\":4,\"lo"[..], b"\xff\xfe\0"] {
         fs::write(&history, [&whole, torn].concat()).unwrap();
-        assert_eq!(scan(place.path()).unwrap().runs[0].history, [row(1), row(2), row(3)]);
+        let scanned = scan(place.path()).unwrap();
+        assert_eq!((scanned.runs[0].epochs, scanned.runs[0].last.clone()), (3, Some(row(3))));
     }
 }
 

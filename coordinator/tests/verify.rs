@@ -16,6 +16,7 @@ use common::{copy, reseal};
 use millefeuille_coordinator::cluster::load;
 use millefeuille_coordinator::replay::{Replay, ReplayState};
 use millefeuille_coordinator::runs::checkpoint::{Checkpoint, Partial};
+use millefeuille_coordinator::runs::history::History;
 use millefeuille_coordinator::runs::ledger::{self, Ledger};
 use millefeuille_coordinator::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
 use millefeuille_coordinator::runs::{Existing, RunDir, SavedRun, history, model, names};
@@ -227,7 +228,7 @@ impl<'a> Trainer<'a> {
             parameters: Bytes::copy_from_slice(bytemuck::cast_slice(&self.parameters)),
             optimizer: self.optimizer.clone(),
             partial,
-            history: self.history.clone(),
+            history: self.history.iter().cloned().collect::<History>().state(),
             ledger: self.ledger.state(),
             participation: Participation::default(),
             suspects: Participation::default(),
@@ -389,7 +390,7 @@ fn every_file_that_was_changed_is_named() {
             text.replacen("\"loss\":1", "\"loss\":2", 1).replacen("\"loss\":2", "\"loss\":3", 1)
         })
     });
-    assert!(history.contains("history.jsonl: epoch 1 is not as in "), "{history}");
+    assert!(history.contains("history.jsonl: its first 3 epochs are not those of "), "{history}");
     let lost =
         changed("lost", &|run| edit(run, names::HISTORY, |text| text[..text.rfind("{").unwrap()].into()));
     assert!(lost.contains("history.jsonl: 2 epochs, the job has 3"), "{lost}");

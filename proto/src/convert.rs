@@ -26,7 +26,7 @@ mod session;
 mod view;
 
 pub use failure::{failure_of, is_gone, is_refused, reason, refusal};
-pub use view::news;
+pub use view::metrics_page;
 
 /// What is wrong with something that a peer sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -47,7 +47,10 @@ impl RawCluster {
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = listener.local_addr().expect("a listener has an address").to_string();
         let played = Arc::new(Played::default());
-        let server = wire::server().add_service(ClusterServer::new(Service(Arc::clone(&played))));
+        let (health, health_service) = tonic_health::server::health_reporter();
+        runtime.block_on(health.set_serving::<ClusterServer<Service>>());
+        let cluster = ClusterServer::new(Service(Arc::clone(&played)));
+        let server = wire::server().add_service(health_service).add_service(cluster);
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Self { address, played, _runtime: runtime }
     }
@@ -117,7 +120,7 @@ impl Cluster for Service {
         &self,
         _: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        Ok(Response::new(v1::ListJobsResponse::default()))
+        unplayed()
     }
 
     async fn cancel_job(

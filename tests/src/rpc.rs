@@ -88,8 +88,16 @@ impl Client {
     /// # Panics
     /// If the call fails.
     pub fn jobs(&self) -> Vec<v1::Job> {
-        let jobs = self.call(async |cluster| cluster.list_jobs(v1::ListJobsRequest {}).await);
-        jobs.expect("jobs are listed").jobs
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListJobsRequest { page_size: 500, page_token };
+            let page = self.call(async |cluster| cluster.list_jobs(request).await).expect("jobs are listed");
+            all.extend(page.jobs);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return all;
+            }
+        }
     }
 
     /// The state of the job of this id, in the words of `coordinator jobs --json`; empty if there is none.
@@ -108,12 +116,12 @@ impl Client {
         workers.expect("workers are listed").workers
     }
 
-    /// A job's metrics; those of the newest, if the id is empty.
+    /// A job's metrics, with the first page of its history; those of the newest, if the id is empty.
     ///
     /// # Errors
     /// The coordinator's status.
     pub fn metrics(&self, job_id: &str) -> Result<v1::GetMetricsResponse, Status> {
-        let request = v1::GetMetricsRequest { job_id: job_id.into() };
+        let request = v1::GetMetricsRequest { job_id: job_id.into(), after_epoch: 0 };
         self.call(async |cluster| cluster.get_metrics(request).await)
     }
 
@@ -132,7 +140,7 @@ impl Client {
     /// # Panics
     /// If the stream breaks.
     pub fn watch_job(&self, job_id: &str) -> Vec<v1::WatchJobResponse> {
-        let request = v1::WatchJobRequest { job_id: job_id.into() };
+        let request = v1::WatchJobRequest { job_id: job_id.into(), after_epoch: 0 };
         let stream = self.call(async |cluster| cluster.watch_job(request).await);
         self.rest(stream.expect("jobs can be followed")).expect("the stream ends well")
     }

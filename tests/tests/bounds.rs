@@ -343,7 +343,7 @@ fn incomplete_calls(attack: &Attack<'_>) {
         let body = [&[0][..], &announced.to_be_bytes(), &vec![b'x'; REQUEST_BYTES - 1]].concat();
         let held = attack.wait(async {
             let mut held = Vec::new();
-            for _ in 0..20 {
+            for _ in 0..100 {
                 let stream = attack.target.connection().await.expect("it is let in");
                 let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2 begins");
                 tokio::spawn(connection);

@@ -149,14 +149,17 @@ fn metrics_are_streamed() {
     let _worker = cluster.joined_by("--slots 2");
     client.submit(&job("streamed", 100_000), "").unwrap();
 
-    let request = v1::WatchMetricsRequest { job_id: String::new(), interval_ms: 50 };
+    let request = v1::WatchMetricsRequest { interval_ms: 50, ..Default::default() };
     let mut stream = client.call(async |cluster| cluster.watch_metrics(request).await).unwrap();
 
-    let mut places = Vec::new();
+    let (mut places, mut epochs) = (Vec::new(), Vec::new());
     while places.iter().collect::<std::collections::BTreeSet<_>>().len() < 3 {
         let message = client.next(&mut stream).unwrap().expect("the stream goes on while the cluster does");
-        places.extend(message.metrics.unwrap().progress.map(|progress| (progress.epoch, progress.step)));
+        let metrics = message.metrics.unwrap();
+        places.extend(metrics.progress.map(|progress| (progress.epoch, progress.step)));
+        epochs.extend(metrics.history.iter().map(|row| row.epoch));
     }
+    assert!(epochs.iter().copied().eq(1..=epochs.len() as u32), "each epoch is sent once: {epochs:?}");
     assert!(places.is_sorted(), "training goes forward: {places:?}");
 }
 

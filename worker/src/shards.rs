@@ -176,8 +176,17 @@ async fn fetch_once(source: Source, wanted: &Wanted, schema: Arc<Schema>) -> Res
     check(wanted, bytes.freeze(), schema).await
 }
 
+/// The next bytes of a transfer; `None` at its end. A part without bytes moves nothing.
 async fn next_part(parts: &mut Parts, so_far: usize) -> Result<Option<Bytes>, Trouble> {
-    moves(parts.next(), so_far).await
+    let bytes = async {
+        loop {
+            match parts.next().await? {
+                Some(data) if data.is_empty() => tokio::task::yield_now().await,
+                part => return Ok(part),
+            }
+        }
+    };
+    moves(bytes, so_far).await
 }
 
 /// The next part of a transfer, or an error if the transfer stalls.

@@ -7,7 +7,8 @@
 use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use millefeuille_proto::tls::{self, Role};
@@ -15,10 +16,12 @@ use rustls::{CertificateError, Error as TlsError, PeerIncompatible};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::memory::{Frames, LOOK, Memory, Meter};
 use super::roles::Peer;
 use super::{Reason, ServerCertificate};
 
@@ -39,6 +42,7 @@ pub(super) async fn admit(
     stream: TcpStream,
     address: SocketAddr,
     certificate: Option<&ServerCertificate>,
+    memory: Arc<Memory>,
     place: OwnedSemaphorePermit,
 ) -> Result<Option<Connection>, Rejection> {
     let _ = stream.set_nodelay(true);
@@ -68,11 +72,19 @@ pub(super) async fn admit(
         }
         None => (Transport::Plain(stream), None),
     };
-    let peer = Peer { address, role };
+    let peer = Peer { address, role, meter: Arc::new(Meter::new(memory)) };
     // The replayed bytes start at their end: until then, reads go to the socket.
     let mut begun = Cursor::new(PREFACE);
     begun.set_position(PREFACE.len() as u64);
-    let mut connection = Connection { begun, stream, peer, _place: place };
+    let mut connection = Connection {
+        begun,
+        stream,
+        peer,
+        admitted: false,
+        frames: Frames::default(),
+        look: None,
+        _place: place,
+    };
     match preface(&mut connection).await {
         Ok(true) => {}
         Ok(false) => return Ok(None),
@@ -83,6 +95,7 @@ pub(super) async fn admit(
         Err(error) => return Err(in_words(&error)),
     }
     connection.begun.set_position(0);
+    connection.admitted = true;
     Ok(Some(connection))
 }
 
@@ -195,7 +208,25 @@ pub struct Connection {
     begun: Cursor<&'static [u8; 24]>,
     stream: Transport,
     peer: Peer,
+    /// Whether the preface has been read: frames follow.
+    admitted: bool,
+    frames: Frames,
+    /// The next time to look whether it may be read again, while it may not.
+    look: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// Ready once the connection may be read, for what it and all others hold.
+    fn poll_may_read(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while !self.peer.meter.may_read() {
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
+            ready!(look.as_mut().poll(context));
+            self.look = None;
+        }
+        self.look = None;
+        Poll::Ready(())
+    }
 }
 
 #[derive(Debug)]
@@ -231,7 +262,15 @@ impl AsyncRead for Connection {
         if self.begun.position() < PREFACE.len() as u64 {
             return Pin::new(&mut self.begun).poll_read(context, buffer);
         }
-        either!(&mut self.stream, stream => Pin::new(stream).poll_read(context, buffer))
+        ready!(self.poll_may_read(context));
+        let before = buffer.filled().len();
+        let read = either!(&mut self.stream, stream => Pin::new(stream).poll_read(context, buffer));
+        // Until it is admitted, what comes is the preface.
+        if self.admitted {
+            let Self { frames, peer, .. } = &mut *self;
+            frames.count(&buffer.filled()[before..], &peer.meter);
+        }
+        read
     }
 }
 

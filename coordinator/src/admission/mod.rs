@@ -3,7 +3,8 @@
 //! A peer must qualify within [`ADMISSION_TIMEOUT`]: with TLS, by a certificate of a trusted CA, and in any case by
 //! speaking HTTP/2. Until then it costs a socket and a small task. If there are more than [`MAX_UNADMITTED`] such
 //! connections, the oldest one of the address with the most of them is closed, so that a flood crowds out itself. At
-//! most [`MAX_ADMITTED`] connections are admitted. The certificate's role is checked before every call ([`roles`]).
+//! most [`MAX_ADMITTED`] connections are admitted, and what they hold in memory has one bound for all ([`memory`]). The
+//! certificate's role is checked before every call ([`roles`]).
 //!
 //! A rejected peer gets an error in its own protocol, if it speaks one, and a line in the log; many similar
 //! rejections are logged as one line and a count ([`rejections`]). Renewed certificates are picked up while the
@@ -11,6 +12,7 @@
 
 mod admit;
 mod certificate;
+mod memory;
 mod rejections;
 mod roles;
 
@@ -28,6 +30,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 pub use admit::Connection;
 pub use certificate::ServerCertificate;
+pub use memory::{Memory, MeterLayer};
 pub use rejections::{Reason, Rejections};
 pub use roles::{Peer, RolesLayer};
 
@@ -49,6 +52,8 @@ pub struct Admission {
     pub certificate: Option<Arc<ServerCertificate>>,
     /// The connections and calls that were rejected.
     pub rejections: Arc<Rejections>,
+    /// What all connections hold in memory.
+    pub memory: Arc<Memory>,
 }
 
 impl Admission {
@@ -103,7 +108,8 @@ impl Admission {
         place: OwnedSemaphorePermit,
         connections: mpsc::Sender<io::Result<Connection>>,
     ) {
-        let admitted = admit::admit(stream, address, self.certificate.as_deref(), place);
+        let memory = Arc::clone(&self.memory);
+        let admitted = admit::admit(stream, address, self.certificate.as_deref(), memory, place);
         match tokio::time::timeout(ADMISSION_TIMEOUT, admitted).await {
             // In a separate task: an admitted connection must not be closed to make room.
             Ok(Ok(Some(connection))) => {

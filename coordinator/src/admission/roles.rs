@@ -11,6 +11,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::memory::Meter;
 use super::{Reason, Rejections};
 
 /// The peer of a connection.
@@ -20,6 +21,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The role in its certificate.
     pub role: Option<Role>,
+    /// What the connection holds in memory.
+    pub meter: Arc<Meter>,
 }
 
 /// The kind of a call, by who may make it.
@@ -153,6 +156,11 @@ where
 mod tests {
     use super::*;
 
+    fn peer(role: Option<Role>) -> Peer {
+        let meter = Arc::new(Meter::new(Arc::default()));
+        Peer { address: ([127, 0, 0, 1], 1).into(), role, meter }
+    }
+
     fn allowed(role: Role) -> Vec<&'static str> {
         let paths = [
             "/millefeuille.v1.Worker/Session",
@@ -166,7 +174,7 @@ mod tests {
             "/millefeuille.v1.Cluster/SomethingNew",
             "/grpc.health.v1.Health/Check",
         ];
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), role: Some(role) };
+        let peer = peer(Some(role));
         let allowed = paths.into_iter().filter(|path| refused(Some(&peer), path).is_none());
         allowed.map(|path| path.rsplit('/').next().expect("a method")).collect()
     }
@@ -185,7 +193,7 @@ mod tests {
 
     #[test]
     fn without_a_role_nothing_is_allowed() {
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), role: None };
+        let peer = peer(None);
         for peer in [Some(&peer), None] {
             assert!(refused(peer, "/grpc.health.v1.Health/Check").is_some());
             assert!(refused(peer, "/millefeuille.v1.Worker/Heartbeat").is_some());

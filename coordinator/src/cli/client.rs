@@ -14,6 +14,8 @@ use millefeuille_proto::{convert, v1, wire};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::{Failed, Result};
 
@@ -36,6 +38,8 @@ pub(super) struct ClusterArgs {
 
 /// Time limit for one connection attempt: if a host comes back, the next attempt finds it.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The service that a coordinator has.
+const CLUSTER: &str = "millefeuille.v1.Cluster";
 /// Time limit for a unary call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -99,16 +103,15 @@ enum Fault {
     Refused(Failed),
 }
 
-/// Connects once. An open port may not be a coordinator: it must also answer a call.
+/// Connects once. An open port may not be a coordinator: it must also know the service.
 async fn attempt(dialer: &Dialer, endpoint: &Endpoint) -> Result<Client, Fault> {
     let connected = dialer.connect(endpoint.clone()).await;
     let channel = connected.map_err(|error| {
         let absent = if is_refused(&error) { Fault::Unused } else { Fault::Absent };
         absent(process::root_cause(&error))
     })?;
-    let mut client = ClusterClient::new(channel);
-    match client.list_jobs(v1::ListJobsRequest {}).await {
-        Ok(_) => Ok(Client(client)),
+    match HealthClient::new(channel.clone()).check(HealthCheckRequest { service: CLUSTER.into() }).await {
+        Ok(_) => Ok(Client(ClusterClient::new(channel))),
         Err(status) if tls::asks_for_tls(&status) => {
             let message = "the coordinator asks for TLS: name the directory of a certificate with --tls";
             Err(Fault::Refused(Failed::new(FailureKind::NotAllowed, message)))
@@ -153,8 +156,16 @@ impl From<Unanswered> for Failed {
 impl Client {
     /// All jobs, the newest first.
     pub(super) async fn jobs(&mut self) -> Result<Vec<JobView>, Unanswered> {
-        let jobs = self.0.list_jobs(request(v1::ListJobsRequest {})).await?.into_inner().jobs;
-        Ok(jobs.into_iter().map(Into::into).collect())
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let asked = request(v1::ListJobsRequest { page_size: JOBS_PAGE, page_token });
+            let v1::ListJobsResponse { jobs, next_page_token } = self.0.list_jobs(asked).await?.into_inner();
+            all.extend(jobs.into_iter().map(JobView::from));
+            if next_page_token.is_empty() {
+                return Ok(all);
+            }
+            page_token = next_page_token;
+        }
     }
 
     /// All workers.
@@ -163,10 +174,30 @@ impl Client {
         Ok(workers.into_iter().map(Into::into).collect())
     }
 
-    /// Metrics of a job and of the cluster. An empty id means the newest job.
-    pub(super) async fn metrics(&mut self, job_id: &str) -> Result<Metrics, Unanswered> {
-        let asked = request(v1::GetMetricsRequest { job_id: job_id.to_string() });
-        Ok(self.0.get_metrics(asked).await?.into_inner().into())
+    /// Metrics of a job and of the cluster. An empty id means the newest job. Of the history, what is `known` of the same
+    /// job is not asked for again.
+    pub(super) async fn metrics(&mut self, job_id: &str, known: &Metrics) -> Result<Metrics, Unanswered> {
+        let mut rows = known.history.to_vec();
+        let mut of = known.job.as_ref().map(|job| job.id.clone());
+        loop {
+            let after_epoch = rows.last().map_or(0, |row| row.epoch as u32);
+            let asked = request(v1::GetMetricsRequest { job_id: job_id.to_string(), after_epoch });
+            let page = self.0.get_metrics(asked).await?.into_inner();
+            let epochs_ended = u64::from(page.epochs_ended);
+            let metrics = Metrics::from(page);
+            let job = metrics.job.as_ref().map(|job| job.id.clone());
+            if of.is_some() && of != job {
+                // Another job has become the newest: its history from the beginning.
+                (rows, of) = (Vec::new(), job);
+                continue;
+            }
+            of = job;
+            let ended = metrics.history.is_empty();
+            rows.extend(metrics.history.iter().cloned());
+            if ended || rows.last().is_none_or(|row| row.epoch >= epochs_ended) {
+                return Ok(Metrics { history: rows.into(), ..metrics });
+            }
+        }
     }
 
     /// Submits a job and returns its id. Submitting again with the same key has no effect.
@@ -182,12 +213,15 @@ impl Client {
         Ok(self.0.cancel_job(asked).await?.into_inner().job.unwrap_or_default().into())
     }
 
-    /// Watches a job.
-    pub(super) async fn watch(&mut self, job_id: &str) -> Result<Watching, Unanswered> {
-        let asked = v1::WatchJobRequest { job_id: job_id.to_string() };
+    /// Watches a job, of which the epochs up to `after_epoch` are known.
+    pub(super) async fn watch(&mut self, job_id: &str, after_epoch: u64) -> Result<Watching, Unanswered> {
+        let asked = v1::WatchJobRequest { job_id: job_id.to_string(), after_epoch: after_epoch as u32 };
         Ok(Watching(self.0.watch_job(asked).await?.into_inner()))
     }
 }
+
+/// Jobs to ask for at a time.
+const JOBS_PAGE: u32 = 500;
 
 /// The stream of a watched job's updates.
 pub(super) struct Watching(Streaming<v1::WatchJobResponse>);

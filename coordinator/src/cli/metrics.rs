@@ -1,5 +1,7 @@
 //! `coordinator metrics`: a job's history, and the cluster's speed.
 
+use std::cell::RefCell;
+
 use clap::Args as ClapArgs;
 use millefeuille_core::view::{Metrics, StepTime};
 
@@ -25,12 +27,18 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result {
     let (json, job) = (args.watch.json, args.job);
-    runtime()?.block_on(watch(&args.cluster, args.watch, async move |client| ask(client, &job, json).await))
+    let known = RefCell::default();
+    runtime()?
+        .block_on(watch(&args.cluster, args.watch, async |client| ask(client, &job, json, &known).await))
 }
 
-async fn ask(mut client: Client, job: &str, json: bool) -> Result<String> {
-    let metrics = client.metrics(job).await?;
-    Ok(if json { json_line(&metrics) } else { as_text(&metrics) })
+/// Asks for what is new since the last time.
+async fn ask(mut client: Client, job: &str, json: bool, known: &RefCell<Metrics>) -> Result<String> {
+    let before = known.take();
+    let metrics = client.metrics(job, &before).await?;
+    let text = if json { json_line(&metrics) } else { as_text(&metrics) };
+    known.replace(metrics);
+    Ok(text)
 }
 
 fn as_text(metrics: &Metrics) -> String {

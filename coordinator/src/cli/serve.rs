@@ -81,9 +81,11 @@ pub(super) fn run(args: Args) -> Result {
     let job = args.job.as_deref().map(read_job).transpose()?;
     output::start_log(args.log_format, "info");
     kernel::say_native();
+    // Files are read before the runtime starts.
+    let certificate = certificate(args.tls.as_deref())?;
     crate::input::check_directory(&args.runs_dir)
         .map_err(|failure| failure.with_hint("--runs-dir names where runs are made"))?;
-    runtime()?.block_on(serve(args, settings, job))
+    runtime()?.block_on(serve(args, settings, certificate, job))
 }
 
 fn read_job(path: &Path) -> Result<String> {
@@ -115,7 +117,12 @@ fn in_the_open(listen: &str, address: SocketAddr, insecure: bool) -> Result {
     Ok(())
 }
 
-async fn serve(args: Args, settings: ClusterSettings, job: Option<String>) -> Result {
+async fn serve(
+    args: Args,
+    settings: ClusterSettings,
+    certificate: Option<Arc<ServerCertificate>>,
+    job: Option<String>,
+) -> Result {
     let cannot = |error: io::Error| {
         let message = process::cannot_listen("--listen", &args.listen, &error, "name another port");
         Failed::new(FailureKind::NotAllowed, message)
@@ -123,7 +130,6 @@ async fn serve(args: Args, settings: ClusterSettings, job: Option<String>) -> Re
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     let ops_port = args.ops_listen.bind().map_err(|message| Failed::new(FailureKind::NotAllowed, message))?;
-    let certificate = certificate(args.tls.as_deref())?;
     if certificate.is_none() && !address.ip().is_loopback() {
         in_the_open(&args.listen, address, args.insecure)?;
     }
@@ -171,5 +177,5 @@ async fn serve(args: Args, settings: ClusterSettings, job: Option<String>) -> Re
     if let Some(server) = ops_server {
         server.end();
     }
-    served.map_err(|error| Failed::new(FailureKind::Unexpected, format!("the cluster failed: {error:#}")))
+    Ok(served?)
 }

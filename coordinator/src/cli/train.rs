@@ -377,8 +377,7 @@ async fn train(place: OnThisMachine, job: Job, run: RunDir) -> Result {
     };
     let _ = stop.send(());
     local.stop().await;
-    let ended = cluster.await.map_err(anyhow::Error::from).and_then(|ended| ended);
-    ended.map_err(|error| Failed::new(FailureKind::Unexpected, format!("the cluster failed: {error:#}")))?;
+    cluster.await.map_err(|error| Failed::new(FailureKind::Unexpected, error.to_string()))??;
     watched.map_err(|failed| if failed.is(FailureKind::Interrupted) { interrupted(&path) } else { failed })
 }
 

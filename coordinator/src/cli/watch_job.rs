@@ -1,7 +1,8 @@
 //! Watches a job to its end: progress while it runs, the report when it is done.
 //!
-//! The coordinator of a running cluster may be lost and come back. Then the job is found again by its id. It may have been
-//! set back: epochs that have to be computed again come out as they were, and are not printed again.
+//! The coordinator of a running cluster may be lost and come back. Then the job is found again by its id, and the stream
+//! goes on after the last epoch that is known. The job may have been set back: epochs that have to be computed again come
+//! out as they were, and are not printed again.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -109,7 +110,7 @@ fn stopped_watching(id: &str) -> Failed {
 }
 
 async fn watch(client: &mut Client, job_id: &str, view: &mut View) -> Result<OutcomeView, Unanswered> {
-    let mut watching = client.watch(job_id).await?;
+    let mut watching = client.watch(job_id, view.printed).await?;
     loop {
         if let Some(outcome) = view.take(watching.next().await?) {
             return Ok(outcome);
@@ -123,7 +124,7 @@ struct View {
     progress: Option<Progress>,
     /// The job's history, by epoch.
     rows: BTreeMap<u64, EpochRow>,
-    /// The last epoch that was printed.
+    /// The last epoch that is known and printed. A coordinator that has resumed the job may send it again.
     printed: u64,
     /// Whether the last epoch printed came with a warning.
     warned: bool,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{Failure, JobId, Start};
 use millefeuille_core::data::shard::ShardStore;
+use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::work::Workload;
@@ -23,6 +24,7 @@ use tracing::warn;
 
 use crate::report;
 use crate::runs::checkpoint::Partial;
+use crate::runs::history::History;
 use crate::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
 use crate::runs::{Checkpoint, Ending, RunDir, RunState, ledger, model, names};
 
@@ -34,7 +36,7 @@ pub(super) enum WriteCommand {
     /// directory, and so does every run of a cluster that finds its runs again (`lasting`).
     GiveBack { job: JobId, run: RunDir, found: bool, lasting: bool, ending: Ending },
     /// Begin writing the run from this point.
-    Begin { job: JobId, run: RunDir, content: Arc<Content>, history: Vec<EpochRow> },
+    Begin { job: JobId, run: RunDir, content: Arc<Content>, history: History },
     /// An event for `events.jsonl`, with its failure if it is one.
     Event { kind: &'static str, text: String, failure: Option<Failure> },
     /// The state between two steps.
@@ -141,11 +143,14 @@ pub struct Checkpointed {
 /// checkpoint, the submissions that fit into the queue.
 const EVENTS: usize = 4096;
 
+/// Time limit for the last orders when the coordinator stops.
+pub(super) const LAST_ORDERS: Duration = Duration::from_secs(60);
+
 /// A handle on the disk thread.
 pub(super) struct Disk {
-    orders: Option<mpsc::Sender<WriteCommand>>,
+    orders: mpsc::Sender<WriteCommand>,
     events: Arc<AtomicUsize>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Disk {
@@ -155,7 +160,7 @@ impl Disk {
         let events = Arc::new(AtomicUsize::new(0));
         let writer = Writer { say: Box::new(say), run: None, events: Arc::clone(&events) };
         let thread = std::thread::spawn(move || writer.work(&queue));
-        Self { orders: Some(orders), events, thread: Some(thread) }
+        Self { orders, events, thread }
     }
 
     /// Writes an event, or drops it if too many are queued: events are only for people to read.
@@ -167,21 +172,30 @@ impl Disk {
         }
     }
 
-    pub(super) fn order(&self, order: WriteCommand) {
-        if let Some(orders) = &self.orders {
-            // The thread ends only when this sender is gone.
-            let _ = orders.send(order);
+    /// Waits until every order is on disk.
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`, as on a disk that hangs.
+    pub(super) async fn end(self, limit: Duration) -> Result<(), Failure> {
+        drop(self.orders);
+        let thread = self.thread;
+        match tokio::time::timeout(limit, tokio::task::spawn_blocking(move || thread.join())).await {
+            // A panic of the thread has been logged.
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let seconds = limit.as_secs_f64();
+                let what = format!(
+                    "the disk has not taken what was left to write within {seconds} s: the last checkpoint may be missing \
+                     (is the file system of the run directories there?)"
+                );
+                Err(Failure::new(FailureKind::Data, what))
+            }
         }
     }
-}
 
-impl Drop for Disk {
-    /// Waits until every order is on disk.
-    fn drop(&mut self) {
-        self.orders.take();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    pub(super) fn order(&self, order: WriteCommand) {
+        // The thread ends only when this sender is gone.
+        let _ = self.orders.send(order);
     }
 }
 
@@ -196,7 +210,7 @@ struct Run {
     job: JobId,
     directory: RunDir,
     content: Arc<Content>,
-    history: Vec<EpochRow>,
+    history: History,
     /// Set by the first failure; nothing is written after it.
     failed: bool,
 }
@@ -316,7 +330,7 @@ impl Run {
             parameters,
             optimizer,
             partial,
-            history: self.history.clone(),
+            history: self.history.state(),
             ledger,
             participation,
             suspects,
@@ -332,7 +346,7 @@ impl Run {
         let encoded = model::encode(values, workload.model()).unwrap_or_else(|error| unreachable!("{error}"));
         self.directory.write(names::MODEL, &encoded)?;
         let shown = report::first_test_images(store, workload, values);
-        for (name, svg) in report::pictures(&self.history, store, &shown) {
+        for (name, svg) in report::pictures(self.history.rows(), store, &shown) {
             self.directory.write_plot(&name, &svg)?;
         }
         let receipt = self.receipt(job, weights_sha256(parameters), suspects);
@@ -351,9 +365,52 @@ impl Run {
             blas_version: arithmetic.version.clone(),
             fingerprint: arithmetic.fingerprint.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
-            epoch_weights_sha256: self.history.iter().map(|row| row.weights_sha256.clone()).collect(),
+            epoch_weights_sha256: self.history.rows().iter().map(|row| row.weights_sha256.clone()).collect(),
             weights_sha256,
             suspects: suspects.suspects(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_not_waited_for_without_end() {
+        let (over, hangs) = mpsc::channel::<()>();
+        let disk = Disk::start(move |_| _ = hangs.recv());
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunDir::claim(&directory.path().join("run"), crate::runs::Existing::Refuse).unwrap();
+        disk.order(WriteCommand::GiveBack {
+            job: JobId(1),
+            run,
+            found: false,
+            lasting: false,
+            ending: Ending::cancelled(),
+        });
+
+        let failure = disk.end(Duration::from_millis(50)).await.unwrap_err();
+
+        assert_eq!(failure.kind, FailureKind::Data);
+        assert!(failure.to_string().contains("the last checkpoint may be missing"), "{failure}");
+        drop(over);
+    }
+
+    #[tokio::test]
+    async fn a_disk_ends_once_everything_is_written() {
+        let (said, heard) = mpsc::channel();
+        let disk = Disk::start(move |outcome| said.send(outcome).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunDir::claim(&directory.path().join("run"), crate::runs::Existing::Refuse).unwrap();
+        disk.order(WriteCommand::GiveBack {
+            job: JobId(1),
+            run,
+            found: false,
+            lasting: false,
+            ending: Ending::cancelled(),
+        });
+        disk.end(LAST_ORDERS).await.unwrap();
+        assert_eq!(heard.iter().count(), 1);
     }
 }

@@ -11,7 +11,7 @@ mod jobs;
 mod submissions;
 mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,15 @@ use millefeuille_core::control::{Action, Control, Event, Failure, JobId, Note, W
 use millefeuille_program::ops::Pulse;
 use millefeuille_proto::session::ToWorker;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, trace};
+use tracing::{debug, info, trace, warn};
 
 use super::board::Board;
 use super::config::ClusterConfig;
-use super::disk::{Disk, DiskReport, WriteCommand};
+use super::disk::{Disk, DiskReport, LAST_ORDERS, WriteCommand};
+use super::load::{Loading, Readers};
 use super::messages::{DriverMessage, Handle, Serving, SessionOutput};
 use super::notes::{self, disconnection, shutdown_notice};
+use super::pace::Pace;
 use super::records::{JobRecord, Session};
 use super::snapshot::{self, DriverState};
 use super::tally::Tally;
@@ -47,9 +49,10 @@ pub(super) struct Driver {
     /// Callers of `cancel` that wait until the job's end is on disk.
     cancelled: BTreeMap<JobId, Vec<Cancelled>>,
     /// The job whose data is being read.
-    loading: Option<JobId>,
-    /// The job whose data will be read next.
-    to_load: Option<JobId>,
+    loading: Option<Loading>,
+    readers: Readers,
+    /// Jobs whose run directory is with a thread that begins or resumes the run.
+    beginning: BTreeSet<JobId>,
     training: Option<Training>,
     /// Events caused by actions, not yet passed to the control machine.
     happened: VecDeque<Event>,
@@ -65,6 +68,8 @@ pub(super) struct Driver {
     serving: watch::Sender<Option<Arc<Serving>>>,
     /// Counts of events so far.
     tally: Tally,
+    /// The rate of lines about workers.
+    pace: Pace,
     /// Beats once per turn of the loop.
     pulse: Pulse,
 }
@@ -87,7 +92,8 @@ impl Driver {
             submissions: Submissions::default(),
             cancelled: BTreeMap::new(),
             loading: None,
-            to_load: None,
+            readers: Readers::default(),
+            beginning: BTreeSet::new(),
             training: None,
             happened: VecDeque::new(),
             disk: Disk::start(report_to(handle.clone())),
@@ -98,12 +104,16 @@ impl Driver {
             slept: false,
             serving,
             tally: Tally::default(),
+            pace: Pace::default(),
             pulse,
         }
     }
 
-    /// Runs until the cluster is shut down.
-    pub(super) async fn run(mut self) {
+    /// Runs until the cluster is shut down, and everything is on disk.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
         self.board.attend();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -125,6 +135,7 @@ impl Driver {
         self.announce_shutdown();
         // Close the inbox before waiting for the disk thread, which would otherwise block on sending to it.
         self.inbox.close();
+        self.disk.end(LAST_ORDERS).await
     }
 
     fn announce_shutdown(&mut self) {
@@ -153,6 +164,7 @@ impl Driver {
             DriverMessage::Claimed(claimed) => self.claimed(*claimed),
             DriverMessage::Cancel { job_id, reply } => self.cancel(&job_id, reply),
             DriverMessage::Loaded { job, loaded } => self.loaded(job, *loaded),
+            DriverMessage::Ready { job, ready } => self.ready(job, *ready),
             DriverMessage::Written { job, written } => self.written(job, written),
             DriverMessage::NoLocalWorkers(failure) => self.no_local_workers(failure),
             DriverMessage::Stop => {}
@@ -270,8 +282,21 @@ impl Driver {
         }
         self.tally.note(note);
         let (kind, text) = notes::note(note);
-        info!("{text}");
-        self.event(kind, text, None);
+        if self.has_room() {
+            info!("{text}");
+            self.event(kind, text, None);
+        }
+    }
+
+    /// Whether there is room for one more line about a worker.
+    fn has_room(&mut self) -> bool {
+        let left_out = self.pace.pass(self.now());
+        if let Some(left_out @ 1..) = left_out {
+            let text = format!("{left_out} lines about workers were left out: there were too many");
+            warn!("{text}");
+            self.event("left_out", text, None);
+        }
+        left_out.is_some()
     }
 
     fn event(&self, kind: &'static str, text: String, failure: Option<Failure>) {

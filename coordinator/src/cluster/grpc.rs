@@ -4,6 +4,7 @@
 //! [`cluster`] is for people and their programs, [`worker`] for workers.
 
 mod cluster;
+mod files;
 mod services;
 mod worker;
 
@@ -14,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub(super) use self::services::Services;
-use crate::admission::Admission;
+use crate::admission::{Admission, MeterLayer};
 
 /// Serves until shut down.
 ///
@@ -37,6 +38,7 @@ pub(super) async fn serve(
     let cluster = cluster::ClusterService::new(&services);
     let worker = worker::WorkerService::new(services);
     wire::server()
+        .layer(MeterLayer)
         .layer(admission.roles())
         .add_service(health_service)
         .add_service(reflect().build_v1()?)

@@ -17,7 +17,7 @@ use millefeuille_proto::shared::ParameterSlots;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Claimed, Written};
-use super::load::Ready;
+use super::load::{Loaded, Ready};
 use super::sums::Sum;
 
 /// Capacity of a worker's outbox, in messages. A worker that lets more pile up has stopped reading.
@@ -54,12 +54,19 @@ pub enum DriverMessage {
     },
     /// A submission is on disk, or could not be written.
     Claimed(Box<Claimed>),
-    /// A job's data has been read, and its run directory is ready.
+    /// A job's data has been read, or cannot be.
     Loaded {
         /// The job.
         job: JobId,
+        /// The job with its data, or what is wrong with it.
+        loaded: Box<Result<Loaded, Failure>>,
+    },
+    /// A job's run has begun or is resumed, or cannot be.
+    Ready {
+        /// The job.
+        job: JobId,
         /// The job, ready to be trained, or why it is not.
-        loaded: Box<Ready>,
+        ready: Box<Ready>,
     },
     /// The disk thread has written something.
     Written {

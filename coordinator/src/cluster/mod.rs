@@ -20,6 +20,7 @@ mod loaded;
 pub mod local;
 mod messages;
 mod notes;
+mod pace;
 mod records;
 mod snapshot;
 mod sums;
@@ -28,14 +29,17 @@ mod training;
 mod view;
 mod waiting;
 
+use std::fmt::Display;
 use std::time::Duration;
 
 pub use config::{ClusterConfig, ClusterSettings};
 pub use messages::{DriverMessage, Handle};
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_program::ops::Pulse;
 use millefeuille_program::process::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 pub use view::{ServingState, View};
 
 use crate::admission::Admission;
@@ -43,11 +47,13 @@ use board::Board;
 use driver::Driver;
 use grpc::Services;
 pub(crate) use notes::LOG_OF_JOBS;
-pub(crate) use snapshot::Snapshot;
+pub(crate) use snapshot::{Listed, Snapshot};
 pub(crate) use tally::Tally;
 
 /// Capacity of the driver's inbox, in messages; senders wait when it is full.
 const INBOX: usize = 256;
+/// Time limit for the driver to take the message that stops it.
+const STUCK: Duration = Duration::from_secs(20);
 
 /// A cluster that is set up and does not run yet.
 pub struct Cluster {
@@ -92,35 +98,48 @@ impl Cluster {
     /// Serves until `shutdown` resolves, then announces the shutdown to workers and clients.
     ///
     /// # Errors
-    /// If the server fails.
-    pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> anyhow::Result<()> {
+    /// If the server fails, or if what is left to write is not on disk in time.
+    pub async fn run(self, listener: TcpListener, shutdown: impl Shutdown) -> Result<(), Failure> {
         let Self { mut driver, handle, services, admission, phase, .. } = self;
         // Before the server starts: a client that reconnects must find its job.
-        driver.find_runs();
+        driver.find_runs().await;
         let (stop, stopped) = watch::channel(false);
         let mut driver = tokio::spawn(driver.run());
         let mut server = tokio::spawn(grpc::serve(listener, admission, services, stopped));
         phase.send_replace(ServingState::Serving);
         tokio::select! {
             () = shutdown => {}
-            ended = &mut server => return ended?,
+            ended = &mut server => return joined(ended)?.map_err(failed),
             ended = &mut driver => {
-                ended?;
-                anyhow::bail!("the driver has ended");
+                joined(ended)??;
+                return Err(failed("the driver has ended"));
             }
         }
         tracing::info!("stopping");
         phase.send_replace(ServingState::Stopping);
-        handle.send(DriverMessage::Stop).await;
-        driver.await?;
+        let ended = async {
+            handle.send(DriverMessage::Stop).await;
+            joined((&mut driver).await)?
+        };
+        let ended = tokio::time::timeout(disk::LAST_ORDERS + STUCK, ended).await;
+        let written = ended.unwrap_or_else(|_| Err(failed("the driver does not stop")));
         stop.send_replace(true);
         // Watchers' streams end with the driver; a client that keeps its connection open is cut off.
         match tokio::time::timeout(Duration::from_secs(2), &mut server).await {
-            Ok(ended) => ended?,
+            Ok(ended) => written.and(joined(ended)?.map_err(failed)),
             Err(_) => {
                 server.abort();
-                Ok(())
+                written
             }
         }
     }
+}
+
+fn failed(what: impl Display) -> Failure {
+    Failure::new(FailureKind::Unexpected, format!("the cluster failed: {what:#}"))
+}
+
+/// What a task came to.
+fn joined<T>(ended: Result<T, JoinError>) -> Result<T, Failure> {
+    ended.map_err(failed)
 }

@@ -1,6 +1,7 @@
 //! The cluster as readers see it: a [`Snapshot`] of the driver's [`DriverState`], in plain values.
 //!
-//! The report of an ended job is built once and shared by all later snapshots.
+//! What is listed of an ended job is built once and shared by all later snapshots. The rows of a job's history are in its
+//! run directory, and nowhere else: here is only how many there are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +18,14 @@ use super::records::{JobRecord, Session};
 use super::tally::Tally;
 use super::training::Training;
 use super::waiting::{Wait, Waits};
+use crate::runs::history::Pages;
 use crate::runs::{Ending, checkpoint};
 
 /// The cluster at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     /// Jobs, the newest first.
-    pub(crate) jobs: Vec<Arc<JobReport>>,
+    pub(crate) jobs: Vec<Arc<Listed>>,
     /// Workers, in the order in which they came.
     pub(crate) workers: Vec<WorkerView>,
     /// Breakdown of a step's time.
@@ -32,37 +34,99 @@ pub(crate) struct Snapshot {
     pub(crate) tally: Tally,
 }
 
+/// A job, as lists show it.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    pub(super) number: JobId,
+    pub(crate) job: JobView,
+    /// Epochs that have ended.
+    pub(crate) epochs: u64,
+    /// The last of them.
+    pub(crate) last: Option<EpochRow>,
+    /// Where it is, while it runs.
+    pub(crate) progress: Option<Progress>,
+    /// How it ended, once it has.
+    outcome: Option<OutcomeView>,
+}
+
+impl Listed {
+    /// The rows of its history after this epoch.
+    pub(super) fn pages(&self, after: u64) -> Pages {
+        Pages::of(self.job.run_dir.as_ref(), after)
+    }
+
+    /// Whether it has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    /// An update with these rows. How the job ended comes with the `last` ones.
+    pub(super) fn report(&self, rows: Vec<EpochRow>, last: bool) -> JobReport {
+        let outcome = self.outcome.clone().filter(|_| last);
+        JobReport { job: self.job.clone(), history: rows.into(), progress: self.progress, outcome }
+    }
+}
+
+/// Jobs that a page has if the caller names no number, and at most.
+const PAGE: (u32, u32) = (100, 500);
+
 impl Snapshot {
+    /// A page of jobs, and the token of the next page; empty if there is none.
+    ///
+    /// # Errors
+    /// If the token is not one.
+    pub(super) fn page(&self, size: u32, token: &str) -> Result<(&[Arc<Listed>], String), Failure> {
+        let before = match token {
+            "" => None,
+            token => Some(JobId(token.parse().map_err(|_| {
+                let what = "not a token of this coordinator (leave it out for the first page)";
+                Failure::at(FailureKind::Usage, format_args!("page_token {token:?}"), what)
+            })?)),
+        };
+        // Newest first: a job that came since does not move the pages.
+        let start = self.jobs.partition_point(|listed| before.is_some_and(|before| listed.number >= before));
+        let (usual, most) = PAGE;
+        let size = if size == 0 { usual } else { size.min(most) };
+        let end = self.jobs.len().min(start + size as usize);
+        let page = &self.jobs[start..end];
+        let token = page.last().filter(|_| end < self.jobs.len()).map(|listed| listed.number.0.to_string());
+        Ok((page, token.unwrap_or_default()))
+    }
+
     /// The job with this id. If the id is empty, the current one, or the newest if none has had its turn.
     ///
     /// # Errors
     /// If there is no such job.
-    pub(super) fn job(&self, id: &str) -> Result<&Arc<JobReport>, Failure> {
-        let named = || self.jobs.iter().find(|report| report.job.id == id);
+    pub(super) fn job(&self, id: &str) -> Result<&Arc<Listed>, Failure> {
+        let named = || self.jobs.iter().find(|listed| listed.job.id == id);
         let found = if id.is_empty() { self.current().or(self.jobs.first()) } else { named() };
         found.ok_or_else(|| no_job(id, "there is no job yet"))
     }
 
     /// The job that has its turn, or else the last one that has begun.
-    pub(crate) fn current(&self) -> Option<&Arc<JobReport>> {
-        let find = |is: fn(&JobReport) -> bool| self.jobs.iter().find(|report| is(report));
-        find(|report| report.job.state.has_turn())
-            .or_else(|| find(|report| report.job.started.is_some() || !report.history.is_empty()))
+    pub(crate) fn current(&self) -> Option<&Arc<Listed>> {
+        let find = |is: fn(&Listed) -> bool| self.jobs.iter().find(|listed| is(listed));
+        find(|listed| listed.job.state.has_turn())
+            .or_else(|| find(|listed| listed.job.started.is_some() || listed.epochs > 0))
     }
 
-    /// Metrics of a job and of the cluster. An empty id means the current job.
+    /// The same; `None` if the id is empty and there is no job yet.
     ///
     /// # Errors
     /// If there is no job of this id.
-    pub(super) fn metrics(&self, id: &str) -> Result<Metrics, Failure> {
-        let of_cluster =
-            Metrics { step_time: self.step_time, workers: self.workers.clone(), ..Metrics::default() };
-        if id.is_empty() && self.jobs.is_empty() {
-            return Ok(of_cluster);
+    pub(super) fn job_if_any(&self, id: &str) -> Result<Option<&Arc<Listed>>, Failure> {
+        if id.is_empty() && self.jobs.is_empty() { Ok(None) } else { self.job(id).map(Some) }
+    }
+
+    /// Metrics of the cluster, and of a job with these rows of its history.
+    pub(super) fn metrics(&self, listed: Option<&Listed>, rows: Vec<EpochRow>) -> Metrics {
+        Metrics {
+            job: listed.map(|listed| listed.job.clone()),
+            history: rows.into(),
+            progress: listed.and_then(|listed| listed.progress),
+            step_time: self.step_time,
+            workers: self.workers.clone(),
         }
-        let JobReport { job, history, progress, .. } = &**self.job(id)?;
-        let (job, history) = (Some(job.clone()), Arc::clone(history));
-        Ok(Metrics { job, history, progress: *progress, ..of_cluster })
     }
 }
 
@@ -88,6 +152,7 @@ pub(super) struct DriverState<'d> {
 /// A snapshot of the current state.
 pub(super) fn of(state: &DriverState<'_>) -> Snapshot {
     let waits = Waits::of(state.control, state.now, state.join);
+    let places = (1..).zip(state.control.queue()).map(|(place, job)| (job, place)).collect();
     let rates = rates(state);
     let worker = |(&id, member): (&WorkerId, &Member)| {
         let session = state.sessions.get(&id)?;
@@ -99,7 +164,7 @@ pub(super) fn of(state: &DriverState<'_>) -> Snapshot {
             .jobs
             .iter()
             .rev()
-            .map(|(&number, record)| report(state, number, record, &waits))
+            .map(|(&number, record)| listed(state, number, record, &waits, &places))
             .collect(),
         workers: state.control.members().iter().filter_map(worker).collect(),
         step_time: step_time(state),
@@ -107,11 +172,22 @@ pub(super) fn of(state: &DriverState<'_>) -> Snapshot {
     }
 }
 
-fn report(state: &DriverState<'_>, number: JobId, record: &JobRecord, waits: &Waits<'_>) -> Arc<JobReport> {
+/// The places of queued jobs, from 1. Searching the queue for each job would take a quadratic time.
+type Places = BTreeMap<JobId, u32>;
+
+fn listed(
+    state: &DriverState<'_>,
+    number: JobId,
+    record: &JobRecord,
+    waits: &Waits<'_>,
+    places: &Places,
+) -> Arc<Listed> {
     let build = || {
-        Arc::new(JobReport {
-            job: view(state, number, record, waits),
-            history: Arc::clone(&record.history),
+        Arc::new(Listed {
+            number,
+            job: view(state, number, record, waits, places.get(&number).copied()),
+            epochs: record.epochs_ended,
+            last: record.last.clone(),
             progress: progress(state, number, record),
             outcome: outcome(record),
         })
@@ -123,55 +199,65 @@ fn report(state: &DriverState<'_>, number: JobId, record: &JobRecord, waits: &Wa
 pub(super) fn job(state: &DriverState<'_>, number: JobId) -> JobView {
     let waits = Waits::of(state.control, state.now, state.join);
     let record = state.jobs.get(&number);
-    record.map_or_else(JobView::default, |record| view(state, number, record, &waits))
+    let place = state.control.queue_place(number).map(|place| place as u32);
+    record.map_or_else(JobView::default, |record| view(state, number, record, &waits, place))
 }
 
-fn view(state: &DriverState<'_>, number: JobId, record: &JobRecord, waits: &Waits<'_>) -> JobView {
+fn view(
+    state: &DriverState<'_>,
+    number: JobId,
+    record: &JobRecord,
+    waits: &Waits<'_>,
+    place: Option<u32>,
+) -> JobView {
     let ended = record.ended.as_ref();
     let runs = state.control.running() == Some(number);
     let wait = if runs { waits.of_job() } else { Wait::default() };
-    let status = ended.map_or_else(|| status(state, number), Ending::status);
+    let status = match (ended, place) {
+        (Some(ending), _) => ending.status(),
+        (None, Some(_)) => JobStatus::Queued,
+        (None, None) => status(state, number),
+    };
     let failed = ended.filter(|_| status == JobStatus::Failed);
     let progress = progress(state, number, record);
     JobView {
         id: record.id.clone(),
-        name: record.job.name.clone(),
+        name: record.name.clone(),
         state: status,
         run_dir: record.run_dir.clone(),
-        queue_place: state.control.queue_place(number).unwrap_or(0) as u32,
+        queue_place: place.unwrap_or(0),
         detail: failed.map_or(wait.what, |ending| ending.message.clone()),
         waiting_seconds: wait.lasts.as_secs_f64(),
         next: wait.next,
-        epochs: record.job.fit.epochs,
+        epochs: record.epochs,
         steps_per_epoch: record.steps_per_epoch,
         failure: failed.and_then(|ending| ending.failure.clone()),
-        epochs_done: Some(record.history.len() as u32),
-        accuracy: record.history.last().and_then(|row| row.test_accuracy),
+        epochs_done: Some(record.epochs_ended as u32),
+        accuracy: record.last.as_ref().and_then(|row| row.test_accuracy),
         started: record.started,
-        seconds: seconds(&record.history, progress.as_ref()),
+        seconds: seconds(record, progress.as_ref()),
         seconds_left: progress.and_then(|progress| seconds_left(record, &progress)),
         constant_loss: record.constant_loss,
     }
 }
 
 /// How long a job has trained: its finished epochs, and the one that it is in.
-fn seconds(history: &[EpochRow], progress: Option<&Progress>) -> f64 {
-    let finished: f64 = history.iter().map(|row| row.seconds).sum();
-    let present = progress.filter(|progress| u64::from(progress.epoch) > history.len() as u64);
-    finished + present.map_or(0.0, |progress| progress.epoch_seconds)
+fn seconds(record: &JobRecord, progress: Option<&Progress>) -> f64 {
+    let present = progress.filter(|progress| u64::from(progress.epoch) > record.epochs_ended);
+    record.seconds + present.map_or(0.0, |progress| progress.epoch_seconds)
 }
 
 /// How long the rest of a job will take, if its epochs take as long as the last one, or as the first one so far.
 fn seconds_left(record: &JobRecord, progress: &Progress) -> Option<f64> {
     let Progress { epoch, step, epoch_seconds, .. } = *progress;
-    let last = record.history.last().map(|row| row.seconds);
+    let last = record.last.as_ref().map(|row| row.seconds);
     let so_far = || (step > 0).then(|| epoch_seconds / f64::from(step) * f64::from(record.steps_per_epoch));
     let an_epoch = last.or_else(so_far)?;
-    let whole = f64::from(record.job.fit.epochs.saturating_sub(epoch));
+    let whole = f64::from(record.epochs.saturating_sub(epoch));
     Some(whole * an_epoch + (an_epoch - epoch_seconds).max(0.0))
 }
 
-/// The status of a job that has not ended.
+/// The status of a job that is not queued and has not ended.
 fn status(state: &DriverState<'_>, number: JobId) -> JobStatus {
     match state.control.job_state(number) {
         Some(JobState::Waiting) => JobStatus::Waiting,
@@ -203,7 +289,7 @@ pub(super) fn ending(record: &JobRecord, outcome: &Outcome) -> Ending {
 
 fn outcome(record: &JobRecord) -> Option<OutcomeView> {
     let Ending { exit_code, message, failure } = record.ended.clone()?;
-    let weights_sha256 = record.history.last().map(|row| row.weights_sha256.clone()).unwrap_or_default();
+    let weights_sha256 = record.last.as_ref().map(|row| row.weights_sha256.clone()).unwrap_or_default();
     Some(OutcomeView { exit_code, message, failure, weights_sha256, predictions: record.shown.clone() })
 }
 
@@ -271,5 +357,55 @@ fn worker(
         bytes_received: load(&session.traffic.received),
         last_heard_seconds: session.traffic.silence().as_secs_f64(),
         detail: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(numbers: impl Iterator<Item = u64>) -> Snapshot {
+        let listed = |number| Listed {
+            number: JobId(number),
+            job: JobView { id: format!("job-{number}"), ..JobView::default() },
+            epochs: 0,
+            last: None,
+            progress: None,
+            outcome: None,
+        };
+        Snapshot { jobs: numbers.map(|number| Arc::new(listed(number))).collect(), ..Snapshot::default() }
+    }
+
+    fn numbers(snapshot: &Snapshot, size: u32) -> Vec<Vec<u64>> {
+        let (mut pages, mut token) = (Vec::new(), String::new());
+        loop {
+            let (page, next) = snapshot.page(size, &token).unwrap();
+            pages.push(page.iter().map(|listed| listed.number.0).collect());
+            token = next;
+            if token.is_empty() {
+                return pages;
+            }
+        }
+    }
+
+    #[test]
+    fn pages_have_every_job_once() {
+        let jobs = snapshot((1..=5).rev());
+        assert_eq!(numbers(&jobs, 2), [vec![5, 4], vec![3, 2], vec![1]]);
+        assert_eq!(numbers(&jobs, 5), [[5, 4, 3, 2, 1]]);
+        assert_eq!(numbers(&snapshot((1..=1_200).rev()), 9_999).iter().map(Vec::len).max(), Some(500));
+        assert_eq!(numbers(&snapshot((1..=250).rev()), 0)[0].len(), 100);
+        assert_eq!(numbers(&snapshot(0..0), 2), [[0_u64; 0]]);
+    }
+
+    #[test]
+    fn a_page_stays_what_it_is_when_jobs_come_and_go() {
+        let (_, token) = snapshot((1..=5).rev()).page(2, "").map(|(_, token)| ((), token)).unwrap();
+        // Meanwhile another job comes, and the last one that was listed is forgotten.
+        let later = snapshot([7, 6, 5, 3, 2, 1].into_iter());
+        assert_eq!(later.page(2, &token).unwrap().0[0].number, JobId(3));
+        let failure = later.page(2, "soon").unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Usage);
+        assert!(failure.to_string().contains("page_token \"soon\""), "{failure}");
     }
 }

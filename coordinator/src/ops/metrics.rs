@@ -9,12 +9,12 @@
 use std::fmt;
 
 use millefeuille_core::control::MemberState;
-use millefeuille_core::view::{JobReport, JobStatus, StepTime};
+use millefeuille_core::view::{JobStatus, StepTime};
 use millefeuille_program::ops::{Page, table};
 use prometheus_client::registry::Registry;
 
 use crate::admission::Admission;
-use crate::cluster::{Snapshot, Tally, View};
+use crate::cluster::{Listed, Snapshot, Tally, View};
 
 /// A registry with the table in it.
 pub fn registry(view: View, admission: Admission) -> Registry {
@@ -58,9 +58,9 @@ fn jobs(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
 }
 
 /// The current job's position and figures.
-fn training(page: &mut Page<'_>, current: &JobReport) -> fmt::Result {
-    let JobReport { job, history, progress, .. } = current;
-    let (last, now) = (history.last(), progress.as_ref().filter(|progress| progress.step > 0));
+fn training(page: &mut Page<'_>, current: &Listed) -> fmt::Result {
+    let Listed { job, last, progress, .. } = current;
+    let (last, now) = (last.as_ref(), progress.as_ref().filter(|progress| progress.step > 0));
     let epoch = progress.as_ref().map(|progress| u64::from(progress.epoch));
     let epoch = epoch.or(last.map(|row| row.epoch));
     let step = progress.as_ref().map(|progress| progress.step).or(last.map(|_| job.steps_per_epoch));

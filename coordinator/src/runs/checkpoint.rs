@@ -2,8 +2,9 @@
 //!
 //! A checkpoint is two files, named after the number of optimizer steps taken: `000000480.safetensors` has the
 //! parameters, named as in `model.safetensors`, and the optimizer's state; `000000480.json`, the manifest, has the
-//! run's position and everything else, and is [sealed](super::seal). The manifest is written last. After a crash the
-//! newest readable manifest is the only truth: history, ledger and events are cut back to it.
+//! run's position and everything else, and is [sealed](super::seal). Of files that grow (history, ledger, events) it has
+//! the lengths, so its own size does not grow. The manifest is written last. After a crash the newest readable manifest
+//! is the only truth: history, ledger and events are cut back to it.
 //!
 //! ```text
 //! data file: temporary name, fsync, rename, fsync of the directory
@@ -29,14 +30,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::arithmetic::Form;
+use super::history::{self, HistoryState};
 use super::ledger;
 use super::receipt::{Participation, weights_sha256};
 use super::seal::{self, Broken};
 use super::{CHECKPOINTS, files, model, of_run};
 use crate::failpoints;
-use millefeuille_core::view::EpochRow;
 
-const FORMAT: u32 = 1;
+/// Format 1 had all rows of the history in the manifest; it is still read.
+const FORMAT: u32 = 2;
 
 /// Number of checkpoints that a run keeps.
 pub const KEPT: usize = 3;
@@ -61,8 +63,8 @@ pub struct Checkpoint {
     pub optimizer: OptimizerState,
     /// The sums of the epoch so far.
     pub partial: Partial,
-    /// The history rows of the epochs before.
-    pub history: Vec<EpochRow>,
+    /// The history of the epochs before.
+    pub history: HistoryState,
     /// The ledger so far.
     pub ledger: ledger::LedgerState,
     /// Which workers contributed to which steps.
@@ -352,7 +354,8 @@ struct Manifest {
     parameter_tag: u64,
     partial: Partial,
     optimizer: Optimizer,
-    history: Vec<EpochRow>,
+    #[serde(deserialize_with = "history::state_or_rows")]
+    history: HistoryState,
     ledger: ledger::LedgerState,
     events_bytes: u64,
     participation: Participation,

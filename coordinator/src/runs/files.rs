@@ -6,10 +6,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::path::Path;
 
 use millefeuille_core::failure::Failure;
+use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
 use super::{of_content, of_run};
@@ -133,6 +134,18 @@ pub(super) fn check(path: &Path, limit: u64) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Opens a file for reading. It must be a regular file, which a symbolic link is not: opening a pipe could block, and
+/// a link leads to another file than the run's.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let file = file.map_err(|error| match error.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => io::Error::other("a symbolic link"),
+        _ => error,
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
 /// The content of a file, or `None` if it does not exist.

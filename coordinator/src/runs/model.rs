@@ -1,12 +1,22 @@
 //! `model.safetensors`: the layers' `F32` tensors, with Keras' names and shapes.
 
+use std::error::Error;
+use std::fmt::Display;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::{Model, Tensor};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorView};
+use sha2::{Digest as _, Sha256};
 
+/// Upper bound on the header of a model's file.
+const HEADER_BYTES: usize = 1 << 20;
 /// Upper bound on a model file's size: the most parameters that a job may have, and the header.
-pub const MAX_FILE_BYTES: u64 = (1 << 30) + (1 << 20);
+pub const MAX_FILE_BYTES: u64 = (1 << 30) + HEADER_BYTES as u64;
+/// Bytes that are hashed at a time.
+const PART: usize = 128 << 10;
 
 /// Encodes the parameters as a file.
 ///
@@ -111,12 +121,55 @@ pub fn not_finite(parameters: &[f32], model: &Model) -> Option<String> {
 pub fn inputs(bytes: &[u8], job: &Job) -> Result<u32, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
     let kernel = file.tensor("dense/kernel").map_err(|_| misfit("it has no tensor dense/kernel"))?;
-    let rows = kernel.shape().first().copied().filter(|&rows| rows > 0);
+    inputs_of(kernel.shape(), job)
+}
+
+/// The inputs of a model whose first kernel has this shape.
+fn inputs_of(kernel: &[usize], job: &Job) -> Result<u32, String> {
+    let rows = kernel.first().copied().filter(|&rows| rows > 0);
     let rows = rows.ok_or_else(|| misfit("dense/kernel is empty"))?;
-    let too_large = |what: String| misfit(&format!("dense/kernel is {:?}: {what}", kernel.shape()));
+    let too_large = |what: String| misfit(&format!("dense/kernel is {kernel:?}: {what}"));
     let inputs = u32::try_from(rows).map_err(|_| too_large(format!("{rows} rows are too many")))?;
     job.check_size(inputs).map_err(too_large)?;
     Ok(inputs)
+}
+
+/// Hex SHA-256 of the parameters in a model's file. Reads a part at a time: the file may be large.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn hash_of_file(file: &File, job: &Job) -> Result<String, String> {
+    let wrong = |error: &dyn Display| format!("not a safetensors file: {error}");
+    let (metadata, values_begin) = header(file).map_err(|error| wrong(&error))?;
+    let shape = |name: &str| metadata.info(name).ok_or_else(|| misfit(&format!("it has no tensor {name}")));
+    let inputs = inputs_of(&shape("dense/kernel")?.shape, job)?;
+    let (mut sha256, mut part) = (Sha256::new(), vec![0; PART]);
+    for tensor in Model::new(inputs as usize, &job.layers).tensors() {
+        let found = shape(&tensor.name)?;
+        if found.dtype != Dtype::F32 || found.shape != tensor.shape {
+            let (name, dtype, shape) = (&tensor.name, found.dtype, &found.shape);
+            return Err(misfit(&format!("{name} is {dtype:?} {shape:?}, not F32 {:?}", tensor.shape)));
+        }
+        let (mut at, end) = found.data_offsets;
+        while at < end {
+            let part = &mut part[..PART.min(end - at)];
+            file.read_exact_at(part, values_begin + at as u64).map_err(|error| wrong(&error))?;
+            sha256.update(&*part);
+            at += part.len();
+        }
+    }
+    Ok(hex::encode(sha256.finalize()))
+}
+
+/// The names, types and places of the tensors in a file, and where the tensors begin.
+fn header(file: &File) -> Result<(Metadata, u64), Box<dyn Error>> {
+    let mut len = [0; 8];
+    file.read_exact_at(&mut len, 0)?;
+    let header = usize::try_from(u64::from_le_bytes(len)).ok().filter(|&header| header <= HEADER_BYTES);
+    let header = header.ok_or("its header is too long")?;
+    let mut bytes = vec![0; len.len() + header];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok((serde_json::from_slice(&bytes[len.len()..])?, bytes.len() as u64))
 }
 
 fn misfit(what: &str) -> String {

@@ -9,21 +9,23 @@ use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::Start;
 use millefeuille_core::failure::Failure;
 use millefeuille_core::job::Job;
-use millefeuille_core::view::EpochRow;
 
 use super::arithmetic::{described, described_shapes};
 use super::checkpoint::{Checkpoint, Damaged, Newest, Read};
 use super::directory::RunDir;
+use super::history::History;
 use super::ledger::{self, Ledger};
 use super::record::RunState;
 use super::saved::{SavedRun, without_a_job};
-use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, files, history, of_run};
+use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, files, of_run};
 
 /// The state from which a run is resumed.
 #[derive(Clone, Debug)]
 pub struct Resumed {
     /// The checkpoint; `None` if the run starts over because it never wrote one.
     pub checkpoint: Option<Checkpoint>,
+    /// The history so far.
+    pub history: History,
     /// The ledger so far.
     pub ledger: Ledger,
     /// The text for `events.jsonl`: which checkpoint, what was damaged, what was cut.
@@ -36,7 +38,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If the run has no job, or a different one; if another arithmetic computed it so far; if it has checkpoints and
-    /// none is whole, or one can't be read; if the ledger does not match the checkpoint; if something can't be
+    /// none is whole, or one can't be read; if the history or the ledger does not match the checkpoint; if something can't be
     /// written.
     pub fn resume(
         &mut self,
@@ -79,7 +81,7 @@ impl RunDir {
         }
         self.kept.remove_directory(CHECKPOINTS)?;
         self.start_over()?;
-        Ok(Resumed { checkpoint: None, ledger: Ledger::default(), text })
+        Ok(Resumed { checkpoint: None, history: History::default(), ledger: Ledger::default(), text })
     }
 
     /// Describes what a run that starts over loses: little if checkpoints are far apart, everything if somebody has
@@ -98,38 +100,46 @@ impl RunDir {
 
     fn back_to(&mut self, newest: Newest, job: &Job) -> Result<Resumed, Failure> {
         let Newest { read: Read { path, checkpoint, events_bytes }, damaged } = newest;
-        let (ledger, of_ledger) = self.cut_ledger(&checkpoint)?;
-        let cut = [self.cut_history(&checkpoint)?, of_ledger, self.cut_events(events_bytes)?];
+        // Both are checked before either is cut.
+        let (history, ledger) = (self.history_of(&checkpoint)?, self.ledger_of(&checkpoint)?);
+        let cut = [
+            self.cut(HISTORY, checkpoint.history.bytes)?,
+            self.cut(LEDGER, checkpoint.ledger.bytes)?,
+            self.cut_events(events_bytes)?,
+        ];
         self.clear_result()?;
         self.checkpoints().remove_newer_than(checkpoint.parameter_tag)?;
         self.enter(RunState::Running)?;
         let place = checkpoint.place(job.fit.epochs);
         let text = format!("from {}, {place}{}{}", path.display(), listed(&damaged), listed_cuts(cut));
-        Ok(Resumed { checkpoint: Some(checkpoint), ledger, text })
+        Ok(Resumed { checkpoint: Some(checkpoint), history, ledger, text })
     }
 
-    fn cut_history(&mut self, checkpoint: &Checkpoint) -> Result<Option<String>, Failure> {
+    fn history_of(&self, checkpoint: &Checkpoint) -> Result<History, Failure> {
+        let state = &checkpoint.history;
         let path = self.file(HISTORY);
-        let lines: String = checkpoint.history.iter().map(|row| history::to_line(row) + "\n").collect();
+        let there = match files::read(&path)? {
+            None if state.bytes > 0 => return Err(wrong_file(&path, "missing")),
+            there => there.unwrap_or_default(),
+        };
+        History::restore(state, &there).map_err(|what| wrong_file(&path, &what))
+    }
+
+    fn ledger_of(&self, checkpoint: &Checkpoint) -> Result<Ledger, Failure> {
+        let path = self.file(LEDGER);
+        let there = files::read(&path)?.ok_or_else(|| wrong_file(&path, "missing"))?;
+        Ledger::restore(&checkpoint.ledger, &there).map_err(|what| wrong_file(&path, &what))
+    }
+
+    /// Cuts a file, which has at least this many bytes.
+    fn cut(&self, name: &str, bytes: u64) -> Result<Option<String>, Failure> {
+        let path = self.file(name);
         let there = files::read(&path)?.unwrap_or_default();
-        if there == lines.as_bytes() {
+        if there.len() as u64 == bytes {
             return Ok(None);
         }
-        self.write(HISTORY, lines.as_bytes())?;
-        Ok(Some(difference(HISTORY, &there, lines.len())))
-    }
-
-    fn cut_ledger(&self, checkpoint: &Checkpoint) -> Result<(Ledger, Option<String>), Failure> {
-        let path = self.file(LEDGER);
-        let there = files::read(&path)?;
-        let there = there.ok_or_else(|| wrong_ledger(&path, "missing"))?;
-        let state = &checkpoint.ledger;
-        let ledger = Ledger::restore(state, &there).map_err(|what| wrong_ledger(&path, &what))?;
-        if there.len() as u64 == state.bytes {
-            return Ok((ledger, None));
-        }
-        files::cut(&path, state.bytes)?;
-        Ok((ledger, Some(difference(LEDGER, &there, state.bytes as usize))))
+        files::cut(&path, bytes)?;
+        Ok(Some(difference(name, &there, bytes as usize)))
     }
 
     fn cut_events(&self, bytes: u64) -> Result<Option<String>, Failure> {
@@ -184,15 +194,13 @@ fn computed_otherwise(path: &Path, needed: &Arithmetic, then: &str, now: &str) -
     of_run(path, what)
 }
 
-fn wrong_ledger(path: &Path, what: &str) -> Failure {
+fn wrong_file(path: &Path, what: &str) -> Failure {
     of_run(path, format!("{what} (put the file back, or start over with --overwrite)"))
 }
 
 /// Describes how a file is cut.
 fn difference(name: &str, there: &[u8], kept: usize) -> String {
-    let Some(cut) = there.get(kept..).filter(|cut| !cut.is_empty()) else {
-        return format!("{name} rewritten");
-    };
+    let cut = there.get(kept..).unwrap_or_default();
     let lines = cut.split_inclusive(|&byte| byte == b'\n').count();
     format!("{lines} {} of {name} cut", if lines == 1 { "line" } else { "lines" })
 }
@@ -207,11 +215,6 @@ fn listed_cuts(cuts: [Option<String>; 3]) -> String {
 }
 
 impl Resumed {
-    /// The history rows that remain valid.
-    pub fn history(&self) -> Vec<EpochRow> {
-        self.checkpoint.as_ref().map(|checkpoint| checkpoint.history.clone()).unwrap_or_default()
-    }
-
     /// Where the job continues.
     pub fn start(&self) -> Start {
         let start = |checkpoint: &Checkpoint| Start {

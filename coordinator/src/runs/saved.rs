@@ -4,6 +4,7 @@
 //! the SHA-256 that `run.json` has of it. A file that was changed, or that belongs to another run, is an error of the
 //! kind [`FailureKind::Differs`].
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use millefeuille_core::failure::{Failure, FailureKind};
@@ -151,6 +152,29 @@ impl SavedRun {
     /// The checkpoints.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::of(&self.path, KEPT)
+    }
+
+    /// The model's file, which is open for reading, and its length. The file is the one that was written: a regular file,
+    /// with the parameters whose hash the receipt has.
+    ///
+    /// # Errors
+    /// If the job is not done, or if it is another file.
+    pub fn model_as_written(&self) -> Result<(File, u64), Failure> {
+        let path = self.path.join(MODEL);
+        let receipt = self.receipt()?.ok_or_else(|| of_run(&self.path, "its job is not done"))?;
+        let file =
+            files::open(&path).map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))?;
+        let hash = model::hash_of_file(&file, &self.job()?).map_err(|what| of_content(&path, what))?;
+        if hash != receipt.weights_sha256 {
+            let theirs = &receipt.weights_sha256;
+            let what = format!("not the trained model: weights_sha256 is {hash}, in {RECEIPT} {theirs}");
+            return Err(of_content(&path, what));
+        }
+        let len = file
+            .metadata()
+            .map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))?
+            .len();
+        Ok((file, len))
     }
 
     /// Whether its job is done.

@@ -22,8 +22,12 @@ pub struct Found {
     /// Number, client key and state: queued and running runs are resumed. A run with a receipt has ended, whatever
     /// its `run.json` says.
     pub record: RunRecord,
-    /// The history rows.
-    pub history: Vec<EpochRow>,
+    /// The number of epochs in its history.
+    pub epochs: u64,
+    /// The last of them.
+    pub last: Option<EpochRow>,
+    /// How long all of them took, in seconds.
+    pub seconds: f64,
 }
 
 /// The outcome of a scan.
@@ -61,7 +65,7 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     let mut record = written.clone().of_directory(path);
     // The torn end of an unfinished run's history is cut off when the run is resumed.
     let done = run.is_done();
-    let history = if done { run.history()? } else { run.whole_history().unwrap_or_default() };
+    let mut history = if done { run.history()? } else { run.whole_history().unwrap_or_default() };
     if done {
         record.state = RunState::Ended { outcome: Ending::done() };
     }
@@ -72,7 +76,9 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
         }
         record.check(path, &job)?;
     }
-    Ok(Some(Found { id: record.id.clone(), path: path.to_path_buf(), job, record, history }))
+    let seconds = history.iter().map(|row| row.seconds).sum();
+    let (epochs, last) = (history.len() as u64, history.pop());
+    Ok(Some(Found { id: record.id.clone(), path: path.to_path_buf(), job, record, epochs, last, seconds }))
 }
 
 /// The failure for a copy of an unfinished run: both would be trained, for one submission.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use millefeuille_coordinator::runs::checkpoint::{Checkpoint, Partial};
+use millefeuille_coordinator::runs::history::History;
 use millefeuille_coordinator::runs::ledger::Ledger;
 use millefeuille_coordinator::runs::receipt::{FORMAT, Participation, Receipt, weights_sha256};
 use millefeuille_coordinator::runs::{Existing, RunDir};
@@ -163,7 +164,7 @@ impl Training {
             parameters: Bytes::copy_from_slice(bytemuck::cast_slice(&parameters)),
             optimizer: OptimizerState::new(&job().compile.optimizer, parameters.len()),
             partial,
-            history: self.history.clone(),
+            history: self.history.iter().cloned().collect::<History>().state(),
             ledger: self.ledger.state(),
             participation: self.participation.clone(),
             suspects: Participation::default(),

@@ -157,6 +157,11 @@ impl Control {
         self.queue.place(job)
     }
 
+    /// The queued jobs, the next one first.
+    pub fn queue(&self) -> impl Iterator<Item = JobId> {
+        self.queue.waiting()
+    }
+
     /// How many jobs are queued.
     pub fn queued(&self) -> usize {
         self.queue.len()

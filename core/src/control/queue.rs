@@ -78,6 +78,11 @@ impl Queue {
         self.waiting.iter().position(|&other| other == job).map(|index| index + 1)
     }
 
+    /// The queued jobs, the next one first.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = JobId> {
+        self.waiting.iter().copied()
+    }
+
     /// How many jobs are queued.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()

@@ -47,6 +47,8 @@ const JOB: &str = "job";
 
 /// Time limits for a process that computes almost nothing.
 const PATIENCE: Patience = Patience { computing: Duration::from_secs(20), idle: Duration::from_secs(20) };
+/// Time between two checks whether a process that has reported has ended.
+const END_LOOK: Duration = Duration::from_millis(1);
 /// Multiplications per second that every kernel reaches.
 const SLOWEST: u64 = 50_000_000;
 
@@ -162,8 +164,11 @@ impl Probe {
         // The fingerprints compute each product once more.
         self.patience.computing += 2 * (time_for(check::of_job(spec)) + time_for(check::general()));
         let message = convert::spec_to_bytes(spec);
-        // If writing fails, the process has ended, and its exit status says more.
-        let _ = self.input.take().map(|mut input| input.write_all(&message));
+        // In a thread: a process that hangs reads nothing, and a pipe takes no more than 64 KiB. If writing fails, the
+        // process has ended, and its exit status says more.
+        if let Some(mut input) = self.input.take() {
+            std::thread::spawn(move || _ = input.write_all(&message));
+        }
         let ProbeReport { kernel, version, fingerprint, shapes_fingerprint, .. } = self.report()?;
         Ok((Arithmetic { kernel, version, fingerprint }, shapes_fingerprint))
     }
@@ -182,10 +187,24 @@ impl Probe {
             }
             Err(Silence::Ended) => String::new(),
         };
-        let status = self.child.wait().map_err(|error| failed(&error))?;
+        let Some(status) = self.status()? else {
+            self.kill();
+            return Err(self.no_good(&format!("does not end within {} s", self.patience.idle.as_secs())));
+        };
         match serde_json::from_str::<ProbeReport>(&text) {
             Ok(report) if status.success() => self.judge(report),
             _ => Err(self.ended(status)),
+        }
+    }
+
+    /// How the process ended; `None` if it closes its output and stays there.
+    fn status(&mut self) -> Result<Option<ExitStatus>, Unusable> {
+        let begun = Instant::now();
+        loop {
+            match self.child.try_wait().map_err(|error| failed(&error))? {
+                None if begun.elapsed() < self.patience.idle => std::thread::sleep(END_LOOK),
+                status => return Ok(status),
+            }
         }
     }
 

@@ -245,14 +245,15 @@ impl From<v1::Outcome> for OutcomeView {
     }
 }
 
-/// The update on a job for a watcher that has already received `told` epochs.
-pub fn news(report: &JobReport, told: usize) -> v1::WatchJobResponse {
-    v1::WatchJobResponse {
-        job: Some((&report.job).into()),
-        // A run that resumes from a checkpoint has fewer epochs than the watcher has received.
-        new_epochs: report.history.iter().skip(told).map(v1::Epoch::from).collect(),
-        progress: report.progress.map(Into::into),
-        outcome: report.outcome.as_ref().map(v1::Outcome::from),
+impl From<&JobReport> for v1::WatchJobResponse {
+    /// The report has the new epochs only.
+    fn from(from: &JobReport) -> Self {
+        Self {
+            job: Some((&from.job).into()),
+            new_epochs: from.history.iter().map(v1::Epoch::from).collect(),
+            progress: from.progress.map(Into::into),
+            outcome: from.outcome.as_ref().map(v1::Outcome::from),
+        }
     }
 }
 
@@ -268,15 +269,15 @@ impl From<v1::WatchJobResponse> for JobReport {
     }
 }
 
-impl From<&Metrics> for v1::GetMetricsResponse {
-    fn from(from: &Metrics) -> Self {
-        Self {
-            job: from.job.as_ref().map(v1::Job::from),
-            history: from.history.iter().map(v1::Epoch::from).collect(),
-            progress: from.progress.map(Into::into),
-            workers: from.workers.iter().map(v1::WorkerInfo::from).collect(),
-            step_time: Some(from.step_time.into()),
-        }
+/// Metrics with a page of the history, of a job that has `epochs_ended` in all.
+pub fn metrics_page(from: &Metrics, epochs_ended: u64) -> v1::GetMetricsResponse {
+    v1::GetMetricsResponse {
+        job: from.job.as_ref().map(v1::Job::from),
+        history: from.history.iter().map(v1::Epoch::from).collect(),
+        progress: from.progress.map(Into::into),
+        workers: from.workers.iter().map(v1::WorkerInfo::from).collect(),
+        step_time: Some(from.step_time.into()),
+        epochs_ended: epochs_ended as u32,
     }
 }
 
@@ -352,7 +353,7 @@ mod tests {
                 progress: Some(progress),
                 outcome: Some(outcome),
             };
-            assert_eq!(JobReport::from(news(&report, 0)), report);
+            assert_eq!(JobReport::from(v1::WatchJobResponse::from(&report)), report);
         }
     }
 
@@ -366,7 +367,7 @@ mod tests {
             step_time: StepTime { compute_ms: 1.0, wait_ms: 2.0, wire_ms: 3.0, reduce_ms: 4.0 },
             workers: vec![worker],
         };
-        assert_eq!(Metrics::from(v1::GetMetricsResponse::from(&metrics)), metrics);
+        assert_eq!(Metrics::from(metrics_page(&metrics, 1)), metrics);
         assert_eq!(Metrics::from(v1::GetMetricsResponse::default()), Metrics::default());
     }
 }

@@ -123,18 +123,24 @@ async fn dial(uri: &Uri, directory: &Path, refused: &Arc<Mutex<Option<String>>>)
 
 /// Reads the identity in a directory. During a renewal, some of its files may briefly be newer than others.
 async fn identity(directory: &Path) -> Result<(Identity, TlsConnector), String> {
-    let read = || {
-        let identity = Identity::read(directory)?;
-        let config = identity.client_config()?;
-        Ok((identity, TlsConnector::from(Arc::new(config))))
-    };
     for _ in 1..ATTEMPTS {
-        if let Ok(identity) = read() {
+        if let Ok(identity) = read_identity(directory).await {
             return Ok(identity);
         }
         tokio::time::sleep(RENEWAL).await;
     }
-    read()
+    read_identity(directory).await
+}
+
+/// Reads the identity once, in a thread: a file system may hang.
+async fn read_identity(directory: &Path) -> Result<(Identity, TlsConnector), String> {
+    let directory = directory.to_path_buf();
+    let read = tokio::task::spawn_blocking(move || {
+        let identity = Identity::read(&directory)?;
+        let config = identity.client_config()?;
+        Ok((identity, TlsConnector::from(Arc::new(config))))
+    });
+    read.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 /// Connects as tonic does without TLS.

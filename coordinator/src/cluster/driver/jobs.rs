@@ -3,7 +3,7 @@
 //! A submission is acknowledged once its run directory is on disk: the disk thread claims the directory and replies
 //! with `Claimed`. From then on, [`Driver::find_runs`] finds the job after a crash, whether queued or running.
 
-use std::cell::OnceCell;
+use std::path::Path;
 use std::sync::Arc;
 
 use millefeuille_core::control::{Event, JobId, JobState, Outcome, Start};
@@ -17,85 +17,58 @@ use tracing::{debug, info, warn};
 use super::Driver;
 use super::submissions::{Cancelled, Reply};
 use crate::cluster::disk::{Claimed, Content, RunClaim, WriteCommand, Written};
-use crate::cluster::load::{self, Beginning, Ready};
+use crate::cluster::load::{self, Beginning, Loaded, Loading, Ready};
 use crate::cluster::messages::{DriverMessage, Serving};
 use crate::cluster::records::JobRecord;
 use crate::cluster::training::Training;
 use crate::cluster::{notes, snapshot};
+use crate::data::Reading;
 use crate::failpoints;
-use crate::runs::{Ending, Existing, Found, RunDir, RunState, scan};
+use crate::runs::{Ending, Existing, Found, RunDir, RunState, Scanned, scan};
 
 /// Number of ended jobs that are listed. Of older jobs only the run directories remain.
 const ENDED_JOBS: usize = 1000;
+/// Number of jobs whose predictions are kept, for those who watched them to their end.
+const SHOWN_JOBS: usize = 4;
 
 impl Driver {
     /// Takes over the runs of an earlier coordinator process: queued and unfinished runs continue, ended ones are
     /// shown.
-    pub(in crate::cluster) fn find_runs(&mut self) {
+    pub(in crate::cluster) async fn find_runs(&mut self) {
         if !self.config.resumes {
             return;
         }
-        failpoints::at("runs-before-scan");
-        let scanned = match scan(&self.config.runs_dir) {
-            Ok(scanned) => scanned,
-            Err(error) => return warn!("the runs directory cannot be scanned: {error}"),
-        };
-        scanned.skipped.iter().for_each(|error| warn!("a run is skipped: {error}"));
-        for found in scanned.runs {
-            self.find_run(found);
+        let (runs_dir, job_key) = (self.config.runs_dir.clone(), self.config.job_key.clone());
+        // In a thread: this takes as long as the disk does.
+        let found = tokio::task::spawn_blocking(move || find_runs(&runs_dir, job_key.as_deref())).await;
+        for found in found.expect("scanning does not panic") {
+            self.take_over(found);
         }
+        self.forget_old_jobs();
         self.publish();
     }
 
-    fn find_run(&mut self, found: Found) {
-        let Found { id, path, job, record, history } = found;
-        let ended = match record.state {
-            RunState::Ended { outcome } if !self.is_to_be_served(&record.client_key, &outcome) => {
-                Some(outcome)
-            }
-            RunState::Ended { .. } | RunState::Queued | RunState::Running => None,
-        };
-        let run = match ended {
-            Some(_) => None,
-            None => match RunDir::claim(&path, Existing::Resume) {
-                Ok(run) => Some(run),
-                Err(error) => return warn!("an unfinished run is skipped: {error}"),
-            },
+    fn take_over(&mut self, (found, run): (Found, FoundRun)) {
+        let Found { id, path, job, record, epochs, last, seconds } = found;
+        let (run, ended) = match run {
+            FoundRun::Unfinished(run) => (Some(run), None),
+            FoundRun::Ended(ending) => (None, Some(ending)),
         };
         let number = self.submissions.at_least(record.number);
         let resumes = run.is_some();
         if resumes {
             info!("job {id} is resumed; its run directory is {}", path.display());
         }
-        let run_dir = path.display().to_string();
-        let client_key = record.client_key;
-        let steps_per_epoch = 0;
-        let record = JobRecord {
-            started: record.started,
-            constant_loss: None,
-            id,
-            job,
-            client_key,
-            found: true,
-            run,
-            run_dir,
-            history: history.into(),
-            steps_per_epoch,
-            shown: Vec::new(),
-            checkpoint: None,
-            ended,
-            frozen: OnceCell::new(),
-        };
-        self.jobs.insert(number, record);
+        let found = JobRecord::new(id, job, path.display().to_string(), record.client_key);
+        let mut found = JobRecord { found: true, run, ended, started: record.started, ..found };
+        // How many epochs of a run remain is known once it is resumed, from its checkpoint.
+        if !resumes {
+            (found.job, found.epochs_ended, found.last, found.seconds) = (None, epochs, last, seconds);
+        }
+        self.jobs.insert(number, found);
         if resumes {
             self.handle(Event::Submit { job: number });
         }
-    }
-
-    /// Whether an ended run belongs to the job that this cluster must serve, and should be tried again.
-    fn is_to_be_served(&self, client_key: &str, ending: &Ending) -> bool {
-        let over = matches!(ending.exit_code, exit::DONE | exit::DIVERGED | exit::INTERRUPTED);
-        !over && self.config.job_key.as_deref() == Some(client_key)
     }
 
     pub(super) fn submit(&mut self, job_toml: &str, client_key: String, reply: Reply) {
@@ -148,23 +121,8 @@ impl Driver {
             Ok(run) => {
                 let (id, run_dir) = (run.id(), run.path().display().to_string());
                 info!("job {id} is queued; its run directory is {run_dir}");
-                let record = JobRecord {
-                    id: id.clone(),
-                    job,
-                    client_key,
-                    found: false,
-                    run: Some(run),
-                    run_dir,
-                    history: Arc::default(),
-                    steps_per_epoch: 0,
-                    started: None,
-                    constant_loss: None,
-                    shown: Vec::new(),
-                    checkpoint: None,
-                    ended: None,
-                    frozen: OnceCell::new(),
-                };
-                self.jobs.insert(number, record);
+                let record = JobRecord::new(id.clone(), job, run_dir, client_key);
+                self.jobs.insert(number, JobRecord { run: Some(run), ..record });
                 self.handle(Event::Submit { job: number });
                 Ok(id)
             }
@@ -173,8 +131,8 @@ impl Driver {
         replies.into_iter().for_each(|reply| _ = reply.send(answer.clone()));
     }
 
-    /// Cancels a job. Replies once the cancellation is on disk, so that no crash brings the job back. If the job's
-    /// data is being read, which may hang, replies at once.
+    /// Cancels a job. Replies once the cancellation is on disk, so that no crash brings the job back. If its run is
+    /// just being begun or resumed, replies at once.
     pub(super) fn cancel(&mut self, job_id: &str, reply: Cancelled) {
         let job = match self.find(job_id) {
             Ok(job) => job,
@@ -187,7 +145,7 @@ impl Driver {
         let ended = |driver: &Self| matches!(driver.control.job_state(job), Some(JobState::Ended(_)) | None);
         let before = ended(self);
         self.handle(Event::Cancel { job });
-        let noted_soon = self.jobs.contains_key(&job) && self.loading != Some(job);
+        let noted_soon = self.jobs.contains_key(&job) && !self.beginning.contains(&job);
         if !before && ended(self) && noted_soon {
             self.cancelled.entry(job).or_default().push(reply);
         } else {
@@ -212,35 +170,50 @@ impl Driver {
         found.ok_or_else(|| snapshot::no_job(job_id, "no job runs"))
     }
 
-    /// Starts loading a job. Only one data set is read at a time: a read that is no longer needed finishes first.
+    /// Starts to read a job's data.
     pub(super) fn load(&mut self, job: JobId) {
-        if self.loading.is_some() {
-            return self.to_load = Some(job);
-        }
-        let Some(record) = self.jobs.get_mut(&job) else { return };
-        let Some(run) = record.run.take() else { return };
-        self.loading = Some(job);
-        let (config, handle) = (record.job.clone(), self.handle.clone());
-        let loading = tokio::task::spawn_blocking(move || load::make_ready(config, run));
+        let Some(config) = self.jobs.get_mut(&job).and_then(|record| record.job.take()) else { return };
+        let place = match self.readers.one_more(&config) {
+            Ok(place) => place,
+            Err(failure) => return self.happened.push_back(Event::Broken { job, failure }),
+        };
+        let reading = Arc::new(Reading::default());
+        self.loading = Some(Loading { job, reading: Arc::clone(&reading) });
+        let limit = self.config.control.stall_deadline;
+        let (read, handle) = (load::read(*config, reading, place, limit), self.handle.clone());
         tokio::spawn(async move {
-            let panicked = |error: tokio::task::JoinError| {
-                let what = format!("the data cannot be loaded: {error}");
-                Ready { run: None, training: Err(Failure::new(FailureKind::Unexpected, what)) }
-            };
-            let loaded = Box::new(loading.await.unwrap_or_else(panicked));
+            let loaded = Box::new(read.await);
             handle.send(DriverMessage::Loaded { job, loaded }).await;
         });
     }
 
-    pub(super) fn loaded(&mut self, job: JobId, ready: Ready) {
-        self.loading = None;
-        self.begin_or_resume(job, ready);
-        if let Some(next) = self.to_load.take().filter(|&next| self.control.running() == Some(next)) {
-            self.load(next);
+    /// Handles data that has been read: begins or resumes the run, unless the job has ended meanwhile.
+    pub(super) fn loaded(&mut self, job: JobId, loaded: Result<Loaded, Failure>) {
+        if self.loading.take_if(|loading| loading.job == job).is_none() {
+            return;
         }
+        let run = self.jobs.get_mut(&job).and_then(|record| record.run.take());
+        let (loaded, run) = match (loaded, run) {
+            (Ok(loaded), Some(run)) => (loaded, run),
+            (Err(failure), run) => {
+                if let Some(record) = self.jobs.get_mut(&job) {
+                    record.run = run;
+                }
+                return self.handle(Event::Broken { job, failure });
+            }
+            (Ok(_), None) => return,
+        };
+        self.beginning.insert(job);
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            let ready = Box::new(load::make_ready(run, loaded).await);
+            handle.send(DriverMessage::Ready { job, ready }).await;
+        });
     }
 
-    fn begin_or_resume(&mut self, job: JobId, ready: Ready) {
+    /// Handles a run that has begun or is resumed.
+    pub(super) fn ready(&mut self, job: JobId, ready: Ready) {
+        self.beginning.remove(&job);
         let Some(record) = self.jobs.get_mut(&job) else { return };
         record.run = ready.run;
         if self.control.running() != Some(job) {
@@ -275,9 +248,8 @@ impl Driver {
             pool: training.pool.clone(),
             parameter_slots: training.parameter_slots.clone(),
         })));
-        record.job = training.job.clone();
         record.steps_per_epoch = facts.plan.steps();
-        record.history = history.clone().into();
+        record.set_history(history.rows());
         record.constant_loss = training.constant_loss;
         if let Some(run) = record.run.take() {
             record.started = run.record().started;
@@ -293,6 +265,7 @@ impl Driver {
             self.disk.order(WriteCommand::Begin { job, run, content, history });
         }
         self.training = Some(training);
+        // There are no more of them than a cluster may have.
         for (worker, member) in self.control.members() {
             let hello = &member.hello;
             self.event("joined", notes::joined(*worker, &hello.name, hello.slots), None);
@@ -335,13 +308,13 @@ impl Driver {
             Err(failure) => self.handle(Event::Broken { job, failure }),
             Ok(Written::Epoch(row, checkpoint)) => {
                 debug!("epoch {} is written", row.epoch);
-                let of_last = record.history.last().and_then(|row| row.warning(record.constant_loss));
+                let of_last = record.last.as_ref().and_then(|row| row.warning(record.constant_loss));
                 let warning = row.warning(record.constant_loss).filter(|_| of_last.is_none());
                 if let Some(checkpoint) = checkpoint {
                     record.checkpoint = Some(checkpoint.tag);
                     self.tally.wrote(&checkpoint);
                 }
-                Arc::make_mut(&mut record.history).push(row);
+                record.add_epoch(row);
                 if let Some(warning) = warning {
                     self.warn_of_job(job, warning);
                 }
@@ -355,6 +328,7 @@ impl Driver {
             Ok(Written::Ended) => self.end_noted(job),
             Ok(Written::Result(shown)) => {
                 record.shown = shown;
+                self.forget_old_predictions();
                 self.handle(Event::Saved { job });
             }
         }
@@ -380,6 +354,7 @@ impl Driver {
         record.ended = Some(ending.clone());
         let (text, failure) = (ending.message.clone(), ending.failure.clone());
         self.tally.ended(outcome);
+        self.loading.take_if(|loading| loading.job == job);
         match outcome {
             Outcome::Done => info!("job {id} is done"),
             _ => info!("job {id} has ended: {text}"),
@@ -396,6 +371,15 @@ impl Driver {
         let workers: Vec<_> = self.sessions.keys().copied().collect();
         workers.into_iter().for_each(|worker| self.say(worker, ToWorker::JobEnd { job }));
         self.forget_old_jobs();
+    }
+
+    /// Forgets the predictions of all jobs but those that were saved last.
+    fn forget_old_predictions(&mut self) {
+        let shown = self.jobs.values_mut().rev().filter(|record| !record.shown.is_empty());
+        for record in shown.skip(SHOWN_JOBS) {
+            record.shown = Vec::new();
+            record.frozen.take();
+        }
     }
 
     /// Forgets jobs that ended long ago. Their run directories remain.
@@ -422,10 +406,48 @@ impl Driver {
                 let lasting = self.config.resumes;
                 self.disk.order(WriteCommand::GiveBack { job, run, found, lasting, ending });
             }
-            None if self.loading != Some(job) => self.end_noted(job),
+            None if !self.beginning.contains(&job) => self.end_noted(job),
             None => {}
         }
     }
+}
+
+/// A run that a cluster found at its start.
+enum FoundRun {
+    /// It continues, in its directory.
+    Unfinished(RunDir),
+    /// It is only shown.
+    Ended(Ending),
+}
+
+/// Scans the runs, and claims the directories of those that continue.
+fn find_runs(runs_dir: &Path, job_key: Option<&str>) -> Vec<(Found, FoundRun)> {
+    failpoints::at("runs-before-scan");
+    let scanned = scan(runs_dir).unwrap_or_else(|error| {
+        warn!("the runs directory cannot be scanned: {error}");
+        Scanned::default()
+    });
+    scanned.skipped.iter().for_each(|error| warn!("a run is skipped: {error}"));
+    let claimed = |found: Found| match &found.record.state {
+        RunState::Ended { outcome } if !is_to_be_served(&found, outcome, job_key) => {
+            let ending = outcome.clone();
+            Some((found, FoundRun::Ended(ending)))
+        }
+        _ => match RunDir::claim(&found.path, Existing::Resume) {
+            Ok(run) => Some((found, FoundRun::Unfinished(run))),
+            Err(error) => {
+                warn!("an unfinished run is skipped: {error}");
+                None
+            }
+        },
+    };
+    scanned.runs.into_iter().filter_map(claimed).collect()
+}
+
+/// Whether an ended run belongs to the job that this cluster must serve, and should be tried again.
+fn is_to_be_served(found: &Found, ending: &Ending, job_key: Option<&str>) -> bool {
+    let over = matches!(ending.exit_code, exit::DONE | exit::DIVERGED | exit::INTERRUPTED);
+    !over && job_key == Some(&found.record.client_key)
 }
 
 /// The outcome of looking up a submission.

@@ -39,7 +39,9 @@ impl Driver {
     fn put(&mut self, worker: WorkerId, outgoing: SessionOutput) {
         let Some(session) = self.sessions.get(&worker) else { return };
         if let Err(mpsc::error::TrySendError::Full(_)) = session.outbox.try_send(outgoing) {
-            warn!("{worker} has stopped reading");
+            if self.has_room() {
+                warn!("{worker} has stopped reading");
+            }
             self.close(worker, None);
             self.happened.push_back(Event::Leave { worker, end: SessionEnd::StoppedReading });
         }
@@ -53,7 +55,9 @@ impl Driver {
         let session = self.sessions.remove(&worker);
         session.iter().for_each(|session| self.tally.moved(&session.traffic));
         if let (Some(session), Some(ended)) = (session, ended) {
-            warn!("{worker} is disconnected: {}", ended.reason);
+            if self.has_room() {
+                warn!("{worker} is disconnected: {}", ended.reason);
+            }
             let _ = session.outbox.try_send(SessionOutput::Close(ended));
         }
     }

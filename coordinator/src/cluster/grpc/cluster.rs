@@ -4,20 +4,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _};
 use millefeuille_core::failure::{Failure, FailureKind};
-use millefeuille_core::view::{JobReport, JobStatus, Metrics};
+use millefeuille_core::view::JobStatus;
 use millefeuille_proto::v1::cluster_server::Cluster;
-use millefeuille_proto::{convert, v1, wire};
+use millefeuille_proto::{convert, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::files::Files;
 use super::services::Services;
 use crate::cluster::board::Reader;
-use crate::cluster::messages::DriverMessage;
-use crate::cluster::messages::Handle;
-use crate::runs::names;
+use crate::cluster::messages::{DriverMessage, Handle};
+use crate::cluster::snapshot::{Listed, Snapshot};
+use crate::runs::history::Pages;
 
 /// Number of messages that a watcher may lag behind.
 const STREAM_BUFFER: usize = 4;
@@ -27,13 +28,14 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) struct ClusterService {
     driver: Handle,
     board: Reader,
+    files: Files,
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl ClusterService {
     pub(super) fn new(services: &Services) -> Self {
-        Self { driver: services.driver.clone(), board: services.board.clone() }
+        Self { driver: services.driver.clone(), board: services.board.clone(), files: Files::default() }
     }
 
     /// Sends a request to the driver and waits for the reply.
@@ -67,18 +69,30 @@ impl Cluster for ClusterService {
         &self,
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
-        let id = self.board.fresh().await.job(&request.into_inner().job_id).map_err(refused)?.job.id.clone();
+        let v1::WatchJobRequest { job_id, after_epoch } = request.into_inner();
+        let snapshot = self.board.fresh().await;
+        let listed = snapshot.job(&job_id).map_err(refused)?;
         let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
-        tokio::spawn(watch(self.board.clone(), id, sender));
+        let watch = Watch {
+            board: self.board.clone(),
+            files: self.files.clone(),
+            id: listed.job.id.clone(),
+            pages: listed.pages(after_epoch.into()),
+            sender,
+        };
+        tokio::spawn(watch.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn list_jobs(
         &self,
-        _: Request<v1::ListJobsRequest>,
+        request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let jobs = self.board.fresh().await.jobs.iter().map(|report| v1::Job::from(&report.job)).collect();
-        Ok(Response::new(v1::ListJobsResponse { jobs }))
+        let v1::ListJobsRequest { page_size, page_token } = request.into_inner();
+        let snapshot = self.board.fresh().await;
+        let (page, next_page_token) = snapshot.page(page_size, &page_token).map_err(refused)?;
+        let jobs = page.iter().map(|listed| v1::Job::from(&listed.job)).collect();
+        Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
     }
 
     async fn cancel_job(
@@ -102,31 +116,35 @@ impl Cluster for ClusterService {
         &self,
         request: Request<v1::GetMetricsRequest>,
     ) -> Result<Response<v1::GetMetricsResponse>, Status> {
-        let metrics = self.board.fresh().await.metrics(&request.into_inner().job_id).map_err(refused)?;
-        Ok(Response::new((&metrics).into()))
+        let v1::GetMetricsRequest { job_id, after_epoch } = request.into_inner();
+        let mut metrics = MetricsPages::new(self.files.clone(), job_id, after_epoch);
+        let snapshot = self.board.fresh().await;
+        Ok(Response::new(metrics.next(&snapshot).await.map_err(refused)?))
     }
 
     async fn watch_metrics(
         &self,
         request: Request<v1::WatchMetricsRequest>,
     ) -> Result<Response<Self::WatchMetricsStream>, Status> {
-        let v1::WatchMetricsRequest { job_id, interval_ms } = request.into_inner();
-        self.board.fresh().await.metrics(&job_id).map_err(refused)?;
+        let v1::WatchMetricsRequest { job_id, interval_ms, after_epoch } = request.into_inner();
+        self.board.fresh().await.job_if_any(&job_id).map_err(refused)?;
         let interval = match interval_ms {
             0 => DEFAULT_INTERVAL,
             ms => Duration::from_millis(ms.into()).max(SHORTEST_INTERVAL),
         };
         let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
         let board = self.board.clone();
+        let mut metrics = MetricsPages::new(self.files.clone(), job_id, after_epoch);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(interval);
             // Ends when the driver ends or the watcher leaves.
             while !board.is_over() {
                 ticks.tick().await;
-                let metrics = board.fresh().await.metrics(&job_id);
-                let message =
-                    |metrics: Metrics| v1::WatchMetricsResponse { metrics: Some((&metrics).into()) };
-                if sender.send(metrics.map(message).map_err(refused)).await.is_err() {
+                let snapshot = board.fresh().await;
+                let next = metrics.next(&snapshot).await;
+                let failed = next.is_err();
+                let message = next.map(|metrics| v1::WatchMetricsResponse { metrics: Some(metrics) });
+                if sender.send(message.map_err(refused)).await.is_err() || failed {
                     return;
                 }
             }
@@ -140,18 +158,16 @@ impl Cluster for ClusterService {
     ) -> Result<Response<Self::GetModelStream>, Status> {
         let id = request.into_inner().job_id;
         let snapshot = self.board.fresh().await;
-        let done = |report: &&Arc<JobReport>| report.job.state == JobStatus::Done;
+        let done = |listed: &&Arc<Listed>| listed.job.state == JobStatus::Done;
         let newest_done = snapshot.jobs.iter().find(done).filter(|_| id.is_empty());
-        let report = newest_done.map_or_else(|| snapshot.job(&id), Ok).map_err(refused)?;
-        if !done(&report) {
-            let what = format!("job {} is not done", report.job.id);
+        let listed = newest_done.map_or_else(|| snapshot.job(&id), Ok).map_err(refused)?;
+        if !done(&listed) {
+            let what = format!("job {} is not done", listed.job.id);
             return Err(refused(Failure::new(FailureKind::Data, what)));
         }
-        let path = std::path::Path::new(&report.job.run_dir).join(names::MODEL);
-        let bytes = tokio::fs::read(&path).await;
-        let bytes = bytes.map_err(|error| Status::not_found(format!("{}: {error}", path.display())))?;
-        let chunks = wire::chunks(bytes.into()).map(|data| Ok(v1::GetModelResponse { data }));
-        Ok(Response::new(Box::pin(stream::iter(chunks).boxed())))
+        let parts = self.files.model((&listed.job.run_dir).into()).await.map_err(refused)?;
+        let messages = parts.map(|part| part.map(|data| v1::GetModelResponse { data }).map_err(refused));
+        Ok(Response::new(messages.boxed()))
     }
 }
 
@@ -159,19 +175,76 @@ fn refused(failure: Failure) -> Status {
     convert::refusal(&failure)
 }
 
-/// Sends a job's state at once and after every change, until the job ends.
-async fn watch(mut board: Reader, id: String, sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>) {
-    let _look = board.look();
-    let mut snapshot = board.fresh().await;
-    let mut epochs_sent = 0;
-    loop {
-        let Ok(report) = snapshot.job(&id) else { return };
-        let (message, ended) = (convert::news(report, epochs_sent), report.outcome.is_some());
-        epochs_sent = report.history.len();
-        if sender.send(Ok(message)).await.is_err() || ended {
-            return;
+/// A caller that watches a job.
+struct Watch {
+    board: Reader,
+    files: Files,
+    id: String,
+    pages: Pages,
+    sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
+}
+
+impl Watch {
+    /// Sends the job's state at once and after every change, until the job ends.
+    async fn run(mut self) {
+        let _look = self.board.look();
+        let mut snapshot = self.board.fresh().await;
+        loop {
+            let Ok(listed) = snapshot.job(&self.id).map(Arc::clone) else { return };
+            if !self.send(&listed).await || listed.has_ended() {
+                return;
+            }
+            let Some(next) = self.board.next().await else { return };
+            snapshot = next;
         }
-        let Some(next) = board.next().await else { return };
-        snapshot = next;
+    }
+
+    /// Sends the job's state with the epochs that the caller does not know, in several messages if there are many.
+    /// Returns whether to go on.
+    async fn send(&mut self, listed: &Listed) -> bool {
+        loop {
+            let rows = self.files.rows(&mut self.pages, listed.epochs).await;
+            let (last, failed) = (self.pages.epoch() >= listed.epochs, rows.is_err());
+            let message = rows.map(|rows| (&listed.report(rows, last)).into()).map_err(refused);
+            if self.sender.send(message).await.is_err() || failed {
+                return false;
+            }
+            if last {
+                return true;
+            }
+        }
+    }
+}
+
+/// A caller's place in the history of the job whose metrics it reads.
+struct MetricsPages {
+    files: Files,
+    /// Empty for the newest job.
+    job_id: String,
+    after_epoch: u32,
+    /// The job that was read last.
+    pages: Option<(String, Pages)>,
+}
+
+impl MetricsPages {
+    fn new(files: Files, job_id: String, after_epoch: u32) -> Self {
+        Self { files, job_id, after_epoch, pages: None }
+    }
+
+    /// The metrics with the next page of the history.
+    async fn next(&mut self, snapshot: &Snapshot) -> Result<v1::GetMetricsResponse, Failure> {
+        let Some(listed) = snapshot.job_if_any(&self.job_id)? else {
+            return Ok(convert::metrics_page(&snapshot.metrics(None, Vec::new()), 0));
+        };
+        let id = &listed.job.id;
+        let mut pages = match self.pages.take() {
+            Some((read, pages)) if read == *id => pages,
+            // Another job has become the newest.
+            Some(_) => listed.pages(0),
+            None => listed.pages(self.after_epoch.into()),
+        };
+        let rows = self.files.rows(&mut pages, listed.epochs).await?;
+        self.pages = Some((id.clone(), pages));
+        Ok(convert::metrics_page(&snapshot.metrics(Some(listed), rows), listed.epochs))
     }
 }
