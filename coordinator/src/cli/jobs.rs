@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(
             lines,
             "id         state    epoch  accuracy  started (UTC)     trained     left  detail\n\
-             second-1   queued     0/5                                             number 1 in the queue\n\
+             second-1   queued     0/5                                                number 1 in the queue\n\
              article-2  running   6/50    0.9126  2026-11-27 08:06     1:02  1:02:05\n"
         );
         assert_eq!(

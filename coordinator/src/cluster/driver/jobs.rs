@@ -51,7 +51,7 @@ impl Driver {
     fn take_over(&mut self, (found, run): (Found, FoundRun)) {
         let Found { id, path, job, record, epochs, last, seconds } = found;
         let (run, ended) = match run {
-            FoundRun::Unfinished(run) => (Some(run), None),
+            FoundRun::Unfinished(run) => (Some(*run), None),
             FoundRun::Ended(ending) => (None, Some(ending)),
         };
         let number = self.submissions.at_least(record.number);
@@ -415,7 +415,7 @@ impl Driver {
 /// A run that a cluster found at its start.
 enum FoundRun {
     /// It continues, in its directory.
-    Unfinished(RunDir),
+    Unfinished(Box<RunDir>),
     /// It is only shown.
     Ended(Ending),
 }
@@ -434,7 +434,7 @@ fn find_runs(runs_dir: &Path, job_key: Option<&str>) -> Vec<(Found, FoundRun)> {
             Some((found, FoundRun::Ended(ending)))
         }
         _ => match RunDir::claim(&found.path, Existing::Resume) {
-            Ok(run) => Some((found, FoundRun::Unfinished(run))),
+            Ok(run) => Some((found, FoundRun::Unfinished(Box::new(run)))),
             Err(error) => {
                 warn!("an unfinished run is skipped: {error}");
                 None
