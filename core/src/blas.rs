@@ -9,6 +9,8 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Once;
 
+use cblas_sys::{CBLAS_LAYOUT, CBLAS_TRANSPOSE, cblas_sgemm};
+
 pub mod choice;
 pub mod environment;
 
@@ -20,6 +22,53 @@ mod c {
         pub(super) fn openblas_set_num_threads(threads: c_int);
         pub(super) fn openblas_get_corename() -> *const c_char;
         pub(super) fn openblas_get_config() -> *const c_char;
+    }
+}
+
+/// A matrix as `cblas_sgemm` takes it: rows, as they are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operand<'a> {
+    pub(crate) values: &'a [f32],
+    /// From the start of a stored row to that of the next.
+    pub(crate) stride: usize,
+    /// Whether the transpose of what is stored is meant.
+    pub(crate) transposed: bool,
+}
+
+/// `out ← a · b`, for `a` `[m, k]`, `b` `[k, n]` and `out` `[m, n]`, on the calling thread. No dimension is 0.
+///
+/// # Panics
+/// If the numbers are not as many as the dimensions say.
+#[allow(unsafe_code)] // A call into C.
+pub(crate) fn sgemm([m, k, n]: [usize; 3], a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
+    assert!(
+        a.values.len() == m * k && b.values.len() == k * n && out.len() == m * n && !out.is_empty() && k > 0,
+        "matrices have as many numbers as their dimensions say"
+    );
+    let whole = |number: usize| c_int::try_from(number).expect("a job's dimensions have 31 bits");
+    let transpose = |operand: Operand<'_>| match operand.transposed {
+        true => CBLAS_TRANSPOSE::CblasTrans,
+        false => CBLAS_TRANSPOSE::CblasNoTrans,
+    };
+    single_threaded();
+    // SAFETY: the lengths are those of the dimensions, the strides those of whole rows, and `out` is nobody else's.
+    unsafe {
+        cblas_sgemm(
+            CBLAS_LAYOUT::CblasRowMajor,
+            transpose(a),
+            transpose(b),
+            whole(m),
+            whole(n),
+            whole(k),
+            1.0,
+            a.values.as_ptr(),
+            whole(a.stride),
+            b.values.as_ptr(),
+            whole(b.stride),
+            0.0,
+            out.as_mut_ptr(),
+            whole(n),
+        );
     }
 }
 

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use clap::{ArgAction, Args as ClapArgs};
-use millefeuille_core::failure::FailureKind;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{
-    BlasKernel, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, SHARDS, parse_number, parse_scale,
-    parse_whole,
+    BlasKernel, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, Places, SHARDS, parse_number,
+    parse_scale, parse_whole,
 };
 
 use super::given::Given;
@@ -89,9 +89,24 @@ impl JobFlags {
 
     /// The checked job from this file and these flags.
     pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
+        self.resolved(file, given).map(|(job, _)| job)
+    }
+
+    /// As [`resolve`](Self::resolve), for a command that reads the job's data on this machine: a source that is not there is
+    /// named where the job names it.
+    pub(super) fn resolve_here(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
+        let (job, places) = self.resolved(file, given)?;
+        let source = &job.data.source;
+        crate::data::check(source)
+            .map_err(|what| Failure::at(FailureKind::Data, places.place("data.source", source), what))?;
+        Ok(job)
+    }
+
+    fn resolved(&self, file: Option<&Path>, given: &Given) -> Result<(Job, Places)> {
         let text = file.map(read_job).transpose()?;
         let name = file.map(|path| path.display().to_string()).unwrap_or_default();
-        Ok(Job::resolve(text.as_deref().map(|text| (name.as_str(), text)), &self.overrides(given))?)
+        let file = text.as_deref().map(|text| (name.as_str(), text));
+        Ok(Job::resolve_with_places(file, &self.overrides(given))?)
     }
 }
 

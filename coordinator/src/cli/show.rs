@@ -64,7 +64,7 @@ struct JobArgs {
 
 impl JobArgs {
     fn resolve(&self, given: &Given) -> Result<Job> {
-        self.flags.resolve(self.job.as_deref(), given)
+        self.flags.resolve_here(self.job.as_deref(), given)
     }
 }
 

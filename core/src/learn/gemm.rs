@@ -1,23 +1,18 @@
 //! Matrix multiplication: the only place that multiplies matrices.
 //!
-//! A product's bits depend on which code computes it: OpenBLAS, ndarray's own kernel, or a plain loop. Here
-//! the choice is a function of the shape alone. A product with no dimension above [`TINY`] is a plain loop,
-//! summed in order; every other one is a single call of `cblas_sgemm`, on one thread. ndarray sends a product
-//! there when some dimension is above 7 and all three matrices are contiguous, or transposes of contiguous
-//! ones, without empty dimensions: [`Matrix`] can be nothing else, and empty products end up in the loop.
+//! A product's bits depend on which code computes it: OpenBLAS, or a plain loop. Here the choice is a function of the
+//! shape alone. A product with no dimension above [`TINY`], or with an empty one, is a plain loop, summed in order; every other
+//! one is a single call of `cblas_sgemm`, on one thread.
 //!
 //! The rows of one call are never computed together with those of another: for some kernels a row's bits
 //! depend on how many rows there are, so merging two calls changes the result.
 //!
 //! Subnormal numbers are zero, whichever code computes ([`subnormals`](super::subnormals)).
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2};
-
 use super::subnormals::flushed;
-use crate::blas;
+use crate::blas::{self, Operand};
 
-/// The largest dimension of a product that ndarray would compute without BLAS.
+/// The largest dimension of a product that is computed without BLAS. Part of what every job's bits depend on.
 const TINY: usize = 7;
 
 /// A view of `[rows, columns]` numbers, row-major, or of the transpose of such a matrix.
@@ -51,10 +46,14 @@ impl<'a> Matrix<'a> {
         self.values[row * self.columns + column]
     }
 
-    fn view(&self) -> ArrayView2<'a, f32> {
-        let stored = ArrayView2::from_shape((self.rows, self.columns), self.values);
-        let stored = stored.expect("`new` checked the length");
-        if self.transposed { stored.reversed_axes() } else { stored }
+    /// The numbers as BLAS takes them. The transpose of a single row or column is the same numbers in the same order, so
+    /// nothing needs to be transposed.
+    fn operand(&self) -> Operand<'a> {
+        let Self { values, rows, columns, .. } = *self;
+        match self.transposed && rows > 1 && columns > 1 {
+            true => Operand { values, stride: columns, transposed: true },
+            false => Operand { values, stride: self.shape().1, transposed: false },
+        }
     }
 }
 
@@ -67,9 +66,7 @@ pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
     if dimensions.contains(&0) || dimensions.iter().all(|dimension| *dimension <= TINY) {
         flushed(|| plain(a, b, out));
     } else {
-        blas::single_threaded();
-        let mut out = ArrayViewMut2::from_shape((m, n), out).expect("the length was checked above");
-        flushed(|| general_mat_mul(1.0, &a.view(), &b.view(), 0.0, &mut out));
+        flushed(|| blas::sgemm(dimensions, a.operand(), b.operand(), out));
     }
 }
 
