@@ -90,6 +90,23 @@ impl Reading {
     }
 }
 
+/// Checks that a job's data may be where its source says, before anything else is done.
+///
+/// # Errors
+/// What is wrong with the source, and what to do.
+pub fn check(source: &Source) -> Result<(), &'static str> {
+    match source {
+        Source::Mnist => Ok(()),
+        Source::Directory(path) if path.is_dir() => Ok(()),
+        Source::Directory(path) => match path.try_exists() {
+            Ok(false) => Err("there is no such directory (give one with the four IDX files, or mnist)"),
+            Ok(true) => Err("is a file, not a directory (give one with the four IDX files, or mnist)"),
+            // Whoever reads it says why it can't be found.
+            Err(_) => Ok(()),
+        },
+    }
+}
+
 /// The files of this machine.
 struct Disk<'r>(&'r Reading);
 

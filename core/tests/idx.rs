@@ -2,18 +2,20 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use millefeuille_core::data::NamedFile;
-use millefeuille_core::data::formats::DataFormat;
 use millefeuille_core::data::formats::idx::file::{
     Fault, Idx, IdxError, Kind, MAX_VALUES, START, worth_reading,
 };
 use millefeuille_core::data::formats::idx::mnist;
-use millefeuille_core::data::schema::Features;
+use millefeuille_core::data::formats::{DataFormat, Files};
+use millefeuille_core::data::schema::{Element, Features};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
+use millefeuille_core::failure::Failure;
 use proptest::prelude::*;
 
 fn named(name: &str, bytes: Vec<u8>) -> NamedFile {
@@ -176,6 +178,15 @@ fn the_first_bytes_of_another_format_are_shown() {
         message(file(&[1, 2, 3])[..13].to_vec()),
         "digits/images.gz: 13 of the header's 16 bytes are there (the file is truncated; fetch it again)"
     );
+    assert_eq!(
+        message(file(&[2, 3, 2, 2])),
+        "digits/images.gz: has 4 dimensions; images have 3 (samples, rows, columns), rows of values 2 (reshape it)"
+    );
+    let labels = Idx::decode(named("labels", file(&[2, 10])), Kind::Labels).unwrap_err();
+    assert_eq!(labels.to_string(), "labels: has 2 dimensions; labels have 1 (samples) (reshape it)");
+    for bytes in [gzip(&gzip(&file(&[9, 4, 3]))), gzip(&gzip(&[]))] {
+        assert_eq!(message(bytes), "digits/images.gz: gzipped twice (gunzip it once)");
+    }
 }
 
 #[test]
@@ -229,6 +240,67 @@ fn the_end_of_gzip_is_checked() {
         message([&bytes[..], b"and more"].concat()),
         "digits/images.gz: 8 bytes after the end of the gzip data (something was appended; fetch it again)"
     );
+}
+
+#[test]
+fn rows_of_values_are_read_as_images_are() {
+    let bytes = file(&[9, 12]);
+    let raw = images(bytes.clone()).unwrap();
+    assert_eq!((&raw.dims[..], &raw.values[..]), (&[9, 12][..], &bytes[12..]));
+    assert_eq!(images(gzip(&bytes)).unwrap(), raw);
+    assert_eq!(worth_reading(&bytes[..START], Kind::Images), bytes.len() as u64 + (1 << 20));
+    assert_eq!(
+        message(bytes[..11].to_vec()),
+        "digits/images.gz: 11 of the header's 12 bytes are there (the file is truncated; fetch it again)"
+    );
+
+    let labels = || named("labels", file(&[9]));
+    let rows = |values| named("rows", file(&[9, values]));
+    let data = DataFormat::Idx.decode(vec![rows(12), labels(), rows(12), labels()]).unwrap();
+    assert_eq!(data.schema.features, Features { element: Element::U8, shape: vec![12] });
+    let error = DataFormat::Idx.decode(vec![rows(12), labels(), rows(13), labels()]).unwrap_err();
+    assert!(
+        error.to_string().starts_with("rows: images of 13 pixels, but those in rows have 12 ("),
+        "{error}"
+    );
+}
+
+/// A directory of files that only has names.
+struct Listed(&'static str, &'static str);
+
+impl Files for Listed {
+    fn exists(&self, path: &Path) -> Result<bool, Failure> {
+        Ok(path == Path::new("data") || path.to_string_lossy().ends_with(self.1) && path.starts_with(self.0))
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        path == Path::new("data")
+    }
+
+    fn read(&self, path: &Path, _: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
+        let name = path.to_string_lossy();
+        Ok(if name.contains("labels") { file(&[9]) } else { file(&[9, 4, 3]) })
+    }
+}
+
+#[test]
+fn files_are_found_under_the_names_that_others_give_them() {
+    let read = |at, ending| DataFormat::Idx.read(Path::new("data"), &Listed(at, ending));
+    let known = read("data", "-ubyte").unwrap();
+    for (at, ending) in [
+        ("data", "-idx3-ubyte"),
+        ("data", ".idx3-ubyte"),
+        ("data", ".idx3-ubyte.gz"),
+        ("data/MNIST/raw", "-idx3-ubyte"),
+        ("data/MNIST/raw", ".idx3-ubyte.gz"),
+    ] {
+        // The labels have another number in their name.
+        let error = read(at, ending).unwrap_err().to_string();
+        assert!(error.contains("train-labels-idx1-ubyte: missing (") && error.contains(".gz"), "{error}");
+    }
+    for (at, ending) in [("data", "ubyte.gz"), ("data/MNIST/raw", "ubyte"), ("data/MNIST/raw", "ubyte.gz")] {
+        assert_eq!(read(at, ending).unwrap().files, known.files, "{at} {ending}");
+    }
 }
 
 fn four(train: u32, labels: &[u8], test_shape: [u32; 2]) -> Vec<NamedFile> {

@@ -3,7 +3,7 @@
 
 use std::any::TypeId;
 use std::error::Error as _;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,8 +75,42 @@ fn no_text(command: &Command, arguments: &[OsString]) -> String {
     if let Some((name, value)) = set.find(|(_, value)| value.to_str().is_none()) {
         return variables::no_text(&name.to_string_lossy(), &value);
     }
-    let typed = arguments.iter().find(|argument| argument.to_str().is_none()).cloned().unwrap_or_default();
-    format!("{typed:?}: not text in UTF-8")
+    match typed_no_text(&named(command, arguments), arguments) {
+        Some((flag, value)) => format!("{flag} {value:?}: not text in UTF-8"),
+        None => "an argument is not text in UTF-8".to_string(),
+    }
+}
+
+/// The first argument that must be text and is not: its flag, or the name of its place, and its value.
+fn typed_no_text(commands: &[&Command], arguments: &[OsString]) -> Option<(String, OsString)> {
+    let known = |flag: &str| {
+        let all = commands.iter().flat_map(|command| command.get_arguments());
+        all.into_iter().find(|argument| spellings(argument).iter().any(|spelling| spelling == flag))
+    };
+    let before = arguments.iter().map(|argument| argument.to_str().unwrap_or_default());
+    let wrong = before.zip(arguments.iter().skip(1)).filter(|(_, typed)| typed.to_str().is_none());
+    wrong.into_iter().find_map(|(before, typed)| {
+        let (flag, value) = match flag_and_value(typed) {
+            Some(both) => both,
+            None if known(before).is_some() => (before, typed.as_os_str()),
+            None => ("argument", typed.as_os_str()),
+        };
+        let is_path = known(flag).is_some_and(may_be_any_bytes);
+        (!is_path).then(|| (flag.to_string(), value.to_os_string()))
+    })
+}
+
+/// How a flag may be typed.
+fn spellings(argument: &Arg) -> Vec<String> {
+    let long = argument.get_long().map(|long| format!("--{long}"));
+    long.into_iter().chain(argument.get_short().map(|short| format!("-{short}"))).collect()
+}
+
+/// The two halves of `--flag=value`.
+fn flag_and_value(typed: &OsStr) -> Option<(&str, &OsStr)> {
+    let bytes = typed.as_bytes();
+    let equals = bytes.iter().position(|&byte| byte == b'=').filter(|_| bytes.starts_with(b"--"))?;
+    Some((str::from_utf8(&bytes[..equals]).ok()?, OsStr::from_bytes(&bytes[equals + 1..])))
 }
 
 /// The commands that the arguments name, from this one down to the innermost, which is last. Flags of the outer

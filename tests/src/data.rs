@@ -78,9 +78,15 @@ pub fn idx_labels(labels: &[u8]) -> Vec<u8> {
 
 /// An IDX file of images.
 pub fn idx_images(pixels: &[u8]) -> Vec<u8> {
-    let mut file = vec![0, 0, 8, 3];
-    [pixels.len() / PIXELS, SIDE, SIDE].iter().for_each(|&dimension| file.extend(be(dimension)));
-    file.extend(pixels);
+    idx_of(&[SIDE, SIDE], pixels)
+}
+
+/// An IDX file of samples of this shape.
+pub fn idx_of(shape: &[usize], values: &[u8]) -> Vec<u8> {
+    let mut file = vec![0, 0, 8, 1 + shape.len() as u8];
+    file.extend(be(values.len() / shape.iter().product::<usize>()));
+    shape.iter().for_each(|&dimension| file.extend(be(dimension)));
+    file.extend(values);
     file
 }
 

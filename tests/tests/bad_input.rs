@@ -1,17 +1,21 @@
 //! Bad input: the right exit code, one line that names the thing and the remedy, and no data lost.
 
+use std::any::TypeId;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::CommandFactory as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use millefeuille_tests::cluster::{closed_port, silent_listener};
-use millefeuille_tests::data::{FILES, SMALL_JOB};
+use millefeuille_tests::data::{FILES, SMALL_JOB, idx_of};
 use millefeuille_tests::home::{Home, binary};
-use millefeuille_tests::process::Process;
+use millefeuille_tests::process::{Ended, Process};
 
 const IMAGES: &str = FILES[0];
 const LABELS: &str = FILES[1];
@@ -46,7 +50,7 @@ const DAMAGES: &[Damage] = &[
     Damage {
         what: "a missing directory",
         make: |data| fs::remove_dir_all(data),
-        says: &["data", "no such directory", "--data"],
+        says: &["small.toml:5: source = \"data\"", "no such directory", "four IDX files"],
     },
     Damage {
         what: "a missing file",
@@ -109,6 +113,20 @@ const DAMAGES: &[Damage] = &[
         says: &[IMAGES, ".gz", "gzip data damaged", "again"],
     },
     Damage {
+        what: "a gzipped file that is gzipped again",
+        make: |data| {
+            gzip(data, IMAGES, |_| ())?;
+            fs::rename(data.join(format!("{IMAGES}.gz")), data.join(IMAGES))?;
+            gzip(data, IMAGES, |_| ())
+        },
+        says: &[IMAGES, ".gz", "gzipped twice", "gunzip it once"],
+    },
+    Damage {
+        what: "colours",
+        make: |data| fs::write(data.join(IMAGES), idx_of(&[3, 2, 2], &[0; 24])),
+        says: &[IMAGES, "has 4 dimensions", "images have 3"],
+    },
+    Damage {
         what: "gzip cut off",
         make: |data| gzip(data, IMAGES, |bytes| bytes.truncate(bytes.len() / 2)),
         says: &[IMAGES, ".gz", "truncated"],
@@ -127,7 +145,7 @@ const DAMAGES: &[Damage] = &[
             fs::remove_dir_all(data)?;
             fs::write(data, "a file")
         },
-        says: &["data", "is a file, not a directory", "--data"],
+        says: &["small.toml:5: source = \"data\"", "is a file, not a directory", "four IDX files"],
     },
     Damage {
         what: "a pipe in place of a file",
@@ -169,6 +187,64 @@ fn damaged_data_is_named_and_leaves_no_run() {
         assert!(says.iter().all(|text| error.contains(text)), "{what}: {error}");
         assert!(!home.path("run").exists(), "{what} leaves no run directory");
     }
+}
+
+#[test]
+fn a_source_that_is_not_there_is_named_where_the_job_names_it() {
+    let home = Home::new();
+    home.small_job();
+    home.write("typo.toml", SMALL_JOB.replacen("\"data\"", "\"dta\"", 1));
+    for command in
+        ["train typo.toml --workers 1 --run-dir run", "show data typo.toml", "show model typo.toml"]
+    {
+        let of_file = home.coordinator(command).fails(3);
+        assert!(of_file.contains("typo.toml:5: source = \"dta\": there is no such directory"), "{of_file}");
+        assert!(!of_file.contains("--data"), "{of_file}");
+        let of_flag = home.coordinator(&format!("{command} --data nowhere")).fails(3);
+        assert!(of_flag.contains("--data nowhere: there is no such directory"), "{of_flag}");
+    }
+}
+
+#[test]
+fn text_that_is_none_is_named_with_its_flag() {
+    let home = Home::new();
+    let no_text = OsStr::from_bytes(b"caf\xe9");
+    let says = |ended: Ended, flag: &str| {
+        let error = ended.error(2);
+        assert!(error.contains(&format!("{flag} \"caf\\xE9\": not text in UTF-8")), "{flag}: {error}");
+    };
+    let coordinator = millefeuille_coordinator::cli::command();
+    let mut flags = 0;
+    for (path, flag) in text_flags(&coordinator, "") {
+        let mut joined = OsString::from(format!("{flag}="));
+        joined.push(no_text);
+        says(home.coordinator(&format!("{path} {flag}")).arg(no_text).run(), &flag);
+        says(home.coordinator(&path).arg(joined).run(), &flag);
+        flags += 1;
+    }
+    for (_, flag) in text_flags(&millefeuille_worker::cli::Args::command(), "") {
+        says(home.worker(&flag).arg(no_text).run(), &flag);
+        flags += 1;
+    }
+    assert!(flags > 50, "{flags}");
+    // A path may be any bytes, and is not blamed.
+    let call =
+        home.coordinator("train").arg("--run-dir").arg(OsStr::from_bytes(b"\xff")).arg("--data").arg(no_text);
+    says(call.run(), "--data");
+}
+
+/// The flags that take text, each with the commands before it.
+fn text_flags(command: &clap::Command, path: &str) -> Vec<(String, String)> {
+    let takes_text = |argument: &&clap::Arg| {
+        argument.get_action().takes_values()
+            && argument.get_value_parser().type_id() != TypeId::of::<PathBuf>()
+    };
+    let own = command.get_arguments().filter(takes_text).filter_map(clap::Arg::get_long);
+    let mut flags: Vec<_> = own.map(|long| (path.to_string(), format!("--{long}"))).collect();
+    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+        flags.extend(text_flags(below, format!("{path} {}", below.get_name()).trim()));
+    }
+    flags
 }
 
 #[test]

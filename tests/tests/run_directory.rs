@@ -1,6 +1,6 @@
 //! The files of a run, and the commands that use them later without training.
 
-use millefeuille_tests::data::{PIXELS, SIDE, SMALL_TEST, mnist};
+use millefeuille_tests::data::{FILES, PIXELS, SIDE, SMALL_TEST, idx_labels, idx_of, mnist};
 use millefeuille_tests::home::{Home, project};
 use millefeuille_tests::process::{Signal, until};
 use serde_json::Value;
@@ -369,6 +369,65 @@ fn a_drawn_digit_is_normalised_and_a_raw_one_is_used_unchanged() {
     // An image of another size cannot be used unchanged.
     let error = home.coordinator("predict run --raw").arg(format!("{}.png", sure[0])).fails(3);
     assert!(error.contains(&format!("{}.png", sure[0])) && error.contains("112×112"), "{error}");
+}
+
+/// An image of MNIST's size as one of this side, its pixels repeated.
+fn resized(image: &[u8], side: usize) -> Vec<u8> {
+    let at = |place: usize| place * SIDE / side;
+    (0..side * side).map(|place| image[at(place / side) * SIDE + at(place % side)]).collect()
+}
+
+#[test]
+fn a_model_of_other_images_is_given_pictures_of_its_own_size_and_other_data_is_named() {
+    const LARGE: usize = 32;
+    let home = Home::new();
+    let images = |name: &str, count: usize| -> Vec<u8> {
+        let images = mnist(name);
+        idx_of(
+            &[LARGE, LARGE],
+            &images.chunks(PIXELS).take(count).flat_map(|image| resized(image, LARGE)).collect::<Vec<_>>(),
+        )
+    };
+    home.write(&format!("large/{}", FILES[0]), images(FILES[0], 10_000));
+    home.write(&format!("large/{}", FILES[1]), idx_labels(&mnist(FILES[1])[..10_000]));
+    home.write(&format!("large/{}", FILES[2]), images(FILES[2], 500));
+    home.write(&format!("large/{}", FILES[3]), idx_labels(&mnist(FILES[3])[..500]));
+    home.small_data("small");
+    let train = "train --data large --epochs 4 --workers 1 --scale 1/255 --learning-rate 1 --batch-size 100";
+    home.coordinator(&format!("{train} --run-dir run")).succeeds();
+
+    // The first ten test images but the ninth, which is a hard one.
+    let (tests, labels) = (mnist(FILES[2]), mnist(FILES[3]));
+    for index in (0..10).filter(|&index| index != 8) {
+        let picture = home.write("picture.png", drawn(&tests[index * PIXELS..][..PIXELS]));
+        let answer = home.coordinator("predict run --json").arg(picture).succeeds().json().remove(0);
+        assert_eq!(answer["class"], labels[index], "{index}: {answer}");
+    }
+    let raw = home.coordinator("predict run picture.png --raw").fails(3);
+    assert!(raw.contains("112×112 pixels where 32×32 is needed"), "{raw}");
+    let idx = home.coordinator(&format!("predict run small/{}", FILES[2])).fails(3);
+    assert!(idx.contains("images of 28×28 pixels, but the model takes images of 32×32"), "{idx}");
+    let data = home.coordinator("evaluate run --data small").fails(3);
+    assert!(data.contains("small: samples of 784 values"), "{data}");
+    assert!(!data.contains("model.safetensors"), "{data}");
+}
+
+#[test]
+fn rows_of_values_are_learned_as_images_are() {
+    let home = Home::new();
+    home.small_job();
+    home.coordinator("train small.toml --workers 1 --run-dir images").succeeds();
+    for name in [FILES[0], FILES[2]] {
+        let images = std::fs::read(home.path("data").join(name)).unwrap();
+        home.write(&format!("data/{name}"), idx_of(&[PIXELS], &images[16..]));
+    }
+    home.coordinator("train small.toml --workers 1 --run-dir rows").succeeds();
+    assert_eq!(home.run("rows").hash(), home.run("images").hash());
+
+    let shown = home.coordinator("show data small.toml").succeeds();
+    assert!(shown.stdout.contains("x_train: (2003, 784) uint8"), "{shown}");
+    let lines = home.coordinator(&format!("predict rows data/{} --json", FILES[2])).succeeds().json();
+    assert_eq!(lines.len(), SMALL_TEST);
 }
 
 #[test]

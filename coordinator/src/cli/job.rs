@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use clap::{ArgAction, Args as ClapArgs};
-use millefeuille_core::failure::FailureKind;
+use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{
-    BlasKernel, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, SHARDS, parse_number, parse_scale,
-    parse_whole,
+    BlasKernel, Job, MAX_BYTES, Overrides, POSITIVE, ParseNameError, Places, SHARDS, parse_number,
+    parse_scale, parse_whole,
 };
 
 use super::given::Given;
@@ -102,7 +102,12 @@ impl JobFlags {
 
     /// The checked job from this file and these flags.
     pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
-        resolve(file, &self.overrides(given))
+        resolve(file, &self.overrides(given)).map(|(job, _)| job)
+    }
+
+    /// As [`resolve`](Self::resolve), for a command that reads the job's data on this machine.
+    pub(super) fn resolve_here(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
+        resolve_here(file, &self.overrides(given))
     }
 }
 
@@ -114,7 +119,7 @@ impl DataFlags {
 
     /// The checked job from this file and these flags.
     pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
-        resolve(file, &self.overrides(given))
+        resolve_here(file, &self.overrides(given))
     }
 }
 
@@ -125,14 +130,24 @@ impl SourceFlag {
 
     /// The checked job from this file and this flag.
     pub(super) fn resolve(&self, file: Option<&Path>, given: &Given) -> Result<Job> {
-        resolve(file, &self.overrides(given))
+        resolve_here(file, &self.overrides(given))
     }
 }
 
-fn resolve(file: Option<&Path>, overrides: &Overrides) -> Result<Job> {
+fn resolve(file: Option<&Path>, overrides: &Overrides) -> Result<(Job, Places)> {
     let text = file.map(read_job).transpose()?;
     let name = file.map(|path| path.display().to_string()).unwrap_or_default();
-    Ok(Job::resolve(text.as_deref().map(|text| (name.as_str(), text)), overrides)?)
+    let file = text.as_deref().map(|text| (name.as_str(), text));
+    Ok(Job::resolve_with_places(file, overrides)?)
+}
+
+/// The checked job, whose data is read on this machine: a source that is not there is named where the job names it.
+fn resolve_here(file: Option<&Path>, overrides: &Overrides) -> Result<Job> {
+    let (job, places) = resolve(file, overrides)?;
+    let source = &job.data.source;
+    let missing = |what| Failure::at(FailureKind::Data, places.place("data.source", source), what);
+    crate::data::check(source).map_err(missing)?;
+    Ok(job)
 }
 
 /// The text of a job file.

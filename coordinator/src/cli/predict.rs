@@ -195,7 +195,9 @@ fn read(path: &Path, inputs: Inputs) -> Result<Images, Failure> {
             let idx = Idx::decode(NamedFile { name: file.clone(), bytes: bytes.into() }, Kind::Images);
             let Idx { dims, values, .. } =
                 idx.map_err(|error| Failure::new(FailureKind::Data, error.to_string()))?;
-            inputs.check(Images { file, size: Size { rows: dims[1], columns: dims[2] }, pixels: values })
+            // A row of values is shown to nobody, but predicted as an image is.
+            let [rows, columns] = if let [_, columns] = dims[..] { [1, columns] } else { [dims[1], dims[2]] };
+            inputs.check(Images { file, size: Size { rows, columns }, pixels: values })
         }
         Format::Empty => {
             Err(wrong("the file is empty (give a PNG or a JPEG, or an IDX file of images)".to_string()))

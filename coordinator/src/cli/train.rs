@@ -85,7 +85,10 @@ const EXAMPLES: &str = "Examples:
 
 pub(super) fn run(args: Args, given: &Given) -> Result {
     let settings = args.settings.resolve()?;
-    let job = args.job_flags.resolve(args.job.as_deref(), given)?;
+    let file = args.job.as_deref();
+    let flags = &args.job_flags;
+    let job =
+        if args.cluster.is_some() { flags.resolve(file, given) } else { flags.resolve_here(file, given) }?;
     let job = of_the_run(&args, given).unwrap_or(Ok(job))?;
     if args.cluster.is_some() {
         check_flags_of_a_cluster(given)?;

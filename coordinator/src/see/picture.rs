@@ -3,7 +3,7 @@
 //! MNIST's digits were scaled to fit 20×20 pixels with their proportions kept, and then placed in 28×28 so
 //! that their centre of mass is in the middle, white ink on black (LeCun, Bottou, Bengio, Haffner 1998,
 //! "Gradient-based learning applied to document recognition", III A). A network that has seen only such
-//! images needs its input prepared in the same way: [`read`] decodes a PNG or a JPEG, [`fitted`] prepares it for a model's
+//! images needs its input prepared in the same way: [`read()`] decodes a PNG or a JPEG, [`fitted`] prepares it for a model's
 //! size of images in the same proportions, and [`raw`] takes an image of that size as it is.
 //!
 //! [`fitted`] goes through three steps, each in a module: `paper` tells ink from paper, also in shadow; `digit` finds the

@@ -62,18 +62,19 @@ pub enum DataError {
     },
     /// Training and test images differ in shape.
     #[error(
-        "{test_file}: images of {} × {} pixels, but those in {train_file} have {} × {} \
-         (put two files of one data set here)", test.0, test.1, train.0, train.1
+        "{test_file}: images of {} pixels, but those in {train_file} have {} (put two files of one data set here)",
+        sides(test),
+        sides(train)
     )]
     Shapes {
         /// The file with the training images.
         train_file: String,
-        /// Their rows and columns.
-        train: (usize, usize),
+        /// Their rows and columns, or the number of values in a row.
+        train: Vec<u32>,
         /// The file with the test images.
         test_file: String,
-        /// Their rows and columns.
-        test: (usize, usize),
+        /// As `train`.
+        test: Vec<u32>,
     },
     /// A label is not a class.
     #[error("{file}: the label at index {} is {value} (there are {classes} classes, 0 to {})", grouped(*index), classes - 1)]
@@ -87,4 +88,8 @@ pub enum DataError {
         /// How many classes there are.
         classes: u32,
     },
+}
+
+fn sides(shape: &[u32]) -> String {
+    shape.iter().map(u32::to_string).collect::<Vec<_>>().join(" × ")
 }

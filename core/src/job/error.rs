@@ -32,8 +32,8 @@ impl From<JobError> for Failure {
 
 /// The place of each value, by dotted key (`fit.epochs`, `layers[2].rate`). A key without a place has its
 /// default.
-#[derive(Default)]
-pub(super) struct Places(BTreeMap<String, String>);
+#[derive(Debug, Default)]
+pub struct Places(BTreeMap<String, String>);
 
 impl Places {
     /// Records that `key` was given at `place`. A later place replaces an earlier one, as its value does.
@@ -45,10 +45,14 @@ impl Places {
         self.0.contains_key(key)
     }
 
+    /// Where the `value` of `key` was given.
+    pub fn place(&self, key: &str, value: impl Display) -> String {
+        self.0.get(key).cloned().unwrap_or_else(|| format!("{key} = {value}"))
+    }
+
     /// The error that the `value` of `key` breaks a rule.
     pub(super) fn error(&self, key: &str, value: impl Display, problem: impl Into<String>) -> JobError {
-        let place = self.0.get(key).cloned().unwrap_or_else(|| format!("{key} = {value}"));
-        JobError::new(place, problem)
+        JobError::new(self.place(key, value), problem)
     }
 
     /// The error that the whole of `key` (a list, a layer) breaks a rule.

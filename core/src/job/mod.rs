@@ -28,7 +28,7 @@ mod read;
 mod write;
 
 pub use check::{POSITIVE, SHARDS};
-pub use error::JobError;
+pub use error::{JobError, Places};
 pub use names::{ParseNameError, parse_number, parse_scale, parse_whole};
 pub use overrides::Overrides;
 pub use read::MAX_BYTES;

@@ -46,6 +46,18 @@ impl Job {
     ///
     /// The first problem found: invalid TOML, an unknown key, a wrong type, or a value that breaks a rule.
     pub fn resolve(file: Option<(&str, &str)>, overrides: &Overrides) -> Result<Self, JobError> {
+        Self::resolve_with_places(file, overrides).map(|(job, _)| job)
+    }
+
+    /// As [`resolve`](Self::resolve), with the place of each value: for what can be checked by the caller alone.
+    ///
+    /// # Errors
+    ///
+    /// See [`Job::resolve`].
+    pub fn resolve_with_places(
+        file: Option<(&str, &str)>,
+        overrides: &Overrides,
+    ) -> Result<(Self, Places), JobError> {
         let mut job = Self::default();
         let mut places = Places::default();
         if let Some((name, text)) = file {
@@ -53,7 +65,7 @@ impl Job {
         }
         overrides.apply(&mut job, &mut places)?;
         job.validate_at(&places)?;
-        Ok(job)
+        Ok((job, places))
     }
 
     /// Reads a job file; `name` is shown in errors. Same as [`Job::resolve`] without flags.

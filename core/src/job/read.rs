@@ -127,12 +127,17 @@ impl<'a> Reader<'a> {
         let Some(kind) = entries.iter().find(|entry| entry.name == "type") else {
             return Err(item.error("its `type` is missing; give \"dense\" or \"dropout\""));
         };
-        match kind.string()? {
-            "dense" => Ok(Layer::Dense {
-                units: item.required(&entries, "units", DENSE)?.whole(UNITS)?,
-                activation: item.required(&entries, "activation", DENSE)?.named()?,
-            }),
-            "dropout" => Ok(Layer::Dropout { rate: item.required(&entries, "rate", DROPOUT)?.number()? }),
+        let name = kind.string()?;
+        let keys = |known| LayerKeys { layer: name, item, entries: &entries, known };
+        match name {
+            "dense" => {
+                let keys = keys(DENSE);
+                Ok(Layer::Dense {
+                    units: keys.required("units")?.whole(UNITS)?,
+                    activation: keys.required("activation")?.named()?,
+                })
+            }
+            "dropout" => Ok(Layer::Dropout { rate: keys(DROPOUT).required("rate")?.number()? }),
             other => Err(kind.error(ParseNameError::unknown("layer type", other, "types", Layer::NAMES))),
         }
     }
@@ -314,23 +319,6 @@ impl<'a> Entry<'a> {
         Ok(array.iter().enumerate().map(item).collect())
     }
 
-    /// The entry `name` of this layer, whose only valid keys are `known`.
-    fn required<'e>(
-        &self,
-        entries: &'e [Entry<'a>],
-        name: &str,
-        known: &[&str],
-    ) -> Result<&'e Entry<'a>, JobError> {
-        if let Some(unknown) = entries.iter().find(|entry| !known.contains(&entry.name)) {
-            let kind = if known == DENSE { "in a dense layer" } else { "in a dropout layer" };
-            return Err(unknown.unknown(kind, &suggestion(unknown.name, "keys", known)));
-        }
-        let found = entries.iter().find(|entry| entry.name == name);
-        found.ok_or_else(|| {
-            self.error(format_args!("its `{name}` is missing; its keys are {}", known.join(", ")))
-        })
-    }
-
     /// The error that `section` has no such key. Names the right section, if another section has the key.
     fn unknown_in(&self, section: &str) -> JobError {
         let known = keys_of(section);
@@ -347,6 +335,31 @@ impl<'a> Entry<'a> {
 
     fn unknown(&self, holder: &str, advice: &str) -> JobError {
         JobError::new(self.line(), format!("unknown key `{}` {holder}; {advice}", self.name.escape_debug()))
+    }
+}
+
+/// The keys of a layer.
+struct LayerKeys<'a, 'e> {
+    /// The layer's type, as written.
+    layer: &'a str,
+    item: &'e Entry<'a>,
+    entries: &'e [Entry<'a>],
+    /// The only valid keys.
+    known: &'static [&'static str],
+}
+
+impl<'a, 'e> LayerKeys<'a, 'e> {
+    /// The entry of this name.
+    fn required(&self, name: &str) -> Result<&'e Entry<'a>, JobError> {
+        let Self { layer, item, entries, known } = *self;
+        if let Some(unknown) = entries.iter().find(|entry| !known.contains(&entry.name)) {
+            let holder = format!("in a {layer} layer");
+            return Err(unknown.unknown(&holder, &suggestion(unknown.name, "keys", known)));
+        }
+        let found = entries.iter().find(|entry| entry.name == name);
+        found.ok_or_else(|| {
+            item.error(format_args!("its `{name}` is missing; its keys are {}", known.join(", ")))
+        })
     }
 }
 

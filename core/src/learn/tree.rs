@@ -116,11 +116,6 @@ impl Tree {
         node.children()
     }
 
-    /// The parent of `node`; `None` for the root, and for a range that is not a node of this tree.
-    pub fn parent(self, node: Node) -> Option<Node> {
-        self.path(node)?.iter().nth_back(1).copied()
-    }
-
     /// Whether `[first, end)` is a node of this tree. Accepts any numbers, for input from the wire.
     pub fn is_node(self, first: u32, end: u32) -> bool {
         self.node(first, end).is_some()
@@ -193,11 +188,9 @@ pub enum Inserted<T> {
         /// The values of descendants that are now superfluous, returned for reuse.
         superseded: Vec<T>,
     },
-    /// The node or an ancestor is already complete. The value is returned.
+    /// The sum does not need the value, which is returned: the node or an ancestor is already complete, or the
+    /// reduction has no such node, because it is not in the tree or all its shards are absent.
     Superfluous(T),
-    /// The reduction has no such node: it is not in the tree, or all its shards are absent. The value is
-    /// returned.
-    Unexpected(T),
 }
 
 /// A sum in progress.
@@ -233,7 +226,7 @@ impl<T> Reduction<T> {
 
     /// Inserts `value`, the complete sum of `node`. `add` is called as `left += right`.
     pub fn insert(&mut self, node: Node, value: T, mut add: impl FnMut(&mut T, T)) -> Inserted<T> {
-        let Some(path) = self.path(node) else { return Inserted::Unexpected(value) };
+        let Some(path) = self.path(node) else { return Inserted::Superfluous(value) };
         if self.is_closed() || path.iter().any(|node| self.sums.contains_key(node)) {
             return Inserted::Superfluous(value);
         }

@@ -3,8 +3,8 @@
 //! ```text
 //! 00 00        always
 //! 08           type of the values: unsigned byte
-//! 01 or 03     number of dimensions: 1 for labels, 3 for images
-//! n            each dimension, 4 bytes, big-endian: samples [, rows, columns]
+//! 01, 02, 03   number of dimensions: 1 for labels, 3 for images, 2 for rows of values
+//! n            each dimension, 4 bytes, big-endian: samples [, rows, columns] or samples, values
 //! values       row-major
 //! ```
 //!
@@ -16,13 +16,17 @@
 //!
 //! A file is valid to the byte or it is refused: the error says what is missing, too much or damaged, and where.
 //! Not supported: other value types and other numbers of dimensions, which no data set here needs.
+//!
+//! The members of a gzip file are taken one by one, although flate2 has a reader for all of them: that one takes a few
+//! appended bytes for a truncated member, and cannot say how many there are.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::{self, Read as _};
 use std::sync::mpsc;
 use std::thread;
 
-use flate2::{Decompress, FlushDecompress, Status};
+use flate2::bufread::GzDecoder;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -50,7 +54,7 @@ const MAX_EXTRA: u64 = 1 << 20;
 /// A decoded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idx {
-    /// `[samples]` or `[samples, rows, columns]`; no dimension is 0.
+    /// `[samples]`, `[samples, values]` or `[samples, rows, columns]`; no dimension is 0.
     pub dims: Vec<usize>,
     /// The values, row-major.
     pub values: Vec<u8>,
@@ -63,24 +67,29 @@ pub struct Idx {
 pub enum Kind {
     /// One byte per sample.
     Labels,
-    /// Rows and columns of bytes for each sample.
+    /// Rows and columns of bytes for each sample, or a row of bytes.
     Images,
 }
 
 impl Kind {
-    const fn dimensions(self) -> usize {
+    /// The numbers of dimensions that are read; the usual one first.
+    const fn dimensions(self) -> &'static [u8] {
         match self {
-            Self::Labels => 1,
-            Self::Images => 3,
+            Self::Labels => &[1],
+            Self::Images => &[3, 2],
         }
     }
 
-    const fn header_len(self) -> usize {
-        4 + 4 * self.dimensions()
+    const fn magic(self) -> [u8; 4] {
+        [0, 0, UNSIGNED_BYTE, self.dimensions()[0]]
     }
 
-    const fn magic(self) -> [u8; 4] {
-        [0, 0, UNSIGNED_BYTE, self.dimensions() as u8]
+    /// The dimensions in words.
+    const fn shape(self) -> &'static str {
+        match self {
+            Self::Labels => "labels have 1 (samples)",
+            Self::Images => "images have 3 (samples, rows, columns), rows of values 2",
+        }
     }
 
     const fn sample(self) -> &'static str {
@@ -127,13 +136,24 @@ pub enum Fault {
         /// The file's type byte.
         found: u8,
     },
+    /// The file is IDX, with another number of dimensions than the expected kind has.
+    #[error("has {found} dimensions; {}", expected.shape())]
+    Dimensions {
+        /// How many there are.
+        found: u8,
+        /// The expected kind.
+        expected: Kind,
+    },
+    /// What was gzipped is gzip again.
+    #[error("gzipped twice")]
+    GzippedTwice,
     /// The file ends within the header.
-    #[error("{held} of the header's {} bytes are there", expected.header_len())]
+    #[error("{held} of the header's {len} bytes are there")]
     Header {
         /// How many bytes there are.
         held: usize,
-        /// The expected kind.
-        expected: Kind,
+        /// How many the header has.
+        len: usize,
     },
     /// A dimension is 0.
     #[error("promises {} values: nothing to learn from", product(dims))]
@@ -206,14 +226,14 @@ pub fn worth_reading(start: &[u8], kind: Kind) -> u64 {
     if start.starts_with(&GZIP) {
         return MAX_VALUES + MAX_EXTRA;
     }
-    let whole = |header: Header| kind.header_len() as u64 + header.values + MAX_EXTRA;
+    let whole = |header: Header| header.len() as u64 + header.values + MAX_EXTRA;
     Header::parse(start, kind).map_or(start.len() as u64, whole)
 }
 
 /// Decodes a raw file; an owned buffer is reused.
 fn take(bytes: Cow<'_, [u8]>, kind: Kind) -> Result<Idx, Fault> {
     let header = Header::parse(&bytes, kind)?;
-    let held = bytes.len() as u64 - kind.header_len() as u64;
+    let held = (bytes.len() - header.len()) as u64;
     if held < header.values {
         return Err(header.missing(held));
     }
@@ -222,19 +242,21 @@ fn take(bytes: Cow<'_, [u8]>, kind: Kind) -> Result<Idx, Fault> {
     }
     let sha256 = hex::encode(Sha256::digest(&bytes));
     let mut values = bytes.into_owned();
-    values.drain(..kind.header_len());
+    values.drain(..header.len());
     Ok(Idx { dims: header.dims(), values, sha256 })
 }
 
 /// Decodes a gzipped file.
 fn inflate(bytes: &[u8], kind: Kind) -> Result<Idx, Fault> {
     let mut gzip = Gzip::new(bytes);
-    let mut start = vec![0; kind.header_len()];
-    let held = gzip.fill(&mut start)?;
-    if held == 0 && !gzip.ended {
+    let start = gzip.start()?;
+    if start.starts_with(&GZIP) {
+        return Err(Fault::GzippedTwice);
+    }
+    if start.is_empty() && gzip.is_cut_off {
         return Err(Fault::NothingInflated);
     }
-    let header = Header::parse(&start[..held], kind)?;
+    let header = Header::parse(&start, kind)?;
 
     let room = header.values.min(bytes.len().saturating_mul(MAX_INFLATION) as u64);
     let mut values = vec![0; room as usize];
@@ -258,11 +280,13 @@ impl Header {
         if start.is_empty() {
             return Err(Fault::Empty);
         }
-        let short = Fault::Header { held: start.len(), expected: kind };
-        let Some((&magic, rest)) = start.split_first_chunk() else { return Err(short) };
+        let short = |len| Fault::Header { held: start.len(), len };
+        let Some((&magic, rest)) = start.split_first_chunk() else {
+            return Err(short(header_len(kind.magic())));
+        };
         check_magic(magic, kind)?;
         let (dims, _) = rest.as_chunks();
-        let Some(dims) = dims.get(..kind.dimensions()) else { return Err(short) };
+        let Some(dims) = dims.get(..magic[3].into()) else { return Err(short(header_len(magic))) };
         Self::new(kind, dims.iter().map(|&dim| u32::from_be_bytes(dim)).collect())
     }
 
@@ -275,6 +299,11 @@ impl Header {
             Some(values) if values <= MAX_VALUES => Ok(Self { kind, dims, values }),
             _ => Err(Fault::TooLarge { dims }),
         }
+    }
+
+    /// Its length in bytes.
+    fn len(&self) -> usize {
+        4 + 4 * self.dims.len()
     }
 
     fn dims(&self) -> Vec<usize> {
@@ -295,45 +324,62 @@ impl Header {
     }
 }
 
+/// The length of the header that begins with this magic number.
+fn header_len(magic: [u8; 4]) -> usize {
+    4 + 4 * usize::from(magic[3])
+}
+
 fn check_magic(found: [u8; 4], expected: Kind) -> Result<(), Fault> {
-    if found == expected.magic() {
-        return Ok(());
+    match found {
+        [0, 0, UNSIGNED_BYTE, dimensions] if expected.dimensions().contains(&dimensions) => Ok(()),
+        [0, 0, UNSIGNED_BYTE, dimensions @ 1..=8] if kind_of(found).is_none() => {
+            Err(Fault::Dimensions { found: dimensions, expected })
+        }
+        [0, 0, 0x09..=0x0e, _] => Err(Fault::Type { found: found[2] }),
+        _ => Err(Fault::Magic { found, expected }),
     }
-    let [zero, nought, type_byte, _] = found;
-    if zero == 0 && nought == 0 && matches!(type_byte, 0x09..=0x0e) {
-        return Err(Fault::Type { found: type_byte });
-    }
-    Err(Fault::Magic { found, expected })
 }
 
 /// A gzip file, inflated piecewise.
 struct Gzip<'a> {
-    /// The rest of the current member, and everything after it.
-    input: &'a [u8],
-    state: Decompress,
-    /// Whether the member has been inflated to its end.
-    ended: bool,
-    /// How many bytes the previous members inflated to.
-    made_before: u64,
+    member: GzDecoder<&'a [u8]>,
+    /// How many bytes have been inflated.
+    made: u64,
+    /// Whether the file ends within a member.
+    is_cut_off: bool,
 }
 
 impl<'a> Gzip<'a> {
     fn new(input: &'a [u8]) -> Self {
-        Self { input, state: Decompress::new_gzip(15), ended: false, made_before: 0 }
+        Self { member: GzDecoder::new(input), made: 0, is_cut_off: false }
+    }
+
+    /// The header, as far as it is there: its first four bytes say how long it is.
+    fn start(&mut self) -> Result<Vec<u8>, Fault> {
+        let mut start = vec![0; START];
+        let held = self.fill(&mut start[..4])?;
+        let Some(&magic) = start[..held].first_chunk() else {
+            start.truncate(held);
+            return Ok(start);
+        };
+        let len = header_len(magic).min(START);
+        let held = 4 + self.fill(&mut start[4..len])?;
+        start.truncate(held);
+        Ok(start)
     }
 
     /// Fills `output` as far as the data reaches; returns the number of bytes.
     fn fill(&mut self, output: &mut [u8]) -> Result<usize, Fault> {
         let mut filled = 0;
-        while filled < output.len() && (!self.ended || self.next_member()) {
-            let (taken, made) = (self.state.total_in(), self.state.total_out());
-            let status = self.state.decompress(self.rest(), &mut output[filled..], FlushDecompress::None);
-            filled += (self.state.total_out() - made) as usize;
-            let status =
-                status.map_err(|_| Fault::Damaged { at: self.made_before + self.state.total_out() })?;
-            self.ended = status == Status::StreamEnd;
-            if self.state.total_in() == taken && self.state.total_out() == made {
-                break;
+        while filled < output.len() && !self.is_cut_off {
+            match self.member.read(&mut output[filled..]) {
+                Ok(0) if !self.next_member() => break,
+                Ok(made) => {
+                    filled += made;
+                    self.made += made as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.is_cut_off = true,
+                Err(_) => return Err(Fault::Damaged { at: self.made }),
             }
         }
         Ok(filled)
@@ -342,12 +388,11 @@ impl<'a> Gzip<'a> {
     /// Goes on to the next member, if there is one.
     fn next_member(&mut self) -> bool {
         let rest = self.rest();
-        if !rest.starts_with(&GZIP) {
-            return false;
+        let is_member = rest.starts_with(&GZIP);
+        if is_member {
+            self.member = GzDecoder::new(rest);
         }
-        let made_before = self.made_before + self.state.total_out();
-        *self = Self { made_before, ..Self::new(rest) };
-        true
+        is_member
     }
 
     /// Like [`fill`](Self::fill), but also hashes `start` and the filled bytes.
@@ -382,7 +427,7 @@ impl<'a> Gzip<'a> {
         if extra > 0 {
             return Err(header.extra(extra));
         }
-        if !self.ended {
+        if self.is_cut_off {
             return Err(Fault::NoChecksum);
         }
         match self.rest().len() as u64 {
@@ -392,7 +437,7 @@ impl<'a> Gzip<'a> {
     }
 
     fn rest(&self) -> &'a [u8] {
-        &self.input[self.state.total_in() as usize..]
+        *self.member.get_ref()
     }
 }
 
@@ -407,6 +452,8 @@ fn advice(file: &str, fault: &Fault) -> String {
             None => format!("this is not IDX, or it is damaged; {again}"),
         },
         Fault::Type { .. } => "convert it to unsigned bytes".to_owned(),
+        Fault::Dimensions { .. } => "reshape it".to_owned(),
+        Fault::GzippedTwice => "gunzip it once".to_owned(),
         Fault::Header { .. } | Fault::Missing { .. } | Fault::NothingInflated | Fault::NoChecksum => {
             format!("the file is truncated; {again}")
         }

@@ -15,16 +15,20 @@ use self::file::{Idx, Kind};
 use super::{Files, Format};
 use crate::data::NamedFile;
 use crate::data::dataset::{DataError, DataFile, Dataset, Samples};
-use crate::data::schema::{Features, Schema, Target};
+use crate::data::schema::{Element, Features, Schema, Target};
 use crate::failure::{Failure, FailureKind};
 
-/// The files of a data set, named as MNIST's are; each may have the suffix `.gz`.
+/// The files of a data set, named as MNIST's are. Each may have the suffix `.gz`, and a dot for its second hyphen, as programs
+/// that unpack archives name them.
 const FILES: [(&str, Kind); 4] = [
     ("train-images-idx3-ubyte", Kind::Images),
     ("train-labels-idx1-ubyte", Kind::Labels),
     ("t10k-images-idx3-ubyte", Kind::Images),
     ("t10k-labels-idx1-ubyte", Kind::Labels),
 ];
+
+/// Where torchvision puts the files within the directory that it is given.
+const TORCHVISION: &str = "MNIST/raw";
 
 /// Labels go from 0 to 9.
 const TARGET: Target = Target::Class { classes: 10 };
@@ -48,10 +52,14 @@ impl Format for IdxDirectory {
     fn read(&self, directory: &Path, files: &dyn Files) -> Result<Vec<NamedFile>, Failure> {
         let wrong = |what| Err(Failure::at(FailureKind::Data, directory.display(), what));
         if !files.exists(directory)? {
-            return wrong("there is no such directory (--data names one with the four IDX files)");
+            return wrong(
+                "there is no such directory (data.source, or --data, names one with the four IDX files)",
+            );
         }
         if !files.is_directory(directory) {
-            return wrong("is a file, not a directory (--data names one with the four IDX files)");
+            return wrong(
+                "is a file, not a directory (data.source, or --data, names one with the four IDX files)",
+            );
         }
         FILES.iter().map(|(name, kind)| named(&find(directory, name, files)?, *kind, files)).collect()
     }
@@ -68,14 +76,17 @@ impl Format for IdxDirectory {
             (train, test.join().expect("bad files give errors"))
         });
         let (train, test) = (train?, test?);
-        if train.image != test.image {
-            return Err(DataError::Shapes { train_file, train: train.image, test_file, test: test.image });
+        if train.shape != test.shape {
+            return Err(DataError::Shapes { train_file, train: train.shape, test_file, test: test.shape });
         }
         let hashes = train.hashes.into_iter().chain(test.hashes);
         let file =
             |(&(name, _), sha256): (&(&str, Kind), String)| DataFile { name: name.to_string(), sha256 };
         Ok(Dataset {
-            schema: Schema { features: Features::image(train.image.0, train.image.1), target: TARGET },
+            schema: Schema {
+                features: Features { element: Element::U8, shape: train.shape },
+                target: TARGET,
+            },
             train: train.samples,
             test: test.samples,
             files: FILES.iter().zip(hashes).map(file).collect(),
@@ -85,14 +96,18 @@ impl Format for IdxDirectory {
 
 /// The file of this name, raw or gzipped.
 fn find(directory: &Path, name: &str, files: &dyn Files) -> Result<PathBuf, Failure> {
-    let raw = directory.join(name);
-    if files.exists(&raw)? {
-        return Ok(raw);
+    let dotted = name.replacen("-idx", ".idx", 1);
+    for directory in [directory, &directory.join(TORCHVISION)] {
+        for name in [name, &dotted] {
+            for path in [directory.join(name), directory.join(format!("{name}.gz"))] {
+                if files.exists(&path)? {
+                    return Ok(path);
+                }
+            }
+        }
     }
-    let gzipped = directory.join(format!("{name}.gz"));
-    let what = format!("missing (neither it nor {name}.gz is there)");
-    let missing = || Failure::at(FailureKind::Data, raw.display(), what);
-    files.exists(&gzipped)?.then_some(gzipped).ok_or_else(missing)
+    let what = format!("missing (neither it nor {name}.gz nor {dotted} is there, nor in {TORCHVISION})");
+    Err(Failure::at(FailureKind::Data, directory.join(name).display(), what))
 }
 
 fn named(path: &Path, kind: Kind, files: &dyn Files) -> Result<NamedFile, Failure> {
@@ -103,8 +118,8 @@ fn named(path: &Path, kind: Kind, files: &dyn Files) -> Result<NamedFile, Failur
 /// Images with their labels.
 struct Pair {
     samples: Samples,
-    /// Rows and columns of an image.
-    image: (usize, usize),
+    /// Rows and columns of an image, or the number of values in a row.
+    shape: Vec<u32>,
     hashes: [String; 2],
 }
 
@@ -120,7 +135,7 @@ fn pair(images: NamedFile, labels: NamedFile) -> Result<Pair, DataError> {
     let len = labels.values.len() as u32;
     Ok(Pair {
         samples: Samples { len, features: images.values, targets: labels.values },
-        image: (images.dims[1], images.dims[2]),
+        shape: images.dims[1..].iter().map(|&side| side as u32).collect(),
         hashes: [images.sha256, labels.sha256],
     })
 }
