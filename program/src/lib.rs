@@ -2,7 +2,7 @@
 //!
 //! - [`process`]: exit codes, signals, standard output. [`output`]: the log, colours, how much is said. [`variables`]: the environment, which may hold
 //!   anything. [`usage`]: command lines, whose errors are one line.
-//! - [`before_main`]: what can't wait for `main`.
+//! - [`mod@before_main`]: what can't wait for `main`.
 //! - [`kernel`]: loads the right BLAS kernel, and checks that the kernel is good.
 //! - [`machine`]: processors, control groups, limits. [`doctor`]: the report about them.
 //! - [`ops`]: the ops port, with probes and metrics. [`backoff`]: how long to wait before trying again.

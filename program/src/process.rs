@@ -170,7 +170,7 @@ static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// From now on, SIGTERM or Ctrl-C ends this process at once with this code, even if it is blocked. Once a caller
 /// waits for [`shutdown_signal`], that future handles the first signal, and a later one ends the process at once with
-/// 130. Call this first: [before](before_main) it, signals wait.
+/// 130. Call this first: [before](mod@before_main) it, signals wait.
 ///
 /// # Errors
 /// If the signal handlers cannot be registered.

@@ -7,7 +7,7 @@
 //! new job and fetches nothing. It ends with the coordinator's `Goodbye`, when the connection closes, or at the time
 //! limit.
 //!
-//! What the coordinator asks for is checked before anything is allocated for it ([`demands`](crate::demands)).
+//! What the coordinator asks for is checked before anything is allocated for it ([`demands`]).
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

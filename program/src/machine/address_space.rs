@@ -2,7 +2,7 @@
 //!
 //! At its first product OpenBLAS takes a buffer for each thread that multiplies; if there is no space for that, it
 //! retries forever. So [`enough_for`] checks before the first product. When it is loaded, it takes almost nothing
-//! ([`before_main`](crate::before_main)).
+//! ([`before_main`](mod@crate::before_main)).
 
 use rustix::process::{Resource, getrlimit};
 
