@@ -437,7 +437,7 @@ impl<'a> Gzip<'a> {
     }
 
     fn rest(&self) -> &'a [u8] {
-        *self.member.get_ref()
+        self.member.get_ref()
     }
 }
 
