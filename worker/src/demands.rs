@@ -24,6 +24,8 @@ use crate::link::Trouble;
 pub(crate) struct Memory {
     /// In bytes.
     pub(crate) limit: u64,
+    /// Of these, the samples that the worker has announced to keep.
+    pub(crate) cache: u64,
     /// Pieces computed at once.
     pub(crate) slots: u32,
 }
@@ -37,13 +39,17 @@ impl Memory {
         self.check(self.of_job(spec), "the job")
     }
 
-    /// Checks that the samples of a `Hold` fit beside the job.
+    /// Checks that the samples of a `Hold` fit beside the job. Those within the cache that this worker announced were
+    /// offered, and always fit.
     ///
     /// # Errors
     /// If they do not.
     pub(crate) fn check_hold(self, spec: &Spec, hold: &Hold) -> Result<(), Trouble> {
         let held = hold.shards.iter().map(|shard| memory::of_samples(spec, shard.samples));
         let held = held.fold(0, u64::saturating_add);
+        if held <= self.cache {
+            return Ok(());
+        }
         self.check(self.of_job(spec).saturating_add(held), "the job with the shards that are to be held")
     }
 

@@ -118,7 +118,7 @@ pub(crate) async fn session(
     let mut session = Session {
         link,
         resources,
-        memory: Memory { limit: config.memory, slots: config.slots },
+        memory: Memory { limit: config.memory, cache: config.cache_bytes, slots: config.slots },
         outbox: Outbox::default(),
         done: done_sender,
         worker: None,
@@ -374,8 +374,11 @@ impl Session<'_> {
     fn work(&mut self, work: Work) -> Result<(), Trouble> {
         let Some(job) = self.job.clone().filter(|job| job.number == work.id.job.0) else { return Ok(()) };
         demands::check_work(&job.workload, &work)?;
-        self.memory
-            .check_nodes(job.workload.spec(), self.resources.slots.pending_with(work.id, &work.nodes))?;
+        // An evaluation has no gradients.
+        if job.workload.gradient_len(work.id.into()) > 0 {
+            let nodes = self.resources.slots.pending_with(work.id, &work.nodes);
+            self.memory.check_nodes(job.workload.spec(), nodes)?;
+        }
         match work.parameters {
             Parameters::Known => self.assign(work),
             Parameters::InSlot(slot) => {

@@ -17,7 +17,7 @@ use millefeuille_proto::session::ShardToHold;
 use tracing::warn;
 
 use crate::failpoints;
-use crate::link::{Parts, Samples, Trouble};
+use crate::link::{Samples, Trouble};
 
 /// A transfer fails when no data arrives for this long. There is no limit on its total time.
 const STALL: Duration = Duration::from_secs(10);
@@ -163,7 +163,7 @@ async fn fetch_once(source: Source, wanted: &Wanted, schema: Arc<Schema>) -> Res
     let mut parts = moves(samples.fetch(worker, job, wanted.shard), 0).await?;
     let expected = (wanted.samples as usize).saturating_mul(schema.sample_bytes());
     let mut bytes = BytesMut::with_capacity(expected);
-    while let Some(data) = next_part(&mut parts, bytes.len()).await? {
+    while let Some(data) = moves(parts.next(), bytes.len()).await? {
         if data.is_empty() {
             return Err(Trouble::lost("a part without any bytes came"));
         }
@@ -174,19 +174,6 @@ async fn fetch_once(source: Source, wanted: &Wanted, schema: Arc<Schema>) -> Res
         failpoints::die_at(failpoints::MID_FETCH);
     }
     check(wanted, bytes.freeze(), schema).await
-}
-
-/// The next bytes of a transfer; `None` at its end. A part without bytes moves nothing.
-async fn next_part(parts: &mut Parts, so_far: usize) -> Result<Option<Bytes>, Trouble> {
-    let bytes = async {
-        loop {
-            match parts.next().await? {
-                Some(data) if data.is_empty() => tokio::task::yield_now().await,
-                part => return Ok(part),
-            }
-        }
-    };
-    moves(bytes, so_far).await
 }
 
 /// The next part of a transfer, or an error if the transfer stalls.

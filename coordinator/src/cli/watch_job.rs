@@ -168,7 +168,8 @@ impl View {
             self.wait();
         }
         history.iter().for_each(|row| self.epoch(row.clone()));
-        if let Some(done) = self.job.epochs_done {
+        // Epochs that a set-back has lost are computed again, with the same bits. Only at the end is it known which were not.
+        if let Some(done) = self.job.epochs_done.filter(|_| outcome.is_some()) {
             self.rows.retain(|&epoch, _| epoch <= done.into());
         }
         // An epoch is drawn once the one before is there in full. The disk is slower than the next epoch's first steps.

@@ -25,7 +25,7 @@ pub(super) struct Session {
     pub(super) _reading: oneshot::Sender<()>,
 }
 
-/// A job, from its submission until the cluster ends.
+/// A job, from its submission on; jobs that have ended are forgotten when there are too many.
 pub(super) struct JobRecord {
     pub(super) id: String,
     /// The name in the job file.
@@ -62,6 +62,11 @@ pub(super) struct JobRecord {
 }
 
 impl JobRecord {
+    /// Whether it is known how many epochs have ended. Of a run that is to be resumed, its checkpoint tells, once it is read.
+    pub(super) fn knows_its_epochs(&self) -> bool {
+        !self.found || self.ended.is_some() || self.steps_per_epoch > 0
+    }
+
     /// Sets the epochs that have ended.
     pub(super) fn set_history(&mut self, rows: &[EpochRow]) {
         (self.epochs_ended, self.last) = (rows.len() as u64, rows.last().cloned());

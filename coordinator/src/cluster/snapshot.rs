@@ -232,7 +232,7 @@ fn view(
         epochs: record.epochs,
         steps_per_epoch: record.steps_per_epoch,
         failure: failed.and_then(|ending| ending.failure.clone()),
-        epochs_done: Some(record.epochs_ended as u32),
+        epochs_done: record.knows_its_epochs().then_some(record.epochs_ended as u32),
         accuracy: record.last.as_ref().and_then(|row| row.test_accuracy),
         started: record.started,
         seconds: seconds(record, progress.as_ref()),

@@ -384,7 +384,10 @@ impl RunDir {
     /// # Errors
     /// If that fails.
     pub fn sync(&self) -> Result<(), Failure> {
-        [LEDGER, HISTORY, EVENTS].iter().try_for_each(|name| files::sync(&self.file(name)))
+        [LEDGER, HISTORY, EVENTS].iter().try_for_each(|name| files::sync(&self.file(name)))?;
+        // A file that is new is there after a power failure only if its directory was synced, too.
+        files::sync_directory(&self.path)
+            .map_err(|error| Failure::of_file(self.path.display(), "cannot be synced", &error))
     }
 }
 

@@ -213,6 +213,8 @@ impl Run {
     pub(super) fn next_unit(&mut self, context: &mut Context<'_>) -> Flow {
         if self.is_trained() {
             self.stage = Stage::Saving;
+            // What is left needs no workers.
+            self.shortage = None;
             context.out.push(Action::Save { job: self.job });
             return Continue(());
         }

@@ -54,7 +54,8 @@ pub struct Workload {
 /// A shard's order in one epoch.
 #[derive(Debug)]
 struct ShuffledOrder {
-    epoch: u32,
+    /// `None` before the first one.
+    epoch: Option<u32>,
     samples: Arc<Vec<u32>>,
 }
 
@@ -184,15 +185,15 @@ impl Workload {
     fn order(&self, epoch: u32, shard: u32) -> Arc<Vec<u32>> {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         let order =
-            orders.entry(shard).or_insert_with(|| ShuffledOrder { epoch: u32::MAX, samples: Arc::default() });
-        if order.epoch != epoch {
+            orders.entry(shard).or_insert_with(|| ShuffledOrder { epoch: None, samples: Arc::default() });
+        if order.epoch != Some(epoch) {
             // Reuse the memory of the previous epoch's order, unless a piece still uses it.
             if Arc::get_mut(&mut order.samples).is_none() {
                 order.samples = Arc::default();
             }
             let samples = Arc::get_mut(&mut order.samples).expect("a new order is not shared");
             self.plan.order_into(self.spec.seed, epoch, shard, self.spec.shuffle, samples);
-            order.epoch = epoch;
+            order.epoch = Some(epoch);
         }
         Arc::clone(&order.samples)
     }

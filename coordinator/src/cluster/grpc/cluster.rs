@@ -190,7 +190,14 @@ impl Watch {
         let _look = self.board.look();
         let mut snapshot = self.board.fresh().await;
         loop {
-            let Ok(listed) = snapshot.job(&self.id).map(Arc::clone) else { return };
+            let listed = match snapshot.job(&self.id) {
+                Ok(listed) => Arc::clone(listed),
+                // It has ended, and was forgotten since.
+                Err(failure) => {
+                    let _ = self.sender.send(Err(convert::refusal(&failure))).await;
+                    return;
+                }
+            };
             if !self.send(&listed).await || listed.has_ended() {
                 return;
             }
