@@ -12,6 +12,7 @@ use millefeuille_core::job::{Activation, Layer, Loss, Metric};
 use millefeuille_core::learn::model::{Model, Tensor};
 use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::work::{Unit, Workload};
 use millefeuille_core::{arithmetic, random};
 
 const SEED: u64 = 42;
@@ -250,4 +251,13 @@ fn a_jobs_own_shapes_have_a_fingerprint() {
     for (batch_size, shards) in [(3, 8), (1 << 20, 1)] {
         assert_eq!(arithmetic::model_fingerprint(&Spec { batch_size, shards, ..article.clone() }).len(), 64);
     }
+}
+
+#[test]
+fn every_epoch_that_a_peer_may_name_has_its_own_order() {
+    let workload = Workload::new(spec(784, &article(), 1.0));
+    let digests = |epoch| workload.digests(Unit::train(epoch, 0), 0..2);
+    let last = digests(u32::MAX);
+    assert_ne!(last, digests(0));
+    assert_eq!(last, digests(u32::MAX));
 }
