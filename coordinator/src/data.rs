@@ -1,8 +1,8 @@
 //! Reads the data of a job from where it lies.
 //!
-//! A disk or a network file system may hang, and then no call to it returns. So whoever waits for a read watches its
-//! [`Reading`]: it tells for how long a file has brought nothing, and ends a read that nobody waits for any more at its
-//! next bytes.
+//! A disk or a network file system may hang, and then no call to it returns. So the waiting side watches
+//! the [`Reading`]: it says for how long the current call has returned no bytes, and ends an abandoned read at its next
+//! bytes.
 
 use std::io;
 use std::path::Path;
@@ -56,7 +56,7 @@ impl Default for Reading {
 }
 
 impl Reading {
-    /// How long a file has been called that has brought nothing; zero if none is called.
+    /// How long the current call has returned no bytes; zero if no call is in progress.
     pub fn silence(&self) -> Duration {
         match self.moved_ms.load(Ordering::Acquire) {
             IDLE => Duration::ZERO,

@@ -17,7 +17,7 @@ use crate::failpoints;
 /// Capacity of the connection's queue, in messages. When it is full, slots wait.
 pub(crate) const CONNECTION: usize = 16;
 
-/// More messages than this wait only if the coordinator asks on and on and reads nothing. A `Hold` has an answer for
+/// More messages than this wait only if the coordinator keeps sending requests without reading the replies. A `Hold` has an answer for
 /// each of its shards, three splits of 1,024 at most.
 const MOST: usize = 16 * 1024;
 

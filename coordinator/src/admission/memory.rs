@@ -4,7 +4,7 @@
 //! connections and calls, the product of such limits is no limit. So bytes are counted where they come in, by the
 //! [`Frames`] of a connection, and where a call has read a whole message, by the [`MeterLayer`]. While all connections
 //! together hold more than [`ALL`], a connection is read only if it holds less than [`EACH`], which is more than any
-//! message has: whoever reads on gets on, and a flood holds up itself. A connection that is not read for long answers no
+//! message has. So a connection that keeps its share small is always read, and only those that flood wait. A connection that is not read for long answers no
 //! ping, and is closed for that.
 //!
 //! A call that ends early leaves bytes that are counted until its connection ends. That can only hold up the caller.

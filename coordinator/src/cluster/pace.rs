@@ -1,8 +1,7 @@
 //! A rate for lines about workers, in the log and in `events.jsonl`.
 //!
-//! Whoever may join can do so again and again, and each time is worth a line or two. So there is room for as many lines
-//! as a full cluster has when it starts, and then for one a second. What there was no room for is counted, and the count
-//! is said with the next line.
+//! Each join logs a line or two, and a worker can join again and again. So the rate is limited: a burst of as many lines as a
+//! full cluster needs when it starts, then one a second. The next line says how many were dropped.
 
 use std::time::Duration;
 

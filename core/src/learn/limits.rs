@@ -1,7 +1,7 @@
 //! The limits of a model and of its plan.
 //!
 //! A [job](crate::job) is checked against them when it is read, a [`Spec`](super::spec::Spec) when it comes from
-//! another process. So nobody who computes one has to fear its sizes.
+//! another process. So code that computes one need not check sizes for overflow.
 
 use std::ops::RangeInclusive;
 

@@ -1,6 +1,6 @@
 //! Tells ink from paper: how much darker (or lighter) each pixel is than the paper around it.
 //!
-//! Paper is what a stroke is narrow against. A closing (Serra 1982, "Image Analysis and Mathematical Morphology")
+//! A stroke is narrow compared with the paper around it. A closing (Serra 1982, "Image Analysis and Mathematical Morphology")
 //! fills what is narrower than its window and leaves the rest as it is, slopes included; so the closed image is the
 //! paper alone, with its shadows, and the difference is ink. A shadow darkens paper and ink by the same factor: the
 //! difference is divided by the paper's brightness.

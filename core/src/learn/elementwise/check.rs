@@ -1,5 +1,5 @@
-//! What tests ask of every loop over numbers: right digits, one NaN, no subnormal numbers, and the same bits with every
-//! instruction set.
+//! Checks for every elementwise loop: results within 2 units of the last place, one canonical NaN, no subnormal numbers, and
+//! equal bits with every instruction set.
 
 use std::hint::black_box;
 

@@ -4,8 +4,8 @@
 //! computing them separately loses digits), the targets that it can learn and the number of outputs that these
 //! need, the loss, and its gradient. To add a head, add a file with a [`Head`] and a line in the registry below.
 //!
-//! [`piece`](super::piece) calls both with subnormal numbers as zero, so heads need not handle
-//! them. Numbers that are not finite pass through and make the loss not finite; the control machine handles that.
+//! [`piece`](super::piece) flushes subnormal numbers to zero before it calls `forward` and `backward`, so heads need not
+//! handle them. Numbers that are not finite pass through and make the loss not finite; the control machine handles that.
 
 mod categorical_crossentropy;
 mod mean_squared_error;
@@ -48,8 +48,8 @@ pub(crate) trait Head: Sync {
     /// The gradient of that sum with respect to `z`; overwrites the outputs, `[rows, width]`.
     fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>);
 
-    /// The mean loss of a model that predicts the same for every sample, as a yardstick: a trained model is better. `None`
-    /// if the loss has no yardstick.
+    /// The mean loss of a constant prediction, the same for every sample; a trained model's loss is below it. `None` if the
+    /// loss does not say.
     fn of_a_constant(&self, _outputs: usize, _truth: Truth<'_>) -> Option<f64> {
         None
     }
