@@ -150,7 +150,7 @@ impl<'h> Chaos<'h> {
         let job = format!("small.toml --name round-{round} {}", JOBS[round % JOBS.len()]);
         let begun = Instant::now();
         let mut wait = Wait::new(format_args!("round {} ends", round + 1));
-        let mut following = self.cluster.coordinator(&format!("train {job}")).start();
+        let mut following = self.cluster.coordinator(&format!("train --wait {job}")).start();
         while following.is_running() {
             self.supervise();
             if begun.elapsed() < DISTURBED {
