@@ -238,6 +238,8 @@ fn text_flags(command: &clap::Command, path: &str) -> Vec<(String, String)> {
     let takes_text = |argument: &&clap::Arg| {
         argument.get_action().takes_values()
             && argument.get_value_parser().type_id() != TypeId::of::<PathBuf>()
+            // Of a fixed list of values, the list is named.
+            && argument.get_possible_values().is_empty()
     };
     let own = command.get_arguments().filter(takes_text).filter_map(clap::Arg::get_long);
     let mut flags: Vec<_> = own.map(|long| (path.to_string(), format!("--{long}"))).collect();

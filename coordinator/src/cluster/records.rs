@@ -1,6 +1,7 @@
 //! The driver's records of workers and jobs, in addition to the control machine's.
 
 use std::cell::OnceCell;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use millefeuille_core::job::Job;
@@ -39,7 +40,8 @@ pub(super) struct JobRecord {
     pub(super) found: bool,
     /// The run directory, until the job starts; then the disk thread owns it.
     pub(super) run: Option<RunDir>,
-    pub(super) run_dir: String,
+    /// The run directory's path, which need not be UTF-8.
+    pub(super) run_dir: PathBuf,
     /// Epochs that have ended, whose rows are in the run directory.
     pub(super) epochs_ended: u64,
     /// The row of the last of them.
@@ -81,7 +83,7 @@ impl JobRecord {
     }
 
     /// A job that has been submitted.
-    pub(super) fn new(id: String, job: Job, run_dir: String, client_key: String) -> Self {
+    pub(super) fn new(id: String, job: Job, run_dir: PathBuf, client_key: String) -> Self {
         Self {
             id,
             name: job.name.clone(),

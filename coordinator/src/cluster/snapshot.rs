@@ -4,6 +4,7 @@
 //! run directory, and nowhere else: here is only how many there are.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Listed {
     pub(super) number: JobId,
     pub(crate) job: JobView,
+    /// The run directory's path, which need not be UTF-8.
+    pub(super) run_dir: PathBuf,
     /// Epochs that have ended.
     pub(crate) epochs: u64,
     /// The last of them.
@@ -52,7 +55,7 @@ pub(crate) struct Listed {
 impl Listed {
     /// The rows of its history after this epoch.
     pub(super) fn pages(&self, after: u64) -> Pages {
-        Pages::of(self.job.run_dir.as_ref(), after)
+        Pages::of(&self.run_dir, after)
     }
 
     /// Whether it has ended.
@@ -186,6 +189,7 @@ fn listed(
         Arc::new(Listed {
             number,
             job: view(state, number, record, waits, places.get(&number).copied()),
+            run_dir: record.run_dir.clone(),
             epochs: record.epochs_ended,
             last: record.last.clone(),
             progress: progress(state, number, record),
@@ -224,7 +228,7 @@ fn view(
         id: record.id.clone(),
         name: record.name.clone(),
         state: status,
-        run_dir: record.run_dir.clone(),
+        run_dir: record.run_dir.display().to_string(),
         queue_place: place.unwrap_or(0),
         detail: failed.map_or(wait.what, |ending| ending.message.clone()),
         waiting_seconds: wait.lasts.as_secs_f64(),
@@ -273,7 +277,7 @@ pub(super) fn ending(record: &JobRecord, outcome: &Outcome) -> Ending {
         Outcome::Cancelled => Ending::cancelled(),
         Outcome::Broken(failure) => Ending::of(failure.clone()),
         Outcome::Diverged { work } => {
-            let before = record.checkpoint.map(|tag| checkpoint::data_file(record.run_dir.as_ref(), tag));
+            let before = record.checkpoint.map(|tag| checkpoint::data_file(&record.run_dir, tag));
             let before = before.map(|path| format!("; the state before is in {}", path.display()));
             let before = before.unwrap_or_default();
             let what = format!("training diverged: the loss is not finite after {work}{before}");
@@ -368,6 +372,7 @@ mod tests {
         let listed = |number| Listed {
             number: JobId(number),
             job: JobView { id: format!("job-{number}"), ..JobView::default() },
+            run_dir: PathBuf::new(),
             epochs: 0,
             last: None,
             progress: None,

@@ -59,7 +59,7 @@ impl Driver {
         if resumes {
             info!("job {id} is resumed; its run directory is {}", path.display());
         }
-        let found = JobRecord::new(id, job, path.display().to_string(), record.client_key);
+        let found = JobRecord::new(id, job, path, record.client_key);
         let mut found = JobRecord { found: true, run, ended, started: record.started, ..found };
         // How many epochs of a run remain is known once it is resumed, from its checkpoint.
         if !resumes {
@@ -119,8 +119,8 @@ impl Driver {
         let answer = match run {
             Err(failure) => Err(failure),
             Ok(run) => {
-                let (id, run_dir) = (run.id(), run.path().display().to_string());
-                info!("job {id} is queued; its run directory is {run_dir}");
+                let (id, run_dir) = (run.id(), run.path().to_path_buf());
+                info!("job {id} is queued; its run directory is {}", run_dir.display());
                 let record = JobRecord::new(id.clone(), job, run_dir, client_key);
                 self.jobs.insert(number, JobRecord { run: Some(run), ..record });
                 self.handle(Event::Submit { job: number });

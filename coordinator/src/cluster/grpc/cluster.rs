@@ -165,7 +165,7 @@ impl Cluster for ClusterService {
             let what = format!("job {} is not done", listed.job.id);
             return Err(refused(Failure::new(FailureKind::Data, what)));
         }
-        let parts = self.files.model((&listed.job.run_dir).into()).await.map_err(refused)?;
+        let parts = self.files.model(listed.run_dir.clone()).await.map_err(refused)?;
         let messages = parts.map(|part| part.map(|data| v1::GetModelResponse { data }).map_err(refused));
         Ok(Response::new(messages.boxed()))
     }
