@@ -194,8 +194,8 @@ fn many_large_jobs_one_after_another_take_the_memory_of_one() {
     coordinator.has_samples();
     let worker = home.worker(&format!("--coordinator {} --slots 1", coordinator.address())).start();
     let mut visit = coordinator.visit();
-    // 19 MB of parameters each.
-    for _ in 0..200 {
+    // 19 MB of parameters each, far more together than one may take.
+    for _ in 0..40 {
         visit.start_job_with(|spec| spec.layers.splice(0..0, [dense(2_150), dense(2_150)]).for_each(drop));
     }
     visit.start_job();
