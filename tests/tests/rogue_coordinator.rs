@@ -188,32 +188,6 @@ fn work_that_no_job_has_is_not_begun() {
 }
 
 #[test]
-fn many_large_jobs_one_after_another_take_the_memory_of_one() {
-    let home = Home::new();
-    let mut coordinator = RawCoordinator::default();
-    coordinator.has_samples();
-    let worker = home.worker(&format!("--coordinator {} --slots 1", coordinator.address())).start();
-    let mut visit = coordinator.visit();
-    // 19 MB of parameters each, far more together than one may take.
-    for _ in 0..40 {
-        visit.start_job_with(|spec| spec.layers.splice(0..0, [dense(2_150), dense(2_150)]).for_each(drop));
-    }
-    visit.start_job();
-
-    visit.hears("shard held", |message| matches!(message, Up::ShardHeld(_)).then_some(()));
-    visit.hears("job accepted", |message| matches!(message, Up::JobAccepted(_)).then_some(()));
-    let peak = peak_megabytes(&worker);
-    assert!(peak < 400, "{peak} MB");
-}
-
-fn peak_megabytes(process: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kilobytes >> 10
-}
-
-#[test]
 fn a_worker_is_welcome_once() {
     let welcome =
         v1::Welcome { worker_id: 1, incarnation: 1, heartbeat_interval_ms: 50, heartbeat_deadline_ms: 5_000 };

@@ -45,10 +45,10 @@ fn a_cancelled_job_whose_data_hangs_blocks_no_later_one() {
     let _worker = cluster.joined_by("--slots 1");
     cluster.job_is(&client, &next, "done");
     // The end of a job that never ran is on disk: nothing brings it back.
-    assert!(!home.path("runs").join(&hangs).join("run.json").exists());
+    assert!(home.path("runs").join(&hangs).join("run.json").exists());
     cluster.is_killed();
     cluster.comes_back("");
-    assert_eq!(cluster.client().job_state(&hangs), "");
+    assert_eq!(cluster.client().job_state(&hangs), "cancelled");
     assert_eq!(cluster.client().job_state(&next), "done");
 }
 
@@ -162,7 +162,7 @@ fn only_the_model_that_was_written_is_served() {
     let pipe = refused(&|| _ = home.call("mkfifo".as_ref(), &model.display().to_string()).succeeds());
     assert!(pipe.contains("not a regular file"), "{pipe}");
     let endless = refused(&|| symlink("/dev/zero", &model).unwrap());
-    assert!(endless.contains("a symbolic link"), "{endless}");
+    assert!(endless.contains("not a regular file"), "{endless}");
     let other = refused(&|| _ = fs::copy(home.path("other/model.safetensors"), &model).unwrap());
     assert!(other.contains("not the trained model: weights_sha256 is "), "{other}");
     let no_model = refused(&|| fs::write(&model, [0xff; 64]).unwrap());

@@ -26,7 +26,7 @@ use tower::{Layer, Service};
 use super::roles::Peer;
 
 /// Bytes that all connections may hold before those that hold much are not read.
-const ALL: u64 = 96 << 20;
+const ALL: u64 = 64 << 20;
 /// Bytes that each connection may hold all the same.
 const EACH: u64 = 256 << 10;
 const _: () = assert!(EACH > wire::REQUEST_BYTES as u64 + 5, "a message can become complete");
