@@ -80,9 +80,10 @@ fn is_as_promised(image: &Image<'_>) {
             "drwxr-xr-x 65532 /tls/reader",
             "drwxr-xr-x 65532 /tls/worker",
             "drwxr-xr-x 0 /usr/local/bin",
-            "-rwxr-xr-x 0 /usr/local/bin/coordinator",
+            "lrwxrwxrwx 0 /usr/local/bin/coordinator",
             "-rwxr-xr-x 0 /usr/local/bin/entrypoint",
-            "-rwxr-xr-x 0 /usr/local/bin/worker",
+            "-rwxr-xr-x 0 /usr/local/bin/millefeuille",
+            "lrwxrwxrwx 0 /usr/local/bin/worker",
         ]
     );
     // No build tools and no downloads of apt.
