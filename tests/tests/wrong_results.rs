@@ -270,7 +270,13 @@ fn a_late_result_is_ignored() {
         pretender.sends(&work, work.nodes[0], samples, BYTES);
         pretender.raw.send(Up::Goodbye(v1::Goodbye { reason: "enough".into() }));
         pretender.raw.end();
-        home.run("runs/small-1").tells("left", "it shut down: enough");
+        // It is not disconnected for them. Of a job that has ended meanwhile, no more events are written.
+        let run = home.run("runs/small-1");
+        until("it leaves, or the job has ended", || {
+            let left = run.told("left");
+            let ended = run.path().join("receipt.json").exists();
+            (ended || left.iter().any(|how| how.contains("it shut down: enough"))).then_some(())
+        });
     });
 }
 
