@@ -5,7 +5,7 @@
 //! standard deviations, with a relative error of 5e-10, so that the left tail keeps its digits.
 
 use super::{Function, Hidden};
-use crate::learn::elementwise::{exp_of_double, for_every_level, known, multiply_assign};
+use crate::learn::elementwise::{exp_of_double, known, multiply_assign};
 
 /// `x · Φ(x)`.
 pub(crate) struct Gelu;
@@ -42,33 +42,7 @@ impl Hidden for Gelu {
     }
 }
 
-for_every_level! {
-    /// `x ← gelu(x)`.
-    pub fn gelu(values: &mut [f32]) {
-        for value in values {
-            *value = gelu_of(*value);
-        }
-    }
-
-    /// `z ← gelu(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
-    pub fn add_bias_gelu(z: &mut [f32], bias: &[f32]) {
-        for row in z.chunks_exact_mut(bias.len()) {
-            for (value, bias) in row.iter_mut().zip(bias) {
-                *value = gelu_of(*value + bias);
-            }
-        }
-    }
-
-    /// The same, and `slopes ← gelu'(z + bias)`.
-    pub fn add_bias_gelu_with_slopes(z: &mut [f32], bias: &[f32], slopes: &mut [f32]) {
-        for (row, slopes) in z.chunks_exact_mut(bias.len()).zip(slopes.chunks_exact_mut(bias.len())) {
-            for ((value, bias), slope) in row.iter_mut().zip(bias).zip(slopes) {
-                let x = *value + bias;
-                (*value, *slope) = (gelu_of(x), slope_of(x));
-            }
-        }
-    }
-}
+pointwise!(gelu_of, slope_of => gelu, add_bias_gelu, add_bias_gelu_with_slopes);
 
 /// Beyond this many standard deviations `Φ(-|x|)` counts as zero, and `x · Φ(x)` with it.
 const TAIL: f64 = 15.0;

@@ -33,23 +33,9 @@ impl Hidden for LeakyRelu {
     }
 }
 
+pointwise!(leaky_relu_of => leaky_relu, add_bias_leaky_relu);
+
 for_every_level! {
-    /// `x ← max(0.2 x, x)`.
-    pub fn leaky_relu(values: &mut [f32]) {
-        for value in values {
-            *value = leaky_relu_of(*value);
-        }
-    }
-
-    /// `z ← leaky_relu(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
-    pub fn add_bias_leaky_relu(z: &mut [f32], bias: &[f32]) {
-        for row in z.chunks_exact_mut(bias.len()) {
-            for (value, bias) in row.iter_mut().zip(bias) {
-                *value = leaky_relu_of(*value + bias);
-            }
-        }
-    }
-
     /// The backward pass: `delta` where the output is above 0, otherwise `0.2 delta`, also at 0 itself, as in Keras.
     pub fn leaky_relu_backward(delta: &mut [f32], outputs: &[f32]) {
         for (delta, output) in delta.iter_mut().zip(outputs) {

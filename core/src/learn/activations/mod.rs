@@ -3,6 +3,45 @@
 //! To add one, add a file with a [`Function`] and a line in the registry below. Its name is then valid in jobs,
 //! on the wire and in errors, and the Keras vectors that use it are checked.
 
+/// Defines the loops of an activation that takes one number at a time, from its scalar function: `apply(values)`, and
+/// `add_bias(z, bias)`, which adds a bias first; with a scalar function of the slope, also `with_slopes(z, bias, slopes)`.
+macro_rules! pointwise {
+    ($of:ident => $apply:ident, $add_bias:ident) => {
+        $crate::learn::elementwise::for_every_level! {
+            /// `x ← f(x)`.
+            pub fn $apply(values: &mut [f32]) {
+                for value in values {
+                    *value = $of(*value);
+                }
+            }
+
+            /// `z ← f(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
+            pub fn $add_bias(z: &mut [f32], bias: &[f32]) {
+                for row in z.chunks_exact_mut(bias.len()) {
+                    for (value, bias) in row.iter_mut().zip(bias) {
+                        *value = $of(*value + bias);
+                    }
+                }
+            }
+        }
+    };
+    ($of:ident, $slope_of:ident => $apply:ident, $add_bias:ident, $with_slopes:ident) => {
+        pointwise!($of => $apply, $add_bias);
+
+        $crate::learn::elementwise::for_every_level! {
+            /// `z ← f(z + bias)` and `slopes ← f'(z + bias)`.
+            pub fn $with_slopes(z: &mut [f32], bias: &[f32], slopes: &mut [f32]) {
+                for (row, slopes) in z.chunks_exact_mut(bias.len()).zip(slopes.chunks_exact_mut(bias.len())) {
+                    for ((value, bias), slope) in row.iter_mut().zip(bias).zip(slopes) {
+                        let x = *value + bias;
+                        (*value, *slope) = ($of(x), $slope_of(x));
+                    }
+                }
+            }
+        }
+    };
+}
+
 mod gelu;
 mod leaky_relu;
 mod linear;

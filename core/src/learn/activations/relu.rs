@@ -30,23 +30,9 @@ impl Hidden for Relu {
     }
 }
 
+pointwise!(relu_of => relu, add_bias_relu);
+
 for_every_level! {
-    /// `x ← max(0, x)`.
-    pub fn relu(values: &mut [f32]) {
-        for value in values {
-            *value = relu_of(*value);
-        }
-    }
-
-    /// `z ← max(0, z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
-    pub fn add_bias_relu(z: &mut [f32], bias: &[f32]) {
-        for row in z.chunks_exact_mut(bias.len()) {
-            for (value, bias) in row.iter_mut().zip(bias) {
-                *value = relu_of(*value + bias);
-            }
-        }
-    }
-
     /// The backward pass: `delta` where the output is above 0, otherwise 0, also at 0 itself, as in Keras.
     pub fn relu_backward(delta: &mut [f32], outputs: &[f32]) {
         for (delta, output) in delta.iter_mut().zip(outputs) {

@@ -30,23 +30,9 @@ impl Hidden for Sigmoid {
     }
 }
 
+pointwise!(sigmoid_of => sigmoid, add_bias_sigmoid);
+
 for_every_level! {
-    /// `x ← 1 / (1 + exp(-x))`.
-    pub fn sigmoid(values: &mut [f32]) {
-        for value in values {
-            *value = sigmoid_of(*value);
-        }
-    }
-
-    /// `z ← sigmoid(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
-    pub fn add_bias_sigmoid(z: &mut [f32], bias: &[f32]) {
-        for row in z.chunks_exact_mut(bias.len()) {
-            for (value, bias) in row.iter_mut().zip(bias) {
-                *value = sigmoid_of(*value + bias);
-            }
-        }
-    }
-
     /// The backward pass: `delta ← delta · a · (1 - a)`, where `a` are the outputs.
     pub fn sigmoid_backward(delta: &mut [f32], outputs: &[f32]) {
         for (delta, output) in delta.iter_mut().zip(outputs) {

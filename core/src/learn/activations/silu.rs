@@ -1,7 +1,7 @@
 //! The sigmoid linear unit, `x · sigmoid(x)`, also called swish (Elfwing, Uchibe and Doya, 2017).
 
 use super::{Function, Hidden};
-use crate::learn::elementwise::{exp_of_double, for_every_level, known, multiply_assign};
+use crate::learn::elementwise::{exp_of_double, known, multiply_assign};
 
 /// `x / (1 + exp(-x))`.
 pub(crate) struct Silu;
@@ -38,33 +38,7 @@ impl Hidden for Silu {
     }
 }
 
-for_every_level! {
-    /// `x ← silu(x)`.
-    pub fn silu(values: &mut [f32]) {
-        for value in values {
-            *value = silu_of(*value);
-        }
-    }
-
-    /// `z ← silu(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
-    pub fn add_bias_silu(z: &mut [f32], bias: &[f32]) {
-        for row in z.chunks_exact_mut(bias.len()) {
-            for (value, bias) in row.iter_mut().zip(bias) {
-                *value = silu_of(*value + bias);
-            }
-        }
-    }
-
-    /// The same, and `slopes ← silu'(z + bias)`.
-    pub fn add_bias_silu_with_slopes(z: &mut [f32], bias: &[f32], slopes: &mut [f32]) {
-        for (row, slopes) in z.chunks_exact_mut(bias.len()).zip(slopes.chunks_exact_mut(bias.len())) {
-            for ((value, bias), slope) in row.iter_mut().zip(bias).zip(slopes) {
-                let x = *value + bias;
-                (*value, *slope) = (silu_of(x), slope_of(x));
-            }
-        }
-    }
-}
+pointwise!(silu_of, slope_of => silu, add_bias_silu, add_bias_silu_with_slopes);
 
 #[inline(always)]
 fn silu_of(x: f32) -> f32 {

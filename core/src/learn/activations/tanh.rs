@@ -32,23 +32,9 @@ impl Hidden for Tanh {
     }
 }
 
+pointwise!(tanh_of => tanh, add_bias_tanh);
+
 for_every_level! {
-    /// `x ← tanh(x)`.
-    pub fn tanh(values: &mut [f32]) {
-        for value in values {
-            *value = tanh_of(*value);
-        }
-    }
-
-    /// `z ← tanh(z + bias)`, for every row of `z` `[rows, units]` and `bias` `[units]`.
-    pub fn add_bias_tanh(z: &mut [f32], bias: &[f32]) {
-        for row in z.chunks_exact_mut(bias.len()) {
-            for (value, bias) in row.iter_mut().zip(bias) {
-                *value = tanh_of(*value + bias);
-            }
-        }
-    }
-
     /// The backward pass: `delta ← delta · (1 - a²)`, where `a` are the outputs.
     pub fn tanh_backward(delta: &mut [f32], outputs: &[f32]) {
         for (delta, output) in delta.iter_mut().zip(outputs) {
