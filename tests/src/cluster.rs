@@ -93,6 +93,13 @@ impl<'h> Cluster<'h> {
         until(format!("job {id} is {state}"), || (client.job_state(id) == state).then_some(()));
     }
 
+    /// Starts a worker with these failpoints, and waits until it has joined.
+    pub fn joined_with(&self, failpoints: &str) -> Process {
+        let mut worker = self.worker("--slots 1").env("FAILPOINTS", failpoints).start();
+        worker.says("joined as worker");
+        worker
+    }
+
     /// Starts so many workers, and waits until all have joined.
     pub fn joined_by_many(&self, count: usize, settings: &str) -> Vec<Process> {
         let mut workers: Vec<_> = (0..count).map(|_| self.worker(settings).start()).collect();

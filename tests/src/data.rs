@@ -51,6 +51,13 @@ batch_size = 100
 epochs = 3
 "#;
 
+/// The small job with another name and number of epochs.
+pub fn small_job_as(name: &str, epochs: u32) -> String {
+    SMALL_JOB
+        .replace("\"small\"", &format!("\"{name}\""))
+        .replace("epochs = 3", &format!("epochs = {epochs}"))
+}
+
 impl Home {
     /// Writes the small data set into `data`, and its job into `small.toml`.
     pub fn small_job(&self) {

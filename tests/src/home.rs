@@ -32,6 +32,13 @@ impl Home {
         Self { directory }
     }
 
+    /// A home with the small job and its data.
+    pub fn small() -> Self {
+        let home = Self::new();
+        home.small_job();
+        home
+    }
+
     /// A file or directory in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

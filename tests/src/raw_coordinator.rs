@@ -211,7 +211,7 @@ impl Visit {
     ///
     /// # Panics
     /// If the session ends first.
-    pub fn hears<T>(&mut self, what: &str, wanted: impl Fn(&Up) -> Option<T>) -> T {
+    pub fn hears<T>(&mut self, what: &str, mut wanted: impl FnMut(&Up) -> Option<T>) -> T {
         loop {
             let message = self.receive().unwrap_or_else(|| panic!("no {what} before the session's end"));
             if let Some(found) = wanted(&message) {

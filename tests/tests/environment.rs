@@ -13,12 +13,6 @@ fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
 
-fn small() -> Home {
-    let home = Home::new();
-    home.small_job();
-    home
-}
-
 /// Unrelated variables: with values or names that are not UTF-8, and some with names like ours.
 fn strange(call: Call) -> Call {
     let set = [&b"X"[..], b"\xffX", b"LANG", b"COLUMNS", b"MILLEFEUILLE_OF_ANOTHER_VERSION", b"MILLEFEUILLE"];
@@ -33,7 +27,7 @@ fn variables(pid: u32) -> Vec<Vec<u8>> {
 
 #[test]
 fn unrelated_variables_have_no_effect() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed("small.toml");
     strange(home.coordinator("train small.toml --workers 2 --run-dir run")).succeeds();
     alone.is_equalled_by(&home.run("run"));
@@ -50,7 +44,7 @@ fn unrelated_variables_have_no_effect() {
 
 #[test]
 fn openblas_variables_are_unset_and_restored_whatever_their_values() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed("small.toml");
     // One without a meaning, and one that would choose a kernel.
     let set = |call: Call| {
@@ -95,7 +89,7 @@ fn openblas_variables_are_unset_and_restored_whatever_their_values() {
 
 #[test]
 fn a_variable_that_is_not_utf_8_is_named() {
-    let home = small();
+    let home = Home::small();
     for name in ["LOG", "INSTANCE", "STARTED_FOR", "EPOCHS", "SLOTS", "CONNECT_TIMEOUT"] {
         let name = format!("MILLEFEUILLE_{name}");
         let error = home.coordinator("train small.toml --run-dir run").env(&name, os(NO_TEXT)).fails(2);

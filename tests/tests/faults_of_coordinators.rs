@@ -16,12 +16,6 @@ const SLOWED: &str = "worker-slow=sleep(1)";
 /// Several checkpoints per epoch.
 const OFTEN: &str = "--checkpoint-interval 0.05";
 
-fn small() -> Home {
-    let home = Home::new();
-    home.small_job();
-    home
-}
-
 /// A worker that keeps running when its coordinator ends.
 fn worker(cluster: &Cluster<'_>) -> Process {
     let mut worker = cluster.worker("--slots 1").env("FAILPOINTS", SLOWED).start();
@@ -49,7 +43,7 @@ fn times(run: &Run) -> (f64, f64) {
 
 #[test]
 fn after_repeated_kills_workers_and_clients_reconnect() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed("small.toml --epochs 20");
     let mut cluster = home.lasting_cluster(OFTEN);
     let mut workers = [worker(&cluster), worker(&cluster)];
@@ -103,7 +97,7 @@ const POINTS: [&str; 13] = [
 
 #[test]
 fn a_crash_at_any_write_does_not_change_the_model() {
-    let home = small();
+    let home = Home::small();
     let job = "small.toml --epochs 4";
     let alone = home.undisturbed(job);
     let mut cluster = home.lasting_cluster(OFTEN);
@@ -126,7 +120,7 @@ fn a_crash_at_any_write_does_not_change_the_model() {
 
 #[test]
 fn a_crash_at_any_point_of_a_submission_loses_no_acknowledged_job() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed("small.toml");
     let mut cluster = home.lasting_cluster("");
     let _worker = worker(&cluster);
@@ -150,7 +144,7 @@ fn a_crash_at_any_point_of_a_submission_loses_no_acknowledged_job() {
 
 #[test]
 fn the_queue_keeps_its_order_and_names_after_a_restart() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let mut cluster = home.lasting_cluster(OFTEN);
     let _worker = worker(&cluster);
@@ -174,7 +168,7 @@ fn the_queue_keeps_its_order_and_names_after_a_restart() {
 
 #[test]
 fn an_acknowledged_submission_survives_a_crash_and_is_not_repeated() {
-    let home = small();
+    let home = Home::small();
     let mut cluster = home.lasting_cluster("");
     let job = job_of(&home, 3);
 
@@ -192,7 +186,7 @@ fn an_acknowledged_submission_survives_a_crash_and_is_not_repeated() {
 
 #[test]
 fn on_sigterm_it_checkpoints_disconnects_workers_and_resumes_later() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed("small.toml --epochs 20");
     let mut cluster = home.lasting_cluster("--checkpoint-interval 3600");
     let mut first = worker(&cluster);
@@ -220,7 +214,7 @@ fn on_sigterm_it_checkpoints_disconnects_workers_and_resumes_later() {
 
 #[test]
 fn the_job_of_serve_is_resumed_and_not_repeated_once_it_is_done() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     home.write("served.toml", SMALL_JOB.replace("epochs = 3", "epochs = 8"));
     let settings = &format!("{OFTEN} --job served.toml");
@@ -249,7 +243,7 @@ fn the_job_of_serve_is_resumed_and_not_repeated_once_it_is_done() {
 
 #[test]
 fn a_killed_training_is_resumed_from_its_checkpoint() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed("small.toml --epochs 20");
     let train = format!("train small.toml --epochs 20 --run-dir run {OFTEN}");
     let mut killed = home.coordinator(&format!("{train} --workers 2")).start();
@@ -266,7 +260,7 @@ fn a_killed_training_is_resumed_from_its_checkpoint() {
 
 #[test]
 fn an_interrupted_training_repeats_no_epoch_when_it_is_resumed() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed("small.toml --epochs 40");
     let train = "train small.toml --epochs 40 --run-dir run --workers 2";
     let mut interrupted = home.coordinator(train).start();
@@ -285,7 +279,7 @@ fn an_interrupted_training_repeats_no_epoch_when_it_is_resumed() {
 
 #[test]
 fn a_running_run_directory_is_locked() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let _worker = worker(&cluster);
     let client = cluster.client();
@@ -301,7 +295,7 @@ fn a_running_run_directory_is_locked() {
 
 #[test]
 fn a_second_cluster_over_the_same_runs_is_refused() {
-    let home = small();
+    let home = Home::small();
     let mut cluster = home.cluster("");
     let holder = format!(":{}, listening on {}, ", cluster.serve.pid(), cluster.address);
 
@@ -317,7 +311,7 @@ fn a_second_cluster_over_the_same_runs_is_refused() {
 #[test]
 fn a_full_disk_ends_the_job_and_damages_no_file() {
     // No file may have more than 80 KiB: room for a checkpoint's 77, and for twenty epochs of the ledger.
-    let home = small();
+    let home = Home::small();
     let job = "small.toml --epochs 30";
     let alone = home.undisturbed(job);
     let script = format!(
@@ -383,7 +377,7 @@ fn newest(run: &Run) -> (String, String) {
 #[test]
 fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     // Given a run that was killed in the middle …
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let train = format!("train {JOB} --run-dir run {OFTEN}");
     let mut killed = home.coordinator(&format!("{train} --workers 1")).env("FAILPOINTS", SLOWED).start();
@@ -413,7 +407,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
 
 #[test]
 fn a_run_without_any_whole_checkpoint_is_refused() {
-    let home = small();
+    let home = Home::small();
     let train = format!("train {JOB} --run-dir run {OFTEN}");
     let mut killed = home.coordinator(&format!("{train} --workers 1")).start();
     killed.says("Epoch 3/");
@@ -446,7 +440,7 @@ type Refusal<'a> = (&'a str, &'a dyn Fn(), &'a str, i32, &'a [&'a str]);
 
 #[test]
 fn an_invalid_run_directory_is_named_and_not_changed() {
-    let home = small();
+    let home = Home::small();
     let train = format!("train {JOB} --run-dir run {OFTEN} --workers 1");
     let mut killed = home.coordinator(&train).env("FAILPOINTS", SLOWED).start();
     killed.says("Epoch 4/");
@@ -497,7 +491,7 @@ fn an_invalid_run_directory_is_named_and_not_changed() {
 
 #[test]
 fn invalid_settings_are_refused() {
-    let home = small();
+    let home = Home::small();
     let wrong = [
         ("--heartbeat-interval 0", "--heartbeat-interval"),
         ("--heartbeat-deadline 0", "--heartbeat-deadline"),
@@ -524,7 +518,7 @@ fn invalid_settings_are_refused() {
 
 #[test]
 fn the_events_of_a_resumed_run_are_complete_lines_in_order() {
-    let home = small();
+    let home = Home::small();
     let mut cluster = home.lasting_cluster(OFTEN);
     let _worker = worker(&cluster);
     cluster.client().submit(&job_of(&home, 8), "").expect("it is taken");

@@ -18,19 +18,6 @@ const SLOWED: &str = "worker-slow=sleep(2)";
 /// Short deadlines.
 const ALERT: &str = "--heartbeat-interval 0.2 --heartbeat-deadline 1";
 
-fn small() -> Home {
-    let home = Home::new();
-    home.small_job();
-    home
-}
-
-/// Starts a worker with these failpoints, and waits until it has joined.
-fn joined_with(cluster: &Cluster<'_>, failpoints: &str) -> Process {
-    let mut worker = cluster.worker("--slots 1").env("FAILPOINTS", failpoints).start();
-    worker.says("joined as worker");
-    worker
-}
-
 /// Submits a job, and waits until it trains.
 fn begun(cluster: &Cluster<'_>, job: &str) -> Process {
     let mut following = cluster.coordinator(&format!("train {job}")).start();
@@ -55,13 +42,13 @@ fn shards_of(client: &Client, worker: &Process) -> Option<u32> {
 
 #[test]
 fn a_crash_at_any_point_of_a_workers_work_costs_at_most_one_step() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 2");
-    let _others = [joined_with(&cluster, SLOWED), joined_with(&cluster, SLOWED)];
+    let _others = [cluster.joined_with(SLOWED), cluster.joined_with(SLOWED)];
     let points = ["before-piece", "before-send", "mid-message", "after-send"];
     for (point, number) in points.into_iter().zip(1..) {
-        let mut dies = joined_with(&cluster, &format!("{SLOWED};worker-{point}=30*off->return"));
+        let mut dies = cluster.joined_with(&format!("{SLOWED};worker-{point}=30*off->return"));
 
         cluster.coordinator(&format!("train {JOB}")).succeeds();
 
@@ -76,10 +63,10 @@ fn a_crash_at_any_point_of_a_workers_work_costs_at_most_one_step() {
 
 #[test]
 fn training_continues_without_a_killed_worker() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 2");
-    let workers = [(); 3].map(|()| joined_with(&cluster, SLOWED));
+    let workers = [(); 3].map(|()| cluster.joined_with(SLOWED));
     let mut following = begun(&cluster, JOB);
 
     workers[1].signal(Signal::KILL);
@@ -93,11 +80,11 @@ fn training_continues_without_a_killed_worker() {
 
 #[test]
 fn a_crash_in_a_validation_costs_at_most_that_validation() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 2");
     let _others = cluster.joined_by_many(2, "--slots 1");
-    let mut dies = joined_with(&cluster, "worker-before-evaluation=3*off->return");
+    let mut dies = cluster.joined_with("worker-before-evaluation=3*off->return");
 
     cluster.coordinator(&format!("train {JOB}")).succeeds();
 
@@ -110,16 +97,16 @@ fn a_crash_in_a_validation_costs_at_most_that_validation() {
 
 #[test]
 fn workers_that_die_while_they_fetch_samples_do_not_delay_the_job() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
 
     // The only worker dies before the job begins …
-    let mut first = joined_with(&cluster, "worker-mid-fetch=3*off->return");
+    let mut first = cluster.joined_with("worker-mid-fetch=3*off->return");
     let mut following = cluster.coordinator(&format!("train {JOB}")).start();
     assert!(first.wait().killed_by().is_some());
     // … another one joins, and a third one that joins during the job dies in the same way.
-    let _stays = joined_with(&cluster, SLOWED);
+    let _stays = cluster.joined_with(SLOWED);
     following.says("Epoch 1/");
     let mut joins = cluster.worker("--slots 1").env("FAILPOINTS", "worker-mid-fetch=3*off->return").start();
     assert!(joins.wait().killed_by().is_some());
@@ -132,11 +119,11 @@ fn workers_that_die_while_they_fetch_samples_do_not_delay_the_job() {
 
 #[test]
 fn after_the_loss_of_all_workers_the_job_continues_with_new_ones() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
     let client = cluster.client();
-    let workers = [(); 3].map(|()| joined_with(&cluster, SLOWED));
+    let workers = [(); 3].map(|()| cluster.joined_with(SLOWED));
     let mut following = begun(&cluster, JOB);
 
     workers.iter().for_each(|worker| worker.signal(Signal::KILL));
@@ -154,11 +141,11 @@ fn after_the_loss_of_all_workers_the_job_continues_with_new_ones() {
 
 #[test]
 fn a_stopped_worker_is_disconnected_for_silence_and_rejoins() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed("small.toml --epochs 60");
     let cluster = home.cluster(ALERT);
     let client = cluster.client();
-    let _others = [joined_with(&cluster, SLOWED), joined_with(&cluster, SLOWED)];
+    let _others = [cluster.joined_with(SLOWED), cluster.joined_with(SLOWED)];
     let mut stopped = cluster.joined_by("--slots 1");
     let mut following = begun(&cluster, "small.toml --epochs 60");
     let run = home.run("runs/small-1");
@@ -178,11 +165,11 @@ fn a_stopped_worker_is_disconnected_for_silence_and_rejoins() {
 
 #[test]
 fn a_worker_that_drains_causes_no_timeout() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
-    let _stays = joined_with(&cluster, SLOWED);
-    let mut drains = joined_with(&cluster, SLOWED);
+    let _stays = cluster.joined_with(SLOWED);
+    let mut drains = cluster.joined_with(SLOWED);
     let mut following = begun(&cluster, JOB);
 
     drains.signal(Signal::TERM);
@@ -202,11 +189,11 @@ fn a_worker_that_drains_causes_no_timeout() {
 
 #[test]
 fn after_the_last_worker_has_drained_the_job_waits_for_another_one() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
     let client = cluster.client();
-    let mut drains = joined_with(&cluster, SLOWED);
+    let mut drains = cluster.joined_with(SLOWED);
     let mut following = begun(&cluster, JOB);
 
     drains.signal(Signal::TERM);
@@ -221,13 +208,13 @@ fn after_the_last_worker_has_drained_the_job_waits_for_another_one() {
 
 #[test]
 fn a_stragglers_nodes_get_backup_tasks_and_it_gets_fewer_shards() {
-    let home = small();
+    let home = Home::small();
     let job = "small.toml --epochs 4";
     let alone = home.undisturbed(job);
     let cluster = home.cluster("--min-workers 3");
     let client = cluster.client();
-    let _quick = [(); 2].map(|()| joined_with(&cluster, "worker-slow=sleep(10)"));
-    let slow = joined_with(&cluster, "worker-slow=sleep(100)");
+    let _quick = [(); 2].map(|()| cluster.joined_with("worker-slow=sleep(10)"));
+    let slow = cluster.joined_with("worker-slow=sleep(100)");
     let mut following = begun(&cluster, job);
     let run = home.run("runs/small-1");
 
@@ -244,12 +231,12 @@ fn a_stragglers_nodes_get_backup_tasks_and_it_gets_fewer_shards() {
 
 #[test]
 fn a_hanging_slot_is_replaced_although_heartbeats_continue() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster(&format!("{ALERT} --min-workers 2"));
     let client = cluster.client();
     let _other = cluster.joined_by("--slots 1");
-    let mut hangs = joined_with(&cluster, "worker-hang=20*off->pause");
+    let mut hangs = cluster.joined_with("worker-hang=20*off->pause");
 
     cluster.coordinator(&format!("train {JOB}")).succeeds();
 
@@ -261,11 +248,11 @@ fn a_hanging_slot_is_replaced_although_heartbeats_continue() {
 
 #[test]
 fn a_new_worker_replaces_the_only_one_when_it_hangs() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("");
     let client = cluster.client();
-    let hangs = joined_with(&cluster, "worker-hang=200*off->pause");
+    let hangs = cluster.joined_with("worker-hang=200*off->pause");
     let mut following = begun(&cluster, JOB);
     let job = || client.metrics("").unwrap().job.unwrap();
     until("it is said for what is waited, from whom, and what happens next", || {
@@ -285,13 +272,13 @@ fn a_new_worker_replaces_the_only_one_when_it_hangs() {
 
 #[test]
 fn many_workers_can_join_and_leave_at_once() {
-    let home = small();
+    let home = Home::small();
     let job = "small.toml --epochs 16";
     let alone = home.undisturbed(job);
     let cluster = home.cluster("");
     let client = cluster.client();
     let slowed = "worker-slow=sleep(5)";
-    let _first = joined_with(&cluster, slowed);
+    let _first = cluster.joined_with(slowed);
     let mut following = begun(&cluster, job);
 
     let mut storm: Vec<_> =
@@ -313,12 +300,12 @@ fn many_workers_can_join_and_leave_at_once() {
 
 #[test]
 fn below_the_minimum_a_job_waits_and_reports_it() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--min-workers 2");
     let client = cluster.client();
-    let _stays = joined_with(&cluster, SLOWED);
-    let killed = joined_with(&cluster, SLOWED);
+    let _stays = cluster.joined_with(SLOWED);
+    let killed = cluster.joined_with(SLOWED);
     let mut following = begun(&cluster, JOB);
 
     killed.signal(Signal::KILL);
@@ -338,11 +325,11 @@ fn below_the_minimum_a_job_waits_and_reports_it() {
 
 #[test]
 fn the_wait_for_workers_has_a_limit_and_the_run_can_be_resumed() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed(JOB);
     let cluster = home.cluster("--wait-workers 1");
     let client = cluster.client();
-    let worker = joined_with(&cluster, SLOWED);
+    let worker = cluster.joined_with(SLOWED);
     let mut following = begun(&cluster, JOB);
     following.says("Epoch 2/");
 
@@ -361,12 +348,12 @@ fn the_wait_for_workers_has_a_limit_and_the_run_can_be_resumed() {
 #[test]
 fn a_worker_on_standby_takes_over_at_once() {
     // Given two shards and three workers.
-    let home = small();
+    let home = Home::small();
     let job = "small.toml --epochs 20 --shards 2";
     let alone = home.undisturbed(job);
     let cluster = home.cluster("--min-workers 3 --heartbeat-deadline 60");
     let client = cluster.client();
-    let mut workers = [(); 3].map(|()| joined_with(&cluster, "worker-slow=sleep(5)"));
+    let mut workers = [(); 3].map(|()| cluster.joined_with("worker-slow=sleep(5)"));
     let mut following = begun(&cluster, job);
     cluster.workers_are(&client, 1, "standby");
     let all_held = || client.workers().iter().all(|worker| worker.shards_held == 6).then_some(());

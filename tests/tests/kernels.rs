@@ -4,12 +4,6 @@ use millefeuille_core::blas::choice::{Instructions, candidates};
 use millefeuille_tests::cluster::Cluster;
 use millefeuille_tests::home::{Call, Home, binary, project};
 
-fn small() -> Home {
-    let home = Home::new();
-    home.small_job();
-    home
-}
-
 fn kernel(home: &Home, run: &str) -> String {
     home.run(run).receipt_text("blas_kernel")
 }
@@ -51,7 +45,7 @@ fn on_a_new_cpu(home: &Home, failpoints: &str, run: &str) -> Call {
 
 #[test]
 fn a_named_kernel_is_used_and_recorded() {
-    let home = small();
+    let home = Home::small();
     let named = other_than(&native(&home));
 
     let train = format!("train small.toml --epochs 1 --blas-kernel {named}");
@@ -67,7 +61,7 @@ fn a_named_kernel_is_used_and_recorded() {
 
 #[test]
 fn the_environment_decides_if_the_job_says_so() {
-    let home = small();
+    let home = Home::small();
     let named = other_than(&native(&home));
     let train = "train small.toml --epochs 1 --blas-kernel environment --workers 2";
 
@@ -80,7 +74,7 @@ fn the_environment_decides_if_the_job_says_so() {
 
 #[test]
 fn the_kernel_is_part_of_the_jobs_hash() {
-    let home = small();
+    let home = Home::small();
     let named = other_than(&native(&home));
 
     let train = format!("train small.toml --epochs 1 --workers 1 --blas-kernel {named} --run-dir named");
@@ -92,7 +86,7 @@ fn the_kernel_is_part_of_the_jobs_hash() {
 #[test]
 fn workers_restart_with_the_kernel_of_a_job_and_rejoin() {
     // Given workers with the machine's own kernel …
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("--min-workers 2");
     let client = cluster.client();
     let workers = [0; 2].map(|_| cluster.joined_by("--slots 1"));
@@ -120,7 +114,7 @@ fn workers_restart_with_the_kernel_of_a_job_and_rejoin() {
 
 #[test]
 fn an_unknown_kernel_is_named_in_one_line() {
-    let home = small();
+    let home = Home::small();
 
     let alone =
         home.coordinator("train small.toml --workers 1 --blas-kernel Nonesuch --run-dir run").fails(2);
@@ -134,7 +128,7 @@ fn an_unknown_kernel_is_named_in_one_line() {
 
 #[test]
 fn an_unavailable_kernel_in_the_environment_is_an_error_for_jobs_that_use_the_environment() {
-    let home = small();
+    let home = Home::small();
     let train = |kernel: &str| {
         let train =
             format!("train small.toml --epochs 1 --workers 1 --blas-kernel {kernel} --run-dir {kernel}");
@@ -149,7 +143,7 @@ fn an_unavailable_kernel_in_the_environment_is_an_error_for_jobs_that_use_the_en
 
 #[test]
 fn a_saved_model_does_not_need_the_kernel_that_trained_it() {
-    let home = small();
+    let home = Home::small();
     let named = other_than(&native(&home));
     home.coordinator(&format!("train small.toml --workers 1 --blas-kernel {named} --run-dir run")).succeeds();
 
@@ -163,7 +157,7 @@ fn a_saved_model_does_not_need_the_kernel_that_trained_it() {
 
 #[test]
 fn native_is_the_best_kernel_even_if_openblas_does_not_recognise_the_cpu() {
-    let home = small();
+    let home = Home::small();
     let best = candidates_of("Prescott")[0];
 
     let stderr = on_a_new_cpu(&home, "", "native").succeeds().stderr;
@@ -180,7 +174,7 @@ fn native_is_the_best_kernel_even_if_openblas_does_not_recognise_the_cpu() {
 
 #[test]
 fn workers_and_coordinator_pick_the_same_native_kernel() {
-    let home = small();
+    let home = Home::small();
     let picks = "openblas-picks=return(Prescott)";
     let cluster = Cluster::start(&home, home.serve("127.0.0.1:0", "").env("FAILPOINTS", picks));
     let mut worker = cluster.worker("--slots 1").env("FAILPOINTS", picks).start();
@@ -200,7 +194,7 @@ fn workers_and_coordinator_pick_the_same_native_kernel() {
 
 #[test]
 fn native_skips_kernels_that_are_wrong_or_crash_or_hang() {
-    let home = small();
+    let home = Home::small();
     let [first, second, third, ..] = candidates_of("Prescott")[..] else {
         panic!("a machine whose CPU has AVX2, for several kernels to choose from")
     };
@@ -220,7 +214,7 @@ fn native_skips_kernels_that_are_wrong_or_crash_or_hang() {
 
 #[test]
 fn a_pinned_kernel_that_is_wrong_or_crashes_or_hangs_is_refused() {
-    let home = small();
+    let home = Home::small();
     let pinned = other_than(&native(&home));
     for (failpoint, what) in [
         ("kernel-wrong", "computes wrong numbers: in ["),
@@ -239,7 +233,7 @@ fn a_pinned_kernel_that_is_wrong_or_crashes_or_hangs_is_refused() {
 
 #[test]
 fn if_no_kernel_is_usable_all_are_named() {
-    let home = small();
+    let home = Home::small();
     native(&home);
     // The test gives the kernel that OpenBLAS picks another name.
     let own = of_openblas(&home, "native");
@@ -254,7 +248,7 @@ fn if_no_kernel_is_usable_all_are_named() {
 
 #[test]
 fn a_kernel_that_is_wrong_for_the_jobs_own_shapes_ends_that_job() {
-    let home = small();
+    let home = Home::small();
     let named = other_than(&native(&home));
     let wrong = format!("kernel-wrong=return({named})");
     // The coordinator itself computes with another kernel, and tries this one when the job comes.
@@ -268,7 +262,7 @@ fn a_kernel_that_is_wrong_for_the_jobs_own_shapes_ends_that_job() {
 
 #[test]
 fn a_worker_whose_kernel_is_wrong_or_crashes_reports_it_and_exits() {
-    let home = small();
+    let home = Home::small();
     let named = other_than(&native(&home));
     let cluster = home.cluster("");
     let following = cluster.coordinator(&format!("train small.toml --blas-kernel {named}")).start();
@@ -285,7 +279,7 @@ fn a_worker_whose_kernel_is_wrong_or_crashes_reports_it_and_exits() {
 
 #[test]
 fn a_saved_model_uses_another_kernel_if_its_own_is_wrong() {
-    let home = small();
+    let home = Home::small();
     let named = other_than(&native(&home));
     home.coordinator(&format!("train small.toml --workers 1 --blas-kernel {named} --run-dir run")).succeeds();
     let wrong = format!("kernel-wrong=return({named})");

@@ -6,12 +6,6 @@ use millefeuille_tests::process::{Process, Seen, Signal, until};
 /// A job that does not end during a test.
 const LONG: &str = "train small.toml --epochs 100000";
 
-fn small() -> Home {
-    let home = Home::new();
-    home.small_job();
-    home
-}
-
 /// A running `train` with its workers.
 fn training(home: &Home, workers: usize) -> (Process, Vec<Seen>) {
     let mut train = home.coordinator(&format!("{LONG} --workers {workers} --run-dir run")).start();
@@ -23,7 +17,7 @@ fn training(home: &Home, workers: usize) -> (Process, Vec<Seen>) {
 
 #[test]
 fn ctrl_c_ends_a_training_and_keeps_its_finished_epochs() {
-    let home = small();
+    let home = Home::small();
     let (mut train, workers) = training(&home, 2);
 
     train.signal(Signal::INT);
@@ -42,7 +36,7 @@ fn ctrl_c_ends_a_training_and_keeps_its_finished_epochs() {
 
 #[test]
 fn sigterm_ends_a_training_as_ctrl_c_does() {
-    let home = small();
+    let home = Home::small();
     let (mut train, workers) = training(&home, 2);
 
     train.signal(Signal::TERM);
@@ -54,7 +48,7 @@ fn sigterm_ends_a_training_as_ctrl_c_does() {
 
 #[test]
 fn ctrl_c_twice_ends_a_training_at_once() {
-    let home = small();
+    let home = Home::small();
     let (mut train, workers) = training(&home, 2);
 
     train.signal(Signal::INT);
@@ -66,7 +60,7 @@ fn ctrl_c_twice_ends_a_training_at_once() {
 
 #[test]
 fn ctrl_c_ends_a_training_whose_data_hangs() {
-    let home = small();
+    let home = Home::small();
     let hangs = |call: Call| call.env("FAILPOINTS", "data-before-read=sleep(600000)");
     for signals in [&[Signal::INT][..], &[Signal::TERM], &[Signal::INT, Signal::INT]] {
         let mut train =
@@ -92,7 +86,7 @@ fn ctrl_c_ends_a_training_whose_data_hangs() {
 
 #[test]
 fn ctrl_c_ends_a_command_that_hangs_at_once() {
-    let home = small();
+    let home = Home::small();
     home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
     for command in ["evaluate run", "show data small.toml", "show run run"] {
         let call = home.coordinator(command).env("FAILPOINTS", "data-before-read=sleep(600000)");
@@ -114,7 +108,7 @@ fn handles_interrupts(pid: u32) -> bool {
 
 #[test]
 fn a_job_without_enough_workers_ends_at_the_limit() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("--min-workers 2 --wait-workers 1");
     let _worker = cluster.joined_by("--slots 1");
 
@@ -125,7 +119,7 @@ fn a_job_without_enough_workers_ends_at_the_limit() {
 
 #[test]
 fn a_finished_training_leaves_no_worker_running() {
-    let home = small();
+    let home = Home::small();
     let mut train = home.coordinator("train small.toml --epochs 20 --workers 3 --run-dir run").start();
     train.says("Epoch 1/");
     let workers = train.children();
@@ -138,7 +132,7 @@ fn a_finished_training_leaves_no_worker_running() {
 
 #[test]
 fn workers_end_when_their_training_is_killed() {
-    let home = small();
+    let home = Home::small();
     let (mut train, workers) = training(&home, 3);
 
     train.signal(Signal::KILL);
@@ -152,7 +146,7 @@ fn workers_end_when_their_training_is_killed() {
 
 #[test]
 fn a_killed_training_without_a_checkpoint_is_restarted_by_resume() {
-    let home = small();
+    let home = Home::small();
     home.coordinator("train small.toml --epochs 30 --workers 1 --run-dir whole").succeeds();
     let mut train = home.coordinator("train small.toml --epochs 30 --workers 2 --run-dir run").start();
     train.says("Epoch 2/");
@@ -167,7 +161,7 @@ fn a_killed_training_without_a_checkpoint_is_restarted_by_resume() {
 
 #[test]
 fn a_run_is_resumed_by_its_name_alone_and_not_with_another_job() {
-    let home = small();
+    let home = Home::small();
     let alone = home.undisturbed("small.toml --epochs 30");
     let mut train = home.coordinator("train small.toml --epochs 30 --workers 2 --run-dir run").start();
     train.says("Epoch 2/");
@@ -183,7 +177,7 @@ fn a_run_is_resumed_by_its_name_alone_and_not_with_another_job() {
 
 #[test]
 fn each_worker_of_a_training_has_its_own_instance_id() {
-    let home = small();
+    let home = Home::small();
     let call = home.coordinator(&format!("{LONG} --workers 2 --run-dir run"));
     let mut train = call.env("MILLEFEUILLE_INSTANCE", "not theirs").start();
     train.says("Epoch 1/");
@@ -197,7 +191,7 @@ fn each_worker_of_a_training_has_its_own_instance_id() {
 
 #[test]
 fn killed_local_workers_are_restarted_and_training_continues() {
-    let home = small();
+    let home = Home::small();
     let job = "small.toml --epochs 40";
     let alone = home.undisturbed(job);
     let mut train = home.coordinator(&format!("train {job} --workers 3 --run-dir run")).start();
@@ -217,7 +211,7 @@ fn killed_local_workers_are_restarted_and_training_continues() {
 
 #[test]
 fn a_training_whose_workers_are_all_killed_waits_for_new_ones() {
-    let home = small();
+    let home = Home::small();
     let job = "small.toml --epochs 40";
     let alone = home.undisturbed(job);
     let mut train = home.coordinator(&format!("train {job} --workers 2 --run-dir run")).start();
@@ -234,7 +228,7 @@ fn a_training_whose_workers_are_all_killed_waits_for_new_ones() {
 
 #[test]
 fn local_workers_that_die_repeatedly_end_the_training() {
-    let home = small();
+    let home = Home::small();
     let train = home.coordinator("train small.toml --workers 1 --run-dir run");
 
     let error = train.env("FAILPOINTS", "worker-before-piece=return").run().error(5);
@@ -248,7 +242,7 @@ fn local_workers_that_die_repeatedly_end_the_training() {
 
 #[test]
 fn training_continues_without_a_silent_local_worker() {
-    let home = small();
+    let home = Home::small();
     let job = "small.toml --epochs 40";
     let alone = home.undisturbed(job);
     let train = format!("train {job} --workers 2 --run-dir run");
@@ -264,7 +258,7 @@ fn training_continues_without_a_silent_local_worker() {
 
 #[test]
 fn a_silent_worker_is_disconnected_and_rejoins() {
-    let home = small();
+    let home = Home::small();
     let mut cluster = home.cluster("--heartbeat-interval 0.2 --heartbeat-deadline 1");
     let client = cluster.client();
     let worker = cluster.joined_by("--slots 1");
@@ -280,7 +274,7 @@ fn a_silent_worker_is_disconnected_and_rejoins() {
 
 #[test]
 fn ctrl_c_stops_following_and_the_job_continues() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
     let _worker = cluster.joined_by("--slots 2");
@@ -300,7 +294,7 @@ fn ctrl_c_stops_following_and_the_job_continues() {
 
 #[test]
 fn ctrl_c_ends_a_watcher_whose_coordinator_is_gone() {
-    let home = small();
+    let home = Home::small();
     let mut cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
     let mut following = cluster.coordinator(&format!("{LONG} --reconnect-timeout 3600")).start();
@@ -316,7 +310,7 @@ fn ctrl_c_ends_a_watcher_whose_coordinator_is_gone() {
 
 #[test]
 fn a_watcher_stops_after_a_limit_without_a_coordinator() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
     let mut following = cluster.coordinator(&format!("{LONG} --reconnect-timeout 1")).start();
@@ -330,7 +324,7 @@ fn a_watcher_stops_after_a_limit_without_a_coordinator() {
 
 #[test]
 fn sigterm_ends_a_cluster_and_its_workers_with_exit_code_0() {
-    let home = small();
+    let home = Home::small();
     let mut cluster = home.cluster("");
     let mut worker = cluster.joined_by("--slots 1");
     let mut following = cluster.coordinator(&format!("{LONG} --reconnect-timeout 1")).start();
@@ -347,7 +341,7 @@ fn sigterm_ends_a_cluster_and_its_workers_with_exit_code_0() {
 
 #[test]
 fn ctrl_c_ends_an_idle_cluster_even_with_open_connections() {
-    let home = small();
+    let home = Home::small();
     let mut cluster = home.cluster("");
     let mut watching = cluster.coordinator("metrics --watch --json").start();
     until("the watcher has an answer", || (!watching.stdout().is_empty()).then_some(()));
@@ -361,7 +355,7 @@ fn ctrl_c_ends_an_idle_cluster_even_with_open_connections() {
 
 #[test]
 fn sigterm_ends_an_idle_worker_with_exit_code_0() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
     let mut worker = cluster.joined_by("--slots 1");
@@ -386,7 +380,7 @@ fn sigterm_ends_a_worker_that_waits_for_its_coordinator() {
 #[test]
 fn a_worker_can_start_before_its_coordinator() {
     // Given a worker that connects to an address on which nothing listens yet.
-    let home = small();
+    let home = Home::small();
     let address = millefeuille_tests::cluster::closed_port();
     let mut worker = home.worker(&format!("--coordinator {address}")).start();
     worker.says("trying again");
@@ -399,7 +393,7 @@ fn a_worker_can_start_before_its_coordinator() {
 
 #[test]
 fn watching_ends_with_ctrl_c() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let mut watching = cluster.coordinator("jobs --watch").start();
     until("it has printed", || (!watching.stdout().is_empty()).then_some(()));

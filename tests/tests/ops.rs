@@ -22,14 +22,8 @@ const OPS: &str = "--ops-listen 127.0.0.1:0";
 /// Runs the job in the home. With [`long`] it does not end during the test.
 const LONG: &str = "--job small.toml";
 
-fn small() -> Home {
-    let home = Home::new();
-    home.small_job();
-    home
-}
-
 fn long() -> Home {
-    let home = small();
+    let home = Home::small();
     let job = std::fs::read_to_string(home.path("small.toml")).expect("the job is there");
     home.write("small.toml", job.replace("epochs = 3", "epochs = 100000"));
     home
@@ -237,7 +231,7 @@ fn number(value: &Value) -> f64 {
 
 #[test]
 fn metrics_agree_with_the_services() {
-    let home = small();
+    let home = Home::small();
     let (cluster, port) = cluster(&home, "");
     let workers = cluster.joined_by_many(2, "--slots 2");
     let page = metrics(&port);
@@ -367,7 +361,7 @@ fn promtool_accepts_the_metrics() {
     if !there {
         return ci::skip("promtool is not installed (a part of the package prometheus)");
     }
-    let home = small();
+    let home = Home::small();
     let (mut cluster, port) = cluster(&home, "");
     let mut worker = cluster.worker(OPS).start();
     worker.says("joined");
@@ -512,7 +506,7 @@ fn an_ops_port_in_use_is_named_with_the_remedy() {
 
 #[test]
 fn a_training_and_its_workers_open_no_ops_port() {
-    let home = small();
+    let home = Home::small();
     // Two workers could not share a port.
     let (_listener, address) = silent_listener();
     let train = home.coordinator("train small.toml --workers 2 --run-dir run");

@@ -188,6 +188,37 @@ fn work_that_no_job_has_is_not_begun() {
 }
 
 #[test]
+fn many_large_jobs_one_after_another_take_the_memory_of_one() {
+    let home = Home::new();
+    let mut coordinator = RawCoordinator::default();
+    coordinator.has_samples();
+    let worker = home.worker(&format!("--coordinator {} --slots 1", coordinator.address())).start();
+    let mut visit = coordinator.visit();
+    // 19 MB of parameters each.
+    for _ in 0..200 {
+        visit.start_job_with(|spec| spec.layers.splice(0..0, [dense(2_150), dense(2_150)]).for_each(drop));
+    }
+    visit.start_job();
+
+    // In either order: what the worker does first depends on how many fingerprints it has begun.
+    let (mut held, mut accepted) = (false, false);
+    visit.hears("shard held and job accepted", |message| {
+        held |= matches!(message, Up::ShardHeld(_));
+        accepted |= matches!(message, Up::JobAccepted(_));
+        (held && accepted).then_some(())
+    });
+    let peak = peak_megabytes(&worker);
+    assert!(peak < 400, "{peak} MB");
+}
+
+fn peak_megabytes(process: &Process) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kilobytes >> 10
+}
+
+#[test]
 fn a_worker_is_welcome_once() {
     let welcome =
         v1::Welcome { worker_id: 1, incarnation: 1, heartbeat_interval_ms: 50, heartbeat_deadline_ms: 5_000 };

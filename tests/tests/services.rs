@@ -4,26 +4,13 @@ use std::collections::BTreeMap;
 
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_proto::{convert, v1};
-use millefeuille_tests::data::SMALL_JOB;
+use millefeuille_tests::data::{SMALL_JOB, small_job_as};
 use millefeuille_tests::home::Home;
 use millefeuille_tests::process::until;
 use millefeuille_tests::rpc::Client;
 use tonic::Code;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
-
-fn small() -> Home {
-    let home = Home::new();
-    home.small_job();
-    home
-}
-
-/// The small job with so many epochs and this name.
-fn job(name: &str, epochs: u32) -> String {
-    SMALL_JOB
-        .replace("\"small\"", &format!("\"{name}\""))
-        .replace("epochs = 3", &format!("epochs = {epochs}"))
-}
 
 /// States and queue places, newest job first.
 fn queue(client: &Client) -> Vec<(String, String, u32)> {
@@ -102,7 +89,7 @@ fn reflection_lists_the_services_in_both_its_versions() {
 
 #[test]
 fn metrics_are_available_before_during_and_after_a_training() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
     let _worker = cluster.joined_by("--slots 2");
@@ -110,7 +97,7 @@ fn metrics_are_available_before_during_and_after_a_training() {
     let before = client.metrics("").unwrap();
     assert!(before.job.is_none() && before.history.is_empty() && before.workers.len() == 1, "{before:?}");
 
-    let id = client.submit(&job("metered", 40), "").unwrap();
+    let id = client.submit(&small_job_as("metered", 40), "").unwrap();
     let during = until("two epochs are finished, and a step", || {
         let metrics = client.metrics("").unwrap();
         let stepping = metrics.progress.is_some_and(|progress| progress.step > 0);
@@ -143,11 +130,11 @@ fn metrics_are_available_before_during_and_after_a_training() {
 
 #[test]
 fn metrics_are_streamed() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
     let _worker = cluster.joined_by("--slots 2");
-    client.submit(&job("streamed", 100_000), "").unwrap();
+    client.submit(&small_job_as("streamed", 100_000), "").unwrap();
 
     let request = v1::WatchMetricsRequest { interval_ms: 50, ..Default::default() };
     let mut stream = client.call(async |cluster| cluster.watch_metrics(request).await).unwrap();
@@ -165,10 +152,10 @@ fn metrics_are_streamed() {
 
 #[test]
 fn a_job_is_followed_from_any_time_to_its_end() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
-    let id = client.submit(&job("followed", 3), "").unwrap();
+    let id = client.submit(&small_job_as("followed", 3), "").unwrap();
     let early = client.clone();
     let from_the_start = std::thread::spawn({
         let id = id.clone();
@@ -194,11 +181,11 @@ fn a_job_is_followed_from_any_time_to_its_end() {
 #[test]
 fn jobs_queue_in_order_and_can_be_cancelled() {
     // Given three jobs and no worker …
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
     for name in ["a", "b", "c"] {
-        client.submit(&job(name, 100_000), "").unwrap();
+        client.submit(&small_job_as(name, 100_000), "").unwrap();
     }
 
     // … the first waits for workers, and the others are queued.
@@ -237,7 +224,7 @@ fn jobs_queue_in_order_and_can_be_cancelled() {
     assert!(cancelled.stdout.contains("c-1: cancelled"), "{cancelled}");
 
     // A finished job is done, and can no longer be cancelled.
-    let id = client.submit(&job("d", 1), "").unwrap();
+    let id = client.submit(&small_job_as("d", 1), "").unwrap();
     cluster.job_is(&client, &id, "done");
     client.cancel(&id).unwrap();
     assert_eq!(client.job_state(&id), "done");
@@ -247,16 +234,16 @@ fn jobs_queue_in_order_and_can_be_cancelled() {
 
 #[test]
 fn a_job_that_is_cancelled_in_the_queue_stays_listed_after_a_restart() {
-    let home = small();
+    let home = Home::small();
     let mut cluster = home.lasting_cluster("");
     let client = cluster.client();
     for name in ["a", "b"] {
-        client.submit(&job(name, 1), "").unwrap();
+        client.submit(&small_job_as(name, 1), "").unwrap();
     }
     cluster.is_killed();
     cluster.comes_back("");
     let client = cluster.client();
-    client.submit(&job("c", 1), "").unwrap();
+    client.submit(&small_job_as("c", 1), "").unwrap();
 
     // One was found when the cluster started, one is new.
     client.cancel("b-1").unwrap();
@@ -277,7 +264,7 @@ fn a_job_that_is_cancelled_in_the_queue_stays_listed_after_a_restart() {
 
 #[test]
 fn followers_of_a_cancelled_job_are_notified() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
     let mut following = cluster.coordinator("train small.toml --epochs 100000").start();
@@ -295,10 +282,10 @@ fn followers_of_a_cancelled_job_are_notified() {
 
 #[test]
 fn followers_of_a_queued_job_that_is_cancelled_are_sent_to_no_directory() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
-    client.submit(&job("first", 100_000), "").unwrap();
+    client.submit(&small_job_as("first", 100_000), "").unwrap();
     let mut following = cluster.coordinator("train small.toml").start();
     following.says("small-1 is queued");
 
@@ -310,11 +297,11 @@ fn followers_of_a_queued_job_that_is_cancelled_are_sent_to_no_directory() {
 
 #[test]
 fn all_jobs_are_cancelled_after_a_question_only() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
     for name in ["a", "b"] {
-        client.submit(&job(name, 100_000), "").unwrap();
+        client.submit(&small_job_as(name, 100_000), "").unwrap();
     }
 
     let error = cluster.coordinator("cancel --all").fails(2);
@@ -330,11 +317,11 @@ fn all_jobs_are_cancelled_after_a_question_only() {
 
 #[test]
 fn metrics_without_a_job_are_those_of_the_running_one() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
-    client.submit(&job("first", 100_000), "").unwrap();
-    client.submit(&job("later", 1), "").unwrap();
+    client.submit(&small_job_as("first", 100_000), "").unwrap();
+    client.submit(&small_job_as("later", 1), "").unwrap();
     let _worker = cluster.joined_by("--slots 1");
     cluster.job_is(&client, "first-1", "running");
 
@@ -348,10 +335,10 @@ fn metrics_without_a_job_are_those_of_the_running_one() {
 
 #[test]
 fn followers_of_a_queued_job_receive_its_place() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
-    client.submit(&job("first", 100_000), "").unwrap();
+    client.submit(&small_job_as("first", 100_000), "").unwrap();
     let mut following = cluster.coordinator("train small.toml").start();
 
     following.says("small-1 is queued, number 1 in line");
@@ -363,13 +350,13 @@ fn followers_of_a_queued_job_receive_its_place() {
 
 #[test]
 fn a_submission_that_is_repeated_gives_one_job() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
 
-    let first = client.submit(&job("once", 1), "key").unwrap();
-    let again = client.submit(&job("once", 1), "key").unwrap();
-    let other = client.submit(&job("once", 1), "another key").unwrap();
+    let first = client.submit(&small_job_as("once", 1), "key").unwrap();
+    let again = client.submit(&small_job_as("once", 1), "key").unwrap();
+    let other = client.submit(&small_job_as("once", 1), "another key").unwrap();
 
     assert_eq!(first, again);
     assert_ne!(first, other);
@@ -378,7 +365,7 @@ fn a_submission_that_is_repeated_gives_one_job() {
 
 #[test]
 fn the_model_of_a_finished_job_can_be_downloaded() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
     let id = client.submit(SMALL_JOB, "").unwrap();
@@ -395,7 +382,7 @@ fn the_model_of_a_finished_job_can_be_downloaded() {
 
 #[test]
 fn serve_can_begin_with_a_job() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("--job small.toml");
     let client = cluster.client();
     let _worker = cluster.joined_by("--slots 1");
@@ -407,7 +394,7 @@ fn serve_can_begin_with_a_job() {
 
 #[test]
 fn commands_print_tables_or_json() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let none = |command: &str| cluster.coordinator(command).succeeds().stdout;
     assert!(none("jobs").contains("no jobs") && none("workers").contains("no workers"));
@@ -448,7 +435,7 @@ fn commands_print_tables_or_json() {
 
 #[test]
 fn the_reason_of_a_failed_job_is_the_same_everywhere() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let client = cluster.client();
     let _worker = cluster.joined_by("--slots 2");

@@ -8,33 +8,20 @@ use millefeuille_core::job::Job;
 use millefeuille_core::view::EpochRow;
 use millefeuille_proto::v1;
 use millefeuille_tests::cluster::Cluster;
-use millefeuille_tests::data::SMALL_JOB;
+use millefeuille_tests::data::small_job_as;
 use millefeuille_tests::home::Home;
 use millefeuille_tests::process::{Process, until};
 use millefeuille_tests::rpc::Client;
 use tonic::Code;
 
-fn small() -> Home {
-    let home = Home::new();
-    home.small_job();
-    home
-}
-
-/// The small job, with other epochs and another name.
-fn job(name: &str, epochs: u32) -> String {
-    SMALL_JOB
-        .replace("\"small\"", &format!("\"{name}\""))
-        .replace("epochs = 3", &format!("epochs = {epochs}"))
-}
-
 #[test]
 fn a_cancelled_job_whose_data_hangs_blocks_no_later_one() {
-    let home = small();
+    let home = Home::small();
     let call = home.serve("127.0.0.1:0", "").env("FAILPOINTS", "data-before-read=1*sleep(600000)");
     let mut cluster = Cluster::start(&home, call);
     let client = cluster.client();
-    let hangs = client.submit(&job("hangs", 1), "").unwrap();
-    let next = client.submit(&job("next", 1), "").unwrap();
+    let hangs = client.submit(&small_job_as("hangs", 1), "").unwrap();
+    let next = client.submit(&small_job_as("next", 1), "").unwrap();
     until("the data is being read", || {
         let job = client.jobs().into_iter().find(|job| job.id == hangs).expect("it is listed");
         (job.detail == "reading the data").then_some(())
@@ -56,7 +43,7 @@ fn a_cancelled_job_whose_data_hangs_blocks_no_later_one() {
 fn left(home: &Home, name: &str, number: u64, epochs: u64) {
     let path = home.path("runs").join(name);
     let mut run = RunDir::claim(&path, Existing::Refuse).expect("the directory is free");
-    let job = Job::parse("job", &job("left", 100_000)).expect("a job");
+    let job = Job::parse("job", &small_job_as("left", 100_000)).expect("a job");
     run.submit(&job, number, "").expect("files can be written");
     for epoch in 1..=epochs {
         let row = EpochRow {
@@ -77,7 +64,7 @@ fn left(home: &Home, name: &str, number: u64, epochs: u64) {
 
 #[test]
 fn a_thousand_ended_jobs_are_listed_after_a_restart_in_pages() {
-    let home = small();
+    let home = Home::small();
     (1..=1_010).for_each(|number| left(&home, &format!("left-{number}"), number, 0));
     let cluster = home.cluster("");
     let client = cluster.client();
@@ -97,7 +84,7 @@ fn a_thousand_ended_jobs_are_listed_after_a_restart_in_pages() {
 
 #[test]
 fn a_long_history_comes_in_pages() {
-    let home = small();
+    let home = Home::small();
     left(&home, "left-1", 1, 2_500);
     let cluster = home.cluster("");
     let client = cluster.client();
@@ -124,11 +111,11 @@ fn a_long_history_comes_in_pages() {
 
 #[test]
 fn predictions_are_kept_for_the_jobs_that_ended_last() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
     let client = cluster.client();
-    let ids: Vec<_> = (0..6).map(|_| client.submit(&job("short", 1), "").unwrap()).collect();
+    let ids: Vec<_> = (0..6).map(|_| client.submit(&small_job_as("short", 1), "").unwrap()).collect();
     cluster.job_is(&client, &ids[5], "done");
 
     let shown = |id: &String| {
@@ -141,12 +128,12 @@ fn predictions_are_kept_for_the_jobs_that_ended_last() {
 
 #[test]
 fn only_the_model_that_was_written_is_served() {
-    let home = small();
+    let home = Home::small();
     home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir other").succeeds();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
     let client = cluster.client();
-    let id = client.submit(&job("served", 2), "").unwrap();
+    let id = client.submit(&small_job_as("served", 2), "").unwrap();
     cluster.job_is(&client, &id, "done");
     let model = home.path("runs").join(&id).join("model.safetensors");
     let written = fs::read(&model).unwrap();
@@ -182,12 +169,13 @@ fn resident(process: &Process) -> u64 {
 #[test]
 fn models_that_nobody_reads_cost_little_memory() {
     const CALLS: usize = 120;
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
     let client = cluster.client();
-    let wide =
-        job("wide", 1).replace("units = 24", "units = 2400").replace("batch_size = 100", "batch_size = 1000");
+    let wide = small_job_as("wide", 1)
+        .replace("units = 24", "units = 2400")
+        .replace("batch_size = 100", "batch_size = 1000");
     let id = client.submit(&wide, "").unwrap();
     cluster.job_is(&client, &id, "done");
     let bytes = client.model(&id).unwrap().len() as u64;

@@ -8,12 +8,6 @@ use millefeuille_proto::v1;
 use millefeuille_tests::home::{Call, Home};
 use millefeuille_tests::raw_cluster::{RawCluster, done, epochs_ended};
 
-fn small() -> Home {
-    let home = Home::new();
-    home.small_job();
-    home
-}
-
 fn train(home: &Home, epochs: u32) -> Call {
     home.coordinator(&format!("train small.toml --workers 2 --epochs {epochs} --run-dir run"))
 }
@@ -48,14 +42,14 @@ fn is_golden(name: &str, seen: &str) {
 
 #[test]
 fn each_epoch_is_drawn_once_and_in_order() {
-    let home = small();
+    let home = Home::small();
     let screen = train(&home, 5).is_seen(80, 0);
     is_golden("train-80.txt", &progress(&screen));
 }
 
 #[test]
 fn sixty_columns_are_enough() {
-    let home = small();
+    let home = Home::small();
     let screen = train(&home, 5).is_seen(60, 0);
     is_golden("train-60.txt", &progress(&screen));
     let table: Vec<&str> =
@@ -67,7 +61,7 @@ fn sixty_columns_are_enough() {
 
 #[test]
 fn the_history_fits_into_eighty_columns() {
-    let home = small();
+    let home = Home::small();
     train(&home, 2).succeeds();
     let screen = home.coordinator("show run run").is_seen(80, 0);
     assert_eq!(screen[0], "epoch   loss accuracy val_loss val_accuracy test_loss test_accuracy seconds");
@@ -80,7 +74,7 @@ fn the_history_fits_into_eighty_columns() {
 
 #[test]
 fn a_wide_table_of_workers_does_not_wrap() {
-    let home = small();
+    let home = Home::small();
     let cluster = home.cluster("");
     let _worker = cluster.joined_by("--slots 1");
     for columns in [60, 80] {
