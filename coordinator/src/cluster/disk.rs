@@ -376,19 +376,18 @@ impl Run {
 mod tests {
     use super::*;
 
+    fn give_back(directory: &tempfile::TempDir) -> WriteCommand {
+        let run = RunDir::claim(&directory.path().join("run"), crate::runs::Existing::Refuse).unwrap();
+        let ending = Ending::cancelled();
+        WriteCommand::GiveBack { job: JobId(1), run, found: false, lasting: false, ending }
+    }
+
     #[tokio::test]
     async fn a_disk_that_hangs_is_not_waited_for_without_end() {
         let (over, hangs) = mpsc::channel::<()>();
         let disk = Disk::start(move |_| _ = hangs.recv());
         let directory = tempfile::tempdir().unwrap();
-        let run = RunDir::claim(&directory.path().join("run"), crate::runs::Existing::Refuse).unwrap();
-        disk.order(WriteCommand::GiveBack {
-            job: JobId(1),
-            run,
-            found: false,
-            lasting: false,
-            ending: Ending::cancelled(),
-        });
+        disk.order(give_back(&directory));
 
         let failure = disk.end(Duration::from_millis(50)).await.unwrap_err();
 
@@ -402,14 +401,7 @@ mod tests {
         let (said, heard) = mpsc::channel();
         let disk = Disk::start(move |outcome| said.send(outcome).unwrap());
         let directory = tempfile::tempdir().unwrap();
-        let run = RunDir::claim(&directory.path().join("run"), crate::runs::Existing::Refuse).unwrap();
-        disk.order(WriteCommand::GiveBack {
-            job: JobId(1),
-            run,
-            found: false,
-            lasting: false,
-            ending: Ending::cancelled(),
-        });
+        disk.order(give_back(&directory));
         disk.end(LAST_ORDERS).await.unwrap();
         assert_eq!(heard.iter().count(), 1);
     }

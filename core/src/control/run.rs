@@ -9,6 +9,7 @@
 //!
 //! State that is valid in one stage only, such as the open tree, is part of that [`Stage`].
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
@@ -283,7 +284,8 @@ impl Run {
         let Stage::Stepping(open) = &mut self.stage else { return None };
         let (work, job, facts, holders) = (open.work, self.job, &self.facts, &self.holders);
         let split = work.phase.split();
-        let owners = owners(&self.placement, facts.shards);
+        // Only a dispatch of loose shards asks for owners.
+        let owners = LazyCell::new(|| owners(&self.placement, facts.shards));
         let owner = |index: u32| owners[index as usize];
         let holders = |index| holders.of(Shard { split, index });
         let candidate = |worker| candidate(members, job, worker);

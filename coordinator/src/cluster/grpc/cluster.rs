@@ -194,7 +194,7 @@ impl Watch {
                 Ok(listed) => Arc::clone(listed),
                 // It has ended, and was forgotten since.
                 Err(failure) => {
-                    let _ = self.sender.send(Err(convert::refusal(&failure))).await;
+                    let _ = self.sender.send(Err(refused(failure))).await;
                     return;
                 }
             };
