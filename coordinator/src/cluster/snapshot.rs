@@ -63,6 +63,11 @@ impl Listed {
         self.outcome.is_some()
     }
 
+    /// Whether it has ended well.
+    pub(super) fn is_done(&self) -> bool {
+        self.job.state == JobStatus::Done
+    }
+
     /// An update with these rows. How the job ended comes with the `last` ones.
     pub(super) fn report(&self, rows: Vec<EpochRow>, last: bool) -> JobReport {
         let outcome = self.outcome.clone().filter(|_| last);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use millefeuille_core::failure::{Failure, FailureKind};
-use millefeuille_core::view::JobStatus;
+use millefeuille_core::view::EpochRow;
 use millefeuille_proto::v1::cluster_server::Cluster;
 use millefeuille_proto::{convert, v1};
 use tokio::sync::{mpsc, oneshot};
@@ -158,10 +158,9 @@ impl Cluster for ClusterService {
     ) -> Result<Response<Self::GetModelStream>, Status> {
         let id = request.into_inner().job_id;
         let snapshot = self.board.fresh().await;
-        let done = |listed: &&Arc<Listed>| listed.job.state == JobStatus::Done;
-        let newest_done = snapshot.jobs.iter().find(done).filter(|_| id.is_empty());
+        let newest_done = snapshot.jobs.iter().find(|listed| listed.is_done()).filter(|_| id.is_empty());
         let listed = newest_done.map_or_else(|| snapshot.job(&id), Ok).map_err(refused)?;
-        if !done(&listed) {
+        if !listed.is_done() {
             let what = format!("job {} is not done", listed.job.id);
             return Err(refused(Failure::new(FailureKind::Data, what)));
         }
@@ -210,16 +209,25 @@ impl Watch {
     /// Returns whether to go on.
     async fn send(&mut self, listed: &Listed) -> bool {
         loop {
-            let rows = self.files.rows(&mut self.pages, listed.epochs).await;
-            let (last, failed) = (self.pages.epoch() >= listed.epochs, rows.is_err());
-            let message = rows.map(|rows| (&listed.report(rows, last)).into()).map_err(refused);
-            if self.sender.send(message).await.is_err() || failed {
-                return false;
-            }
-            if last {
-                return true;
+            let rows = match self.files.rows(&mut self.pages, listed.epochs).await {
+                // The job knows better why: it notices by itself that its files are gone, or has failed already.
+                Err(_) if !listed.is_done() => return self.report(listed, Vec::new(), true).await,
+                Err(failure) => {
+                    let _ = self.sender.send(Err(refused(failure))).await;
+                    return false;
+                }
+                Ok(rows) => rows,
+            };
+            let last = self.pages.epoch() >= listed.epochs;
+            let sent = self.report(listed, rows, last).await;
+            if !sent || last {
+                return sent;
             }
         }
+    }
+
+    async fn report(&self, listed: &Listed, rows: Vec<EpochRow>, last: bool) -> bool {
+        self.sender.send(Ok((&listed.report(rows, last)).into())).await.is_ok()
     }
 }
 
