@@ -32,8 +32,11 @@ pub fn first_test_images(store: &ShardStore, workload: &Workload, parameters: &[
     images.into_iter().zip(classes).map(shown).collect()
 }
 
-/// The class with the largest output; the lowest class on a tie.
+/// The class with the largest output; the lowest class on a tie. One output alone is the probability of class 1.
 pub fn class(outputs: &[f32]) -> u32 {
+    if let [probability] = outputs {
+        return u32::from(*probability > 0.5);
+    }
     let best = outputs.iter().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
     best.map_or(0, |(class, _)| class as u32)
 }

@@ -35,12 +35,12 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 ///
 /// `registry! { /// Docs. pub enum Kind: dyn Trait, "kind", "kinds" { /// Docs. First = first::First, … } }` gives
 /// the enum with `ALL`, `name()`, `get()` (the thing itself), `Display` and `FromStr`. The trait has a method
-/// `name`.
+/// `name`. `First = first::First | "f"` is read as `f`, too, and written as its name.
 macro_rules! registry {
     (
         $(#[$docs:meta])*
         pub enum $kind:ident: dyn $rule:ident, $what:literal, $plural:literal {
-            $($(#[$variant_docs:meta])* $variant:ident = $thing:path,)+
+            $($(#[$variant_docs:meta])* $variant:ident = $thing:path $(| $short:literal)?,)+
         }
     ) => {
         $(#[$docs])*
@@ -81,7 +81,10 @@ macro_rules! registry {
             type Err = $crate::registry::ParseNameError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                let found = Self::ALL.iter().copied().find(|one| one.name() == text);
+                let by_name = Self::ALL.iter().copied().find(|one| one.name() == text);
+                let short: &[(&str, Self)] = &[$($(($short, Self::$variant),)?)+];
+                let by_short_name = || short.iter().find(|(name, _)| *name == text).map(|(_, one)| *one);
+                let found = by_name.or_else(by_short_name);
                 let unknown =
                     || $crate::registry::ParseNameError::unknown($what, text, $plural, &Self::names());
                 found.ok_or_else(unknown)

@@ -102,6 +102,7 @@ fn a_flag_overrides_the_file() {
         batch_size: Some(10),
         epochs: Some(1),
         shuffle: Some(false),
+        set: Vec::new(),
         places: [].into(),
     };
     // The invalid value in the file is replaced before it is checked.
@@ -351,7 +352,7 @@ fn unknown_names() {
         ),
         (
             "[compile]\nloss = \"hinge\"",
-            "job.toml:2: loss = \"hinge\": unknown loss; known losses: categorical_crossentropy, mse",
+            "job.toml:2: loss = \"hinge\": unknown loss; known losses: binary_crossentropy, categorical_crossentropy, huber, mean_absolute_error, mean_squared_error, sparse_categorical_crossentropy",
         ),
         (
             "[compile]\nloss = \"categorical_cross_entropy\"",
@@ -805,11 +806,15 @@ fn a_loss_reports_its_requirements_of_layers_and_data() {
     let mse = "[[layers]]\ntype = \"dense\"\nunits = 1\nactivation = \"linear\"\n[compile]\nloss = \"mse\"\nmetrics = []";
     assert_eq!(
         Job::parse("job.toml", mse).unwrap_err().to_string(),
-        "job.toml:6: loss = \"mse\": mse needs targets that are numbers, and the data has labels of 10 classes"
+        "job.toml:6: loss = \"mse\": mean_squared_error needs targets that are numbers, and the data has labels of 10 classes; \
+         give categorical_crossentropy (an output of 10 softmax units) or sparse_categorical_crossentropy (an output of 10 \
+         softmax units)"
     );
     assert_eq!(
         Job::parse("job.toml", "[compile]\nloss = \"mse\"").unwrap_err().to_string(),
-        "job.toml:2: loss = \"mse\": mse needs targets that are numbers, and the data has labels of 10 classes"
+        "job.toml:2: loss = \"mse\": mean_squared_error needs targets that are numbers, and the data has labels of 10 classes; \
+         give categorical_crossentropy (an output of 10 softmax units) or sparse_categorical_crossentropy (an output of 10 \
+         softmax units)"
     );
 }
 
@@ -870,4 +875,135 @@ fn optional_settings_of_an_optimizer_are_written_and_part_of_the_identity_once_t
     assert_eq!(wrong, "job.toml:2: nesterov = 1: found an integer, expected true or false");
     let wrong = Job::parse("job.toml", "[compile.optimizer]\nmomentum = 1").unwrap_err().to_string();
     assert_eq!(wrong, "job.toml:2: momentum = 1: not a share; give at least 0 and less than 1, such as 0.9");
+}
+
+// ---- --set
+
+fn with_set(file: Option<&str>, given: &[&str]) -> Result<Job, String> {
+    let set = given.iter().map(ToString::to_string).collect();
+    let file = file.map(|text| ("job.toml", text));
+    Job::resolve(file, &Overrides { set, ..Overrides::default() }).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_key_can_be_set_by_a_flag() {
+    let job = with_set(
+        Some("fit.epochs = 3"),
+        &[
+            "fit.epochs=7",
+            "compile.optimizer.type=adam",
+            "compile.optimizer.beta_1 = 0.5",
+            "name=mine",
+            "data.scale=1/255",
+            "compile.metrics=[]",
+            "layers[0].units=64",
+            "layers[1].activation=relu",
+            "fit = { batch_size = 9, shuffle = false }",
+        ],
+    )
+    .unwrap();
+    assert_eq!((job.fit.epochs, job.fit.batch_size, job.fit.shuffle), (7, 9, false));
+    assert_eq!(job.compile.optimizer.to_string(), "adam 0.001 0.5 0.999 0.0000001");
+    assert_eq!((&*job.name, job.data.scale, job.compile.metrics.len()), ("mine", 1.0 / 255.0, 0));
+    assert_eq!(job.layers[0].to_string(), "dense 64 sigmoid");
+    assert_eq!(job.layers[1].to_string(), "dense 128 relu");
+}
+
+#[test]
+fn a_flag_of_its_own_wins_over_set() {
+    let flags = Overrides { epochs: Some(2), set: vec!["fit.epochs=9".into()], ..Overrides::default() };
+    assert_eq!(Job::resolve(None, &flags).unwrap().fit.epochs, 2);
+}
+
+#[test]
+fn an_error_of_set_names_it() {
+    let error = |given: &str| with_set(Some("fit.epochs = 3"), &[given]).unwrap_err();
+    assert_eq!(
+        error("fit.epoch=5"),
+        "--set fit.epoch=5: unknown key `epoch` in [fit]; did you mean `epochs`?"
+    );
+    assert_eq!(error("fit.epochs=0"), "--set fit.epochs=0: too small; give a whole number of at least 1");
+    assert_eq!(error("fit.epochs=many"), "--set fit.epochs=many: found a string, expected a whole number");
+    assert_eq!(
+        error("fit.epochs"),
+        "--set fit.epochs: no value; give KEY=VALUE, such as fit.epochs=10 or layers[0].units=64"
+    );
+    assert_eq!(
+        error("layers[9].units=5"),
+        "--set layers[9].units=5: there is no such layer; the job has 4, from layers[0] to layers[3]"
+    );
+    assert_eq!(
+        error("layers[0].unit=5"),
+        "--set layers[0].unit=5: unknown key `unit` in a dense layer; did you mean `units`?"
+    );
+    assert!(error("=5").starts_with("--set =5: "));
+    assert!(error("a b=\n[fit]").starts_with("--set \"a b=\\n[fit]\": "));
+    assert_eq!(
+        error("layers[3].activation=linear"),
+        "--set layers[3].activation=linear: categorical_crossentropy needs probabilities; give the output layer softmax"
+    );
+}
+
+// ---- options of losses
+
+#[test]
+fn options_of_a_loss_are_written_and_part_of_the_identity_once_they_are_used() {
+    let job = |text: &str| Job::parse("job.toml", text);
+    let smoothed = job("compile.label_smoothing = 0.1").unwrap();
+    assert_eq!(smoothed.compile.options.label_smoothing, 0.1);
+    assert!(smoothed.to_toml().contains("loss = \"categorical_crossentropy\"\nlabel_smoothing = 0.1\n"));
+    assert_eq!(Job::parse("again", &smoothed.to_toml()).as_ref(), Ok(&smoothed));
+    assert_ne!(sha256(&smoothed), sha256(&Job::default()));
+    assert_eq!(sha256(&job("compile.label_smoothing = 0.0").unwrap()), sha256(&Job::default()));
+    assert_eq!(Job::default().differences(&smoothed), ["compile.label_smoothing: none → 0.1"]);
+    assert_errors(&[
+        (
+            "compile.label_smoothing = 1.0",
+            "job.toml:1: label_smoothing = 1.0: not a share; give at least 0 and less than 1, such as 0.1",
+        ),
+        (
+            "compile.delta = 2.0",
+            "job.toml:1: delta = 2.0: categorical_crossentropy has no such option; leave it out, or use huber",
+        ),
+        (
+            "[compile]\nloss = \"sparse_categorical_crossentropy\"\nlabel_smoothing = 0.2",
+            "job.toml:3: label_smoothing = 0.2: sparse_categorical_crossentropy has no such option; leave it out, or use \
+             binary_crossentropy or categorical_crossentropy",
+        ),
+    ]);
+}
+
+#[test]
+fn what_does_not_fit_the_targets_gets_what_to_write_instead() {
+    let of_target = |loss, units, activation, target| {
+        let mut job = Job::default();
+        job.compile.metrics.clear();
+        job.compile.loss = loss;
+        job.layers = vec![Layer::Dense { units, activation }];
+        job.check_target(target).map_err(|error| error.to_string())
+    };
+    use Activation::{Linear, Sigmoid, Softmax};
+    let two = Target::Class { classes: 2 };
+    assert_eq!(of_target(Loss::BinaryCrossentropy, 1, Sigmoid, two), Ok(()));
+    assert_eq!(of_target(Loss::BinaryCrossentropy, 3, Sigmoid, Target::Reals { width: 3 }), Ok(()));
+    assert_eq!(of_target(Loss::SparseCategoricalCrossentropy, 2, Softmax, two), Ok(()));
+    assert_eq!(of_target(Loss::Huber, 1, Linear, Target::Reals { width: 1 }), Ok(()));
+    assert_eq!(
+        of_target(Loss::BinaryCrossentropy, 2, Sigmoid, two),
+        Err("layers[0].units = 2: the data has labels of 2 classes, for which binary_crossentropy needs 1 unit; give the \
+             output layer 1"
+            .to_string())
+    );
+    assert_eq!(
+        of_target(Loss::BinaryCrossentropy, 1, Sigmoid, Target::Class { classes: 3 }),
+        Err("compile.loss = \"binary_crossentropy\": binary_crossentropy needs targets of two classes, or numbers from 0 \
+             to 1, and the data has labels of 3 classes; give categorical_crossentropy (an output of 3 softmax units) or \
+             sparse_categorical_crossentropy (an output of 3 softmax units)"
+            .to_string())
+    );
+    assert_eq!(
+        of_target(Loss::BinaryCrossentropy, 1, Softmax, two).unwrap_err(),
+        "layers[0].activation = \"softmax\": binary_crossentropy needs a probability for each label; give the output \
+         layer sigmoid"
+    );
 }

@@ -8,7 +8,7 @@ use millefeuille_core::data::plan;
 use millefeuille_core::data::schema::{Features, Schema, Target};
 use millefeuille_core::data::shard::ShardSamples;
 use millefeuille_core::data::split::Sizes;
-use millefeuille_core::job::{Activation, Layer, Loss, Metric};
+use millefeuille_core::job::{Activation, Layer, Loss, LossOptions, Metric};
 use millefeuille_core::learn::model::{Model, Tensor};
 use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::spec::Spec;
@@ -52,6 +52,7 @@ fn spec(inputs: u32, layers: &[Layer], scale: f32) -> Spec {
         schema: Schema { features: Features::image(1, inputs as usize), target: Target::Class { classes } },
         layers: layers.to_vec(),
         loss: Loss::CategoricalCrossentropy,
+        options: LossOptions::default(),
         metrics: vec![Metric::Accuracy],
         sizes: Sizes { train: 48_000, validation: 12_000, test: 10_000 },
     }

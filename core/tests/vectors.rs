@@ -14,7 +14,7 @@ use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::schema::{Features, Schema, Target, Truth};
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::data::split::{Sizes, Split};
-use millefeuille_core::job::{Activation, Layer, Loss, Metric, Optimizer, OptimizerKind};
+use millefeuille_core::job::{Activation, Layer, Loss, LossOptions, Metric, Optimizer, OptimizerKind};
 use millefeuille_core::learn::elementwise::add_assign;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizers::OptimizerState;
@@ -23,8 +23,7 @@ use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
 use serde_json::Value;
 
-const UNSUPPORTED_GRADIENTS: [&str; 2] =
-    ["two classes, one sigmoid unit, binary cross-entropy", "three independent labels, binary cross-entropy"];
+const UNSUPPORTED_GRADIENTS: [&str; 0] = [];
 
 const UNSUPPORTED_SCHEDULES: [&str; 3] = ["cosine", "cosine with warm-up", "step"];
 
@@ -72,6 +71,7 @@ fn spec(inputs: usize, layers: Vec<Layer>, target: Target, shards: u32) -> Spec 
         schema: Schema { features: Features::image(1, inputs), target },
         layers,
         loss: Loss::CategoricalCrossentropy,
+        options: LossOptions::default(),
         metrics: vec![Metric::Accuracy],
         sizes: Sizes { train: 48_000, validation: 12_000, test: 10_000 },
     }
@@ -84,16 +84,7 @@ fn expressed(case: &Value) -> Option<(Vec<Layer>, Loss)> {
         Some(Layer::Dense { units: layer["units"].as_u64()? as u32, activation })
     };
     let layers = list(&case["layers"]).iter().map(layer).collect::<Option<Vec<_>>>()?;
-    Some((layers, short(text(&case["loss"])).parse().ok()?))
-}
-
-/// Keras' short name of a loss that has two.
-fn short(loss: &str) -> &str {
-    match loss {
-        "mean_squared_error" => "mse",
-        "mean_absolute_error" => "mae",
-        loss => loss,
-    }
+    Some((layers, text(&case["loss"]).parse().ok()?))
 }
 
 /// The targets of a case, `[batch, outputs]`: numbers, or classes in one-hot rows.

@@ -13,7 +13,7 @@ use millefeuille_core::data::schema::{Element, Features, Schema, Target};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::{Sizes, Split};
 use millefeuille_core::failure::{Failure, FailureKind};
-use millefeuille_core::job::{Activation, Layer, Loss, Metric};
+use millefeuille_core::job::{Activation, Layer, Loss, LossOptions, Metric};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Tree};
 use millefeuille_core::text;
@@ -241,6 +241,8 @@ impl From<&Spec> for v1::Spec {
             schema: Some(v1::Schema::from(&from.schema)),
             layers: from.layers.iter().map(v1::Layer::from).collect(),
             loss: from.loss.to_string(),
+            label_smoothing: from.options.label_smoothing,
+            delta: from.options.delta,
             metrics: from.metrics.iter().map(ToString::to_string).collect(),
             train_samples: from.sizes.train,
             validation_samples: from.sizes.validation,
@@ -279,6 +281,10 @@ impl TryFrom<v1::Spec> for Spec {
             schema: Schema::try_from(schema)?,
             layers,
             loss: named::<Loss>("loss", &from.loss)?,
+            options: LossOptions {
+                label_smoothing: from.label_smoothing,
+                delta: if from.delta == 0.0 { LossOptions::default().delta } else { from.delta },
+            },
             metrics: metrics.collect::<Result<_, _>>()?,
             sizes: Sizes {
                 train: from.train_samples,

@@ -13,7 +13,7 @@ use millefeuille_core::control::WorkId;
 use millefeuille_core::data::schema::{Features, Schema, Target};
 use millefeuille_core::data::shard::{Shard, ShardSamples};
 use millefeuille_core::data::split::{Sizes, Split};
-use millefeuille_core::job::{Activation, Layer, Loss, Metric};
+use millefeuille_core::job::{Activation, Layer, Loss, LossOptions, Metric};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_proto::v1::session_request::Message as Up;
@@ -257,6 +257,7 @@ fn spec() -> Spec {
         schema: schema(),
         layers: vec![Layer::Dense { units: 10, activation: Activation::Softmax }],
         loss: Loss::CategoricalCrossentropy,
+        options: LossOptions::default(),
         metrics: vec![Metric::Accuracy],
         sizes: Sizes { train: SHARDS * SAMPLES, validation: 1, test: 1 },
     }

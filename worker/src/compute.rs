@@ -469,7 +469,7 @@ mod tests {
     use millefeuille_core::control::JobId;
     use millefeuille_core::data::schema::{Features, Schema, Target};
     use millefeuille_core::data::split::Sizes;
-    use millefeuille_core::job::{Activation, Layer, Loss, Metric};
+    use millefeuille_core::job::{Activation, Layer, Loss, LossOptions, Metric};
     use millefeuille_core::learn::spec::Spec;
 
     use super::*;
@@ -558,6 +558,7 @@ mod tests {
             schema: schema(),
             layers: vec![dense(6, Activation::Sigmoid), dense(10, Activation::Softmax)],
             loss: Loss::CategoricalCrossentropy,
+            options: LossOptions::default(),
             metrics: vec![Metric::Accuracy],
             sizes: Sizes { train: SHARDS * PER_SHARD, validation: 2, test: 2 },
         }

@@ -68,6 +68,9 @@ pub(super) struct JobFlags {
     /// The BLAS kernel: native, environment, or an OpenBLAS core name
     #[arg(long, value_name = "KERNEL", env = "MILLEFEUILLE_BLAS_KERNEL")]
     blas_kernel: Option<BlasKernel>,
+    /// Any key of a job file: compile.optimizer.type=adam, layers[0].units=64; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 fn positive(text: &str) -> Result<u32, ParseNameError> {
@@ -85,7 +88,7 @@ fn seed(text: &str) -> Result<u64, ParseNameError> {
 impl JobFlags {
     fn overrides(&self, given: &Given) -> Overrides {
         let Self { name, data, epochs, batch_size, .. } = self.clone();
-        let Self { replicas, learning_rate, shards, seed, shuffle, blas_kernel, .. } = self.clone();
+        let Self { replicas, learning_rate, shards, seed, shuffle, blas_kernel, set, .. } = self.clone();
         Overrides {
             name,
             epochs,
@@ -96,6 +99,7 @@ impl JobFlags {
             seed,
             shuffle,
             blas_kernel,
+            set,
             ..data.overrides(given)
         }
     }

@@ -81,7 +81,7 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Train(train::Args),
+    Train(Box<train::Args>),
     Serve(serve::Args),
     Jobs(jobs::Args),
     Workers(workers::Args),
@@ -244,7 +244,7 @@ const OWN_FILES: u64 = 128;
 fn run(command: Command, given: &Given) -> Result {
     ask_for_threads(command.threads(), None)?;
     match command {
-        Command::Train(args) => train::run(args, given),
+        Command::Train(args) => train::run(*args, given),
         Command::Serve(args) => serve::run(args),
         Command::Jobs(args) => jobs::run(args),
         Command::Workers(args) => workers::run(args),

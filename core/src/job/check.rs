@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::error::{Places, shown};
-use super::{Activation, Job, JobError, Layer};
+use super::{Activation, Job, JobError, Layer, Loss};
 use crate::data::schema::Target;
 use crate::learn::limits::{self, MAX_LAYERS, UNITS};
 pub use crate::learn::limits::{POSITIVE, SHARDS};
@@ -121,13 +121,15 @@ impl Job {
 
     fn check_target_at(&self, target: Option<Target>, places: &Places) -> Result<(), JobError> {
         let (loss, last) = (self.compile.loss, self.layers.len().wrapping_sub(1));
-        let of_data = |what: &str, needs, target| {
-            let rule = format!("{what} needs {needs}, and the data has {target}");
+        let of_data = |what: &str, needs, target, instead: &str| {
+            let rule = format!("{what} needs {needs}, and the data has {target}{instead}");
             places.error("compile.loss", quoted(loss), rule)
         };
         // Check first what no layer can fix.
-        let outputs =
-            target.map(|target| loss.outputs(target).map_err(|needs| of_data(loss.name(), needs, target)));
+        let outputs = target.map(|target| {
+            let unfit = |needs| of_data(loss.name(), needs, target, &losses_for(target));
+            loss.outputs(target).map_err(unfit)
+        });
         let outputs = outputs.transpose()?;
         let Some(&Layer::Dense { units, activation }) = self.layers.last() else {
             return Err(places.error_of_whole("layers", "no output layer; end with a dense layer"));
@@ -140,16 +142,46 @@ impl Job {
         }
         let (Some(target), Some(outputs)) = (target, outputs) else { return Ok(()) };
         if units != outputs {
-            let rule = format!("the data has {target}; give the output layer {outputs} units");
+            let noun = if outputs == 1 { "unit" } else { "units" };
+            let reason = format!("the data has {target}");
+            let rule = match activation {
+                Activation::Softmax => format!("{reason}; give the output layer {outputs} {noun}"),
+                _ => format!(
+                    "{reason}, for which {loss} needs {outputs} {noun}; give the output layer {outputs}"
+                ),
+            };
             return Err(places.error(&key("units"), units, rule));
         }
         for metric in &self.compile.metrics {
-            metric.fits(target).map_err(|needs| of_data(metric.name(), needs, target))?;
+            metric.fits(target).map_err(|needs| of_data(metric.name(), needs, target, ""))?;
+        }
+        Ok(())
+    }
+
+    fn check_loss(&self, places: &Places) -> Result<(), JobError> {
+        let loss = self.compile.loss;
+        for option in self.compile.options.all() {
+            let error = |problem: String| {
+                Err(places.error(&format!("compile.{}", option.name), format!("{:?}", option.value), problem))
+            };
+            if let Some(problem) = option.problem {
+                return error(problem.to_string());
+            }
+            if option.value != option.default && !loss.options().contains(&option.name) {
+                let having: Vec<_> =
+                    Loss::ALL.iter().filter(|loss| loss.options().contains(&option.name)).collect();
+                let having: Vec<_> = having.into_iter().map(|loss| loss.name()).collect();
+                return error(format!(
+                    "{loss} has no such option; leave it out, or use {}",
+                    having.join(" or ")
+                ));
+            }
         }
         Ok(())
     }
 
     fn check_compile(&self, places: &Places) -> Result<(), JobError> {
+        self.check_loss(places)?;
         for (key, value) in self.compile.optimizer.settings() {
             if let Some(problem) = (key.problem)(value) {
                 return Err(places.error(&format!("compile.optimizer.{}", key.name), value, problem));
@@ -221,6 +253,16 @@ pub(super) fn problem_of_whole(value: i128, min: i128, max: i128) -> Option<Stri
     let open = value < min && max >= i128::from(u32::MAX);
     let range = if open { format!("of at least {min}") } else { format!("from {min} to {max}") };
     Some(format!("{kind}; give a whole number {range}"))
+}
+
+/// What to write instead of a loss that can't learn this target.
+fn losses_for(target: Target) -> String {
+    let one = |(loss, activation, units): (Loss, Activation, u32)| match units {
+        1 => format!("{loss} (an output of 1 {activation} unit)"),
+        units => format!("{loss} (an output of {units} {activation} units)"),
+    };
+    let fitting: Vec<_> = Loss::that_learn(target).map(one).collect();
+    format!("; give {}", fitting.join(" or "))
 }
 
 /// The names of the activations that any layer can have.

@@ -40,6 +40,9 @@ impl Job {
     /// data <first hash>
     /// data <second hash> …
     /// ```
+    ///
+    /// What has its default and came after version 1 was first written is left out: options of the loss
+    /// (`label_smoothing 3dcccccd`, after `loss`), optional keys of the optimizer.
     pub fn sha256(&self, data_hashes: &[String], blas_kernel: &str) -> String {
         hex::encode(Sha256::digest(self.canonical(data_hashes, blas_kernel)))
     }
@@ -48,7 +51,7 @@ impl Job {
         // Destructure the job, so that a new field can't be forgotten.
         let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
         let Data { source: _, scale, validation_split } = data;
-        let Compile { loss, optimizer, metrics: _ } = compile;
+        let Compile { loss, options, optimizer, metrics: _ } = compile;
         let Fit { batch_size: _, epochs, shuffle } = fit;
 
         let mut text = String::from("millefeuille job 1\n");
@@ -67,6 +70,9 @@ impl Job {
             }
         }
         line(&mut text, "loss", loss);
+        for option in options.stated() {
+            line(&mut text, option.name, bits_f32(option.value));
+        }
         let values: Vec<_> = optimizer.stated().map(|(key, value)| stated(key, value)).collect();
         line(&mut text, "optimizer", format!("{} {}", optimizer.kind(), values.join(" ")));
         line(&mut text, "epochs", epochs);

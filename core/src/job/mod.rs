@@ -40,7 +40,7 @@ use crate::data::formats::idx::mnist;
 use crate::data::schema::{Schema, Target};
 use crate::data::split::Sizes;
 pub use crate::learn::activations::Activation;
-pub use crate::learn::heads::Loss;
+pub use crate::learn::heads::{Loss, LossOptions};
 pub use crate::learn::layers::Layer;
 use crate::learn::limits;
 pub use crate::learn::metrics::Metric;
@@ -109,6 +109,8 @@ pub enum Source {
 pub struct Compile {
     /// The loss.
     pub loss: Loss,
+    /// The options of the loss.
+    pub options: LossOptions,
     /// The optimizer.
     pub optimizer: Optimizer,
     /// The metrics reported besides the loss.
@@ -145,6 +147,7 @@ impl Default for Job {
             ],
             compile: Compile {
                 loss: Loss::CategoricalCrossentropy,
+                options: LossOptions::default(),
                 optimizer: Optimizer::sgd(0.1),
                 metrics: vec![Metric::Accuracy],
             },
@@ -176,6 +179,7 @@ impl Job {
             schema,
             layers: self.layers.clone(),
             loss: self.compile.loss,
+            options: self.compile.options,
             metrics: self.compile.metrics.clone(),
             sizes,
         }

@@ -33,6 +33,9 @@ pub struct Overrides {
     pub epochs: Option<u32>,
     /// `--shuffle`
     pub shuffle: Option<bool>,
+    /// `--set`: values of any keys, each as `KEY=VALUE`, in order. They count more than the file, and less than the flags
+    /// that have a key of their own.
+    pub set: Vec<String>,
     /// For each flag, where its value was given and how it was written there, for errors. Without an entry,
     /// errors show the flag and its value.
     pub places: BTreeMap<String, String>,
@@ -80,6 +83,9 @@ impl Job {
 
 impl Overrides {
     fn apply(&self, job: &mut Job, places: &mut Places) -> Result<(), JobError> {
+        for given in &self.set {
+            read::set(&format!("--set {}", shown(given)), given, job, places)?;
+        }
         let Self { name, seed, shards, replicas, blas_kernel, data, .. } = self;
         let Self { scale, validation_split, learning_rate, batch_size, epochs, shuffle, .. } = self;
         let source =
@@ -107,6 +113,7 @@ impl Overrides {
         Ok(())
     }
 
+    /// The place of a flag's value.
     fn place(&self, flag: &str, value: impl Display) -> String {
         self.places.get(flag).cloned().unwrap_or_else(|| format!("{flag} {}", shown(value)))
     }

@@ -4,6 +4,8 @@
 //! name its key, its value as written and its line. Entries are read in the order of the file, and reading stops
 //! at the first error. Only types are checked here; `check` checks the values, after flags were applied.
 //!
+//! A value of `--set` is read by the same code, as a file of one line.
+//!
 //! A layer has no defaults: it has too few keys to omit any, and a default activation would differ from that of
 //! Keras (none).
 
@@ -18,7 +20,7 @@ use toml::de::{DeTable, DeValue};
 use super::check::problem_of_whole;
 use super::error::Places;
 use super::names::ParseNameError;
-use super::{Compile, Data, Fit, Job, JobError, Layer, Optimizer, OptimizerKind, parse_scale};
+use super::{Compile, Data, Fit, Job, JobError, Layer, LossOptions, Optimizer, OptimizerKind, parse_scale};
 use crate::learn::limits::{POSITIVE, SHARDS, UNITS};
 use crate::registry::suggestion;
 
@@ -27,7 +29,7 @@ use crate::registry::suggestion;
 const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["name", "seed", "shards", "replicas", "blas_kernel", "data", "layers", "compile", "fit"]),
     ("data", &["source", "scale", "validation_split"]),
-    ("compile", &["loss", "metrics", "optimizer"]),
+    ("compile", &["loss", "label_smoothing", "delta", "metrics", "optimizer"]),
     ("fit", &["batch_size", "epochs", "shuffle"]),
 ];
 const OPTIMIZER: &str = "compile.optimizer";
@@ -59,8 +61,64 @@ pub(super) fn read(file: &str, text: &str, job: &mut Job, places: &mut Places) -
         return Err(JobError::new(file, problem));
     }
     let document = DeTable::parse(text).map_err(|error| syntax_error(file, text, &error))?;
-    let mut reader = Reader { file, text, places };
+    let mut reader = Reader { source: SourceText { name: file, text, is_flag: false }, places };
     reader.top(document.get_ref(), job)
+}
+
+/// Overlays `job` with one value, given as `key=value`; `place` names it in errors.
+///
+/// The key is dotted, as in `fit.epochs`, or names a key of a layer, as in `layers[0].units`. The value is TOML, or a text
+/// without its quotes.
+pub(super) fn set(place: &str, given: &str, job: &mut Job, places: &mut Places) -> Result<(), JobError> {
+    let advice = "give KEY=VALUE, such as fit.epochs=10 or layers[0].units=64";
+    let Some((key, value)) = given.split_once('=') else {
+        return Err(JobError::new(place, format!("no value; {advice}")));
+    };
+    let (key, value) = (key.trim(), value.trim());
+    let text = match layer_key(key) {
+        Some((index, key)) => {
+            with_layer_key(job, index, key, value).map_err(|what| JobError::new(place, what))?
+        }
+        None => assignment(key, value),
+    };
+    if given.len() > MAX_BYTES {
+        return Err(JobError::new("--set", format!("more than {MAX_BYTES} bytes")));
+    }
+    let document = DeTable::parse(&text)
+        .map_err(|_| JobError::new(place, format!("not a key and a value; {advice}")))?;
+    let mut reader = Reader { source: SourceText { name: place, text: &text, is_flag: true }, places };
+    reader.top(document.get_ref(), job)
+}
+
+/// A line of TOML: the value as written, or else as a text.
+fn assignment(key: &str, value: &str) -> String {
+    let written = format!("{key} = {value}");
+    let is_toml = !value.contains('\n') && DeTable::parse(&written).is_ok();
+    if is_toml { written } else { format!("{key} = {}", toml::Value::from(value)) }
+}
+
+/// The index and the key of `layers[0].units`.
+fn layer_key(key: &str) -> Option<(usize, &str)> {
+    let (index, key) = key.strip_prefix("layers[")?.split_once("].")?;
+    Some((index.parse().ok()?, key))
+}
+
+/// All layers as TOML, with one key of one of them replaced.
+fn with_layer_key(job: &Job, index: usize, key: &str, value: &str) -> Result<String, String> {
+    let mut layers: Vec<toml::Table> = job.layers.iter().map(super::write::layer_table).collect();
+    let count = layers.len();
+    let layer = layers.get_mut(index).ok_or_else(|| {
+        format!(
+            "there is no such layer; the job has {count}, from layers[0] to layers[{}]",
+            count.saturating_sub(1)
+        )
+    })?;
+    let changed: toml::Table = assignment(key, value)
+        .parse()
+        .map_err(|_| "not a key and a value; give layers[0].units=64".to_string())?;
+    layer.extend(changed);
+    let layers = layers.into_iter().map(toml::Value::Table).collect();
+    Ok(toml::Table::from_iter([("layers".to_string(), toml::Value::Array(layers))]).to_string())
 }
 
 fn syntax_error(file: &str, text: &str, error: &toml::de::Error) -> JobError {
@@ -78,9 +136,17 @@ fn line_number(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
 }
 
-struct Reader<'a> {
-    file: &'a str,
+/// A text that is read, and how errors name places in it.
+#[derive(Clone, Copy)]
+struct SourceText<'a> {
+    name: &'a str,
     text: &'a str,
+    /// Whether it is a flag, all of which is one place.
+    is_flag: bool,
+}
+
+struct Reader<'a> {
+    source: SourceText<'a>,
     places: &'a mut Places,
 }
 
@@ -146,6 +212,10 @@ impl<'a> Reader<'a> {
         for entry in self.entries(table, "compile") {
             match entry.name {
                 "loss" => compile.loss = entry.named()?,
+                name if LossOptions::NAMES.contains(&name) => {
+                    let value = entry.number()?;
+                    compile.options.get_mut(name).into_iter().for_each(|option| *option = value);
+                }
                 "metrics" => {
                     let metrics = entry.items("a list, such as [\"accuracy\"]")?;
                     compile.metrics = metrics.iter().map(Entry::named).collect::<Result<_, _>>()?;
@@ -192,13 +262,13 @@ impl<'a> Reader<'a> {
 
     /// The entries of a table in the order of the file. Records their places.
     fn entries(&mut self, table: &'a DeTable<'a>, section: &str) -> Vec<Entry<'a>> {
-        let (file, text) = (self.file, self.text);
+        let source = self.source;
         let mut entries: Vec<Entry<'a>> = table
             .iter()
             .map(|(key, value)| {
                 let name: &str = key.get_ref();
                 let path = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
-                Entry { file, text, path, name, start: key.span().start, value }
+                Entry { source, path, name, start: key.span().start, value }
             })
             .collect();
         entries.sort_by_key(|entry| entry.start);
@@ -211,8 +281,7 @@ impl<'a> Reader<'a> {
 
 /// A key (or an index in a list) with its value and position.
 struct Entry<'a> {
-    file: &'a str,
-    text: &'a str,
+    source: SourceText<'a>,
     /// The dotted key, such as `fit.epochs` or `layers[2].rate`.
     path: String,
     /// The last part of the key.
@@ -224,12 +293,16 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     fn line(&self) -> String {
-        format!("{}:{}", self.file, line_number(self.text, self.start))
+        let SourceText { name, text, is_flag } = self.source;
+        if is_flag { name.to_string() } else { format!("{name}:{}", line_number(text, self.start)) }
     }
 
     /// File, line and entry: with its value as written if that is short, otherwise only its path.
     fn place(&self) -> String {
-        let written = self.text.get(self.value.span()).unwrap_or_default();
+        if self.source.is_flag {
+            return self.line();
+        }
+        let written = self.source.text.get(self.value.span()).unwrap_or_default();
         let is_list_item = self.path.ends_with(']');
         let is_short = written.len() <= 100 && !written.contains('\n');
         let is_header = matches!(self.value.get_ref(), DeValue::Table(_)) || written.starts_with("[[");

@@ -27,7 +27,7 @@ impl Job {
         // Destructure the job, so that a new field can't be forgotten.
         let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, compile, fit } = self;
         let Data { source, scale, validation_split } = data;
-        let Compile { loss, optimizer, metrics } = compile;
+        let Compile { loss, options, optimizer, metrics } = compile;
         let Fit { batch_size, epochs, shuffle } = fit;
 
         let metrics: Vec<String> = metrics.iter().map(|metric| string(metric.name())).collect();
@@ -41,6 +41,11 @@ impl Job {
             ("data.scale", format!("{scale:?}")),
             ("data.validation_split", format!("{validation_split:?}")),
             ("compile.loss", string(loss.name())),
+        ];
+        let options = options
+            .stated()
+            .map(|option| (format!("compile.{}", option.name), format!("{:?}", option.value)));
+        let within = [
             ("compile.metrics", format!("[{}]", metrics.join(", "))),
             ("compile.optimizer.type", string(optimizer.kind().name())),
         ];
@@ -54,7 +59,8 @@ impl Job {
             ("fit.shuffle", shuffle.to_string()),
         ];
         let owned = |(key, value): (&str, String)| (key.to_string(), value);
-        before.into_iter().map(owned).chain(optimizer).chain(after.into_iter().map(owned)).collect()
+        let compile = options.chain(within.into_iter().map(owned)).chain(optimizer);
+        before.into_iter().map(owned).chain(compile).chain(after.into_iter().map(owned)).collect()
     }
 }
 
@@ -79,6 +85,15 @@ fn write_layer(text: &mut String, layer: &Layer) {
         }
         Layer::Dropout { rate } => line(text, format_args!("rate = {rate:?}")),
     }
+}
+
+/// A layer as a table of TOML.
+pub(super) fn layer_table(layer: &Layer) -> toml::Table {
+    let mut text = String::new();
+    write_layer(&mut text, layer);
+    let table: Option<toml::Table> =
+        text.trim_start().strip_prefix("[[layers]]").and_then(|keys| keys.parse().ok());
+    table.unwrap_or_else(|| unreachable!("a layer is written as TOML"))
 }
 
 fn line(text: &mut String, content: std::fmt::Arguments<'_>) {

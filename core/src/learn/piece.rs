@@ -17,7 +17,7 @@
 use super::activations::Activation;
 use super::elementwise;
 use super::gemm::{Matrix, gemm};
-use super::heads;
+use super::heads::{self, Aim};
 use super::metrics::Metric;
 use super::model::{LayerPlan, Model, Operation};
 use super::spec::Spec;
@@ -277,7 +277,8 @@ impl Learner<'_> {
         let (width, Scratch { values, truths, loss_scratch, .. }) = (self.model.outputs(), scratch);
         let last = &mut values[self.model.steps().len()][..rows * width];
         let truth = truths.get(self.spec.schema.target);
-        let loss_sum = flushed(|| self.spec.loss.get().forward(last, width, truth, loss_scratch));
+        let aim = Aim { width, truth, options: self.spec.options };
+        let loss_sum = flushed(|| self.spec.loss.get().forward(last, aim, loss_scratch));
         let asked = self.spec.metrics.contains(&Metric::Accuracy);
         let correct = if asked { Metric::Accuracy.get().count(last, width, truth) } else { 0 };
         Score { loss_sum, correct }
@@ -293,8 +294,8 @@ impl Learner<'_> {
         let outputs = &values[steps.len()][..rows * width];
         let last = sized(delta, outputs.len());
         last.copy_from_slice(outputs);
-        let truth = truths.get(self.spec.schema.target);
-        flushed(|| self.spec.loss.get().backward(last, width, truth));
+        let aim = Aim { width, truth: truths.get(self.spec.schema.target), options: self.spec.options };
+        flushed(|| self.spec.loss.get().backward(last, aim));
 
         for (index, step) in steps.iter().enumerate().rev() {
             let above = &mut delta[..rows * step.outputs];

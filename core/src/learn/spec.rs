@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::heads::Loss;
+use super::heads::{Loss, LossOptions};
 use super::layers::Layer;
 use super::limits::{self, MAX_LAYERS, POSITIVE, SHARDS, UNITS};
 use super::metrics::Metric;
@@ -30,6 +30,8 @@ pub struct Spec {
     pub layers: Vec<Layer>,
     /// The loss.
     pub loss: Loss,
+    /// Its options.
+    pub options: LossOptions,
     /// The metrics.
     pub metrics: Vec<Metric>,
     /// How many samples each split has.
@@ -65,6 +67,11 @@ impl Spec {
                 Layer::Dense { units, .. } => within("the number of units", units, UNITS)?,
                 Layer::Dropout { rate } if (0.0..1.0).contains(&rate) => {}
                 Layer::Dropout { rate } => return Err(format!("a dropout rate is {rate}")),
+            }
+        }
+        for option in self.options.all() {
+            if let Some(problem) = option.problem {
+                return Err(format!("{} is {}: {problem}", option.name, option.value));
             }
         }
         self.check_layers()?;

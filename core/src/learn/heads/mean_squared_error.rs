@@ -2,7 +2,7 @@
 //!
 //! The gradient by `z` is `2 (z - y) / k`.
 
-use super::{Head, LossScratch};
+use super::{Aim, Head, LossScratch, columns, mean_over_numbers, outputs_of_numbers, slopes_of_numbers};
 use crate::data::schema::{Target, Truth};
 use crate::learn::activations::Activation;
 
@@ -11,7 +11,7 @@ pub(crate) struct MeanSquaredError;
 
 impl Head for MeanSquaredError {
     fn name(&self) -> &'static str {
-        "mse"
+        "mean_squared_error"
     }
 
     fn activation(&self) -> Activation {
@@ -23,50 +23,39 @@ impl Head for MeanSquaredError {
     }
 
     fn outputs(&self, target: Target) -> Result<u32, &'static str> {
-        match target {
-            Target::Reals { width } => Ok(width),
-            Target::Class { .. } => Err("targets that are numbers"),
-        }
+        outputs_of_numbers(target)
     }
 
-    fn forward(&self, z: &mut [f32], width: usize, truth: Truth<'_>, _scratch: &mut LossScratch) -> f64 {
-        let samples = z.chunks_exact(width).zip(truth.reals().chunks_exact(width));
-        let losses = samples.map(|(z, y)| squares(z, y) / width as f64);
-        losses.fold(0.0, |sum, loss| sum + loss)
+    fn forward(&self, z: &mut [f32], aim: Aim<'_>, _scratch: &mut LossScratch) -> f64 {
+        mean_over_numbers(z, aim, |error| error * error)
     }
 
-    fn backward(&self, outputs: &mut [f32], width: usize, truth: Truth<'_>) {
-        for (z, y) in outputs.iter_mut().zip(truth.reals()) {
-            *z = 2.0 * (*z - y) / width as f32;
-        }
+    fn backward(&self, outputs: &mut [f32], aim: Aim<'_>) {
+        slopes_of_numbers(outputs, aim, |error| 2.0 * error);
     }
 
     /// The prediction is the mean, and its loss the variance.
     fn of_a_constant(&self, outputs: usize, truth: Truth<'_>) -> Option<f64> {
-        let variances = (0..outputs).map(|column| {
-            let numbers = || truth.reals().iter().skip(column).step_by(outputs).map(|&y| f64::from(y));
-            let samples = numbers().count() as f64;
-            let mean = numbers().sum::<f64>() / samples;
-            numbers().map(|y| (y - mean) * (y - mean)).sum::<f64>() / samples
+        let variances = columns(outputs, truth).map(|numbers| {
+            let samples = numbers.len() as f64;
+            let mean = numbers.iter().sum::<f64>() / samples;
+            numbers.iter().map(|y| (y - mean) * (y - mean)).sum::<f64>() / samples
         });
         Some(variances.sum::<f64>() / outputs as f64)
     }
 }
 
-fn squares(z: &[f32], y: &[f32]) -> f64 {
-    let differences = z.iter().zip(y).map(|(z, y)| f64::from(*z - y));
-    differences.fold(0.0, |sum, difference| sum + difference * difference)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learn::heads::tests::aim;
 
     #[test]
     fn the_loss_of_a_sample_is_the_mean_of_its_squared_errors() {
         let (mut z, truth) = ([1.0, 2.0, 3.0, -1.0], Truth::Reals(&[0.0, 2.0, 1.0, 1.0]));
-        assert_eq!(MeanSquaredError.forward(&mut z, 2, truth, &mut LossScratch::default()), 0.5 + 4.0);
-        MeanSquaredError.backward(&mut z, 2, truth);
+        let aim = aim(2, truth);
+        assert_eq!(MeanSquaredError.forward(&mut z, aim, &mut LossScratch::default()), 0.5 + 4.0);
+        MeanSquaredError.backward(&mut z, aim);
         assert_eq!(z, [1.0, 0.0, 2.0, -2.0]);
     }
 
@@ -85,8 +74,7 @@ mod tests {
 
     #[test]
     fn nan_outputs_give_a_nan_loss() {
-        let loss =
-            MeanSquaredError.forward(&mut [f32::NAN], 1, Truth::Reals(&[0.0]), &mut LossScratch::default());
-        assert!(loss.is_nan());
+        let aim = aim(1, Truth::Reals(&[0.0]));
+        assert!(MeanSquaredError.forward(&mut [f32::NAN], aim, &mut LossScratch::default()).is_nan());
     }
 }

@@ -1,4 +1,5 @@
-//! Accuracy: the share of samples whose largest output (the first, if several are equal) is the correct class.
+//! Accuracy: the share of samples whose largest output (the first, if several are equal) is the correct class. One
+//! output alone is the probability of class 1, which is predicted above one half, as Keras' `binary_accuracy` has it.
 
 use super::Measure;
 use crate::data::schema::{Target, Truth};
@@ -21,13 +22,26 @@ impl Measure for Accuracy {
 
     fn count(&self, outputs: &[f32], width: usize, truth: Truth<'_>) -> u64 {
         let rows = outputs.chunks_exact(width).zip(truth.classes());
-        rows.filter(|(row, label)| largest(row) == **label as usize).count() as u64
+        rows.filter(|(row, label)| predicted(row) == **label as usize).count() as u64
+    }
+}
+
+/// The class that a row of outputs predicts.
+fn predicted(row: &[f32]) -> usize {
+    match *row {
+        [probability] => usize::from(probability > 0.5),
+        _ => largest(row),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_output_predicts_class_1_above_one_half() {
+        assert_eq!(Accuracy.count(&[0.5, 0.51, 0.2, f32::NAN], 1, Truth::Classes(&[0, 1, 1, 0])), 3);
+    }
 
     #[test]
     fn the_first_of_equal_outputs_is_the_prediction() {
