@@ -68,7 +68,7 @@ pub(super) struct JobFlags {
     /// The BLAS kernel: native, environment, or an OpenBLAS core name
     #[arg(long, value_name = "KERNEL", env = "MILLEFEUILLE_BLAS_KERNEL")]
     blas_kernel: Option<BlasKernel>,
-    /// Any key of a job file: compile.optimizer.type=adam, layers[0].units=64; may be repeated
+    /// Any key of a job file: compile.optimizer.type=adam, fit.accumulate=4; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
