@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what other people's clients are made of, for the tests that call a coordinator with them: Python's grpcio into
-# target/peers, and OpenSSL. Where one can't be had it says so and ends well; with CI=true that is an error.
+# Installs what other people's programs are made of. For the tests that call a coordinator with them: Python's grpcio into
+# target/peers, and OpenSSL. For those that read exported models with them: Keras, ONNX Runtime and NumPy into target/readers.
+# Where one can't be had it says so and ends well; with CI=true that is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
@@ -11,9 +12,11 @@ main() {
     have openssl || missing openssl "a package of that name"
     python_environment target/peers tests/peers/requirements.txt ||
         missing "Python's grpcio" "it needs python3, python3-venv, and a way to pip's packages"
+    python_environment target/readers tests/readers/requirements.txt ||
+        missing "a reader of exported models" "it needs Python 3.11 or newer, python3-venv, and a way to pip's packages"
 }
 
-# The other one may be had all the same.
+# The others may be had all the same.
 missing() {
     in_ci && die "$1 is not installed ($2)"
     skip "$@"

@@ -128,7 +128,7 @@ unit_tests() {
 all_tests() {
     binaries
     images
-    stage "clients of others"
+    stage "clients and readers of others"
     scripts/peers.sh
     metrics_checker
     stage "tests"

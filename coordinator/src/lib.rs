@@ -8,6 +8,7 @@
 //! - [`certs`]: the certificates with which a cluster's processes authenticate each other.
 //! - [`ops`]: probes and metrics of a running cluster.
 //! - [`replay`] and [`verify`]: recompute a run, and compare it with its files.
+//! - [`export`]: a trained model in files that other programs read.
 //! - [`failpoints`]: where tests make this program die.
 //! - [`report`] and [`data`]: the images of a finished job, and reading the files of a data set;
 //!   [`input`] reads any file that others have made.
@@ -17,6 +18,7 @@ pub mod certs;
 pub mod cli;
 pub mod cluster;
 pub mod data;
+pub mod export;
 pub mod failpoints;
 pub mod input;
 pub mod ops;

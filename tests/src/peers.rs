@@ -1,9 +1,10 @@
-//! Other programs that connect to ours. `scripts/peers.sh` installs them; with `CI=true` they are required.
+//! Other programs that connect to ours, or read its files. `scripts/peers.sh` installs them; with `CI=true` they are required.
 
 use std::path::Path;
 
 use crate::ci;
 use crate::home::{Call, Home, project};
+use crate::process::Ended;
 
 /// The output of `openssl` with these arguments; none if it is absent.
 ///
@@ -24,6 +25,18 @@ pub fn grpcio(home: &Home, address: &str, method: &str, credentials: &str) -> Op
     let ended = call.arg(script).arg(address).arg(method).arg(credentials).run();
     assert!(!ended.stdout.is_empty(), "it says how it was answered: {ended}");
     Some(ended.stdout)
+}
+
+/// How ONNX Runtime, Keras and NumPy compare the exported models in these directories; none if they are absent.
+///
+/// # Panics
+/// If they are absent with `CI=true`, or hang.
+pub fn readers(home: &Home, directories: &str) -> Option<Ended> {
+    let script = project().join("tests/readers/compare.py");
+    let call = call(home, &project().join("target/readers/bin/python"), "")?.arg(script);
+    // Keras reads and writes a file of settings there.
+    let call = call.env("KERAS_HOME", home.path("keras"));
+    Some(directories.split_whitespace().fold(call, Call::arg).run())
 }
 
 fn call(home: &Home, program: &Path, arguments: &str) -> Option<Call> {

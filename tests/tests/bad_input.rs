@@ -651,7 +651,8 @@ fn a_damaged_model_and_that_of_another_run_are_refused() {
     let model = home.path("run/model.safetensors");
     let good = fs::read(&model).unwrap();
     let is_refused = || {
-        for command in ["predict run data/t10k-images-idx3-ubyte", "evaluate run", "show run run"] {
+        let export = "export run --format onnx --output model.onnx";
+        for command in ["predict run data/t10k-images-idx3-ubyte", "evaluate run", "show run run", export] {
             let error = home.coordinator(command).fails(7);
             assert!(error.contains("run/model.safetensors: not the file that the run wrote"), "{error}");
         }

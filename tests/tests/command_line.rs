@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use millefeuille_tests::home::{Home, binary};
 
-const SUBCOMMANDS: [&str; 14] = [
+const SUBCOMMANDS: [&str; 15] = [
     "train",
     "serve",
     "jobs",
@@ -14,6 +14,7 @@ const SUBCOMMANDS: [&str; 14] = [
     "show",
     "evaluate",
     "predict",
+    "export",
     "doctor",
     "health",
     "certs",

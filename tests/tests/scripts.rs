@@ -9,9 +9,11 @@ use millefeuille_tests::process::Ended;
 
 const SCRIPTS: [&str; 6] = ["common", "test", "base-images", "containers", "peers", "bench-peers"];
 const REQUIREMENTS: &str = "tests/peers/requirements.txt";
+const READERS_REQUIREMENTS: &str = "tests/readers/requirements.txt";
 const BENCH_REQUIREMENTS: &str = "bench/peers/requirements.txt";
 const DENY_REQUIREMENTS: &str = "scripts/deny-requirements.txt";
 const ENVIRONMENT: &str = "target/peers";
+const READERS: &str = "target/readers";
 
 /// The tools that the scripts require. Nothing else of this machine is in their PATH.
 const EVERYWHERE: [&str; 23] = [
@@ -53,6 +55,7 @@ fn home() -> Home {
     let home = Home::new();
     for script in SCRIPTS.map(|name| format!("scripts/{name}.sh")).iter().map(String::as_str).chain([
         REQUIREMENTS,
+        READERS_REQUIREMENTS,
         BENCH_REQUIREMENTS,
         DENY_REQUIREMENTS,
     ]) {
@@ -109,9 +112,11 @@ fn a_failed_installation_is_named_and_leaves_nothing() {
     let home = home();
     for broken in [("MODULES", "1"), ("VENV", "1"), ("PIP", "1")] {
         let skipped = run(&home, "peers", "", broken).with_code(0);
-        let line = skipped.stderr.lines().last().unwrap_or_default();
-        assert!(line.starts_with("skipped: Python's grpcio is not installed ("), "{broken:?}: {skipped}");
-        assert!(!home.path(ENVIRONMENT).exists(), "{broken:?}");
+        let lines: Vec<_> = skipped.stderr.lines().filter(|line| line.starts_with("skipped: ")).collect();
+        assert_eq!(lines.len(), 2, "{broken:?}: {skipped}");
+        assert!(lines[0].starts_with("skipped: Python's grpcio is not installed ("), "{broken:?}: {skipped}");
+        assert!(lines[1].starts_with("skipped: a reader of exported models is not"), "{broken:?}: {skipped}");
+        assert!(![ENVIRONMENT, READERS].iter().any(|path| home.path(path).exists()), "{broken:?}");
 
         let error = run(&home, "peers", "true", broken).error(1);
         assert!(error.starts_with("Python's grpcio is not installed ("), "{broken:?}: {error}");

@@ -8,6 +8,7 @@ mod certs;
 mod client;
 mod completions;
 mod evaluate;
+mod export;
 mod given;
 mod health;
 mod job;
@@ -90,6 +91,7 @@ enum Command {
     Show(show::Args),
     Evaluate(evaluate::Args),
     Predict(predict::Args),
+    Export(export::Args),
     Verify(verify::Args),
     Doctor(doctor::Args),
     Health(health::Args),
@@ -217,7 +219,7 @@ impl Command {
     /// The threads that this process needs for it, and the processes that it starts to test a kernel.
     fn threads(&self) -> usize {
         match self {
-            Self::Completions(_) | Self::Man(_) | Self::Certs(_) => 0,
+            Self::Completions(_) | Self::Man(_) | Self::Certs(_) | Self::Export(_) => 0,
             Self::Jobs(_) | Self::Workers(_) | Self::Metrics(_) | Self::Cancel(_) | Self::Health(_) => 4,
             _ => OWN_THREADS + 2 * Cores::of_this_process().usable() as usize,
         }
@@ -253,6 +255,7 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Show(args) => show::run(args, given),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Export(args) => export::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Doctor(args) => doctor::run(args).map_err(|(code, message)| {
             process::error(&message);

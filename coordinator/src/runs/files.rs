@@ -28,6 +28,15 @@ fn staged(path: &Path, content: &[u8], kind: &str) -> io::Result<()> {
     sync_directory(parent(path))
 }
 
+/// Writes a complete file for users, durably. Returns whether it was written: a file that is there already is kept, unless
+/// it may be overwritten.
+pub(crate) fn write_output(path: &Path, content: &[u8], overwrite: bool) -> io::Result<bool> {
+    let staged = Staged::new(path, content, "output", READABLE)?;
+    let written = if overwrite { staged.rename().map(|()| true) } else { staged.rename_if_new() }?;
+    sync_directory(parent(path))?;
+    Ok(written)
+}
+
 /// The mode of a file that every user may read.
 pub(crate) const READABLE: u32 = 0o644;
 
@@ -59,6 +68,16 @@ impl<'a> Staged<'a> {
         self.file.persist(path).map_err(|error| error.error)?;
         reached(kind, "after-rename");
         Ok(())
+    }
+
+    /// Renames the file into place, if there is none. Returns whether it did.
+    fn rename_if_new(self) -> io::Result<bool> {
+        self.reached("before-rename");
+        match self.file.persist_noclobber(self.path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error.error),
+        }
     }
 
     fn reached(&self, stage: &str) {
