@@ -12,6 +12,7 @@
 //! | `openblas-picks` | a process asks which kernel OpenBLAS picks by itself | with the name of a kernel: it is that one |
 //! | `kernel-wrong` | a process that tries a kernel has computed a product | with names of kernels, the one among them: an entry is wrong |
 //! | `kernel-kills` | a process begins to try a kernel | likewise: the process dies by SIGILL |
+//! | `node-elsewhere` | a process with a job's kernel is about to compute a node | the process dies |
 //! | `kernel-hangs` | a process begins to try a kernel | likewise: the process stays there, and is given up after a second |
 //!
 //! To die is to abort: nothing more is sent, flushed or logged, as with SIGKILL. Each process counts for itself: a
@@ -27,6 +28,7 @@ use rustix::process::{Signal, getpid, kill_process};
 const OPENBLAS_PICKS: &str = "openblas-picks";
 const KERNEL_WRONG: &str = "kernel-wrong";
 const KERNEL_KILLS: &str = "kernel-kills";
+pub(crate) const NODE_ELSEWHERE: &str = "node-elsewhere";
 const KERNEL_HANGS: &str = "kernel-hangs";
 
 /// Time between two checks of a point that makes a process hang.

@@ -20,7 +20,7 @@ use millefeuille_core::blas::environment::{self, Choice, Decision, NATIVE, Nativ
 use millefeuille_core::job::BlasKernel;
 use millefeuille_core::learn::spec::Spec;
 
-pub use self::probe::Speed;
+pub use self::probe::{NodeTask, Speed, compute_elsewhere};
 use self::probe::{Probe, own_pick};
 use self::start::{again, changed, replaced_by};
 pub use self::unusable::Unusable;
@@ -118,17 +118,19 @@ pub fn say_native() {
 
 /// Whether this process computes with this kernel (named as in a resolved job), and nothing else selects it.
 pub fn has(kernel: &BlasKernel) -> bool {
-    let choice = match kernel {
-        BlasKernel::Named(name) => Choice::Named(name.clone()),
-        BlasKernel::Environment => Choice::Environment,
-        BlasKernel::Native => match native() {
-            Ok(native) => native.choice(),
-            Err(_) => return false,
-        },
-    };
+    let Ok(choice) = choice_of(kernel) else { return false };
     let loaded = blas::kernel();
     environment::decide(&variables::openblas(), &choice, &loaded, Instructions::of_this_machine())
         == Ok(Decision::Satisfied)
+}
+
+/// What selects a kernel that is named as in a resolved job.
+fn choice_of(kernel: &BlasKernel) -> Result<Choice, Unusable> {
+    Ok(match kernel {
+        BlasKernel::Named(name) => Choice::Named(name.clone()),
+        BlasKernel::Environment => Choice::Environment,
+        BlasKernel::Native => native()?.choice(),
+    })
 }
 
 /// Restarts this process with another kernel, for the `restarts`th time in a row. Returns only if that fails, with the

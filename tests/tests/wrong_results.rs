@@ -90,6 +90,65 @@ fn the_only_worker_is_compared_with_the_coordinator() {
     alone.is_equalled_by(&run);
 }
 
+/// The small job with a kernel that the coordinator of a cluster does not load by itself.
+fn job_of_another_kernel(cluster: &Cluster<'_>) -> String {
+    let good = cluster.client().workers().remove(0);
+    let named = if good.kernel == "Haswell" { "Sandybridge" } else { "Haswell" };
+    format!("{JOB} --blas-kernel {named}")
+}
+
+#[test]
+fn the_coordinator_settles_a_job_of_another_kernel_by_a_process_of_its_own() {
+    let home = Home::small();
+    let cluster = home.cluster("--audit 1 --min-workers 1");
+    let mut good = cluster.joined_by("--slots 1");
+    let mut bad = cluster.joined_with("worker-flip-bit=40*off->return");
+    let job = job_of_another_kernel(&cluster);
+
+    cluster.coordinator(&format!("train {job}")).succeeds();
+
+    let run = home.run("runs/small-1");
+    is_evicted(&mut bad, &run);
+    assert!(good.is_running());
+    home.undisturbed(&job).is_equalled_by(&run);
+}
+
+#[test]
+fn the_only_worker_of_a_job_of_another_kernel_is_compared_with_such_a_process() {
+    let home = Home::small();
+    let cluster = home.cluster("--audit 1");
+    let client = cluster.client();
+    // Always wrong, so it never contradicts itself.
+    let mut bad = cluster.joined_with("worker-flip-bit=return");
+    let job = job_of_another_kernel(&cluster);
+    let mut following = cluster.coordinator(&format!("train {job}")).start();
+
+    cluster.job_is(&client, "small-1", "waiting");
+    bad.says("evicted from the cluster");
+    let _good = cluster.joined_by("--slots 1");
+
+    following.wait().with_code(0);
+    let run = home.run("runs/small-1");
+    is_evicted(&mut bad, &run);
+    home.undisturbed(&job).is_equalled_by(&run);
+}
+
+#[test]
+fn a_coordinator_that_cannot_settle_it_says_why_once_and_goes_on_without() {
+    let home = Home::small();
+    let serve = home.serve("127.0.0.1:0", "--audit 1").env("FAILPOINTS", "node-elsewhere=return");
+    let cluster = Cluster::start(&home, serve);
+    let _good = cluster.joined_by("--slots 1");
+    let job = job_of_another_kernel(&cluster);
+
+    cluster.coordinator(&format!("train {job}")).succeeds();
+
+    let log = cluster.serve.stderr();
+    let said = log.matches("cannot settle which result is right").count();
+    assert!(said == 1 && log.contains("kills the process that computes with it (SIGABRT)"), "{log}");
+    home.undisturbed(&job).is_equalled_by(&home.run("runs/small-1"));
+}
+
 #[test]
 fn a_nan_result_is_recomputed_even_without_audit() {
     let home = Home::small();

@@ -21,7 +21,7 @@ use millefeuille_proto::buffer::{Buffer, Pool};
 use millefeuille_proto::shared::{ParameterSlots, SharedMemory, WorkerSlots};
 use tracing::debug;
 
-use super::arbiter;
+use super::arbiter::Arbiter;
 use super::disk::CheckpointState;
 use super::loaded::Loaded;
 use super::sums::Sum;
@@ -37,6 +37,8 @@ pub(super) struct Training {
     pub(super) loaded: Loaded,
     pub(super) workload: Arc<Workload>,
     pub(super) pool: Pool,
+    /// Computes nodes in the coordinator.
+    pub(super) arbiter: Arc<Arbiter>,
     /// Memory shared with workers on this machine.
     pub(super) parameter_slots: Option<Arc<ParameterSlots>>,
     optimizer: OptimizerState,
@@ -90,7 +92,9 @@ impl Training {
     pub(super) fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
         let job = loaded.job.clone();
         let workload = Arc::new(Workload::new(loaded.spec.clone()));
-        let constant_loss = workload.constant_loss(&loaded.store);
+        let (constant_loss, pool) = (workload.constant_loss(&loaded.store), Pool::default());
+        let (facts, store) = (loaded.facts.clone(), Arc::clone(&loaded.store));
+        let arbiter = Arc::new(Arbiter::new(facts, Arc::clone(&workload), store, pool.clone()));
         let mut training = Self {
             constant_loss,
             job_sha256: loaded.job_sha256(),
@@ -103,7 +107,8 @@ impl Training {
             parameter_slots: None,
             parameters: Bytes::new(),
             parameter_slot: None,
-            pool: Pool::default(),
+            pool,
+            arbiter,
             job,
             loaded,
             workload,
@@ -282,19 +287,6 @@ impl Training {
         let pieces = (node.first..node.end).filter(|&shard| of_shard(shard) > 0).count();
         let counts = sum.figures.samples == samples && sum.figures.correct <= samples;
         sum.len() == values && counts && sum.sample_digests.len() == pieces
-    }
-
-    /// Everything that the coordinator needs to compute a node itself.
-    pub(super) fn arbiter(&self, work: WorkId, node: Node) -> arbiter::Task {
-        arbiter::Task {
-            work,
-            node,
-            kernel: self.job.blas_kernel.clone(),
-            workload: Arc::clone(&self.workload),
-            store: Arc::clone(self.store()),
-            parameters: self.parameters(),
-            pool: self.pool.clone(),
-        }
     }
 
     /// Stores a new result and returns its id.

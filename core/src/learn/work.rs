@@ -13,6 +13,7 @@ use super::model::Model;
 use super::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use super::spec::Spec;
 use super::sum::{Figures, Sum};
+use super::tree::{Node, Reduction};
 use crate::data::plan::{self, Plan};
 use crate::data::schema::Truths;
 use crate::data::shard::{ShardSamples, ShardStore};
@@ -161,6 +162,29 @@ impl Workload {
     ) -> Sum<B> {
         let (gradient, outcome) = self.piece(unit, shard, samples, parameters, take, scratch);
         Sum::of_piece(gradient, &outcome)
+    }
+
+    /// The sum over a node's present shards, whose samples `samples` provides, added up. `None` if it lacks some, or no
+    /// shard is present.
+    pub fn sum_of_node<'s, B: DerefMut<Target = [f32]>>(
+        &self,
+        unit: Unit,
+        node: Node,
+        samples: impl Fn(u32) -> Option<&'s ShardSamples>,
+        parameters: &[f32],
+        take: impl Fn(usize) -> B,
+    ) -> Option<Sum<B>> {
+        let (mut scratch, present) = (Scratch::default(), self.present(unit, node.first..node.end));
+        let mut reduction = Reduction::over(node, &present);
+        for shard in present {
+            let sum = self.sum_of(unit, shard, samples(shard)?, parameters, &take, &mut scratch);
+            reduction.insert(Node::leaf(shard), sum, |left: &mut Sum<B>, right| {
+                left.join_within_bounds(right, &take)
+            });
+        }
+        let mut sum = reduction.take_root(Sum::join)?;
+        sum.settle(|| take(self.model.parameter_count()));
+        Some(sum)
     }
 
     /// The number of values of a piece's gradient; 0 in evaluation.

@@ -5,6 +5,7 @@
 //! All this happens in the process that tests the kernel. It reports its findings in one line of JSON, and
 //! [`patience`] limits how long the caller waits.
 
+mod node;
 mod patience;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use millefeuille_core::arithmetic::check::{self, Product};
 use millefeuille_core::arithmetic::exercise::Exercise;
 use millefeuille_core::arithmetic::{self, Arithmetic};
@@ -26,6 +28,7 @@ use millefeuille_proto::convert;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
+pub use self::node::{NodeTask, compute_elsewhere};
 use self::patience::{Patience, Silence, processor_time};
 use super::start::changed;
 use super::unusable::Unusable;
@@ -44,6 +47,8 @@ const SPEED: &str = "speed";
 /// Checks the kernel as [`GENERAL`] does, for a job's shapes, and computes the fingerprints. The job's spec comes
 /// over standard input.
 const JOB: &str = "job";
+/// Computes a node of a job, which comes over standard input: see [`node`].
+const NODE: &str = "node";
 
 /// Time limits for a process that computes almost nothing.
 const PATIENCE: Patience = Patience { computing: Duration::from_secs(20), idle: Duration::from_secs(20) };
@@ -86,7 +91,7 @@ pub(super) struct Probe {
     called: String,
     child: Child,
     input: Option<ChildStdin>,
-    output: Receiver<String>,
+    output: Receiver<Vec<u8>>,
     patience: Patience,
 }
 
@@ -132,9 +137,9 @@ impl Probe {
         let (sender, output) = mpsc::channel();
         let mut pipe = child.stdout.take().expect("its output is a pipe");
         let read = move || {
-            let mut text = String::new();
-            let _ = pipe.read_to_string(&mut text);
-            let _ = sender.send(text);
+            let mut said = Vec::new();
+            let _ = pipe.read_to_end(&mut said);
+            let _ = sender.send(said);
         };
         if let Err(error) = std::thread::Builder::new().name("probe".into()).spawn(read) {
             let _ = child.kill();
@@ -163,37 +168,48 @@ impl Probe {
     pub(super) fn end_with(mut self, spec: &Spec) -> Result<(Arithmetic, String), Unusable> {
         // The fingerprints compute each product once more.
         self.patience.computing += 2 * (time_for(check::of_job(spec)) + time_for(check::general()));
-        let message = convert::spec_to_bytes(spec);
-        // In a thread: a process that hangs reads nothing, and a pipe takes no more than 64 KiB. If writing fails, the
-        // process has ended, and its exit status says more.
-        if let Some(mut input) = self.input.take() {
-            std::thread::spawn(move || _ = input.write_all(&message));
-        }
+        self.send(vec![convert::spec_to_bytes(spec).into()]);
         let ProbeReport { kernel, version, fingerprint, shapes_fingerprint, .. } = self.report()?;
         Ok((Arithmetic { kernel, version, fingerprint }, shapes_fingerprint))
     }
 
+    /// Sends this to the process, in a thread: a process that hangs reads nothing, and a pipe takes no more than 64 KiB.
+    /// If writing fails, the process has ended, and its exit status says more.
+    fn send(&mut self, message: Vec<Bytes>) {
+        if let Some(mut input) = self.input.take() {
+            std::thread::spawn(move || message.iter().try_for_each(|part| input.write_all(part)));
+        }
+    }
+
     /// Waits for the report, which must be about a good kernel.
     fn report(mut self) -> Result<ProbeReport, Unusable> {
+        let (said, status) = self.said()?;
+        match serde_json::from_slice::<ProbeReport>(&said) {
+            Ok(report) if status.success() => self.judge(report),
+            _ => Err(self.ended(status)),
+        }
+    }
+
+    /// Waits for the end of the process: what it printed, and how it ended.
+    fn said(&mut self) -> Result<(Vec<u8>, ExitStatus), Unusable> {
         // Close the input, or the process waits for more.
         self.input = None;
         self.patience.idle = failpoints::patience().unwrap_or(self.patience.idle);
         let process = self.child.id();
-        let text = match self.patience.wait(&self.output, || processor_time(process)) {
-            Ok(text) => text,
+        let said = match self.patience.wait(&self.output, || processor_time(process)) {
+            Ok(said) => said,
             Err(Silence::Hangs(what)) => {
                 self.kill();
                 return Err(self.no_good(&what));
             }
-            Err(Silence::Ended) => String::new(),
+            Err(Silence::Ended) => Vec::new(),
         };
-        let Some(status) = self.status()? else {
-            self.kill();
-            return Err(self.no_good(&format!("does not end within {} s", self.patience.idle.as_secs())));
-        };
-        match serde_json::from_str::<ProbeReport>(&text) {
-            Ok(report) if status.success() => self.judge(report),
-            _ => Err(self.ended(status)),
+        match self.status()? {
+            Some(status) => Ok((said, status)),
+            None => {
+                self.kill();
+                Err(self.no_good(&format!("does not end within {} s", self.patience.idle.as_secs())))
+            }
         }
     }
 
@@ -209,16 +225,24 @@ impl Probe {
     }
 
     fn judge(&self, report: ProbeReport) -> Result<ProbeReport, Unusable> {
-        if let Some(asked) = self.asked.as_ref().filter(|name| !report.kernel.eq_ignore_ascii_case(name)) {
-            let (wanted, loaded) = (asked.clone(), report.kernel);
-            return Err(Unusable::Missing(KernelError::FellBack { wanted, loaded }));
-        }
+        self.is_asked(&report.kernel)?;
         match report.wrong {
             None => Ok(report),
             Some(wrong) => {
                 let what = format!("computes wrong numbers: {wrong}");
                 Err(Unusable::NoGood { kernel: report.kernel, version: report.version, what })
             }
+        }
+    }
+
+    /// Checks that the process has loaded the kernel that was requested by name.
+    fn is_asked(&self, loaded: &str) -> Result<(), Unusable> {
+        match self.asked.as_ref().filter(|name| !loaded.eq_ignore_ascii_case(name)) {
+            Some(wanted) => {
+                let (wanted, loaded) = (wanted.clone(), loaded.to_string());
+                Err(Unusable::Missing(KernelError::FellBack { wanted, loaded }))
+            }
+            None => Ok(()),
         }
     }
 
@@ -316,6 +340,12 @@ fn answered(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
                 ..ProbeReport::default()
             }
         }
+        Some(NODE) => {
+            return match node::answer() {
+                Ok(()) => process::leave(exit::DONE),
+                Err(message) => process::fail(exit::UNEXPECTED, &message),
+            };
+        }
         Some(JOB) => match of_job() {
             Ok(report) => report,
             Err(message) => return process::fail(exit::UNEXPECTED, &message),
@@ -328,9 +358,14 @@ fn answered(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// Reads a job's spec from standard input.
 fn spec() -> Result<Spec, String> {
+    convert::spec_from_bytes(&input()?).map_err(|error| error.to_string())
+}
+
+/// All of standard input.
+fn input() -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    convert::spec_from_bytes(&bytes).map_err(|error| error.to_string())
+    Ok(bytes)
 }
 
 fn tried(products: impl IntoIterator<Item = Product>) -> ProbeReport {

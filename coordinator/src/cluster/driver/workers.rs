@@ -1,5 +1,7 @@
 //! How the driver handles workers: the messages to them, and their results.
 
+use std::sync::Arc;
+
 use millefeuille_core::control::{Computed, Event, JobId, ResultId, SessionEnd, Source, WorkId, WorkerId};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::learn::tree::Node;
@@ -71,14 +73,13 @@ impl Driver {
         training.accept(result, node);
     }
 
-    /// Computes a node in a separate thread, if this process has the job's kernel.
+    /// Computes a node in the coordinator, or in a process of its own.
     pub(super) fn arbitrate(&self, work: WorkId, node: Node) {
         let Some(training) = &self.training else { return };
-        let (task, handle) = (training.arbiter(work, node), self.handle.clone());
+        let (arbiter, parameters) = (Arc::clone(&training.arbiter), training.parameters());
+        let handle = self.handle.clone();
         tokio::spawn(async move {
-            let computed = tokio::task::spawn_blocking(move || task.compute()).await;
-            // The panic has been logged; result validation continues without this sum.
-            let sum = computed.unwrap_or_default();
+            let sum = arbiter.compute(work, node, parameters).await;
             handle.send(DriverMessage::Arbitrated(Box::new(Arbitrated { work, node, sum }))).await;
         });
     }
