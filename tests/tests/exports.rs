@@ -168,9 +168,17 @@ fn a_file_is_written_whole_and_replaced_only_if_asked() {
 }
 
 #[test]
-fn what_is_no_file_is_not_replaced() {
+fn what_is_no_file_or_a_runs_is_not_replaced() {
     let home = Home::small();
     home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
+    for output in ["run/model.safetensors", "run/new.npz", "run/plots/history.svg"] {
+        let error =
+            home.coordinator(&format!("export run --format npz --output {output} --overwrite")).fails(3);
+        assert_eq!(
+            error,
+            format!("{output}: is in a run directory, where only the run writes (name another --output)")
+        );
+    }
     for output in ["run", "/dev/null"] {
         let error =
             home.coordinator(&format!("export run --format npz --output {output} --overwrite")).fails(3);

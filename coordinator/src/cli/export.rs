@@ -11,7 +11,7 @@ use super::{Failed, Result, print, saved};
 use crate::export::{ExportFormat, Exported};
 use crate::input;
 use crate::runs::receipt::weights_sha256;
-use crate::runs::{SavedRun, files};
+use crate::runs::{self, SavedRun, files};
 
 /// Write a trained model as a file for ONNX Runtime, Keras, NumPy or other programs
 #[derive(Clone, Debug, ClapArgs)]
@@ -57,6 +57,13 @@ pub(super) fn run(args: Args) -> Result {
 
 /// Checks before anything is computed that the file may be written.
 fn check_output(output: &Path, overwrite: bool) -> Result<(), Failure> {
+    let absolute = std::path::absolute(output)
+        .map_err(|error| Failure::of_file(output.display(), "cannot be written", &error))?;
+    // Pictures and checkpoints are a level below.
+    if absolute.ancestors().skip(1).take(2).any(runs::holds_a_run) {
+        let what = "is in a run directory, where only the run writes (name another --output)";
+        return Err(Failure::at(FailureKind::Data, output.display(), what));
+    }
     if !input::exists(output)? {
         return Ok(());
     }

@@ -4,7 +4,7 @@
 //! The model is a `Sequential` that takes raw inputs: its first layers, each a `Rescaling`, do what happens before the
 //! network. Of the many keys that Keras writes, those are here that have no default. The model is not compiled.
 
-use hdf5_writer::{DatasetBuilder, Hdf5Builder, WriteOptions};
+use hdf5_writer::{AttributeBuilder, DatasetBuilder, Hdf5Builder, WriteOptions};
 use millefeuille_core::job::Layer;
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn config(model: &Exported<'_>) -> Value {
     let input = json!({ "name": "inputs", "batch_shape": shape, "dtype": "float32" });
     let mut layers = vec![object("InputLayer", input)];
     layers.extend(rescalings(model).into_iter().enumerate().map(|(index, (scale, offset))| {
-        object("Rescaling", json!({ "name": format!("rescaling_{index}"), "scale": scale, "offset": offset }))
+        object("Rescaling", json!({ "name": rescaling(index), "scale": scale, "offset": offset }))
     }));
     layers.extend(model.layers.iter().map(layer));
     json!({
@@ -52,6 +52,11 @@ fn rescalings(model: &Exported<'_>) -> Vec<(Value, Value)> {
         rescalings.push((number(model.scale), json!(0.0)));
     }
     rescalings
+}
+
+/// The name of such a step, as Keras numbers layers of a type.
+fn rescaling(index: usize) -> String {
+    if index == 0 { "rescaling".into() } else { format!("rescaling_{index}") }
 }
 
 fn numbers(values: impl Iterator<Item = f32>) -> Value {
@@ -78,10 +83,19 @@ fn object(class: &str, config: Value) -> Value {
     json!({ "module": "keras.layers", "class_name": class, "config": config, "registered_name": null })
 }
 
-/// The tensors, where Keras looks for them: `layers/dense_1/vars/0` is the first tensor of the second dense layer.
+/// The tensors, where Keras looks for them: `layers/dense_1/vars/0` is the first tensor of the second dense layer. The first
+/// versions of Keras 3 look for a group even where there are no tensors: a group that has its name exists.
 fn weights(model: &Exported<'_>) -> Result<Vec<u8>, String> {
-    let mut file = Hdf5Builder::new();
+    let group = |file: Hdf5Builder, path: &str, name: &str| {
+        file.group_attribute(path, AttributeBuilder::fixed_string("name", name))
+    };
+    let mut file = group(Hdf5Builder::new(), "vars", &model.name);
+    for index in 0..rescalings(model).len() {
+        let name = rescaling(index);
+        file = group(file, &format!("layers/{name}/vars"), &name);
+    }
     for layer in &model.layers {
+        file = group(file, &format!("layers/{}/vars", layer.name), &layer.name);
         for (index, tensor) in layer.tensors.iter().enumerate() {
             let path = format!("layers/{}/vars/{index}", layer.name);
             let shape: Vec<u64> = tensor.shape.iter().map(|&side| side as u64).collect();
@@ -114,8 +128,7 @@ mod tests {
             let layers = config["config"]["layers"].as_array().unwrap();
             let names: Vec<_> =
                 layers.iter().map(|layer| layer["config"]["name"].as_str().unwrap()).collect();
-            let first =
-                ["inputs", "rescaling_0", "rescaling_1", "rescaling_2", "dense", "dropout", "dense_1"];
+            let first = ["inputs", "rescaling", "rescaling_1", "rescaling_2", "dense", "dropout", "dense_1"];
             assert_eq!(names[..7], first);
             assert_eq!(layers[1]["config"]["offset"], json!([-1.0, -2.0, -3.0, -4.0]));
             assert_eq!(layers[3]["config"]["scale"], json!(0.1));

@@ -158,7 +158,7 @@ impl Growing {
             dims: shape.iter().map(|&side| side as i64).collect(),
             data_type: DataType::Float.into(),
             name: name.into(),
-            raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            raw_data: bytemuck::cast_slice(values).to_vec(),
         });
         name.into()
     }
