@@ -1,7 +1,8 @@
 //! The article's fit and its outcome.
 
 use anyhow::Context as _;
-use millefeuille_core::data::formats::idx::mnist;
+use millefeuille_core::data::formats::idx;
+use millefeuille_core::data::prepare::Parts;
 use millefeuille_core::data::schema::Schema;
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::data::split::Split;
@@ -58,9 +59,8 @@ impl Article {
     /// Reads the data that is built into the program.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let job = Job::default();
-        let dataset =
-            job.data.source.format().decode(mnist::files()).context("cannot read the built-in data")?;
-        let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
+        let parts = Parts::from(idx::mnist().context("cannot read the built-in data")?);
+        let store = ShardStore::new(parts.prepare(job.data.recipe(job.wanted()))?, job.shards);
         let spec = job.spec(Schema::clone(store.schema()), store.sizes());
         let model = Model::new(spec.inputs(), &job.layers);
         Ok(Self { spec, model, optimizer: job.compile.optimizer, store })

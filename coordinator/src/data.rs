@@ -5,15 +5,18 @@
 //! bytes.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use millefeuille_core::data::dataset::Dataset;
-use millefeuille_core::data::formats::Files;
-use millefeuille_core::data::formats::idx::mnist;
+use millefeuille_core::data::dataset::{DataFile, Dataset};
+use millefeuille_core::data::formats::{Content, DataFormat, Files, Request, idx};
+use millefeuille_core::data::part::{Part, RawFeatures};
+use millefeuille_core::data::prepare::Parts;
+use millefeuille_core::data::split::Split;
+use millefeuille_core::data::table::Known;
 use millefeuille_core::failure::Failure;
-use millefeuille_core::job::Source;
+use millefeuille_core::job::{Data, Job, Source, Wanted};
 
 use crate::{failpoints, input};
 
@@ -21,20 +24,42 @@ use crate::{failpoints, input};
 ///
 /// # Errors
 /// The file, what is wrong with it, and what to do.
-pub fn read(source: &Source) -> Result<Dataset, Failure> {
-    read_watched(source, &Reading::default())
+pub fn read(job: &Job) -> Result<Dataset, Failure> {
+    read_watched(job, &Reading::default())
 }
 
 /// The same, watched by another thread.
 ///
 /// # Errors
 /// As [`read`], and if the read was given up.
-pub fn read_watched(source: &Source, reading: &Reading) -> Result<Dataset, Failure> {
+pub fn read_watched(job: &Job, reading: &Reading) -> Result<Dataset, Failure> {
     reading.during(|| failpoints::at("data-before-read"));
-    match source {
-        Source::Mnist => source.format().decode(mnist::files()),
-        Source::Directory(path) => source.format().read(path, &Disk(reading)),
-    }
+    let wanted = job.wanted();
+    parts(&job.data, wanted, &Disk(reading))?.prepare(job.data.recipe(wanted))
+}
+
+/// The source, and the validation and test sets of their own.
+fn parts(data: &Data, wanted: Wanted, disk: &Disk<'_>) -> Result<Parts, Failure> {
+    let (Source::Path(path), Some(format)) = (&data.source, data.format_of_source()) else {
+        return idx::mnist().map(Parts::from);
+    };
+    let request = Request { layout: &data.table, wanted, known: Known::Nothing };
+    let Content { train, test, mut files } = format.read(path, &request, disk)?;
+    let known = match &train.features {
+        RawFeatures::Columns(columns) => Known::Columns(columns),
+        RawFeatures::Bytes { .. } | RawFeatures::Numbers { .. } => Known::Nothing,
+    };
+    let mut own = |split: Split, path: &Option<PathBuf>| -> Result<Option<Part>, Failure> {
+        let Some(path) = path else { return Ok(None) };
+        let format = data.format.unwrap_or_else(|| DataFormat::of(path));
+        let content = format.read(path, &Request { known, ..request }, disk)?;
+        // In a receipt, names of files differ.
+        let renamed = |file: DataFile| DataFile { name: format!("{split}/{}", file.name), ..file };
+        files.extend(content.files.into_iter().map(renamed));
+        Ok(Some(content.train))
+    };
+    let (validation, own_test) = (own(Split::Validation, &data.validation)?, own(Split::Test, &data.test)?);
+    Ok(Parts { train, validation, test: own_test.or(test), files })
 }
 
 /// A read, as other threads see it.
@@ -93,19 +118,34 @@ impl Reading {
 /// Checks that a job's data may be where its source says, before anything else is done.
 ///
 /// # Errors
-/// What is wrong with the source, and what to do.
-pub fn check(source: &Source) -> Result<(), &'static str> {
-    match source {
-        Source::Mnist => Ok(()),
-        Source::Directory(path) if path.is_dir() => Ok(()),
-        Source::Directory(path) => match path.try_exists() {
-            Ok(false) => Err("there is no such directory (give one with the four IDX files, or mnist)"),
-            Ok(true) => Err("is a file, not a directory (give one with the four IDX files, or mnist)"),
-            // Whoever reads it says why it can't be found.
-            Err(_) => Ok(()),
-        },
+/// The key of the path that is wrong, what is wrong with it, and what to do.
+pub fn check(data: &Data) -> Result<(), (&'static str, &Path, &'static str)> {
+    if let (Source::Path(path), Some(DataFormat::Idx)) = (&data.source, data.format_of_source())
+        && path.is_file()
+    {
+        return Err(("data.source", path, NO_DIRECTORY));
     }
+    let source = match &data.source {
+        Source::Mnist => None,
+        Source::Path(path) => Some(path),
+    };
+    for (key, path) in [
+        ("data.source", source),
+        ("data.test", data.test.as_ref()),
+        ("data.validation", data.validation.as_ref()),
+    ] {
+        // If it is not known whether it is there, whoever reads it says why.
+        if let Some(path) = path.filter(|path| matches!(path.try_exists(), Ok(false))) {
+            return Err((key, path, NOTHING));
+        }
+    }
+    Ok(())
 }
+
+const NO_DIRECTORY: &str = "is a file, not a directory, and its ending is no format's (give a table such as data.csv, a \
+                            directory with the four IDX files, or mnist)";
+const NOTHING: &str = "there is no such file or directory (give a table such as data.csv, a directory with the four IDX \
+                       files, or mnist)";
 
 /// The files of this machine.
 struct Disk<'r>(&'r Reading);
@@ -124,15 +164,17 @@ impl Files for Disk<'_> {
     }
 }
 
-/// The same source with an absolute path, so that it is found again from anywhere.
+/// The same data with absolute paths, so that it is found again from anywhere.
 ///
 /// # Errors
 /// If there is no current directory.
-pub fn absolute(source: &Source) -> Result<Source, Failure> {
-    let Source::Directory(path) = source else { return Ok(source.clone()) };
-    let absolute = std::path::absolute(path);
-    let absolute = absolute.map_err(|error| Failure::of_file(path.display(), "cannot be found", &error))?;
-    Ok(Source::Directory(absolute))
+pub fn absolute(data: &Data) -> Result<Data, Failure> {
+    let mut data = data.clone();
+    for path in data.paths_mut() {
+        let absolute = std::path::absolute(&*path);
+        *path = absolute.map_err(|error| Failure::of_file(path.display(), "cannot be found", &error))?;
+    }
+    Ok(data)
 }
 
 #[cfg(test)]
@@ -143,9 +185,10 @@ mod tests {
     fn a_read_that_was_given_up_ends_at_its_next_bytes() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("train-images-idx3-ubyte"), [0; 64]).unwrap();
-        let (source, reading) = (Source::Directory(directory.path().to_path_buf()), Reading::default());
+        let (mut job, reading) = (Job::default(), Reading::default());
+        job.data.source = Source::Path(directory.path().to_path_buf());
         reading.give_up();
-        let failure = read_watched(&source, &reading).unwrap_err();
+        let failure = read_watched(&job, &reading).unwrap_err();
         assert!(failure.to_string().contains("nobody waits for it any more"), "{failure}");
         assert_eq!(reading.silence(), Duration::ZERO, "no file is called any more");
     }

@@ -85,15 +85,15 @@ impl<'a> Replay<'a> {
             self.step(state);
         }
         let validation = self.evaluate(&state.parameters, Split::Validation);
-        let test = self.evaluate(&state.parameters, Split::Test).unwrap_or_default();
+        let test = self.evaluate(&state.parameters, Split::Test);
         let row = EpochRow {
             epoch: u64::from(state.epoch) + 1,
             loss: state.train.loss(),
             accuracy: self.workload.accuracy(&state.train),
             val_loss: validation.map(|sums| sums.loss()),
             val_accuracy: validation.and_then(|sums| self.workload.accuracy(&sums)),
-            test_loss: test.loss(),
-            test_accuracy: self.workload.accuracy(&test),
+            test_loss: test.map(|sums| sums.loss()),
+            test_accuracy: test.and_then(|sums| self.workload.accuracy(&sums)),
             seconds: started.elapsed().as_secs_f64(),
             weights_sha256: weights_sha256(bytemuck::cast_slice(&state.parameters)),
         };

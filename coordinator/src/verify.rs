@@ -355,7 +355,7 @@ fn difference(told: &EpochRow, again: &EpochRow) -> Option<String> {
             ("accuracy", row.accuracy),
             ("val_loss", row.val_loss),
             ("val_accuracy", row.val_accuracy),
-            ("test_loss", Some(row.test_loss)),
+            ("test_loss", row.test_loss),
             ("test_accuracy", row.test_accuracy),
         ]
     };

@@ -24,7 +24,7 @@ fn row(epoch: u64) -> EpochRow {
         accuracy: Some(1.0 / 3.0),
         val_loss: None,
         val_accuracy: None,
-        test_loss: 1e-300,
+        test_loss: Some(1e-300),
         test_accuracy: Some(0.5),
         seconds: 1.25,
         weights_sha256: "ab".into(),

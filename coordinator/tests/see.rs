@@ -60,7 +60,7 @@ fn article() -> Vec<EpochRow> {
         accuracy: Some(accuracy),
         val_loss: Some(val_loss),
         val_accuracy: Some(val_accuracy),
-        test_loss: val_loss + 0.0047,
+        test_loss: Some(val_loss + 0.0047),
         test_accuracy: Some(val_accuracy - 0.0002),
         seconds: 0.4,
         weights_sha256: "0123456789abcdef".repeat(4),

@@ -63,9 +63,10 @@ fn job(data: &Path) -> Job {
         shards: 5,
         blas_kernel: BlasKernel::Named(blas::kernel()),
         data: Data {
-            source: Source::Directory(data.to_path_buf()),
+            source: Source::Path(data.to_path_buf()),
             scale: 1.0 / 255.0,
             validation_split: 0.2,
+            ..Data::default()
         },
         layers,
         fit: Fit { batch_size: 30, epochs: EPOCHS, shuffle: true },
@@ -82,8 +83,8 @@ struct Loaded {
 
 impl Loaded {
     fn new(job: Job) -> Self {
-        let dataset = millefeuille_coordinator::data::read(&job.data.source).unwrap();
-        let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
+        let dataset = millefeuille_coordinator::data::read(&job).unwrap();
+        let store = ShardStore::new(dataset, job.shards);
         let workload = Workload::new(load::spec(&job, &store));
         Self { job, store, workload }
     }
@@ -206,7 +207,7 @@ impl<'a> Trainer<'a> {
             accuracy: Some(correct as f64 / train),
             val_loss: Some(mean(&validation)),
             val_accuracy: Some(share(&validation)),
-            test_loss: mean(&test),
+            test_loss: Some(mean(&test)),
             test_accuracy: Some(share(&test)),
             seconds: 1.5,
             weights_sha256: weights_sha256(bytemuck::cast_slice(&self.parameters)),

@@ -9,6 +9,7 @@
 //! | dropout | seed, 1, epoch, layer | sample (its index in the data set) | unit |
 //! | shuffle | seed, 2, epoch, shard | 0 | consumed by Fisher–Yates |
 //! | initial weights | seed, 3, layer, 0 | 0 | entry (row-major) |
+//! | order before the split | seed, 4, 0, 0 | 0 | consumed by Fisher–Yates |
 //!
 //! Only ChaCha's raw words are used; the mappings to floats and permutations are this module's own, because
 //! those of the `rand` crate may change between its versions. Golden values in the tests pin them.
@@ -19,6 +20,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 const DROPOUT: u64 = 1;
 const SHUFFLE: u64 = 2;
 const INITIAL: u64 = 3;
+const SPLIT: u64 = 4;
 
 fn words(seed: u64, purpose: u64, a: u64, b: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
@@ -59,7 +61,17 @@ pub fn shuffled(seed: u64, epoch: u64, shard: u64, len: u32) -> Vec<u32> {
 /// Fisher–Yates from the last place down, each place drawn without bias by Lemire's multiply-and-reject
 /// (ACM TOMACS 29, 2019, "Fast Random Integer Generation in an Interval").
 pub fn shuffle(seed: u64, epoch: u64, shard: u64, order: &mut [u32]) {
-    let mut rng = words(seed, SHUFFLE, epoch, shard);
+    permute(words(seed, SHUFFLE, epoch, shard), order);
+}
+
+/// The order of `len` samples before they are split: a permutation of `0..len`.
+pub fn split_order(seed: u64, len: u32) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..len).collect();
+    permute(words(seed, SPLIT, 0, 0), &mut order);
+    order
+}
+
+fn permute(mut rng: ChaCha8Rng, order: &mut [u32]) {
     for last in (1..order.len() as u32).rev() {
         order.swap(last as usize, below(&mut rng, last + 1) as usize);
     }

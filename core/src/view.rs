@@ -112,10 +112,9 @@ pub struct EpochRow {
     /// The share of validation samples predicted correctly; `None` where the job holds none back, or does not ask
     /// for it.
     pub val_accuracy: Option<f64>,
-    /// The mean loss over the test samples.
-    #[serde(deserialize_with = "null_is_nan")]
-    pub test_loss: f64,
-    /// The share of test samples predicted correctly; `None` where the job does not ask for it.
+    /// The mean loss over the test samples; `None` where the job has none.
+    pub test_loss: Option<f64>,
+    /// The share of test samples predicted correctly; `None` where the job has none, or does not ask for it.
     pub test_accuracy: Option<f64>,
     /// How long the epoch took, evaluation included.
     pub seconds: f64,
@@ -128,7 +127,7 @@ impl EpochRow {
     /// learned nothing.
     pub fn warning(&self, constant_loss: Option<f64>) -> Option<String> {
         let constant = constant_loss?;
-        let lowest = self.val_loss.into_iter().fold(self.loss.min(self.test_loss), f64::min);
+        let lowest = self.val_loss.into_iter().chain(self.test_loss).fold(self.loss, f64::min);
         (lowest > FAR_ABOVE * constant).then(|| {
             format!(
                 "epoch {}: the loss is {lowest:.4}, and a constant prediction has {constant:.4}: the model learns nothing \
@@ -290,7 +289,7 @@ mod tests {
             accuracy: None,
             val_loss,
             val_accuracy: None,
-            test_loss,
+            test_loss: Some(test_loss),
             test_accuracy: None,
             seconds: 1.0,
             weights_sha256: String::new(),

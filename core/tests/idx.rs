@@ -7,15 +7,20 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use millefeuille_core::data::NamedFile;
+use millefeuille_core::data::dataset::Dataset;
 use millefeuille_core::data::formats::idx::file::{
     Fault, Idx, IdxError, Kind, MAX_VALUES, START, worth_reading,
 };
-use millefeuille_core::data::formats::idx::mnist;
-use millefeuille_core::data::formats::{DataFormat, Files};
+use millefeuille_core::data::formats::idx::{self, mnist};
+use millefeuille_core::data::formats::{DataFormat, Files, Request};
+use millefeuille_core::data::prepare::Parts;
+use millefeuille_core::data::request::{TableLayout, Wanted};
 use millefeuille_core::data::schema::{Element, Features};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
+use millefeuille_core::data::table::Known;
 use millefeuille_core::failure::Failure;
+use millefeuille_core::job::Job;
 use proptest::prelude::*;
 
 fn named(name: &str, bytes: Vec<u8>) -> NamedFile {
@@ -58,9 +63,15 @@ fn raw_and_gzip_decode_to_the_same() {
     assert_eq!(images(gzip(&bytes)).unwrap(), raw);
 }
 
+/// The data set of four files for the article's model.
+fn dataset(files: Vec<NamedFile>) -> Result<Dataset, Failure> {
+    let job = Job::default();
+    Parts::from(idx::content(files)?).prepare(job.data.recipe(job.wanted()))
+}
+
 #[test]
 fn the_built_in_files_match_their_published_checksums() {
-    let data = DataFormat::Idx.decode(mnist::files()).unwrap();
+    let data = dataset(mnist::files()).unwrap();
     let sums = include_str!("../../data/mnist/SHA256SUMS");
     assert_eq!(data.files.len(), 4);
     for file in &data.files {
@@ -71,7 +82,7 @@ fn the_built_in_files_match_their_published_checksums() {
         (60_000, 10_000, Features::image(28, 28))
     );
 
-    let store = ShardStore::new(data, 0.2, 8);
+    let store = ShardStore::new(data, 8);
     let first_ten = |split| (0..10).map(|i| store.sample(split, i).unwrap().1[0]).collect::<Vec<_>>();
     assert_eq!(first_ten(Split::Train), [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
     assert_eq!(first_ten(Split::Test), [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
@@ -256,9 +267,9 @@ fn rows_of_values_are_read_as_images_are() {
 
     let labels = || named("labels", file(&[9]));
     let rows = |values| named("rows", file(&[9, values]));
-    let data = DataFormat::Idx.decode(vec![rows(12), labels(), rows(12), labels()]).unwrap();
+    let data = dataset(vec![rows(12), labels(), rows(12), labels()]).unwrap();
     assert_eq!(data.schema.features, Features { element: Element::U8, shape: vec![12] });
-    let error = DataFormat::Idx.decode(vec![rows(12), labels(), rows(13), labels()]).unwrap_err();
+    let error = dataset(vec![rows(12), labels(), rows(13), labels()]).unwrap_err();
     assert!(
         error.to_string().starts_with("rows: images of 13 pixels, but those in rows have 12 ("),
         "{error}"
@@ -285,7 +296,9 @@ impl Files for Listed {
 
 #[test]
 fn files_are_found_under_the_names_that_others_give_them() {
-    let read = |at, ending| DataFormat::Idx.read(Path::new("data"), &Listed(at, ending));
+    let layout = TableLayout::default();
+    let request = Request { layout: &layout, wanted: Wanted::default(), known: Known::Nothing };
+    let read = |at, ending| DataFormat::Idx.read(Path::new("data"), &request, &Listed(at, ending));
     let known = read("data", "-ubyte").unwrap();
     for (at, ending) in [
         ("data", "-idx3-ubyte"),
@@ -316,8 +329,8 @@ fn four(train: u32, labels: &[u8], test_shape: [u32; 2]) -> Vec<NamedFile> {
 
 #[test]
 fn files_are_checked_against_each_other() {
-    let refused = |files| DataFormat::Idx.decode(files).unwrap_err().to_string();
-    assert!(DataFormat::Idx.decode(four(3, &[0, 9, 1], [4, 3])).is_ok());
+    let refused = |files| dataset(files).unwrap_err().to_string();
+    assert!(dataset(four(3, &[0, 9, 1], [4, 3])).is_ok());
     assert_eq!(
         refused(four(3, &[0, 9], [4, 3])),
         "train-labels: 2 labels for the 3 images in train-images (put two files of one data set here)"

@@ -66,7 +66,7 @@ fn a_file_changes_what_it_names() {
         activation = "softmax"
     "#;
     let mut expected = Job { seed: u64::MAX, ..Job::default() };
-    expected.data.source = Source::Directory(PathBuf::from("data/own"));
+    expected.data.source = Source::Path(PathBuf::from("data/own"));
     expected.data.scale = 1.0 / 255.0;
     expected.compile.optimizer = Optimizer::sgd(1.0);
     expected.layers = vec![Layer::Dense { units: 10, activation: Activation::Softmax }];
@@ -116,7 +116,7 @@ fn a_flag_overrides_the_file() {
         fit: Fit { batch_size: 10, epochs: 1, shuffle: false },
         ..Job::default()
     };
-    expected.data.source = Source::Directory(PathBuf::from("somewhere"));
+    expected.data.source = Source::Path(PathBuf::from("somewhere"));
     expected.data.scale = 0.5;
     expected.data.validation_split = 0.0;
     expected.compile.optimizer = Optimizer::sgd(0.25);
@@ -191,8 +191,9 @@ fn unknown_keys() {
         // The first in the file, not in the alphabet.
         (
             "[data]\nzoom = 1\nangle = 2",
-            "job.toml:2: unknown key `zoom` in [data]; known keys: source, scale, \
-             validation_split",
+            "job.toml:2: unknown key `zoom` in [data]; known keys: source, \
+             format, target, drop, header, separator, missing, test, test_split, validation, validation_split, \
+             shuffle_split, scale, normalize",
         ),
         (
             "\"a\\nb\" = 1",
@@ -344,7 +345,7 @@ fn unknown_names() {
         ("blas_kernel = \"\"", &format!("job.toml:1: blas_kernel = \"\": {bad_kernel}")),
         (
             "[data]\nsource = \"\"",
-            "job.toml:2: source = \"\": empty; give \"mnist\" or the path of a directory with the four IDX files",
+            "job.toml:2: source = \"\": empty; give \"mnist\" or the path of a file or directory",
         ),
         (
             "[data]\nscale = \"a third\"",
@@ -486,7 +487,7 @@ fn an_error_names_the_flag_of_the_value() {
         ),
         (
             |f| f.data = Some(String::new()),
-            "--data \"\": empty; give \"mnist\" or the path of a directory with the four IDX files",
+            "--data \"\": empty; give \"mnist\" or the path of a file or directory",
         ),
         (
             |f| f.blas_kernel = Some(BlasKernel::Named("a b".to_owned())),
@@ -520,7 +521,7 @@ fn an_error_of_a_job_without_flags_names_the_key() {
     );
     assert_eq!(problem(|job| job.layers.clear()), "layers: no layers; give at least a dense one, the output");
     assert_eq!(
-        problem(|job| job.data.source = Source::Directory(PathBuf::from("mnist"))),
+        problem(|job| job.data.source = Source::Path(PathBuf::from("mnist"))),
         "data.source = mnist: this means the built-in data; for a directory of that name give ./mnist"
     );
     assert!(problem(|job| job.blas_kernel = BlasKernel::Named("native".to_owned())).contains("not a kernel"));
@@ -699,7 +700,7 @@ fn what_determines_the_numbers_is_hashed() {
 fn what_does_not_determine_the_numbers_is_not_hashed() {
     let changes: [fn(&mut Job); 6] = [
         |job| job.name = "mine".to_owned(),
-        |job| job.data.source = Source::Directory(PathBuf::from("elsewhere")),
+        |job| job.data.source = Source::Path(PathBuf::from("elsewhere")),
         |job| job.compile.metrics.clear(),
         |job| job.blas_kernel = BlasKernel::Named("SkylakeX".to_owned()),
         |job| (job.replicas, job.fit.batch_size) = (4, 125),
@@ -725,7 +726,7 @@ fn differences_name_their_keys() {
     assert!(ours.differences(&theirs).is_empty());
 
     theirs.fit.epochs = 6;
-    theirs.data.source = Source::Directory(PathBuf::from("own"));
+    theirs.data.source = Source::Path(PathBuf::from("own"));
     theirs.compile.optimizer = Optimizer::sgd(0.01);
     theirs.layers[0] = Layer::Dense { units: 64, activation: Activation::Sigmoid };
     assert_eq!(

@@ -8,13 +8,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use millefeuille_core::data::formats::DataFormat;
-use millefeuille_core::data::formats::idx::mnist;
+use millefeuille_core::data::formats::idx;
 use millefeuille_core::data::plan::Plan;
+use millefeuille_core::data::prepare::Parts;
 use millefeuille_core::data::schema::{Features, Schema, Target, Truth};
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::data::split::{Sizes, Split};
-use millefeuille_core::job::{Activation, Layer, Loss, LossOptions, Metric, Optimizer, OptimizerKind};
+use millefeuille_core::job::{Activation, Job, Layer, Loss, LossOptions, Metric, Optimizer, OptimizerKind};
 use millefeuille_core::learn::elementwise::add_assign;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizers::OptimizerState;
@@ -230,13 +230,14 @@ impl Article {
             dense(10, Activation::Softmax),
         ];
         let model = Model::new(784, &layers);
-        let dataset = DataFormat::Idx.decode(mnist::files()).unwrap();
+        let job = Job::default();
+        let dataset = Parts::from(idx::mnist().unwrap()).prepare(job.data.recipe(job.wanted())).unwrap();
         Self {
             spec: Spec {
                 schema: dataset.schema.clone(),
                 ..spec(784, layers, Target::Class { classes: 10 }, shards)
             },
-            store: ShardStore::new(dataset, 0.2, shards),
+            store: ShardStore::new(dataset, shards),
             parameters: formula_weights(&model),
             optimizer: OptimizerState::new(&Optimizer::sgd(0.1), model.parameter_count()),
             scratch: Scratch::default(),

@@ -50,7 +50,7 @@ const DAMAGES: &[Damage] = &[
     Damage {
         what: "a missing directory",
         make: |data| fs::remove_dir_all(data),
-        says: &["small.toml:5: source = \"data\"", "no such directory", "four IDX files"],
+        says: &["small.toml:5: source = \"data\"", "no such file or directory", "four IDX files"],
     },
     Damage {
         what: "a missing file",

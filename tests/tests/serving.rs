@@ -52,7 +52,7 @@ fn left(home: &Home, name: &str, number: u64, epochs: u64) {
             accuracy: Some(0.5),
             val_loss: None,
             val_accuracy: None,
-            test_loss: 0.25,
+            test_loss: Some(0.25),
             test_accuracy: Some(0.75),
             seconds: 1.0,
             weights_sha256: "ab".repeat(32),

@@ -39,7 +39,7 @@ pub(super) struct Args {
 struct Evaluation {
     val_loss: Option<f64>,
     val_accuracy: Option<f64>,
-    test_loss: f64,
+    test_loss: Option<f64>,
     test_accuracy: Option<f64>,
 }
 
@@ -49,12 +49,12 @@ pub(super) fn run(args: Args) -> Result {
     let mut replay = Replay::new(&trained.store, &trained.workload, Cores::of_this_process().usable());
     let mut evaluate = |split| replay.evaluate(&trained.parameters, split);
     let validation = evaluate(Split::Validation);
-    let test = evaluate(Split::Test).unwrap_or_default();
+    let test = evaluate(Split::Test);
     let evaluation = Evaluation {
         val_loss: validation.map(|sums| sums.loss()),
         val_accuracy: validation.and_then(|figures| trained.workload.accuracy(&figures)),
-        test_loss: test.loss(),
-        test_accuracy: trained.workload.accuracy(&test),
+        test_loss: test.map(|sums| sums.loss()),
+        test_accuracy: test.and_then(|figures| trained.workload.accuracy(&figures)),
     };
     if args.json {
         print(&(serde_json::to_string(&evaluation).unwrap_or_default() + "\n"));
@@ -64,7 +64,7 @@ pub(super) fn run(args: Args) -> Result {
     let lines = [
         ("Validation loss:", val_loss),
         ("Validation accuracy:", val_accuracy),
-        ("Test loss:", Some(test_loss)),
+        ("Test loss:", test_loss),
         ("Test accuracy:", test_accuracy),
     ];
     for (name, figure) in lines.into_iter().filter_map(|(name, figure)| Some((name, figure?))) {

@@ -148,9 +148,9 @@ fn resolve(file: Option<&Path>, overrides: &Overrides) -> Result<(Job, Places)> 
 /// The checked job, whose data is read on this machine: a source that is not there is named where the job names it.
 fn resolve_here(file: Option<&Path>, overrides: &Overrides) -> Result<Job> {
     let (job, places) = resolve(file, overrides)?;
-    let source = &job.data.source;
-    let missing = |what| Failure::at(FailureKind::Data, places.place("data.source", source), what);
-    crate::data::check(source).map_err(missing)?;
+    crate::data::check(&job.data).map_err(|(key, path, what)| {
+        Failure::at(FailureKind::Data, places.place(key, path.display()), what)
+    })?;
     Ok(job)
 }
 

@@ -60,8 +60,8 @@ impl Trained {
             }
             Which::NewestCheckpoint => of_newest_checkpoint(&run, &job)?,
         };
-        let dataset = crate::data::read(&job.data.source)?;
-        let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
+        let dataset = crate::data::read(&job)?;
+        let store = ShardStore::new(dataset, job.shards);
         let spec = load::spec(&job, &store);
         kernel::is_right_for(&spec)?;
         let workload = Workload::new(spec);

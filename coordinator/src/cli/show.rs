@@ -155,8 +155,8 @@ fn of_data(job: &Job, store: &ShardStore) -> Overview {
 }
 
 fn store(job: &Job) -> Result<ShardStore> {
-    let dataset = crate::data::read(&job.data.source)?;
-    Ok(ShardStore::new(dataset, job.data.validation_split, job.shards))
+    let dataset = crate::data::read(job)?;
+    Ok(ShardStore::new(dataset, job.shards))
 }
 
 fn one_hot(label: u32, target: Target) -> Vec<f32> {

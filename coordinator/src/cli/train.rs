@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args as ClapArgs;
 use millefeuille_core::control::{ControlConfig, MAX_WORKERS};
 use millefeuille_core::failure::FailureKind;
-use millefeuille_core::job::{BlasKernel, Data, Job};
+use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_program::backoff::Backoff;
 use millefeuille_program::kernel;
 use millefeuille_program::machine::{Cores, address_space};
@@ -217,8 +217,7 @@ async fn submit(client: &mut Client, job: &Job, limit: Duration) -> Result<Strin
 
 fn alone(place: OnThisMachine, job: Job) -> Result {
     warn_of_idle_workers(place.workers, job.shards);
-    let source = crate::data::absolute(&job.data.source)?;
-    let job = Job { data: Data { source, ..job.data }, ..job };
+    let job = Job { data: crate::data::absolute(&job.data)?, ..job };
     let there = run_to_resume(&place)?;
     let job = there.as_ref().map_or(Ok(job.clone()), |run| resumed(run, job))?;
     ask_the_system(&place)?;
@@ -301,8 +300,7 @@ fn run_to_resume(place: &OnThisMachine) -> Result<Option<SavedRun>> {
 /// The job of a resumed run, with the kernel with which the run began. A different job is an error.
 fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     let there = run.job()?;
-    let source = crate::data::absolute(&there.data.source)?;
-    let there = Job { data: Data { source, ..there.data }, ..there };
+    let there = Job { data: crate::data::absolute(&there.data)?, ..there };
     let kernel = match job.blas_kernel {
         BlasKernel::Native | BlasKernel::Environment => there.blas_kernel.clone(),
         named @ BlasKernel::Named(_) => named,

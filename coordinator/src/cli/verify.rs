@@ -67,9 +67,8 @@ pub(super) fn run(args: Args) -> Result {
     let evidence = Evidence::read(&run)?;
     let epochs = asked_for(&args, &evidence)?;
     evidence.agrees_with_itself()?.iter().for_each(|line| say(line));
-    let data = super::saved::with_data(job, args.data.as_deref())?.data.source;
-    let dataset = crate::data::read(&data)?;
-    let store = ShardStore::new(dataset, evidence.job.data.validation_split, evidence.job.shards);
+    let dataset = crate::data::read(&super::saved::with_data(job, args.data.as_deref())?)?;
+    let store = ShardStore::new(dataset, evidence.job.shards);
     say(&evidence.agrees_with_data(&store)?);
     let spec = load::spec(&evidence.job, &store);
     say(&evidence.ledger_agrees(&spec)?);

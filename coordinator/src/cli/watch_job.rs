@@ -249,11 +249,9 @@ fn print_report(rows: &[EpochRow], outcome: &OutcomeView, job: &JobView) {
 /// History as table and chart, test figures, and the first test images with their predictions.
 pub(super) fn summary(rows: &[EpochRow], shown: &[Prediction]) -> String {
     let mut text = history::table(rows, table_columns()) + "\n" + &chart::chart(rows, columns(), ink());
-    if let Some(last) = rows.last() {
-        text += &format!("\nTest loss:     {:.3}\n", last.test_loss);
-        text += &last
-            .test_accuracy
-            .map_or_else(String::new, |accuracy| format!("Test accuracy: {accuracy:.3}\n"));
+    if let Some(EpochRow { test_loss: Some(loss), test_accuracy, .. }) = rows.last() {
+        text += &format!("\nTest loss:     {loss:.3}\n");
+        text += &test_accuracy.map_or_else(String::new, |accuracy| format!("Test accuracy: {accuracy:.3}\n"));
     }
     if !shown.is_empty() {
         let tiles: Vec<_> = shown.iter().filter_map(report::tile).collect();

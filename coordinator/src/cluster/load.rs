@@ -179,12 +179,12 @@ impl Loaded {
 
 /// Reads and checks everything that a job needs.
 fn load(mut job: Job, reading: &Reading) -> Result<Loaded, Failure> {
-    job.data.source = crate::data::absolute(&job.data.source)?;
+    job.data = crate::data::absolute(&job.data)?;
     // The kernel is probed while the data is read; errors in the data are reported first.
     let probe = JobProbe::begin(&job.blas_kernel);
-    let dataset = crate::data::read_watched(&job.data.source, reading)?;
+    let dataset = crate::data::read_watched(&job, reading)?;
     job.check_target(dataset.schema.target)?;
-    let store = ShardStore::new(dataset, job.data.validation_split, job.shards);
+    let store = ShardStore::new(dataset, job.shards);
     let spec = spec(&job, &store);
     job.check_size(spec.inputs() as u32).map_err(|what| Failure::new(FailureKind::Usage, what))?;
     if spec.sizes.train == 0 {

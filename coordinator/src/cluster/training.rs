@@ -84,7 +84,7 @@ pub(super) enum Sent {
 struct Epoch {
     train: Figures,
     validation: Option<Figures>,
-    test: Figures,
+    test: Option<Figures>,
 }
 
 impl Training {
@@ -333,7 +333,7 @@ impl Training {
                 self.take_optimizer_step(&sum);
             }
             Phase::Validate => *self.figures.validation.get_or_insert_default() += sum.figures,
-            Phase::Test => self.figures.test += sum.figures,
+            Phase::Test => *self.figures.test.get_or_insert_default() += sum.figures,
         }
         self.clock.reduced(started);
         self.clock.end_step(work.phase, sum.figures.samples);
@@ -380,8 +380,8 @@ impl Training {
             accuracy: self.workload.accuracy(&train),
             val_loss: validation.map(|figures| figures.loss()),
             val_accuracy: validation.and_then(|figures| self.workload.accuracy(&figures)),
-            test_loss: test.loss(),
-            test_accuracy: self.workload.accuracy(&test),
+            test_loss: test.map(|figures| figures.loss()),
+            test_accuracy: test.and_then(|figures| self.workload.accuracy(&figures)),
             seconds: self.clock.epoch().as_secs_f64(),
             weights_sha256: String::new(),
         }

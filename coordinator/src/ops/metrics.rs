@@ -98,7 +98,7 @@ fn training(page: &mut Page<'_>, current: &Listed) -> fmt::Result {
         "test_loss",
         "Test loss of the last epoch that has ended",
         "job",
-        of_job(last.map(|row| row.test_loss)),
+        of_job(last.and_then(|row| row.test_loss)),
     )?;
     page.gauges(
         "test_accuracy",

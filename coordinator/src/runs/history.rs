@@ -202,7 +202,7 @@ mod tests {
             accuracy: Some(0.1 + 0.2),
             val_loss: Some(f64::MIN_POSITIVE),
             val_accuracy: None,
-            test_loss: 1.5,
+            test_loss: Some(1.5),
             test_accuracy: Some(0.5),
             seconds: 0.25,
             weights_sha256: "0123456789abcdef".into(),

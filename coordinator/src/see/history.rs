@@ -7,9 +7,11 @@ use super::table::{Column, Table};
 /// The history as a table with four decimals, with the metrics that the job asks for; `-` if a value was not
 /// measured. It fits into `columns`.
 pub fn table(rows: &[EpochRow], columns: usize) -> String {
-    let has_accuracy = rows.iter().any(|row| row.accuracy.is_some());
-    let shown: Vec<_> =
-        COLUMNS.iter().filter(|(name, _)| has_accuracy || !name.ends_with("accuracy")).collect();
+    let is_asked_for = |figure: Figure| rows.iter().any(|row| figure(row).is_some());
+    // Without a validation split its columns stay, as they always did; without a test set they would always be empty.
+    let has = [("accuracy", is_asked_for(|row| row.accuracy)), ("test_", is_asked_for(|row| row.test_loss))];
+    let is_shown = |name: &str| has.iter().all(|(part, has)| *has || !name.contains(part));
+    let shown: Vec<_> = COLUMNS.iter().filter(|(name, _)| is_shown(name)).collect();
     let names = shown.iter().map(|(name, _)| *name);
     let mut table = Table::new(["epoch"].into_iter().chain(names).map(Column::Right));
     for row in rows {
@@ -28,7 +30,7 @@ const COLUMNS: [(&str, Figure); 7] = [
     ("accuracy", |row| row.accuracy),
     ("val_loss", |row| row.val_loss),
     ("val_accuracy", |row| row.val_accuracy),
-    ("test_loss", |row| Some(row.test_loss)),
+    ("test_loss", |row| row.test_loss),
     ("test_accuracy", |row| row.test_accuracy),
     ("seconds", |row| Some(row.seconds)),
 ];

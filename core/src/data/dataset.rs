@@ -1,20 +1,29 @@
 //! A data set: all samples, decoded and checked.
 
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::formats::idx::file::IdxError;
 use super::grouped;
+use super::inputs::Inputs;
 use super::schema::Schema;
+use super::split::Sizes;
 
 /// All training and test samples.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     /// The layout of each sample.
     pub schema: Schema,
-    /// The samples of the training file, including the validation split.
+    /// The training samples, and after them the validation split.
     pub train: Samples,
     /// The test samples.
     pub test: Samples,
+    /// How many samples each split has.
+    pub sizes: Sizes,
+    /// What the model takes and answers, in the words of the data.
+    pub inputs: Inputs,
     /// The files that the data set was read from, in the order that a job's hash uses.
     pub files: Vec<DataFile>,
 }
@@ -26,6 +35,15 @@ pub struct DataFile {
     pub name: String,
     /// SHA-256, in hex, of the uncompressed content.
     pub sha256: String,
+}
+
+impl DataFile {
+    /// The file at this path, with its uncompressed content.
+    pub fn of(path: &Path, content: &[u8]) -> Self {
+        let name = path.file_name().map_or_else(|| "data".into(), |name| name.to_string_lossy());
+        let name = name.strip_suffix(".gz").unwrap_or(&name).to_string();
+        Self { name, sha256: hex::encode(Sha256::digest(content)) }
+    }
 }
 
 /// Samples in file order, laid out by a [`Schema`].
@@ -75,18 +93,6 @@ pub enum DataError {
         test_file: String,
         /// As `train`.
         test: Vec<u32>,
-    },
-    /// A label is not a class.
-    #[error("{file}: the label at index {} is {value} (there are {classes} classes, 0 to {})", grouped(*index), classes - 1)]
-    Label {
-        /// The file with the labels.
-        file: String,
-        /// Which label, from 0.
-        index: u64,
-        /// The label's value.
-        value: u32,
-        /// How many classes there are.
-        classes: u32,
     },
 }
 

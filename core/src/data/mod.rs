@@ -2,23 +2,33 @@
 //!
 //! The caller reads the bytes; everything after that happens here, in this order:
 //!
-//! 1. [`formats`] decode files, and say exactly what is wrong with damaged ones.
-//! 2. The result is a [`dataset`]; its [`schema`] describes a sample.
-//! 3. [`split`] sets the last training samples aside for validation.
-//! 4. [`shard`] partitions each split into shards: the unit in which samples travel, are hashed and kept.
-//! 5. [`plan`] determines which samples of each shard make up each step of an epoch.
+//! 1. [`formats`] decode files into [`part`]s by the job's [`request`], and say exactly what is wrong with damaged ones.
+//!    [`table`] is what text tables and others have in common.
+//! 2. [`prepare`] makes a [`dataset`] of the parts: it cuts off the test and validation [`split`]s, finds the classes
+//!    ([`labels`]), and fits what the model takes as [`inputs`], with its [`normalize`]d features. The [`schema`] describes
+//!    a sample.
+//! 3. [`shard`] partitions each split into shards: the unit in which samples travel, are hashed and kept.
+//! 4. [`plan`] determines which samples of each shard make up each step of an epoch.
 //!
-//! Features keep their stored form: the learner scales them and makes one-hot labels, since it has to read each
-//! sample anyway. Nothing here opens a file, and nothing depends on the number of workers.
+//! Bytes keep their stored form: the learner scales them and makes one-hot labels, since it has to read each sample
+//! anyway. Nothing here opens a file, and nothing depends on the number of workers.
 
 use std::borrow::Cow;
 
 pub mod dataset;
 pub mod formats;
+mod gzip;
+pub mod inputs;
+mod labels;
+pub mod normalize;
+pub mod part;
 pub mod plan;
+pub mod prepare;
+pub mod request;
 pub mod schema;
 pub mod shard;
 pub mod split;
+pub mod table;
 
 /// The content of a file, and the file's name for errors.
 #[derive(Clone, Debug)]

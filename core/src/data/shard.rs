@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::dataset::{DataFile, Dataset, Samples};
+use super::inputs::Inputs;
 use super::schema::{Schema, Target};
 use super::split::{Sizes, Split};
 
@@ -182,27 +183,27 @@ pub struct ShardStore {
     per_split: u32,
     sizes: Sizes,
     schema: Arc<Schema>,
+    inputs: Inputs,
     files: Vec<DataFile>,
 }
 
 impl ShardStore {
-    /// Partitions `dataset` into `shards` shards per split. The last `validation_split` of its training samples
-    /// are the validation split.
+    /// Partitions `dataset` into `shards` shards per split.
     ///
     /// # Panics
     ///
     /// If `shards` is 0.
-    pub fn new(dataset: Dataset, validation_split: f64, shards: u32) -> Self {
+    pub fn new(dataset: Dataset, shards: u32) -> Self {
         assert!(shards > 0, "a job has at least one shard");
-        let Dataset { schema, train, test, files } = dataset;
-        let (schema, sizes) = (Arc::new(schema), Sizes::new(train.len, test.len, validation_split));
+        let Dataset { schema, train, test, sizes, inputs, files } = dataset;
+        let schema = Arc::new(schema);
         let (mut partitioned, tested) = thread::scope(|scope| {
             let test = scope.spawn(|| partition(test, &schema, &[(Split::Test, sizes.test)], shards));
             let cuts = [(Split::Train, sizes.train), (Split::Validation, sizes.validation)];
             (partition(train, &schema, &cuts, shards), test.join().expect("partitioning does not fail"))
         });
         partitioned.extend(tested);
-        Self { shards: hashed(partitioned), per_split: shards, sizes, schema, files }
+        Self { shards: hashed(partitioned), per_split: shards, sizes, schema, inputs, files }
     }
 
     /// The shard; `None` if the job does not have it.
@@ -235,6 +236,11 @@ impl ShardStore {
     /// The layout of each sample.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
+    }
+
+    /// What the model takes and answers, in the words of the data.
+    pub fn inputs(&self) -> &Inputs {
+        &self.inputs
     }
 
     /// The files that the data comes from.
@@ -346,8 +352,15 @@ mod tests {
         Samples { len, features, targets: (0..len).map(|i| ((i + salt) % 10) as u8).collect() }
     }
 
-    fn dataset(train: u32, test: u32) -> Dataset {
-        Dataset { schema: schema(), train: samples(train, 1), test: samples(test, 2), files: Vec::new() }
+    fn dataset(train: u32, test: u32, validation_split: f64) -> Dataset {
+        Dataset {
+            schema: schema(),
+            train: samples(train, 1),
+            test: samples(test, 2),
+            sizes: Sizes::new(train, test, validation_split),
+            inputs: Inputs::default(),
+            files: Vec::new(),
+        }
     }
 
     /// The layout, spelt out: rows of samples `index`, `index + shards` … from `first`, then their labels.
@@ -362,8 +375,8 @@ mod tests {
         for (train, test, validation_split, shards) in
             [(10_007, 4_999, 0.2, 8), (5, 3, 0.5, 7), (4_096, 1, 0.0, 1), (100, 8_192, 0.99, 3)]
         {
-            let data = dataset(train, test);
-            let store = ShardStore::new(data.clone(), validation_split, shards);
+            let data = dataset(train, test, validation_split);
+            let store = ShardStore::new(data.clone(), shards);
             let cut = store.sizes().train;
             for (split, file, first, end) in [
                 (Split::Train, &data.train, 0, cut),
@@ -386,8 +399,8 @@ mod tests {
 
     #[test]
     fn samples_are_found_by_their_index() {
-        let data = dataset(50, 9);
-        let store = ShardStore::new(data.clone(), 0.2, 8);
+        let data = dataset(50, 9, 0.2);
+        let store = ShardStore::new(data.clone(), 8);
         for i in 0..40 {
             let row = &data.train.features[i * WIDTH..][..WIDTH];
             assert_eq!(store.sample(Split::Train, i as u32), Some((row, &data.train.targets[i..i + 1])));
@@ -427,8 +440,9 @@ mod tests {
             |salt: f32| -> Vec<u8> { (0..10).flat_map(|i| (i as f32 + salt).to_le_bytes()).collect() };
         let train = Samples { len: 5, features: floats(0.0), targets: floats(100.0) };
         let test = Samples { len: 0, features: Vec::new(), targets: Vec::new() };
-        let dataset = Dataset { schema, train, test, files: Vec::new() };
-        let store = ShardStore::new(dataset, 0.0, 2);
+        let sizes = Sizes::new(5, 0, 0.0);
+        let dataset = Dataset { schema, train, test, sizes, inputs: Inputs::default(), files: Vec::new() };
+        let store = ShardStore::new(dataset, 2);
 
         let second = &store.get(Shard { split: Split::Train, index: 1 }).unwrap().samples;
         let expected = [2.0f32, 3.0, 6.0, 7.0, 102.0, 103.0, 106.0, 107.0];

@@ -7,7 +7,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::error::{Places, shown};
-use super::{Activation, Job, JobError, Layer, Loss};
+use super::names::problem_of_path;
+use super::{Activation, DataFormat, Job, JobError, Layer, Loss, Source};
 use crate::data::schema::Target;
 use crate::learn::limits::{self, MAX_LAYERS, UNITS};
 pub use crate::learn::limits::{POSITIVE, SHARDS};
@@ -61,9 +62,41 @@ impl Job {
                 "inputs cannot be multiplied by this; give a finite number that is not 0, such as \"1/255\"";
             return Err(places.error("data.scale", data.scale, rule));
         }
-        if !(0.0..1.0).contains(&data.validation_split) {
-            let rule = "not a share; give at least 0 and less than 1, such as 0.2";
+        for (key, share) in [("validation_split", data.validation_split), ("test_split", data.test_split)] {
+            if !(0.0..1.0).contains(&share) {
+                let rule = "not a share; give at least 0 and less than 1, such as 0.2";
+                return Err(places.error(&format!("data.{key}"), share, rule));
+            }
+        }
+        for (key, path) in [("data.test", &data.test), ("data.validation", &data.validation)] {
+            if let Some((path, problem)) = path.as_ref().and_then(|path| Some((path, problem_of_path(path)?)))
+            {
+                return Err(places.error(key, shown(path.display()), problem));
+            }
+        }
+        self.check_splits(places)
+    }
+
+    /// Checks that each split has one source.
+    fn check_splits(&self, places: &Places) -> Result<(), JobError> {
+        let data = &self.data;
+        if data.validation.is_some() && data.validation_split > 0.0 {
+            let rule = "there is a validation set of its own; leave out validation or validation_split";
             return Err(places.error("data.validation_split", data.validation_split, rule));
+        }
+        if data.test.is_some() && data.test_split > 0.0 {
+            let rule = "there is a test set of its own; leave out test or test_split";
+            return Err(places.error("data.test_split", data.test_split, rule));
+        }
+        let has_test_set = data.format_of_source().is_none_or(DataFormat::has_test_set);
+        if has_test_set && data.test_split > 0.0 {
+            let rule = "the source has a test set of its own; leave test_split out";
+            return Err(places.error("data.test_split", data.test_split, rule));
+        }
+        if data.source == Source::Mnist && (data.test.is_some() || data.validation.is_some()) {
+            let key = if data.test.is_some() { "data.test" } else { "data.validation" };
+            let rule = "the data that is built in has no other files; give the source as a path, too";
+            return Err(places.error_of_whole(key, rule));
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::fmt::{Display, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::{Compile, Data, Fit, Job, Layer};
+use super::write::columns;
+use super::{Compile, Data, Fit, Job, Layer, Missing, Normalize, TableLayout};
 use crate::learn::optimizers::Key;
 
 impl Job {
@@ -43,6 +44,8 @@ impl Job {
     ///
     /// What has its default and came after version 1 was first written is left out: options of the loss
     /// (`label_smoothing 3dcccccd`, after `loss`), optional keys of the optimizer.
+    /// Those of `[data]` follow `validation_split`: `target`, `drop`, `header`, `separator` (its code point), `missing`,
+    /// `test file`, `test_split`, `validation file`, `shuffle_split`, `normalize`.
     pub fn sha256(&self, data_hashes: &[String], blas_kernel: &str) -> String {
         hex::encode(Sha256::digest(self.canonical(data_hashes, blas_kernel)))
     }
@@ -50,7 +53,7 @@ impl Job {
     fn canonical(&self, data_hashes: &[String], kernel: &str) -> String {
         // Destructure the job, so that a new field can't be forgotten.
         let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
-        let Data { source: _, scale, validation_split } = data;
+        let Data { scale, validation_split, .. } = data;
         let Compile { loss, options, optimizer, metrics: _ } = compile;
         let Fit { batch_size: _, epochs, shuffle } = fit;
 
@@ -61,6 +64,7 @@ impl Job {
         line(&mut text, "blas_kernel", escaped(kernel));
         line(&mut text, "scale", bits_f32(*scale));
         line(&mut text, "validation_split", bits_f64(*validation_split));
+        text += &data.canonical();
         for layer in layers {
             match layer {
                 Layer::Dense { units, activation } => {
@@ -112,6 +116,33 @@ impl Job {
             .filter(|(_, (our, their))| our != their)
             .map(|(index, (our, their))| format!("layers[{index}]: {our} → {their}"))
             .collect()
+    }
+}
+
+impl Data {
+    /// The lines of the keys that are optional, where they are not the default.
+    fn canonical(&self) -> String {
+        let Self { source: _, format: _, table, test, test_split, validation, .. } = self;
+        let Self { shuffle_split, normalize, scale: _, validation_split: _, .. } = self;
+        let TableLayout { target, drop, header, separator, missing } = table;
+
+        let mut text = String::new();
+        let mut optional = |is_given: bool, key: &str, value: &dyn Display| {
+            if is_given {
+                line(&mut text, key, value);
+            }
+        };
+        optional(!target.is_empty(), "target", &escaped(&columns(target)));
+        optional(!drop.is_empty(), "drop", &escaped(&columns(drop)));
+        optional(!header, "header", header);
+        optional(separator.is_some(), "separator", &separator.map_or(0, u32::from));
+        optional(*missing != Missing::default(), "missing", &missing.name());
+        optional(test.is_some(), "test", &"file");
+        optional(*test_split > 0.0, "test_split", &bits_f64(*test_split));
+        optional(validation.is_some(), "validation", &"file");
+        optional(shuffle_split.is_some(), "shuffle_split", &shuffle_split.unwrap_or_default());
+        optional(*normalize != Normalize::None, "normalize", &normalize.name());
+        text
     }
 }
 

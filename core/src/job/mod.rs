@@ -35,8 +35,11 @@ pub use read::MAX_BYTES;
 
 use std::path::PathBuf;
 
-use crate::data::formats::DataFormat;
+pub use crate::data::formats::DataFormat;
 use crate::data::formats::idx::mnist;
+pub use crate::data::normalize::Normalize;
+use crate::data::prepare::Recipe;
+pub use crate::data::request::{ColumnName, Missing, TableLayout, Wanted};
 use crate::data::schema::{Schema, Target};
 use crate::data::split::Sizes;
 pub use crate::learn::activations::Activation;
@@ -89,6 +92,20 @@ pub enum BlasKernel {
 pub struct Data {
     /// The source of the samples.
     pub source: Source,
+    /// Its format; `None` for that of its ending.
+    pub format: Option<DataFormat>,
+    /// The columns of a table.
+    pub table: TableLayout,
+    /// A test set of its own; `None` for that of the source, if it has one.
+    pub test: Option<PathBuf>,
+    /// The share of the samples, at the end of the source, that is the test set, if there is no other. In `[0, 1)`.
+    pub test_split: f64,
+    /// A validation set of its own.
+    pub validation: Option<PathBuf>,
+    /// The seed of the order of the samples before they are split; `None` for the order of the source.
+    pub shuffle_split: Option<u64>,
+    /// How features are normalised.
+    pub normalize: Normalize,
     /// The factor that multiplies every input value. 1 keeps 0…255, as the article does; 1/255 maps to 0…1.
     pub scale: f32,
     /// The share of the training samples, at the end of the file, that is used for validation. In `[0, 1)`.
@@ -100,8 +117,8 @@ pub struct Data {
 pub enum Source {
     /// The MNIST files that are built into the program.
     Mnist,
-    /// A directory with four IDX files, named as MNIST's are, gzipped or raw.
-    Directory(PathBuf),
+    /// A file, or a directory.
+    Path(PathBuf),
 }
 
 /// The loss, the optimizer and the metrics; Keras' `compile`.
@@ -128,6 +145,24 @@ pub struct Fit {
     pub shuffle: bool,
 }
 
+/// The article's data: MNIST as it is, its last fifth for validation.
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            source: Source::Mnist,
+            format: None,
+            table: TableLayout::default(),
+            test: None,
+            test_split: 0.0,
+            validation: None,
+            shuffle_split: None,
+            normalize: Normalize::None,
+            scale: 1.0,
+            validation_split: 0.2,
+        }
+    }
+}
+
 /// The job of the article: two hidden layers of sigmoids on MNIST, five epochs of plain SGD.
 impl Default for Job {
     fn default() -> Self {
@@ -138,7 +173,7 @@ impl Default for Job {
             shards: 8,
             replicas: 1,
             blas_kernel: BlasKernel::Native,
-            data: Data { source: Source::Mnist, scale: 1.0, validation_split: 0.2 },
+            data: Data::default(),
             layers: vec![
                 Layer::Dense { units: 256, activation: Sigmoid },
                 Layer::Dense { units: 128, activation: Sigmoid },
@@ -168,6 +203,23 @@ impl Job {
         limits::parameters(inputs.into(), &self.layers)
     }
 
+    /// Which targets its loss can learn with its output layer.
+    pub fn wanted(&self) -> Wanted {
+        let loss = self.compile.loss;
+        let units = match self.layers.last() {
+            Some(Layer::Dense { units, .. }) => *units,
+            Some(Layer::Dropout { .. }) | None => 0,
+        };
+        let outputs = |classes| loss.outputs(Target::Class { classes }).ok();
+        Wanted {
+            classes: outputs(2).is_some(),
+            numbers: loss.outputs(Target::Reals { width: 2 }).is_ok(),
+            class_count: [units, 2]
+                .into_iter()
+                .find(|&classes| classes > 1 && outputs(classes) == Some(units)),
+        }
+    }
+
     /// What a worker must know of the job, for samples of this schema.
     pub fn spec(&self, schema: Schema, sizes: Sizes) -> Spec {
         Spec {
@@ -186,25 +238,51 @@ impl Job {
     }
 }
 
-impl Source {
-    /// The data format of the samples.
-    pub fn format(&self) -> DataFormat {
-        match self {
-            Self::Mnist => DataFormat::Idx,
-            Self::Directory(path) => DataFormat::of(path),
+impl Data {
+    /// The format of the source; `None` of the data that is built in.
+    pub fn format_of_source(&self) -> Option<DataFormat> {
+        match &self.source {
+            Source::Mnist => None,
+            Source::Path(path) => Some(self.format.unwrap_or_else(|| DataFormat::of(path))),
         }
     }
 
+    /// How samples become a data set, for a model with this loss and these layers.
+    pub fn recipe(&self, wanted: Wanted) -> Recipe {
+        Recipe {
+            wanted,
+            missing: self.table.missing,
+            normalize: self.normalize,
+            test_split: self.test_split,
+            validation_split: self.validation_split,
+            shuffle_split: self.shuffle_split,
+        }
+    }
+
+    /// The paths of the source, the validation and the test set, as far as there are any.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let source = match &mut self.source {
+            Source::Mnist => None,
+            Source::Path(path) => Some(path),
+        };
+        source.into_iter().chain(&mut self.validation).chain(&mut self.test)
+    }
+}
+
+impl Source {
     /// The minimum number of inputs of a sample, as far as it is known before the data is read.
     pub fn least_inputs(&self) -> u32 {
         match self {
             Self::Mnist => mnist::INPUTS,
-            Self::Directory(_) => 1,
+            Self::Path(_) => 1,
         }
     }
 
     /// The target, if it is known before the data is read.
     pub fn target(&self) -> Option<Target> {
-        self.format().target()
+        match self {
+            Self::Mnist => Some(Target::Class { classes: 10 }),
+            Self::Path(_) => None,
+        }
     }
 }

@@ -5,11 +5,11 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::check::problem_of_whole;
-use super::{BlasKernel, Source};
+use super::{BlasKernel, Missing, Normalize, Source};
 pub use crate::registry::ParseNameError;
 use crate::text;
 
@@ -59,7 +59,7 @@ impl Display for Source {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mnist => f.pad("mnist"),
-            Self::Directory(path) => path.display().fmt(f),
+            Self::Path(path) => path.display().fmt(f),
         }
     }
 }
@@ -67,11 +67,11 @@ impl Display for Source {
 impl FromStr for Source {
     type Err = ParseNameError;
 
-    /// `mnist`, or else the path of a directory, kept as written (`./mnist` is a directory of that name).
+    /// `mnist`, or else a path, kept as written (`./mnist` is a directory of that name).
     fn from_str(text: &str) -> Result<Self, ParseNameError> {
         let source = match text {
             "mnist" => Self::Mnist,
-            path => Self::Directory(PathBuf::from(path)),
+            path => Self::Path(PathBuf::from(path)),
         };
         source.check()?;
         Ok(source)
@@ -81,18 +81,51 @@ impl FromStr for Source {
 impl Source {
     /// A path must be text, since a job is, and must not read back as something else.
     pub(super) fn check(&self) -> Result<(), ParseNameError> {
-        let Self::Directory(path) = self else { return Ok(()) };
+        let Self::Path(path) = self else { return Ok(()) };
         let problem = match path.to_str() {
-            None => "the path is not UTF-8; rename the directory or link to it",
-            Some("") => "empty; give \"mnist\" or the path of a directory with the four IDX files",
-            Some(path) if path.contains(text::is_hidden) => {
-                "contains a character that is invisible or controls how others are shown; rename the directory or \
-                 link to it"
-            }
+            Some("") => "empty; give \"mnist\" or the path of a file or directory",
             Some("mnist") => "this means the built-in data; for a directory of that name give ./mnist",
-            Some(_) => return Ok(()),
+            _ => match problem_of_path(path) {
+                Some(problem) => problem,
+                None => return Ok(()),
+            },
         };
         Err(ParseNameError(problem.to_owned()))
+    }
+}
+
+/// The thing of this name, among these.
+fn of_name<T: Copy>(text: &str, what: &str, all: &[(&'static str, T)]) -> Result<T, ParseNameError> {
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    let found = all.iter().find(|(name, _)| *name == text);
+    found.map(|(_, thing)| *thing).ok_or_else(|| ParseNameError::unknown(what, text, "names", &names))
+}
+
+impl FromStr for Normalize {
+    type Err = ParseNameError;
+
+    fn from_str(text: &str) -> Result<Self, ParseNameError> {
+        of_name(text, "normalization", &Self::ALL.map(|one| (one.name(), one)))
+    }
+}
+
+impl FromStr for Missing {
+    type Err = ParseNameError;
+
+    fn from_str(text: &str) -> Result<Self, ParseNameError> {
+        of_name(text, "treatment of missing values", &Self::ALL.map(|one| (one.name(), one)))
+    }
+}
+
+/// Checks a path: it must be text, since a job is.
+pub(super) fn problem_of_path(path: &Path) -> Option<&'static str> {
+    match path.to_str() {
+        None => Some("the path is not UTF-8; rename it or link to it"),
+        Some("") => Some("empty; give the path of a file or a directory"),
+        Some(path) if path.contains(text::is_hidden) => Some(
+            "contains a character that is invisible or controls how others are shown; rename it or link to it",
+        ),
+        Some(_) => None,
     }
 }
 

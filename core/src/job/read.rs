@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use toml::Spanned;
@@ -20,7 +21,9 @@ use toml::de::{DeTable, DeValue};
 use super::check::problem_of_whole;
 use super::error::Places;
 use super::names::ParseNameError;
-use super::{Compile, Data, Fit, Job, JobError, Layer, LossOptions, Optimizer, OptimizerKind, parse_scale};
+use super::{
+    ColumnName, Compile, Data, Fit, Job, JobError, Layer, LossOptions, Optimizer, OptimizerKind, parse_scale,
+};
 use crate::learn::limits::{POSITIVE, SHARDS, UNITS};
 use crate::registry::suggestion;
 
@@ -28,7 +31,25 @@ use crate::registry::suggestion;
 /// optimizer.
 const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["name", "seed", "shards", "replicas", "blas_kernel", "data", "layers", "compile", "fit"]),
-    ("data", &["source", "scale", "validation_split"]),
+    (
+        "data",
+        &[
+            "source",
+            "format",
+            "target",
+            "drop",
+            "header",
+            "separator",
+            "missing",
+            "test",
+            "test_split",
+            "validation",
+            "validation_split",
+            "shuffle_split",
+            "scale",
+            "normalize",
+        ],
+    ),
     ("compile", &["loss", "label_smoothing", "delta", "metrics", "optimizer"]),
     ("fit", &["batch_size", "epochs", "shuffle"]),
 ];
@@ -170,13 +191,28 @@ impl<'a> Reader<'a> {
     }
 
     fn data(&mut self, table: &'a DeTable<'a>, data: &mut Data) -> Result<(), JobError> {
-        for entry in self.entries(table, "data") {
+        let entries = self.entries(table, "data");
+        for entry in &entries {
             match entry.name {
                 "source" => data.source = entry.named()?,
-                "scale" => data.scale = entry.scale()?,
+                "format" => data.format = Some(entry.named()?),
+                "target" => data.table.target = entry.columns()?,
+                "drop" => data.table.drop = entry.columns()?,
+                "header" => data.table.header = entry.boolean()?,
+                "separator" => data.table.separator = Some(entry.character()?),
+                "missing" => data.table.missing = entry.named()?,
+                "test" => data.test = Some(PathBuf::from(entry.string()?)),
+                "test_split" => data.test_split = entry.number()?,
+                "validation" => data.validation = Some(PathBuf::from(entry.string()?)),
                 "validation_split" => data.validation_split = entry.number()?,
+                "shuffle_split" => data.shuffle_split = Some(entry.whole(0..=u64::MAX)?),
+                "scale" => data.scale = entry.scale()?,
+                "normalize" => data.normalize = entry.named()?,
                 _ => return Err(entry.unknown_in("data")),
             }
+        }
+        if data.validation.is_some() && entries.iter().all(|entry| entry.name != "validation_split") {
+            data.validation_split = 0.0;
         }
         Ok(())
     }
@@ -377,6 +413,30 @@ impl<'a> Entry<'a> {
             DeValue::String(text) => parse_scale(text).map_err(|error| self.error(error)),
             DeValue::Integer(_) | DeValue::Float(_) => self.number(),
             _ => Err(self.wrong_type("a number or a fraction such as \"1/255\"")),
+        }
+    }
+
+    /// Reads a column, or a list of columns.
+    fn columns(&self) -> Result<Vec<ColumnName>, JobError> {
+        if self.value.get_ref().as_array().is_none() {
+            return Ok(vec![self.column()?]);
+        }
+        self.items("a list of columns")?.iter().map(Self::column).collect()
+    }
+
+    fn column(&self) -> Result<ColumnName, JobError> {
+        match self.value.get_ref() {
+            DeValue::String(name) => Ok(ColumnName::Name(name.to_string())),
+            DeValue::Integer(_) => self.whole(0..=u32::MAX).map(ColumnName::Number),
+            _ => Err(self.wrong_type("a column's name in quotes, or its number from 0")),
+        }
+    }
+
+    fn character(&self) -> Result<char, JobError> {
+        let mut text = self.string()?.chars();
+        match (text.next(), text.next()) {
+            (Some(character), None) if character.is_ascii() && !"\"\r\n".contains(character) => Ok(character),
+            _ => Err(self.error("not one ASCII character; give one such as \";\" or \"\\t\"")),
         }
     }
 

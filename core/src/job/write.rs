@@ -1,8 +1,9 @@
 //! Writes a job in full, as TOML that reads back as an equal job.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
-use super::{Compile, Data, Fit, Job, Layer};
+use super::{ColumnName, Compile, Data, Fit, Job, Layer, Missing, Normalize, TableLayout};
 
 impl Job {
     /// The job as a job file with every value written out.
@@ -26,7 +27,6 @@ impl Job {
     pub(super) fn settings(&self) -> Vec<(String, String)> {
         // Destructure the job, so that a new field can't be forgotten.
         let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, compile, fit } = self;
-        let Data { source, scale, validation_split } = data;
         let Compile { loss, options, optimizer, metrics } = compile;
         let Fit { batch_size, epochs, shuffle } = fit;
 
@@ -37,11 +37,8 @@ impl Job {
             ("shards", shards.to_string()),
             ("replicas", replicas.to_string()),
             ("blas_kernel", string(&blas_kernel.to_string())),
-            ("data.source", string(&source.to_string())),
-            ("data.scale", format!("{scale:?}")),
-            ("data.validation_split", format!("{validation_split:?}")),
-            ("compile.loss", string(loss.name())),
         ];
+        let compiled = [("compile.loss", string(loss.name()))];
         let options = options
             .stated()
             .map(|option| (format!("compile.{}", option.name), format!("{:?}", option.value)));
@@ -60,8 +57,51 @@ impl Job {
         ];
         let owned = |(key, value): (&str, String)| (key.to_string(), value);
         let compile = options.chain(within.into_iter().map(owned)).chain(optimizer);
-        before.into_iter().map(owned).chain(compile).chain(after.into_iter().map(owned)).collect()
+        let before = before.into_iter().chain(data.settings()).chain(compiled);
+        before.map(owned).chain(compile).chain(after.into_iter().map(owned)).collect()
     }
+}
+
+impl Data {
+    /// The keys of `[data]` with their values; those that are optional only where they are not the default.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self { source, format, table, test, test_split, validation, .. } = self;
+        let Self { shuffle_split, normalize, scale, validation_split, .. } = self;
+        let path = |path: &PathBuf| string(&path.to_string_lossy());
+        let mut settings = vec![("data.source", string(&source.to_string()))];
+        settings.extend(format.map(|format| ("data.format", string(format.name()))));
+        settings.extend(table.settings());
+        settings.extend(test.as_ref().map(|test| ("data.test", path(test))));
+        settings.extend((*test_split > 0.0).then(|| ("data.test_split", format!("{test_split:?}"))));
+        settings.extend(validation.as_ref().map(|validation| ("data.validation", path(validation))));
+        settings.extend(shuffle_split.map(|seed| ("data.shuffle_split", seed.to_string())));
+        settings.push(("data.scale", format!("{scale:?}")));
+        let normalized = *normalize != Normalize::None;
+        settings.extend(normalized.then(|| ("data.normalize", string(normalize.name()))));
+        settings.push(("data.validation_split", format!("{validation_split:?}")));
+        settings
+    }
+}
+
+impl TableLayout {
+    fn settings(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let Self { target, drop, header, separator, missing } = self;
+        let target = (!target.is_empty()).then(|| ("data.target", columns(target)));
+        let drop = (!drop.is_empty()).then(|| ("data.drop", columns(drop)));
+        let header = (!header).then(|| ("data.header", header.to_string()));
+        let separator = separator.map(|separator| ("data.separator", string(&separator.to_string())));
+        let missing = (*missing != Missing::default()).then(|| ("data.missing", string(missing.name())));
+        [target, drop, header, separator, missing].into_iter().flatten()
+    }
+}
+
+/// Columns as a list.
+pub(super) fn columns(columns: &[ColumnName]) -> String {
+    let column = |column: &ColumnName| match column {
+        ColumnName::Name(name) => string(name),
+        ColumnName::Number(number) => number.to_string(),
+    };
+    format!("[{}]", columns.iter().map(column).collect::<Vec<_>>().join(", "))
 }
 
 /// Writes settings under the headers of their sections.

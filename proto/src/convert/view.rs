@@ -328,7 +328,7 @@ mod tests {
             accuracy: Some(0.75),
             val_loss: None,
             val_accuracy: Some(0.5),
-            test_loss: 0.25,
+            test_loss: Some(0.25),
             test_accuracy: Some(0.125),
             seconds: 2.0,
             weights_sha256: "ab".into(),

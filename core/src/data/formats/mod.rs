@@ -1,21 +1,25 @@
-//! Data formats, one per source file: they decode files into a [`Dataset`].
+//! Data formats, one per file: they read a source and decode it into [`Part`]s.
 //!
-//! To add a format, add a file with a [`Format`] and a line in the registry below. A job's path determines its
-//! format. Nothing here opens a file: the caller does, through [`Files`].
+//! To add a format, add a file with a [`Format`] and a line in the registry below. A path's ending determines its format,
+//! unless the job names one. Nothing here opens a file: the caller does, through [`Files`].
 
+mod csv;
 pub mod idx;
 
 use std::path::Path;
 
-use super::NamedFile;
-use super::dataset::{DataError, Dataset};
-use super::schema::Target;
-use crate::failure::{Failure, FailureKind};
+use super::dataset::DataFile;
+use super::part::Part;
+use super::request::{TableLayout, Wanted};
+use super::table::Known;
+use crate::failure::Failure;
 use crate::registry::registry;
 
 registry! {
     /// A data format.
     pub enum DataFormat: dyn Format, "format", "formats" {
+        /// A text table.
+        Csv = csv::Csv,
         /// A directory with four IDX files, named as MNIST's are. Reads whatever no other format claims.
         Idx = idx::IdxDirectory,
     }
@@ -29,20 +33,38 @@ pub(crate) trait Format: Sync {
     /// Whether this path is of this format, judged by its name.
     fn claims(&self, path: &Path) -> bool;
 
-    /// The target, if it is known before anything is read.
-    fn target(&self) -> Option<Target>;
+    /// Whether a source of this format has a test set of its own.
+    fn has_test_set(&self) -> bool {
+        false
+    }
 
-    /// Reads the files of a source, in the order that a job's hash uses.
+    /// Reads a source.
     ///
     /// # Errors
-    /// One line that names the file, what is wrong with it, and what to do.
-    fn read(&self, path: &Path, files: &dyn Files) -> Result<Vec<NamedFile>, Failure>;
+    /// One line that names the file, the place in it, what is wrong, and what to do.
+    fn read(&self, path: &Path, request: &Request<'_>, files: &dyn Files) -> Result<Content, Failure>;
+}
 
-    /// Decodes these files into a data set.
-    ///
-    /// # Errors
-    /// The first problem found.
-    fn decode(&self, files: Vec<NamedFile>) -> Result<Dataset, DataError>;
+/// What a caller wants of a source.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The keys of a table's layout.
+    pub layout: &'a TableLayout,
+    /// Which targets the loss can learn.
+    pub wanted: Wanted,
+    /// What is known of the data before it is read.
+    pub known: Known<'a>,
+}
+
+/// What a source holds.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// The samples to train on.
+    pub train: Part,
+    /// The test set, if the source has one.
+    pub test: Option<Part>,
+    /// The files that were read, in the order that a job's hash uses.
+    pub files: Vec<DataFile>,
 }
 
 /// Reads files, for a format.
@@ -69,24 +91,16 @@ impl DataFormat {
         Self::ALL.iter().copied().find(|format| format.get().claims(path)).unwrap_or(Self::Idx)
     }
 
-    /// The target, if it is known before anything is read.
-    pub fn target(self) -> Option<Target> {
-        self.get().target()
+    /// Whether a source of this format has a test set of its own.
+    pub fn has_test_set(self) -> bool {
+        self.get().has_test_set()
     }
 
     /// Reads a source.
     ///
     /// # Errors
-    /// One line that names the file, what is wrong with it, and what to do.
-    pub fn read(self, path: &Path, files: &dyn Files) -> Result<Dataset, Failure> {
-        self.decode(self.get().read(path, files)?)
-    }
-
-    /// Decodes files that have been read into a data set.
-    ///
-    /// # Errors
-    /// The first problem found.
-    pub fn decode(self, files: Vec<NamedFile>) -> Result<Dataset, Failure> {
-        self.get().decode(files).map_err(|error| Failure::new(FailureKind::Data, error.to_string()))
+    /// One line that names the file, the place in it, what is wrong, and what to do.
+    pub fn read(self, path: &Path, request: &Request<'_>, files: &dyn Files) -> Result<Content, Failure> {
+        self.get().read(path, request, files)
     }
 }

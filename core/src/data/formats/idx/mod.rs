@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use self::file::{Idx, Kind};
-use super::{Files, Format};
+use super::{Content, Files, Format, Request};
 use crate::data::NamedFile;
-use crate::data::dataset::{DataError, DataFile, Dataset, Samples};
-use crate::data::schema::{Element, Features, Schema, Target};
+use crate::data::dataset::{DataError, DataFile};
+use crate::data::part::{Part, RawFeatures, RawTargets, TargetValues};
 use crate::failure::{Failure, FailureKind};
 
 /// The files of a data set, named as MNIST's are. Each may have the suffix `.gz`, and a dot for its second hyphen, as programs
@@ -30,9 +30,6 @@ const FILES: [(&str, Kind); 4] = [
 /// Where torchvision puts the files within the directory that it is given.
 const TORCHVISION: &str = "MNIST/raw";
 
-/// Labels go from 0 to 9.
-const TARGET: Target = Target::Class { classes: 10 };
-
 /// Four IDX files in a directory.
 pub(crate) struct IdxDirectory;
 
@@ -45,11 +42,11 @@ impl Format for IdxDirectory {
         path.extension().is_none()
     }
 
-    fn target(&self) -> Option<Target> {
-        Some(TARGET)
+    fn has_test_set(&self) -> bool {
+        true
     }
 
-    fn read(&self, directory: &Path, files: &dyn Files) -> Result<Vec<NamedFile>, Failure> {
+    fn read(&self, directory: &Path, _: &Request<'_>, files: &dyn Files) -> Result<Content, Failure> {
         let wrong = |what| Err(Failure::at(FailureKind::Data, directory.display(), what));
         if !files.exists(directory)? {
             return wrong(
@@ -61,37 +58,49 @@ impl Format for IdxDirectory {
                 "is a file, not a directory (data.source, or --data, names one with the four IDX files)",
             );
         }
-        FILES.iter().map(|(name, kind)| named(&find(directory, name, files)?, *kind, files)).collect()
+        let named = |(name, kind): &(&str, Kind)| named(&find(directory, name, files)?, *kind, files);
+        let files = FILES.iter().map(named).collect::<Result<Vec<_>, _>>()?;
+        content(files)
     }
+}
 
-    fn decode(&self, files: Vec<NamedFile>) -> Result<Dataset, DataError> {
-        let Ok([train_images, train_labels, test_images, test_labels]) = <[NamedFile; 4]>::try_from(files)
-        else {
-            unreachable!("four files were read")
-        };
-        let (train_file, test_file) = (train_images.name.clone(), test_images.name.clone());
-        let (train, test) = thread::scope(|scope| {
-            let test = scope.spawn(|| pair(test_images, test_labels));
-            let train = pair(train_images, train_labels);
-            (train, test.join().expect("bad files give errors"))
-        });
-        let (train, test) = (train?, test?);
-        if train.shape != test.shape {
-            return Err(DataError::Shapes { train_file, train: train.shape, test_file, test: test.shape });
-        }
-        let hashes = train.hashes.into_iter().chain(test.hashes);
-        let file =
-            |(&(name, _), sha256): (&(&str, Kind), String)| DataFile { name: name.to_string(), sha256 };
-        Ok(Dataset {
-            schema: Schema {
-                features: Features { element: Element::U8, shape: train.shape },
-                target: TARGET,
-            },
-            train: train.samples,
-            test: test.samples,
-            files: FILES.iter().zip(hashes).map(file).collect(),
-        })
+/// MNIST, which is built into the program.
+///
+/// # Errors
+/// If it were damaged.
+pub fn mnist() -> Result<Content, Failure> {
+    content(mnist::files())
+}
+
+/// Decodes the four files, in a data set's order.
+///
+/// # Errors
+/// The first problem found.
+pub fn content(files: Vec<NamedFile>) -> Result<Content, Failure> {
+    decode(files).map_err(|error| Failure::new(FailureKind::Data, error.to_string()))
+}
+
+fn decode(files: Vec<NamedFile>) -> Result<Content, DataError> {
+    let Ok([train_images, train_labels, test_images, test_labels]) = <[NamedFile; 4]>::try_from(files) else {
+        unreachable!("four files were read")
+    };
+    let (train_file, test_file) = (train_images.name.clone(), test_images.name.clone());
+    let (train, test) = thread::scope(|scope| {
+        let test = scope.spawn(|| pair(test_images, test_labels));
+        let train = pair(train_images, train_labels);
+        (train, test.join().expect("bad files give errors"))
+    });
+    let (train, test) = (train?, test?);
+    if train.shape != test.shape {
+        return Err(DataError::Shapes { train_file, train: train.shape, test_file, test: test.shape });
     }
+    let hashes = train.hashes.iter().chain(&test.hashes);
+    let file = |(&(name, _), sha256): (&(&str, Kind), &String)| DataFile {
+        name: name.to_string(),
+        sha256: sha256.clone(),
+    };
+    let files = FILES.iter().zip(hashes).map(file).collect();
+    Ok(Content { train: train.part, test: Some(test.part), files })
 }
 
 /// The file of this name, raw or gzipped.
@@ -117,7 +126,7 @@ fn named(path: &Path, kind: Kind, files: &dyn Files) -> Result<NamedFile, Failur
 
 /// Images with their labels.
 struct Pair {
-    samples: Samples,
+    part: Part,
     /// Rows and columns of an image, or the number of values in a row.
     shape: Vec<u32>,
     hashes: [String; 2],
@@ -131,19 +140,10 @@ fn pair(images: NamedFile, labels: NamedFile) -> Result<Pair, DataError> {
         let [images, labels] = [images.dims[0] as u64, labels.dims[0] as u64];
         return Err(DataError::Counts { images_file, images, labels_file, labels });
     }
-    check_labels(labels_file, &labels.values)?;
-    let len = labels.values.len() as u32;
-    Ok(Pair {
-        samples: Samples { len, features: images.values, targets: labels.values },
-        shape: images.dims[1..].iter().map(|&side| side as u32).collect(),
-        hashes: [images.sha256, labels.sha256],
-    })
-}
-
-fn check_labels(file: String, labels: &[u8]) -> Result<(), DataError> {
-    let Target::Class { classes } = TARGET else { unreachable!("labels are classes") };
-    match TARGET.first_unknown(labels) {
-        None => Ok(()),
-        Some((index, value)) => Err(DataError::Label { file, index: index as u64, value, classes }),
-    }
+    let shape: Vec<u32> = images.dims[1..].iter().map(|&side| side as u32).collect();
+    let values = TargetValues::Labels(labels.values.iter().map(|&label| label.into()).collect());
+    let targets = RawTargets { file: labels_file, column: None, values };
+    let features = RawFeatures::Bytes { shape: shape.clone(), values: images.values };
+    let part = Part { name: images_file, len: labels.values.len(), features, targets: Some(targets) };
+    Ok(Pair { part, shape, hashes: [images.sha256, labels.sha256] })
 }

@@ -1,0 +1,280 @@
+//! What a model takes and answers, in the words of its data: saved with the model, so that `predict` takes raw files.
+//!
+//! A table's columns become features in order: a column of numbers one, a column of texts one for each of its categories
+//! (1 for the text's own, 0 for the others), sorted. Missing numbers take the column's mean. At last all is normalised.
+
+use serde::{Deserialize, Serialize};
+
+use super::normalize::Normalization;
+use super::part::{Cells, Part, RawFeatures, TableColumn, Texts};
+use super::schema::{Element, Features};
+use crate::failure::{Failure, FailureKind};
+
+/// What a model takes and answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// The shape of a sample, as its file has it.
+    pub shape: Vec<u32>,
+    /// A table's columns; empty if the data is no table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<Column>,
+    /// The names of the numbers that the model predicts, as far as the data names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
+    /// The names of the classes, if they are not just their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// How features are normalised, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<Normalization>,
+}
+
+/// A table's column, as the model takes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name in the header, or its number from 0.
+    pub name: String,
+    /// What becomes of its values.
+    #[serde(flatten)]
+    pub kind: ColumnKind,
+}
+
+/// What becomes of a column's values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnKind {
+    /// One feature.
+    Number {
+        /// What takes the place of a missing value; `None` if that is an error.
+        missing: Option<f32>,
+    },
+    /// A feature for each category.
+    Categories(Vec<String>),
+}
+
+/// More categories than this are no categories, but names or free text.
+pub const MAX_CATEGORIES: usize = 1000;
+
+impl Column {
+    /// How many features it becomes.
+    pub fn width(&self) -> usize {
+        match &self.kind {
+            ColumnKind::Number { .. } => 1,
+            ColumnKind::Categories(categories) => categories.len(),
+        }
+    }
+}
+
+impl Inputs {
+    /// Whether there is nothing to say beyond the number of inputs: bytes as they are, classes by number.
+    pub fn are_plain(&self) -> bool {
+        self.columns.is_empty()
+            && self.targets.is_empty()
+            && self.classes.is_empty()
+            && self.normalization.is_none()
+    }
+
+    /// The names of the features: a table's columns, and for categories `column=category`. Empty if the data is no table.
+    pub fn feature_names(&self) -> Vec<String> {
+        let names = |column: &Column| match &column.kind {
+            ColumnKind::Number { .. } => vec![column.name.clone()],
+            ColumnKind::Categories(all) => all.iter().map(|one| format!("{}={one}", column.name)).collect(),
+        };
+        self.columns.iter().flat_map(names).collect()
+    }
+
+    /// The name of a class.
+    pub fn class_name(&self, class: u32) -> String {
+        self.classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string())
+    }
+
+    /// The type and shape of a sample as the model takes it.
+    pub fn features(&self, raw: &RawFeatures) -> Features {
+        match raw {
+            RawFeatures::Bytes { shape, .. } if self.normalization.is_none() => {
+                Features { element: Element::U8, shape: shape.clone() }
+            }
+            RawFeatures::Bytes { shape, .. } | RawFeatures::Numbers { shape, .. } => {
+                Features { element: Element::F32, shape: shape.clone() }
+            }
+            RawFeatures::Columns(_) => {
+                let width: usize = self.columns.iter().map(Column::width).sum();
+                Features { element: Element::F32, shape: vec![width as u32] }
+            }
+        }
+    }
+
+    /// The stored bytes of a part's features, encoded and normalised.
+    ///
+    /// # Errors
+    /// If the part has other columns or another shape than the model was trained with, or a text that no training sample
+    /// has.
+    pub fn encode(&self, part: Part) -> Result<Vec<u8>, Failure> {
+        let Part { name, len, features, .. } = part;
+        if let RawFeatures::Bytes { shape, values } = features {
+            self.check_shape(&name, &shape)?;
+            return Ok(match &self.normalization {
+                None => values,
+                Some(normalization) => {
+                    let mut values = values.into_iter().map(f32::from).collect::<Vec<_>>();
+                    normalization.apply(&mut values);
+                    to_bytes(values)
+                }
+            });
+        }
+        let mut values = self.numbers(&name, len, features)?;
+        if let Some(normalization) = &self.normalization {
+            normalization.apply(&mut values);
+        }
+        Ok(to_bytes(values))
+    }
+
+    /// The features as numbers, before they are normalised, `[len, width]`.
+    pub(super) fn numbers(&self, name: &str, len: usize, features: RawFeatures) -> Result<Vec<f32>, Failure> {
+        match features {
+            RawFeatures::Bytes { shape, values } => {
+                self.check_shape(name, &shape)?;
+                Ok(values.into_iter().map(f32::from).collect())
+            }
+            RawFeatures::Numbers { shape, values } => {
+                self.check_shape(name, &shape)?;
+                Ok(values)
+            }
+            RawFeatures::Columns(columns) => self.encode_table(name, len, &columns),
+        }
+    }
+
+    fn check_shape(&self, name: &str, shape: &[u32]) -> Result<(), Failure> {
+        if self.shape == shape {
+            return Ok(());
+        }
+        let what = format!(
+            "samples of {} values, but those to train on have {} (give data of one shape)",
+            sides(shape),
+            sides(&self.shape)
+        );
+        Err(Failure::at(FailureKind::Data, name, what))
+    }
+
+    fn encode_table(&self, file: &str, len: usize, columns: &[TableColumn]) -> Result<Vec<f32>, Failure> {
+        let width: usize = self.columns.iter().map(Column::width).sum();
+        let mut values = vec![0.0; len * width];
+        let mut first = 0;
+        for column in &self.columns {
+            let found = columns.iter().find(|found| found.name == column.name).ok_or_else(|| {
+                let what = format!("there is no column {}, which the model was trained with", column.name);
+                Failure::at(FailureKind::Data, file, what)
+            })?;
+            let place = Place { file, column: &column.name };
+            match &column.kind {
+                ColumnKind::Number { missing } => {
+                    let Cells::Numbers(numbers) = &found.cells else {
+                        return Err(place.not_numbers(&found.cells));
+                    };
+                    place.put_numbers(numbers, *missing, &mut values[first..], width)?;
+                }
+                ColumnKind::Categories(categories) => {
+                    place.put_categories(
+                        &found.cells,
+                        categories,
+                        &mut values[first.min(len * width)..],
+                        width,
+                    )?;
+                }
+            }
+            first += column.width();
+        }
+        Ok(values)
+    }
+}
+
+/// A column of a file, for errors.
+struct Place<'a> {
+    file: &'a str,
+    column: &'a str,
+}
+
+impl Place<'_> {
+    fn failure(&self, row: usize, what: &str) -> Failure {
+        let Self { file, column } = self;
+        Failure::at(FailureKind::Data, format_args!("{file}, row {row}, column {column}"), what)
+    }
+
+    fn not_numbers(&self, cells: &Cells) -> Failure {
+        let text = match cells {
+            Cells::Texts(Texts { codes, different }) => {
+                let is_text = |code: &u32| {
+                    different.get(*code as usize).is_some_and(|text| text.parse::<f32>().is_err())
+                };
+                codes.iter().position(is_text).map(|row| (row + 1, different[codes[row] as usize].clone()))
+            }
+            Cells::Numbers(_) => None,
+        };
+        let (row, text) = text.unwrap_or_default();
+        self.failure(
+            row,
+            &format!("`{text}` is no number, as all of this column are that the model was trained with"),
+        )
+    }
+
+    fn put_numbers(
+        &self,
+        numbers: &[f32],
+        missing: Option<f32>,
+        out: &mut [f32],
+        width: usize,
+    ) -> Result<(), Failure> {
+        for (row, &number) in numbers.iter().enumerate() {
+            out[row * width] = match (number.is_nan(), missing) {
+                (false, _) => number,
+                (true, Some(mean)) => mean,
+                (true, None) => return Err(self.failure(row + 1, MISSING)),
+            };
+        }
+        Ok(())
+    }
+
+    fn put_categories(
+        &self,
+        cells: &Cells,
+        known: &[String],
+        out: &mut [f32],
+        width: usize,
+    ) -> Result<(), Failure> {
+        let Cells::Texts(texts) = cells else {
+            return Err(self.failure(1, "a number, but the model was trained with texts in this column"));
+        };
+        let places: Vec<_> = texts.different.iter().map(|text| known.binary_search(text).ok()).collect();
+        for (row, &code) in texts.codes.iter().enumerate() {
+            match places.get(code as usize) {
+                Some(Some(category)) => out[row * width + category] = 1.0,
+                Some(None) => {
+                    let what = format!(
+                        "`{}` is none of the column's {} values that the model was trained with",
+                        texts.different[code as usize],
+                        known.len()
+                    );
+                    return Err(self.failure(row + 1, &what));
+                }
+                // A missing text is none of the categories.
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What to do about a missing value.
+pub(super) const MISSING: &str =
+    "the value is missing (fill it in, leave the row or the column out, or set missing = \"mean\")";
+
+fn to_bytes(values: Vec<f32>) -> Vec<u8> {
+    // The bytes of memory are those of a shard, little-endian.
+    const { assert!(cfg!(target_endian = "little")) };
+    bytemuck::cast_slice(&values).to_vec()
+}
+
+/// A shape in words: `28 × 28`.
+pub(super) fn sides(shape: &[u32]) -> String {
+    shape.iter().map(u32::to_string).collect::<Vec<_>>().join(" × ")
+}

@@ -1,0 +1,337 @@
+//! Makes a data set of the parts that were read: splits it, fits what is fitted, encodes the rest alike.
+//!
+//! 1. `shuffle_split` orders the samples anew, for files that are sorted by class.
+//! 2. The last `test_split` of them become the test set, if the data has none of its own; the last `validation_split` of
+//!    the others the validation split, unless it has a file of its own.
+//! 3. Classes and categories are those of the training file, sorted. A column's mean and the normalisation are fitted to
+//!    the training split alone.
+//! 4. All splits are encoded by what was fitted.
+
+use super::dataset::{DataFile, Dataset, Samples};
+use super::formats::Content;
+use super::inputs::{Column, ColumnKind, Inputs, MAX_CATEGORIES};
+use super::labels::Classes;
+use super::normalize::{self, Normalization, Normalize};
+use super::part::{Cells, Part, RawFeatures, RawTargets, TableColumn, TargetValues, Texts};
+use super::request::{Missing, Wanted};
+use super::schema::{Schema, Target};
+use super::split::Sizes;
+use crate::failure::{Failure, FailureKind};
+use crate::random;
+
+/// The parts of a source, in order of use.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The training file.
+    pub train: Part,
+    /// A validation file of its own.
+    pub validation: Option<Part>,
+    /// A test set of its own.
+    pub test: Option<Part>,
+    /// The files that all came from.
+    pub files: Vec<DataFile>,
+}
+
+impl From<Content> for Parts {
+    /// A source with no files beside it.
+    fn from(Content { train, test, files }: Content) -> Self {
+        Self { train, validation: None, test, files }
+    }
+}
+
+/// How a data set is made of its parts.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    /// Which targets the loss can learn.
+    pub wanted: Wanted,
+    /// What is done about missing values.
+    pub missing: Missing,
+    /// How features are normalised.
+    pub normalize: Normalize,
+    /// The share of the training file that is the test set, if there is no other.
+    pub test_split: f64,
+    /// The share of the rest that is the validation split, if there is no other.
+    pub validation_split: f64,
+    /// The seed of the order before the split; `None` for the order of the file.
+    pub shuffle_split: Option<u64>,
+}
+
+impl Parts {
+    /// Makes the data set.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the data.
+    pub fn prepare(self, recipe: Recipe) -> Result<Dataset, Failure> {
+        let Self { mut train, validation, test, files } = self;
+        if let Some(seed) = recipe.shuffle_split {
+            let order = random::split_order(seed, train.len as u32);
+            train = train.at(&order);
+        }
+        let (train, test) = match test {
+            None => train.cut(recipe.test_split),
+            test => (train, test),
+        };
+        let trained = match &validation {
+            None => Sizes::new(train.len as u32, 0, recipe.validation_split).train as usize,
+            Some(_) => train.len,
+        };
+        let sizes = Sizes {
+            train: trained as u32,
+            validation: validation.as_ref().map_or(train.len - trained, |part| part.len) as u32,
+            test: test.as_ref().map_or(0, |part| part.len) as u32,
+        };
+        let targets = Targets::of(&train, recipe.wanted)?;
+        let inputs = fitted(&train, trained, &targets, recipe)?;
+        let encode = |part: Part| {
+            Ok::<_, Failure>(Encoded {
+                targets: targets.encode(&part)?,
+                len: part.len,
+                features: inputs.encode(part)?,
+            })
+        };
+        let features = inputs.features(&train.features);
+        let mut train = encode(train)?;
+        if let Some(validation) = validation {
+            train.append(encode(validation)?);
+        }
+        let test = test.map_or(Ok(Encoded::default()), encode)?;
+        let schema = Schema { features, target: targets.target() };
+        Ok(Dataset { schema, train: train.into(), test: test.into(), sizes, inputs, files })
+    }
+}
+
+/// Encoded samples.
+#[derive(Default)]
+struct Encoded {
+    len: usize,
+    features: Vec<u8>,
+    targets: Vec<u8>,
+}
+
+impl Encoded {
+    fn append(&mut self, other: Self) {
+        self.len += other.len;
+        self.features.extend(other.features);
+        self.targets.extend(other.targets);
+    }
+}
+
+impl From<Encoded> for Samples {
+    fn from(Encoded { len, features, targets }: Encoded) -> Self {
+        Self { len: len as u32, features, targets }
+    }
+}
+
+/// What the targets of the training file are.
+enum Targets {
+    Classes(Classes),
+    Numbers { width: u32, names: Vec<String> },
+}
+
+impl Targets {
+    fn of(train: &Part, wanted: Wanted) -> Result<Self, Failure> {
+        let Some(targets) = &train.targets else {
+            return Err(Failure::at(FailureKind::Data, &train.name, "has no targets to learn"));
+        };
+        if let TargetValues::Numbers { width, .. } = targets.values {
+            let names = targets.column.as_ref().map(|names| names.split(", ").map(str::to_string).collect());
+            return Ok(Self::Numbers { width, names: names.unwrap_or_default() });
+        }
+        Classes::of(targets, wanted.class_count).map(Self::Classes)
+    }
+
+    fn target(&self) -> Target {
+        match self {
+            Self::Classes(classes) => Target::Class { classes: classes.count() },
+            Self::Numbers { width, .. } => Target::Reals { width: *width },
+        }
+    }
+
+    fn encode(&self, part: &Part) -> Result<Vec<u8>, Failure> {
+        let none = || Failure::at(FailureKind::Data, &part.name, "has no targets, as the training data has");
+        let targets = part.targets.as_ref().ok_or_else(none)?;
+        match (self, &targets.values) {
+            (Self::Numbers { width, .. }, TargetValues::Numbers { width: found, values })
+                if width == found =>
+            {
+                check_finite(targets, values, *width)?;
+                Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            }
+            (Self::Classes(classes), TargetValues::Labels(_) | TargetValues::Names(_)) => {
+                classes.encode(targets)
+            }
+            (Self::Numbers { .. } | Self::Classes(_), _) => {
+                let what = "its targets are of another kind than those of the training data";
+                Err(Failure::at(FailureKind::Data, &targets.file, what))
+            }
+        }
+    }
+}
+
+fn check_finite(targets: &RawTargets, values: &[f32], width: u32) -> Result<(), Failure> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(place) => {
+            let place = format!("{}, sample {}", targets.file, place / width as usize + 1);
+            Err(Failure::at(FailureKind::Data, place, "its target is not a finite number"))
+        }
+    }
+}
+
+/// Fits the encoding: categories to the training file, means and the normalisation to its first `trained` samples.
+fn fitted(train: &Part, trained: usize, targets: &Targets, recipe: Recipe) -> Result<Inputs, Failure> {
+    let mut inputs = Inputs::default();
+    match targets {
+        Targets::Classes(classes) => inputs.classes = classes.names().to_vec(),
+        Targets::Numbers { names, .. } => inputs.targets.clone_from(names),
+    }
+    match &train.features {
+        RawFeatures::Bytes { shape, .. } | RawFeatures::Numbers { shape, .. } => {
+            inputs.shape.clone_from(shape)
+        }
+        RawFeatures::Columns(columns) => {
+            let column = |column| fitted_column(&train.name, column, trained, recipe.missing);
+            inputs.columns = columns.iter().map(column).collect::<Result<_, _>>()?;
+            inputs.shape = vec![inputs.columns.iter().map(Column::width).sum::<usize>() as u32];
+        }
+    }
+    if recipe.normalize != Normalize::None {
+        // Encoded once more, to be fitted to: a copy, but only of what is trained on.
+        let train = train.first(trained);
+        let (len, width) = (train.len, inputs.shape.iter().product::<u32>() as usize);
+        let values = inputs.numbers(&train.name, len, train.features)?;
+        inputs.normalization = Normalization::fit(recipe.normalize, &values, width, inputs.shape.len() > 1);
+    }
+    Ok(inputs)
+}
+
+fn fitted_column(
+    file: &str,
+    column: &TableColumn,
+    trained: usize,
+    missing: Missing,
+) -> Result<Column, Failure> {
+    let kind = match &column.cells {
+        Cells::Numbers(numbers) => ColumnKind::Number {
+            missing: (missing == Missing::Mean)
+                .then(|| normalize::mean(&numbers[..trained.min(numbers.len())])),
+        },
+        Cells::Texts(texts) => {
+            check_categories(file, column, texts, missing)?;
+            let mut categories = texts.different.clone();
+            categories.sort();
+            ColumnKind::Categories(categories)
+        }
+    };
+    Ok(Column { name: column.name.clone(), kind })
+}
+
+fn check_categories(
+    file: &str,
+    column: &TableColumn,
+    texts: &Texts,
+    missing: Missing,
+) -> Result<(), Failure> {
+    let wrong =
+        |what: String| Failure::at(FailureKind::Data, format_args!("{file}, column {}", column.name), what);
+    let (different, rows) = (texts.different.len(), texts.codes.len());
+    if different > MAX_CATEGORIES || (different > 20 && different > rows / 2) {
+        return Err(wrong(format!(
+            "{different} different texts in {rows} rows are names, not categories (drop = [\"{}\"])",
+            column.name
+        )));
+    }
+    match texts.codes.iter().position(|&code| code == Texts::MISSING) {
+        Some(row) if missing == Missing::Refuse => {
+            let place = format!("{file}, row {}, column {}", row + 1, column.name);
+            Err(Failure::at(FailureKind::Data, place, super::inputs::MISSING))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Part {
+    /// The first `len` samples.
+    fn first(&self, len: usize) -> Self {
+        let order: Vec<u32> = (0..len as u32).collect();
+        self.at(&order)
+    }
+
+    /// The samples without the last `share`, and these, if there are any.
+    fn cut(self, share: f64) -> (Self, Option<Self>) {
+        let first = Sizes::new(self.len as u32, 0, share).train;
+        if first as usize == self.len {
+            return (self, None);
+        }
+        let rest: Vec<u32> = (first..self.len as u32).collect();
+        (self.first(first as usize), Some(self.at(&rest)))
+    }
+
+    /// The samples at these places.
+    fn at(&self, places: &[u32]) -> Self {
+        let Self { name, len: _, features, targets } = self;
+        let targets = targets.as_ref().map(|RawTargets { file, column, values }| RawTargets {
+            file: file.clone(),
+            column: column.clone(),
+            values: values.at(places),
+        });
+        Self { name: name.clone(), len: places.len(), features: features.at(places), targets }
+    }
+}
+
+impl RawFeatures {
+    fn at(&self, places: &[u32]) -> Self {
+        let width = |shape: &[u32]| shape.iter().product::<u32>() as usize;
+        match self {
+            Self::Bytes { shape, values } => {
+                Self::Bytes { shape: shape.clone(), values: rows(values, width(shape), places) }
+            }
+            Self::Numbers { shape, values } => {
+                Self::Numbers { shape: shape.clone(), values: rows(values, width(shape), places) }
+            }
+            Self::Columns(columns) => {
+                let column = |column: &TableColumn| TableColumn {
+                    name: column.name.clone(),
+                    cells: column.cells.at(places),
+                };
+                Self::Columns(columns.iter().map(column).collect())
+            }
+        }
+    }
+}
+
+impl Cells {
+    fn at(&self, places: &[u32]) -> Self {
+        match self {
+            Self::Numbers(numbers) => Self::Numbers(rows(numbers, 1, places)),
+            Self::Texts(texts) => Self::Texts(texts.at(places)),
+        }
+    }
+}
+
+impl Texts {
+    fn at(&self, places: &[u32]) -> Self {
+        Self { codes: rows(&self.codes, 1, places), different: self.different.clone() }
+    }
+}
+
+impl TargetValues {
+    fn at(&self, places: &[u32]) -> Self {
+        match self {
+            Self::Labels(labels) => Self::Labels(rows(labels, 1, places)),
+            Self::Names(texts) => Self::Names(texts.at(places)),
+            Self::Numbers { width, values } => {
+                Self::Numbers { width: *width, values: rows(values, *width as usize, places) }
+            }
+        }
+    }
+}
+
+/// The rows of `[rows, width]` values at these places.
+fn rows<T: Copy>(values: &[T], width: usize, places: &[u32]) -> Vec<T> {
+    let mut ordered = Vec::with_capacity(places.len() * width);
+    for &row in places {
+        ordered.extend_from_slice(&values[row as usize * width..][..width]);
+    }
+    ordered
+}

@@ -1,0 +1,234 @@
+//! Tables: columns of numbers and texts, whichever format they come from.
+//!
+//! A format finds the names of the columns, asks [`Plan`] what each is for, and reads the cells accordingly. The columns
+//! that the job names as `target` are what the model learns, those of `drop` are left out, all others are features.
+
+mod cells;
+
+use super::part::{Cells, Part, RawFeatures, RawTargets, TableColumn, TargetValues, Texts};
+use super::request::{ColumnName, TableLayout, Wanted};
+use crate::failure::{Failure, FailureKind};
+use crate::registry::suggestion;
+
+pub(super) use cells::{Cell, ColumnCells};
+
+/// What a column is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// It is left out.
+    Dropped,
+    /// It has features.
+    Feature,
+    /// It has targets.
+    Target,
+}
+
+/// The type of a column's cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Numbers.
+    Numbers,
+    /// Texts.
+    Texts,
+}
+
+/// What each column of a table is for, and its type as far as that is known before the cells are read.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) columns: Vec<PlannedColumn>,
+    wanted: Wanted,
+}
+
+/// A column before its cells are read.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedColumn {
+    pub(super) name: String,
+    pub(super) is_for: Use,
+    /// `None` if the cells decide.
+    pub(super) kind: Option<Kind>,
+}
+
+/// What is known of a table's columns before it is read.
+#[derive(Clone, Copy, Debug)]
+pub enum Known<'a> {
+    /// Nothing: it is the table to train on.
+    Nothing,
+    /// The features of the table to train on, by name.
+    Columns(&'a [TableColumn]),
+    /// The features of a trained model; the table has no targets, or they are not asked for.
+    Model(&'a super::inputs::Inputs),
+}
+
+impl Plan {
+    /// The plan for columns of these names.
+    ///
+    /// # Errors
+    /// If two columns have one name, or the job names a column that is not there.
+    pub(super) fn new(
+        file: &str,
+        names: Vec<String>,
+        layout: &TableLayout,
+        wanted: Wanted,
+        known: Known<'_>,
+    ) -> Result<Self, Failure> {
+        let wrong = |what: String| Failure::at(FailureKind::Data, file, what);
+        if let Some((_, name)) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name))
+        {
+            return Err(wrong(format!("two columns have the name {name} (rename one)")));
+        }
+        let find = |column: &ColumnName, key: &str| {
+            find(column, &names).map_err(|what| wrong(format!("{key}: {what}")))
+        };
+        let mut uses = vec![Use::Feature; names.len()];
+        for column in &layout.drop {
+            uses[find(column, "drop")?] = Use::Dropped;
+        }
+        let mut targets = 0;
+        for column in &layout.target {
+            match (find(column, "target"), known) {
+                (Ok(place), _) => uses[place] = Use::Target,
+                // A file to predict for needs no target.
+                (Err(_), Known::Model(_)) => {}
+                (Err(failure), _) => return Err(failure),
+            }
+            targets += 1;
+        }
+        if targets == 0 && !matches!(known, Known::Model(_)) {
+            return Err(wrong(format!(
+                "which column is to be learned? (set target to one of {})",
+                listed(names.iter())
+            )));
+        }
+        let of_target = if targets == 1 && wanted.classes { Kind::Texts } else { Kind::Numbers };
+        let kind = |name: &str, is_for| match is_for {
+            Use::Target => Some(of_target),
+            Use::Feature => known.kind(name),
+            Use::Dropped => None,
+        };
+        let columns = names.into_iter().zip(uses).map(|(name, is_for)| {
+            let kind = kind(&name, is_for);
+            PlannedColumn { name, is_for, kind }
+        });
+        Ok(Self { columns: columns.collect(), wanted })
+    }
+
+    /// Makes samples of the cells that were read: a column for each that is not dropped, in order.
+    ///
+    /// # Errors
+    /// If the table has no rows or no features, or a target is missing.
+    pub(super) fn part(&self, file: &str, columns: Vec<(Use, TableColumn)>) -> Result<Part, Failure> {
+        let wrong = |what: &str| Failure::at(FailureKind::Data, file, what);
+        let len = columns.first().map_or(0, |(_, column)| column.cells.len());
+        if len == 0 {
+            return Err(wrong("has no rows (is it empty, or has it a header only?)"));
+        }
+        if u32::try_from(len).is_err() {
+            return Err(wrong("has more than 4,294,967,295 rows"));
+        }
+        let (targets, features): (Vec<_>, Vec<_>) =
+            columns.into_iter().partition(|(is_for, _)| *is_for == Use::Target);
+        let features: Vec<_> = features.into_iter().map(|(_, column)| column).collect();
+        if features.is_empty() {
+            return Err(wrong("has no column to learn from beside the target"));
+        }
+        let targets = self.targets(file, targets.into_iter().map(|(_, column)| column).collect())?;
+        Ok(Part { name: file.to_string(), len, features: RawFeatures::Columns(features), targets })
+    }
+
+    fn targets(&self, file: &str, columns: Vec<TableColumn>) -> Result<Option<RawTargets>, Failure> {
+        if columns.is_empty() {
+            return Ok(None);
+        }
+        let width = columns.len() as u32;
+        let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
+        let mut numbers = Vec::new();
+        for column in columns {
+            match column.cells {
+                Cells::Texts(texts) if width == 1 => {
+                    check_present(
+                        file,
+                        &column.name,
+                        texts.codes.iter().map(|&code| code == Texts::MISSING),
+                    )?;
+                    let values = TargetValues::Names(texts);
+                    return Ok(Some(RawTargets {
+                        file: file.to_string(),
+                        column: Some(column.name),
+                        values,
+                    }));
+                }
+                Cells::Texts(_) => {
+                    let what = "has texts, and several targets must be numbers";
+                    return Err(Failure::at(
+                        FailureKind::Data,
+                        format_args!("{file}, column {}", column.name),
+                        what,
+                    ));
+                }
+                Cells::Numbers(values) => {
+                    check_present(file, &column.name, values.iter().map(|value| value.is_nan()))?;
+                    numbers.push(values);
+                }
+            }
+        }
+        debug_assert!(self.wanted.numbers || numbers.len() > 1 || !self.wanted.classes);
+        let len = numbers.first().map_or(0, Vec::len);
+        let values = (0..len).flat_map(|row| numbers.iter().map(move |column| column[row])).collect();
+        let values = TargetValues::Numbers { width, values };
+        Ok(Some(RawTargets { file: file.to_string(), column: Some(names.join(", ")), values }))
+    }
+}
+
+impl Known<'_> {
+    fn kind(self, name: &str) -> Option<Kind> {
+        match self {
+            Self::Nothing => None,
+            Self::Columns(columns) => {
+                let found = columns.iter().find(|column| column.name == name)?;
+                Some(match found.cells {
+                    Cells::Numbers(_) => Kind::Numbers,
+                    Cells::Texts(_) => Kind::Texts,
+                })
+            }
+            Self::Model(inputs) => {
+                let found = inputs.columns.iter().find(|column| column.name == name)?;
+                Some(match found.kind {
+                    super::inputs::ColumnKind::Number { .. } => Kind::Numbers,
+                    super::inputs::ColumnKind::Categories(_) => Kind::Texts,
+                })
+            }
+        }
+    }
+}
+
+/// The place of a column that a job names.
+fn find(column: &ColumnName, names: &[String]) -> Result<usize, String> {
+    match column {
+        ColumnName::Name(name) => names.iter().position(|other| other == name).ok_or_else(|| {
+            let known: Vec<&str> = names.iter().map(String::as_str).collect();
+            format!("there is no column {name}; {}", suggestion(name, "columns", &known))
+        }),
+        ColumnName::Number(number) => match *number as usize {
+            place if place < names.len() => Ok(place),
+            place => Err(format!("there is no column {place}; the table has {}, from 0", names.len())),
+        },
+    }
+}
+
+/// Names for an error: at most ten.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+    let more = names.len().saturating_sub(10);
+    let text = names.take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{text} and {more} others") } else { text }
+}
+
+fn check_present(file: &str, column: &str, missing: impl Iterator<Item = bool>) -> Result<(), Failure> {
+    for (row, missing) in missing.enumerate() {
+        if missing {
+            let place = format!("{file}, row {}, column {column}", row + 1);
+            let what = "the value to learn is missing (fill it in, or leave the row out)";
+            return Err(Failure::at(FailureKind::Data, place, what));
+        }
+    }
+    Ok(())
+}
