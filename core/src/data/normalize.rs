@@ -5,9 +5,9 @@
 //! | `scale` | `(x - min) / (max - min)` | `MinMaxScaler` |
 //! | `standardize` | `(x - mean) / √variance` | `Normalization`, `StandardScaler` |
 //!
-//! A table's columns each have their own; the values of an image share one. A feature with one value only has the divisor
-//! 1. Means and variances are exact to the last bits of `f64`: the sums are added in the order of a balanced tree over the
-//! samples. Subtraction and division are single operations of `f32`, so every program that has them gives the same bits.
+//! A table's columns each have their own; the values of an image share one. The divisor is 1 where all values are equal.
+//! Means and variances are exact to the last bits of `f64`: their sums are added as a balanced tree, in sample order.
+//! Subtraction and division are single operations of `f32`, so every program that has them gives the same bits.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! Cells of a column while they are read.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::Kind;
 use crate::data::part::{Cells, Texts};
@@ -47,7 +47,7 @@ pub(in crate::data) enum ColumnCells {
 #[derive(Clone, Debug, Default)]
 pub(in crate::data) struct TextCells {
     texts: Texts,
-    places: HashMap<String, u32>,
+    places: BTreeMap<String, u32>,
     /// How many of the cells are numbers.
     pub(in crate::data) numbers: usize,
     /// The first cell that is none, by its row from 0.
