@@ -1,5 +1,7 @@
 //! Text tables are read as people write them, or refused by line, or by row and column.
 
+#![allow(clippy::unwrap_used)] // All of this is test code; clippy only knows of the functions marked as tests.
+
 use std::path::Path;
 
 use millefeuille_core::data::dataset::Dataset;
