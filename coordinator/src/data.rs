@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use millefeuille_core::data::dataset::{DataFile, Dataset};
 use millefeuille_core::data::formats::{Content, DataFormat, Files, Request, idx};
+use millefeuille_core::data::inputs::Inputs;
 use millefeuille_core::data::part::{Part, RawFeatures};
 use millefeuille_core::data::prepare::Parts;
 use millefeuille_core::data::split::Split;
@@ -36,6 +37,25 @@ pub fn read_watched(job: &Job, reading: &Reading) -> Result<Dataset, Failure> {
     reading.during(|| failpoints::at("data-before-read"));
     let wanted = job.wanted();
     parts(&job.data, wanted, &Disk(reading))?.prepare(job.data.recipe(wanted))
+}
+
+/// Reads a job's data for a trained model. With the inputs of that model, if they are known, nothing is fitted anew.
+///
+/// # Errors
+/// As [`read`], and if the data is not what the model takes.
+pub fn read_for(job: &Job, trained_on: Option<Inputs>) -> Result<Dataset, Failure> {
+    let wanted = job.wanted();
+    parts(&job.data, wanted, &Disk(&Reading::default()))?.prepare_for(job.data.recipe(wanted), trained_on)
+}
+
+/// Reads samples to predict for: a file of a format, laid out as the job's.
+///
+/// # Errors
+/// The file, what is wrong with it, and what to do.
+pub fn read_to_predict(path: &Path, format: DataFormat, job: &Job, inputs: &Inputs) -> Result<Part, Failure> {
+    let known = Known::Model(inputs);
+    let request = Request { layout: &job.data.table, wanted: job.wanted(), known };
+    format.read(path, &request, &Disk(&Reading::default())).map(|content| content.train)
 }
 
 /// The source, and the validation and test sets of their own.

@@ -47,6 +47,7 @@ pub(super) fn run(args: Args) -> Result {
     let parameters = saved::parameters(&saved, &model)?;
     let hash = weights_sha256(bytemuck::cast_slice(&parameters));
     let exported = Exported::new(&job, &model, &parameters, hash);
+    let exported = saved.described_inputs()?.map_or(exported.clone(), |inputs| exported.described_by(inputs));
     let bytes = exported.encode(format).map_err(|error| {
         Failed::new(FailureKind::Unexpected, format!("{}: cannot be exported: {error}", run.display()))
     })?;

@@ -1,10 +1,15 @@
-//! `coordinator predict`: a saved model's predictions for images.
+//! `coordinator predict`: a saved model's predictions for images and tables.
+
+mod answers;
 
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use millefeuille_core::data::NamedFile;
+use millefeuille_core::data::formats::DataFormat;
 use millefeuille_core::data::formats::idx::file::{self, Idx, Kind};
+use millefeuille_core::data::inputs::Inputs;
+use millefeuille_core::data::part::{Part, RawFeatures};
 use millefeuille_core::data::schema::{Features, Schema};
 use millefeuille_core::data::split::Sizes;
 use millefeuille_core::failure::{Failure, FailureKind};
@@ -14,10 +19,10 @@ use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, Scratch};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_program::kernel;
 use millefeuille_program::process::exit;
-use serde::Serialize;
 
 use super::saved::{self, own_kernel};
 use super::{Failed, Result, columns, ink, print, say};
+use answers::{Answers, Form};
 use crate::input;
 use crate::report::class;
 use crate::runs::SavedRun;
@@ -25,11 +30,15 @@ use crate::see::digits::{self, Tile};
 use crate::see::format::{self, Format};
 use crate::see::picture::{self, Grey, PictureError, Size};
 
-/// Predict the class of images with a saved model, without training
+/// Predict with a saved model, without training
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   coordinator predict runs/article-1 seven.png
   coordinator predict runs/article-1 data/mnist/t10k-images-idx3-ubyte.gz --json
+  coordinator predict runs/houses-1 new-houses.csv --csv > prices.csv
+
+Files are raw, as those to train on: what was fitted to these (categories, means,
+normalisation) is saved with the model. A table needs no column to predict.
 
 A PNG or JPEG may have any size and colour, shadows, ruled lines and a frame, and
 shows one digit: it is made grey, light on dark, cropped to the digit, scaled and
@@ -40,23 +49,18 @@ pub(super) struct Args {
     /// The run directory
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// PNG, JPEG or IDX files
+    /// Tables, or PNG, JPEG or IDX files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Take PNG and JPEG files of the model's size as they are
     #[arg(long)]
     raw: bool,
-    /// Print a JSON object a line: file, index, class, probabilities
-    #[arg(long)]
+    /// Print a JSON object a line: file, index, and class, name and probabilities, or values
+    #[arg(long, conflicts_with = "csv")]
     json: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Prediction<'a> {
-    file: &'a str,
-    index: usize,
-    class: u32,
-    probabilities: &'a [f32],
+    /// Print a table in CSV, with a row for each sample
+    #[arg(long)]
+    csv: bool,
 }
 
 /// The images of one file.
@@ -68,13 +72,13 @@ struct Images {
 
 /// What a model takes as an image.
 #[derive(Clone, Copy)]
-struct Inputs {
+struct Taken {
     pixels: usize,
     /// Whether pictures of this size are taken as they are.
     raw: bool,
 }
 
-impl Inputs {
+impl Taken {
     /// The size that a picture is fitted to. A model knows its number of inputs only, and images are square as a rule.
     fn size(self) -> Result<Size, String> {
         let side = self.pixels.isqrt();
@@ -109,17 +113,23 @@ pub(super) fn run(args: Args) -> Result {
     let run = SavedRun::open(&args.run)?;
     let job = run.job()?;
     own_kernel(&job)?;
-    let inputs = run.inputs(&job)?;
-    let spec = spec_of_images(&job, inputs)?;
-    kernel::is_right_for(&of_images(&spec))?;
-    let inputs = inputs as usize;
-    let model = Model::new(inputs, &spec.layers);
+    let (width, described) = (run.inputs(&job)? as usize, run.described_inputs()?);
+    let features = described.as_ref().map_or_else(|| Features::image(1, width), Inputs::stored_features);
+    let spec = job.spec(Schema { features, target: job.target() }, Sizes { train: 0, validation: 0, test: 0 });
+    kernel::is_right_for(&of_predictions(&spec))?;
+    let model = Model::new(width, &spec.layers);
     let parameters = saved::parameters(&run, &model)?;
     let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
+    let inputs = described.unwrap_or_else(|| Inputs { shape: vec![1, width as u32], ..Inputs::default() });
+    let answers = Answers::new(&job, &inputs);
+    let form = if args.csv { Form::Csv } else if args.json { Form::Json } else { Form::Text };
+    if args.csv {
+        print(&answers.header());
+    }
     let mut refused = false;
     for path in &args.files {
-        match read(path, Inputs { pixels: inputs, raw: args.raw }) {
-            Ok(images) => predict(&images, &learner, args.json),
+        match read(path, &job, &inputs, args.raw) {
+            Ok(samples) => predict(samples, &learner, &answers, form),
             Err(failure) => {
                 say(&failure);
                 refused = true;
@@ -129,46 +139,40 @@ pub(super) fn run(args: Args) -> Result {
     if refused { Err(Failed::silently(exit::DATA)) } else { Ok(()) }
 }
 
-/// The job for images with this many pixels.
-fn spec_of_images(job: &Job, inputs: u32) -> Result<Spec> {
-    let unfit = || Failed::new(FailureKind::Data, "the model was not trained with images".to_string());
-    let target = job.data.source.target().ok_or_else(unfit)?;
-    let schema = Schema { features: Features::image(1, inputs as usize), target };
-    Ok(job.spec(schema, Sizes { train: 0, validation: 0, test: 0 }))
-}
-
-/// The shapes of predictions: of full chunks, and of a single image.
-fn of_images(spec: &Spec) -> Spec {
+/// The shapes of predictions: of full chunks, and of a single sample.
+fn of_predictions(spec: &Spec) -> Spec {
     let sizes = Sizes { train: 0, validation: 0, test: EVALUATION_ROWS as u32 + 1 };
     Spec { shards: 1, sizes, ..spec.clone() }
 }
 
-fn predict(images: &Images, learner: &Learner<'_>, json: bool) {
+/// Samples of one file, encoded as the model takes them.
+struct Samples {
+    file: String,
+    features: Vec<u8>,
+    /// The size of each, if they are images to show.
+    size: Option<Size>,
+}
+
+fn predict(samples: Samples, learner: &Learner<'_>, answers: &Answers<'_>, form: Form) {
     const AT_ONCE: usize = 1000;
-    let inputs = images.size.pixels();
+    let Samples { file, features, size } = samples;
+    let bytes = learner.spec.schema.features.bytes();
     let mut scratch = Scratch::default();
     let mut tiles = Vec::new();
-    for (block, pixels) in images.pixels.chunks(AT_ONCE * inputs).enumerate() {
-        let outputs = learner.outputs(pixels, &mut scratch);
-        for (place, probabilities) in outputs.chunks(learner.model.outputs()).enumerate() {
-            let index = block * AT_ONCE + place;
-            let class = class(probabilities);
-            if json {
-                let line = Prediction { file: &images.file, index, class, probabilities };
-                print(&(serde_json::to_string(&line).unwrap_or_default() + "\n"));
-            } else {
-                print(&line(images, index, class, probabilities));
-            }
-            let picture = &pixels[place * inputs..][..inputs];
-            if !json
+    for (block, features) in features.chunks(AT_ONCE * bytes).enumerate() {
+        let outputs = learner.outputs(features, &mut scratch);
+        for (place, outputs) in outputs.chunks(learner.model.outputs()).enumerate() {
+            print(&answers.line(&file, block * AT_ONCE + place, outputs, form));
+            let picture = &features[place * bytes..][..bytes];
+            if let Some(Size { rows, columns }) = size
                 && tiles.len() < SHOWN
-                && let Some(grey) = Grey::new(images.size.columns, images.size.rows, picture.to_vec())
+                && let Some(grey) = Grey::new(columns, rows, picture.to_vec())
             {
-                tiles.push(Tile::labelled(grey, class));
+                tiles.push(Tile::labelled(grey, class(outputs)));
             }
         }
     }
-    if !json {
+    if form == Form::Text {
         print(&digits::terminal(&tiles, columns(), ink()));
     }
 }
@@ -176,12 +180,22 @@ fn predict(images: &Images, learner: &Learner<'_>, json: bool) {
 /// Maximum number of images shown per file.
 const SHOWN: usize = 10;
 
-fn line(images: &Images, index: usize, class: u32, probabilities: &[f32]) -> String {
-    let share = probabilities.get(class as usize).copied().unwrap_or(0.0) * 100.0;
-    format!("{} [{index}]: {class} ({share:.1} %)\n", images.file)
+fn read(path: &Path, job: &Job, inputs: &Inputs, raw: bool) -> Result<Samples, Failure> {
+    let file = path.display().to_string();
+    if !inputs.columns.is_empty() {
+        let format = job.data.format.unwrap_or_else(|| DataFormat::of(path));
+        let part = crate::data::read_to_predict(path, format, job, inputs)?;
+        return Ok(Samples { file, features: inputs.encode(part)?, size: None });
+    }
+    let width = inputs.shape.iter().product::<u32>() as usize;
+    let Images { file, size, pixels } = read_images(path, Taken { pixels: width, raw })?;
+    let shown = inputs.normalization.is_none().then_some(size);
+    let features = RawFeatures::Bytes { shape: inputs.shape.clone(), values: pixels };
+    let part = Part { name: file.clone(), len: 0, features, targets: None };
+    Ok(Samples { features: inputs.encode(part)?, file, size: shown })
 }
 
-fn read(path: &Path, inputs: Inputs) -> Result<Images, Failure> {
+fn read_images(path: &Path, inputs: Taken) -> Result<Images, Failure> {
     let wrong = |what: String| Failure::at(FailureKind::Data, path.display(), what);
     let file = path.display().to_string();
     let bytes = input::read(path, worth_reading)?;

@@ -60,7 +60,11 @@ impl Trained {
             }
             Which::NewestCheckpoint => of_newest_checkpoint(&run, &job)?,
         };
-        let dataset = crate::data::read(&job)?;
+        let inputs = match which {
+            Which::Model => run.described_inputs()?,
+            Which::NewestCheckpoint => None,
+        };
+        let dataset = crate::data::read_for(&job, inputs)?;
         let store = ShardStore::new(dataset, job.shards);
         let spec = load::spec(&job, &store);
         kernel::is_right_for(&spec)?;

@@ -23,6 +23,8 @@ mod onnx;
 mod safetensors;
 
 use clap::ValueEnum;
+use millefeuille_core::data::inputs::Inputs;
+pub use millefeuille_core::data::normalize::Normalization;
 use millefeuille_core::job::{Job, Layer};
 use millefeuille_core::learn::model::Model;
 use serde_json::{Map, Value, json};
@@ -59,15 +61,6 @@ pub struct Exported<'a> {
     pub class_names: Vec<String>,
     /// The hash of the parameters, as the receipt has it.
     pub weights_sha256: String,
-}
-
-/// `(x - offset) / divisor`, for each input its own, or with one of each for all.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Normalization {
-    /// What is subtracted.
-    pub offset: Vec<f32>,
-    /// By what the difference is divided.
-    pub divisor: Vec<f32>,
 }
 
 /// A layer with its tensors.
@@ -110,6 +103,19 @@ impl<'a> Exported<'a> {
             feature_names: Vec::new(),
             class_names: Vec::new(),
             weights_sha256,
+        }
+    }
+
+    /// The same, with what the inputs go through first, and the names of inputs and outputs.
+    pub fn described_by(self, inputs: Inputs) -> Self {
+        let outputs = self.layers.last().and_then(|layer| layer.tensors.first()?.shape.last().copied());
+        // Two classes may have one output.
+        let class_names = Some(inputs.classes.clone()).filter(|names| Some(names.len()) == outputs);
+        Self {
+            feature_names: inputs.feature_names(),
+            class_names: class_names.unwrap_or_default(),
+            normalization: inputs.normalization,
+            ..self
         }
     }
 

@@ -1,10 +1,13 @@
 //! `model.safetensors`: the layers' `F32` tensors, with Keras' names and shapes.
 
+#[expect(clippy::disallowed_types, reason = "the crate safetensors takes its metadata in one")]
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Display;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
+use millefeuille_core::data::inputs::Inputs;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::{Model, Tensor};
 use safetensors::SafeTensors;
@@ -12,18 +15,36 @@ use safetensors::tensor::{Dtype, Metadata, TensorView};
 use sha2::{Digest as _, Sha256};
 
 /// Upper bound on the header of a model's file.
-const HEADER_BYTES: usize = 1 << 20;
+const HEADER_BYTES: usize = 16 << 20;
+/// The entry of the header that has the [`Inputs`].
+const INPUTS: &str = "millefeuille.inputs";
 /// Upper bound on a model file's size: the most parameters that a job may have, and the header.
 pub const MAX_FILE_BYTES: u64 = (1 << 30) + HEADER_BYTES as u64;
 /// Bytes that are hashed at a time.
 const PART: usize = 128 << 10;
 
-/// Encodes the parameters as a file.
+/// Encodes the parameters as a file, with what the model takes and answers, unless these are plain numbers.
 ///
 /// # Errors
 /// If the tensors can't be serialized, which would be a bug.
-pub fn encode(parameters: &[f32], model: &Model) -> Result<Vec<u8>, String> {
-    encode_with(parameters, model, [])
+pub fn encode(parameters: &[f32], model: &Model, inputs: &Inputs) -> Result<Vec<u8>, String> {
+    let described = |text| HashMap::from([(INPUTS.to_string(), text)]);
+    let metadata = match inputs.are_plain() {
+        true => None,
+        false => Some(described(serde_json::to_string(inputs).map_err(|error| error.to_string())?)),
+    };
+    serialized(parameters, model, [], metadata)
+}
+
+/// What the model in a file takes and answers; `None` if these are plain numbers.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn described_inputs(bytes: &[u8]) -> Result<Option<Inputs>, String> {
+    let wrong = |error: &dyn Display| format!("not a safetensors file: {error}");
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| wrong(&error))?;
+    let text = metadata.metadata().as_ref().and_then(|entries| entries.get(INPUTS));
+    text.map(|text| serde_json::from_str(text).map_err(|error| wrong(&format!("{INPUTS}: {error}")))).transpose()
 }
 
 /// Encodes the parameters and additional named tensors.
@@ -34,6 +55,15 @@ pub fn encode_with<'a>(
     parameters: &'a [f32],
     model: &Model,
     more: impl IntoIterator<Item = (String, &'a [f32])>,
+) -> Result<Vec<u8>, String> {
+    serialized(parameters, model, more, None)
+}
+
+fn serialized<'a>(
+    parameters: &'a [f32],
+    model: &Model,
+    more: impl IntoIterator<Item = (String, &'a [f32])>,
+    metadata: Option<HashMap<String, String>>,
 ) -> Result<Vec<u8>, String> {
     let more = more.into_iter().map(|(name, values)| {
         let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
@@ -46,7 +76,7 @@ pub fn encode_with<'a>(
         view.map(|view| (tensor.name, view)).map_err(|error| error.to_string())
     });
     let tensors = tensors.chain(more).collect::<Result<Vec<_>, _>>()?;
-    safetensors::serialize(tensors, None).map_err(|error| error.to_string())
+    safetensors::serialize(tensors, metadata).map_err(|error| error.to_string())
 }
 
 /// Decodes the parameters, in layer order.

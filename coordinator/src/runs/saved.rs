@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use millefeuille_core::data::inputs::Inputs;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
@@ -221,6 +222,15 @@ impl SavedRun {
     pub fn inputs(&self, job: &Job) -> Result<u32, Failure> {
         let (path, bytes, _) = self.model()?;
         model::inputs(&bytes, job).map_err(|what| of_content(&path, what))
+    }
+
+    /// What the trained model takes and answers; `None` if these are plain numbers.
+    ///
+    /// # Errors
+    /// As [`Self::parameters`].
+    pub fn described_inputs(&self) -> Result<Option<Inputs>, Failure> {
+        let (path, bytes, _) = self.model()?;
+        model::described_inputs(&bytes).map_err(|what| of_content(&path, what))
     }
 
     fn model(&self) -> Result<(PathBuf, Vec<u8>, Receipt), Failure> {

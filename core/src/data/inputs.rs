@@ -88,6 +88,13 @@ impl Inputs {
         self.classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string())
     }
 
+    /// The type and shape of an encoded sample, of a model whose inputs are saved with it.
+    pub fn stored_features(&self) -> Features {
+        let is_plain = self.columns.is_empty() && self.normalization.is_none() && self.shape.len() > 1;
+        let element = if is_plain { Element::U8 } else { Element::F32 };
+        Features { element, shape: self.shape.clone() }
+    }
+
     /// The type and shape of a sample as the model takes it.
     pub fn features(&self, raw: &RawFeatures) -> Features {
         match raw {

@@ -87,6 +87,15 @@ impl Classes {
         }
     }
 
+    /// The classes of a trained model, for data that has labels or names.
+    pub(super) fn known(names: &[String], has_labels: bool) -> Self {
+        let labels: Option<Vec<i64>> = names.iter().map(|name| name.parse().ok()).collect();
+        match labels.filter(|_| has_labels) {
+            Some(labels) => Self::Labels(labels, names.to_vec()),
+            None => Self::Names(names.to_vec()),
+        }
+    }
+
     fn named(labels: Vec<i64>) -> Self {
         let names = labels.iter().map(i64::to_string).collect();
         Self::Labels(labels, names)

@@ -62,6 +62,14 @@ impl Parts {
     /// # Errors
     /// The first thing that is wrong with the data.
     pub fn prepare(self, recipe: Recipe) -> Result<Dataset, Failure> {
+        self.prepare_for(recipe, None)
+    }
+
+    /// The same for a trained model: with its inputs, if they are known, nothing is fitted anew.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare), and if the data is not what the model takes.
+    pub fn prepare_for(self, recipe: Recipe, trained_on: Option<Inputs>) -> Result<Dataset, Failure> {
         let Self { mut train, validation, test, files } = self;
         if let Some(seed) = recipe.shuffle_split {
             let order = random::split_order(seed, train.len as u32);
@@ -80,8 +88,14 @@ impl Parts {
             validation: validation.as_ref().map_or(train.len - trained, |part| part.len) as u32,
             test: test.as_ref().map_or(0, |part| part.len) as u32,
         };
-        let targets = Targets::of(&train, recipe.wanted)?;
-        let inputs = fitted(&train, trained, &targets, recipe)?;
+        let (targets, inputs) = match trained_on {
+            Some(inputs) => (Targets::known(&train, &inputs, recipe.wanted)?, inputs),
+            None => {
+                let targets = Targets::of(&train, recipe.wanted)?;
+                let inputs = fitted(&train, trained, &targets, recipe)?;
+                (targets, inputs)
+            }
+        };
         let encode = |part: Part| {
             Ok::<_, Failure>(Encoded {
                 targets: targets.encode(&part)?,
@@ -138,6 +152,15 @@ impl Targets {
             return Ok(Self::Numbers { width, names: names.unwrap_or_default() });
         }
         Classes::of(targets, wanted.class_count).map(Self::Classes)
+    }
+
+    /// The targets that a model was trained with.
+    fn known(train: &Part, inputs: &Inputs, wanted: Wanted) -> Result<Self, Failure> {
+        if inputs.classes.is_empty() {
+            return Self::of(train, wanted);
+        }
+        let labels = train.targets.as_ref().is_some_and(|targets| matches!(targets.values, TargetValues::Labels(_)));
+        Ok(Self::Classes(Classes::known(&inputs.classes, labels)))
     }
 
     fn target(&self) -> Target {

@@ -206,10 +206,7 @@ impl Job {
     /// Which targets its loss can learn with its output layer.
     pub fn wanted(&self) -> Wanted {
         let loss = self.compile.loss;
-        let units = match self.layers.last() {
-            Some(Layer::Dense { units, .. }) => *units,
-            Some(Layer::Dropout { .. }) | None => 0,
-        };
+        let units = self.outputs();
         let outputs = |classes| loss.outputs(Target::Class { classes }).ok();
         Wanted {
             classes: outputs(2).is_some(),
@@ -217,6 +214,21 @@ impl Job {
             class_count: [units, 2]
                 .into_iter()
                 .find(|&classes| classes > 1 && outputs(classes) == Some(units)),
+        }
+    }
+
+    /// The target that its loss learns with its output layer.
+    pub fn target(&self) -> Target {
+        match self.wanted().class_count {
+            Some(classes) => Target::Class { classes },
+            None => Target::Reals { width: self.outputs() },
+        }
+    }
+
+    fn outputs(&self) -> u32 {
+        match self.layers.last() {
+            Some(Layer::Dense { units, .. }) => *units,
+            Some(Layer::Dropout { .. }) | None => 0,
         }
     }
 
