@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::Training;
 use millefeuille_coordinator::runs::{Ending, Existing, RunDir, RunState, SavedRun, model, names};
+use millefeuille_core::data::inputs::Inputs;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
@@ -229,7 +230,7 @@ fn a_model_is_written_and_read_unchanged() {
     let job = Job::default();
     let shape = Model::new(784, &job.layers);
     let parameters = shape.initial_parameters(1);
-    let bytes = model::encode(&parameters, &shape).unwrap();
+    let bytes = model::encode(&parameters, &shape, &Inputs::default()).unwrap();
     assert_eq!(model::decode(&bytes, &shape).unwrap(), parameters);
 }
 
@@ -247,7 +248,7 @@ fn a_model_that_does_not_fit_is_refused_with_the_tensor_named() {
     let place = TempDir::new().unwrap();
     let article = Model::new(784, &Job::default().layers);
     let other = Model::new(100, &Job::default().layers);
-    let bytes = model::encode(&other.initial_parameters(1), &other).unwrap();
+    let bytes = model::encode(&other.initial_parameters(1), &other, &Inputs::default()).unwrap();
     let misfit = done_with(place.path(), &bytes).parameters(&article).unwrap_err().to_string();
     assert!(misfit.contains("model.safetensors: does not fit"), "{misfit}");
     assert!(misfit.contains("dense/kernel is F32 [100, 256], not F32 [784, 256]"), "{misfit}");
@@ -294,7 +295,7 @@ fn a_model_that_is_not_the_receipts_is_refused() {
     let path = place.path().join("run");
     let shape = Model::new(784, &Job::default().layers);
     let parameters = shape.initial_parameters(1);
-    let bytes = model::encode(&parameters, &shape).unwrap();
+    let bytes = model::encode(&parameters, &shape, &Inputs::default()).unwrap();
     let refused = |run: &SavedRun| run.parameters(&shape).unwrap_err();
 
     let others = refused(&done_with(&path, &bytes));
@@ -322,7 +323,7 @@ fn a_run_that_is_not_done_says_why_and_what_to_do() {
     let why = || SavedRun::open(&path).unwrap().parameters(&shape).unwrap_err();
     let mut run = begun(&path);
     // As a crash may leave it: a model without a receipt is no result.
-    let bytes = model::encode(&shape.initial_parameters(1), &shape).unwrap();
+    let bytes = model::encode(&shape.initial_parameters(1), &shape, &Inputs::default()).unwrap();
     run.write(names::MODEL, &bytes).unwrap();
     assert!(why().to_string().contains("is using this run directory (wait until it has ended)"), "{}", why());
 

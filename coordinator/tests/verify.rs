@@ -24,6 +24,7 @@ use millefeuille_coordinator::verify::{Evidence, Finding};
 use millefeuille_core::arithmetic::{self, Arithmetic};
 use millefeuille_core::blas;
 use millefeuille_core::control::{Phase, Position};
+use millefeuille_core::data::inputs::Inputs;
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::job::{Activation, BlasKernel, Data, Fit, Job, Layer, Source};
@@ -238,7 +239,8 @@ impl<'a> Trainer<'a> {
     }
 
     fn finish(mut self) {
-        let encoded = model::encode(&self.parameters, self.loaded.workload.model()).unwrap();
+        let encoded =
+            model::encode(&self.parameters, self.loaded.workload.model(), &Inputs::default()).unwrap();
         self.run.write(names::MODEL, &encoded).unwrap();
         let arithmetic = self.arithmetic;
         let receipt = Receipt {

@@ -22,13 +22,13 @@ use millefeuille_program::process::exit;
 
 use super::saved::{self, own_kernel};
 use super::{Failed, Result, columns, ink, print, say};
-use answers::{Answers, Form};
 use crate::input;
 use crate::report::class;
 use crate::runs::SavedRun;
 use crate::see::digits::{self, Tile};
 use crate::see::format::{self, Format};
 use crate::see::picture::{self, Grey, PictureError, Size};
+use answers::{Answers, Form};
 
 /// Predict with a saved model, without training
 #[derive(Clone, Debug, ClapArgs)]
@@ -115,14 +115,21 @@ pub(super) fn run(args: Args) -> Result {
     own_kernel(&job)?;
     let (width, described) = (run.inputs(&job)? as usize, run.described_inputs()?);
     let features = described.as_ref().map_or_else(|| Features::image(1, width), Inputs::stored_features);
-    let spec = job.spec(Schema { features, target: job.target() }, Sizes { train: 0, validation: 0, test: 0 });
+    let spec =
+        job.spec(Schema { features, target: job.target() }, Sizes { train: 0, validation: 0, test: 0 });
     kernel::is_right_for(&of_predictions(&spec))?;
     let model = Model::new(width, &spec.layers);
     let parameters = saved::parameters(&run, &model)?;
     let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
     let inputs = described.unwrap_or_else(|| Inputs { shape: vec![1, width as u32], ..Inputs::default() });
     let answers = Answers::new(&job, &inputs);
-    let form = if args.csv { Form::Csv } else if args.json { Form::Json } else { Form::Text };
+    let form = if args.csv {
+        Form::Csv
+    } else if args.json {
+        Form::Json
+    } else {
+        Form::Text
+    };
     if args.csv {
         print(&answers.header());
     }

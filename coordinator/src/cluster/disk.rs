@@ -343,7 +343,8 @@ impl Run {
     fn save(&mut self, parameters: &Bytes, suspects: &Participation) -> Result<Written, Failure> {
         let Content { job, workload, store, .. } = &*self.content;
         let values: &[f32] = bytemuck::cast_slice(parameters);
-        let encoded = model::encode(values, workload.model(), store.inputs()).unwrap_or_else(|error| unreachable!("{error}"));
+        let encoded = model::encode(values, workload.model(), store.inputs())
+            .unwrap_or_else(|error| unreachable!("{error}"));
         self.directory.write(names::MODEL, &encoded)?;
         let shown = report::first_test_images(store, workload, values);
         for (name, svg) in report::pictures(self.history.rows(), store, &shown) {

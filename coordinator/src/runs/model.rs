@@ -44,7 +44,8 @@ pub fn described_inputs(bytes: &[u8]) -> Result<Option<Inputs>, String> {
     let wrong = |error: &dyn Display| format!("not a safetensors file: {error}");
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| wrong(&error))?;
     let text = metadata.metadata().as_ref().and_then(|entries| entries.get(INPUTS));
-    text.map(|text| serde_json::from_str(text).map_err(|error| wrong(&format!("{INPUTS}: {error}")))).transpose()
+    text.map(|text| serde_json::from_str(text).map_err(|error| wrong(&format!("{INPUTS}: {error}"))))
+        .transpose()
 }
 
 /// Encodes the parameters and additional named tensors.

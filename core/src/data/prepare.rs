@@ -159,7 +159,8 @@ impl Targets {
         if inputs.classes.is_empty() {
             return Self::of(train, wanted);
         }
-        let labels = train.targets.as_ref().is_some_and(|targets| matches!(targets.values, TargetValues::Labels(_)));
+        let labels =
+            train.targets.as_ref().is_some_and(|targets| matches!(targets.values, TargetValues::Labels(_)));
         Ok(Self::Classes(Classes::known(&inputs.classes, labels)))
     }
 
