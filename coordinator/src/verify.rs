@@ -14,7 +14,6 @@ use millefeuille_core::data::dataset::DataFile;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
-use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::view::EpochRow;
 
@@ -410,8 +409,7 @@ fn model(run: &SavedRun, job: &Job) -> Result<Vec<f32>> {
     if !run.path().join(names::MODEL).exists() {
         return Err(missing(run, names::MODEL));
     }
-    let shape = Model::new(run.inputs(job)? as usize, &job.layers);
-    Ok(run.parameters(&shape)?)
+    Ok(run.trained(job)?.parameters)
 }
 
 fn missing(run: &SavedRun, name: &str) -> Finding {

@@ -14,6 +14,7 @@ use millefeuille_coordinator::runs::{Ending, Existing, RunDir, RunState, SavedRu
 use millefeuille_core::data::inputs::Inputs;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
+use millefeuille_core::learn::layers::Layer;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::view::EpochRow;
 use tempfile::TempDir;
@@ -246,15 +247,18 @@ fn done_with(path: &Path, model: &[u8]) -> SavedRun {
 #[test]
 fn a_model_that_does_not_fit_is_refused_with_the_tensor_named() {
     let place = TempDir::new().unwrap();
-    let article = Model::new(784, &Job::default().layers);
-    let other = Model::new(100, &Job::default().layers);
+    let (article, mut layers) = (Job::default(), Job::default().layers);
+    if let Layer::Dense { units, .. } = &mut layers[0] {
+        *units = 100;
+    }
+    let other = Model::new(784, &layers);
     let bytes = model::encode(&other.initial_parameters(1), &other, &Inputs::default()).unwrap();
-    let misfit = done_with(place.path(), &bytes).parameters(&article).unwrap_err().to_string();
+    let misfit = done_with(place.path(), &bytes).trained(&article).unwrap_err().to_string();
     assert!(misfit.contains("model.safetensors: does not fit"), "{misfit}");
-    assert!(misfit.contains("dense/kernel is F32 [100, 256], not F32 [784, 256]"), "{misfit}");
+    assert!(misfit.contains("dense/kernel is F32 [784, 100], not F32 [784, 256]"), "{misfit}");
 
     let torn = done_with(place.path(), &bytes[..bytes.len() / 2]);
-    let damaged = torn.parameters(&article).unwrap_err().to_string();
+    let damaged = torn.trained(&article).unwrap_err().to_string();
     assert!(damaged.contains("model.safetensors: not a safetensors file"), "{damaged}");
 }
 
@@ -275,7 +279,7 @@ fn a_fabricated_shape_is_refused_without_allocating_memory() {
         ("[2000000, 0]", "parameters are too many"),
         ("[0, 256]", "dense/kernel is empty"),
     ] {
-        let misfit = done_with(place.path(), &of_shape(shape)).inputs(&job).unwrap_err();
+        let misfit = done_with(place.path(), &of_shape(shape)).trained(&job).unwrap_err();
         assert!(misfit.kind == FailureKind::Damaged && misfit.to_string().contains(what), "{misfit}");
         assert!(
             misfit.to_string().contains("model.safetensors: does not fit the run's job.toml"),
@@ -296,7 +300,7 @@ fn a_model_that_is_not_the_receipts_is_refused() {
     let shape = Model::new(784, &Job::default().layers);
     let parameters = shape.initial_parameters(1);
     let bytes = model::encode(&parameters, &shape, &Inputs::default()).unwrap();
-    let refused = |run: &SavedRun| run.parameters(&shape).unwrap_err();
+    let refused = |run: &SavedRun| run.trained(&Job::default()).unwrap_err();
 
     let others = refused(&done_with(&path, &bytes));
     assert_eq!((others.kind, others.exit_code()), (FailureKind::Differs, 7));
@@ -320,7 +324,7 @@ fn a_run_that_is_not_done_says_why_and_what_to_do() {
     let place = TempDir::new().unwrap();
     let path = place.path().join("run");
     let shape = Model::new(784, &Job::default().layers);
-    let why = || SavedRun::open(&path).unwrap().parameters(&shape).unwrap_err();
+    let why = || SavedRun::open(&path).unwrap().trained(&Job::default()).unwrap_err();
     let mut run = begun(&path);
     // As a crash may leave it: a model without a receipt is no result.
     let bytes = model::encode(&shape.initial_parameters(1), &shape, &Inputs::default()).unwrap();

@@ -108,7 +108,9 @@ impl FailureKind {
             Self::NoTrainingSamples => "lower it, or give more data",
             Self::Damaged => "restore the file, or train again",
             Self::PermissionDenied => "change its permissions, or name another place",
-            Self::NoSpace => "free space, then continue the run with --resume",
+            Self::NoSpace => {
+                "free space, then try again (coordinator train --run-dir RUN --resume continues a run)"
+            }
             Self::ReadOnly => "name a place that can be written",
             Self::InUse => "end that process, or name another directory",
             Self::TooFewWorkers => "start workers, or lower --min-workers",
@@ -254,7 +256,7 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "run/ledger: cannot be written: No space left on device (os error 28); \
-             free space, then continue the run with --resume"
+             free space, then try again (coordinator train --run-dir RUN --resume continues a run)"
         );
         // A temporary file is left out, and the kind stays.
         let kind = inner.kind();

@@ -87,17 +87,34 @@ fn typed_no_text(commands: &[&Command], arguments: &[OsString]) -> Option<(Strin
         let all = commands.iter().flat_map(|command| command.get_arguments());
         all.into_iter().find(|argument| spellings(argument).iter().any(|spelling| spelling == flag))
     };
-    let before = arguments.iter().map(|argument| argument.to_str().unwrap_or_default());
-    let wrong = before.zip(arguments.iter().skip(1)).filter(|(_, typed)| typed.to_str().is_none());
-    wrong.into_iter().find_map(|(before, typed)| {
-        let (flag, value) = match flag_and_value(typed) {
-            Some(both) => both,
-            None if known(before).is_some() => (before, typed.as_os_str()),
-            None => ("argument", typed.as_os_str()),
+    let before =
+        |place: usize| arguments[place - 1].to_str().filter(|flag| known(flag).is_some_and(takes_value));
+    // The words that are for places, in order; those of commands come first.
+    let words = (1..arguments.len())
+        .filter(|&place| !arguments[place].as_bytes().starts_with(b"-") && before(place).is_none());
+    let words: Vec<usize> = words.skip(commands.len() - 1).collect();
+    let positionals: Vec<&Arg> =
+        commands.last().into_iter().flat_map(|inner| inner.get_positionals()).collect();
+    let positional = |place: usize| {
+        let index = words.iter().position(|&word| word == place)?;
+        // The last place may take several.
+        positionals.get(index).or(positionals.last()).copied()
+    };
+    let wrong = (1..arguments.len()).filter(|&place| arguments[place].to_str().is_none());
+    wrong.into_iter().find_map(|place| {
+        let typed = arguments[place].as_os_str();
+        let (name, argument, value) = match (flag_and_value(typed), before(place)) {
+            (Some((flag, value)), _) => (flag, known(flag), value),
+            (None, Some(flag)) => (flag, known(flag), typed),
+            (None, None) => ("argument", positional(place), typed),
         };
-        let is_path = known(flag).is_some_and(may_be_any_bytes);
-        (!is_path).then(|| (flag.to_string(), value.to_os_string()))
+        let is_path = argument.is_some_and(may_be_any_bytes);
+        (!is_path).then(|| (name.to_string(), value.to_os_string()))
     })
+}
+
+fn takes_value(argument: &Arg) -> bool {
+    argument.get_action().takes_values()
 }
 
 /// How a flag may be typed.

@@ -206,6 +206,20 @@ fn a_source_that_is_not_there_is_named_where_the_job_names_it() {
 }
 
 #[test]
+fn a_path_of_any_bytes_is_not_blamed_for_text_that_is_none() {
+    let home = Home::new();
+    let no_text = OsStr::from_bytes(b"caf\xe9");
+    for command in ["evaluate", "evaluate --json"] {
+        let evaluate = home.coordinator(command).arg(no_text).arg("--data").arg(no_text);
+        let error = evaluate.run().error(2);
+        assert!(error.contains("--data \"caf\\xE9\": not text in UTF-8"), "{error}");
+    }
+    // Of several places, the one that must be text.
+    let cancel = home.coordinator("cancel").arg(no_text).run().error(2);
+    assert!(cancel.contains("argument \"caf\\xE9\": not text in UTF-8"), "{cancel}");
+}
+
+#[test]
 fn text_that_is_none_is_named_with_its_flag() {
     let home = Home::new();
     let no_text = OsStr::from_bytes(b"caf\xe9");

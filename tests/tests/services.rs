@@ -229,6 +229,9 @@ fn jobs_queue_in_order_and_can_be_cancelled() {
     client.cancel(&id).unwrap();
     assert_eq!(client.job_state(&id), "done");
     assert_eq!(client.cancel("none-1").unwrap_err().code(), Code::NotFound);
+    let unnamed = client.cancel("").unwrap_err();
+    assert_eq!(unnamed.code(), Code::InvalidArgument);
+    assert!(unnamed.message().contains("names no job to cancel"), "{unnamed}");
     assert!(cluster.coordinator("cancel none-1").fails(2).contains("none-1"));
 }
 
@@ -313,6 +316,40 @@ fn all_jobs_are_cancelled_after_a_question_only() {
     let nothing = cluster.coordinator("cancel --all --yes").succeeds();
     assert_eq!(nothing.stdout, "no job is queued or runs\n");
     assert!(cluster.coordinator("cancel --running").fails(2).contains("no job runs"));
+}
+
+#[test]
+fn a_cancelled_run_that_is_finished_by_hand_is_listed_as_done() {
+    let home = Home::small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let _worker = cluster.joined_with("worker-slow=sleep(2)");
+    client.submit(&small_job_as("small", 6), "").unwrap();
+    cluster.job_is(&client, "small-1", "running");
+    until("an epoch has ended", || (!home.run("runs/small-1").history().is_empty()).then_some(()));
+    assert_eq!(client.cancel("small-1").unwrap().state(), v1::JobState::Cancelled);
+
+    home.coordinator("train --run-dir runs/small-1 --resume --workers 1").succeeds();
+
+    cluster.job_is(&client, "small-1", "done");
+    assert_eq!(cluster.ask("jobs")[0]["epochs_done"], 6);
+}
+
+#[test]
+fn metrics_of_a_job_whose_directory_was_removed_have_no_rows() {
+    let home = Home::small();
+    let cluster = home.cluster("");
+    let client = cluster.client();
+    let _worker = cluster.joined_by("--slots 1");
+    client.submit(&small_job_as("small", 2), "").unwrap();
+    cluster.job_is(&client, "small-1", "done");
+    assert_eq!(cluster.ask("metrics")[0]["history"].as_array().map(Vec::len), Some(2));
+
+    std::fs::remove_dir_all(home.path("runs/small-1")).unwrap();
+
+    let without = &cluster.ask("metrics small-1")[0];
+    assert_eq!(without["job"]["state"], "done");
+    assert_eq!(without["history"].as_array().map(Vec::len), Some(0), "{without}");
 }
 
 #[test]

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use millefeuille_core::failure::{Failure, FailureKind};
-use millefeuille_core::learn::model::Model;
 
 use super::{Failed, Result, print, saved};
 use crate::export::{ExportFormat, Exported};
 use crate::input;
 use crate::runs::receipt::weights_sha256;
-use crate::runs::{self, SavedRun, files};
+use crate::runs::{self, SavedRun, TrainedModel, files};
 
 /// Write a trained model as a file for ONNX Runtime, Keras, NumPy or other programs
 #[derive(Clone, Debug, ClapArgs)]
@@ -43,11 +42,13 @@ pub(super) fn run(args: Args) -> Result {
     check_output(&output, overwrite)?;
     let saved = SavedRun::open(&run)?;
     let job = saved.job()?;
-    let model = Model::new(saved.inputs(&job)? as usize, &job.layers);
-    let parameters = saved::parameters(&saved, &model)?;
+    let TrainedModel { described, shape: model, parameters, .. } = saved::trained(&saved, &job)?;
     let hash = weights_sha256(bytemuck::cast_slice(&parameters));
     let exported = Exported::new(&job, &model, &parameters, hash);
-    let exported = saved.described_inputs()?.map_or(exported.clone(), |inputs| exported.described_by(inputs));
+    let exported = match described {
+        Some(inputs) => exported.described_by(inputs),
+        None => exported,
+    };
     let bytes = exported.encode(format).map_err(|error| {
         Failed::new(FailureKind::Unexpected, format!("{}: cannot be exported: {error}", run.display()))
     })?;

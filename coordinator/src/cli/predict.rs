@@ -14,7 +14,6 @@ use millefeuille_core::data::schema::{Features, Schema};
 use millefeuille_core::data::split::Sizes;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
-use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, Scratch};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_program::kernel;
@@ -24,7 +23,7 @@ use super::saved::{self, own_kernel};
 use super::{Failed, Result, columns, ink, print, say};
 use crate::input;
 use crate::report::class;
-use crate::runs::SavedRun;
+use crate::runs::{SavedRun, TrainedModel};
 use crate::see::digits::{self, Tile};
 use crate::see::format::{self, Format};
 use crate::see::picture::{self, Grey, PictureError, Size};
@@ -113,15 +112,14 @@ pub(super) fn run(args: Args) -> Result {
     let run = SavedRun::open(&args.run)?;
     let job = run.job()?;
     own_kernel(&job)?;
-    let (width, described) = (run.inputs(&job)? as usize, run.described_inputs()?);
-    let features = described.as_ref().map_or_else(|| Features::image(1, width), Inputs::stored_features);
+    let TrainedModel { inputs: width, described, shape: model, parameters } = saved::trained(&run, &job)?;
+    let inputs = described.unwrap_or_else(|| Inputs { shape: vec![1, width], ..Inputs::default() });
+    let features =
+        if inputs.are_plain() { Features::image(1, width as usize) } else { inputs.stored_features() };
     let spec =
         job.spec(Schema { features, target: job.target() }, Sizes { train: 0, validation: 0, test: 0 });
     kernel::is_right_for(&of_predictions(&spec))?;
-    let model = Model::new(width, &spec.layers);
-    let parameters = saved::parameters(&run, &model)?;
     let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
-    let inputs = described.unwrap_or_else(|| Inputs { shape: vec![1, width as u32], ..Inputs::default() });
     let answers = Answers::new(&job, &inputs);
     let form = if args.csv {
         Form::Csv

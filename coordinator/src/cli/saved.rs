@@ -7,7 +7,6 @@ use millefeuille_core::data::dataset::DataFile;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
-use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::work::Workload;
 use millefeuille_program::kernel::{self, Unusable};
 use millefeuille_program::machine::Cores;
@@ -17,7 +16,7 @@ use super::{Failed, Result};
 use crate::cluster::load;
 use crate::runs::checkpoint::Newest;
 use crate::runs::receipt::Receipt;
-use crate::runs::{SavedRun, model, names};
+use crate::runs::{SavedRun, TrainedModel, model, names};
 
 /// A run that is done, with its data.
 pub(super) struct Trained {
@@ -35,11 +34,11 @@ pub(super) enum Which {
     NewestCheckpoint,
 }
 
-/// The parameters of a run that is done. Parameters that are not finite are an error.
-pub(super) fn parameters(run: &SavedRun, shape: &Model) -> Result<Vec<f32>> {
-    let parameters = run.parameters(shape)?;
-    match model::not_finite(&parameters, shape) {
-        None => Ok(parameters),
+/// The model of a run that is done. Parameters that are not finite are an error.
+pub(super) fn trained(run: &SavedRun, job: &Job) -> Result<TrainedModel> {
+    let trained = run.trained(job)?;
+    match model::not_finite(&trained.parameters, &trained.shape) {
+        None => Ok(trained),
         Some(what) => {
             let path = run.path().join(names::MODEL);
             Err(Failure::at(FailureKind::Damaged, path.display(), what).into())
@@ -53,16 +52,12 @@ impl Trained {
         let run = SavedRun::open(path)?;
         let job = with_data(run.job()?, data)?;
         own_kernel(&job)?;
-        let parameters = match which {
+        let (parameters, inputs) = match which {
             Which::Model => {
-                let shape = Model::new(run.inputs(&job)? as usize, &job.layers);
-                parameters(&run, &shape)?
+                let TrainedModel { parameters, described, .. } = trained(&run, &job)?;
+                (parameters, described)
             }
-            Which::NewestCheckpoint => of_newest_checkpoint(&run, &job)?,
-        };
-        let inputs = match which {
-            Which::Model => run.described_inputs()?,
-            Which::NewestCheckpoint => None,
+            Which::NewestCheckpoint => (of_newest_checkpoint(&run, &job)?, None),
         };
         let dataset = crate::data::read_for(&job, inputs)?;
         let store = ShardStore::new(dataset, job.shards);

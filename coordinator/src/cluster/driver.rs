@@ -7,6 +7,7 @@
 //!
 //! [`workers`] handles workers, [`jobs`] handles jobs.
 
+mod finished;
 mod jobs;
 mod submissions;
 mod workers;
@@ -33,6 +34,8 @@ use super::snapshot::{self, DriverState};
 use super::tally::Tally;
 use super::training::Training;
 use crate::failpoints;
+pub(super) use finished::Finished;
+use finished::Look;
 use submissions::{Cancelled, Submissions};
 
 /// Interval at which the control machine is told the time.
@@ -68,6 +71,8 @@ pub(super) struct Driver {
     serving: watch::Sender<Option<Arc<Serving>>>,
     /// Counts of events so far.
     tally: Tally,
+    /// When ended jobs were looked at: others may have finished them.
+    look: Look,
     /// The rate of lines about workers.
     pace: Pace,
     /// Beats once per turn of the loop.
@@ -104,6 +109,7 @@ impl Driver {
             slept: false,
             serving,
             tally: Tally::default(),
+            look: Look::default(),
             pace: Pace::default(),
             pulse,
         }
@@ -166,6 +172,7 @@ impl Driver {
             DriverMessage::Loaded { job, loaded } => self.loaded(job, *loaded),
             DriverMessage::Ready { job, ready } => self.ready(job, *ready),
             DriverMessage::Written { job, written } => self.written(job, written),
+            DriverMessage::Finished(found) => self.finished(found),
             DriverMessage::NoLocalWorkers(failure) => self.no_local_workers(failure),
             DriverMessage::Stop => {}
         }
@@ -192,6 +199,7 @@ impl Driver {
     }
 
     fn tick(&mut self) {
+        self.look_for_finished();
         let now = self.now();
         let heard = |(&worker, session): (&WorkerId, &Session)| {
             (worker, now.saturating_sub(session.traffic.silence()), session.traffic.moved())

@@ -17,6 +17,7 @@ use millefeuille_proto::shared::ParameterSlots;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Claimed, Written};
+use super::driver::Finished;
 use super::load::{Loaded, Ready};
 use super::sums::Sum;
 
@@ -45,7 +46,9 @@ pub enum DriverMessage {
         /// Receives the job's id, or what is wrong with the job.
         reply: oneshot::Sender<Result<String, Failure>>,
     },
-    /// A client cancels a job; an empty id means the running job.
+    /// Jobs that had ended without a result, and are done by now.
+    Finished(Vec<Finished>),
+    /// A client cancels a job.
     Cancel {
         /// The job.
         job_id: String,

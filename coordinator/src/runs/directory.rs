@@ -22,7 +22,7 @@ use super::receipt::Receipt;
 use super::record::{Ending, RecordError, RunRecord, RunState, now};
 use super::{
     CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, TRACES, files, history,
-    holds_a_run, ledger, of_run,
+    holds_a_run, ledger, of_run, resume_command,
 };
 use crate::failpoints;
 
@@ -80,9 +80,8 @@ impl RunDir {
         };
         if existing == Existing::Refuse && run.holds_a_run() {
             let what = format!(
-                "there is a run already (coordinator train --run-dir {} --resume continues it, --overwrite replaces it, \
-                 another --run-dir leaves it alone)",
-                path.display()
+                "there is a run already ({} continues it, --overwrite replaces it, another --run-dir leaves it alone)",
+                resume_command(path)
             );
             return Err(Unclaimed::Taken(of_run(path, what)));
         }

@@ -15,7 +15,7 @@ use millefeuille_core::view::EpochRow;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{HISTORY, files, of_content};
+use super::{HISTORY, files, json, of_content};
 
 /// The most rows of a page.
 pub const PAGE: usize = 1000;
@@ -29,8 +29,8 @@ pub fn to_line(row: &EpochRow) -> String {
 ///
 /// # Errors
 /// When the line is not JSON or lacks a field. The caller knows which file and line to name.
-pub fn from_line(line: &str) -> Result<EpochRow, serde_json::Error> {
-    serde_json::from_str(line)
+pub fn from_line(line: &str) -> Result<EpochRow, String> {
+    json::parse(line.as_bytes())
 }
 
 /// A history as it grows.
@@ -86,7 +86,7 @@ impl History {
         }
         let text = std::str::from_utf8(prefix).map_err(|error| error.to_string())?;
         let rows: Result<Vec<_>, _> = text.lines().map(from_line).collect();
-        let rows = rows.map_err(|error| error.to_string())?;
+        let rows = rows?;
         if rows.len() as u64 != state.epochs {
             return Err(format!("{} lines, but the checkpoint has {} epochs", rows.len(), state.epochs));
         }

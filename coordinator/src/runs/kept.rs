@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use millefeuille_core::failure::Failure;
 use sha2::{Digest as _, Sha256};
 
-use super::{files, of_run};
+use super::{files, of_run, resume_command};
 
 /// The files that this process has written into a run directory, or has found there and continues.
 #[derive(Debug)]
@@ -136,8 +136,9 @@ fn there(path: &Path) -> Result<Option<Metadata>, Failure> {
 /// The failure for a file that was removed or changed from outside.
 fn outside_change(path: &Path, how: &str) -> Failure {
     let what = format!(
-        "{how} from outside while the job used it (put the file back and continue with --resume, or start over \
-         with --overwrite)"
+        "{how} from outside while the job used it (put the file back, and {} continues the run; --overwrite starts \
+         over)",
+        resume_command(files::parent(path))
     );
     of_run(path, what)
 }

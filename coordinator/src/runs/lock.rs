@@ -12,11 +12,12 @@ use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_program::process;
 
-use super::{LOCK, files, of_run};
+use super::{LOCK, files, of_run, resume_command};
 
 /// A directory that this process owns, for as long as the value lives.
 #[derive(Debug)]
@@ -61,6 +62,9 @@ impl From<Unclaimed> for Failure {
 /// Number of attempts when the lock is removed between opening and locking. Each time, another process has just left the
 /// directory.
 const ATTEMPTS: usize = 100;
+
+/// How long a lock is shared by who asks for its owner.
+const ASKED_FOR: Duration = Duration::from_millis(1);
 
 /// The number of bytes of `.lock` that are read.
 const HOLDER_BYTES: u64 = 256;
@@ -115,8 +119,11 @@ impl Lock {
         for (path, open) in [(&self.path, &self.directory), (&lock, &self.file)] {
             let named = is_named(path, open);
             if !named.map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))? {
-                let what = "removed or replaced from outside while the job used it: another process may use the \
-                            directory (what is left can be continued with --resume)";
+                let what = format!(
+                    "removed or replaced from outside while the job used it: another process may use the directory \
+                     ({} continues what is left)",
+                    resume_command(&self.path)
+                );
                 return Err(of_run(path, what));
             }
         }
@@ -157,7 +164,7 @@ fn lock(path: &Path, purpose: &Purpose) -> Result<Option<(File, File)>, Unclaime
     let name = path.join(LOCK);
     let unreadable = |error: io::Error| Failure::of_file(path.display(), "cannot be read", &error);
     let Some(directory) = files::if_there(File::open(path)).map_err(unreadable)? else { return Ok(None) };
-    match directory.try_lock() {
+    match try_own(&directory) {
         Err(TryLockError::WouldBlock) => return Err(taken(path, purpose)),
         // Not every file system can lock a directory.
         Ok(()) | Err(TryLockError::Error(_)) => {}
@@ -166,7 +173,7 @@ fn lock(path: &Path, purpose: &Purpose) -> Result<Option<(File, File)>, Unclaime
     let open = files::if_there(open);
     let open = open.map_err(|error| Failure::of_file(name.display(), "cannot be written", &error))?;
     let Some(file) = open else { return Ok(None) };
-    match file.try_lock() {
+    match try_own(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(taken(path, purpose)),
         Err(TryLockError::Error(error)) => {
@@ -179,6 +186,20 @@ fn lock(path: &Path, purpose: &Purpose) -> Result<Option<(File, File)>, Unclaime
     }
     sign(&name, &file, &purpose.holder)?;
     Ok(Some((directory, file)))
+}
+
+/// Locks a file for this process alone. Who asks for its [`owner`] shares its lock for a moment, and owns nothing.
+fn try_own(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..ATTEMPTS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {
+                let _ = file.unlock();
+                std::thread::sleep(ASKED_FOR);
+            }
+            locked => return locked,
+        }
+    }
+    file.try_lock()
 }
 
 fn taken(path: &Path, purpose: &Purpose) -> Unclaimed {
@@ -207,5 +228,35 @@ fn holder(path: &Path) -> String {
     match holder.lines().next().map(str::trim) {
         Some(holder) if read.is_ok() && !holder.is_empty() => holder.to_string(),
         _ => "another process".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_the_owner_refuses_no_claim() {
+        let home = tempfile::tempdir().expect("there is room");
+        let asked = File::open(home.path()).expect("a directory can be opened");
+        asked.try_lock_shared().expect("nobody owns it");
+        // It is asked for until the claim has found that.
+        let claim = std::thread::spawn({
+            let path = home.path().to_path_buf();
+            move || Lock::of_run(&path).is_ok()
+        });
+        std::thread::sleep(ASKED_FOR);
+        drop(asked);
+        assert!(claim.join().expect("it does not panic"));
+    }
+
+    #[test]
+    fn an_owner_refuses_a_claim_and_is_named() {
+        let home = tempfile::tempdir().expect("there is room");
+        let lock = Lock::of_run(home.path()).map_err(Failure::from).expect("nobody owns it");
+        let refused = Lock::of_run(home.path()).map_err(Failure::from).unwrap_err();
+        assert!(refused.to_string().contains(&owner(home.path()).expect("it is owned")), "{refused}");
+        drop(lock);
+        assert_eq!(owner(home.path()), None);
     }
 }

@@ -26,6 +26,7 @@ pub mod checkpoint;
 mod directory;
 pub(crate) mod files;
 pub mod history;
+mod json;
 mod kept;
 pub mod ledger;
 mod lock;
@@ -48,7 +49,7 @@ pub use directory::{Existing, RunDir};
 pub(crate) use lock::Lock;
 pub use record::{Ending, RunRecord, RunState};
 pub use resume::Resumed;
-pub use saved::SavedRun;
+pub use saved::{SavedRun, TrainedModel};
 pub use scan::{Found, Scanned, scan};
 pub use seal::Broken;
 
@@ -71,6 +72,11 @@ const TRACES: [&str; 8] = [RECORD, RECEIPT, MODEL, CHECKPOINTS, HISTORY, LEDGER,
 /// Whether any file of a run is in this directory.
 pub fn holds_a_run(path: &Path) -> bool {
     TRACES.iter().any(|name| path.join(name).exists())
+}
+
+/// The command that continues a run, from anywhere in the directory that it was named from.
+fn resume_command(run: &Path) -> String {
+    format!("coordinator train --run-dir {} --resume", run.display())
 }
 
 /// A failure of a run directory, or of something in it.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::json;
 use super::seal::Broken;
 
 /// The receipt of a job that is done.
@@ -65,12 +66,11 @@ struct Format {
 
 /// Reads the content of `receipt.json`.
 pub(super) fn read(text: &[u8]) -> Result<Receipt, Broken> {
-    let invalid = |error: serde_json::Error| Broken::Damaged(error.to_string());
-    let Format { format: found } = serde_json::from_slice(text).map_err(invalid)?;
+    let Format { format: found } = json::parse(text).map_err(Broken::Damaged)?;
     if found > FORMAT {
         return Err(Broken::Newer { found, known: FORMAT });
     }
-    serde_json::from_slice(text).map_err(invalid)
+    json::parse(text).map_err(Broken::Damaged)
 }
 
 /// Hex SHA-256 of the parameters in wire format.

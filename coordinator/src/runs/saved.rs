@@ -21,6 +21,7 @@ use super::record::{self, RunRecord, RunState};
 use super::seal::Broken;
 use super::{
     EVENTS, HISTORY, JOB, LEDGER, MODEL, RECEIPT, RECORD, files, history, lock, model, of_content, of_run,
+    resume_command,
 };
 
 /// The files of a run, and the maximum size of each in bytes.
@@ -42,6 +43,19 @@ const OTHERS: u64 = 1 << 28;
 pub struct SavedRun {
     path: PathBuf,
     record: Option<RunRecord>,
+}
+
+/// The model of a run that is done.
+#[derive(Clone, Debug)]
+pub struct TrainedModel {
+    /// Its number of inputs.
+    pub inputs: u32,
+    /// What it takes and answers; `None` if these are plain numbers.
+    pub described: Option<Inputs>,
+    /// Its layers.
+    pub shape: Model,
+    /// `[shape.parameter_count()]`
+    pub parameters: Vec<f32>,
 }
 
 impl SavedRun {
@@ -166,11 +180,7 @@ impl SavedRun {
         let file =
             files::open(&path).map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))?;
         let hash = model::hash_of_file(&file, &self.job()?).map_err(|what| of_content(&path, what))?;
-        if hash != receipt.weights_sha256 {
-            let theirs = &receipt.weights_sha256;
-            let what = format!("not the trained model: weights_sha256 is {hash}, in {RECEIPT} {theirs}");
-            return Err(of_content(&path, what));
-        }
+        check_weights(&path, &hash, &receipt)?;
         let len = file
             .metadata()
             .map_err(|error| Failure::of_file(path.display(), "cannot be read", &error))?
@@ -198,45 +208,22 @@ impl SavedRun {
         receipt.map(Some).map_err(|broken| of_content(&path, broken))
     }
 
-    /// The trained parameters, checked against the job's model and the receipt.
+    /// The trained model, checked against the job and the receipt; `job` must be the run's job.
     ///
     /// # Errors
     /// If the job is not done (the failure says why, and what to do), or if its model can't be read, does not fit the
     /// job, or was changed.
-    pub fn parameters(&self, model: &Model) -> Result<Vec<f32>, Failure> {
-        let (path, bytes, receipt) = self.model()?;
-        let parameters = model::decode(&bytes, model).map_err(|what| of_content(&path, what))?;
-        let (found, known) = (weights_sha256(bytemuck::cast_slice(&parameters)), receipt.weights_sha256);
-        if found != known {
-            let what =
-                format!("weights_sha256 is {found}, in {RECEIPT} {known} (restore the file, or train again)");
-            return Err(Failure::at(FailureKind::Differs, path.display(), what));
-        }
-        Ok(parameters)
-    }
-
-    /// Number of inputs of the trained model; `job` must be the run's job.
-    ///
-    /// # Errors
-    /// As [`Self::parameters`], or if no model of the job can be that large.
-    pub fn inputs(&self, job: &Job) -> Result<u32, Failure> {
-        let (path, bytes, _) = self.model()?;
-        model::inputs(&bytes, job).map_err(|what| of_content(&path, what))
-    }
-
-    /// What the trained model takes and answers; `None` if these are plain numbers.
-    ///
-    /// # Errors
-    /// As [`Self::parameters`].
-    pub fn described_inputs(&self) -> Result<Option<Inputs>, Failure> {
-        let (path, bytes, _) = self.model()?;
-        model::described_inputs(&bytes).map_err(|what| of_content(&path, what))
-    }
-
-    fn model(&self) -> Result<(PathBuf, Vec<u8>, Receipt), Failure> {
+    pub fn trained(&self, job: &Job) -> Result<TrainedModel, Failure> {
         let Some(receipt) = self.receipt()? else { return Err(self.not_done()) };
+        let path = self.path.join(MODEL);
         let bytes = self.read(MODEL)?.ok_or_else(|| self.lost(MODEL))?;
-        Ok((self.path.join(MODEL), bytes, receipt))
+        let damaged = |what| of_content(&path, what);
+        let inputs = model::inputs(&bytes, job).map_err(damaged)?;
+        let shape = Model::new(inputs as usize, &job.layers);
+        let parameters = model::decode(&bytes, &shape).map_err(damaged)?;
+        check_weights(&path, &weights_sha256(bytemuck::cast_slice(&parameters)), &receipt)?;
+        let described = model::described_inputs(&bytes).map_err(damaged)?;
+        Ok(TrainedModel { inputs, described, shape, parameters })
     }
 
     /// The files whose SHA-256 `run.json` has, if the run is done.
@@ -294,8 +281,9 @@ impl SavedRun {
             }
             _ => {
                 let what = format!(
-                    "the job is not done (coordinator train --run-dir {run} --resume finishes it; coordinator evaluate \
-                     {run} --checkpoint evaluates what there is)"
+                    "the job is not done ({} finishes it; coordinator evaluate {run} --checkpoint evaluates what there \
+                     is)",
+                    resume_command(&self.path)
                 );
                 of_run(&self.path, what)
             }
@@ -309,6 +297,16 @@ impl SavedRun {
         );
         of_run(&self.path, what)
     }
+}
+
+/// Checks the hash of a model's parameters.
+fn check_weights(path: &Path, found: &str, receipt: &Receipt) -> Result<(), Failure> {
+    let known = &receipt.weights_sha256;
+    if found == known {
+        return Ok(());
+    }
+    let what = format!("weights_sha256 is {found}, in {RECEIPT} {known} (restore the file, or train again)");
+    Err(Failure::at(FailureKind::Differs, path.display(), what))
 }
 
 fn limit(name: &str) -> u64 {

@@ -8,7 +8,7 @@ use millefeuille_core::view::EpochRow;
 
 use super::record::{Ending, RunRecord, RunState};
 use super::saved::SavedRun;
-use super::{RECORD, files, of_run};
+use super::{RECORD, files, of_run, resume_command};
 
 /// A run that was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,9 +84,8 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
 /// The failure for a copy of an unfinished run: both would be trained, for one submission.
 fn copied(path: &Path, original: &str) -> Failure {
     let what = format!(
-        "a copy of {original}, which is not finished and trained there (remove the copy, or train it, too, by \
-         coordinator train --run-dir {} --resume)",
-        path.display()
+        "a copy of {original}, which is not finished and trained there (remove the copy, or train it, too, by {})",
+        resume_command(path)
     );
     of_run(path, what)
 }

@@ -15,6 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::json;
+
 #[derive(Serialize)]
 struct Sealed<'a, T> {
     format: u32,
@@ -61,13 +63,11 @@ pub(super) fn open<T: DeserializeOwned>(text: &[u8], known: u32) -> Result<T, Br
         let what = "damaged: it is not what its own SHA-256 at its end says (cut short, or changed since)";
         return Err(Broken::Damaged(what.to_string()));
     }
-    let invalid =
-        |error: serde_json::Error| Broken::Damaged(format!("not as this program writes it: {error}"));
-    let Format { format: found } = serde_json::from_slice(text).map_err(invalid)?;
+    let Format { format: found } = json::parse(text).map_err(Broken::Damaged)?;
     if found > known {
         return Err(Broken::Newer { found, known });
     }
-    serde_json::from_slice(text).map_err(invalid)
+    json::parse(text).map_err(Broken::Damaged)
 }
 
 fn end_of(body: &[u8]) -> String {

@@ -189,12 +189,14 @@ impl Run {
             }
             context.out.push(Action::Evict { worker, reason: reason.clone() });
         }
+        let used = self
+            .stage
+            .open()
+            .is_some_and(|open| open.has_used_process(&instance_id, &[worker, present.unwrap_or(worker)]));
         if new {
             context.note(Note::Evicted { worker, name, instance_id, reason });
         }
-        if let Some(open) = self.stage.open_mut()
-            && (open.has_used(worker) || present.is_some_and(|present| open.has_used(present)))
-        {
+        if let Some(open) = self.stage.open_mut().filter(|_| used) {
             *open = open.again();
             context.out.push(Action::Begin { work: open.work });
         }

@@ -195,6 +195,12 @@ impl Open {
         self.assignees.get(&worker).is_some_and(|assignee| assignee.used)
     }
 
+    /// Whether a result of this process is in the tree, from one of these sessions or from one that has ended.
+    pub(super) fn has_used_process(&self, instance_id: &str, sessions: &[WorkerId]) -> bool {
+        let ended = self.departed.iter().filter(|(_, hello)| hello.instance_id == instance_id);
+        ended.map(|(worker, _)| worker).chain(sessions).any(|&worker| self.has_used(worker))
+    }
+
     /// Whether a result of this worker is in the tree or under validation.
     fn has_heard(&self, worker: WorkerId) -> bool {
         self.has_used(worker) || self.validations.values().any(|validation| validation.has_heard(worker))

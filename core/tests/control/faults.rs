@@ -540,6 +540,17 @@ fn whoever_breaks_the_protocol_three_times_is_evicted_and_that_is_noted_and_kept
 }
 
 #[test]
+fn a_result_of_an_earlier_session_of_an_evicted_process_is_not_kept() {
+    let mut script = Script::with_full_cache(2, config());
+    let begun = |script: &Script| script.count(|action| matches!(action, Action::Begin { .. }));
+    script.result_from(1);
+    let before = begun(&script);
+    offends_three_times(&mut script);
+    assert_eq!(begun(&script), before + 1, "the step starts over");
+    complete(&mut script);
+}
+
+#[test]
 fn offences_before_the_job_is_loaded_count() {
     let mut script = Script::new();
     script.loads = false;

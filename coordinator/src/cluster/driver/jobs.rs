@@ -162,12 +162,12 @@ impl Driver {
     }
 
     fn find(&self, job_id: &str) -> Result<JobId, Failure> {
-        let found = if job_id.is_empty() {
-            self.control.running()
-        } else {
-            self.jobs.iter().find(|(_, record)| record.id == job_id).map(|(&job, _)| job)
-        };
-        found.ok_or_else(|| snapshot::no_job(job_id, "no job runs"))
+        if job_id.is_empty() {
+            let what = "the request names no job to cancel (job_id is empty; ListJobs has the jobs' ids)";
+            return Err(Failure::new(FailureKind::Usage, what));
+        }
+        let found = self.jobs.iter().find(|(_, record)| record.id == job_id).map(|(&job, _)| job);
+        found.ok_or_else(|| snapshot::no_job(job_id, "no job was submitted"))
     }
 
     /// Starts to read a job's data.
@@ -385,6 +385,10 @@ impl Driver {
     /// Forgets jobs that ended long ago. Their run directories remain.
     fn forget_old_jobs(&mut self) {
         let over = |(job, record): (&JobId, &JobRecord)| {
+            // The end of a job that was cancelled while it began is still to be written.
+            if self.beginning.contains(job) {
+                return None;
+            }
             let state = self.control.job_state(*job);
             (record.ended.is_some() || matches!(state, Some(JobState::Ended(_)))).then_some(*job)
         };

@@ -12,6 +12,7 @@ use millefeuille_proto::{convert, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use tracing::debug;
 
 use super::files::Files;
 use super::services::Services;
@@ -258,7 +259,14 @@ impl MetricsPages {
             Some(_) => listed.pages(0),
             None => listed.pages(self.after_epoch.into()),
         };
-        let rows = self.files.rows(&mut pages, listed.epochs).await?;
+        let rows = match self.files.rows(&mut pages, listed.epochs).await {
+            // The job's other figures, and the cluster's, are known without its directory.
+            Err(failure) if listed.has_ended() => {
+                debug!("the history of job {id} is not shown: {failure}");
+                Vec::new()
+            }
+            rows => rows?,
+        };
         self.pages = Some((id.clone(), pages));
         Ok(convert::metrics_page(&snapshot.metrics(Some(listed), rows), listed.epochs))
     }

@@ -1,7 +1,8 @@
 //! What callers get from run directories: rows of a history, and models.
 //!
 //! Files are read a part at a time, in threads, and a file system may hang. So all calls together have one bound: at
-//! most [`READS`] threads read at once, and at most [`MODELS`] models are open. A model's next part is read only when its
+//! most [`READS`] threads read at once, at most [`HASHED`] more hash a model before it is sent, which may take longer, and
+//! at most [`MODELS`] models are open. A model's next part is read only when its
 //! caller has room for it, so a caller that does not read costs a file and about two parts.
 
 use std::fs::File;
@@ -21,25 +22,39 @@ use crate::runs::history::Pages;
 
 /// Threads that read at once.
 const READS: usize = 16;
+/// Models that are hashed at once.
+const HASHED: usize = 4;
 /// Models that are open at once: as many files.
 const MODELS: usize = 128;
 /// Bytes of a model in one message.
 const PART: usize = 64 << 10;
 /// Time limit for a read, and for its turn.
 const LIMIT: Duration = Duration::from_secs(20);
+/// The same for hashing a model: the largest one at two megabytes a second.
+const HASH_LIMIT: Duration = Duration::from_secs(600);
 
 /// The files of all runs, for all calls.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
-    reads: Arc<Semaphore>,
+    reads: Threads,
+    hashes: Threads,
     models: Arc<Semaphore>,
+}
+
+/// Threads that read, and how long one may take with its turn.
+#[derive(Clone, Debug)]
+struct Threads {
+    free: Arc<Semaphore>,
     limit: Duration,
 }
 
 impl Default for Files {
     fn default() -> Self {
-        let [reads, models] = [READS, MODELS].map(|most| Arc::new(Semaphore::new(most)));
-        Self { reads, models, limit: LIMIT }
+        Self {
+            reads: Threads::new(READS, LIMIT),
+            hashes: Threads::new(HASHED, HASH_LIMIT),
+            models: Arc::new(Semaphore::new(MODELS)),
+        }
     }
 }
 
@@ -61,7 +76,7 @@ impl Files {
             return Ok(Vec::new());
         }
         let mut reading = pages.clone();
-        let (rows, read) = self.read(move || reading.next(until).map(|rows| (rows, reading))).await?;
+        let (rows, read) = self.reads.read(move || reading.next(until).map(|rows| (rows, reading))).await?;
         *pages = read;
         Ok(rows)
     }
@@ -78,7 +93,7 @@ impl Files {
             let what = format!("{MODELS} models are being sent already (try again later)");
             Failure::new(FailureKind::QueueFull, what)
         })?;
-        let (file, len) = self.read(move || SavedRun::open(&run)?.model_as_written()).await?;
+        let (file, len) = self.hashes.read(move || SavedRun::open(&run)?.model_as_written()).await?;
         let model = Model { file: Arc::new(file), len, sent: 0, _place: place };
         let files = self.clone();
         Ok(stream::try_unfold(model, move |model| files.clone().next_part(model)))
@@ -90,7 +105,7 @@ impl Files {
         }
         let len = (model.len - model.sent).min(PART as u64) as usize;
         let (file, at) = (Arc::clone(&model.file), model.sent);
-        let part = self.read(move || {
+        let part = self.reads.read(move || {
             let mut part = vec![0; len];
             let changed = |error| Failure::of_file("the model", "has changed while it was sent", &error);
             file.read_exact_at(&mut part, at).map_err(changed).map(|()| part)
@@ -99,15 +114,21 @@ impl Files {
         model.sent += len as u64;
         Ok(Some((part.into(), model)))
     }
+}
+
+impl Threads {
+    fn new(most: usize, limit: Duration) -> Self {
+        Self { free: Arc::new(Semaphore::new(most)), limit }
+    }
 
     /// Reads in a thread, once it is this read's turn.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let reads = Arc::clone(&self.reads);
+        let free = Arc::clone(&self.free);
         let turn = async {
-            let place = reads.acquire_owned().await;
+            let place = free.acquire_owned().await;
             tokio::task::spawn_blocking(move || {
                 let _place = place;
                 read()
@@ -135,12 +156,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_disk_that_hangs_holds_a_bounded_number_of_threads() {
-        let files = Files { limit: Duration::from_millis(50), ..Files::default() };
+        let files = Files { reads: Threads::new(READS, Duration::from_millis(50)), ..Files::default() };
         let (over, hangs) = mpsc::channel::<()>();
         let hangs = Arc::new(std::sync::Mutex::new(hangs));
         let read = |_| {
             let hangs = Arc::clone(&hangs);
-            files.read(move || {
+            files.reads.read(move || {
                 // Ends with the test.
                 let _ = hangs.lock().map(|hangs| hangs.recv());
                 Ok(())
@@ -148,7 +169,9 @@ mod tests {
         };
         let ends = futures_util::future::join_all((0..2 * READS).map(read)).await;
         assert!(ends.iter().all(|end| end.as_ref().is_err_and(|failure| failure.kind == FailureKind::Data)));
-        assert_eq!(files.reads.available_permits(), 0);
+        assert_eq!(files.reads.free.available_permits(), 0);
+        // Models are hashed by others, and pages do not wait for these.
+        assert_eq!(files.hashes.read(|| Ok(7)).await, Ok(7));
         drop(over);
     }
 }
