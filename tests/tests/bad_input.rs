@@ -198,10 +198,13 @@ fn a_source_that_is_not_there_is_named_where_the_job_names_it() {
         ["train typo.toml --workers 1 --run-dir run", "show data typo.toml", "show model typo.toml"]
     {
         let of_file = home.coordinator(command).fails(3);
-        assert!(of_file.contains("typo.toml:5: source = \"dta\": there is no such directory"), "{of_file}");
+        assert!(
+            of_file.contains("typo.toml:5: source = \"dta\": there is no such file or directory"),
+            "{of_file}"
+        );
         assert!(!of_file.contains("--data"), "{of_file}");
         let of_flag = home.coordinator(&format!("{command} --data nowhere")).fails(3);
-        assert!(of_flag.contains("--data nowhere: there is no such directory"), "{of_flag}");
+        assert!(of_flag.contains("--data nowhere: there is no such file or directory"), "{of_flag}");
     }
 }
 
@@ -310,7 +313,7 @@ const WRONG_JOBS: &[Wrong] = &[
     ("", ("batch_size = 100", "batch_size = 0"), &["small.toml:", "batch_size = 0", "at least 1"]),
     ("", ("batch_size = 100", "batch_size = \"many\""), &["small.toml:", "batch_size", "whole number"]),
     ("", ("rate = 0.25", "rate = 1.0"), &["small.toml:", "rate = 1.0", "less than 1"]),
-    ("", ("units = 10", "units = 11"), &["small.toml:", "units = 11", "10 units"]),
+    ("", ("units = 10", "units = 11"), &["layers[2].units = 11", "10 units"]),
     ("", ("\"softmax\"", "\"sigmoid\""), &["small.toml:", "softmax"]),
     ("", ("\"softmax\"", "\"sofmax\""), &["small.toml:", "sofmax", "`softmax`"]),
     ("", ("[data]", "[data"), &["small.toml:"]),

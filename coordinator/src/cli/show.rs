@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use millefeuille_core::data::schema::{Schema, Target};
+use millefeuille_core::data::inputs::{Column, ColumnKind, Inputs};
+use millefeuille_core::data::normalize::Normalization;
+use millefeuille_core::data::schema::{Element, Features, Schema, Target};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::failure::{Failure, FailureKind};
@@ -19,7 +21,7 @@ use super::watch::json_line;
 use super::{Failed, Result, columns, ink, print, watch_job};
 use crate::report::{self, PICTURED};
 use crate::runs::SavedRun;
-use crate::see::data::{self, Overview};
+use crate::see::data::{self, ColumnOverview, Overview};
 use crate::see::{digits, summary};
 
 /// Print data, a model's summary, or a run's report
@@ -98,9 +100,11 @@ fn data(job: &Job, svg: Option<PathBuf>, form: Form) -> Result {
     if form.json {
         print(&json_line(&DataReport::of(&overview)));
     } else {
-        print(&format!("The first {PICTURED} training images:\n"));
-        print(&digits::terminal(&tiles, columns(), ink()));
-        print(&format!("\n{}", data::overview(&overview, columns())));
+        if !tiles.is_empty() {
+            print(&format!("The first {PICTURED} training images:\n"));
+            print(&(digits::terminal(&tiles, columns(), ink()) + "\n"));
+        }
+        print(&data::overview(&overview, columns()));
     }
     if let Some(path) = svg {
         std::fs::write(&path, digits::svg(&tiles))
@@ -124,6 +128,11 @@ struct DataReport {
     values: (f32, f32),
     /// The first training labels.
     first_labels: Vec<u32>,
+    /// A table's columns.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<ColumnOverview>,
+    /// The classes, with the training samples that each has.
+    classes: Vec<(String, usize)>,
 }
 
 impl DataReport {
@@ -135,23 +144,95 @@ impl DataReport {
             shape: overview.schema.features.shape.clone(),
             values: overview.values,
             first_labels: overview.first.iter().map(|(label, _)| *label).collect(),
+            columns: overview.columns.clone(),
+            classes: overview.classes.clone(),
         }
     }
 }
 
 fn of_data(job: &Job, store: &ShardStore) -> Overview {
-    let images = report::first_images(store, Split::Train);
-    let first = images.into_iter().map(|(_, label)| (label, one_hot(label, store.schema().target)));
-    let sizes = store.sizes();
+    let target = store.schema().target;
+    let first = match target {
+        Target::Class { .. } => report::first_images(store, Split::Train),
+        Target::Reals { .. } => Vec::new(),
+    };
+    let first = first.into_iter().map(|(_, label)| (label, one_hot(label, target)));
+    let (sizes, ranges) = (store.sizes(), ranges(store));
+    let low = ranges.iter().fold(f32::INFINITY, |low, range| low.min(range.0));
+    let high = ranges.iter().fold(f32::NEG_INFINITY, |high, range| high.max(range.1));
     Overview {
         train: (sizes.train + sizes.validation) as usize,
         test: sizes.test as usize,
         schema: Schema::clone(store.schema()),
-        values: (0.0, 255.0 * job.data.scale),
+        values: match store.schema().features.element {
+            Element::U8 => (0.0, 255.0 * job.data.scale),
+            Element::F32 => (low * job.data.scale, high * job.data.scale),
+        },
+        columns: columns_of(store.inputs(), &ranges),
+        classes: class_counts(store),
+        targets: store.inputs().targets.clone(),
         validation_split: job.data.validation_split,
         validation: sizes.validation as usize,
         first: first.collect(),
     }
+}
+
+/// The smallest and the largest value of each feature in the training split, if features are numbers of 32 bits.
+fn ranges(store: &ShardStore) -> Vec<(f32, f32)> {
+    let Features { element: Element::F32, .. } = store.schema().features else { return Vec::new() };
+    let width = store.schema().features.width();
+    let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); width];
+    for (_, stored) in store.iter().filter(|(shard, _)| shard.split == Split::Train) {
+        let values =
+            stored.samples.features().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        for (place, value) in values.enumerate() {
+            let (low, high) = &mut ranges[place % width];
+            (*low, *high) = (low.min(value), high.max(value));
+        }
+    }
+    ranges
+}
+
+/// A table's columns with their ranges: as the file has them, and as the model sees them.
+fn columns_of(inputs: &Inputs, seen: &[(f32, f32)]) -> Vec<ColumnOverview> {
+    let mut first = 0;
+    let column = |column: &Column| {
+        let (place, raw) = (first, |place: usize, value: f32| match &inputs.normalization {
+            None => value,
+            Some(Normalization { offset, divisor }) => value * divisor[place] + offset[place],
+        });
+        first += column.width();
+        let (name, (low, high)) = (column.name.clone(), seen.get(place).copied().unwrap_or_default());
+        match &column.kind {
+            ColumnKind::Number { .. } => ColumnOverview {
+                name,
+                range: Some((raw(place, low), raw(place, high))),
+                seen: (low, high),
+                categories: Vec::new(),
+            },
+            ColumnKind::Categories(categories) => {
+                ColumnOverview { name, range: None, seen: (low, high), categories: categories.clone() }
+            }
+        }
+    };
+    inputs.columns.iter().map(column).collect()
+}
+
+/// The classes with their training samples; none if the target has none.
+fn class_counts(store: &ShardStore) -> Vec<(String, usize)> {
+    let target = store.schema().target;
+    let Target::Class { classes } = target else { return Vec::new() };
+    let mut counts = vec![0; classes as usize];
+    for (_, stored) in store.iter().filter(|(shard, _)| shard.split == Split::Train) {
+        for bytes in stored.samples.targets().chunks_exact(target.bytes()) {
+            counts[target.class(bytes) as usize] += 1;
+        }
+    }
+    counts
+        .into_iter()
+        .enumerate()
+        .map(|(class, count)| (store.inputs().class_name(class as u32), count))
+        .collect()
 }
 
 fn store(job: &Job) -> Result<ShardStore> {

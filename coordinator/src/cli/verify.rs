@@ -67,7 +67,7 @@ pub(super) fn run(args: Args) -> Result {
     let evidence = Evidence::read(&run)?;
     let epochs = asked_for(&args, &evidence)?;
     evidence.agrees_with_itself()?.iter().for_each(|line| say(line));
-    let dataset = crate::data::read(&super::saved::with_data(job, args.data.as_deref())?)?;
+    let dataset = crate::data::read_for(&super::saved::with_data(job, args.data.as_deref())?, None)?;
     let store = ShardStore::new(dataset, evidence.job.shards);
     say(&evidence.agrees_with_data(&store)?);
     let spec = load::spec(&evidence.job, &store);

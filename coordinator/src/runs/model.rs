@@ -1,6 +1,5 @@
 //! `model.safetensors`: the layers' `F32` tensors, with Keras' names and shapes.
 
-#[expect(clippy::disallowed_types, reason = "the crate safetensors takes its metadata in one")]
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Display;

@@ -24,14 +24,15 @@ pub(super) enum Classes {
 const MAX_CLASSES: i64 = 65_536;
 
 impl Classes {
-    /// The classes of the training data. `count` is how many the model tells apart, if there is one.
+    /// The classes of the training data. `count` is how many the model tells apart, if there is one. Of data for a model that
+    /// is trained already (`is_trained`), the last classes may be missing.
     ///
     /// # Errors
     /// If there is one class only, or a label that is none.
-    pub(super) fn of(targets: &RawTargets, count: Option<u32>) -> Result<Self, Failure> {
+    pub(super) fn of(targets: &RawTargets, count: Option<u32>, is_trained: bool) -> Result<Self, Failure> {
         match &targets.values {
             TargetValues::Names(texts) => Self::of_names(targets, texts),
-            TargetValues::Labels(labels) => Self::of_labels(targets, labels, count),
+            TargetValues::Labels(labels) => Self::of_labels(targets, labels, count, is_trained),
             TargetValues::Numbers { .. } => unreachable!("numbers to learn are no classes"),
         }
     }
@@ -59,12 +60,21 @@ impl Classes {
         Ok(Self::Names(names))
     }
 
-    fn of_labels(targets: &RawTargets, labels: &[i64], count: Option<u32>) -> Result<Self, Failure> {
+    fn of_labels(
+        targets: &RawTargets,
+        labels: &[i64],
+        count: Option<u32>,
+        is_trained: bool,
+    ) -> Result<Self, Failure> {
         let (low, high) =
             labels.iter().fold((i64::MAX, i64::MIN), |(low, high), &label| (low.min(label), high.max(label)));
+        if low == high && !is_trained {
+            return Err(targets.failure(format!("every label is {low}: there is nothing to tell apart")));
+        }
         let fits = |low: i64, count: u32| low >= 0 && high < i64::from(count);
         match count {
-            Some(count) if fits(low, count) => return Ok(Self::Numbers(count)),
+            Some(count) if fits(low, count) && is_trained => return Ok(Self::Numbers(count)),
+            Some(count) if fits(low, count) => return Ok(Self::Numbers(high as u32 + 1)),
             None if (0..=1).contains(&low) && high < MAX_CLASSES && high > low => {
                 return Ok(if low == 0 {
                     Self::Numbers(high as u32 + 1)

@@ -62,14 +62,18 @@ impl Parts {
     /// # Errors
     /// The first thing that is wrong with the data.
     pub fn prepare(self, recipe: Recipe) -> Result<Dataset, Failure> {
-        self.prepare_for(recipe, None)
+        self.prepare_on(recipe, Basis::Nothing)
     }
 
     /// The same for a trained model: with its inputs, if they are known, nothing is fitted anew.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare), and if the data is not what the model takes.
-    pub fn prepare_for(self, recipe: Recipe, trained_on: Option<Inputs>) -> Result<Dataset, Failure> {
+    pub fn prepare_for(self, recipe: Recipe, inputs: Option<Inputs>) -> Result<Dataset, Failure> {
+        self.prepare_on(recipe, Basis::Trained(inputs))
+    }
+
+    fn prepare_on(self, recipe: Recipe, trained_on: Basis) -> Result<Dataset, Failure> {
         let Self { mut train, validation, test, files } = self;
         if let Some(seed) = recipe.shuffle_split {
             let order = random::split_order(seed, train.len as u32);
@@ -89,9 +93,9 @@ impl Parts {
             test: test.as_ref().map_or(0, |part| part.len) as u32,
         };
         let (targets, inputs) = match trained_on {
-            Some(inputs) => (Targets::known(&train, &inputs, recipe.wanted)?, inputs),
-            None => {
-                let targets = Targets::of(&train, recipe.wanted)?;
+            Basis::Trained(Some(inputs)) => (Targets::known(&train, &inputs, recipe.wanted)?, inputs),
+            basis => {
+                let targets = Targets::of(&train, recipe.wanted, basis != Basis::Nothing)?;
                 let inputs = fitted(&train, trained, &targets, recipe)?;
                 (targets, inputs)
             }
@@ -112,6 +116,15 @@ impl Parts {
         let schema = Schema { features, target: targets.target() };
         Ok(Dataset { schema, train: train.into(), test: test.into(), sizes, inputs, files })
     }
+}
+
+/// What data is prepared for.
+#[derive(PartialEq)]
+enum Basis {
+    /// A model that will be trained with it.
+    Nothing,
+    /// A trained model, with its inputs, if they are known.
+    Trained(Option<Inputs>),
 }
 
 /// Encoded samples.
@@ -143,7 +156,7 @@ enum Targets {
 }
 
 impl Targets {
-    fn of(train: &Part, wanted: Wanted) -> Result<Self, Failure> {
+    fn of(train: &Part, wanted: Wanted, is_trained: bool) -> Result<Self, Failure> {
         let Some(targets) = &train.targets else {
             return Err(Failure::at(FailureKind::Data, &train.name, "has no targets to learn"));
         };
@@ -151,13 +164,13 @@ impl Targets {
             let names = targets.column.as_ref().map(|names| names.split(", ").map(str::to_string).collect());
             return Ok(Self::Numbers { width, names: names.unwrap_or_default() });
         }
-        Classes::of(targets, wanted.class_count).map(Self::Classes)
+        Classes::of(targets, wanted.class_count, is_trained).map(Self::Classes)
     }
 
     /// The targets that a model was trained with.
     fn known(train: &Part, inputs: &Inputs, wanted: Wanted) -> Result<Self, Failure> {
         if inputs.classes.is_empty() {
-            return Self::of(train, wanted);
+            return Self::of(train, wanted, true);
         }
         let labels =
             train.targets.as_ref().is_some_and(|targets| matches!(targets.values, TargetValues::Labels(_)));
