@@ -16,6 +16,7 @@ use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_core::view::EpochRow;
 
 use crate::replay::{Replay, ReplayState};
@@ -329,6 +330,12 @@ impl Evidence {
     pub fn before(&self, epoch: u32) -> Option<&Read> {
         let place = |read: &Read| (read.checkpoint.position.epoch, read.checkpoint.position.step);
         self.checkpoints.iter().find(|read| place(read) <= (epoch, 0))
+    }
+
+    /// The state of the training in a checkpoint.
+    pub fn state_at(&self, read: &Read, workload: &Workload) -> ReplayState {
+        let epochs = (read.checkpoint.history.epochs as usize).min(self.history.len());
+        ReplayState::of(&read.checkpoint, &self.job, workload, &self.history[..epochs])
     }
 
     /// Recomputes the next epoch of `state` and compares it with the history; returns the epoch's row.

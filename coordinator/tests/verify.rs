@@ -54,9 +54,9 @@ fn write_data(directory: &Path, train: usize, test: usize) {
 
 fn job(data: &Path) -> Job {
     let layers = vec![
-        Layer::Dense { units: 12, activation: Activation::Sigmoid },
+        Layer::dense(12, Activation::Sigmoid),
         Layer::Dropout { rate: 0.25 },
-        Layer::Dense { units: 10, activation: Activation::Softmax },
+        Layer::dense(10, Activation::Softmax),
     ];
     Job {
         name: "tiny".into(),
@@ -68,7 +68,7 @@ fn job(data: &Path) -> Job {
             validation_split: 0.2,
         },
         layers,
-        fit: Fit { batch_size: 30, epochs: EPOCHS, shuffle: true },
+        fit: Fit { batch_size: 30, epochs: EPOCHS, shuffle: true, accumulate: 1 },
         ..Job::default()
     }
 }
@@ -292,7 +292,7 @@ fn verify_with(loaded: &Loaded, run: &Path, quick: bool) -> Result<Vec<String>, 
     if !quick {
         said.push(evidence.can_be_computed_here(loaded.workload.spec())?);
         let mut replay = Replay::new(&loaded.store, &loaded.workload, 3);
-        let mut state = ReplayState::beginning(&loaded.job, loaded.workload.model());
+        let mut state = ReplayState::beginning(&loaded.job, &loaded.workload);
         while state.epoch < evidence.epochs() {
             said.push(history::to_line(&evidence.epoch_agrees(&mut replay, &mut state)?));
         }
@@ -342,7 +342,7 @@ fn an_epoch_is_computed_from_a_checkpoint_too() {
     assert_eq!([tag(0), tag(1), tag(2), tag(3)], [None, None, Some(2 * steps), Some(3 * steps)]);
     let mut replay = Replay::new(&loaded.store, &loaded.workload, 2);
     for (read, epochs) in evidence.checkpoints.iter().zip([0, 1, 2]) {
-        let mut state = ReplayState::of(&read.checkpoint);
+        let mut state = evidence.state_at(read, &loaded.workload);
         for _ in 0..epochs {
             evidence.epoch_agrees(&mut replay, &mut state).unwrap();
         }
@@ -356,7 +356,7 @@ fn the_number_of_threads_does_not_matter() {
     let loaded = Loaded::new(SavedRun::open(&path).unwrap().job().unwrap());
     let rows = |threads| {
         let mut replay = Replay::new(&loaded.store, &loaded.workload, threads);
-        let row = replay.finish_epoch(&mut ReplayState::beginning(&loaded.job, loaded.workload.model()));
+        let row = replay.finish_epoch(&mut ReplayState::beginning(&loaded.job, &loaded.workload));
         EpochRow { seconds: 0.0, ..row }
     };
     assert_eq!(rows(1), rows(4));

@@ -13,6 +13,7 @@ use millefeuille_core::control::{
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Sizes;
+use millefeuille_core::learn::accumulation::Accumulation;
 
 use crate::process::thread_time;
 
@@ -62,6 +63,7 @@ impl Crowd {
         let facts = Facts {
             epochs: 1000,
             plan: Plan::new(80 * shards, 4 * shards, shards),
+            accumulation: Accumulation { batches: 1, of_epoch: 20 },
             shards,
             sizes: Sizes { train: 80 * shards, validation: shards, test: shards },
             sample_bytes: 785,

@@ -36,7 +36,7 @@ pub fn arithmetic() -> Arithmetic {
 
 /// A job whose model has 49 parameters.
 pub fn job() -> Job {
-    let dense = |units, activation| Layer::Dense { units, activation };
+    let dense = |units, activation| Layer::dense(units, activation);
     let layers = vec![dense(3, Activation::Sigmoid), dense(10, Activation::Softmax)];
     Job { name: "tiny".into(), layers, ..Job::default() }
 }

@@ -7,6 +7,7 @@ use super::members::Arithmetic;
 use crate::data::plan::Plan;
 use crate::data::shard::{self, Shard};
 use crate::data::split::{Sizes, Split};
+use crate::learn::accumulation::Accumulation;
 
 /// What the control machine must know of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Facts {
     pub epochs: u32,
     /// The number of shards and steps, and the samples of each shard in each step.
     pub plan: Plan,
+    /// Which mini-batches make a step of the optimizer.
+    pub accumulation: Accumulation,
     /// How many shards each split has.
     pub shards: u32,
     /// How many samples each split has.

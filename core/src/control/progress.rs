@@ -192,7 +192,9 @@ impl Run {
     fn checkpoint_if_due(&mut self, context: &mut Context<'_>) {
         let Some(interval) = context.config.checkpoint_interval else { return };
         // No checkpoint within an evaluation: the end of the epoch writes one soon.
-        let rests = self.position.phase == Phase::Train && !self.checkpointing;
+        // Nor between mini-batches that make one step.
+        let between = self.facts.accumulation.is_empty_before(self.position.step);
+        let rests = self.position.phase == Phase::Train && between && !self.checkpointing;
         let due = self.checkpoint_due || context.now.saturating_sub(self.checkpointed) >= interval;
         if rests && due {
             self.checkpointed = context.now;

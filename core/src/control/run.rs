@@ -171,10 +171,12 @@ impl Run {
         if waits { JobState::Waiting } else { JobState::Running }
     }
 
-    /// Where the job could resume from its present state. `None` before the job has begun, and during an
-    /// evaluation: its state is the one after the epoch's last step, but no [`Start`] names it.
+    /// Where the job could resume from its present state. `None` before the job has begun, during an
+    /// evaluation, whose state is the one after the epoch's last step, but no [`Start`] names it, and between mini-batches
+    /// that make one step, of which a checkpoint has no gradients.
     pub(super) fn checkpoint_position(&self) -> Option<Start> {
-        let named = self.position.phase == Phase::Train;
+        let named = self.position.phase == Phase::Train
+            && self.facts.accumulation.is_empty_before(self.position.step);
         let start = Start { position: self.position, parameter_tag: self.parameter_tag };
         (!self.stage.is_gathering() && named).then_some(start)
     }
@@ -313,7 +315,8 @@ impl Run {
 
     /// Advances to the next unit of work in the epoch. Returns whether there was one.
     pub(super) fn advance(&mut self) -> bool {
-        if self.position.phase == Phase::Train {
+        let Position { phase, step, .. } = self.position;
+        if phase == Phase::Train && self.facts.accumulation.completes(step) {
             self.parameter_tag += 1;
         }
         let next = self.position.next(&self.facts);

@@ -5,7 +5,9 @@ use std::fmt::{Display, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::{Compile, Data, Fit, Job, Layer};
+use super::{Compile, Data, Fit, Job, Layer, Schedule};
+use crate::learn::initializers::Initializer;
+use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::optimizers::Key;
 
 impl Job {
@@ -42,7 +44,9 @@ impl Job {
     /// ```
     ///
     /// What has its default and came after version 1 was first written is left out: options of the loss
-    /// (`label_smoothing 3dcccccd`, after `loss`), optional keys of the optimizer.
+    /// (`label_smoothing 3dcccccd`, after `loss`), optional keys of the optimizer, the schedule (`schedule cosine
+    /// decay_steps 408f400000000000`, after `optimizer`), `accumulate 4` after `shuffle`, and in the line of a dense layer `without_bias`, its initialiser, `l1 3dcccccd`, `l2
+    /// 3dcccccd` and `frozen`. A layer normalization is `layer layer_normalization 3a83126f`, with `frozen`.
     pub fn sha256(&self, data_hashes: &[String], blas_kernel: &str) -> String {
         hex::encode(Sha256::digest(self.canonical(data_hashes, blas_kernel)))
     }
@@ -51,8 +55,8 @@ impl Job {
         // Destructure the job, so that a new field can't be forgotten.
         let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
         let Data { source: _, scale, validation_split } = data;
-        let Compile { loss, options, optimizer, metrics: _ } = compile;
-        let Fit { batch_size: _, epochs, shuffle } = fit;
+        let Compile { loss, options, optimizer, schedule, metrics: _ } = compile;
+        let Fit { batch_size: _, epochs, shuffle, accumulate } = fit;
 
         let mut text = String::from("millefeuille job 1\n");
         line(&mut text, "seed", seed);
@@ -63,8 +67,10 @@ impl Job {
         line(&mut text, "validation_split", bits_f64(*validation_split));
         for layer in layers {
             match layer {
-                Layer::Dense { units, activation } => {
-                    line(&mut text, "layer dense", format!("{units} {activation}"))
+                Layer::Dense(dense) => line(&mut text, "layer dense", canonical_dense(dense)),
+                Layer::LayerNormalization(Normalization { epsilon, trainable }) => {
+                    let frozen = if *trainable { "" } else { " frozen" };
+                    line(&mut text, "layer layer_normalization", format!("{}{frozen}", bits_f32(*epsilon)));
                 }
                 Layer::Dropout { rate } => line(&mut text, "layer dropout", bits_f32(*rate)),
             }
@@ -75,8 +81,14 @@ impl Job {
         }
         let values: Vec<_> = optimizer.stated().map(|(key, value)| stated(key, value)).collect();
         line(&mut text, "optimizer", format!("{} {}", optimizer.kind(), values.join(" ")));
+        if *schedule != Schedule::default() {
+            line(&mut text, "schedule", canonical_schedule(schedule));
+        }
         line(&mut text, "epochs", epochs);
         line(&mut text, "shuffle", shuffle);
+        if *accumulate != 1 {
+            line(&mut text, "accumulate", accumulate);
+        }
         for hash in data_hashes {
             line(&mut text, "data", escaped(hash));
         }
@@ -113,6 +125,27 @@ impl Job {
             .map(|(index, (our, their))| format!("layers[{index}]: {our} → {their}"))
             .collect()
     }
+}
+
+/// A dense layer: units, activation, and what does not have its default.
+fn canonical_dense(dense: &Dense) -> String {
+    let Dense { units, activation, use_bias, kernel_initializer, kernel_regularizer, trainable } = dense;
+    let Regularizer { l1, l2 } = kernel_regularizer;
+    let mut text = format!("{units} {activation}");
+    let mut add = |used: bool, what: String| text.extend(used.then(|| format!(" {what}")));
+    add(!use_bias, "without_bias".to_string());
+    add(*kernel_initializer != Initializer::GlorotUniform, kernel_initializer.to_string());
+    add(*l1 != 0.0, format!("l1 {}", bits_f32(*l1)));
+    add(*l2 != 0.0, format!("l2 {}", bits_f32(*l2)));
+    add(!trainable, "frozen".to_string());
+    text
+}
+
+/// A schedule: its kind, the figure that it looks at if any, and each key that does not have its default.
+fn canonical_schedule(schedule: &Schedule) -> String {
+    let monitor = if schedule.watches() { format!(" monitor {}", schedule.monitor) } else { String::new() };
+    let stated = schedule.stated().map(|(key, value)| format!(" {} {}", key.name, bits_f64(value)));
+    format!("{}{monitor}{}", schedule.kind(), stated.collect::<String>())
 }
 
 fn line(text: &mut String, key: &str, value: impl Display) {

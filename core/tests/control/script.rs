@@ -12,6 +12,7 @@ use millefeuille_core::control::{
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::Sizes;
+use millefeuille_core::learn::accumulation::Accumulation;
 use millefeuille_core::learn::tree::Node;
 
 pub(crate) const SHARDS: u32 = 8;
@@ -42,6 +43,7 @@ pub(crate) fn facts() -> Facts {
     Facts {
         epochs: 2,
         plan: Plan::new(80, 40, SHARDS),
+        accumulation: Accumulation { batches: 1, of_epoch: 2 },
         shards: SHARDS,
         sizes: Sizes { train: 80, validation: 16, test: 16 },
         sample_bytes: 785,

@@ -7,6 +7,7 @@ use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{ControlConfig, Facts};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Sizes;
+use millefeuille_core::learn::accumulation::Accumulation;
 
 use super::random::Random;
 use super::toy::Job;
@@ -257,10 +258,15 @@ fn job(random: &mut Random, may_diverge: bool) -> Job {
     let plan = Plan::new(train, batch as u32, shards);
     let step = random.within(0..=u64::from(plan.steps()) - 1) as u32;
     let epoch = random.within(0..=u64::from(epochs) - 1) as u32;
+    // From the seeds that are there, so that all else stays as it was for a seed.
+    let (seed, data) = (random.next(), random.next());
+    let accumulation =
+        Accumulation { batches: [1, 1, 2, 5][(seed >> 40) as usize % 4], of_epoch: plan.steps() };
     Job {
         facts: Facts {
             epochs,
             plan,
+            accumulation,
             shards,
             sizes,
             sample_bytes: SAMPLE_BYTES,
@@ -268,8 +274,8 @@ fn job(random: &mut Random, may_diverge: bool) -> Job {
             arithmetic: arithmetic(),
             shapes_fingerprint: "shapes".into(),
         },
-        seed: random.next(),
-        data: random.next(),
+        seed,
+        data,
         diverges_at: (may_diverge && random.chance(0.7)).then_some((epoch, step)),
     }
 }

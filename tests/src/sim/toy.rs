@@ -53,6 +53,17 @@ impl Sum {
     }
 }
 
+/// A mini-batch after those of its step that came before.
+pub(crate) fn joined(before: Option<Sum>, batch: Sum) -> Sum {
+    match before {
+        None => batch,
+        Some(mut before) => {
+            before.add(batch);
+            before
+        }
+    }
+}
+
 /// A job: its facts for the control machine, and the inputs of its numbers.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -136,7 +147,7 @@ impl Job {
 
     pub(crate) fn expected(self: &Arc<Self>) -> Expected {
         let mut expected = Expected { parameters: vec![self.beginning()], rows: Vec::new() };
-        let mut parameters = self.beginning();
+        let (mut parameters, mut accumulated) = (self.beginning(), None);
         for epoch in 0..self.facts.epochs {
             let mut row = ROW;
             for (phase, step) in self.units() {
@@ -152,8 +163,13 @@ impl Job {
                 let sum = self.node(parameters, work, root).expect("a unit of work has samples");
                 row = mix(row, sum.value);
                 if phase == Phase::Train {
-                    parameters = self.step(parameters, &sum);
-                    expected.parameters.push(parameters);
+                    let sum = joined(accumulated.take(), sum);
+                    if self.facts.accumulation.completes(step) {
+                        parameters = self.step(parameters, &sum);
+                        expected.parameters.push(parameters);
+                    } else {
+                        accumulated = Some(sum);
+                    }
                 }
             }
             expected.rows.push(mix(row, parameters));

@@ -294,7 +294,7 @@ impl Driver {
         let Some(training) = self.training.as_mut().filter(|_| self.control.running() == Some(job)) else {
             return;
         };
-        let row = training.row(epoch);
+        let row = training.end_row(epoch);
         let ledger = training.end_epoch(epoch);
         let snapshot = training.snapshot(Start::of_epoch(epoch + 1, training.steps_taken()));
         self.disk.order(WriteCommand::Epoch { row, ledger, snapshot: Box::new(snapshot), checkpoint: on });
