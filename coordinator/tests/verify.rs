@@ -26,7 +26,7 @@ use millefeuille_core::blas;
 use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::{Shard, ShardStore};
-use millefeuille_core::job::{Activation, BlasKernel, Data, Fit, Job, Layer, Source};
+use millefeuille_core::job::{Activation, BlasKernel, Data, Fit, Job, Layer, Source, Stopping};
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
@@ -68,7 +68,13 @@ fn job(data: &Path) -> Job {
             validation_split: 0.2,
         },
         layers,
-        fit: Fit { batch_size: 30, epochs: EPOCHS, shuffle: true, accumulate: 1 },
+        fit: Fit {
+            batch_size: 30,
+            epochs: EPOCHS,
+            shuffle: true,
+            accumulate: 1,
+            stopping: Stopping::default(),
+        },
         ..Job::default()
     }
 }
@@ -211,7 +217,7 @@ impl<'a> Trainer<'a> {
             seconds: 1.5,
             weights_sha256: weights_sha256(bytemuck::cast_slice(&self.parameters)),
         };
-        let lines = self.ledger.end_epoch(epoch);
+        let lines = self.ledger.end_epoch(epoch, None);
         self.run.append_ledger(&lines).unwrap();
         self.run.append_history(&row).unwrap();
         self.history.push(row);
@@ -257,6 +263,9 @@ impl<'a> Trainer<'a> {
             version: "0".into(),
             epoch_weights_sha256: self.history.iter().map(|row| row.weights_sha256.clone()).collect(),
             weights_sha256: weights_sha256(bytemuck::cast_slice(&self.parameters)),
+            stopped: None,
+            restored_epoch: None,
+            grown_from: Vec::new(),
             suspects: vec![],
         };
         self.run.finish(&receipt).unwrap();
@@ -519,7 +528,7 @@ fn a_consistent_ledger_of_other_samples_is_detected() {
         for (place, chain) in entries.chains.iter().filter(|(place, _)| place.epoch == epoch) {
             forged.piece(epoch, place.phase, place.shard, chain.samples, &chain.hash);
         }
-        text += &forged.end_epoch(epoch);
+        text += &forged.end_epoch(epoch, None);
     }
     fs::write(path.join(names::LEDGER), text).unwrap();
     reseal(&path);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use millefeuille_core::data::schema::Target;
 use millefeuille_core::job::{
-    Activation, BlasKernel, Fit, Job, Layer, Loss, Metric, Optimizer, Overrides, POSITIVE, Source,
+    Activation, BlasKernel, Fit, Job, Layer, Loss, Metric, Optimizer, Overrides, POSITIVE, Source, Stopping,
     parse_scale, parse_whole,
 };
 use millefeuille_core::text;
@@ -113,7 +113,7 @@ fn a_flag_overrides_the_file() {
         shards: 3,
         replicas: 2,
         blas_kernel: BlasKernel::Named("Haswell".to_owned()),
-        fit: Fit { batch_size: 10, epochs: 1, shuffle: false, accumulate: 1 },
+        fit: Fit { batch_size: 10, epochs: 1, shuffle: false, accumulate: 1, stopping: Stopping::default() },
         ..Job::default()
     };
     expected.data.source = Source::Directory(PathBuf::from("somewhere"));
@@ -170,7 +170,7 @@ fn unknown_keys() {
         ("[fit]\nepoch = 5", "job.toml:2: unknown key `epoch` in [fit]; did you mean `epochs`?"),
         (
             "[fit]\n\nlr = 5",
-            "job.toml:3: unknown key `lr` in [fit]; known keys: batch_size, epochs, shuffle, accumulate",
+            "job.toml:3: unknown key `lr` in [fit]; known keys: batch_size, epochs, shuffle, accumulate, early_stopping, stop_at",
         ),
         ("sharts = 5", "job.toml:1: unknown key `sharts` at the top; did you mean `shards`?"),
         ("epochs = 5", "job.toml:1: unknown key `epochs` at the top; it belongs in [fit]"),
@@ -229,7 +229,7 @@ fn wrong_types() {
         ),
         (
             "fit = 3",
-            "job.toml:1: fit = 3: found an integer, expected a table with the keys batch_size, epochs, shuffle, accumulate",
+            "job.toml:1: fit = 3: found an integer, expected a table with the keys batch_size, epochs, shuffle, accumulate, early_stopping, stop_at",
         ),
         (
             "[compile]\noptimizer = \"sgd\"",
@@ -579,7 +579,7 @@ prop_compose! {
         job.data.validation_split = validation_split;
         job.compile.optimizer = Optimizer::sgd(learning_rate.clamp(f32::MIN_POSITIVE, f32::MAX));
         job.compile.metrics.truncate(usize::from(with_accuracy));
-        job.fit = Fit { batch_size, epochs, shuffle, accumulate: 1 };
+        job.fit = Fit { batch_size, epochs, shuffle, accumulate: 1, stopping: Stopping::default() };
         job
     }
 }
@@ -1158,4 +1158,44 @@ fn gradients_are_clipped_in_one_way_and_accumulated_over_some_batches() {
         ),
         ("fit.accumulate = 0", "job.toml:1: accumulate = 0: too small; give a whole number of at least 1"),
     ]);
+}
+
+#[test]
+fn rules_that_stop_a_job_are_read_written_and_hashed() {
+    let job = |text: &str| Job::parse("job.toml", text);
+    let early =
+        job("[fit.early_stopping]\nmonitor = \"val_accuracy\"\npatience = 3\nrestore_best = true").unwrap();
+    reads_back(&early);
+    let text = early.to_toml();
+    assert!(text.ends_with(
+        "shuffle = true\n\n[fit.early_stopping]\nmonitor = \"val_accuracy\"\npatience = 3\nmin_delta = 0.0\nrestore_best = true\n"
+    ), "{text}");
+    let at = job("fit.stop_at = { metric = \"val_accuracy\", value = 0.97 }").unwrap();
+    reads_back(&at);
+    let both = job("[fit]\nstop_at = { metric = \"loss\", value = 0.1 }\n[fit.early_stopping]\npatience = 1")
+        .unwrap();
+    reads_back(&both);
+    assert_errors(&[
+        (
+            "fit.stop_at = { metric = \"loss\" }",
+            "job.toml:1: fit.stop_at: needs both, as in { metric = \"val_accuracy\", value = 0.97 }",
+        ),
+        (
+            "[fit.early_stopping]\nmonitor = \"val_los\"",
+            "job.toml:2: monitor = \"val_los\": unknown figure; did you mean `val_loss`?",
+        ),
+        (
+            "[fit.early_stopping]\npatients = 1",
+            "job.toml:2: unknown key `patients` in [fit.early_stopping]; did you mean `patience`?",
+        ),
+        (
+            "data.validation_split = 0.0\n[fit.early_stopping]\npatience = 1",
+            "fit.early_stopping.monitor = \"val_loss\": there is no validation split; raise data.validation_split, or \
+             give \"loss\"",
+        ),
+    ]);
+    assert_eq!(
+        with_set(None, &["fit.early_stopping.patience=2"]).unwrap().fit.stopping.early.unwrap().patience,
+        2
+    );
 }

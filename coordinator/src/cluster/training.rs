@@ -13,6 +13,7 @@ use millefeuille_core::control::{Hello, Phase, ResultId, Start, WorkId, WorkerId
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::optimizers::OptimizerState;
+use millefeuille_core::learn::stopping::{Stopped, Watch};
 use millefeuille_core::learn::sum::Figures;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
 use millefeuille_core::learn::work::Workload;
@@ -242,8 +243,19 @@ impl Training {
     }
 
     /// Ends the epoch in the ledger and returns its lines.
-    pub(super) fn end_epoch(&mut self, epoch: u32) -> String {
-        self.ledger.end_epoch(epoch)
+    pub(super) fn end_epoch(&mut self, epoch: u32, stopped: Option<&Stopped>) -> String {
+        self.ledger.end_epoch(epoch, stopped.map(ToString::to_string).as_deref())
+    }
+
+    /// The rules that stop the job, after the epochs that have ended.
+    pub(super) fn watch(&self) -> Watch {
+        Watch::after(self.job.fit.stopping, &self.history)
+    }
+
+    /// The row of the epoch, if it ends with this unit of work, which has just been closed.
+    pub(super) fn row_after(&self, work: WorkId) -> Option<Box<EpochRow>> {
+        let ends = self.loaded.facts.ends_epoch(work.phase, work.step);
+        ends.then(|| Box::new(self.row(work.epoch)))
     }
 
     pub(super) fn store(&self) -> &Arc<ShardStore> {

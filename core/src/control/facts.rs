@@ -46,6 +46,11 @@ impl Facts {
         self.plan.share(phase.split(), self.sizes, step, shard)
     }
 
+    /// Whether an epoch ends with this unit of work.
+    pub fn ends_epoch(&self, phase: Phase, step: u32) -> bool {
+        Position { epoch: 0, phase, step }.next(self).is_none()
+    }
+
     /// The shards of the three splits with these indices, without the empty ones.
     pub(super) fn shards_of(&self, indices: impl Iterator<Item = u32> + Clone) -> Vec<Shard> {
         let of = |split| {

@@ -25,6 +25,7 @@ use super::queue::JobState;
 use super::validation::is_audited;
 use super::violations::Violations;
 use crate::data::shard::Shard;
+use crate::learn::stopping::Watch;
 use crate::learn::tree::{Node, Tree};
 
 /// A worker prefetches as many shards as so many other workers compute, so that each shard has a few holders.
@@ -138,11 +139,19 @@ pub(super) struct Run {
     /// The current lack of workers. If a tree closes meanwhile, the wait continues.
     pub(super) shortage: Option<Shortage>,
     pub(super) violations: Violations,
+    /// The rules by which the job stops, after the epochs that have ended.
+    pub(super) watch: Watch,
 }
 
 impl Run {
     /// A run of a job whose data has just been read.
-    pub(super) fn new(now: Duration, job: JobId, violations: Violations, facts: Facts, from: Start) -> Self {
+    pub(super) fn new(
+        now: Duration,
+        job: JobId,
+        violations: Violations,
+        facts: Facts,
+        (from, watch): (Start, Watch),
+    ) -> Self {
         Self {
             job,
             stage: Stage::Gathering { since: now },
@@ -162,6 +171,7 @@ impl Run {
             unwritten: 0,
             shortage: Some(Shortage { since: now, noted: false }),
             violations,
+            watch,
         }
     }
 
@@ -181,9 +191,9 @@ impl Run {
         (!self.stage.is_gathering() && named).then_some(start)
     }
 
-    /// Whether every epoch has been trained.
+    /// Whether every epoch has been trained, or a rule has stopped the job.
     pub(super) fn is_trained(&self) -> bool {
-        self.position.epoch >= self.facts.epochs
+        self.position.epoch >= self.facts.epochs || self.watch.stopped().is_some()
     }
 
     /// Members that can compute this job.

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::error::{Places, shown};
-use super::{Activation, Job, JobError, Layer, Loss, Monitor};
+use super::{Activation, EarlyStopping, Job, JobError, Layer, Loss, Monitor, StopAt, Stopping};
 use crate::data::schema::Target;
 use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::limits::{self, MAX_LAYERS, UNITS};
@@ -203,6 +203,24 @@ impl Job {
         Ok(())
     }
 
+    fn check_stopping(&self, places: &Places) -> Result<(), JobError> {
+        let Stopping { early, at } = self.fit.stopping;
+        if let Some(EarlyStopping { monitor, min_delta, .. }) = early {
+            self.check_monitor(monitor, "fit.early_stopping.monitor", places)?;
+            if !(min_delta.is_finite() && min_delta >= 0.0) {
+                let rule = "not a difference of figures; give a finite number of at least 0";
+                return Err(places.error("fit.early_stopping.min_delta", min_delta, rule));
+            }
+        }
+        if let Some(StopAt { metric, value }) = at {
+            self.check_monitor(metric, "fit.stop_at.metric", places)?;
+            if !value.is_finite() {
+                return Err(places.error("fit.stop_at.value", value, "not a figure; give a finite number"));
+            }
+        }
+        Ok(())
+    }
+
     fn check_schedule(&self, places: &Places) -> Result<(), JobError> {
         let schedule = &self.compile.schedule;
         if let Some(missing) = schedule.missing() {
@@ -264,6 +282,7 @@ impl Job {
         check_count(places, "fit.batch_size", self.fit.batch_size, POSITIVE)?;
         check_count(places, "fit.epochs", self.fit.epochs, POSITIVE)?;
         check_count(places, "fit.accumulate", self.fit.accumulate, POSITIVE)?;
+        self.check_stopping(places)?;
         if self.batch() <= u64::from(u32::MAX) {
             return Ok(());
         }

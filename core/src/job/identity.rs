@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::{Compile, Data, Fit, Job, Layer, Schedule};
+use super::{Compile, Data, EarlyStopping, Fit, Job, Layer, Schedule, StopAt, Stopping};
 use crate::learn::initializers::Initializer;
 use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::optimizers::Key;
@@ -45,7 +45,8 @@ impl Job {
     ///
     /// What has its default and came after version 1 was first written is left out: options of the loss
     /// (`label_smoothing 3dcccccd`, after `loss`), optional keys of the optimizer, the schedule (`schedule cosine
-    /// decay_steps 408f400000000000`, after `optimizer`), `accumulate 4` after `shuffle`, and in the line of a dense layer `without_bias`, its initialiser, `l1 3dcccccd`, `l2
+    /// decay_steps 408f400000000000`, after `optimizer`), after `shuffle` `accumulate 4`,
+    /// `early_stopping val_loss 3 0000000000000000 restore_best` and `stop_at val_accuracy 3fef0a3d70a3d70a`, and in the line of a dense layer `without_bias`, its initialiser, `l1 3dcccccd`, `l2
     /// 3dcccccd` and `frozen`. A layer normalization is `layer layer_normalization 3a83126f`, with `frozen`.
     pub fn sha256(&self, data_hashes: &[String], blas_kernel: &str) -> String {
         hex::encode(Sha256::digest(self.canonical(data_hashes, blas_kernel)))
@@ -56,7 +57,7 @@ impl Job {
         let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
         let Data { source: _, scale, validation_split } = data;
         let Compile { loss, options, optimizer, schedule, metrics: _ } = compile;
-        let Fit { batch_size: _, epochs, shuffle, accumulate } = fit;
+        let Fit { batch_size: _, epochs, shuffle, accumulate, stopping } = fit;
 
         let mut text = String::from("millefeuille job 1\n");
         line(&mut text, "seed", seed);
@@ -88,6 +89,15 @@ impl Job {
         line(&mut text, "shuffle", shuffle);
         if *accumulate != 1 {
             line(&mut text, "accumulate", accumulate);
+        }
+        let Stopping { early, at } = stopping;
+        if let Some(EarlyStopping { monitor, patience, min_delta, restore_best }) = early {
+            let restores = if *restore_best { " restore_best" } else { "" };
+            let delta = bits_f64(*min_delta);
+            line(&mut text, "early_stopping", format!("{monitor} {patience} {delta}{restores}"));
+        }
+        if let Some(StopAt { metric, value }) = at {
+            line(&mut text, "stop_at", format!("{metric} {}", bits_f64(*value)));
         }
         for hash in data_hashes {
             line(&mut text, "data", escaped(hash));

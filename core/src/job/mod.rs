@@ -50,6 +50,7 @@ pub use crate::learn::monitor::Monitor;
 pub use crate::learn::optimizers::{Optimizer, OptimizerKind};
 pub use crate::learn::schedules::{Schedule, ScheduleKind};
 use crate::learn::spec::Spec;
+pub use crate::learn::stopping::{EarlyStopping, StopAt, Stopping};
 
 /// The default seed.
 pub const DEFAULT_SEED: u64 = 42;
@@ -134,6 +135,8 @@ pub struct Fit {
     pub shuffle: bool,
     /// How many mini-batches make a step of the optimizer.
     pub accumulate: u32,
+    /// When training stops before its last epoch.
+    pub stopping: Stopping,
 }
 
 /// The job of the article: two hidden layers of sigmoids on MNIST, five epochs of plain SGD.
@@ -160,7 +163,13 @@ impl Default for Job {
                 schedule: Schedule::default(),
                 metrics: vec![Metric::Accuracy],
             },
-            fit: Fit { batch_size: 500, epochs: 5, shuffle: true, accumulate: 1 },
+            fit: Fit {
+                batch_size: 500,
+                epochs: 5,
+                shuffle: true,
+                accumulate: 1,
+                stopping: Stopping::default(),
+            },
         }
     }
 }

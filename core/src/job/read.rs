@@ -21,8 +21,8 @@ use super::check::problem_of_whole;
 use super::error::Places;
 use super::names::ParseNameError;
 use super::{
-    Compile, Data, Fit, Job, JobError, Layer, LossOptions, Optimizer, OptimizerKind, Schedule, ScheduleKind,
-    parse_scale,
+    Compile, Data, EarlyStopping, Fit, Job, JobError, Layer, LossOptions, Optimizer, OptimizerKind, Schedule,
+    ScheduleKind, StopAt, parse_scale,
 };
 use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::limits::{POSITIVE, SHARDS, UNITS};
@@ -35,7 +35,9 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["name", "seed", "shards", "replicas", "blas_kernel", "data", "layers", "compile", "fit"]),
     ("data", &["source", "scale", "validation_split"]),
     ("compile", &["loss", "label_smoothing", "delta", "metrics", "optimizer", "schedule"]),
-    ("fit", &["batch_size", "epochs", "shuffle", "accumulate"]),
+    ("fit", &["batch_size", "epochs", "shuffle", "accumulate", "early_stopping", "stop_at"]),
+    ("fit.early_stopping", &["monitor", "patience", "min_delta", "restore_best"]),
+    ("fit.stop_at", &["metric", "value"]),
 ];
 const OPTIMIZER: &str = "compile.optimizer";
 const SCHEDULE: &str = "compile.schedule";
@@ -337,10 +339,40 @@ impl<'a> Reader<'a> {
                 "epochs" => fit.epochs = entry.whole(POSITIVE)?,
                 "shuffle" => fit.shuffle = entry.boolean()?,
                 "accumulate" => fit.accumulate = entry.whole(POSITIVE)?,
+                "early_stopping" => {
+                    self.early_stopping(entry.table()?, fit.stopping.early.get_or_insert_default())?;
+                }
+                "stop_at" => fit.stopping.at = Some(self.stop_at(&entry, fit.stopping.at)?),
                 _ => return Err(entry.unknown_in("fit")),
             }
         }
         Ok(())
+    }
+
+    fn early_stopping(&mut self, table: &'a DeTable<'a>, early: &mut EarlyStopping) -> Result<(), JobError> {
+        for entry in self.entries(table, "fit.early_stopping") {
+            match entry.name {
+                "monitor" => early.monitor = entry.named()?,
+                "patience" => early.patience = entry.whole(0..=u32::MAX)?,
+                "min_delta" => early.min_delta = entry.number()?,
+                "restore_best" => early.restore_best = entry.boolean()?,
+                _ => return Err(entry.unknown_in("fit.early_stopping")),
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_at(&mut self, item: &Entry<'a>, before: Option<StopAt>) -> Result<StopAt, JobError> {
+        let (mut metric, mut value) = (before.map(|at| at.metric), before.map(|at| at.value));
+        for entry in self.entries(item.table()?, "fit.stop_at") {
+            match entry.name {
+                "metric" => metric = Some(entry.named()?),
+                "value" => value = Some(entry.number()?),
+                _ => return Err(entry.unknown_in("fit.stop_at")),
+            }
+        }
+        let missing = || item.error("needs both, as in { metric = \"val_accuracy\", value = 0.97 }");
+        Ok(StopAt { metric: metric.ok_or_else(missing)?, value: value.ok_or_else(missing)? })
     }
 
     /// The entries of a table in the order of the file. Records their places.

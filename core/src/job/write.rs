@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Compile, Data, Fit, Job, Layer, Schedule};
+use super::{Compile, Data, EarlyStopping, Fit, Job, Layer, Schedule, StopAt, Stopping};
 use crate::learn::initializers::Initializer;
 use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::schedules::Form;
@@ -31,7 +31,7 @@ impl Job {
         let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, compile, fit } = self;
         let Data { source, scale, validation_split } = data;
         let Compile { loss, options, optimizer, schedule, metrics } = compile;
-        let Fit { batch_size, epochs, shuffle, accumulate } = fit;
+        let Fit { batch_size, epochs, shuffle, accumulate, stopping } = fit;
 
         let metrics: Vec<String> = metrics.iter().map(|metric| string(metric.name())).collect();
         let before = [
@@ -65,7 +65,7 @@ impl Job {
         let owned = |(key, value): (&str, String)| (key.to_string(), value);
         let compile =
             options.chain(within.into_iter().map(owned)).chain(optimizer).chain(settings_of(schedule));
-        let fit = after.into_iter().map(owned).chain(accumulate);
+        let fit = after.into_iter().map(owned).chain(accumulate).chain(settings_of_stopping(stopping));
         before.into_iter().map(owned).chain(compile).chain(fit).collect()
     }
 }
@@ -87,6 +87,23 @@ fn settings_of(schedule: &Schedule) -> Vec<(String, String)> {
         (key.name.to_string(), value)
     }));
     settings.into_iter().map(|(key, value)| (format!("compile.schedule.{key}"), value)).collect()
+}
+
+/// The settings of the rules that stop a job.
+fn settings_of_stopping(stopping: &Stopping) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    if let Some(StopAt { metric, value }) = stopping.at {
+        let metric = string(&metric.to_string());
+        settings.push(("fit.stop_at".to_string(), format!("{{ metric = {metric}, value = {value:?} }}")));
+    }
+    if let Some(EarlyStopping { monitor, patience, min_delta, restore_best }) = stopping.early {
+        let key = |key: &str, value: String| (format!("fit.early_stopping.{key}"), value);
+        settings.push(key("monitor", string(&monitor.to_string())));
+        settings.push(key("patience", patience.to_string()));
+        settings.push(key("min_delta", format!("{min_delta:?}")));
+        settings.push(key("restore_best", restore_best.to_string()));
+    }
+    settings
 }
 
 /// Writes settings under the headers of their sections.

@@ -13,7 +13,7 @@
 //! - [`work`] says which pieces a unit of work has, and computes any of them.
 //! - [`tree`] says in which order pieces are added, [`sum`] adds them, [`optimizers`] say what is done with the sum.
 //! - [`schedules`] say how the learning rate changes, [`accumulation`] how many mini-batches make a step, [`monitor`] which
-//!   figure of an epoch decides something.
+//!   figure of an epoch decides something, [`stopping`] when a job is over before its last epoch.
 //! - [`spec`] is what a worker must know of a job for all this, [`limits`] how large its parts may be, [`memory`] how much
 //!   memory they take.
 //!
@@ -40,6 +40,7 @@ pub mod piece;
 mod regularization;
 pub mod schedules;
 pub mod spec;
+pub mod stopping;
 pub mod subnormals;
 pub mod sum;
 pub mod tree;

@@ -475,8 +475,8 @@ impl Simulation {
                     self.order(Order::Checkpoint(job, snapshot));
                 }
             }
-            Action::EndEpoch { job, epoch } => self.end_epoch(job, epoch),
-            Action::Save { job } => {
+            Action::EndEpoch { job, epoch, .. } => self.end_epoch(job, epoch),
+            Action::Save { job, .. } => {
                 if let Some(training) = self.training_of(job) {
                     let parameters = training.parameters;
                     self.order(Order::Save(job, parameters));
@@ -588,9 +588,11 @@ impl Simulation {
             return self.fail(format!("{work} is closed, but its tree is incomplete"));
         };
         let (tag, parameters) = (training.tag, training.parameters);
+        let ends = training.job.facts.ends_epoch(work.phase, work.step);
+        let row = ends.then(|| Box::new(toy::row_of(work.epoch, mix(training.figures, parameters))));
         self.check_close(work, tag, parameters);
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.events.push_back(Event::Closed { work, finite });
+            coordinator.events.push_back(Event::Closed { work, finite, row });
         }
     }
 
@@ -620,12 +622,13 @@ impl Simulation {
             _ => {}
         }
         let facts = toy.facts.clone();
+        let watch = toy.watch_after(&training.rows);
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.training = Some(training);
         }
         // In this simulation an evicted process does not rejoin.
         let evicted = BTreeMap::new();
-        self.handle(Event::Loaded { job, facts, from, evicted });
+        self.handle(Event::Loaded { job, facts, from, evicted, watch });
     }
 
     fn end_epoch(&mut self, job: JobId, epoch: u32) {

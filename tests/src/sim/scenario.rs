@@ -8,6 +8,8 @@ use millefeuille_core::control::{ControlConfig, Facts};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Sizes;
 use millefeuille_core::learn::accumulation::Accumulation;
+use millefeuille_core::learn::monitor::Monitor;
+use millefeuille_core::learn::stopping::{EarlyStopping, StopAt, Stopping};
 
 use super::random::Random;
 use super::toy::Job;
@@ -262,6 +264,7 @@ fn job(random: &mut Random, may_diverge: bool) -> Job {
     let (seed, data) = (random.next(), random.next());
     let accumulation =
         Accumulation { batches: [1, 1, 2, 5][(seed >> 40) as usize % 4], of_epoch: plan.steps() };
+    let diverges_at = (may_diverge && random.chance(0.7)).then_some((epoch, step));
     Job {
         facts: Facts {
             epochs,
@@ -276,8 +279,20 @@ fn job(random: &mut Random, may_diverge: bool) -> Job {
         },
         seed,
         data,
-        diverges_at: (may_diverge && random.chance(0.7)).then_some((epoch, step)),
+        // One that stops might not come to the step in which it diverges.
+        stopping: if diverges_at.is_some() { Stopping::default() } else { stopping(data) },
+        diverges_at,
     }
+}
+
+/// Rules that stop some jobs early.
+fn stopping(word: u64) -> Stopping {
+    let monitor = Monitor { validation: false, metric: None };
+    let early =
+        EarlyStopping { monitor, patience: (word >> 8) as u32 % 3, min_delta: 0.1, restore_best: false };
+    let at = StopAt { metric: monitor, value: 0.2 };
+    let stops = |bits: u32, of: u64| (word >> bits).is_multiple_of(of);
+    Stopping { early: stops(16, 4).then_some(early), at: stops(32, 5).then_some(at) }
 }
 
 /// The arithmetic of all processes.
