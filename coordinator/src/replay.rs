@@ -12,7 +12,7 @@ use std::time::Instant;
 use millefeuille_core::data::shard::{Shard, ShardSamples, ShardStore};
 use millefeuille_core::data::split::Split;
 use millefeuille_core::job::Job;
-use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::accumulation::Accumulation;
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::Scratch;
 use millefeuille_core::learn::sum::{Figures, Sum};
@@ -44,30 +44,47 @@ pub struct ReplayState {
     train: Figures,
     parameters: Vec<f32>,
     optimizer: OptimizerState,
+    /// The job's learning rate, which a schedule may lower after epochs.
+    learning_rate: f32,
+    accumulation: Accumulation,
+    /// The rows of the epochs before.
+    history: Vec<EpochRow>,
 }
 
 impl ReplayState {
     /// The state before the first step.
-    pub fn beginning(job: &Job, model: &Model) -> Self {
+    pub fn beginning(job: &Job, workload: &Workload) -> Self {
+        let model = workload.model();
         Self {
             epoch: 0,
             step: 0,
             train: Figures::default(),
             parameters: model.initial_parameters(job.seed),
-            optimizer: OptimizerState::new(&job.compile.optimizer, model.parameter_count()),
+            optimizer: OptimizerState::of_model(&job.compile.optimizer, &job.compile.schedule, model),
+            learning_rate: job.compile.optimizer.get("learning_rate").unwrap_or_default(),
+            accumulation: job.accumulation(workload.plan().steps()),
+            history: Vec::new(),
         }
     }
 
-    /// The state in a checkpoint.
-    pub fn of(checkpoint: &Checkpoint) -> Self {
+    /// The state in a checkpoint, after the epochs with these rows.
+    pub fn of(checkpoint: &Checkpoint, job: &Job, workload: &Workload, history: &[EpochRow]) -> Self {
         let partial = &checkpoint.partial;
-        Self {
+        let mut state = Self {
             epoch: checkpoint.position.epoch,
             step: checkpoint.position.step,
             train: Figures { loss_sum: partial.loss_sum, correct: partial.correct, samples: partial.samples },
             parameters: checkpoint.values(),
             optimizer: checkpoint.optimizer.clone(),
-        }
+            history: history.to_vec(),
+            ..Self::beginning(job, workload)
+        };
+        state.take_note();
+        state
+    }
+
+    fn take_note(&mut self) {
+        self.optimizer.take_note(self.learning_rate, &self.history);
     }
 }
 
@@ -98,6 +115,8 @@ impl<'a> Replay<'a> {
             weights_sha256: weights_sha256(bytemuck::cast_slice(&state.parameters)),
         };
         (state.epoch, state.step, state.train) = (state.epoch + 1, 0, Figures::default());
+        state.history.push(row.clone());
+        state.take_note();
         row
     }
 
@@ -106,15 +125,25 @@ impl<'a> Replay<'a> {
         self.sum(parameters, Unit::evaluate(split, 0)).map(|sum| sum.figures)
     }
 
+    /// The mini-batches of the next step of the optimizer, and the step.
     fn step(&mut self, state: &mut ReplayState) {
-        let sum = self.sum(&state.parameters, Unit::train(state.epoch, state.step));
-        let sum = sum.expect("a step of the plan has samples");
-        let taken = u64::from(state.epoch) * u64::from(self.workload.plan().steps()) + u64::from(state.step);
+        let taken = state.accumulation.steps_before(state.epoch, state.step);
+        let mut sum = self.batch(state);
+        while !state.accumulation.completes(state.step - 1) {
+            let next = self.batch(state);
+            sum.join_within_bounds(next, |values| self.pool.take(values));
+        }
         let mut next = self.pool.take(self.workload.model().parameter_count());
         state.optimizer.step_of_sum(taken + 1, &state.parameters, &sum, &mut next);
         state.parameters.copy_from_slice(&next);
+    }
+
+    fn batch(&mut self, state: &mut ReplayState) -> Sum<Buffer> {
+        let sum = self.sum(&state.parameters, Unit::train(state.epoch, state.step));
+        let sum = sum.expect("a step of the plan has samples");
         state.train += sum.figures;
         state.step += 1;
+        sum
     }
 
     /// The sum over the pieces of a unit of work, along the tree; `None` if there are no pieces.

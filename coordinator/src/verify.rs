@@ -15,13 +15,15 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::stopping::Watch;
+use millefeuille_core::learn::work::Workload;
 use millefeuille_core::view::EpochRow;
 
 use crate::replay::{Replay, ReplayState};
 use crate::runs::checkpoint::{Checkpoint, Read, Unreadable};
 use crate::runs::history::{History, HistoryState};
 use crate::runs::ledger::{self, Entries};
-use crate::runs::receipt::{Receipt, weights_sha256};
+use crate::runs::receipt::{Grown, Receipt, weights_sha256};
 use crate::runs::{SavedRun, described, described_shapes, names};
 
 /// Why a run is not verified: one line.
@@ -63,6 +65,8 @@ pub struct Evidence {
     pub receipt: Option<Receipt>,
     /// The existing checkpoints, newest first.
     pub checkpoints: Vec<Read>,
+    /// The jobs with fewer epochs that the run had before.
+    grown_from: Vec<Grown>,
     ledger: Entries,
     model: Option<Vec<f32>>,
     /// Number of files that are those of which `run.json` has the SHA-256.
@@ -94,6 +98,7 @@ impl Evidence {
             run: run.path().to_path_buf(),
             job,
             history,
+            grown_from: run.record().map(|record| record.grown_from.clone()).unwrap_or_default(),
             receipt,
             checkpoints,
             ledger,
@@ -150,9 +155,19 @@ impl Evidence {
         let Some(receipt) = &self.receipt else {
             return Ok(format!("{}: {finished} epochs", names::HISTORY));
         };
-        if finished != self.job.fit.epochs {
-            let what = format!("{finished} epochs, the job has {}", self.job.fit.epochs);
+        let watch = self.watch();
+        let epochs = watch.stopped().map_or(self.job.fit.epochs, |stopped| stopped.epoch as u32);
+        if finished != epochs {
+            let what = format!("{finished} epochs, the job has {epochs}");
             return self.differs(names::HISTORY, &what);
+        }
+        let stopped = watch.stopped().map(|stopped| stopped.to_string());
+        if (&receipt.stopped, receipt.restored_epoch) != (&stopped, watch.restored()) {
+            let what = "it stopped otherwise than its history says, or has the parameters of another epoch";
+            return self.differs(names::RECEIPT, what);
+        }
+        if self.ledger.stop != stopped.map(|stopped| (finished, stopped)) {
+            return self.differs(names::LEDGER, "it stopped otherwise than its history says");
         }
         if receipt.epoch_weights_sha256.len() != self.history.len() {
             let what = format!("hashes of {} epochs for {finished}", receipt.epoch_weights_sha256.len());
@@ -171,10 +186,13 @@ impl Evidence {
     }
 
     fn model_agrees(&self, receipt: &Receipt) -> Result<String> {
-        let last = self.history.last().map_or("", |row| &row.weights_sha256);
-        if receipt.weights_sha256 != last {
+        let restored = receipt.restored_epoch.and_then(|epoch| usize::try_from(epoch).ok()?.checked_sub(1));
+        let row = restored.map_or_else(|| self.history.last(), |index| self.history.get(index));
+        let wanted = row.map_or("", |row| &row.weights_sha256);
+        if receipt.weights_sha256 != wanted {
+            let which = if restored.is_some() { "best" } else { "last" };
             let what = format!(
-                "weights_sha256 is {}, after the last epoch of history.jsonl {last}",
+                "weights_sha256 is {}, after the {which} epoch of history.jsonl {wanted}",
                 receipt.weights_sha256
             );
             return self.differs(names::RECEIPT, &what);
@@ -192,6 +210,7 @@ impl Evidence {
             let differs = |what: String| Err(Finding::Differs(format!("{}: {what}", path.display())));
             if let Some(receipt) = &self.receipt
                 && checkpoint.job_sha256 != receipt.job_sha256
+                && !self.has_grown_from(&checkpoint.job_sha256)
             {
                 return differs(format!(
                     "of job_sha256 {}, the receipt's is {}",
@@ -220,6 +239,16 @@ impl Evidence {
         }
         let count = self.checkpoints.len();
         Ok((count > 0).then(|| format!("checkpoints: {count}, all whole")))
+    }
+
+    /// The rules that stop the job, after its history.
+    fn watch(&self) -> Watch {
+        Watch::after(self.job.fit.stopping, &self.history)
+    }
+
+    /// Whether the run had the job with this hash before it was continued.
+    fn has_grown_from(&self, job_sha256: &str) -> bool {
+        self.grown_from.iter().any(|grown| grown.job_sha256 == job_sha256)
     }
 
     /// The last history row of a checkpoint, if the checkpoint follows it directly.
@@ -254,7 +283,7 @@ impl Evidence {
         let Some((whose, theirs)) = of_receipt.or(of_checkpoint) else {
             return Ok("data: can be read".to_string());
         };
-        if *theirs != job_sha256 {
+        if *theirs != job_sha256 && !(self.receipt.is_none() && self.has_grown_from(theirs)) {
             let what = format!("with the data, job_sha256 is {job_sha256}, in {whose} {theirs}");
             return self.differs(names::JOB, &what);
         }
@@ -328,6 +357,12 @@ impl Evidence {
     pub fn before(&self, epoch: u32) -> Option<&Read> {
         let place = |read: &Read| (read.checkpoint.position.epoch, read.checkpoint.position.step);
         self.checkpoints.iter().find(|read| place(read) <= (epoch, 0))
+    }
+
+    /// The state of the training in a checkpoint.
+    pub fn state_at(&self, read: &Read, workload: &Workload) -> ReplayState {
+        let epochs = (read.checkpoint.history.epochs as usize).min(self.history.len());
+        ReplayState::of(&read.checkpoint, &self.job, workload, &self.history[..epochs])
     }
 
     /// Recomputes the next epoch of `state` and compares it with the history; returns the epoch's row.

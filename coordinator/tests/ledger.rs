@@ -43,7 +43,7 @@ fn trained(spec: &Spec) -> (Vec<(Ledger, usize)>, String) {
                 ledger.piece(epoch, phase, shard, indices.len() as u64, &digest);
             }
         }
-        file += &ledger.end_epoch(epoch);
+        file += &ledger.end_epoch(epoch, None);
         states.push((ledger.clone(), file.len()));
     }
     (states, file)
@@ -73,7 +73,7 @@ fn a_ledger_continues_from_any_checkpoint() {
         for there in [&file.as_bytes()[..len], file.as_bytes()] {
             let restored = Ledger::restore(&ledger.state(), there).unwrap();
             assert_eq!(restored.state(), ledger.state());
-            let end = |mut ledger: Ledger| ledger.end_epoch(EPOCHS - 1);
+            let end = |mut ledger: Ledger| ledger.end_epoch(EPOCHS - 1, None);
             assert_eq!(end(restored), end(ledger.clone()));
         }
         if let Some(short) = len.checked_sub(1) {

@@ -27,7 +27,7 @@ use millefeuille_core::control::{Phase, Position};
 use millefeuille_core::data::inputs::Inputs;
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::{Shard, ShardStore};
-use millefeuille_core::job::{Activation, BlasKernel, Data, Fit, Job, Layer, Source};
+use millefeuille_core::job::{Activation, BlasKernel, Data, Fit, Job, Layer, Source, Stopping};
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
@@ -55,9 +55,9 @@ fn write_data(directory: &Path, train: usize, test: usize) {
 
 fn job(data: &Path) -> Job {
     let layers = vec![
-        Layer::Dense { units: 12, activation: Activation::Sigmoid },
+        Layer::dense(12, Activation::Sigmoid),
         Layer::Dropout { rate: 0.25 },
-        Layer::Dense { units: 10, activation: Activation::Softmax },
+        Layer::dense(10, Activation::Softmax),
     ];
     Job {
         name: "tiny".into(),
@@ -70,7 +70,13 @@ fn job(data: &Path) -> Job {
             ..Data::default()
         },
         layers,
-        fit: Fit { batch_size: 30, epochs: EPOCHS, shuffle: true },
+        fit: Fit {
+            batch_size: 30,
+            epochs: EPOCHS,
+            shuffle: true,
+            accumulate: 1,
+            stopping: Stopping::default(),
+        },
         ..Job::default()
     }
 }
@@ -213,7 +219,7 @@ impl<'a> Trainer<'a> {
             seconds: 1.5,
             weights_sha256: weights_sha256(bytemuck::cast_slice(&self.parameters)),
         };
-        let lines = self.ledger.end_epoch(epoch);
+        let lines = self.ledger.end_epoch(epoch, None);
         self.run.append_ledger(&lines).unwrap();
         self.run.append_history(&row).unwrap();
         self.history.push(row);
@@ -260,6 +266,9 @@ impl<'a> Trainer<'a> {
             version: "0".into(),
             epoch_weights_sha256: self.history.iter().map(|row| row.weights_sha256.clone()).collect(),
             weights_sha256: weights_sha256(bytemuck::cast_slice(&self.parameters)),
+            stopped: None,
+            restored_epoch: None,
+            grown_from: Vec::new(),
             suspects: vec![],
         };
         self.run.finish(&receipt).unwrap();
@@ -295,7 +304,7 @@ fn verify_with(loaded: &Loaded, run: &Path, quick: bool) -> Result<Vec<String>, 
     if !quick {
         said.push(evidence.can_be_computed_here(loaded.workload.spec())?);
         let mut replay = Replay::new(&loaded.store, &loaded.workload, 3);
-        let mut state = ReplayState::beginning(&loaded.job, loaded.workload.model());
+        let mut state = ReplayState::beginning(&loaded.job, &loaded.workload);
         while state.epoch < evidence.epochs() {
             said.push(history::to_line(&evidence.epoch_agrees(&mut replay, &mut state)?));
         }
@@ -345,7 +354,7 @@ fn an_epoch_is_computed_from_a_checkpoint_too() {
     assert_eq!([tag(0), tag(1), tag(2), tag(3)], [None, None, Some(2 * steps), Some(3 * steps)]);
     let mut replay = Replay::new(&loaded.store, &loaded.workload, 2);
     for (read, epochs) in evidence.checkpoints.iter().zip([0, 1, 2]) {
-        let mut state = ReplayState::of(&read.checkpoint);
+        let mut state = evidence.state_at(read, &loaded.workload);
         for _ in 0..epochs {
             evidence.epoch_agrees(&mut replay, &mut state).unwrap();
         }
@@ -359,7 +368,7 @@ fn the_number_of_threads_does_not_matter() {
     let loaded = Loaded::new(SavedRun::open(&path).unwrap().job().unwrap());
     let rows = |threads| {
         let mut replay = Replay::new(&loaded.store, &loaded.workload, threads);
-        let row = replay.finish_epoch(&mut ReplayState::beginning(&loaded.job, loaded.workload.model()));
+        let row = replay.finish_epoch(&mut ReplayState::beginning(&loaded.job, &loaded.workload));
         EpochRow { seconds: 0.0, ..row }
     };
     assert_eq!(rows(1), rows(4));
@@ -522,7 +531,7 @@ fn a_consistent_ledger_of_other_samples_is_detected() {
         for (place, chain) in entries.chains.iter().filter(|(place, _)| place.epoch == epoch) {
             forged.piece(epoch, place.phase, place.shard, chain.samples, &chain.hash);
         }
-        text += &forged.end_epoch(epoch);
+        text += &forged.end_epoch(epoch, None);
     }
     fs::write(path.join(names::LEDGER), text).unwrap();
     reseal(&path);

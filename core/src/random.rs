@@ -8,12 +8,13 @@
 //! | --- | --- | --- | --- |
 //! | dropout | seed, 1, epoch, layer | sample (its index in the data set) | unit |
 //! | shuffle | seed, 2, epoch, shard | 0 | consumed by Fisher–Yates |
-//! | initial weights | seed, 3, layer, 0 | 0 | entry (row-major) |
+//! | initial weights | seed, 3, layer, 0 | 0 | entry (row-major); consumed by rejection if normal |
 //! | order before the split | seed, 4, 0, 0 | 0 | consumed by Fisher–Yates |
 //!
 //! Only ChaCha's raw words are used; the mappings to floats and permutations are this module's own, because
 //! those of the `rand` crate may change between its versions. Golden values in the tests pin them.
 
+use crate::learn::elementwise::exp_of_double;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -85,6 +86,22 @@ fn below(rng: &mut ChaCha8Rng, bound: u32) -> u32 {
         if product as u32 >= threshold {
             return (product >> 32) as u32;
         }
+    }
+}
+
+/// Fills `entries` (a kernel, row-major) with values from a normal distribution around 0 with this `deviation`, cut off at
+/// two deviations. Drawn by rejection: uniform values, each kept with a probability of `exp(-x² / 2)`.
+pub fn truncated_normal(seed: u64, layer: u64, deviation: f32, entries: &mut [f32]) {
+    let mut rng = words(seed, INITIAL, layer, 0);
+    let mut unit = || f64::from(rng.next_u32() >> 8) * (1.0 / f64::from(1 << 24));
+    for entry in entries {
+        let x = loop {
+            let (x, kept) = (unit() * 4.0 - 2.0, unit());
+            if kept < exp_of_double(-0.5 * x * x) {
+                break x;
+            }
+        };
+        *entry = x as f32 * deviation;
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use millefeuille_core::data::schema::Target;
 use millefeuille_core::job::{
-    Activation, BlasKernel, Fit, Job, Layer, Loss, Metric, Optimizer, Overrides, POSITIVE, Source,
+    Activation, BlasKernel, Fit, Job, Layer, Loss, Metric, Optimizer, Overrides, POSITIVE, Source, Stopping,
     parse_scale, parse_whole,
 };
 use millefeuille_core::text;
@@ -69,7 +69,7 @@ fn a_file_changes_what_it_names() {
     expected.data.source = Source::Path(PathBuf::from("data/own"));
     expected.data.scale = 1.0 / 255.0;
     expected.compile.optimizer = Optimizer::sgd(1.0);
-    expected.layers = vec![Layer::Dense { units: 10, activation: Activation::Softmax }];
+    expected.layers = vec![Layer::dense(10, Activation::Softmax)];
     assert_eq!(Job::parse("job.toml", text), Ok(expected));
 }
 
@@ -113,7 +113,7 @@ fn a_flag_overrides_the_file() {
         shards: 3,
         replicas: 2,
         blas_kernel: BlasKernel::Named("Haswell".to_owned()),
-        fit: Fit { batch_size: 10, epochs: 1, shuffle: false },
+        fit: Fit { batch_size: 10, epochs: 1, shuffle: false, accumulate: 1, stopping: Stopping::default() },
         ..Job::default()
     };
     expected.data.source = Source::Path(PathBuf::from("somewhere"));
@@ -168,7 +168,10 @@ fn text_that_is_not_toml() {
 fn unknown_keys() {
     assert_errors(&[
         ("[fit]\nepoch = 5", "job.toml:2: unknown key `epoch` in [fit]; did you mean `epochs`?"),
-        ("[fit]\n\nlr = 5", "job.toml:3: unknown key `lr` in [fit]; known keys: batch_size, epochs, shuffle"),
+        (
+            "[fit]\n\nlr = 5",
+            "job.toml:3: unknown key `lr` in [fit]; known keys: batch_size, epochs, shuffle, accumulate, early_stopping, stop_at",
+        ),
         ("sharts = 5", "job.toml:1: unknown key `sharts` at the top; did you mean `shards`?"),
         ("epochs = 5", "job.toml:1: unknown key `epochs` at the top; it belongs in [fit]"),
         (
@@ -181,7 +184,7 @@ fn unknown_keys() {
         ),
         (
             "[compile.optimizer]\nrho = 0.9",
-            "job.toml:2: unknown key `rho` in [compile.optimizer]; known keys of sgd: type, learning_rate, momentum, nesterov, weight_decay",
+            "job.toml:2: unknown key `rho` in [compile.optimizer]; known keys of sgd: type, learning_rate, momentum, nesterov, weight_decay, clipnorm, clipvalue, global_clipnorm",
         ),
         (
             "[training]\nepochs = 5",
@@ -227,11 +230,11 @@ fn wrong_types() {
         ),
         (
             "fit = 3",
-            "job.toml:1: fit = 3: found an integer, expected a table with the keys batch_size, epochs, shuffle",
+            "job.toml:1: fit = 3: found an integer, expected a table with the keys batch_size, epochs, shuffle, accumulate, early_stopping, stop_at",
         ),
         (
             "[compile]\noptimizer = \"sgd\"",
-            "job.toml:2: optimizer = \"sgd\": found a string, expected a table with the keys type, learning_rate, beta_1, beta_2, epsilon, weight_decay, momentum, nesterov",
+            "job.toml:2: optimizer = \"sgd\": found a string, expected a table with the keys type, learning_rate, beta_1, beta_2, epsilon, clipnorm, clipvalue, global_clipnorm, weight_decay, rho, momentum, centered, nesterov",
         ),
         (
             "[compile]\nmetrics = \"accuracy\"",
@@ -369,7 +372,7 @@ fn unknown_names() {
         ),
         (
             "[compile.optimizer]\ntype = \"lion\"",
-            "job.toml:2: type = \"lion\": unknown optimizer; known optimizers: adam, adamw, sgd",
+            "job.toml:2: type = \"lion\": unknown optimizer; known optimizers: adam, adamw, rmsprop, sgd",
         ),
     ]);
     let long = "x".repeat(65);
@@ -386,11 +389,11 @@ fn invalid_layers() {
         ("layers = []", "job.toml:1: layers = []: no layers; give at least a dense one, the output"),
         (
             "seed = 1\n[[layers]]\nunits = 3",
-            "job.toml:2: layers[0]: its `type` is missing; give \"dense\" or \"dropout\"",
+            "job.toml:2: layers[0]: its `type` is missing; give \"dense\", \"dropout\" or \"layer_normalization\"",
         ),
         (
             "[[layers]]\ntype = \"dense\"\nunits = 10",
-            "job.toml:1: layers[0]: its `activation` is missing; its keys are type, units, activation",
+            "job.toml:1: layers[0]: its `activation` is missing; its keys are type, units, activation, use_bias, kernel_initializer, kernel_regularizer, trainable",
         ),
         (
             "[[layers]]\ntype = \"dropout\"",
@@ -398,11 +401,11 @@ fn invalid_layers() {
         ),
         (
             "[[layers]]\ntype = \"conv2d\"",
-            "job.toml:2: type = \"conv2d\": unknown layer type; known types: dense, dropout",
+            "job.toml:2: type = \"conv2d\": unknown layer type; known types: dense, dropout, layer_normalization",
         ),
         (
             "[[layers]]\ntype = \"dense\"\nunits = 10\nrate = 0.5",
-            "job.toml:4: unknown key `rate` in a dense layer; known keys: type, units, activation",
+            "job.toml:4: unknown key `rate` in a dense layer; known keys: type, units, activation, use_bias, kernel_initializer, kernel_regularizer, trainable",
         ),
         (
             "[[layers]]\nrates = 0.5\ntype = \"dropout\"",
@@ -536,11 +539,11 @@ fn an_error_of_a_job_without_flags_names_the_key() {
 
 fn layers() -> impl Strategy<Value = Vec<Layer>> {
     let hidden = prop_oneof![
-        (1..=400u32).prop_map(|units| Layer::Dense { units, activation: Activation::Sigmoid }),
+        (1..=400u32).prop_map(|units| Layer::dense(units, Activation::Sigmoid)),
         (0.0f32..1.0).prop_map(|rate| Layer::Dropout { rate }),
     ];
     prop::collection::vec(hidden, 0..6).prop_map(|mut layers| {
-        layers.push(Layer::Dense { units: 10, activation: Activation::Softmax });
+        layers.push(Layer::dense(10, Activation::Softmax));
         layers
     })
 }
@@ -577,7 +580,7 @@ prop_compose! {
         job.data.validation_split = validation_split;
         job.compile.optimizer = Optimizer::sgd(learning_rate.clamp(f32::MIN_POSITIVE, f32::MAX));
         job.compile.metrics.truncate(usize::from(with_accuracy));
-        job.fit = Fit { batch_size, epochs, shuffle };
+        job.fit = Fit { batch_size, epochs, shuffle, accumulate: 1, stopping: Stopping::default() };
         job
     }
 }
@@ -669,8 +672,8 @@ fn what_determines_the_numbers_is_hashed() {
         |job| job.replicas += 1,
         |job| job.data.scale = 1.0 / 255.0,
         |job| job.data.validation_split = 0.1,
-        |job| job.layers[0] = Layer::Dense { units: 255, activation: Activation::Sigmoid },
-        |job| job.layers[0] = Layer::Dense { units: 256, activation: Activation::Softmax },
+        |job| job.layers[0] = Layer::dense(255, Activation::Sigmoid),
+        |job| job.layers[0] = Layer::dense(256, Activation::Softmax),
         |job| job.layers[2] = Layer::Dropout { rate: 0.25 },
         |job| job.layers.swap(0, 1),
         |job| job.compile.optimizer = Optimizer::sgd(0.01),
@@ -728,7 +731,7 @@ fn differences_name_their_keys() {
     theirs.fit.epochs = 6;
     theirs.data.source = Source::Path(PathBuf::from("own"));
     theirs.compile.optimizer = Optimizer::sgd(0.01);
-    theirs.layers[0] = Layer::Dense { units: 64, activation: Activation::Sigmoid };
+    theirs.layers[0] = Layer::dense(64, Activation::Sigmoid);
     assert_eq!(
         ours.differences(&theirs),
         [
@@ -788,7 +791,7 @@ fn an_optimizer_has_the_keys_and_the_defaults_of_its_kind() {
     let job = |text: &str| Job::parse("job.toml", text);
     let adam = job("[compile.optimizer]\nbeta_1 = 0.8\ntype = \"adam\"").unwrap();
     let settings: Vec<_> =
-        adam.compile.optimizer.settings().map(|(key, value)| format!("{} {value}", key.name)).collect();
+        adam.compile.optimizer.stated().map(|(key, value)| format!("{} {value}", key.name)).collect();
     assert_eq!(settings, ["learning_rate 0.001", "beta_1 0.8", "beta_2 0.999", "epsilon 0.0000001"]);
     assert_eq!(Job::parse("again", &adam.to_toml()).as_ref(), Ok(&adam));
     assert_ne!(adam.sha256(&[], "Haswell"), Job::default().sha256(&[], "Haswell"));
@@ -980,7 +983,7 @@ fn what_does_not_fit_the_targets_gets_what_to_write_instead() {
         let mut job = Job::default();
         job.compile.metrics.clear();
         job.compile.loss = loss;
-        job.layers = vec![Layer::Dense { units, activation }];
+        job.layers = vec![Layer::dense(units, activation)];
         job.check_target(target).map_err(|error| error.to_string())
     };
     use Activation::{Linear, Sigmoid, Softmax};
@@ -1006,5 +1009,194 @@ fn what_does_not_fit_the_targets_gets_what_to_write_instead() {
         of_target(Loss::BinaryCrossentropy, 1, Softmax, two).unwrap_err(),
         "layers[0].activation = \"softmax\": binary_crossentropy needs a probability for each label; give the output \
          layer sigmoid"
+    );
+}
+
+// ---- layers, schedules and steps beyond the article
+
+fn reads_back(job: &Job) {
+    let text = job.to_toml();
+    assert_eq!(Job::parse("again", &text).as_ref(), Ok(job), "{text}");
+    assert_ne!(sha256(job), sha256(&Job::default()));
+}
+
+#[test]
+fn options_of_layers_are_read_written_and_hashed() {
+    let output = "[[layers]]\ntype = \"dense\"\nunits = 10\nactivation = \"softmax\"\n";
+    let job = |layer: &str| Job::parse("job.toml", &format!("[[layers]]\n{layer}\n{output}"));
+    let dense = "type = \"dense\"\nunits = 5\nactivation = \"relu\"\n";
+    let options = [
+        ("use_bias = false", "dense 5 relu without bias"),
+        ("kernel_initializer = \"he_normal\"", "dense 5 relu he_normal"),
+        ("kernel_regularizer = { l2 = 0.01 }", "dense 5 relu l2 0.01"),
+        ("kernel_regularizer = { l1 = 0.5, l2 = 0.25 }", "dense 5 relu l1 0.5 l2 0.25"),
+        ("trainable = false", "dense 5 relu frozen"),
+    ];
+    let mut hashes = std::collections::BTreeSet::new();
+    for (option, shown) in options {
+        let job = job(&format!("{dense}{option}")).unwrap();
+        assert_eq!(job.layers[0].to_string(), shown);
+        reads_back(&job);
+        hashes.insert(sha256(&job));
+    }
+    for (option, shown) in [
+        ("", "layer_normalization 0.001"),
+        ("epsilon = 0.1\ntrainable = false", "layer_normalization 0.1 frozen"),
+    ] {
+        let job = job(&format!("type = \"layer_normalization\"\n{option}")).unwrap();
+        assert_eq!(job.layers[0].to_string(), shown);
+        reads_back(&job);
+        hashes.insert(sha256(&job));
+    }
+    hashes.insert(sha256(&job(dense).unwrap()));
+    assert_eq!(hashes.len(), options.len() + 3);
+
+    let error = |layer: &str| job(layer).unwrap_err().to_string();
+    assert_eq!(
+        error(&format!("{dense}kernel_regularizer = 0.1")),
+        "job.toml:5: kernel_regularizer = 0.1: found a float, expected a table with the keys l1, l2"
+    );
+    assert_eq!(
+        error(&format!("{dense}kernel_regularizer = {{ l3 = 0.1 }}")),
+        "job.toml:5: unknown key `l3` in a kernel_regularizer; known keys: l1, l2"
+    );
+    assert_eq!(
+        error(&format!("{dense}kernel_regularizer = {{ l1 = -0.1 }}")),
+        "job.toml:5: l1 = -0.1: not a factor of a penalty; give a finite number of at least 0, such as 0.01"
+    );
+    assert_eq!(
+        error(&format!("{dense}kernel_initializer = \"he\"")),
+        "job.toml:5: kernel_initializer = \"he\": unknown initializer; known initializers: glorot_normal, \
+         glorot_uniform, he_normal, he_uniform, lecun_normal, lecun_uniform, zeros"
+    );
+    assert_eq!(
+        error("type = \"layer_normalization\"\nepsilon = 0"),
+        "job.toml:3: epsilon = 0: nothing to divide by safely; give a finite number above 0, such as 0.001"
+    );
+    assert_eq!(
+        Job::parse("job.toml", &format!("{output}trainable = false")).unwrap_err().to_string(),
+        "job.toml:1: layers: no layer learns; leave out a `trainable = false`"
+    );
+}
+
+#[test]
+fn schedules_are_read_written_and_hashed() {
+    let job = |text: &str| Job::parse("job.toml", &format!("[compile.schedule]\n{text}"));
+    let schedules = [
+        ("warmup_steps = 100", "constant warmup_steps 100"),
+        ("type = \"step\"\nevery = 50", "step every 50"),
+        (
+            "type = \"exponential\"\ndecay_steps = 10\ndecay_rate = 0.96\nstaircase = true",
+            "exponential decay_steps 10 decay_rate 0.96 staircase 1",
+        ),
+        (
+            "type = \"cosine\"\ndecay_steps = 480\nalpha = 0.1\nwarmup_steps = 96",
+            "cosine decay_steps 480 alpha 0.1 warmup_steps 96",
+        ),
+        ("type = \"one_cycle\"\ntotal_steps = 480", "one_cycle total_steps 480"),
+        (
+            "type = \"reduce_on_plateau\"\nmonitor = \"val_accuracy\"\npatience = 2",
+            "reduce_on_plateau monitor val_accuracy patience 2",
+        ),
+    ];
+    let mut hashes = std::collections::BTreeSet::new();
+    for (text, shown) in schedules {
+        let job = job(text).unwrap();
+        assert_eq!(job.compile.schedule.to_string(), shown);
+        reads_back(&job);
+        hashes.insert(sha256(&job));
+    }
+    assert_eq!(hashes.len(), schedules.len());
+    assert_eq!(job("type = \"constant\"").unwrap(), Job::default());
+
+    let error = |text: &str| job(text).unwrap_err().to_string();
+    assert_eq!(
+        error("type = \"cosine\""),
+        "job.toml:1: compile.schedule: cosine needs a value for `decay_steps`"
+    );
+    assert_eq!(
+        error("type = \"cosine\"\ndecay_steps = 0"),
+        "job.toml:3: decay_steps = 0: no steps; give at least 1"
+    );
+    assert_eq!(
+        error("type = \"cosine\"\ndecay_step = 5"),
+        "job.toml:3: unknown key `decay_step` in [compile.schedule]; did you mean `decay_steps`?"
+    );
+    assert_eq!(
+        error("type = \"reduce_on_plateau\"\nmonitor = \"test_loss\""),
+        "job.toml:3: monitor = \"test_loss\": a model chosen by the test set would no longer be tested by it; monitor the \
+         validation split"
+    );
+    assert_eq!(
+        error("type = \"reduce_on_plateau\"\n[data]\nvalidation_split = 0.0"),
+        "compile.schedule.monitor = \"val_loss\": there is no validation split; raise data.validation_split, or give \
+         \"loss\""
+    );
+    assert_eq!(
+        error("type = \"reduce_on_plateau\"\nmonitor = \"accuracy\"\n[compile]\nmetrics = []"),
+        "job.toml:3: monitor = \"accuracy\": the job does not count it; add \"accuracy\" to compile.metrics"
+    );
+}
+
+#[test]
+fn gradients_are_clipped_in_one_way_and_accumulated_over_some_batches() {
+    let job = |text: &str| Job::parse("job.toml", text);
+    for text in
+        ["compile.optimizer.clipnorm = 1.0", "fit.accumulate = 4", "compile.optimizer.type = \"rmsprop\""]
+    {
+        reads_back(&job(text).unwrap());
+    }
+    assert_errors(&[
+        (
+            "[compile.optimizer]\nclipnorm = 1.0\nclipvalue = 0.5",
+            "job.toml:3: clipvalue = 0.5: gradients are clipped in one way, as in Keras, and clipnorm is there, too; \
+             leave one out",
+        ),
+        (
+            "compile.optimizer.global_clipnorm = -1.0",
+            "job.toml:1: global_clipnorm = -1.0: gradients cannot be clipped to this; give a finite number above 0, such \
+             as 1.0",
+        ),
+        ("fit.accumulate = 0", "job.toml:1: accumulate = 0: too small; give a whole number of at least 1"),
+    ]);
+}
+
+#[test]
+fn rules_that_stop_a_job_are_read_written_and_hashed() {
+    let job = |text: &str| Job::parse("job.toml", text);
+    let early =
+        job("[fit.early_stopping]\nmonitor = \"val_accuracy\"\npatience = 3\nrestore_best = true").unwrap();
+    reads_back(&early);
+    let text = early.to_toml();
+    assert!(text.ends_with(
+        "shuffle = true\n\n[fit.early_stopping]\nmonitor = \"val_accuracy\"\npatience = 3\nmin_delta = 0.0\nrestore_best = true\n"
+    ), "{text}");
+    let at = job("fit.stop_at = { metric = \"val_accuracy\", value = 0.97 }").unwrap();
+    reads_back(&at);
+    let both = job("[fit]\nstop_at = { metric = \"loss\", value = 0.1 }\n[fit.early_stopping]\npatience = 1")
+        .unwrap();
+    reads_back(&both);
+    assert_errors(&[
+        (
+            "fit.stop_at = { metric = \"loss\" }",
+            "job.toml:1: fit.stop_at: needs both, as in { metric = \"val_accuracy\", value = 0.97 }",
+        ),
+        (
+            "[fit.early_stopping]\nmonitor = \"val_los\"",
+            "job.toml:2: monitor = \"val_los\": unknown figure; did you mean `val_loss`?",
+        ),
+        (
+            "[fit.early_stopping]\npatients = 1",
+            "job.toml:2: unknown key `patients` in [fit.early_stopping]; did you mean `patience`?",
+        ),
+        (
+            "data.validation_split = 0.0\n[fit.early_stopping]\npatience = 1",
+            "fit.early_stopping.monitor = \"val_loss\": there is no validation split; raise data.validation_split, or \
+             give \"loss\"",
+        ),
+    ]);
+    assert_eq!(
+        with_set(None, &["fit.early_stopping.patience=2"]).unwrap().fit.stopping.early.unwrap().patience,
+        2
     );
 }

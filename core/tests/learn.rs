@@ -8,7 +8,10 @@ use millefeuille_core::data::plan;
 use millefeuille_core::data::schema::{Features, Schema, Target};
 use millefeuille_core::data::shard::ShardSamples;
 use millefeuille_core::data::split::Sizes;
-use millefeuille_core::job::{Activation, Layer, Loss, LossOptions, Metric};
+use millefeuille_core::job::{
+    Activation, Dense, Initializer, Layer, Loss, LossOptions, Metric, Normalization, Regularizer,
+};
+use millefeuille_core::learn::limits;
 use millefeuille_core::learn::model::{Model, Tensor};
 use millefeuille_core::learn::piece::{EVALUATION_ROWS, Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::spec::Spec;
@@ -18,7 +21,7 @@ use millefeuille_core::{arithmetic, random};
 const SEED: u64 = 42;
 
 fn dense(units: u32, activation: Activation) -> Layer {
-    Layer::Dense { units, activation }
+    Layer::dense(units, activation)
 }
 
 fn article() -> Vec<Layer> {
@@ -194,6 +197,116 @@ fn the_gradient_is_the_slope_of_the_loss_with_dropout_on() {
         let slope = (above - below) / 0.02;
         assert!((f64::from(*got) - slope).abs() < 5e-3, "{place}: {got}, not {slope}");
     }
+}
+
+/// Layers of every kind, with every option.
+fn varied() -> Vec<Layer> {
+    let plain = Dense::new(7, Activation::Tanh);
+    let penalty = Regularizer { l1: 0.01, l2: 0.02 };
+    vec![
+        Layer::LayerNormalization(Normalization { epsilon: 0.01, trainable: true }),
+        Layer::Dense(Dense { use_bias: false, kernel_regularizer: penalty, ..plain }),
+        Layer::LayerNormalization(Normalization::default()),
+        Layer::Dropout { rate: 0.25 },
+        Layer::Dense(Dense { kernel_initializer: Initializer::HeNormal, units: 6, ..plain }),
+        Layer::Dense(Dense { kernel_regularizer: penalty, ..Dense::new(3, Activation::Softmax) }),
+    ]
+}
+
+fn frozen(mut layers: Vec<Layer>, places: &[usize]) -> Vec<Layer> {
+    for &place in places {
+        match &mut layers[place] {
+            Layer::Dense(dense) => dense.trainable = false,
+            Layer::LayerNormalization(normalization) => normalization.trainable = false,
+            Layer::Dropout { .. } => {}
+        }
+    }
+    layers
+}
+
+#[test]
+fn the_gradient_of_every_layer_is_the_slope_of_the_loss() {
+    let mut bench = Bench::new(20, &varied(), 40);
+    // Away from the first values, which are 0 and 1 in many places; no weight is near 0, where l1 has a corner.
+    for (place, value) in bench.parameters.iter_mut().enumerate() {
+        *value += ((place * 7919 % 101) as f32 / 101.0 - 0.5) * 0.5;
+        *value += value.signum() * 0.05;
+    }
+    let order: Vec<u32> = (0..40).collect();
+    let (gradient, _) = bench.train(&order, 5);
+    for (place, got) in gradient.iter().enumerate() {
+        let at = bench.parameters[place];
+        let mut loss_at = |value: f32| {
+            bench.parameters[place] = value;
+            bench.train(&order, 5).1.loss_sum
+        };
+        let (above, below) = (loss_at(at + 0.01), loss_at(at - 0.01));
+        bench.parameters[place] = at;
+        let slope = (above - below) / 0.02;
+        assert!((f64::from(*got) - slope).abs() < 2e-2 + 1e-3 * slope.abs(), "{place}: {got}, not {slope}");
+    }
+}
+
+#[test]
+fn frozen_layers_have_no_gradient_and_the_others_the_same() {
+    let order: Vec<u32> = (0..40).collect();
+    let (whole, outcome) = Bench::new(20, &varied(), 40).train(&order, 0);
+    for places in [&[0, 1][..], &[4], &[2, 5]] {
+        let bench = Bench::new(20, &frozen(varied(), places), 40);
+        let (gradient, same) = bench.train(&order, 0);
+        assert_eq!(same, outcome, "the loss does not change");
+        let still = bench.model.frozen();
+        assert!(!still.is_empty());
+        for (place, (got, whole)) in gradient.iter().zip(&whole).enumerate() {
+            let wanted = if still.iter().any(|range| range.contains(&place)) { 0.0 } else { *whole };
+            assert_eq!(got.to_bits(), wanted.to_bits(), "{places:?}: {place}");
+        }
+    }
+}
+
+#[test]
+fn a_penalty_counts_once_for_each_sample_in_training_and_evaluation() {
+    let penalty = Regularizer { l1: 0.5, l2: 0.25 };
+    let plain = [dense(5, Activation::Relu), dense(3, Activation::Softmax)];
+    let with =
+        [Layer::Dense(Dense { kernel_regularizer: penalty, ..Dense::new(5, Activation::Relu) }), plain[1]];
+    let samples = EVALUATION_ROWS as u32 + 30;
+    let (without, with) = (Bench::new(20, &plain, samples), Bench::new(20, &with, samples));
+    let sizes = without.parameters[..100].iter().map(|w| f64::from(*w));
+    let wanted: f64 = sizes.map(|w| 0.5 * w.abs() + 0.25 * w * w).sum();
+    let order: Vec<u32> = (0..30).collect();
+    let more = |a: PieceOutcome, b: PieceOutcome| (b.loss_sum - a.loss_sum) / a.count as f64;
+    let evaluated = |bench: &Bench| bench.learner().evaluate_piece(&bench.samples(), &mut Scratch::default());
+    for more in [
+        more(without.train(&order, 0).1, with.train(&order, 0).1),
+        more(evaluated(&without), evaluated(&with)),
+    ] {
+        assert!((more - wanted).abs() < 1e-9, "{more}, not {wanted}");
+    }
+}
+
+#[test]
+fn layers_of_other_kinds_have_keras_names_and_sizes() {
+    let model = Model::new(20, &varied());
+    let tensors: Vec<_> = model.tensors().into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
+    let wanted: [(&str, &[usize]); 9] = [
+        ("layer_normalization/gamma", &[20]),
+        ("layer_normalization/beta", &[20]),
+        ("dense/kernel", &[20, 7]),
+        ("layer_normalization_1/gamma", &[7]),
+        ("layer_normalization_1/beta", &[7]),
+        ("dense_1/kernel", &[7, 6]),
+        ("dense_1/bias", &[6]),
+        ("dense_2/kernel", &[6, 3]),
+        ("dense_2/bias", &[3]),
+    ];
+    assert_eq!(tensors, wanted.map(|(name, shape)| (name.to_string(), shape.to_vec())));
+    assert_eq!(model.parameter_count() as u64, limits::parameters(20, &varied()));
+    let parameters = model.initial_parameters(SEED);
+    assert!(
+        parameters[..20].iter().all(|gamma| *gamma == 1.0)
+            && parameters[20..40].iter().all(|beta| *beta == 0.0)
+    );
 }
 
 #[test]

@@ -19,13 +19,12 @@ use millefeuille_core::learn::elementwise::add_assign;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardView};
+use millefeuille_core::learn::schedules::Schedule;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
 use serde_json::Value;
 
 const UNSUPPORTED_GRADIENTS: [&str; 0] = [];
-
-const UNSUPPORTED_SCHEDULES: [&str; 3] = ["cosine", "cosine with warm-up", "step"];
 
 fn vectors(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
@@ -81,7 +80,7 @@ fn spec(inputs: usize, layers: Vec<Layer>, target: Target, shards: u32) -> Spec 
 fn expressed(case: &Value) -> Option<(Vec<Layer>, Loss)> {
     let layer = |layer: &Value| {
         let activation: Activation = text(&layer["activation"]).parse().ok()?;
-        Some(Layer::Dense { units: layer["units"].as_u64()? as u32, activation })
+        Some(Layer::dense(layer["units"].as_u64()? as u32, activation))
     };
     let layers = list(&case["layers"]).iter().map(layer).collect::<Option<Vec<_>>>()?;
     Some((layers, text(&case["loss"]).parse().ok()?))
@@ -185,9 +184,28 @@ fn optimizers_step_as_those_of_keras() {
         }
     }
     assert!(unsupported.is_empty(), "{unsupported:?}");
-    // There are no schedules yet.
-    let schedules: Vec<_> = list(&vectors["schedules"]).iter().map(|case| text(&case["name"])).collect();
-    assert_eq!(schedules, UNSUPPORTED_SCHEDULES);
+}
+
+#[test]
+fn schedules_give_the_rates_of_keras() {
+    for case in list(&vectors("optimizers.json")["schedules"]) {
+        let (name, config) = (text(&case["name"]), case["config"].as_object().unwrap());
+        let kind = name.split(' ').next().unwrap().parse().unwrap();
+        let (mut schedule, mut rate) = (Schedule::new(kind), 0.0);
+        for (key, value) in config {
+            let value = value.as_f64().unwrap();
+            match key.as_str() {
+                // A warm-up from 0 rises to the optimizer's own rate.
+                "initial" if value == 0.0 => {}
+                "initial" | "warmup_target" => rate = value as f32,
+                key => assert!(schedule.set(key, value), "{name}: {key}"),
+            }
+        }
+        for (step, wanted) in (0..).zip(numbers(&case["at_step"])) {
+            let got = f64::from(schedule.rate(rate, step));
+            assert!(close(got, wanted, 2e-6, 0.0), "{name}, step {step}: {got}, not {wanted}");
+        }
+    }
 }
 
 fn check_steps(case: &Value, optimizer: &Optimizer) {
@@ -223,7 +241,7 @@ struct Sum {
 
 impl Article {
     fn new(shards: u32) -> Self {
-        let dense = |units, activation| Layer::Dense { units, activation };
+        let dense = |units, activation| Layer::dense(units, activation);
         let layers = vec![
             dense(256, Activation::Sigmoid),
             dense(128, Activation::Sigmoid),

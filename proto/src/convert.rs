@@ -13,7 +13,9 @@ use millefeuille_core::data::schema::{Element, Features, Schema, Target};
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::{Sizes, Split};
 use millefeuille_core::failure::{Failure, FailureKind};
-use millefeuille_core::job::{Activation, Layer, Loss, LossOptions, Metric};
+use millefeuille_core::job::{
+    Activation, Dense, Initializer, Layer, Loss, LossOptions, Metric, Normalization, Regularizer,
+};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::tree::{Node, Tree};
 use millefeuille_core::text;
@@ -203,8 +205,17 @@ impl From<&Layer> for v1::Layer {
     fn from(from: &Layer) -> Self {
         use v1::layer::Layer as Wire;
         let layer = match *from {
-            Layer::Dense { units, activation } => {
-                Wire::Dense(v1::Dense { units, activation: activation.to_string() })
+            Layer::Dense(dense) => Wire::Dense(v1::Dense {
+                units: dense.units,
+                activation: dense.activation.to_string(),
+                no_bias: !dense.use_bias,
+                kernel_initializer: dense.kernel_initializer.to_string(),
+                l1: dense.kernel_regularizer.l1,
+                l2: dense.kernel_regularizer.l2,
+                frozen: !dense.trainable,
+            }),
+            Layer::LayerNormalization(Normalization { epsilon, trainable }) => {
+                Wire::LayerNormalization(v1::LayerNormalization { epsilon, frozen: !trainable })
             }
             Layer::Dropout { rate } => Wire::Dropout(v1::Dropout { rate }),
         };
@@ -218,8 +229,21 @@ impl TryFrom<v1::Layer> for Layer {
     fn try_from(from: v1::Layer) -> Result<Self, Malformed> {
         use v1::layer::Layer as Wire;
         match required(from.layer, "layer")? {
-            Wire::Dense(v1::Dense { units, activation }) => {
-                Ok(Layer::Dense { units, activation: named::<Activation>("activation", &activation)? })
+            Wire::Dense(from) => {
+                let initializer = Some(&*from.kernel_initializer).filter(|name| !name.is_empty());
+                let initializer =
+                    initializer.map(|name| named::<Initializer>("initializer", name)).transpose()?;
+                Ok(Layer::Dense(Dense {
+                    units: from.units,
+                    activation: named::<Activation>("activation", &from.activation)?,
+                    use_bias: !from.no_bias,
+                    kernel_initializer: initializer.unwrap_or(Initializer::GlorotUniform),
+                    kernel_regularizer: Regularizer { l1: from.l1, l2: from.l2 },
+                    trainable: !from.frozen,
+                }))
+            }
+            Wire::LayerNormalization(v1::LayerNormalization { epsilon, frozen }) => {
+                Ok(Layer::LayerNormalization(Normalization { epsilon, trainable: !frozen }))
             }
             Wire::Dropout(v1::Dropout { rate }) => Ok(Layer::Dropout { rate }),
         }

@@ -50,7 +50,7 @@ fn a_spec_that_makes_no_sense_is_refused() {
     assert_eq!(refused(|spec| spec.loss = "hinge".into()), "this build does not know the loss `hinge`");
     assert_eq!(refused(|spec| spec.layers[0].layer = None), "`layer` is missing");
     let dense = |units, activation: &str| {
-        let dense = v1::Dense { units, activation: activation.into() };
+        let dense = v1::Dense { units, activation: activation.into(), ..v1::Dense::default() };
         Some(v1::layer::Layer::Dense(dense))
     };
     assert_eq!(
@@ -73,7 +73,11 @@ fn a_spec_that_makes_no_sense_is_refused() {
 fn a_spec_beyond_the_limits_of_a_job_is_refused() {
     assert_eq!(refused(|spec| spec.shards = u32::MAX), "`shards` is 4294967295, not from 1 to 1024");
     let dense = |units| v1::Layer {
-        layer: Some(v1::layer::Layer::Dense(v1::Dense { units, activation: "sigmoid".into() })),
+        layer: Some(v1::layer::Layer::Dense(v1::Dense {
+            units,
+            activation: "sigmoid".into(),
+            ..v1::Dense::default()
+        })),
     };
     let units = refused(|spec| spec.layers[0] = dense(1 << 31));
     assert_eq!(units, "the number of units is 2147483648, not from 1 to 65536");

@@ -255,7 +255,7 @@ fn spec() -> Spec {
         shuffle: true,
         scale: 1.0,
         schema: schema(),
-        layers: vec![Layer::Dense { units: 10, activation: Activation::Softmax }],
+        layers: vec![Layer::dense(10, Activation::Softmax)],
         loss: Loss::CategoricalCrossentropy,
         options: LossOptions::default(),
         metrics: vec![Metric::Accuracy],

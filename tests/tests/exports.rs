@@ -7,7 +7,7 @@ use clap::ValueEnum as _;
 use millefeuille_coordinator::export::{ExportFormat, Exported, Normalization};
 use millefeuille_core::data::schema::{Element, Features, Schema, Target};
 use millefeuille_core::data::split::Sizes;
-use millefeuille_core::job::{Activation, Job, Layer, Loss};
+use millefeuille_core::job::{Activation, Dense, Job, Layer, Loss, Normalization as LayerNormalization};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::{Learner, Scratch};
 use millefeuille_core::random;
@@ -79,7 +79,7 @@ fn job(layers: Vec<Layer>, loss: Loss) -> Job {
 #[test]
 fn others_compute_the_same_with_every_activation_and_normalised_inputs() {
     let home = Home::new();
-    let dense = |units, activation| Layer::Dense { units, activation };
+    let dense = |units, activation| Layer::dense(units, activation);
     let mut names = Vec::new();
     for &activation in Activation::ALL.iter().filter(|activation| activation.fits_hidden_layers()) {
         let layers = vec![dense(24, activation), Layer::Dropout { rate: 0.3 }, dense(5, Activation::Softmax)];
@@ -89,6 +89,11 @@ fn others_compute_the_same_with_every_activation_and_normalised_inputs() {
     let layers = vec![dense(24, Activation::Tanh), dense(3, Activation::Linear)];
     let reals = job(layers, Loss::MeanSquaredError);
     names.push(export(&home, "regression", &reals, Target::Reals { width: 3 }));
+    let without_bias = Layer::Dense(Dense { use_bias: false, ..Dense::new(16, Activation::Relu) });
+    let normalized = Layer::LayerNormalization(LayerNormalization { epsilon: 0.01, trainable: true });
+    let layers = vec![normalized, without_bias, normalized, dense(5, Activation::Softmax)];
+    let classes = job(layers, Loss::CategoricalCrossentropy);
+    names.push(export(&home, "layer_normalization", &classes, Target::Class { classes: 5 }));
 
     compare(&home, &names);
 }

@@ -50,7 +50,13 @@ fn cannot_take(settings: &str, change: impl FnOnce(&mut v1::Spec)) -> String {
 }
 
 fn dense(units: u32) -> v1::Layer {
-    v1::Layer { layer: Some(v1::layer::Layer::Dense(v1::Dense { units, activation: "sigmoid".into() })) }
+    v1::Layer {
+        layer: Some(v1::layer::Layer::Dense(v1::Dense {
+            units,
+            activation: "sigmoid".into(),
+            ..v1::Dense::default()
+        })),
+    }
 }
 
 fn with_hold(change: impl FnOnce(&mut v1::Hold)) -> impl FnOnce(&Visit) {

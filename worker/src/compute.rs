@@ -548,7 +548,7 @@ mod tests {
     }
 
     fn spec() -> Spec {
-        let dense = |units, activation| Layer::Dense { units, activation };
+        let dense = |units, activation| Layer::dense(units, activation);
         Spec {
             seed: 7,
             shards: SHARDS,

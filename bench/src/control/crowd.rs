@@ -13,6 +13,8 @@ use millefeuille_core::control::{
 };
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Sizes;
+use millefeuille_core::learn::accumulation::Accumulation;
+use millefeuille_core::learn::stopping::{Stopping, Watch};
 
 use crate::process::thread_time;
 
@@ -62,6 +64,7 @@ impl Crowd {
         let facts = Facts {
             epochs: 1000,
             plan: Plan::new(80 * shards, 4 * shards, shards),
+            accumulation: Accumulation { batches: 1, of_epoch: 20 },
             shards,
             sizes: Sizes { train: 80 * shards, validation: shards, test: shards },
             sample_bytes: 785,
@@ -154,6 +157,7 @@ impl Crowd {
                 facts: self.facts.clone(),
                 from: Start::BEGINNING,
                 evicted: BTreeMap::new(),
+                watch: Watch::new(Stopping::default()),
             }],
             Action::StartJob { worker, job } => {
                 vec![Event::JobAccepted { worker, job, fingerprint: SHAPES.into() }]
@@ -175,7 +179,7 @@ impl Crowd {
                 }
                 Vec::new()
             }
-            Action::Close { work } => vec![Event::Closed { work, finite: true }],
+            Action::Close { work } => vec![Event::Closed { work, finite: true, row: None }],
             Action::EndEpoch { job, .. } => vec![Event::EpochWritten { job }],
             _ => Vec::new(),
         }

@@ -316,7 +316,12 @@ pub(super) fn report(run: &SavedRun) -> Result {
     };
     print(&watch_job::summary(&history, &shown));
     match receipt {
-        Some(receipt) => print(&format!("\nweights_sha256 {}\n", receipt.weights_sha256)),
+        Some(receipt) => {
+            if let Some(stopped) = receipt.stopped {
+                print(&format!("\nTraining {stopped}.\n"));
+            }
+            print(&format!("\nweights_sha256 {}\n", receipt.weights_sha256));
+        }
         None => print(&format!("\nThe job is not done: {} epochs are finished.\n", history.len())),
     }
     Ok(())

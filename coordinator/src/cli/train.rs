@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args as ClapArgs;
 use millefeuille_core::control::{ControlConfig, MAX_WORKERS};
 use millefeuille_core::failure::FailureKind;
-use millefeuille_core::job::{BlasKernel, Job};
+use millefeuille_core::job::{BlasKernel, Fit, Job};
 use millefeuille_program::backoff::Backoff;
 use millefeuille_program::kernel;
 use millefeuille_program::machine::{Cores, address_space};
@@ -223,8 +223,9 @@ fn alone(place: OnThisMachine, job: Job) -> Result {
     ask_the_system(&place)?;
     // Before anything is created, because this may restart the process.
     kernel::own_kernel(&job.blas_kernel, place.slots)?;
-    let run = claim(&place, &job)?;
+    let mut run = claim(&place, &job)?;
     match there {
+        Some(fewer) if fewer.job()?.fit.epochs < job.fit.epochs => run.grow(&job)?,
         Some(done) if done.is_done() => return show::report(&done),
         None if place.existing == Existing::Resume => {
             let path = run.path().display();
@@ -297,7 +298,8 @@ fn run_to_resume(place: &OnThisMachine) -> Result<Option<SavedRun>> {
     }
 }
 
-/// The job of a resumed run, with the kernel with which the run began. A different job is an error.
+/// The job of a resumed run, with the kernel with which the run began. A different job is an error, unless it only has more
+/// epochs.
 fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     let there = run.job()?;
     let there = Job { data: crate::data::absolute(&there.data)?, ..there };
@@ -307,7 +309,8 @@ fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     };
     let job = Job { blas_kernel: kernel, name: there.name.clone(), ..job };
     let differences = there.differences(&job);
-    if differences.is_empty() {
+    let longer = Job { fit: Fit { epochs: job.fit.epochs, ..there.fit }, ..there.clone() };
+    if differences.is_empty() || there.fit.epochs < job.fit.epochs && longer.differences(&job).is_empty() {
         return Ok(job);
     }
     let (path, differences) = (run.path().display(), differences.join(", "));

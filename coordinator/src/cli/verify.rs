@@ -134,7 +134,7 @@ fn compute_again(
         Epochs::All => (None, None, evidence.epochs()),
         Epochs::Only(epoch) => {
             let read = evidence.before(epoch);
-            (read.map(|read| ReplayState::of(&read.checkpoint)), read, epoch + 1)
+            (read.map(|read| evidence.state_at(read, &workload)), read, epoch + 1)
         }
     };
     let all = evidence.job.fit.epochs;
@@ -143,7 +143,7 @@ fn compute_again(
         |read| format!("from {}, {}", read.path.display(), read.checkpoint.place(all)),
     );
     say(&format!("computing again {place}: {arithmetic}, on {cores} cores"));
-    let state = state.get_or_insert_with(|| ReplayState::beginning(&evidence.job, workload.model()));
+    let state = state.get_or_insert_with(|| ReplayState::beginning(&evidence.job, &workload));
     let mut replay = Replay::new(store, &workload, cores);
     while state.epoch < end {
         let row = evidence.epoch_agrees(&mut replay, state)?;

@@ -19,6 +19,7 @@ use millefeuille_program::process::{self, exit};
 use super::client::{Client, ClusterArgs, Unanswered};
 use super::{Failed, Result, columns, columns_of, ink, ink_of, print, table_columns};
 use crate::report;
+use crate::runs::record::DONE_BECAUSE;
 use crate::see::history;
 use crate::see::progress::{Progress, Style};
 use crate::see::{WIDTH, chart, digits};
@@ -243,6 +244,9 @@ impl View {
 
 fn print_report(rows: &[EpochRow], outcome: &OutcomeView, job: &JobView) {
     print(&summary(rows, &outcome.predictions));
+    if let Some(stopped) = outcome.message.strip_prefix(DONE_BECAUSE) {
+        print(&format!("\nTraining {stopped}.\n"));
+    }
     print(&format!("\nweights_sha256 {}\nrun directory  {}\n", outcome.weights_sha256, job.run_dir));
 }
 

@@ -17,6 +17,7 @@ use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::failure::FailureKind;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::optimizers::OptimizerState;
+use millefeuille_core::learn::stopping::Stopped;
 use millefeuille_core::learn::work::Workload;
 use millefeuille_core::view::{EpochRow, Prediction};
 use millefeuille_program::process::exit;
@@ -42,10 +43,11 @@ pub(super) enum WriteCommand {
     /// The state between two steps.
     Checkpoint(Box<CheckpointState>),
     /// Add a history row, whose hash is computed here, and the ledger's lines. `checkpoint` says whether to write the
-    /// snapshot.
-    Epoch { row: EpochRow, ledger: String, snapshot: Box<CheckpointState>, checkpoint: bool },
-    /// The job's result: its trained model.
-    Save { parameters: Bytes, suspects: Participation },
+    /// snapshot, `best` whether its parameters are the best so far.
+    Epoch { row: EpochRow, ledger: String, snapshot: Box<CheckpointState>, checkpoint: bool, best: bool },
+    /// The job's result: its trained model. `parameters` are those after the last epoch; the model is that of the epoch
+    /// `restored` if there is one.
+    Save { parameters: Bytes, suspects: Participation, stopped: Option<Stopped>, restored: Option<u64> },
     /// The run has ended: give its directory back.
     End { ending: Ending },
 }
@@ -116,7 +118,11 @@ pub enum Written {
     /// A history row, and its checkpoint, if there is one.
     Epoch(EpochRow, Option<Checkpointed>),
     /// The job's result was saved; these are the first test images with their predictions.
-    Result(Vec<Prediction>),
+    Result {
+        shown: Vec<Prediction>,
+        /// The hash of the trained parameters, if they are not those after the last epoch.
+        restored_sha256: Option<String>,
+    },
     /// How the job ended, if that is recorded.
     Ended,
 }
@@ -301,15 +307,23 @@ impl Run {
             WriteCommand::Checkpoint(snapshot) => {
                 self.checkpoint(*snapshot).map(|written| Some(Written::Checkpoint(written)))
             }
-            WriteCommand::Epoch { mut row, ledger, snapshot, checkpoint } => {
+            WriteCommand::Epoch { mut row, ledger, snapshot, checkpoint, best } => {
                 row.weights_sha256 = weights_sha256(&snapshot.parameters);
+                if best {
+                    // Before the row that calls it the best. After a crash it may be ahead of the history, until the
+                    // epoch is computed again: with the same bits.
+                    self.directory.write(names::BEST, &self.encoded(&snapshot.parameters))?;
+                }
                 self.directory.append_history(&row)?;
                 self.directory.append_ledger(&ledger)?;
                 self.history.push(row.clone());
                 let checkpoint = checkpoint.then(|| self.checkpoint(*snapshot)).transpose()?;
                 Ok(Some(Written::Epoch(row, checkpoint)))
             }
-            WriteCommand::Save { parameters, suspects } => self.save(&parameters, &suspects).map(Some),
+            WriteCommand::Save { parameters, suspects, stopped, restored } => {
+                let parameters = restored.map_or(Ok(parameters), |epoch| self.best(epoch))?;
+                self.save(&parameters, &suspects, stopped, restored).map(Some)
+            }
             WriteCommand::Claim(_)
             | WriteCommand::GiveBack { .. }
             | WriteCommand::Begin { .. }
@@ -339,20 +353,41 @@ impl Run {
         Ok(Checkpointed { tag: from.parameter_tag, took: begun.elapsed() })
     }
 
+    fn encoded(&self, parameters: &Bytes) -> Vec<u8> {
+        let Content { workload, store, .. } = &*self.content;
+        let encoded = model::encode(bytemuck::cast_slice(parameters), workload.model(), store.inputs());
+        encoded.unwrap_or_else(|error| unreachable!("{error}"))
+    }
+
+    /// The parameters after the best epoch, from 1, as `best.safetensors` has them.
+    fn best(&self, epoch: u64) -> Result<Bytes, Failure> {
+        let row = self.history.rows().iter().find(|row| row.epoch == epoch);
+        let wanted = row.map(|row| row.weights_sha256.as_str()).unwrap_or_default();
+        self.directory.best(self.content.workload.model(), wanted)
+    }
+
     /// Writes the job's result.
-    fn save(&mut self, parameters: &Bytes, suspects: &Participation) -> Result<Written, Failure> {
+    fn save(
+        &mut self,
+        parameters: &Bytes,
+        suspects: &Participation,
+        stopped: Option<Stopped>,
+        restored: Option<u64>,
+    ) -> Result<Written, Failure> {
         let Content { job, workload, store, .. } = &*self.content;
         let values: &[f32] = bytemuck::cast_slice(parameters);
-        let encoded = model::encode(values, workload.model(), store.inputs())
-            .unwrap_or_else(|error| unreachable!("{error}"));
-        self.directory.write(names::MODEL, &encoded)?;
+        self.directory.write(names::MODEL, &self.encoded(parameters))?;
         let shown = report::first_test_images(store, workload, values);
         for (name, svg) in report::pictures(self.history.rows(), store, &shown) {
             self.directory.write_plot(&name, &svg)?;
         }
-        let receipt = self.receipt(job, weights_sha256(parameters), suspects);
+        let mut receipt = self.receipt(job, weights_sha256(parameters), suspects);
+        receipt.stopped = stopped.map(|stopped| stopped.to_string());
+        receipt.restored_epoch = restored;
+        receipt.grown_from = self.directory.record().grown_from.clone();
         self.directory.finish(&receipt)?;
-        Ok(Written::Result(shown))
+        let restored_sha256 = restored.map(|_| receipt.weights_sha256);
+        Ok(Written::Result { shown, restored_sha256 })
     }
 
     fn receipt(&self, job: &Job, weights_sha256: String, suspects: &Participation) -> Receipt {
@@ -368,6 +403,9 @@ impl Run {
             version: env!("CARGO_PKG_VERSION").to_string(),
             epoch_weights_sha256: self.history.rows().iter().map(|row| row.weights_sha256.clone()).collect(),
             weights_sha256,
+            stopped: None,
+            restored_epoch: None,
+            grown_from: Vec::new(),
             suspects: suspects.suspects(),
         }
     }

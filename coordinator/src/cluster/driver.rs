@@ -24,7 +24,7 @@ use tracing::{debug, info, trace, warn};
 
 use super::board::Board;
 use super::config::ClusterConfig;
-use super::disk::{Disk, DiskReport, LAST_ORDERS, WriteCommand};
+use super::disk::{Disk, DiskReport, LAST_ORDERS};
 use super::load::{Loading, Readers};
 use super::messages::{DriverMessage, Handle, Serving, SessionOutput};
 use super::notes::{self, disconnection, shutdown_notice};
@@ -269,16 +269,12 @@ impl Driver {
                 let finite = self.training.as_mut().is_some_and(|training| training.close(work));
                 self.tally.closed(work, self.training.as_ref().map_or(0, |training| training.samples(work)));
                 trace!("{work} is closed");
-                self.happened.push_back(Event::Closed { work, finite });
+                let row = self.training.as_ref().and_then(|training| training.row_after(work));
+                self.happened.push_back(Event::Closed { work, finite, row });
             }
             Action::Checkpoint { from, .. } => self.checkpoint(from),
-            Action::EndEpoch { job, epoch } => self.end_epoch(job, epoch),
-            Action::Save { .. } => {
-                if let Some(training) = &self.training {
-                    let (parameters, suspects) = (training.parameters(), training.suspects().clone());
-                    self.disk.order(WriteCommand::Save { parameters, suspects });
-                }
-            }
+            Action::EndEpoch { job, epoch, best, stopped } => self.end_epoch(job, epoch, best, stopped),
+            Action::Save { job, stopped, restored } => self.save(job, stopped, restored),
             Action::End { job, outcome } => self.end(job, &outcome),
             Action::Note(note) => self.note(&note),
         }

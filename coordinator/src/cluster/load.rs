@@ -150,10 +150,9 @@ pub(super) async fn make_ready(mut run: RunDir, loaded: Loaded) -> Ready {
 }
 
 impl Beginning {
-    fn new(loaded: Loaded, mut resumed: Option<Resumed>) -> Self {
+    fn new(loaded: Loaded, resumed: Option<Resumed>) -> Self {
         let from = resumed.as_ref().map_or(Start::BEGINNING, Resumed::start);
-        let history =
-            resumed.as_mut().map(|resumed| std::mem::take(&mut resumed.history)).unwrap_or_default();
+        let history = resumed.as_ref().map(|resumed| resumed.history.clone()).unwrap_or_default();
         let text = resumed.as_ref().map(|resumed| resumed.text.clone());
         Self { training: Training::new(loaded, resumed), from, history, resumed: text }
     }
@@ -219,9 +218,11 @@ fn facts(job: &Job, spec: &Spec, probed: &Probed) -> Facts {
         BlasKernel::Environment => BlasKernel::Environment.to_string(),
         BlasKernel::Native | BlasKernel::Named(_) => arithmetic.kernel.clone(),
     };
+    let plan = Plan::new(spec.sizes.train, spec.batch_size, spec.shards);
     Facts {
         epochs: job.fit.epochs,
-        plan: Plan::new(spec.sizes.train, spec.batch_size, spec.shards),
+        accumulation: job.accumulation(plan.steps()),
+        plan,
         shards: spec.shards,
         sizes: spec.sizes,
         sample_bytes: spec.schema.sample_bytes() as u64,

@@ -29,6 +29,7 @@ pub(super) fn note(note: &Note) -> (&'static str, String) {
             ("recovered", "enough workers are present again: the job continues".to_string())
         }
         Note::Recovered { continues: false, .. } => ("recovered", "enough workers are present".to_string()),
+        Note::Stopped { stopped, .. } => ("stopped", format!("training is {stopped}")),
         Note::Assigned { placement, from, .. } => {
             let runs =
                 placement.iter().map(|(worker, run)| format!("{worker}: {}–{}", run.start, run.end - 1));

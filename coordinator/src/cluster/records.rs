@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use millefeuille_core::job::Job;
+use millefeuille_core::learn::stopping::Stopped;
 use millefeuille_core::view::{EpochRow, Prediction};
 use millefeuille_proto::shared::WorkerSlots;
 use tokio::sync::{mpsc, oneshot};
@@ -53,6 +54,10 @@ pub(super) struct JobRecord {
     pub(super) started: Option<f64>,
     /// The mean loss of a constant prediction; `None` until the data is read.
     pub(super) constant_loss: Option<f64>,
+    /// Why a rule has stopped it.
+    pub(super) stopped: Option<Stopped>,
+    /// The hash of the trained parameters, if they are not those after the last epoch.
+    pub(super) restored_sha256: Option<String>,
     /// The first test images with the model's predictions, of the jobs that ended last.
     pub(super) shown: Vec<Prediction>,
     /// Optimizer steps before the newest checkpoint written since the coordinator started.
@@ -99,6 +104,8 @@ impl JobRecord {
             seconds: 0.0,
             started: None,
             constant_loss: None,
+            stopped: None,
+            restored_sha256: None,
             shown: Vec::new(),
             checkpoint: None,
             ended: None,

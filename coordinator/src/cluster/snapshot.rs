@@ -278,7 +278,9 @@ fn status(state: &DriverState<'_>, number: JobId) -> JobStatus {
 /// How a job ends.
 pub(super) fn ending(record: &JobRecord, outcome: &Outcome) -> Ending {
     match outcome {
-        Outcome::Done => Ending::done(),
+        Outcome::Done => {
+            record.stopped.map_or_else(Ending::done, |stopped| Ending::stopped(&stopped.to_string()))
+        }
         Outcome::Cancelled => Ending::cancelled(),
         Outcome::Broken(failure) => Ending::of(failure.clone()),
         Outcome::Diverged { work } => {
@@ -298,7 +300,8 @@ pub(super) fn ending(record: &JobRecord, outcome: &Outcome) -> Ending {
 
 fn outcome(record: &JobRecord) -> Option<OutcomeView> {
     let Ending { exit_code, message, failure } = record.ended.clone()?;
-    let weights_sha256 = record.last.as_ref().map(|row| row.weights_sha256.clone()).unwrap_or_default();
+    let of_last = || record.last.as_ref().map(|row| row.weights_sha256.clone());
+    let weights_sha256 = record.restored_sha256.clone().or_else(of_last).unwrap_or_default();
     Some(OutcomeView { exit_code, message, failure, weights_sha256, predictions: record.shown.clone() })
 }
 

@@ -58,7 +58,11 @@ impl Tally {
             Note::Evicted { .. } => self.evicted += 1,
             Note::Reassigned { straggler: true, .. } => self.backup_tasks += 1,
             Note::Reassigned { straggler: false, .. } => self.reassigned += 1,
-            Note::Draining { .. } | Note::Short { .. } | Note::Recovered { .. } | Note::Assigned { .. } => {}
+            Note::Draining { .. }
+            | Note::Short { .. }
+            | Note::Recovered { .. }
+            | Note::Stopped { .. }
+            | Note::Assigned { .. } => {}
         }
     }
 

@@ -13,6 +13,7 @@ use millefeuille_core::control::{Hello, Phase, ResultId, Start, WorkId, WorkerId
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::optimizers::OptimizerState;
+use millefeuille_core::learn::stopping::{Stopped, Watch};
 use millefeuille_core::learn::sum::Figures;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
 use millefeuille_core::learn::work::Workload;
@@ -48,6 +49,10 @@ pub(super) struct Training {
     /// The tag of the parameters that each worker has.
     sent: BTreeMap<WorkerId, u64>,
     reduction: Option<Reduction<Sum>>,
+    /// The sum of the mini-batches whose step is not complete yet.
+    accumulated: Option<Sum>,
+    /// The rows of the epochs that have ended, for what depends on them.
+    history: Vec<EpochRow>,
     /// Results that are neither in the tree nor discarded: they are compared with others first.
     results: BTreeMap<ResultId, Sum>,
     /// Number of results received; also the last result id.
@@ -98,7 +103,13 @@ impl Training {
         let mut training = Self {
             constant_loss,
             job_sha256: loaded.job_sha256(),
-            optimizer: OptimizerState::new(&job.compile.optimizer, workload.model().parameter_count()),
+            optimizer: OptimizerState::of_model(
+                &job.compile.optimizer,
+                &job.compile.schedule,
+                workload.model(),
+            ),
+            accumulated: None,
+            history: Vec::new(),
             ledger: Ledger::default(),
             steps_taken: 0,
             asked: BTreeMap::new(),
@@ -121,7 +132,11 @@ impl Training {
             clock: Clock::new(),
         };
         match resumed {
-            Some(Resumed { ledger, checkpoint, .. }) => training.resume(ledger, checkpoint),
+            Some(Resumed { ledger, checkpoint, history, .. }) => {
+                training.resume(ledger, checkpoint);
+                training.history = history.rows().to_vec();
+                training.take_note();
+            }
             None => training.start_over(),
         }
         training
@@ -228,8 +243,19 @@ impl Training {
     }
 
     /// Ends the epoch in the ledger and returns its lines.
-    pub(super) fn end_epoch(&mut self, epoch: u32) -> String {
-        self.ledger.end_epoch(epoch)
+    pub(super) fn end_epoch(&mut self, epoch: u32, stopped: Option<&Stopped>) -> String {
+        self.ledger.end_epoch(epoch, stopped.map(ToString::to_string).as_deref())
+    }
+
+    /// The rules that stop the job, after the epochs that have ended.
+    pub(super) fn watch(&self) -> Watch {
+        Watch::after(self.job.fit.stopping, &self.history)
+    }
+
+    /// The row of the epoch, if it ends with this unit of work, which has just been closed.
+    pub(super) fn row_after(&self, work: WorkId) -> Option<Box<EpochRow>> {
+        let ends = self.loaded.facts.ends_epoch(work.phase, work.step);
+        ends.then(|| Box::new(self.row(work.epoch)))
     }
 
     pub(super) fn store(&self) -> &Arc<ShardStore> {
@@ -327,17 +353,18 @@ impl Training {
         let sum = self.reduction.take().and_then(|mut tree| tree.take_root(Sum::join));
         let Some(sum) = sum else { unreachable!("the control machine closes complete trees only") };
         self.enter_into_ledger(work, &sum.sample_digests);
+        let figures = sum.figures;
         match work.phase {
             Phase::Train => {
-                self.figures.train += sum.figures;
-                self.take_optimizer_step(&sum);
+                self.figures.train += figures;
+                self.accumulate(work.step, sum);
             }
-            Phase::Validate => *self.figures.validation.get_or_insert_default() += sum.figures,
-            Phase::Test => *self.figures.test.get_or_insert_default() += sum.figures,
+            Phase::Validate => *self.figures.validation.get_or_insert_default() += figures,
+            Phase::Test => *self.figures.test.get_or_insert_default() += figures,
         }
         self.clock.reduced(started);
-        self.clock.end_step(work.phase, sum.figures.samples);
-        sum.figures.loss_sum.is_finite()
+        self.clock.end_step(work.phase, figures.samples);
+        figures.loss_sum.is_finite()
     }
 
     fn enter_into_ledger(&mut self, work: WorkId, digests: &[[u8; 32]]) {
@@ -345,6 +372,22 @@ impl Training {
         for (&shard, digest) in facts.present(work.phase, work.step).iter().zip(digests) {
             let samples = facts.samples(work.phase, work.step, shard);
             self.ledger.piece(work.epoch, work.phase, shard, samples.into(), digest);
+        }
+    }
+
+    /// Adds a mini-batch to those before it, and takes the optimizer's step if it is the last one of the step.
+    fn accumulate(&mut self, batch: u32, sum: Sum) {
+        let sum = match self.accumulated.take() {
+            None => sum,
+            Some(mut before) => {
+                before.join_within_bounds(sum, |values| self.pool.take(values));
+                before
+            }
+        };
+        if self.loaded.facts.accumulation.completes(batch) {
+            self.take_optimizer_step(&sum);
+        } else {
+            self.accumulated = Some(sum);
         }
     }
 
@@ -371,8 +414,21 @@ impl Training {
         self.figures.train
     }
 
+    /// Ends the epoch: its row counts from now on. Returns the row.
+    pub(super) fn end_row(&mut self, epoch: u32) -> EpochRow {
+        let row = self.row(epoch);
+        self.history.push(row.clone());
+        self.take_note();
+        row
+    }
+
+    fn take_note(&mut self) {
+        let learning_rate = self.job.compile.optimizer.get("learning_rate").unwrap_or_default();
+        self.optimizer.take_note(learning_rate, &self.history);
+    }
+
     /// The epoch's history row, without the hash of its weights.
-    pub(super) fn row(&self, epoch: u32) -> EpochRow {
+    fn row(&self, epoch: u32) -> EpochRow {
         let Epoch { train, validation, test } = self.figures;
         EpochRow {
             epoch: u64::from(epoch) + 1,

@@ -66,14 +66,18 @@ fn numbers(values: impl Iterator<Item = f32>) -> Value {
 fn layer(layer: &ExportedLayer<'_>) -> Value {
     let name = &layer.name;
     match layer.layer {
-        Layer::Dense { units, activation } => {
+        Layer::Dense(dense) => {
             let use_bias = layer.tensor("bias").is_some();
             // The names of activations are Keras', and so are their parameters.
-            let activation = activation.name();
+            let activation = dense.activation.name();
             object(
                 "Dense",
-                json!({ "name": name, "units": units, "activation": activation, "use_bias": use_bias }),
+                json!({ "name": name, "units": dense.units, "activation": activation, "use_bias": use_bias }),
             )
+        }
+        Layer::LayerNormalization(normalization) => {
+            let epsilon = number(normalization.epsilon);
+            object("LayerNormalization", json!({ "name": name, "axis": -1, "epsilon": epsilon }))
         }
         Layer::Dropout { rate } => object("Dropout", json!({ "name": name, "rate": number(rate) })),
     }

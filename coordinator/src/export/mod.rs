@@ -207,12 +207,13 @@ mod examples {
     use super::*;
     use millefeuille_core::job::Activation;
 
-    /// A job with a layer of each activation, and dropout.
+    /// A job with a layer of each activation, and of each other kind.
     pub(super) fn job() -> Job {
         let hidden = Activation::ALL.iter().filter(|activation| activation.fits_hidden_layers());
-        let mut layers: Vec<_> = hidden.map(|&activation| Layer::Dense { units: 3, activation }).collect();
+        let mut layers: Vec<_> = hidden.map(|&activation| Layer::dense(3, activation)).collect();
         layers.insert(1, Layer::Dropout { rate: 0.3 });
-        layers.push(Layer::Dense { units: 2, activation: Activation::Softmax });
+        layers.push(Layer::LayerNormalization(millefeuille_core::job::Normalization::default()));
+        layers.push(Layer::dense(2, Activation::Softmax));
         let mut job = Job { name: "each".into(), layers, ..Job::default() };
         job.data.scale = 0.1;
         job

@@ -94,18 +94,33 @@ struct Growing {
 impl Growing {
     fn layer(&mut self, layer: &ExportedLayer<'_>) {
         match layer.layer {
-            Layer::Dense { units, activation } => {
-                let tensors = layer.tensors.iter().map(|tensor| {
-                    self.constant(&format!("{}/{}", layer.name, tensor.name), &tensor.shape, tensor.values)
-                });
-                let tensors: Vec<_> = tensors.collect();
+            Layer::Dense(dense) => {
+                let tensors = self.tensors(layer);
                 self.apply("Gemm", &format!("{}/Gemm", layer.name), tensors, vec![]);
-                self.width = units as usize;
-                self.activation(&layer.name, activation);
+                self.width = dense.units as usize;
+                self.activation(&layer.name, dense.activation);
+            }
+            Layer::LayerNormalization(normalization) => {
+                let tensors = self.tensors(layer);
+                let attributes = vec![integer("axis", -1), float("epsilon", normalization.epsilon)];
+                self.apply(
+                    "LayerNormalization",
+                    &format!("{}/LayerNormalization", layer.name),
+                    tensors,
+                    attributes,
+                );
             }
             // It does nothing outside of training.
             Layer::Dropout { rate: _ } => {}
         }
+    }
+
+    /// Adds a layer's tensors; returns their names.
+    fn tensors(&mut self, layer: &ExportedLayer<'_>) -> Vec<String> {
+        let tensors = layer.tensors.iter().map(|tensor| {
+            self.constant(&format!("{}/{}", layer.name, tensor.name), &tensor.shape, tensor.values)
+        });
+        tensors.collect()
     }
 
     fn activation(&mut self, layer: &str, activation: Activation) {

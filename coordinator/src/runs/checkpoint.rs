@@ -323,9 +323,9 @@ fn read_of(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Unreadable> {
 const MANIFEST: &str = ".json";
 const DATA: &str = ".safetensors";
 
-/// Upper bounds on the sizes of the two files. An optimizer remembers two numbers for each parameter at most.
+/// Upper bounds on the sizes of the two files. An optimizer remembers three numbers for each parameter at most.
 const MANIFEST_BYTES: u64 = 1 << 28;
-const DATA_BYTES: u64 = 3 * model::MAX_FILE_BYTES;
+const DATA_BYTES: u64 = 4 * model::MAX_FILE_BYTES;
 
 /// The data file of the checkpoint after `tag` optimizer steps, in this run.
 pub fn data_file(run: &Path, tag: u64) -> PathBuf {
@@ -429,7 +429,7 @@ fn encode(checkpoint: &Checkpoint, shape: &Model) -> Vec<u8> {
 
 fn decode(data: &[u8], job: &Job) -> Result<(Vec<f32>, OptimizerState), String> {
     let model = Model::new(model::inputs(data, job)? as usize, &job.layers);
-    let mut optimizer = OptimizerState::new(&job.compile.optimizer, model.parameter_count());
+    let mut optimizer = OptimizerState::of_model(&job.compile.optimizer, &job.compile.schedule, &model);
     let memory = optimizer.state_mut().map(|(name, values)| (tensor_name(name), values));
     let parameters = model::decode_with(data, &model, memory)?;
     Ok((parameters, optimizer))

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use millefeuille_core::failure::Failure;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
@@ -18,11 +19,11 @@ use tracing::warn;
 use super::checkpoint::{Checkpoint, Checkpoints, KEPT};
 use super::kept::Kept;
 use super::lock::{Lock, Unclaimed};
-use super::receipt::Receipt;
+use super::receipt::{Grown, Receipt, weights_sha256};
 use super::record::{Ending, RecordError, RunRecord, RunState, now};
 use super::{
-    CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, TRACES, files, history,
-    holds_a_run, ledger, of_run, resume_command,
+    BEST, CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, SavedRun, TRACES,
+    files, history, holds_a_run, ledger, model, of_run, resume_command,
 };
 use crate::failpoints;
 
@@ -220,7 +221,8 @@ impl RunDir {
     /// If this process no longer owns the directory, if a file was removed or changed from outside, or if writing
     /// fails. The run is then unfinished.
     pub fn finish(&mut self, receipt: &Receipt) -> Result<(), Failure> {
-        let (receipt, ending) = (receipt.to_text(), Ending::done());
+        let ending = receipt.stopped.as_deref().map_or_else(Ending::done, Ending::stopped);
+        let receipt = receipt.to_text();
         self.event("end", &ending.message)?;
         self.sync()?;
         self.lock.check()?;
@@ -277,6 +279,46 @@ impl RunDir {
         self.kept.remove_directory(PLOTS)?;
         self.record.files_sha256.clear();
         files::remove_temporary(&self.path)
+    }
+
+    /// Continues the run, done or not, with a job that has more epochs: what is there becomes the beginning of it.
+    ///
+    /// # Errors
+    /// If the run's job or its hash can't be read, or something can't be written.
+    pub fn grow(&mut self, job: &Job) -> Result<(), Failure> {
+        let saved = SavedRun::open(&self.path)?;
+        let before = saved.job()?;
+        let hash = match saved.receipt()? {
+            Some(receipt) => Some(receipt.job_sha256),
+            None => self.checkpoints().newest(&before)?.map(|newest| newest.read.checkpoint.job_sha256),
+        };
+        let grown = hash.map(|job_sha256| Grown { epochs: before.fit.epochs, job_sha256 });
+        let known = &mut self.record.grown_from;
+        known.extend(grown.filter(|grown| known.iter().all(|other| other.job_sha256 != grown.job_sha256)));
+        // The receipt goes first: without it the run is not done, whichever job it has.
+        self.clear_result()?;
+        self.enter(RunState::Running)?;
+        self.write(JOB, job.to_toml().as_bytes())?;
+        self.record.note(job);
+        self.enter(RunState::Running)
+    }
+
+    /// The parameters in `best.safetensors`, which must have this hash.
+    ///
+    /// # Errors
+    /// If they are not there, or have another one.
+    pub fn best(&self, model: &Model, wanted: &str) -> Result<Bytes, Failure> {
+        let path = self.file(BEST);
+        let remedy = "put the file back and continue with --resume, or start over with --overwrite";
+        let wrong = |what: &str| of_run(&path, format!("{what} ({remedy})"));
+        let bytes =
+            files::read(&path)?.ok_or_else(|| wrong("missing, and the job restores the best epoch"))?;
+        let parameters = model::decode(&bytes, model).map_err(|what| wrong(&what))?;
+        let parameters = Bytes::copy_from_slice(bytemuck::cast_slice(&parameters));
+        if weights_sha256(&parameters) == wanted {
+            return Ok(parameters);
+        }
+        Err(wrong("not the parameters after the best epoch of the history"))
     }
 
     // Writing while the job runs.

@@ -15,6 +15,9 @@
 //! changed line is found and named. [`expected`] computes the correct lines from the plan alone: if they agree, each
 //! sample was used exactly once per epoch.
 //!
+//! If a rule stops the job, one more line says so: epoch, `stop`, and the reason in words, then the
+//! link.
+//!
 //! The file grows once per epoch. Its state so far, with the chains of the current epoch, is a [`LedgerState`], which
 //! checkpoints store: after a crash the file is cut back to it.
 
@@ -33,6 +36,9 @@ use super::seal::Broken;
 /// The version of the format that this program writes.
 const FORMAT: u32 = 1;
 const TITLE: &str = "millefeuille ledger ";
+
+/// Between the epoch and the reason, in the line of a job that stops.
+const STOP: &str = " stop ";
 
 type Hash = [u8; 32];
 
@@ -98,14 +104,19 @@ impl Ledger {
         self.open.entry(Place { epoch, phase, shard }).or_default().add(samples, digest);
     }
 
-    /// Ends the epoch; returns its lines, to be appended to the file.
+    /// Ends the epoch, the last one if the job is `stopped`; returns its lines, to be appended to the file.
     #[must_use = "the lines belong into the file"]
-    pub fn end_epoch(&mut self, epoch: u32) -> String {
+    pub fn end_epoch(&mut self, epoch: u32, stopped: Option<&str>) -> String {
         let mut lines = String::new();
         for (place, chain) in self.open.extract_if(.., |place, _| place.epoch == epoch) {
             let body = body(place, &chain);
             self.link = chained(self.link, body.as_bytes());
             // Writing to a string cannot fail.
+            let _ = writeln!(lines, "{body} {}", hex::encode(self.link));
+        }
+        if let Some(reason) = stopped {
+            let body = format!("{}{STOP}{reason}", epoch + 1);
+            self.link = chained(self.link, body.as_bytes());
             let _ = writeln!(lines, "{body} {}", hex::encode(self.link));
         }
         self.file.update(&lines);
@@ -178,13 +189,15 @@ impl Open {
 pub struct Entries {
     /// The chains, line by line.
     pub chains: Vec<(Place, Chain)>,
+    /// The last epoch, from 1, and the reason, if the job has stopped.
+    pub stop: Option<(u32, String)>,
     link: Hash,
 }
 
 impl Default for Entries {
     /// Those of a file that has only its first line.
     fn default() -> Self {
-        Self { chains: Vec::new(), link: first_link() }
+        Self { chains: Vec::new(), stop: None, link: first_link() }
     }
 }
 
@@ -204,7 +217,12 @@ pub fn read(text: &str) -> Result<Entries, Broken> {
         if hash_of(link) != Some(entries.link) {
             return Err(wrong(if line == before { DOUBLED } else { UNLINKED }));
         }
-        entries.chains.push(parsed(body).ok_or_else(|| wrong("not a line of a ledger"))?);
+        let stop =
+            body.split_once(STOP).and_then(|(epoch, reason)| Some((epoch.parse().ok()?, reason.to_string())));
+        match stop {
+            Some(stop) => entries.stop = Some(stop),
+            None => entries.chains.push(parsed(body).ok_or_else(|| wrong("not a line of a ledger"))?),
+        }
         before = line;
     }
     Ok(entries)

@@ -9,6 +9,7 @@
 //! | `ledger` | which samples were used ([`ledger`]) |
 //! | `events.jsonl` | events in the cluster during the run |
 //! | `model.safetensors` | the trained parameters ([`model`]) |
+//! | `best.safetensors` | the parameters after the best epoch so far, if early stopping looks for it |
 //! | `receipt.json` | inputs, arithmetic and hashes, for verification ([`receipt`]); written when the job is done |
 //! | `plots/` | pictures: history, digits, predictions |
 //!
@@ -62,12 +63,13 @@ const CHECKPOINTS: &str = "checkpoints";
 const LOCK: &str = ".lock";
 const RECEIPT: &str = "receipt.json";
 const MODEL: &str = "model.safetensors";
+const BEST: &str = "best.safetensors";
 const PLOTS: &str = "plots";
 
 /// The files of a run: if any of them exists, the directory holds a run.
 ///
 /// They are removed in this order: first the files that certify others, last the job, to which all others belong.
-const TRACES: [&str; 8] = [RECORD, RECEIPT, MODEL, CHECKPOINTS, HISTORY, LEDGER, EVENTS, JOB];
+const TRACES: [&str; 9] = [RECORD, RECEIPT, MODEL, BEST, CHECKPOINTS, HISTORY, LEDGER, EVENTS, JOB];
 
 /// Whether any file of a run is in this directory.
 pub fn holds_a_run(path: &Path) -> bool {
@@ -101,6 +103,8 @@ pub mod names {
     pub const LEDGER: &str = super::LEDGER;
     /// The trained parameters.
     pub const MODEL: &str = super::MODEL;
+    /// The parameters after the best epoch.
+    pub const BEST: &str = super::BEST;
     /// Inputs, arithmetic and hashes, for verification.
     pub const RECEIPT: &str = super::RECEIPT;
 }

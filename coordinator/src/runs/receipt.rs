@@ -33,9 +33,27 @@ pub struct Receipt {
     pub epoch_weights_sha256: Vec<String>,
     /// Hex SHA-256 of the trained parameters: little-endian f32 in layer order.
     pub weights_sha256: String,
+    /// Why a rule of the job has stopped it; `None` if none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+    /// The epoch, from 1, whose parameters are the trained ones; `None` for the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_epoch: Option<u64>,
+    /// The jobs with fewer epochs that the run had before it was continued, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grown_from: Vec<Grown>,
     /// Evicted workers, with the steps to which they contributed before. `coordinator verify` checks these steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<Suspect>,
+}
+
+/// A job that a run had before it was continued to more epochs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grown {
+    /// How many epochs it had.
+    pub epochs: u32,
+    /// Its hash, as in the receipt of a run that has only these epochs.
+    pub job_sha256: String,
 }
 
 /// A worker that was evicted.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::directory::id;
+use super::receipt::Grown;
 use super::seal::{self, Broken};
 use super::{JOB, RECORD, files, of_content, of_run};
 
@@ -42,6 +43,9 @@ pub struct RunRecord {
     /// submission.
     #[serde(default)]
     pub job: String,
+    /// The jobs with fewer epochs that the run had before it was continued, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grown_from: Vec<Grown>,
     /// Hex SHA-256 of every file of a run that is done, by its path in the directory, checkpoints and this record
     /// excluded: what is read of the run later must be what was written. Empty for a run that is not done, and in
     /// records of earlier versions.
@@ -79,10 +83,18 @@ pub struct Ending {
     pub failure: Option<Failure>,
 }
 
+/// The beginning of the message of a job that a rule has stopped.
+pub const DONE_BECAUSE: &str = "done: ";
+
 impl Ending {
     /// The ending of a job that is done.
     pub fn done() -> Self {
         Self { exit_code: exit::DONE, message: "done".to_string(), failure: None }
+    }
+
+    /// The ending of a job that is done because a rule stopped it, in these words.
+    pub fn stopped(why: &str) -> Self {
+        Self { message: format!("{DONE_BECAUSE}{why}"), ..Self::done() }
     }
 
     /// The ending of a cancelled job.
@@ -125,6 +137,7 @@ impl RunRecord {
             submitted: now(),
             started: None,
             job: String::new(),
+            grown_from: Vec::new(),
             files_sha256: BTreeMap::new(),
             state: RunState::Queued,
         }

@@ -15,9 +15,10 @@ use super::checkpoint::{Checkpoint, Damaged, Newest, Read};
 use super::directory::RunDir;
 use super::history::History;
 use super::ledger::{self, Ledger};
+use super::receipt::Grown;
 use super::record::RunState;
 use super::saved::{SavedRun, without_a_job};
-use super::{CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, files, of_run};
+use super::{BEST, CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, files, of_run};
 
 /// The state from which a run is resumed.
 #[derive(Clone, Debug)]
@@ -60,12 +61,15 @@ impl RunDir {
                 // With another arithmetic, the kernel's name in the job's hash may differ too, so the arithmetic is
                 // compared first. The shapes are the job's, and can only be compared for the same job.
                 same_arithmetic(path, checkpoint, arithmetic)?;
-                same_job(path, checkpoint, job_sha256)?;
+                let grown = |grown: &Grown| grown.job_sha256 == checkpoint.job_sha256;
+                if !self.record().grown_from.iter().any(grown) {
+                    same_job(path, checkpoint, job_sha256)?;
+                }
                 same_shapes(path, checkpoint, shapes_fingerprint)?;
                 self.back_to(newest, &job)?
             }
         };
-        for name in [JOB, HISTORY, LEDGER, EVENTS] {
+        for name in [JOB, HISTORY, LEDGER, EVENTS, BEST] {
             self.kept.adopt(name)?;
         }
         self.event("resumed", &resumed.text)?;
@@ -76,7 +80,7 @@ impl RunDir {
     fn over_again(&mut self) -> Result<Resumed, Failure> {
         let text = format!("from the beginning: there is no checkpoint{}", self.thrown_away()?);
         self.clear_result()?;
-        for name in [HISTORY, LEDGER, EVENTS] {
+        for name in [HISTORY, LEDGER, EVENTS, BEST] {
             self.kept.remove(name)?;
         }
         self.kept.remove_directory(CHECKPOINTS)?;

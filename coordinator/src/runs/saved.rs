@@ -20,17 +20,18 @@ use super::receipt::{self, Receipt, weights_sha256};
 use super::record::{self, RunRecord, RunState};
 use super::seal::Broken;
 use super::{
-    EVENTS, HISTORY, JOB, LEDGER, MODEL, RECEIPT, RECORD, files, history, lock, model, of_content, of_run,
-    resume_command,
+    BEST, EVENTS, HISTORY, JOB, LEDGER, MODEL, RECEIPT, RECORD, files, history, lock, model, of_content,
+    of_run, resume_command,
 };
 
 /// The files of a run, and the maximum size of each in bytes.
-const FILES: [(&str, u64); 7] = [
+const FILES: [(&str, u64); 8] = [
     (RECORD, record::MAX_BYTES),
     (JOB, 1 << 20),
     (HISTORY, 1 << 28),
     (RECEIPT, 1 << 28),
     (MODEL, model::MAX_FILE_BYTES),
+    (BEST, model::MAX_FILE_BYTES),
     (LEDGER, 1 << 32),
     (EVENTS, 1 << 32),
 ];

@@ -36,7 +36,7 @@ pub fn arithmetic() -> Arithmetic {
 
 /// A job whose model has 49 parameters.
 pub fn job() -> Job {
-    let dense = |units, activation| Layer::Dense { units, activation };
+    let dense = |units, activation| Layer::dense(units, activation);
     let layers = vec![dense(3, Activation::Sigmoid), dense(10, Activation::Softmax)];
     Job { name: "tiny".into(), layers, ..Job::default() }
 }
@@ -76,6 +76,9 @@ pub fn receipt(history: &[EpochRow], parameters: &[f32]) -> Receipt {
         version: "0".into(),
         epoch_weights_sha256: history.iter().map(|row| row.weights_sha256.clone()).collect(),
         weights_sha256: weights_sha256(bytemuck::cast_slice(parameters)),
+        stopped: None,
+        restored_epoch: None,
+        grown_from: Vec::new(),
         suspects: vec![],
     }
 }
@@ -135,7 +138,7 @@ impl Training {
 
     fn end_epoch(&mut self, epoch: u32) {
         self.ledger.piece(epoch, Phase::Test, 0, 3, &[9; 32]);
-        let lines = self.ledger.end_epoch(epoch);
+        let lines = self.ledger.end_epoch(epoch, None);
         self.run.append_ledger(&lines).unwrap();
         self.history.push(row(u64::from(epoch) + 1));
         self.run.append_history(&self.history[epoch as usize]).unwrap();

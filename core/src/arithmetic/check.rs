@@ -26,6 +26,7 @@ use std::fmt;
 
 use super::fingerprint;
 use crate::learn::gemm::{Matrix, gemm};
+use crate::learn::layers::Layer;
 use crate::learn::model::Model;
 use crate::learn::spec::Spec;
 
@@ -129,8 +130,11 @@ pub fn general() -> BTreeSet<Product> {
 /// The products of a job, for every size of its training pieces and of its evaluation chunks.
 pub fn of_job(spec: &Spec) -> BTreeSet<Product> {
     let layers = dense_layers(spec);
-    // The gradient with respect to the samples is not needed.
-    let asked_for = |layer: usize, product: &Product| layer > 0 || product.transposed != Transposed::Right;
+    // The gradient with respect to the samples is not needed, unless something before the first dense layer learns.
+    let mut before = spec.layers.iter().take_while(|layer| !matches!(layer, Layer::Dense(_)));
+    let goes_on = before.any(Layer::is_trainable);
+    let asked_for =
+        |layer: usize, product: &Product| goes_on || layer > 0 || product.transposed != Transposed::Right;
     let trained = fingerprint::piece_sizes(spec).into_iter().flat_map(|rows| {
         layers.iter().enumerate().flat_map(move |(layer, &[inputs, units])| {
             let products = of_training(rows as usize, inputs, units);

@@ -13,6 +13,7 @@ use super::outcome::Outcome;
 use super::place::Placement;
 use super::validation::Source;
 use crate::data::shard::Shard;
+use crate::learn::stopping::Stopped;
 use crate::learn::tree::Node;
 
 /// An order to the driver.
@@ -133,11 +134,19 @@ pub enum Action {
         job: JobId,
         /// The epoch, from 0.
         epoch: u32,
+        /// Whether it is the best so far, so that its parameters are kept.
+        best: bool,
+        /// Why it is the last one, if a rule stops the job.
+        stopped: Option<Stopped>,
     },
     /// Write the job's result; reply with `Saved` or `Broken`.
     Save {
         /// The job.
         job: JobId,
+        /// Why the job has stopped, if a rule has stopped it.
+        stopped: Option<Stopped>,
+        /// The epoch, from 1, whose parameters are the result; `None` for the last one.
+        restored: Option<u64>,
     },
     /// The job has ended.
     End {
@@ -279,6 +288,13 @@ pub enum Note {
         job: JobId,
         /// Whether the job had begun before, so that it continues.
         continues: bool,
+    },
+    /// A rule stops the job.
+    Stopped {
+        /// The job.
+        job: JobId,
+        /// When and why.
+        stopped: Stopped,
     },
     /// A new placement is in use.
     Assigned {

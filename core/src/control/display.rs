@@ -51,7 +51,7 @@ impl Display for Event {
                 let computed = if computed.is_some() { "computed" } else { "could not compute" };
                 write!(f, "the coordinator {computed} {node} of {}", Unit(work))
             }
-            Event::Closed { work, finite } => write!(f, "closed {}{}", Unit(work), Finite(*finite)),
+            Event::Closed { work, finite, .. } => write!(f, "closed {}{}", Unit(work), Finite(*finite)),
             Event::Submit { job } => write!(f, "{job} is submitted"),
             Event::Loaded { job, facts, from, .. } => write!(f, "loaded {job}: {}", Loaded(facts, from)),
             Event::CheckpointWritten { job } => write!(f, "the checkpoint of {job} is written"),
@@ -87,8 +87,8 @@ impl Display for Action {
             Action::Discard { reason, .. } => write!(f, "discard the result: {reason}"),
             Action::Close { work } => write!(f, "close {}", Unit(work)),
             Action::Checkpoint { job, from } => write!(f, "checkpoint {job}, {}", At(from)),
-            Action::EndEpoch { job, epoch } => write!(f, "end epoch {} of {job}", epoch + 1),
-            Action::Save { job } => write!(f, "save {job}"),
+            Action::EndEpoch { job, epoch, .. } => write!(f, "end epoch {} of {job}", epoch + 1),
+            Action::Save { job, .. } => write!(f, "save {job}"),
             Action::End { job, outcome } => write!(f, "end {job}: {outcome}"),
             Action::Note(note) => write!(f, "note: {note}"),
         }
@@ -134,6 +134,7 @@ impl Display for Note {
             Note::Short { job, present, needed } => {
                 write!(f, "{job} waits for workers: {present} of {needed}")
             }
+            Note::Stopped { job, stopped } => write!(f, "{job} {stopped}"),
             Note::Recovered { job, .. } => write!(f, "{job} has enough workers"),
             Note::Assigned { placement, from, .. } => {
                 write!(f, "shards from {} on:", Unit(from))?;

@@ -10,7 +10,9 @@ use super::members::Hello;
 use super::validation::Digest;
 use crate::data::shard::Shard;
 use crate::failure::Failure;
+use crate::learn::stopping::Watch;
 use crate::learn::tree::Node;
+use crate::view::EpochRow;
 
 /// Something that happened in the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +102,8 @@ pub enum Event {
         work: WorkId,
         /// Whether the loss is finite.
         finite: bool,
+        /// The figures of the epoch, if it ends with this unit of work.
+        row: Option<Box<EpochRow>>,
     },
     /// A job was submitted.
     Submit {
@@ -116,6 +120,8 @@ pub enum Event {
         from: Start,
         /// Processes that were evicted from the job before the coordinator restarted, and why, by instance id.
         evicted: BTreeMap<String, String>,
+        /// The rules by which the job stops, after the epochs before.
+        watch: Watch,
     },
     /// A checkpoint is on disk.
     CheckpointWritten {

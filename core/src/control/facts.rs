@@ -7,6 +7,7 @@ use super::members::Arithmetic;
 use crate::data::plan::Plan;
 use crate::data::shard::{self, Shard};
 use crate::data::split::{Sizes, Split};
+use crate::learn::accumulation::Accumulation;
 
 /// What the control machine must know of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Facts {
     pub epochs: u32,
     /// The number of shards and steps, and the samples of each shard in each step.
     pub plan: Plan,
+    /// Which mini-batches make a step of the optimizer.
+    pub accumulation: Accumulation,
     /// How many shards each split has.
     pub shards: u32,
     /// How many samples each split has.
@@ -41,6 +44,11 @@ impl Facts {
     /// How many samples a shard has in a unit of work.
     pub fn samples(&self, phase: Phase, step: u32, shard: u32) -> u32 {
         self.plan.share(phase.split(), self.sizes, step, shard)
+    }
+
+    /// Whether an epoch ends with this unit of work.
+    pub fn ends_epoch(&self, phase: Phase, step: u32) -> bool {
+        Position { epoch: 0, phase, step }.next(self).is_none()
     }
 
     /// The shards of the three splits with these indices, without the empty ones.

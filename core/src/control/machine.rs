@@ -24,6 +24,7 @@ use super::queue::{JobState, Queue};
 use super::run::{Run, Stage};
 use super::violations::{Process, Violations};
 use super::waiting::Waiting;
+use crate::learn::stopping::Watch;
 use crate::learn::tree::Node;
 
 /// The current job.
@@ -111,12 +112,12 @@ impl Control {
             Event::Arbitrated { work, node, computed } => {
                 self.with_run(now, out, |run, context| run.arbitrated(context, work, node, computed));
             }
-            Event::Closed { work, finite } => {
-                self.with_run(now, out, |run, context| run.closed(context, work, finite));
+            Event::Closed { work, finite, row } => {
+                self.with_run(now, out, |run, context| run.closed(context, work, finite, row.as_deref()));
             }
             Event::Submit { job } => self.submit(job, out),
-            Event::Loaded { job, facts, from, evicted } => {
-                self.loaded(now, job, facts, (from, evicted), out);
+            Event::Loaded { job, facts, from, evicted, watch } => {
+                self.loaded(now, job, facts, (from, evicted, watch), out);
             }
             Event::CheckpointWritten { job } => {
                 self.with_run_of(now, job, out, |run, _| {
@@ -379,7 +380,7 @@ impl Control {
         now: Duration,
         loaded: JobId,
         facts: Facts,
-        (from, evicted): (Start, BTreeMap<String, String>),
+        (from, evicted, watch): (Start, BTreeMap<String, String>, Watch),
         out: &mut Vec<Action>,
     ) {
         let CurrentJob::Loading { job, violations } = &mut self.current else { return };
@@ -387,7 +388,7 @@ impl Control {
             return;
         }
         let violations = std::mem::take(violations).with_evicted(evicted);
-        self.current = CurrentJob::Run(Box::new(Run::new(now, loaded, violations, facts, from)));
+        self.current = CurrentJob::Run(Box::new(Run::new(now, loaded, violations, facts, (from, watch))));
         self.with_run(now, out, |run, context| {
             run.evict_offenders(context)?;
             if run.is_trained() { run.next_unit(context) } else { run.invite_all(context) }

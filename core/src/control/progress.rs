@@ -19,6 +19,7 @@ use super::outcome::Outcome;
 use super::run::{Run, Stage};
 use super::validation::{Digest, Source, SourcedResult, Verdict};
 use crate::learn::tree::Node;
+use crate::view::EpochRow;
 
 /// A worker is a straggler when its result takes this many times the usual time.
 const STRAGGLER: f64 = 4.0;
@@ -160,7 +161,15 @@ impl Run {
     }
 
     /// Handles a tree that the driver has closed.
-    pub(super) fn closed(&mut self, context: &mut Context<'_>, work: WorkId, finite: bool) -> Flow {
+    ///
+    /// `row` has the figures of the epoch, if it ends with this unit of work.
+    pub(super) fn closed(
+        &mut self,
+        context: &mut Context<'_>,
+        work: WorkId,
+        finite: bool,
+        row: Option<&EpochRow>,
+    ) -> Flow {
         let Stage::Closing(open) = &self.stage else { return Continue(()) };
         if open.work != work {
             return Continue(());
@@ -175,14 +184,20 @@ impl Run {
         if self.advance() {
             self.checkpoint_if_due(context);
         } else {
-            self.end_epoch(context, work.epoch);
+            self.end_epoch(context, work.epoch, row);
         }
         self.release_drained(context)?;
         self.next_unit(context)
     }
 
-    fn end_epoch(&mut self, context: &mut Context<'_>, epoch: u32) {
-        context.out.push(Action::EndEpoch { job: self.job, epoch });
+    /// Ends the epoch, and decides whether the job goes on.
+    fn end_epoch(&mut self, context: &mut Context<'_>, epoch: u32, row: Option<&EpochRow>) {
+        let (job, best) = (self.job, row.is_some_and(|row| self.watch.see(row)));
+        let stopped = self.watch.stopped();
+        context.out.push(Action::EndEpoch { job, epoch, best, stopped });
+        if let Some(stopped) = stopped {
+            context.note(Note::Stopped { job, stopped });
+        }
         self.position = Position::start_of(epoch + 1);
         self.checkpointed = context.now;
         self.checkpoint_due = false;
@@ -192,7 +207,9 @@ impl Run {
     fn checkpoint_if_due(&mut self, context: &mut Context<'_>) {
         let Some(interval) = context.config.checkpoint_interval else { return };
         // No checkpoint within an evaluation: the end of the epoch writes one soon.
-        let rests = self.position.phase == Phase::Train && !self.checkpointing;
+        // Nor between mini-batches that make one step.
+        let between = self.facts.accumulation.is_empty_before(self.position.step);
+        let rests = self.position.phase == Phase::Train && between && !self.checkpointing;
         let due = self.checkpoint_due || context.now.saturating_sub(self.checkpointed) >= interval;
         if rests && due {
             self.checkpointed = context.now;
@@ -215,7 +232,8 @@ impl Run {
             self.stage = Stage::Saving;
             // What is left needs no workers.
             self.shortage = None;
-            context.out.push(Action::Save { job: self.job });
+            let (stopped, restored) = (self.watch.stopped(), self.watch.restored());
+            context.out.push(Action::Save { job: self.job, stopped, restored });
             return Continue(());
         }
         if self.unwritten > UNWRITTEN_EPOCHS {

@@ -25,6 +25,7 @@ use super::queue::JobState;
 use super::validation::is_audited;
 use super::violations::Violations;
 use crate::data::shard::Shard;
+use crate::learn::stopping::Watch;
 use crate::learn::tree::{Node, Tree};
 
 /// A worker prefetches as many shards as so many other workers compute, so that each shard has a few holders.
@@ -138,11 +139,19 @@ pub(super) struct Run {
     /// The current lack of workers. If a tree closes meanwhile, the wait continues.
     pub(super) shortage: Option<Shortage>,
     pub(super) violations: Violations,
+    /// The rules by which the job stops, after the epochs that have ended.
+    pub(super) watch: Watch,
 }
 
 impl Run {
     /// A run of a job whose data has just been read.
-    pub(super) fn new(now: Duration, job: JobId, violations: Violations, facts: Facts, from: Start) -> Self {
+    pub(super) fn new(
+        now: Duration,
+        job: JobId,
+        violations: Violations,
+        facts: Facts,
+        (from, watch): (Start, Watch),
+    ) -> Self {
         Self {
             job,
             stage: Stage::Gathering { since: now },
@@ -162,6 +171,7 @@ impl Run {
             unwritten: 0,
             shortage: Some(Shortage { since: now, noted: false }),
             violations,
+            watch,
         }
     }
 
@@ -171,17 +181,19 @@ impl Run {
         if waits { JobState::Waiting } else { JobState::Running }
     }
 
-    /// Where the job could resume from its present state. `None` before the job has begun, and during an
-    /// evaluation: its state is the one after the epoch's last step, but no [`Start`] names it.
+    /// Where the job could resume from its present state. `None` before the job has begun, during an
+    /// evaluation, whose state is the one after the epoch's last step, but no [`Start`] names it, and between mini-batches
+    /// that make one step, of which a checkpoint has no gradients.
     pub(super) fn checkpoint_position(&self) -> Option<Start> {
-        let named = self.position.phase == Phase::Train;
+        let named = self.position.phase == Phase::Train
+            && self.facts.accumulation.is_empty_before(self.position.step);
         let start = Start { position: self.position, parameter_tag: self.parameter_tag };
         (!self.stage.is_gathering() && named).then_some(start)
     }
 
-    /// Whether every epoch has been trained.
+    /// Whether every epoch has been trained, or a rule has stopped the job.
     pub(super) fn is_trained(&self) -> bool {
-        self.position.epoch >= self.facts.epochs
+        self.position.epoch >= self.facts.epochs || self.watch.stopped().is_some()
     }
 
     /// Members that can compute this job.
@@ -313,7 +325,8 @@ impl Run {
 
     /// Advances to the next unit of work in the epoch. Returns whether there was one.
     pub(super) fn advance(&mut self) -> bool {
-        if self.position.phase == Phase::Train {
+        let Position { phase, step, .. } = self.position;
+        if phase == Phase::Train && self.facts.accumulation.completes(step) {
             self.parameter_tag += 1;
         }
         let next = self.position.next(&self.facts);

@@ -8,8 +8,11 @@ use std::ops::RangeInclusive;
 
 use super::error::{Places, shown};
 use super::names::problem_of_path;
-use super::{Activation, DataFormat, Job, JobError, Layer, Loss, Source};
+use super::{
+    Activation, DataFormat, EarlyStopping, Job, JobError, Layer, Loss, Monitor, Source, StopAt, Stopping,
+};
 use crate::data::schema::Target;
+use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::limits::{self, MAX_LAYERS, UNITS};
 pub use crate::learn::limits::{POSITIVE, SHARDS};
 use crate::text;
@@ -113,6 +116,10 @@ impl Job {
         for (index, layer) in self.layers.iter().enumerate() {
             self.check_layer(index, layer, places)?;
         }
+        if !self.layers.iter().any(Layer::is_trainable) {
+            let rule = "no layer learns; leave out a `trainable = false`";
+            return Err(places.error_of_whole("layers", rule));
+        }
         self.check_size(self.data.source.least_inputs()).map_err(|rule| places.error_of_whole("layers", rule))
     }
 
@@ -128,7 +135,7 @@ impl Job {
         let is_output = index + 1 == self.layers.len();
         let key = |name: &str| format!("layers[{index}].{name}");
         match *layer {
-            Layer::Dense { units, activation } => {
+            Layer::Dense(Dense { units, activation, kernel_regularizer: Regularizer { l1, l2 }, .. }) => {
                 check_count(places, &key("units"), units, UNITS)?;
                 if !activation.fits_hidden_layers() && !is_output {
                     let rule = format!(
@@ -136,6 +143,24 @@ impl Job {
                         hidden_activations()
                     );
                     return Err(places.error(&key("activation"), quoted(activation), rule));
+                }
+                for (name, factor) in [("l1", l1), ("l2", l2)] {
+                    if let Some(problem) = Regularizer::problem_of(factor) {
+                        return Err(places.error(
+                            &key(&format!("kernel_regularizer.{name}")),
+                            factor,
+                            problem,
+                        ));
+                    }
+                }
+            }
+            Layer::LayerNormalization(Normalization { epsilon, .. }) => {
+                if let Some(problem) = Normalization::problem_of(epsilon) {
+                    return Err(places.error(&key("epsilon"), epsilon, problem));
+                }
+                if is_output {
+                    let rule = "the last layer is the output and cannot be a layer normalization; end with a dense layer";
+                    return Err(places.error_of_whole(&format!("layers[{index}]"), rule));
                 }
             }
             Layer::Dropout { rate } => {
@@ -164,7 +189,7 @@ impl Job {
             loss.outputs(target).map_err(unfit)
         });
         let outputs = outputs.transpose()?;
-        let Some(&Layer::Dense { units, activation }) = self.layers.last() else {
+        let Some(&Layer::Dense(Dense { units, activation, .. })) = self.layers.last() else {
             return Err(places.error_of_whole("layers", "no output layer; end with a dense layer"));
         };
         let key = |name: &str| format!("layers[{last}].{name}");
@@ -213,6 +238,56 @@ impl Job {
         Ok(())
     }
 
+    fn check_stopping(&self, places: &Places) -> Result<(), JobError> {
+        let Stopping { early, at } = self.fit.stopping;
+        if let Some(EarlyStopping { monitor, min_delta, .. }) = early {
+            self.check_monitor(monitor, "fit.early_stopping.monitor", places)?;
+            if !(min_delta.is_finite() && min_delta >= 0.0) {
+                let rule = "not a difference of figures; give a finite number of at least 0";
+                return Err(places.error("fit.early_stopping.min_delta", min_delta, rule));
+            }
+        }
+        if let Some(StopAt { metric, value }) = at {
+            self.check_monitor(metric, "fit.stop_at.metric", places)?;
+            if !value.is_finite() {
+                return Err(places.error("fit.stop_at.value", value, "not a figure; give a finite number"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_schedule(&self, places: &Places) -> Result<(), JobError> {
+        let schedule = &self.compile.schedule;
+        if let Some(missing) = schedule.missing() {
+            let rule = format!("{} needs a value for `{missing}`", schedule.kind());
+            return Err(places.error_of_whole("compile.schedule", rule));
+        }
+        for (key, value) in schedule.settings() {
+            if let Some(problem) = (key.problem)(value) {
+                return Err(places.error(&format!("compile.schedule.{}", key.name), value, problem));
+            }
+        }
+        if schedule.watches() {
+            self.check_monitor(schedule.monitor, "compile.schedule.monitor", places)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that epochs have the figure that something looks at.
+    fn check_monitor(&self, monitor: Monitor, key: &str, places: &Places) -> Result<(), JobError> {
+        let error = |rule: String| Err(places.error(key, quoted(monitor), rule));
+        if let Some(metric) = monitor.metric.filter(|metric| !self.compile.metrics.contains(metric)) {
+            return error(format!("the job does not count it; add \"{metric}\" to compile.metrics"));
+        }
+        if monitor.validation && self.data.validation_split == 0.0 {
+            let instead = monitor.to_string().replace("val_", "");
+            return error(format!(
+                "there is no validation split; raise data.validation_split, or give \"{instead}\""
+            ));
+        }
+        Ok(())
+    }
+
     fn check_compile(&self, places: &Places) -> Result<(), JobError> {
         self.check_loss(places)?;
         for (key, value) in self.compile.optimizer.settings() {
@@ -220,6 +295,15 @@ impl Job {
                 return Err(places.error(&format!("compile.optimizer.{}", key.name), value, problem));
             }
         }
+        let clippings: Vec<_> = self.compile.optimizer.clippings().collect();
+        if let [first, second, ..] = clippings[..] {
+            let value = self.compile.optimizer.get(second).unwrap_or_default();
+            let rule = format!(
+                "gradients are clipped in one way, as in Keras, and {first} is there, too; leave one out"
+            );
+            return Err(places.error(&format!("compile.optimizer.{second}"), value, rule));
+        }
+        self.check_schedule(places)?;
         for (index, metric) in self.compile.metrics.iter().enumerate() {
             if self.compile.metrics[..index].contains(metric) {
                 let rule = format!("{metric} is there twice; give each metric once");
@@ -232,6 +316,8 @@ impl Job {
     fn check_fit(&self, places: &Places) -> Result<(), JobError> {
         check_count(places, "fit.batch_size", self.fit.batch_size, POSITIVE)?;
         check_count(places, "fit.epochs", self.fit.epochs, POSITIVE)?;
+        check_count(places, "fit.accumulate", self.fit.accumulate, POSITIVE)?;
+        self.check_stopping(places)?;
         if self.batch() <= u64::from(u32::MAX) {
             return Ok(());
         }

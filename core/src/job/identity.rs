@@ -6,7 +6,12 @@ use std::fmt::{Display, Write};
 use sha2::{Digest, Sha256};
 
 use super::write::columns;
-use super::{Compile, Data, Fit, Job, Layer, Missing, Normalize, TableLayout};
+use super::{
+    Compile, Data, EarlyStopping, Fit, Job, Layer, Missing, Normalize, Schedule, StopAt, Stopping,
+    TableLayout,
+};
+use crate::learn::initializers::Initializer;
+use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::optimizers::Key;
 
 impl Job {
@@ -43,9 +48,12 @@ impl Job {
     /// ```
     ///
     /// What has its default and came after version 1 was first written is left out: options of the loss
-    /// (`label_smoothing 3dcccccd`, after `loss`), optional keys of the optimizer.
-    /// Those of `[data]` follow `validation_split`: `target`, `drop`, `header`, `separator` (its code point), `missing`,
-    /// `test file`, `test_split`, `validation file`, `shuffle_split`, `normalize`.
+    /// (`label_smoothing 3dcccccd`, after `loss`), optional keys of the optimizer, the schedule (`schedule cosine
+    /// decay_steps 408f400000000000`, after `optimizer`), after `shuffle` `accumulate 4`,
+    /// `early_stopping val_loss 3 0000000000000000 restore_best` and `stop_at val_accuracy 3fef0a3d70a3d70a`, and in the line of a dense layer `without_bias`, its initialiser, `l1 3dcccccd`, `l2
+    /// 3dcccccd` and `frozen`. A layer normalization is `layer layer_normalization 3a83126f`, with `frozen`.
+    /// The optional keys of `[data]` follow `validation_split`: `target`, `drop`, `header`, `separator` (its code point),
+    /// `missing`, `test file`, `test_split`, `validation file`, `shuffle_split`, `normalize`.
     pub fn sha256(&self, data_hashes: &[String], blas_kernel: &str) -> String {
         hex::encode(Sha256::digest(self.canonical(data_hashes, blas_kernel)))
     }
@@ -54,8 +62,8 @@ impl Job {
         // Destructure the job, so that a new field can't be forgotten.
         let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
         let Data { scale, validation_split, .. } = data;
-        let Compile { loss, options, optimizer, metrics: _ } = compile;
-        let Fit { batch_size: _, epochs, shuffle } = fit;
+        let Compile { loss, options, optimizer, schedule, metrics: _ } = compile;
+        let Fit { batch_size: _, epochs, shuffle, accumulate, stopping } = fit;
 
         let mut text = String::from("millefeuille job 1\n");
         line(&mut text, "seed", seed);
@@ -67,8 +75,10 @@ impl Job {
         text += &data.canonical();
         for layer in layers {
             match layer {
-                Layer::Dense { units, activation } => {
-                    line(&mut text, "layer dense", format!("{units} {activation}"))
+                Layer::Dense(dense) => line(&mut text, "layer dense", canonical_dense(dense)),
+                Layer::LayerNormalization(Normalization { epsilon, trainable }) => {
+                    let frozen = if *trainable { "" } else { " frozen" };
+                    line(&mut text, "layer layer_normalization", format!("{}{frozen}", bits_f32(*epsilon)));
                 }
                 Layer::Dropout { rate } => line(&mut text, "layer dropout", bits_f32(*rate)),
             }
@@ -79,8 +89,23 @@ impl Job {
         }
         let values: Vec<_> = optimizer.stated().map(|(key, value)| stated(key, value)).collect();
         line(&mut text, "optimizer", format!("{} {}", optimizer.kind(), values.join(" ")));
+        if *schedule != Schedule::default() {
+            line(&mut text, "schedule", canonical_schedule(schedule));
+        }
         line(&mut text, "epochs", epochs);
         line(&mut text, "shuffle", shuffle);
+        if *accumulate != 1 {
+            line(&mut text, "accumulate", accumulate);
+        }
+        let Stopping { early, at } = stopping;
+        if let Some(EarlyStopping { monitor, patience, min_delta, restore_best }) = early {
+            let restores = if *restore_best { " restore_best" } else { "" };
+            let delta = bits_f64(*min_delta);
+            line(&mut text, "early_stopping", format!("{monitor} {patience} {delta}{restores}"));
+        }
+        if let Some(StopAt { metric, value }) = at {
+            line(&mut text, "stop_at", format!("{metric} {}", bits_f64(*value)));
+        }
         for hash in data_hashes {
             line(&mut text, "data", escaped(hash));
         }
@@ -144,6 +169,27 @@ impl Data {
         optional(*normalize != Normalize::None, "normalize", &normalize.name());
         text
     }
+}
+
+/// A dense layer: units, activation, and what does not have its default.
+fn canonical_dense(dense: &Dense) -> String {
+    let Dense { units, activation, use_bias, kernel_initializer, kernel_regularizer, trainable } = dense;
+    let Regularizer { l1, l2 } = kernel_regularizer;
+    let mut text = format!("{units} {activation}");
+    let mut add = |used: bool, what: String| text.extend(used.then(|| format!(" {what}")));
+    add(!use_bias, "without_bias".to_string());
+    add(*kernel_initializer != Initializer::GlorotUniform, kernel_initializer.to_string());
+    add(*l1 != 0.0, format!("l1 {}", bits_f32(*l1)));
+    add(*l2 != 0.0, format!("l2 {}", bits_f32(*l2)));
+    add(!trainable, "frozen".to_string());
+    text
+}
+
+/// A schedule: its kind, the figure that it looks at if any, and each key that does not have its default.
+fn canonical_schedule(schedule: &Schedule) -> String {
+    let monitor = if schedule.watches() { format!(" monitor {}", schedule.monitor) } else { String::new() };
+    let stated = schedule.stated().map(|(key, value)| format!(" {} {}", key.name, bits_f64(value)));
+    format!("{}{monitor}{}", schedule.kind(), stated.collect::<String>())
 }
 
 fn line(text: &mut String, key: &str, value: impl Display) {

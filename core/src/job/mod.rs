@@ -42,13 +42,18 @@ use crate::data::prepare::Recipe;
 pub use crate::data::request::{ColumnName, Missing, TableLayout, Wanted};
 use crate::data::schema::{Schema, Target};
 use crate::data::split::Sizes;
+use crate::learn::accumulation::Accumulation;
 pub use crate::learn::activations::Activation;
 pub use crate::learn::heads::{Loss, LossOptions};
-pub use crate::learn::layers::Layer;
+pub use crate::learn::initializers::Initializer;
+pub use crate::learn::layers::{Dense, Layer, Normalization, Regularizer};
 use crate::learn::limits;
 pub use crate::learn::metrics::Metric;
+pub use crate::learn::monitor::Monitor;
 pub use crate::learn::optimizers::{Optimizer, OptimizerKind};
+pub use crate::learn::schedules::{Schedule, ScheduleKind};
 use crate::learn::spec::Spec;
+pub use crate::learn::stopping::{EarlyStopping, StopAt, Stopping};
 
 /// The default seed.
 pub const DEFAULT_SEED: u64 = 42;
@@ -130,6 +135,8 @@ pub struct Compile {
     pub options: LossOptions,
     /// The optimizer.
     pub optimizer: Optimizer,
+    /// How the learning rate changes.
+    pub schedule: Schedule,
     /// The metrics reported besides the loss.
     pub metrics: Vec<Metric>,
 }
@@ -143,6 +150,10 @@ pub struct Fit {
     pub epochs: u32,
     /// Whether each epoch has its own random order; otherwise samples are in file order.
     pub shuffle: bool,
+    /// How many mini-batches make a step of the optimizer.
+    pub accumulate: u32,
+    /// When training stops before its last epoch.
+    pub stopping: Stopping,
 }
 
 /// The article's data: MNIST as it is, its last fifth for validation.
@@ -175,18 +186,25 @@ impl Default for Job {
             blas_kernel: BlasKernel::Native,
             data: Data::default(),
             layers: vec![
-                Layer::Dense { units: 256, activation: Sigmoid },
-                Layer::Dense { units: 128, activation: Sigmoid },
+                Layer::dense(256, Sigmoid),
+                Layer::dense(128, Sigmoid),
                 Layer::Dropout { rate: 0.5 },
-                Layer::Dense { units: 10, activation: Softmax },
+                Layer::dense(10, Softmax),
             ],
             compile: Compile {
                 loss: Loss::CategoricalCrossentropy,
                 options: LossOptions::default(),
                 optimizer: Optimizer::sgd(0.1),
+                schedule: Schedule::default(),
                 metrics: vec![Metric::Accuracy],
             },
-            fit: Fit { batch_size: 500, epochs: 5, shuffle: true },
+            fit: Fit {
+                batch_size: 500,
+                epochs: 5,
+                shuffle: true,
+                accumulate: 1,
+                stopping: Stopping::default(),
+            },
         }
     }
 }
@@ -198,7 +216,7 @@ impl Job {
         u64::from(self.fit.batch_size) * u64::from(self.replicas)
     }
 
-    /// The number of trainable parameters, kernels and biases, of the model over `inputs` input values.
+    /// The number of parameters of the model over `inputs` input values.
     pub fn parameters(&self, inputs: u32) -> u64 {
         limits::parameters(inputs.into(), &self.layers)
     }
@@ -227,9 +245,14 @@ impl Job {
 
     fn outputs(&self) -> u32 {
         match self.layers.last() {
-            Some(Layer::Dense { units, .. }) => *units,
-            Some(Layer::Dropout { .. }) | None => 0,
+            Some(Layer::Dense(dense)) => dense.units,
+            Some(Layer::LayerNormalization(_) | Layer::Dropout { .. }) | None => 0,
         }
+    }
+
+    /// Which mini-batches make a step of the optimizer, in epochs of so many.
+    pub fn accumulation(&self, batches: u32) -> Accumulation {
+        Accumulation { batches: self.fit.accumulate, of_epoch: batches }
     }
 
     /// What a worker must know of the job, for samples of this schema.

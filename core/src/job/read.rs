@@ -6,8 +6,8 @@
 //!
 //! A value of `--set` is read by the same code, as a file of one line.
 //!
-//! A layer has no defaults: it has too few keys to omit any, and a default activation would differ from that of
-//! Keras (none).
+//! Units, activation and rate of a layer have no defaults: they are its layer, and a default activation would differ from
+//! that of Keras (none).
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -22,13 +22,16 @@ use super::check::problem_of_whole;
 use super::error::Places;
 use super::names::ParseNameError;
 use super::{
-    ColumnName, Compile, Data, Fit, Job, JobError, Layer, LossOptions, Optimizer, OptimizerKind, parse_scale,
+    ColumnName, Compile, Data, EarlyStopping, Fit, Job, JobError, Layer, LossOptions, Optimizer,
+    OptimizerKind, Schedule, ScheduleKind, StopAt, parse_scale,
 };
+use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::limits::{POSITIVE, SHARDS, UNITS};
+use crate::learn::schedules::Form;
 use crate::registry::suggestion;
 
-/// The known keys of each section; `""` is the top level. The keys of `compile.optimizer` are those of the
-/// optimizer.
+/// The known keys of each section; `""` is the top level. The keys of `compile.optimizer` and `compile.schedule` are those
+/// of their kind.
 const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["name", "seed", "shards", "replicas", "blas_kernel", "data", "layers", "compile", "fit"]),
     (
@@ -50,18 +53,29 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "normalize",
         ],
     ),
-    ("compile", &["loss", "label_smoothing", "delta", "metrics", "optimizer"]),
-    ("fit", &["batch_size", "epochs", "shuffle"]),
+    ("compile", &["loss", "label_smoothing", "delta", "metrics", "optimizer", "schedule"]),
+    ("fit", &["batch_size", "epochs", "shuffle", "accumulate", "early_stopping", "stop_at"]),
+    ("fit.early_stopping", &["monitor", "patience", "min_delta", "restore_best"]),
+    ("fit.stop_at", &["metric", "value"]),
 ];
 const OPTIMIZER: &str = "compile.optimizer";
-const DENSE: &[&str] = &["type", "units", "activation"];
+const SCHEDULE: &str = "compile.schedule";
+const DENSE: &[&str] =
+    &["type", "units", "activation", "use_bias", "kernel_initializer", "kernel_regularizer", "trainable"];
 const DROPOUT: &[&str] = &["type", "rate"];
+const NORMALIZATION: &[&str] = &["type", "epsilon", "trainable"];
+const REGULARIZER: &[&str] = &["l1", "l2"];
 
 /// The known keys of a section.
 fn keys_of(section: &str) -> Vec<&'static str> {
-    if section == OPTIMIZER {
+    let typed: Vec<_> = match section {
+        OPTIMIZER => OptimizerKind::ALL.iter().flat_map(|kind| kind.keys()).collect(),
+        SCHEDULE => ScheduleKind::ALL.iter().flat_map(|kind| kind.keys()).collect(),
+        _ => Vec::new(),
+    };
+    if !typed.is_empty() {
         let mut keys = vec!["type"];
-        for key in OptimizerKind::ALL.iter().flat_map(|kind| kind.keys()) {
+        for key in typed {
             if !keys.contains(&key) {
                 keys.push(key);
             }
@@ -227,21 +241,60 @@ impl<'a> Reader<'a> {
         let table = item.table()?;
         let entries = self.entries(table, &item.path);
         let Some(kind) = entries.iter().find(|entry| entry.name == "type") else {
-            return Err(item.error("its `type` is missing; give \"dense\" or \"dropout\""));
+            let what = "its `type` is missing; give \"dense\", \"dropout\" or \"layer_normalization\"";
+            return Err(item.error(what));
         };
         let name = kind.string()?;
         let keys = |known| LayerKeys { layer: name, item, entries: &entries, known };
         match name {
             "dense" => {
                 let keys = keys(DENSE);
-                Ok(Layer::Dense {
-                    units: keys.required("units")?.whole(UNITS)?,
-                    activation: keys.required("activation")?.named()?,
-                })
+                let units = keys.required("units")?.whole(UNITS)?;
+                let mut dense = Dense::new(units, keys.required("activation")?.named()?);
+                if let Some(entry) = keys.optional("use_bias") {
+                    dense.use_bias = entry.boolean()?;
+                }
+                if let Some(entry) = keys.optional("kernel_initializer") {
+                    dense.kernel_initializer = entry.named()?;
+                }
+                if let Some(entry) = keys.optional("kernel_regularizer") {
+                    dense.kernel_regularizer = self.regularizer(entry)?;
+                }
+                if let Some(entry) = keys.optional("trainable") {
+                    dense.trainable = entry.boolean()?;
+                }
+                Ok(Layer::Dense(dense))
+            }
+            "layer_normalization" => {
+                let keys = keys(NORMALIZATION);
+                keys.check()?;
+                let mut normalization = Normalization::default();
+                if let Some(entry) = keys.optional("epsilon") {
+                    normalization.epsilon = entry.number()?;
+                }
+                if let Some(entry) = keys.optional("trainable") {
+                    normalization.trainable = entry.boolean()?;
+                }
+                Ok(Layer::LayerNormalization(normalization))
             }
             "dropout" => Ok(Layer::Dropout { rate: keys(DROPOUT).required("rate")?.number()? }),
             other => Err(kind.error(ParseNameError::unknown("layer type", other, "types", Layer::NAMES))),
         }
+    }
+
+    fn regularizer(&mut self, entry: &Entry<'a>) -> Result<Regularizer, JobError> {
+        let mut regularizer = Regularizer::default();
+        for entry in self.entries(entry.table()?, &entry.path) {
+            match entry.name {
+                "l1" => regularizer.l1 = entry.number()?,
+                "l2" => regularizer.l2 = entry.number()?,
+                _ => {
+                    let advice = suggestion(entry.name, "keys", REGULARIZER);
+                    return Err(entry.unknown("in a kernel_regularizer", &advice));
+                }
+            }
+        }
+        Ok(regularizer)
     }
 
     fn compile(&mut self, table: &'a DeTable<'a>, compile: &mut Compile) -> Result<(), JobError> {
@@ -257,6 +310,7 @@ impl<'a> Reader<'a> {
                     compile.metrics = metrics.iter().map(Entry::named).collect::<Result<_, _>>()?;
                 }
                 "optimizer" => self.optimizer(entry.table()?, &mut compile.optimizer)?,
+                "schedule" => self.schedule(entry.table()?, &mut compile.schedule)?,
                 _ => return Err(entry.unknown_in("compile")),
             }
         }
@@ -284,16 +338,75 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    fn schedule(&mut self, table: &'a DeTable<'a>, schedule: &mut Schedule) -> Result<(), JobError> {
+        let entries = self.entries(table, SCHEDULE);
+        if let Some(kind) = entries.iter().find(|entry| entry.name == "type") {
+            let kind: ScheduleKind = kind.named()?;
+            if kind != schedule.kind() {
+                *schedule = Schedule::new(kind);
+            }
+        }
+        for entry in entries.iter().filter(|entry| entry.name != "type") {
+            if entry.name == "monitor" && schedule.watches() {
+                schedule.monitor = entry.named()?;
+                continue;
+            }
+            let Some(key) = schedule.key(entry.name) else {
+                let keys: Vec<_> = ["type"].into_iter().chain(schedule.kind().keys()).collect();
+                let advice = suggestion(entry.name, &format!("keys of {}", schedule.kind()), &keys);
+                return Err(entry.unknown("in [compile.schedule]", &advice));
+            };
+            let value = match key.form {
+                Form::Whole => entry.whole(0..=u32::MAX)?.into(),
+                Form::Number => entry.number()?,
+                Form::Flag => f64::from(u8::from(entry.boolean()?)),
+            };
+            schedule.set(entry.name, value);
+        }
+        Ok(())
+    }
+
     fn fit(&mut self, table: &'a DeTable<'a>, fit: &mut Fit) -> Result<(), JobError> {
         for entry in self.entries(table, "fit") {
             match entry.name {
                 "batch_size" => fit.batch_size = entry.whole(POSITIVE)?,
                 "epochs" => fit.epochs = entry.whole(POSITIVE)?,
                 "shuffle" => fit.shuffle = entry.boolean()?,
+                "accumulate" => fit.accumulate = entry.whole(POSITIVE)?,
+                "early_stopping" => {
+                    self.early_stopping(entry.table()?, fit.stopping.early.get_or_insert_default())?;
+                }
+                "stop_at" => fit.stopping.at = Some(self.stop_at(&entry, fit.stopping.at)?),
                 _ => return Err(entry.unknown_in("fit")),
             }
         }
         Ok(())
+    }
+
+    fn early_stopping(&mut self, table: &'a DeTable<'a>, early: &mut EarlyStopping) -> Result<(), JobError> {
+        for entry in self.entries(table, "fit.early_stopping") {
+            match entry.name {
+                "monitor" => early.monitor = entry.named()?,
+                "patience" => early.patience = entry.whole(0..=u32::MAX)?,
+                "min_delta" => early.min_delta = entry.number()?,
+                "restore_best" => early.restore_best = entry.boolean()?,
+                _ => return Err(entry.unknown_in("fit.early_stopping")),
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_at(&mut self, item: &Entry<'a>, before: Option<StopAt>) -> Result<StopAt, JobError> {
+        let (mut metric, mut value) = (before.map(|at| at.metric), before.map(|at| at.value));
+        for entry in self.entries(item.table()?, "fit.stop_at") {
+            match entry.name {
+                "metric" => metric = Some(entry.named()?),
+                "value" => value = Some(entry.number()?),
+                _ => return Err(entry.unknown_in("fit.stop_at")),
+            }
+        }
+        let missing = || item.error("needs both, as in { metric = \"val_accuracy\", value = 0.97 }");
+        Ok(StopAt { metric: metric.ok_or_else(missing)?, value: value.ok_or_else(missing)? })
     }
 
     /// The entries of a table in the order of the file. Records their places.
@@ -368,7 +481,8 @@ impl<'a> Entry<'a> {
 
     fn table(&self) -> Result<&'a DeTable<'a>, JobError> {
         self.value.get_ref().as_table().ok_or_else(|| {
-            let known = keys_of(&self.path);
+            let known =
+                if self.name == "kernel_regularizer" { REGULARIZER.to_vec() } else { keys_of(&self.path) };
             let keys = if known.is_empty() { vec!["type", "…"] } else { known };
             self.wrong_type(&format!("a table with the keys {}", keys.join(", ")))
         })
@@ -455,7 +569,7 @@ impl<'a> Entry<'a> {
     /// The error that `section` has no such key. Names the right section, if another section has the key.
     fn unknown_in(&self, section: &str) -> JobError {
         let known = keys_of(section);
-        let sections = SECTIONS.iter().map(|(name, _)| *name).chain([OPTIMIZER]);
+        let sections = SECTIONS.iter().map(|(name, _)| *name).chain([OPTIMIZER, SCHEDULE]);
         let home = sections.into_iter().find(|name| keys_of(name).contains(&self.name));
         let advice = match home {
             Some("") => "it belongs at the top, before the first [section]".to_owned(),
@@ -482,16 +596,27 @@ struct LayerKeys<'a, 'e> {
 }
 
 impl<'a, 'e> LayerKeys<'a, 'e> {
-    /// The entry of this name.
-    fn required(&self, name: &str) -> Result<&'e Entry<'a>, JobError> {
-        let Self { layer, item, entries, known } = *self;
+    /// Refuses other keys.
+    fn check(&self) -> Result<(), JobError> {
+        let Self { layer, entries, known, .. } = *self;
         if let Some(unknown) = entries.iter().find(|entry| !known.contains(&entry.name)) {
             let holder = format!("in a {layer} layer");
             return Err(unknown.unknown(&holder, &suggestion(unknown.name, "keys", known)));
         }
-        let found = entries.iter().find(|entry| entry.name == name);
-        found.ok_or_else(|| {
-            item.error(format_args!("its `{name}` is missing; its keys are {}", known.join(", ")))
+        Ok(())
+    }
+
+    /// The entry of this name, if there is one.
+    fn optional(&self, name: &str) -> Option<&'e Entry<'a>> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+
+    /// The entry of this name.
+    fn required(&self, name: &str) -> Result<&'e Entry<'a>, JobError> {
+        self.check()?;
+        self.optional(name).ok_or_else(|| {
+            let keys = self.known.join(", ");
+            self.item.error(format_args!("its `{name}` is missing; its keys are {keys}"))
         })
     }
 }

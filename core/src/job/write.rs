@@ -3,7 +3,13 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use super::{ColumnName, Compile, Data, Fit, Job, Layer, Missing, Normalize, TableLayout};
+use super::{
+    ColumnName, Compile, Data, EarlyStopping, Fit, Job, Layer, Missing, Normalize, Schedule, StopAt,
+    Stopping, TableLayout,
+};
+use crate::learn::initializers::Initializer;
+use crate::learn::layers::{Dense, Normalization, Regularizer};
+use crate::learn::schedules::Form;
 
 impl Job {
     /// The job as a job file with every value written out.
@@ -27,8 +33,8 @@ impl Job {
     pub(super) fn settings(&self) -> Vec<(String, String)> {
         // Destructure the job, so that a new field can't be forgotten.
         let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, compile, fit } = self;
-        let Compile { loss, options, optimizer, metrics } = compile;
-        let Fit { batch_size, epochs, shuffle } = fit;
+        let Compile { loss, options, optimizer, schedule, metrics } = compile;
+        let Fit { batch_size, epochs, shuffle, accumulate, stopping } = fit;
 
         let metrics: Vec<String> = metrics.iter().map(|metric| string(metric.name())).collect();
         let before = [
@@ -55,10 +61,13 @@ impl Job {
             ("fit.epochs", epochs.to_string()),
             ("fit.shuffle", shuffle.to_string()),
         ];
+        let accumulate = (*accumulate != 1).then(|| ("fit.accumulate".to_string(), accumulate.to_string()));
         let owned = |(key, value): (&str, String)| (key.to_string(), value);
-        let compile = options.chain(within.into_iter().map(owned)).chain(optimizer);
+        let compile =
+            options.chain(within.into_iter().map(owned)).chain(optimizer).chain(settings_of(schedule));
+        let fit = after.into_iter().map(owned).chain(accumulate).chain(settings_of_stopping(stopping));
         let before = before.into_iter().chain(data.settings()).chain(compiled);
-        before.map(owned).chain(compile).chain(after.into_iter().map(owned)).collect()
+        before.map(owned).chain(compile).chain(fit).collect()
     }
 }
 
@@ -104,6 +113,42 @@ pub(super) fn columns(columns: &[ColumnName]) -> String {
     format!("[{}]", columns.iter().map(column).collect::<Vec<_>>().join(", "))
 }
 
+/// The settings of a schedule; none of the default one.
+fn settings_of(schedule: &Schedule) -> Vec<(String, String)> {
+    if *schedule == Schedule::default() {
+        return Vec::new();
+    }
+    let mut settings = vec![("type".to_string(), string(schedule.kind().name()))];
+    settings
+        .extend(schedule.watches().then(|| ("monitor".to_string(), string(&schedule.monitor.to_string()))));
+    settings.extend(schedule.stated().map(|(key, value)| {
+        let value = match key.form {
+            Form::Whole => format!("{value:.0}"),
+            Form::Number => format!("{value:?}"),
+            Form::Flag => (value != 0.0).to_string(),
+        };
+        (key.name.to_string(), value)
+    }));
+    settings.into_iter().map(|(key, value)| (format!("compile.schedule.{key}"), value)).collect()
+}
+
+/// The settings of the rules that stop a job.
+fn settings_of_stopping(stopping: &Stopping) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    if let Some(StopAt { metric, value }) = stopping.at {
+        let metric = string(&metric.to_string());
+        settings.push(("fit.stop_at".to_string(), format!("{{ metric = {metric}, value = {value:?} }}")));
+    }
+    if let Some(EarlyStopping { monitor, patience, min_delta, restore_best }) = stopping.early {
+        let key = |key: &str, value: String| (format!("fit.early_stopping.{key}"), value);
+        settings.push(key("monitor", string(&monitor.to_string())));
+        settings.push(key("patience", patience.to_string()));
+        settings.push(key("min_delta", format!("{min_delta:?}")));
+        settings.push(key("restore_best", restore_best.to_string()));
+    }
+    settings
+}
+
 /// Writes settings under the headers of their sections.
 fn write_settings(text: &mut String, settings: &[&(String, String)]) {
     let mut current = "";
@@ -120,10 +165,35 @@ fn write_settings(text: &mut String, settings: &[&(String, String)]) {
 fn write_layer(text: &mut String, layer: &Layer) {
     line(text, format_args!("\n[[layers]]\ntype = \"{}\"", layer.name()));
     match layer {
-        Layer::Dense { units, activation } => {
-            line(text, format_args!("units = {units}\nactivation = \"{activation}\""));
+        Layer::Dense(dense) => write_dense(text, dense),
+        Layer::LayerNormalization(Normalization { epsilon, trainable }) => {
+            if *epsilon != Normalization::default().epsilon {
+                line(text, format_args!("epsilon = {epsilon:?}"));
+            }
+            if !trainable {
+                line(text, format_args!("trainable = false"));
+            }
         }
         Layer::Dropout { rate } => line(text, format_args!("rate = {rate:?}")),
+    }
+}
+
+/// The keys of a dense layer; those that have Keras' default are left out.
+fn write_dense(text: &mut String, dense: &Dense) {
+    let Dense { units, activation, use_bias, kernel_initializer, kernel_regularizer, trainable } = dense;
+    line(text, format_args!("units = {units}\nactivation = \"{activation}\""));
+    if !use_bias {
+        line(text, format_args!("use_bias = false"));
+    }
+    if *kernel_initializer != Initializer::GlorotUniform {
+        line(text, format_args!("kernel_initializer = \"{kernel_initializer}\""));
+    }
+    if !kernel_regularizer.is_none() {
+        let Regularizer { l1, l2 } = kernel_regularizer;
+        line(text, format_args!("kernel_regularizer = {{ l1 = {l1:?}, l2 = {l2:?} }}"));
+    }
+    if !trainable {
+        line(text, format_args!("trainable = false"));
     }
 }
 

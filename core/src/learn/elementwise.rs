@@ -252,7 +252,7 @@ pub(in crate::learn) fn exp_of(x: f32) -> f32 {
 /// `exp(x)` in `f64`, within 5e-12 of it, for activations that would lose digits in `f32`. Beyond ±700 it stays
 /// what it is there.
 #[inline(always)]
-pub(in crate::learn) fn exp_of_double(x: f64) -> f64 {
+pub(crate) fn exp_of_double(x: f64) -> f64 {
     const ROUNDER: f64 = 6_755_399_441_055_744.0; // 1.5 · 2⁵²
     // Comparisons let NaN pass.
     let bounded = if x > 700.0 { 700.0 } else { x };

@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::layers::Layer;
+use super::layers::{Dense, Layer};
 
 /// More shards are of no use: each worker needs at most one, and there are at most 1,024 workers.
 pub const SHARDS: RangeInclusive<u32> = 1..=1024;
@@ -18,14 +18,18 @@ pub const MAX_LAYERS: usize = 256;
 /// 1 GiB of `f32`: a typing error gives an error, not a process that runs out of memory.
 pub const MAX_PARAMETERS: u64 = 1 << 28;
 
-/// The number of trainable parameters, kernels and biases, of layers above `inputs` input values.
+/// The number of parameters of layers above `inputs` input values.
 pub fn parameters(inputs: u64, layers: &[Layer]) -> u64 {
     let (mut width, mut parameters) = (inputs, 0_u64);
     for layer in layers {
-        if let Layer::Dense { units, .. } = *layer {
-            let units = u64::from(units);
-            parameters = parameters.saturating_add(width.saturating_add(1).saturating_mul(units));
-            width = units;
+        match *layer {
+            Layer::Dense(Dense { units, use_bias, .. }) => {
+                let (units, rows) = (u64::from(units), width.saturating_add(use_bias.into()));
+                parameters = parameters.saturating_add(rows.saturating_mul(units));
+                width = units;
+            }
+            Layer::LayerNormalization(_) => parameters = parameters.saturating_add(width.saturating_mul(2)),
+            Layer::Dropout { .. } => {}
         }
     }
     parameters

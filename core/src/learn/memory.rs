@@ -44,8 +44,8 @@ fn of_row(spec: &Spec) -> u64 {
     let mut width = spec.inputs() as u64;
     let (mut numbers, mut widest) = (width, width);
     for layer in &spec.layers {
-        if let Layer::Dense { units, .. } = *layer {
-            width = units.into();
+        if let Layer::Dense(dense) = layer {
+            width = dense.units.into();
         }
         numbers = numbers.saturating_add(width.saturating_mul(2));
         widest = widest.max(width);
@@ -82,7 +82,7 @@ mod tests {
         };
         let rows = (48_000 - 500) / 8;
         assert!(more(|spec| spec.batch_size = 48_000) > rows * 784 * NUMBER);
-        let wide = Layer::Dense { units: 65_536, activation: Activation::Sigmoid };
+        let wide = Layer::dense(65_536, Activation::Sigmoid);
         assert!(
             of_job(&Spec { layers: [vec![wide], article.layers.clone()].concat(), ..article.clone() }, 1)
                 > 65_536 * 784 * NUMBER

@@ -1,15 +1,15 @@
 //! The layers of a job with their places in memory.
 //!
 //! All parameters of a model are one flat run of `f32`, and so is a gradient: layer by layer, the kernel
-//! `[inputs, units]`, row-major, then the bias `[units]`. It is what travels, what is added, hashed and
+//! `[inputs, units]`, row-major, then the bias `[units]`, or `gamma` and `beta`. It is what travels, what is added, hashed and
 //! saved; [`Model`] says which part is what. Names and shapes are Keras', so that saved models can be read
 //! there.
 
 use std::ops::Range;
 
 use super::activations::Activation;
-use super::layers::Layer;
-use crate::random;
+use super::initializers::Initializer;
+use super::layers::{Layer, Normalization, Regularizer};
 
 /// A stack of layers, each of which feeds the next; Keras' `Sequential`.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,9 +33,19 @@ pub(super) struct LayerPlan {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Operation {
     /// `activation(x · kernel + bias)`.
-    Dense { activation: Activation, kernel: Range<usize>, bias: Range<usize> },
+    Dense {
+        activation: Activation,
+        kernel: Range<usize>,
+        /// Empty without a bias.
+        bias: Range<usize>,
+        initializer: Initializer,
+        regularizer: Regularizer,
+        trainable: bool,
+    },
     /// Only while training: a share `rate` of the values becomes 0.
     Dropout { rate: f32 },
+    /// Normalized, times `gamma` plus `beta`.
+    LayerNormalization { epsilon: f32, gamma: Range<usize>, beta: Range<usize>, trainable: bool },
 }
 
 /// A named part of the parameters.
@@ -76,11 +86,24 @@ impl Model {
     fn step_above(&mut self, layer: &Layer) -> LayerPlan {
         let inputs = self.outputs();
         match *layer {
-            Layer::Dense { units, activation } => {
-                let outputs = units as usize;
+            Layer::Dense(dense) => {
+                let outputs = dense.units as usize;
                 let kernel = self.place(inputs * outputs);
-                let bias = self.place(outputs);
-                LayerPlan { inputs, outputs, operation: Operation::Dense { activation, kernel, bias } }
+                let bias = self.place(if dense.use_bias { outputs } else { 0 });
+                let operation = Operation::Dense {
+                    activation: dense.activation,
+                    kernel,
+                    bias,
+                    initializer: dense.kernel_initializer,
+                    regularizer: dense.kernel_regularizer,
+                    trainable: dense.trainable,
+                };
+                LayerPlan { inputs, outputs, operation }
+            }
+            Layer::LayerNormalization(Normalization { epsilon, trainable }) => {
+                let (gamma, beta) = (self.place(inputs), self.place(inputs));
+                let operation = Operation::LayerNormalization { epsilon, gamma, beta, trainable };
+                LayerPlan { inputs, outputs: inputs, operation }
             }
             Layer::Dropout { rate } => {
                 LayerPlan { inputs, outputs: inputs, operation: Operation::Dropout { rate } }
@@ -110,6 +133,18 @@ impl Model {
         self.parameters
     }
 
+    /// Whether a dense layer has no bias.
+    pub(super) fn lacks_a_bias(&self) -> bool {
+        let lacks =
+            |step: &LayerPlan| matches!(&step.operation, Operation::Dense { bias, .. } if bias.is_empty());
+        self.steps.iter().any(lacks)
+    }
+
+    /// The most values that come out of a layer.
+    pub(super) fn widest(&self) -> usize {
+        self.steps.iter().map(|step| step.outputs).max().unwrap_or(0)
+    }
+
     pub(super) fn steps(&self) -> &[LayerPlan] {
         &self.steps
     }
@@ -118,6 +153,12 @@ impl Model {
     pub fn tensors(&self) -> Vec<Tensor> {
         let named = self.steps.iter().zip(self.names());
         named.flat_map(|(step, name)| step.tensors(&name)).collect()
+    }
+
+    /// The place of each part.
+    pub fn variables(&self) -> Vec<Range<usize>> {
+        let place = |tensor: Tensor| tensor.offset..tensor.offset + tensor.shape.iter().product::<usize>();
+        self.tensors().into_iter().map(place).collect()
     }
 
     /// What `model.summary()` prints in Keras, a row a layer.
@@ -136,21 +177,31 @@ impl Model {
     /// Each layer's name: its type, and from the second of a type on a number, from 1.
     fn names(&self) -> impl Iterator<Item = String> {
         self.steps.iter().enumerate().map(|(index, step)| {
-            let base = step.type_name().to_lowercase();
+            let base = step.base_name();
             let before =
                 self.steps[..index].iter().filter(|other| other.type_name() == step.type_name()).count();
-            if before == 0 { base } else { format!("{base}_{before}") }
+            if before == 0 { base.to_string() } else { format!("{base}_{before}") }
         })
     }
 
-    /// The parameters before the first step: Glorot-uniform kernels (Glorot & Bengio, 2010, equation 16;
-    /// Keras' `GlorotUniform`), biases of zero.
+    /// The places of the parameters that training does not change.
+    pub fn frozen(&self) -> Vec<Range<usize>> {
+        let frozen = self.steps.iter().filter(|step| !step.is_trainable());
+        frozen.flat_map(|step| step.places()).filter(|place| !place.is_empty()).collect()
+    }
+
+    /// The parameters before the first step: kernels as their layers say (Keras' `GlorotUniform` by default), biases of
+    /// zero; in layer normalization a `gamma` of one and a `beta` of zero.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         let mut parameters = vec![0.0; self.parameters];
         for (index, step) in self.steps.iter().enumerate() {
-            if let Operation::Dense { kernel, .. } = &step.operation {
-                let limit = (6.0 / (step.inputs + step.outputs) as f32).sqrt();
-                random::uniform(seed, index as u64, limit, &mut parameters[kernel.clone()]);
+            match &step.operation {
+                Operation::Dense { kernel, initializer, .. } => {
+                    let kernel = &mut parameters[kernel.clone()];
+                    initializer.get().fill(seed, index as u64, step.inputs, step.outputs, kernel);
+                }
+                Operation::LayerNormalization { gamma, .. } => parameters[gamma.clone()].fill(1.0),
+                Operation::Dropout { .. } => {}
             }
         }
         parameters
@@ -162,24 +213,52 @@ impl LayerPlan {
         match self.operation {
             Operation::Dense { .. } => "Dense",
             Operation::Dropout { .. } => "Dropout",
+            Operation::LayerNormalization { .. } => "LayerNormalization",
+        }
+    }
+
+    /// Keras' name of the first layer of this type.
+    fn base_name(&self) -> &'static str {
+        match self.operation {
+            Operation::Dense { .. } => "dense",
+            Operation::Dropout { .. } => "dropout",
+            Operation::LayerNormalization { .. } => "layer_normalization",
+        }
+    }
+
+    /// The places of its parameters.
+    pub(super) fn places(&self) -> [Range<usize>; 2] {
+        match &self.operation {
+            Operation::Dense { kernel, bias, .. } => [kernel.clone(), bias.clone()],
+            Operation::LayerNormalization { gamma, beta, .. } => [gamma.clone(), beta.clone()],
+            Operation::Dropout { .. } => [0..0, 0..0],
+        }
+    }
+
+    /// Whether training changes its parameters.
+    pub(super) fn is_trainable(&self) -> bool {
+        match self.operation {
+            Operation::Dense { trainable, .. } | Operation::LayerNormalization { trainable, .. } => trainable,
+            Operation::Dropout { .. } => false,
         }
     }
 
     fn parameter_count(&self) -> usize {
-        match &self.operation {
-            Operation::Dense { kernel, bias, .. } => kernel.len() + bias.len(),
-            Operation::Dropout { .. } => 0,
-        }
+        self.places().iter().map(|place| place.len()).sum()
     }
 
     fn tensors(&self, layer: &str) -> Vec<Tensor> {
-        let Operation::Dense { kernel, bias, .. } = &self.operation else {
-            return Vec::new();
-        };
         let tensor = |name, shape, offset| Tensor { name: format!("{layer}/{name}"), shape, offset };
-        vec![
-            tensor("kernel", vec![self.inputs, self.outputs], kernel.start),
-            tensor("bias", vec![self.outputs], bias.start),
-        ]
+        let [first, second] = self.places();
+        let kernel = || tensor("kernel", vec![self.inputs, self.outputs], first.start);
+        match self.operation {
+            Operation::Dense { .. } if second.is_empty() => vec![kernel()],
+            Operation::Dense { .. } => vec![kernel(), tensor("bias", vec![self.outputs], second.start)],
+            Operation::LayerNormalization { .. } => vec![
+                tensor("gamma", vec![self.outputs], first.start),
+                tensor("beta", vec![self.outputs], second.start),
+            ],
+            Operation::Dropout { .. } => Vec::new(),
+        }
     }
 }

@@ -20,6 +20,8 @@ use super::gemm::{Matrix, gemm};
 use super::heads::{self, Aim};
 use super::metrics::Metric;
 use super::model::{LayerPlan, Model, Operation};
+use super::normalization;
+use super::regularization;
 use super::spec::Spec;
 use super::subnormals::flushed;
 use crate::data::plan;
@@ -52,6 +54,16 @@ pub struct Score {
     pub correct: u64,
 }
 
+impl Score {
+    /// With the penalty of as many samples.
+    fn with_penalty(mut self, samples: usize, penalty: f64) -> Self {
+        if penalty != 0.0 {
+            self.loss_sum += samples as f64 * penalty;
+        }
+        self
+    }
+}
+
 /// The result of a piece, except for its gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PieceOutcome {
@@ -72,8 +84,13 @@ pub struct Scratch {
     /// `values[i]` is the input of layer i, `[rows, inputs]`; the last one is the model's output.
     values: Vec<Vec<f32>>,
     /// For a dropout layer i, `factors[i]`, `[rows, units]`, holds the factors that its inputs were multiplied by; for
-    /// a dense layer whose activation needs them, the slopes of its outputs.
+    /// a dense layer whose activation needs them, the slopes of its outputs; for a layer normalization, its normalized
+    /// inputs.
     factors: Vec<Vec<f32>>,
+    /// For a layer normalization i, `scales[i]`, `[rows]`, holds the factors that normalized its rows.
+    scales: Vec<Vec<f32>>,
+    /// In place of the bias of a layer without one.
+    zeros: Vec<f32>,
     /// The random words of a dropout layer, `[rows, units]`.
     words: Vec<u32>,
     /// The gradients with respect to the outputs of the current layer, `[rows, outputs]`, and to its inputs.
@@ -132,7 +149,7 @@ impl Learner<'_> {
         self.prepare(samples, scratch);
         self.gather(samples, order, scratch);
         self.forward(rows, Pass::Training(Some(&dropout)), scratch);
-        let score = self.score(rows, scratch);
+        let score = self.score(rows, scratch).with_penalty(rows, self.penalty());
         self.backward(rows, gradient, scratch);
         samples.outcome(score, order.iter().copied())
     }
@@ -154,7 +171,7 @@ impl Learner<'_> {
         scratch.truths.clear();
         scratch.truths.add(truth);
         self.forward(rows, Pass::Training(None), scratch);
-        let score = self.score(rows, scratch);
+        let score = self.score(rows, scratch).with_penalty(rows, self.penalty());
         self.backward(rows, gradient, scratch);
         score
     }
@@ -172,7 +189,7 @@ impl Learner<'_> {
             sum.loss_sum += score.loss_sum;
             sum.correct += score.correct;
         }
-        samples.outcome(sum, 0..len)
+        samples.outcome(sum.with_penalty(len as usize, self.penalty()), 0..len)
     }
 
     /// The model's outputs, `[samples, outputs]`, for the `features` of samples as they are stored, one after another.
@@ -201,6 +218,10 @@ impl Learner<'_> {
         let layers = self.model.steps().len();
         scratch.values.resize_with(layers + 1, Vec::new);
         scratch.factors.resize_with(layers, Vec::new);
+        scratch.scales.resize_with(layers, Vec::new);
+        if self.model.lacks_a_bias() {
+            sized(&mut scratch.zeros, self.model.widest());
+        }
     }
 
     fn gather(&self, samples: &ShardView<'_>, order: &[u32], scratch: &mut Scratch) {
@@ -239,10 +260,13 @@ impl Learner<'_> {
             let input = &below[index][..rows * step.inputs];
             let output = sized(&mut above[0], rows * step.outputs);
             match (&step.operation, pass) {
-                (Operation::Dense { activation, kernel, bias }, _) => {
+                (Operation::Dense { activation, kernel, bias, .. }, _) => {
                     let weights = Matrix::new(&self.parameters[kernel.clone()], step.outputs);
                     gemm(Matrix::new(input, step.inputs), weights, output);
-                    let bias = &self.parameters[bias.clone()];
+                    let bias = match &self.parameters[bias.clone()] {
+                        [] => &scratch.zeros[..step.outputs],
+                        bias => bias,
+                    };
                     // The head applies the output layer's activation.
                     match (index + 1 < steps.len(), pass) {
                         (false, _) => elementwise::add_bias(output, bias),
@@ -252,6 +276,13 @@ impl Learner<'_> {
                         }
                         (true, _) => activation.hidden().add_bias(output, bias),
                     }
+                }
+                (Operation::LayerNormalization { epsilon, gamma, beta, .. }, _) => {
+                    let normalized = sized(&mut scratch.factors[index], input.len());
+                    let scales = sized(&mut scratch.scales[index], rows);
+                    normalization::normalize(input, step.inputs, *epsilon, normalized, scales);
+                    let [gamma, beta] = [gamma, beta].map(|place| &self.parameters[place.clone()]);
+                    normalization::stretch(normalized, gamma, beta, output);
                 }
                 (Operation::Dropout { .. }, Pass::Inference | Pass::Training(None)) => {
                     output.copy_from_slice(input)
@@ -263,6 +294,22 @@ impl Learner<'_> {
                 }
             }
         }
+    }
+
+    /// What the regularised kernels add to the loss of each sample; 0 if there are none.
+    fn penalty(&self) -> f64 {
+        let regularized = self.model.steps().iter().filter_map(|step| match &step.operation {
+            Operation::Dense { kernel, regularizer, .. } if !regularizer.is_none() => {
+                Some((kernel, regularizer))
+            }
+            Operation::Dense { .. } | Operation::Dropout { .. } | Operation::LayerNormalization { .. } => {
+                None
+            }
+        });
+        let penalties = regularized.map(|(kernel, regularizer)| {
+            regularization::penalty(*regularizer, &self.parameters[kernel.clone()])
+        });
+        penalties.fold(0.0, |sum, penalty| sum + penalty)
     }
 
     fn output_activation(&self) -> Activation {
@@ -284,11 +331,14 @@ impl Learner<'_> {
         Score { loss_sum, correct }
     }
 
-    /// The backward pass, from the outputs to the first dense layer.
+    /// The backward pass, from the outputs to the first layer that learns. Gradients of frozen parameters are 0.
     fn backward(&self, rows: usize, gradient: &mut [f32], scratch: &mut Scratch) {
-        let Scratch { values, factors, delta, delta_below, truths, .. } = scratch;
+        let Scratch { values, factors, scales, delta, delta_below, truths, .. } = scratch;
         let steps = self.model.steps();
-        let first = steps.iter().position(|step| matches!(step.operation, Operation::Dense { .. }));
+        let first = steps.iter().position(LayerPlan::is_trainable);
+        for step in steps.iter().filter(|step| !step.is_trainable()) {
+            step.places().into_iter().for_each(|place| gradient[place].fill(0.0));
+        }
 
         let width = self.model.outputs();
         let outputs = &values[steps.len()][..rows * width];
@@ -303,17 +353,38 @@ impl Learner<'_> {
                 Operation::Dropout { .. } => {
                     elementwise::multiply_assign(above, &factors[index][..above.len()])
                 }
-                Operation::Dense { activation, kernel, bias } => {
+                Operation::LayerNormalization { gamma, beta, trainable, .. } => {
+                    let normalized = &factors[index][..above.len()];
+                    if *trainable {
+                        elementwise::column_sums(above, &mut gradient[beta.clone()]);
+                        normalization::gradient_of_gamma(above, normalized, &mut gradient[gamma.clone()]);
+                    }
+                    if Some(index) == first {
+                        return;
+                    }
+                    let gamma = &self.parameters[gamma.clone()];
+                    normalization::pass_back(above, gamma, normalized, &scales[index][..rows]);
+                }
+                Operation::Dense { activation, kernel, bias, regularizer, trainable, .. } => {
                     if index + 1 < steps.len() {
                         let hidden = activation.hidden();
                         let forward =
                             if hidden.needs_slopes() { &factors[index] } else { &values[index + 1] };
                         hidden.backward(above, &forward[..rows * step.outputs]);
                     }
-                    elementwise::column_sums(above, &mut gradient[bias.clone()]);
+                    if *trainable && !bias.is_empty() {
+                        elementwise::column_sums(above, &mut gradient[bias.clone()]);
+                    }
                     let input = Matrix::new(&values[index][..rows * step.inputs], step.inputs);
                     let above = Matrix::new(above, step.outputs);
-                    gemm(input.transposed(), above, &mut gradient[kernel.clone()]);
+                    if *trainable {
+                        gemm(input.transposed(), above, &mut gradient[kernel.clone()]);
+                        if !regularizer.is_none() {
+                            let (weights, sums) =
+                                (&self.parameters[kernel.clone()], &mut gradient[kernel.clone()]);
+                            regularization::add_gradient(*regularizer, rows, weights, sums);
+                        }
+                    }
                     if Some(index) == first {
                         return;
                     }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::heads::{Loss, LossOptions};
-use super::layers::Layer;
+use super::layers::{Layer, Normalization, Regularizer};
 use super::limits::{self, MAX_LAYERS, POSITIVE, SHARDS, UNITS};
 use super::metrics::Metric;
 use crate::data::schema::Schema;
@@ -44,7 +44,7 @@ impl Spec {
         self.schema.features.width()
     }
 
-    /// The number of trainable parameters.
+    /// The number of parameters.
     pub fn parameters(&self) -> u64 {
         limits::parameters(self.inputs() as u64, &self.layers)
     }
@@ -64,7 +64,18 @@ impl Spec {
         }
         for layer in &self.layers {
             match *layer {
-                Layer::Dense { units, .. } => within("the number of units", units, UNITS)?,
+                Layer::Dense(dense) => {
+                    within("the number of units", dense.units, UNITS)?;
+                    let Regularizer { l1, l2 } = dense.kernel_regularizer;
+                    if [l1, l2].into_iter().any(|factor| Regularizer::problem_of(factor).is_some()) {
+                        return Err(format!("a regulariser is {l1}, {l2}"));
+                    }
+                }
+                Layer::LayerNormalization(Normalization { epsilon, .. }) => {
+                    if Normalization::problem_of(epsilon).is_some() {
+                        return Err(format!("an epsilon is {epsilon}"));
+                    }
+                }
                 Layer::Dropout { rate } if (0.0..1.0).contains(&rate) => {}
                 Layer::Dropout { rate } => return Err(format!("a dropout rate is {rate}")),
             }
@@ -86,12 +97,12 @@ impl Spec {
         let (loss, activation) = (self.loss, self.loss.activation());
         let outputs = loss.outputs(self.schema.target).map_err(|needs| format!("{loss} needs {needs}"))?;
         let hidden = |layer: &Layer| match layer {
-            Layer::Dense { activation, .. } => activation.fits_hidden_layers(),
-            Layer::Dropout { .. } => true,
+            Layer::Dense(dense) => dense.activation.fits_hidden_layers(),
+            Layer::Dropout { .. } | Layer::LayerNormalization(_) => true,
         };
         match self.layers.split_last() {
-            Some((&Layer::Dense { units, activation: last }, rest))
-                if (units, last) == (outputs, activation) && rest.iter().all(hidden) =>
+            Some((Layer::Dense(last), rest))
+                if (last.units, last.activation) == (outputs, activation) && rest.iter().all(hidden) =>
             {
                 Ok(())
             }

@@ -12,6 +12,8 @@ use millefeuille_core::control::{
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::shard::Shard;
 use millefeuille_core::data::split::Sizes;
+use millefeuille_core::learn::accumulation::Accumulation;
+use millefeuille_core::learn::stopping::{Stopping, Watch};
 use millefeuille_core::learn::tree::Node;
 
 pub(crate) const SHARDS: u32 = 8;
@@ -42,6 +44,7 @@ pub(crate) fn facts() -> Facts {
     Facts {
         epochs: 2,
         plan: Plan::new(80, 40, SHARDS),
+        accumulation: Accumulation { batches: 1, of_epoch: 2 },
         shards: SHARDS,
         sizes: Sizes { train: 80, validation: 16, test: 16 },
         sample_bytes: 785,
@@ -184,7 +187,7 @@ impl Script {
             }
             Action::Close { work } => {
                 let finite = self.diverges_at != Some(work.parameter_tag);
-                vec![Event::Closed { work, finite }]
+                vec![Event::Closed { work, finite, row: None }]
             }
             Action::Arbitrate { work, node } => {
                 let result = self.next_result();
@@ -194,7 +197,7 @@ impl Script {
             }
             Action::EndEpoch { job, .. } if self.writes => vec![Event::EpochWritten { job }],
             Action::Checkpoint { job, .. } => vec![Event::CheckpointWritten { job }],
-            Action::Save { job } => vec![Event::Saved { job }],
+            Action::Save { job, .. } => vec![Event::Saved { job }],
             Action::Disconnect { worker, .. } | Action::Evict { worker, .. } | Action::Release { worker } => {
                 self.pending.retain(|pending| pending.0 != worker);
                 Vec::new()
@@ -242,7 +245,13 @@ impl Script {
     }
 
     fn loaded(&self, job: JobId) -> Event {
-        Event::Loaded { job, facts: self.facts.clone(), from: self.from, evicted: Default::default() }
+        Event::Loaded {
+            job,
+            facts: self.facts.clone(),
+            from: self.from,
+            evicted: Default::default(),
+            watch: Watch::new(Stopping::default()),
+        }
     }
 
     /// Delivers the next pending result.

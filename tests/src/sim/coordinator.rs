@@ -18,7 +18,7 @@ use super::mutation::Mutation;
 use super::random::mix;
 use super::scenario::SAMPLE_BYTES;
 use super::simulation::{CoordinatorDue, Down, Due, NodeResult, OUTBOX, Simulation, Up, Wire, trace};
-use super::toy::{Job, Ledger, Sum};
+use super::toy::{self, Job, Ledger, Sum};
 
 const TICK: Duration = Duration::from_millis(100);
 /// The number of messages in which a shard is sent.
@@ -37,6 +37,8 @@ pub(crate) struct Training {
     job: Arc<Job>,
     pub(crate) parameters: u64,
     tag: u64,
+    /// The mini-batches of a step that is not complete yet.
+    accumulated: Option<Sum>,
     figures: u64,
     rows: Vec<u64>,
     ledger: Ledger,
@@ -80,6 +82,7 @@ impl Training {
             parameters: job.beginning(),
             job,
             tag: 0,
+            accumulated: None,
             figures: BEGUN,
             rows: Vec::new(),
             ledger: Ledger::default(),
@@ -134,11 +137,17 @@ impl Training {
         self.duplicates_added.drain(..).for_each(|duplicate| sum.add(duplicate));
         self.ledger.enter(&sum.gathered);
         self.figures = mix(self.figures, sum.value);
+        let finite = sum.finite;
         if work.phase == Phase::Train {
-            self.parameters = self.job.step(self.parameters, &sum);
-            self.tag += 1;
+            let sum = toy::joined(self.accumulated.take(), sum);
+            if self.job.facts.accumulation.completes(work.step) {
+                self.parameters = self.job.step(self.parameters, &sum);
+                self.tag += 1;
+            } else {
+                self.accumulated = Some(sum);
+            }
         }
-        Some(sum.finite)
+        Some(finite)
     }
 }
 
@@ -466,8 +475,8 @@ impl Simulation {
                     self.order(Order::Checkpoint(job, snapshot));
                 }
             }
-            Action::EndEpoch { job, epoch } => self.end_epoch(job, epoch),
-            Action::Save { job } => {
+            Action::EndEpoch { job, epoch, .. } => self.end_epoch(job, epoch),
+            Action::Save { job, .. } => {
                 if let Some(training) = self.training_of(job) {
                     let parameters = training.parameters;
                     self.order(Order::Save(job, parameters));
@@ -579,9 +588,11 @@ impl Simulation {
             return self.fail(format!("{work} is closed, but its tree is incomplete"));
         };
         let (tag, parameters) = (training.tag, training.parameters);
+        let ends = training.job.facts.ends_epoch(work.phase, work.step);
+        let row = ends.then(|| Box::new(toy::row_of(work.epoch, mix(training.figures, parameters))));
         self.check_close(work, tag, parameters);
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.events.push_back(Event::Closed { work, finite });
+            coordinator.events.push_back(Event::Closed { work, finite, row });
         }
     }
 
@@ -611,12 +622,13 @@ impl Simulation {
             _ => {}
         }
         let facts = toy.facts.clone();
+        let watch = toy.watch_after(&training.rows);
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.training = Some(training);
         }
         // In this simulation an evicted process does not rejoin.
         let evicted = BTreeMap::new();
-        self.handle(Event::Loaded { job, facts, from, evicted });
+        self.handle(Event::Loaded { job, facts, from, evicted, watch });
     }
 
     fn end_epoch(&mut self, job: JobId, epoch: u32) {

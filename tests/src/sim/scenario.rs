@@ -7,6 +7,9 @@ use millefeuille_core::arithmetic::Arithmetic;
 use millefeuille_core::control::{ControlConfig, Facts};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::split::Sizes;
+use millefeuille_core::learn::accumulation::Accumulation;
+use millefeuille_core::learn::monitor::Monitor;
+use millefeuille_core::learn::stopping::{EarlyStopping, StopAt, Stopping};
 
 use super::random::Random;
 use super::toy::Job;
@@ -257,10 +260,16 @@ fn job(random: &mut Random, may_diverge: bool) -> Job {
     let plan = Plan::new(train, batch as u32, shards);
     let step = random.within(0..=u64::from(plan.steps()) - 1) as u32;
     let epoch = random.within(0..=u64::from(epochs) - 1) as u32;
+    // From the seeds that are there, so that all else stays as it was for a seed.
+    let (seed, data) = (random.next(), random.next());
+    let accumulation =
+        Accumulation { batches: [1, 1, 2, 5][(seed >> 40) as usize % 4], of_epoch: plan.steps() };
+    let diverges_at = (may_diverge && random.chance(0.7)).then_some((epoch, step));
     Job {
         facts: Facts {
             epochs,
             plan,
+            accumulation,
             shards,
             sizes,
             sample_bytes: SAMPLE_BYTES,
@@ -268,10 +277,22 @@ fn job(random: &mut Random, may_diverge: bool) -> Job {
             arithmetic: arithmetic(),
             shapes_fingerprint: "shapes".into(),
         },
-        seed: random.next(),
-        data: random.next(),
-        diverges_at: (may_diverge && random.chance(0.7)).then_some((epoch, step)),
+        seed,
+        data,
+        // One that stops might not come to the step in which it diverges.
+        stopping: if diverges_at.is_some() { Stopping::default() } else { stopping(data) },
+        diverges_at,
     }
+}
+
+/// Rules that stop some jobs early.
+fn stopping(word: u64) -> Stopping {
+    let monitor = Monitor { validation: false, metric: None };
+    let early =
+        EarlyStopping { monitor, patience: (word >> 8) as u32 % 3, min_delta: 0.1, restore_best: false };
+    let at = StopAt { metric: monitor, value: 0.2 };
+    let stops = |bits: u32, of: u64| (word >> bits).is_multiple_of(of);
+    Stopping { early: stops(16, 4).then_some(early), at: stops(32, 5).then_some(at) }
 }
 
 /// The arithmetic of all processes.

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use millefeuille_core::control::{Digest, Facts, Phase, Position, WorkId};
 use millefeuille_core::data::shard::shard_len;
+use millefeuille_core::learn::stopping::{Stopping, Watch};
 use millefeuille_core::learn::tree::{Node, Tree};
+use millefeuille_core::view::EpochRow;
 
 use super::random::mix;
 
@@ -53,6 +55,17 @@ impl Sum {
     }
 }
 
+/// A mini-batch after those of its step that came before.
+pub(crate) fn joined(before: Option<Sum>, batch: Sum) -> Sum {
+    match before {
+        None => batch,
+        Some(mut before) => {
+            before.add(batch);
+            before
+        }
+    }
+}
+
 /// A job: its facts for the control machine, and the inputs of its numbers.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -60,8 +73,26 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     /// The identity of its data: workers keep samples from one job to the next.
     pub(crate) data: u64,
+    /// When it stops before its last epoch.
+    pub(crate) stopping: Stopping,
     /// The epoch and the step in which training diverges.
     pub(crate) diverges_at: Option<(u32, u32)>,
+}
+
+/// The figures of an epoch, from 0, as the control machine sees them: they go up and down with the hash.
+pub(crate) fn row_of(epoch: u32, row: u64) -> EpochRow {
+    let loss = (row % 1000) as f64 / 1000.0;
+    EpochRow {
+        epoch: u64::from(epoch) + 1,
+        loss,
+        accuracy: None,
+        val_loss: None,
+        val_accuracy: None,
+        test_loss: loss,
+        test_accuracy: None,
+        seconds: 0.0,
+        weights_sha256: String::new(),
+    }
 }
 
 /// The results of the reference run.
@@ -76,6 +107,12 @@ pub(crate) struct Expected {
 impl Job {
     pub(crate) fn beginning(&self) -> u64 {
         mix(self.seed, 0)
+    }
+
+    /// The rules of the job after epochs with these rows.
+    pub(crate) fn watch_after(&self, rows: &[u64]) -> Watch {
+        let rows: Vec<_> = (0..).zip(rows).map(|(epoch, &row)| row_of(epoch, row)).collect();
+        Watch::after(self.stopping, &rows)
     }
 
     pub(crate) fn piece(&self, parameters: u64, work: WorkId, shard: u32) -> Sum {
@@ -136,7 +173,7 @@ impl Job {
 
     pub(crate) fn expected(self: &Arc<Self>) -> Expected {
         let mut expected = Expected { parameters: vec![self.beginning()], rows: Vec::new() };
-        let mut parameters = self.beginning();
+        let (mut parameters, mut accumulated) = (self.beginning(), None);
         for epoch in 0..self.facts.epochs {
             let mut row = ROW;
             for (phase, step) in self.units() {
@@ -152,11 +189,19 @@ impl Job {
                 let sum = self.node(parameters, work, root).expect("a unit of work has samples");
                 row = mix(row, sum.value);
                 if phase == Phase::Train {
-                    parameters = self.step(parameters, &sum);
-                    expected.parameters.push(parameters);
+                    let sum = joined(accumulated.take(), sum);
+                    if self.facts.accumulation.completes(step) {
+                        parameters = self.step(parameters, &sum);
+                        expected.parameters.push(parameters);
+                    } else {
+                        accumulated = Some(sum);
+                    }
                 }
             }
             expected.rows.push(mix(row, parameters));
+            if self.watch_after(&expected.rows).stopped().is_some() {
+                break;
+            }
         }
         expected
     }

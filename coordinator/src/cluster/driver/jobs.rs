@@ -9,6 +9,7 @@ use std::sync::Arc;
 use millefeuille_core::control::{Event, JobId, JobState, Outcome, Start};
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
+use millefeuille_core::learn::stopping::{Stopped, Stopping, Watch};
 use millefeuille_core::learn::tree::Tree;
 use millefeuille_program::process::exit;
 use millefeuille_proto::session::ToWorker;
@@ -271,7 +272,9 @@ impl Driver {
             self.event("joined", notes::joined(*worker, &hello.name, hello.slots), None);
         }
         let evicted = self.training.as_ref().map(Training::evicted).unwrap_or_default();
-        self.handle(Event::Loaded { job, facts, from, evicted });
+        let rules = Stopping::default();
+        let watch = self.training.as_ref().map_or_else(|| Watch::new(rules), Training::watch);
+        self.handle(Event::Loaded { job, facts, from, evicted, watch });
     }
 
     /// Copies the state between two steps and passes it to the disk thread.
@@ -289,15 +292,26 @@ impl Driver {
         }
     }
 
-    pub(super) fn end_epoch(&mut self, job: JobId, epoch: u32) {
+    pub(super) fn save(&mut self, job: JobId, stopped: Option<Stopped>, restored: Option<u64>) {
+        if let Some(record) = self.jobs.get_mut(&job) {
+            record.stopped = stopped;
+        }
+        if let Some(training) = &self.training {
+            let (parameters, suspects) = (training.parameters(), training.suspects().clone());
+            self.disk.order(WriteCommand::Save { parameters, suspects, stopped, restored });
+        }
+    }
+
+    pub(super) fn end_epoch(&mut self, job: JobId, epoch: u32, best: bool, stopped: Option<Stopped>) {
         let on = self.config.control.checkpoint_interval.is_some();
         let Some(training) = self.training.as_mut().filter(|_| self.control.running() == Some(job)) else {
             return;
         };
-        let row = training.row(epoch);
-        let ledger = training.end_epoch(epoch);
+        let row = training.end_row(epoch);
+        let ledger = training.end_epoch(epoch, stopped.as_ref());
         let snapshot = training.snapshot(Start::of_epoch(epoch + 1, training.steps_taken()));
-        self.disk.order(WriteCommand::Epoch { row, ledger, snapshot: Box::new(snapshot), checkpoint: on });
+        let snapshot = Box::new(snapshot);
+        self.disk.order(WriteCommand::Epoch { row, ledger, snapshot, checkpoint: on, best });
     }
 
     pub(super) fn written(&mut self, job: JobId, written: Result<Written, Failure>) {
@@ -326,8 +340,9 @@ impl Driver {
                 self.handle(Event::CheckpointWritten { job });
             }
             Ok(Written::Ended) => self.end_noted(job),
-            Ok(Written::Result(shown)) => {
+            Ok(Written::Result { shown, restored_sha256 }) => {
                 record.shown = shown;
+                record.restored_sha256 = restored_sha256;
                 self.forget_old_predictions();
                 self.handle(Event::Saved { job });
             }

@@ -113,7 +113,7 @@ fn power(base: f64, mut n: u64) -> f64 {
     product
 }
 
-fn problem_of_beta(beta: f32) -> Option<&'static str> {
+pub(super) fn problem_of_beta(beta: f32) -> Option<&'static str> {
     (!(0.0..1.0).contains(&beta)).then_some("not a share; give at least 0 and less than 1, such as 0.9")
 }
 

@@ -4,20 +4,30 @@
 //! earlier, shard by shard, would weigh the samples of a small shard more. Its state stays with the
 //! coordinator; workers never see it.
 //!
+//! Before its step, the gradient of the mean may be clipped (`clipping`), and the learning rate is that of the job's
+//! [schedule](super::schedules).
+//!
 //! To add an optimizer, add a file with a [`Rule`] (its keys in a job, its state, and its step over a part of the
 //! parameters) and a line in the registry below.
 
 mod adam;
 mod adamw;
+mod clipping;
+mod rmsprop;
 mod sgd;
 
 use std::fmt::{self, Display, Formatter};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
+use rayon::slice::ParallelSliceMut as _;
 
+use super::model::Model;
+use super::schedules::Schedule;
 use super::sum::{self, AdditionScratch, SECTION, Sum};
 use crate::registry::registry;
+use crate::view::EpochRow;
+use clipping::Clipping;
 
 registry! {
     /// A kind of optimizer.
@@ -26,6 +36,8 @@ registry! {
         Adam = adam::Adam,
         /// Adam with decoupled weight decay.
         AdamW = adamw::AdamW,
+        /// A step divided by the root of a moving average of squares.
+        RmsProp = rmsprop::RmsProp,
         /// Gradient descent, with momentum and weight decay if asked for.
         Sgd = sgd::Sgd,
     }
@@ -36,7 +48,7 @@ pub(crate) trait Rule: Sync {
     /// Keras' class name in lower case.
     fn name(&self) -> &'static str;
 
-    /// Its settings in a job; at most [`MOST_KEYS`], `learning_rate` first.
+    /// Its settings in a job, besides those of clipping; at most [`MOST_KEYS`] with these, `learning_rate` first.
     fn keys(&self) -> &'static [Key];
 
     /// The names of its state arrays with a value for each of the keys: each array has one number per parameter, 0
@@ -98,7 +110,7 @@ fn problem_of_decay(decay: f32) -> Option<&'static str> {
 }
 
 /// The maximum number of keys of an optimizer.
-pub const MOST_KEYS: usize = 8;
+pub const MOST_KEYS: usize = 10;
 
 /// The share that weights lose in a step; a subnormal one counts as zero.
 fn share_lost(rate: f32, weight_decay: f32) -> f32 {
@@ -129,9 +141,13 @@ pub(crate) struct ParameterSlice<'a> {
 }
 
 impl OptimizerKind {
+    fn all_keys(self) -> impl Iterator<Item = &'static Key> {
+        self.get().keys().iter().chain(clipping::KEYS)
+    }
+
     /// The names of its keys in a job.
     pub fn keys(self) -> impl Iterator<Item = &'static str> {
-        self.get().keys().iter().map(|key| key.name)
+        self.all_keys().map(|key| key.name)
     }
 }
 
@@ -147,7 +163,7 @@ impl Optimizer {
     /// An optimizer with the default of every key.
     pub fn new(kind: OptimizerKind) -> Self {
         let mut values = [0.0; MOST_KEYS];
-        for (value, key) in values.iter_mut().zip(kind.get().keys()) {
+        for (value, key) in values.iter_mut().zip(kind.all_keys()) {
             *value = key.default;
         }
         Self { kind, values }
@@ -167,7 +183,7 @@ impl Optimizer {
 
     /// The keys with their values.
     pub fn settings(&self) -> impl Iterator<Item = (&'static Key, f32)> {
-        self.kind.get().keys().iter().zip(self.values)
+        self.kind.all_keys().zip(self.values)
     }
 
     /// Those that job files and identities state: all but the optional ones that have their default.
@@ -190,9 +206,26 @@ impl Optimizer {
         self.kind.get().state_names(&self.values)
     }
 
+    /// The keys of clipping that have a value; a valid job names one at most.
+    pub fn clippings(&self) -> impl Iterator<Item = &'static str> {
+        let own = self.kind.get().keys().len();
+        self.settings().skip(own).filter(|(_, value)| *value != 0.0).map(|(key, _)| key.name)
+    }
+
+    fn clipping(&self) -> Option<Clipping> {
+        let own = self.kind.get().keys().len();
+        Clipping::of(&self.values[own..][..clipping::KEYS.len()])
+    }
+
+    /// The same with another learning rate.
+    fn with_rate(mut self, rate: f32) -> Self {
+        self.values[0] = rate;
+        self
+    }
+
     /// Sets the value of a key. Returns whether the optimizer has the key.
     pub fn set(&mut self, name: &str, value: f32) -> bool {
-        let place = self.kind.get().keys().iter().position(|key| key.name == name);
+        let place = self.kind.all_keys().position(|key| key.name == name);
         place.map(|place| self.values[place] = value).is_some()
     }
 }
@@ -211,15 +244,47 @@ impl Display for Optimizer {
 /// An optimizer with its state between steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptimizerState {
+    /// With the learning rate that the schedule begins with: its own, unless a plateau has lowered it.
     optimizer: Optimizer,
+    schedule: Schedule,
+    /// The places of the variables, if their norms are needed.
+    variables: Vec<Range<usize>>,
+    /// The places of parameters that stay as they are. Their gradients are 0, but weights may decay.
+    frozen: Vec<Range<usize>>,
     state: Vec<Vec<f32>>,
 }
 
 impl OptimizerState {
-    /// The state before the first step of a model with so many `parameters`.
+    /// The state before the first step of a model of one variable with so many `parameters`.
     pub fn new(optimizer: &Optimizer, parameters: usize) -> Self {
         let state = optimizer.state_names().iter().map(|_| vec![0.0; parameters]).collect();
-        Self { optimizer: *optimizer, state }
+        let variables = optimizer.clipping().map(|_| 0..parameters).into_iter().collect();
+        Self { optimizer: *optimizer, schedule: Schedule::default(), variables, frozen: Vec::new(), state }
+    }
+
+    /// The state before the first step of this model.
+    pub fn of_model(optimizer: &Optimizer, schedule: &Schedule, model: &Model) -> Self {
+        let variables = optimizer.clipping().map(|_| model.variables()).unwrap_or_default();
+        Self {
+            schedule: *schedule,
+            variables,
+            frozen: model.frozen(),
+            ..Self::new(optimizer, model.parameter_count())
+        }
+    }
+
+    /// Takes note of all epochs that have ended, before the next one begins: the schedule may look at them.
+    /// `learning_rate` is the job's.
+    pub fn take_note(&mut self, learning_rate: f32, history: &[EpochRow]) {
+        if self.schedule.watches() {
+            self.optimizer = self.optimizer.with_rate(self.schedule.after(learning_rate, history));
+        }
+    }
+
+    /// The optimizer with the learning rate of the `step`-th step, from 1.
+    fn at(&self, step: u64) -> Optimizer {
+        let rate = self.optimizer.values[0];
+        self.optimizer.with_rate(self.schedule.rate(rate, step - 1))
     }
 
     /// The kind of optimizer.
@@ -241,7 +306,7 @@ impl OptimizerState {
     /// The `step`-th step, from 1, of the parameters from place `first` on: `out` becomes the parameters after it.
     ///
     /// `gradient` is the sum of the gradients of `count` samples, at least one, or its last two terms, which one
-    /// pass over memory adds with the same bits. All slices are of equal length.
+    /// pass over memory adds with the same bits. All slices are of equal length. With clipping, the part is the whole.
     pub fn step(
         &mut self,
         step: u64,
@@ -254,10 +319,43 @@ impl OptimizerState {
         let mut slices = [Some(parameters), Some(gradient.0), gradient.1].into_iter().flatten();
         assert!(step > 0 && count > 0, "a step has a number and samples");
         assert!(slices.all(|slice| slice.len() == out.len()), "a gradient is as long as the parameters");
+        let Optimizer { kind, values } = self.at(step);
         let state = self.state.iter_mut().map(|state| &mut state[first..][..out.len()]).collect();
-        let Optimizer { kind, values } = &self.optimizer;
-        kind.get()
-            .step(values, ParameterSlice { parameters, gradient, count: count as f32, step, state, out });
+        let mut count = count as f32;
+        let mut clipped = Vec::new();
+        let gradient = match self.optimizer.clipping() {
+            None => gradient,
+            Some(clipping) => {
+                clipped.resize(out.len(), 0.0);
+                adam::mean(gradient.0, gradient.1.unwrap_or_default(), count, &mut clipped);
+                clipping.apply(&mut clipped, &self.variables);
+                count = 1.0;
+                (&clipped[..], None)
+            }
+        };
+        kind.get().step(&values, ParameterSlice { parameters, gradient, count, step, state, out });
+    }
+
+    /// The mean gradient of a sum, clipped.
+    fn clipped<B>(&self, clipping: Clipping, sum: &Sum<B>, len: usize) -> Vec<f32>
+    where
+        B: Deref<Target = [f32]> + Sync,
+    {
+        let (mut mean, count) = (vec![0.0; len], sum.figures.samples as f32);
+        mean.par_chunks_mut(SECTION).enumerate().for_each_init(
+            AdditionScratch::default,
+            |scratch, (index, out)| {
+                let places =
+                    sum::section(len, index).expect("there is a section for each part of the output");
+                let first = places.start;
+                sum::add_section(sum.order(), sum.terms(), places, scratch, |block, left, right| {
+                    let out = &mut out[block.start - first..block.end - first];
+                    adam::mean(left, right.unwrap_or_default(), count, out);
+                });
+            },
+        );
+        clipping.apply(&mut mean, &self.variables);
+        mean
     }
 
     /// [`step`](Self::step) of all parameters with what is still to be added of `sum`, with all cores: each adds
@@ -269,7 +367,24 @@ impl OptimizerState {
         let (len, count) = (out.len(), sum.figures.samples);
         assert!(step > 0 && count > 0, "a step has a number and samples");
         assert_eq!(parameters.len(), len, "as many parameters come out");
-        let Optimizer { kind, values } = &self.optimizer;
+        match self.optimizer.clipping() {
+            None => self.step_by_sections(step, parameters, sum, out),
+            Some(clipping) => {
+                let clipped = self.clipped(clipping, sum, len);
+                self.step_of_mean(step, parameters, &clipped, out);
+            }
+        }
+        for place in &self.frozen {
+            out[place.clone()].copy_from_slice(&parameters[place.clone()]);
+        }
+    }
+
+    /// The step with a gradient that is added up at the same time.
+    fn step_by_sections<B>(&mut self, step: u64, parameters: &[f32], sum: &Sum<B>, out: &mut [f32])
+    where
+        B: Deref<Target = [f32]> + Sync,
+    {
+        let (Optimizer { kind, values }, len, count) = (self.at(step), out.len(), sum.figures.samples);
         let sections = sections(&mut self.state, out);
         sections.into_par_iter().enumerate().for_each_init(
             AdditionScratch::default,
@@ -289,10 +404,21 @@ impl OptimizerState {
                         state,
                         out,
                     };
-                    kind.get().step(values, part);
+                    kind.get().step(&values, part);
                 });
             },
         );
+    }
+
+    /// The step with a mean gradient that is added up already.
+    fn step_of_mean(&mut self, step: u64, parameters: &[f32], mean: &[f32], out: &mut [f32]) {
+        let (Optimizer { kind, values }, len) = (self.at(step), out.len());
+        let sections = sections(&mut self.state, out);
+        sections.into_par_iter().enumerate().for_each(|(index, Section { state, out })| {
+            let places = sum::section(len, index).expect("there is a section for each part of the output");
+            let (parameters, gradient) = (&parameters[places.clone()], (&mean[places], None));
+            kind.get().step(&values, ParameterSlice { parameters, gradient, count: 1.0, step, state, out });
+        });
     }
 }
 
@@ -326,8 +452,12 @@ mod tests {
         let parameters = numbers(len, 1);
         let figures = Figures { loss_sum: 0.0, correct: 0, samples: 100 };
         let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
-        for kind in OptimizerKind::ALL {
-            let fresh = || OptimizerState::new(&Optimizer::new(*kind), len);
+        let clippings = [None, Some("clipnorm"), Some("clipvalue"), Some("global_clipnorm")];
+        let kinds = OptimizerKind::ALL.iter().flat_map(|kind| clippings.map(|clipping| (kind, clipping)));
+        for (kind, clipping) in kinds {
+            let mut optimizer = Optimizer::new(*kind);
+            clipping.iter().for_each(|name| assert!(optimizer.set(name, 0.5)));
+            let fresh = || OptimizerState::new(&optimizer, len);
             let (mut whole, mut by_sections) = (fresh(), fresh());
             let mut sum = Sum::new(Some(numbers(len, 2)), figures, Vec::new());
             for terms in 1..=4 {
