@@ -248,8 +248,8 @@ fn done_with(path: &Path, model: &[u8]) -> SavedRun {
 fn a_model_that_does_not_fit_is_refused_with_the_tensor_named() {
     let place = TempDir::new().unwrap();
     let (article, mut layers) = (Job::default(), Job::default().layers);
-    if let Layer::Dense { units, .. } = &mut layers[0] {
-        *units = 100;
+    if let Layer::Dense(dense) = &mut layers[0] {
+        dense.units = 100;
     }
     let other = Model::new(784, &layers);
     let bytes = model::encode(&other.initial_parameters(1), &other, &Inputs::default()).unwrap();

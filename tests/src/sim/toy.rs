@@ -88,7 +88,7 @@ pub(crate) fn row_of(epoch: u32, row: u64) -> EpochRow {
         accuracy: None,
         val_loss: None,
         val_accuracy: None,
-        test_loss: loss,
+        test_loss: Some(loss),
         test_accuracy: None,
         seconds: 0.0,
         weights_sha256: String::new(),
