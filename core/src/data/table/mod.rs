@@ -81,7 +81,12 @@ impl Plan {
         };
         let mut uses = vec![Use::Feature; names.len()];
         for column in &layout.drop {
-            uses[find(column, "drop")?] = Use::Dropped;
+            match (find(column, "drop"), known) {
+                (Ok(place), _) => uses[place] = Use::Dropped,
+                // A file to predict for needs no more columns than the model.
+                (Err(_), Known::Model(_)) => {}
+                (Err(failure), _) => return Err(failure),
+            }
         }
         let mut targets = 0;
         for column in &layout.target {
