@@ -177,7 +177,7 @@ impl<'a> Thread<'a> {
         let samples = article.samples(Split::Train, shard);
         let learner = Learner { model: &article.model, spec: &article.spec, parameters: &self.parameters };
         let outcome = learner.train_piece(&samples, order, epoch.into(), gradient, &mut self.scratch);
-        *figures = (&outcome).into();
+        *figures = outcome.figures;
     }
 
     /// Sums this thread's section over the shards, and takes the optimizer's step there.
@@ -198,7 +198,7 @@ impl<'a> Thread<'a> {
             self.optimizer.step(taken, block.start, parameters, (left, right), count, out);
         });
         if self.number == 0 {
-            self.figures += total(slots.iter().map(|slot| slot.figures), &order);
+            self.figures += total(slots.iter().map(|slot| slot.figures.clone()), &order);
         }
     }
 
@@ -219,7 +219,7 @@ impl<'a> Thread<'a> {
             let Article { model, spec, .. } = shared.article;
             let learner = Learner { model, spec, parameters: &self.parameters };
             let outcome = learner.evaluate_piece(&samples, &mut self.scratch);
-            *lock(&shared.evaluations[task as usize]) = (&outcome).into();
+            *lock(&shared.evaluations[task as usize]) = outcome.figures;
         }
         shared.barrier.wait();
         if self.number == 0 {
@@ -232,9 +232,9 @@ impl<'a> Thread<'a> {
     fn note_figures(&self) {
         let shards = self.shared.shards();
         let order = order(shards, &(0..shards).collect());
-        let scores: Vec<_> = self.shared.evaluations.iter().map(|figures| *lock(figures)).collect();
+        let scores: Vec<_> = self.shared.evaluations.iter().map(|figures| lock(figures).clone()).collect();
         let (validation, test) = scores.split_at(scores.len() / 2);
-        let [validation, test] = [validation, test].map(|scores| total(scores.iter().copied(), &order));
+        let [validation, test] = [validation, test].map(|scores| total(scores.iter().cloned(), &order));
         let figures = Figures {
             loss: self.figures.loss(),
             accuracy: self.figures.accuracy(),

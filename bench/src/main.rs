@@ -9,11 +9,12 @@
 //! The baseline and the clusters must compute the same weights and figures, bit for bit; otherwise the benchmark
 //! fails. A missed target is not a failure: it is reported in the table.
 //!
-//! The output is a table, and `bench/latest.json` with all numbers ([`report`]). Four more benchmarks are
+//! The output is a table, and `bench/latest.json` with all numbers ([`report`]). Five more benchmarks are
 //! subcommands: [`step`] shows where the time of one step goes on one core, [`faults`] measures the cost of lost
-//! workers and of fault tolerance, [`peers`] measures Keras and PyTorch on the same job, and [`control`] measures the
-//! control machine alone with many workers and shards.
+//! workers and of fault tolerance, [`peers`] measures Keras and PyTorch on the same job, [`control`] measures the
+//! control machine alone with many workers and shards, and [`mod@area`] the metric `auc`.
 
+mod area;
 mod barrier;
 mod baseline;
 mod compare;
@@ -59,6 +60,12 @@ enum Command {
     Peers(peers::Args),
     /// Measures the control machine alone, with many workers and shards
     Control(control::Args),
+    /// The area under a ROC curve, of many scores
+    Area {
+        /// Number of scores
+        #[arg(long, default_value_t = 10_000_000)]
+        scores: u32,
+    },
     /// Computes one fit in this process; prints the result as JSON
     #[command(hide = true)]
     Baseline {
@@ -89,6 +96,7 @@ fn main() -> anyhow::Result<()> {
             control::run(&args);
             Ok(())
         }
+        Some(Command::Area { scores }) => area::run(scores),
         Some(Command::Baseline { epochs }) => print_json(&baseline::run(epochs)?),
         Some(Command::Products { epochs }) => print_json(&products::run(epochs)?),
     }

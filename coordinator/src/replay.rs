@@ -69,11 +69,10 @@ impl ReplayState {
 
     /// The state in a checkpoint, after the epochs with these rows.
     pub fn of(checkpoint: &Checkpoint, job: &Job, workload: &Workload, history: &[EpochRow]) -> Self {
-        let partial = &checkpoint.partial;
         let mut state = Self {
             epoch: checkpoint.position.epoch,
             step: checkpoint.position.step,
-            train: Figures { loss_sum: partial.loss_sum, correct: partial.correct, samples: partial.samples },
+            train: checkpoint.partial.figures(),
             parameters: checkpoint.values(),
             optimizer: checkpoint.optimizer.clone(),
             history: history.to_vec(),
@@ -104,15 +103,9 @@ impl<'a> Replay<'a> {
         let validation = self.evaluate(&state.parameters, Split::Validation);
         let test = self.evaluate(&state.parameters, Split::Test);
         let row = EpochRow {
-            epoch: u64::from(state.epoch) + 1,
-            loss: state.train.loss(),
-            accuracy: self.workload.accuracy(&state.train),
-            val_loss: validation.map(|sums| sums.loss()),
-            val_accuracy: validation.and_then(|sums| self.workload.accuracy(&sums)),
-            test_loss: test.map(|sums| sums.loss()),
-            test_accuracy: test.and_then(|sums| self.workload.accuracy(&sums)),
             seconds: started.elapsed().as_secs_f64(),
             weights_sha256: weights_sha256(bytemuck::cast_slice(&state.parameters)),
+            ..self.workload.row(state.epoch, &state.train, validation.as_ref(), test.as_ref())
         };
         (state.epoch, state.step, state.train) = (state.epoch + 1, 0, Figures::default());
         state.history.push(row.clone());
@@ -120,7 +113,7 @@ impl<'a> Replay<'a> {
         row
     }
 
-    /// Loss and accuracy on a held-out split; `None` if the split is empty.
+    /// Loss and metrics on a held-out split; `None` if the split is empty.
     pub fn evaluate(&mut self, parameters: &[f32], split: Split) -> Option<Figures> {
         self.sum(parameters, Unit::evaluate(split, 0)).map(|sum| sum.figures)
     }
@@ -141,7 +134,7 @@ impl<'a> Replay<'a> {
     fn batch(&mut self, state: &mut ReplayState) -> Sum<Buffer> {
         let sum = self.sum(&state.parameters, Unit::train(state.epoch, state.step));
         let sum = sum.expect("a step of the plan has samples");
-        state.train += sum.figures;
+        state.train += sum.figures.clone();
         state.step += 1;
         sum
     }

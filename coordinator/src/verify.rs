@@ -17,7 +17,7 @@ use millefeuille_core::job::{BlasKernel, Job};
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_core::learn::stopping::Watch;
 use millefeuille_core::learn::work::Workload;
-use millefeuille_core::view::EpochRow;
+use millefeuille_core::view::{EpochMetric, EpochRow};
 
 use crate::replay::{Replay, ReplayState};
 use crate::runs::checkpoint::{Checkpoint, Read, Unreadable};
@@ -384,21 +384,33 @@ impl Evidence {
 /// The differences between two history rows, times excluded.
 fn difference(told: &EpochRow, again: &EpochRow) -> Option<String> {
     let figures = |row: &EpochRow| {
-        [
+        let own = [
             ("loss", Some(row.loss)),
             ("accuracy", row.accuracy),
             ("val_loss", row.val_loss),
             ("val_accuracy", row.val_accuracy),
             ("test_loss", row.test_loss),
             ("test_accuracy", row.test_accuracy),
-        ]
+        ];
+        own.map(|(name, figure)| (name.to_owned(), figure)).into_iter().collect::<Vec<_>>()
     };
     if told.weights_sha256 != again.weights_sha256 {
         let (told, again) = (&told.weights_sha256, &again.weights_sha256);
         return Some(format!("weights_sha256 is {told}, computed again {again}"));
     }
     let bits = |figure: Option<f64>| figure.map(f64::to_bits);
-    let pairs = figures(told).into_iter().zip(figures(again));
+    // The computed row has the metrics of the job; another of the history's is a key of a later version.
+    let metrics = again.metrics.iter().flat_map(|again| {
+        let told = told.metric(&again.name);
+        let of = |figure: fn(&EpochMetric) -> Option<f64>| (told.as_ref().and_then(figure), figure(again));
+        [
+            (again.name.clone(), of(|metric| metric.train)),
+            (format!("val_{}", again.name), of(|metric| metric.validation)),
+            (format!("test_{}", again.name), of(|metric| metric.test)),
+        ]
+    });
+    let metrics = metrics.map(|(name, (told, again))| ((name.clone(), told), (name, again)));
+    let pairs = figures(told).into_iter().zip(figures(again)).chain(metrics);
     let mut differing = pairs.filter(|((_, told), (_, again))| bits(*told) != bits(*again));
     differing.next().map(|((name, told), (_, again))| {
         format!("{name} is {}, computed again {}", shown(told), shown(again))

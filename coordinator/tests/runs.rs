@@ -28,6 +28,7 @@ fn row(epoch: u64) -> EpochRow {
         val_accuracy: None,
         test_loss: Some(1e-300),
         test_accuracy: Some(0.5),
+        metrics: Vec::new(),
         seconds: 1.25,
         weights_sha256: "ab".into(),
     }

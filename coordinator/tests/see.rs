@@ -62,6 +62,7 @@ fn article() -> Vec<EpochRow> {
         val_accuracy: Some(val_accuracy),
         test_loss: Some(val_loss + 0.0047),
         test_accuracy: Some(val_accuracy - 0.0002),
+        metrics: Vec::new(),
         seconds: 0.4,
         weights_sha256: "0123456789abcdef".repeat(4),
     };
@@ -331,10 +332,10 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 #[test]
 fn the_bar_is_drawn_in_place_and_ends_as_keras_ends_it() {
     let mut progress = progress(Style::Terminal(Ink::Plain));
-    progress.step(1, 1, 2.3, Some(0.1), MS(10));
-    progress.step(1, 2, 2.3, Some(0.1), MS(50)); // too early to draw
+    progress.step(1, 1, 2.3, &[("accuracy", 0.1)], MS(10));
+    progress.step(1, 2, 2.3, &[("accuracy", 0.1)], MS(50)); // too early to draw
     progress.note("waiting for workers …");
-    progress.step(1, 24, 2.0, Some(0.25), MS(24 * 500));
+    progress.step(1, 24, 2.0, &[("accuracy", 0.25)], MS(24 * 500));
     progress.epoch(&article()[0]);
     progress.finish();
     let text = written(progress);
@@ -360,7 +361,7 @@ fn the_bar_fits_into_any_width() {
     let drawn = |columns: usize| {
         let mut progress = progress(Style::Terminal(Ink::Plain));
         progress.fit(columns);
-        progress.step(1, 24, 2.0, Some(0.25), MS(24 * 500));
+        progress.step(1, 24, 2.0, &[("accuracy", 0.25)], MS(24 * 500));
         let text = written(progress);
         let bar = text.split_once("\x1b[?7l").unwrap().1.split_once("\x1b[?7h").unwrap().0.to_string();
         assert!(bar.chars().count() <= columns, "{columns}: {bar}");
@@ -410,7 +411,7 @@ fn a_table_fits_into_a_terminal() {
 #[test]
 fn the_bar_is_drawn_at_most_ten_times_a_second() {
     let mut progress = progress(Style::Terminal(Ink::Plain));
-    (0..=96).for_each(|step| progress.step(1, step, 1.0, Some(0.5), MS(step * 10)));
+    (0..=96).for_each(|step| progress.step(1, step, 1.0, &[("accuracy", 0.5)], MS(step * 10)));
     // At 0, 100, … 900 ms, and the last step.
     assert_eq!(written(progress).matches('\r').count(), 11);
 }
@@ -418,7 +419,7 @@ fn the_bar_is_drawn_at_most_ten_times_a_second() {
 #[test]
 fn an_unfinished_bar_is_kept() {
     let mut progress = progress(Style::Terminal(Ink::Colour));
-    progress.step(3, 48, 1.0, Some(0.5), MS(100));
+    progress.step(3, 48, 1.0, &[("accuracy", 0.5)], MS(100));
     progress.finish();
     progress.finish();
     let text = written(progress);
@@ -431,7 +432,7 @@ fn without_a_terminal_an_epoch_is_a_line() {
     let mut progress = progress(Style::Plain);
     progress.note("waiting for workers …");
     for row in without_validation(article()).iter().take(2) {
-        progress.step(row.epoch, 10, 1.0, Some(0.5), MS(10));
+        progress.step(row.epoch, 10, 1.0, &[("accuracy", 0.5)], MS(10));
         progress.epoch(&EpochRow { seconds: 96.0 * row.epoch as f64, loss: row.loss * 1e-4, ..row.clone() });
     }
     progress.finish();
@@ -449,7 +450,7 @@ fn without_a_terminal_an_epoch_is_a_line() {
 fn silent_progress_prints_nothing() {
     let mut progress = progress(Style::Silent);
     progress.note("waiting");
-    progress.step(1, 96, 1.0, Some(0.5), MS(10));
+    progress.step(1, 96, 1.0, &[("accuracy", 0.5)], MS(10));
     progress.epoch(&article()[0]);
     progress.finish();
     assert_eq!(written(progress), "");

@@ -152,9 +152,7 @@ impl<'a> Trainer<'a> {
         let mut reduction = Reduction::new(Tree::new(spec.shards), &present);
         let add = |left: &mut (Vec<f32>, PieceOutcome), right: (Vec<f32>, PieceOutcome)| {
             left.0.iter_mut().zip(right.0).for_each(|(left, right)| *left += right);
-            left.1.loss_sum += right.1.loss_sum;
-            left.1.correct += right.1.correct;
-            left.1.count += right.1.count;
+            left.1.figures += right.1.figures;
         };
         for shard in present {
             let learner = Learner { model, spec, parameters: &self.parameters };
@@ -169,7 +167,7 @@ impl<'a> Trainer<'a> {
             } else {
                 (vec![], learner.evaluate_piece(&samples, &mut scratch))
             };
-            self.ledger.piece(epoch, phase, shard, outcome.count, &outcome.samples_sha256);
+            self.ledger.piece(epoch, phase, shard, outcome.figures.samples, &outcome.samples_sha256);
             reduction.insert(Node::leaf(shard), (gradient, outcome), add);
         }
         reduction.take_root(add).unwrap()
@@ -182,15 +180,15 @@ impl<'a> Trainer<'a> {
         let (mut loss, mut correct) = (0.0, 0);
         for step in 0..plan.steps() {
             let (gradient, outcome) = self.sum(epoch, Phase::Train, step);
-            loss += outcome.loss_sum;
-            correct += outcome.correct;
+            loss += outcome.figures.loss_sum;
+            correct += outcome.figures.correct;
             let mut next = vec![0.0; gradient.len()];
             self.optimizer.step(
                 self.tag + 1,
                 0,
                 &self.parameters,
                 (&gradient, None),
-                outcome.count,
+                outcome.figures.samples,
                 &mut next,
             );
             self.parameters = next;
@@ -200,13 +198,17 @@ impl<'a> Trainer<'a> {
             self.tag += 1;
             if checkpoint_after == Some(step + 1) {
                 let samples = plan.positions(step).end.into();
-                self.save(epoch, step + 1, Partial { loss_sum: loss, correct, samples, seconds: 0.5 });
+                self.save(
+                    epoch,
+                    step + 1,
+                    Partial { loss_sum: loss, correct, samples, seconds: 0.5, ..Partial::default() },
+                );
             }
         }
         let (_, validation) = self.sum(epoch, Phase::Validate, 0);
         let (_, test) = self.sum(epoch, Phase::Test, 0);
-        let mean = |outcome: &PieceOutcome| outcome.loss_sum / outcome.count as f64;
-        let share = |outcome: &PieceOutcome| outcome.correct as f64 / outcome.count as f64;
+        let mean = |outcome: &PieceOutcome| outcome.figures.loss_sum / outcome.figures.samples as f64;
+        let share = |outcome: &PieceOutcome| outcome.figures.correct as f64 / outcome.figures.samples as f64;
         let train = f64::from(spec.sizes.train);
         let row = EpochRow {
             epoch: u64::from(epoch) + 1,
@@ -216,6 +218,7 @@ impl<'a> Trainer<'a> {
             val_accuracy: Some(share(&validation)),
             test_loss: Some(mean(&test)),
             test_accuracy: Some(share(&test)),
+            metrics: Vec::new(),
             seconds: 1.5,
             weights_sha256: weights_sha256(bytemuck::cast_slice(&self.parameters)),
         };

@@ -116,13 +116,122 @@ pub struct EpochRow {
     pub test_loss: Option<f64>,
     /// The share of test samples predicted correctly; `None` where the job has none, or does not ask for it.
     pub test_accuracy: Option<f64>,
+    /// The job's other metrics, in its order: keys with the same three prefixes.
+    #[serde(flatten, with = "metrics_as_keys")]
+    pub metrics: Vec<EpochMetric>,
     /// How long the epoch took, evaluation included.
     pub seconds: f64,
     /// The SHA-256 of the parameters after the epoch, in hexadecimal.
     pub weights_sha256: String,
 }
 
+/// A metric after one epoch. A figure is `None` where it was not measured, or these samples define none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochMetric {
+    /// Its name in the job.
+    pub name: String,
+    /// Over the epoch's training batches, dropout on. Metrics that count very much are not measured there.
+    pub train: Option<f64>,
+    /// Over the validation samples.
+    pub validation: Option<f64>,
+    /// Over the test samples.
+    pub test: Option<f64>,
+}
+
+/// Metrics as keys of a row: `f1_score`, `val_f1_score` and `test_f1_score`.
+mod metrics_as_keys {
+    use std::fmt;
+
+    use serde::Deserialize;
+    use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+    use serde::ser::{SerializeMap as _, Serializer};
+
+    use super::EpochMetric;
+
+    const VALIDATION: &str = "val_";
+    const TEST: &str = "test_";
+
+    pub(super) fn serialize<S: Serializer>(
+        metrics: &[EpochMetric],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut keys = serializer.serialize_map(Some(3 * metrics.len()))?;
+        for EpochMetric { name, train, validation, test } in metrics {
+            keys.serialize_entry(name, train)?;
+            keys.serialize_entry(&format!("{VALIDATION}{name}"), validation)?;
+            keys.serialize_entry(&format!("{TEST}{name}"), test)?;
+        }
+        keys.end()
+    }
+
+    /// A later version may add keys with other values.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Figure(Option<f64>),
+        Other(IgnoredAny),
+    }
+
+    struct Keys;
+
+    impl<'de> Visitor<'de> for Keys {
+        type Value = Vec<EpochMetric>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the keys of a row")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut metrics: Vec<EpochMetric> = Vec::new();
+            while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                let Value::Figure(figure) = value else { continue };
+                let (validation, test) = (key.strip_prefix(VALIDATION), key.strip_prefix(TEST));
+                let name = validation.or(test).unwrap_or(&key);
+                let place = metrics.iter().position(|metric| metric.name == name).unwrap_or_else(|| {
+                    metrics.push(EpochMetric {
+                        name: name.into(),
+                        train: None,
+                        validation: None,
+                        test: None,
+                    });
+                    metrics.len() - 1
+                });
+                let metric = &mut metrics[place];
+                let figure_of_split = match (validation, test) {
+                    (Some(_), _) => &mut metric.validation,
+                    (_, Some(_)) => &mut metric.test,
+                    _ => &mut metric.train,
+                };
+                *figure_of_split = figure;
+            }
+            Ok(metrics)
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<EpochMetric>, D::Error> {
+        deserializer.deserialize_map(Keys)
+    }
+}
+
 impl EpochRow {
+    /// Every metric of the row, the accuracy first if it was measured.
+    pub fn all_metrics(&self) -> impl Iterator<Item = EpochMetric> {
+        let accuracy = self.accuracy.map(|train| EpochMetric {
+            name: "accuracy".into(),
+            train: Some(train),
+            validation: self.val_accuracy,
+            test: self.test_accuracy,
+        });
+        accuracy.into_iter().chain(self.metrics.iter().cloned())
+    }
+
+    /// The metric of this name; `None` if the row has none.
+    pub fn metric(&self, name: &str) -> Option<EpochMetric> {
+        self.all_metrics().find(|metric| metric.name == name)
+    }
+
     /// A warning for people if every loss of the epoch is far above that of a constant prediction, so that the model has
     /// learned nothing.
     pub fn warning(&self, constant_loss: Option<f64>) -> Option<String> {
@@ -148,7 +257,7 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Err
 }
 
 /// Where a running job is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Progress {
     /// From 1.
     pub epoch: u32,
@@ -158,12 +267,27 @@ pub struct Progress {
     pub loss: f64,
     /// The training accuracy over the epoch so far; `None` where the job does not ask for it.
     pub accuracy: Option<f64>,
+    /// The job's other metrics over the epoch so far, by name, in its order; those that are measured in training.
+    #[serde(serialize_with = "by_name", skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<(String, f64)>,
     /// Milliseconds that a step takes, a mean over the last steps.
     pub step_ms: f64,
     /// Training samples a second, over the last steps.
     pub samples_per_second: f64,
     /// Seconds since this epoch began.
     pub epoch_seconds: f64,
+}
+
+impl Progress {
+    /// Every metric, the accuracy first.
+    pub fn all_metrics(&self) -> impl Iterator<Item = (&str, f64)> {
+        let accuracy = self.accuracy.map(|accuracy| ("accuracy", accuracy));
+        accuracy.into_iter().chain(self.metrics.iter().map(|(name, figure)| (name.as_str(), *figure)))
+    }
+}
+
+fn by_name<S: Serializer>(metrics: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(metrics.iter().map(|(name, figure)| (name, figure)))
 }
 
 /// What a step's time is made of, in milliseconds, means over the last steps.
@@ -291,6 +415,7 @@ mod tests {
             val_accuracy: None,
             test_loss: Some(test_loss),
             test_accuracy: None,
+            metrics: Vec::new(),
             seconds: 1.0,
             weights_sha256: String::new(),
         }

@@ -156,7 +156,7 @@ fn initial_kernels_are_drawn_by_the_layers_place_in_the_job_and_biases_are_zero(
 fn a_piece_reports_the_samples_that_it_gathered() {
     let bench = Bench::new(20, &tiny(), 40);
     let (_, outcome) = bench.train(&[7, 0, 39], 0);
-    assert_eq!(outcome.count, 3);
+    assert_eq!(outcome.figures.samples, 3);
     assert_eq!(outcome.samples_sha256, plan::digest([7 * 8 + 3, 3, 39 * 8 + 3]));
 }
 
@@ -178,7 +178,7 @@ fn a_piece_without_samples_is_zero() {
     let bench = Bench::new(20, &tiny(), 40);
     let (gradient, outcome) = bench.train(&[], 0);
     assert!(gradient.iter().all(|value| *value == 0.0));
-    assert_eq!((outcome.count, outcome.correct, outcome.loss_sum), (0, 0, 0.0));
+    assert_eq!((outcome.figures.samples, outcome.figures.correct, outcome.figures.loss_sum), (0, 0, 0.0));
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn the_gradient_is_the_slope_of_the_loss_with_dropout_on() {
         let at = bench.parameters[place];
         let mut loss_at = |value: f32| {
             bench.parameters[place] = value;
-            bench.train(&order, 5).1.loss_sum
+            bench.train(&order, 5).1.figures.loss_sum
         };
         let (above, below) = (loss_at(at + 0.01), loss_at(at - 0.01));
         bench.parameters[place] = at;
@@ -238,7 +238,7 @@ fn the_gradient_of_every_layer_is_the_slope_of_the_loss() {
         let at = bench.parameters[place];
         let mut loss_at = |value: f32| {
             bench.parameters[place] = value;
-            bench.train(&order, 5).1.loss_sum
+            bench.train(&order, 5).1.figures.loss_sum
         };
         let (above, below) = (loss_at(at + 0.01), loss_at(at - 0.01));
         bench.parameters[place] = at;
@@ -275,7 +275,9 @@ fn a_penalty_counts_once_for_each_sample_in_training_and_evaluation() {
     let sizes = without.parameters[..100].iter().map(|w| f64::from(*w));
     let wanted: f64 = sizes.map(|w| 0.5 * w.abs() + 0.25 * w * w).sum();
     let order: Vec<u32> = (0..30).collect();
-    let more = |a: PieceOutcome, b: PieceOutcome| (b.loss_sum - a.loss_sum) / a.count as f64;
+    let more = |a: PieceOutcome, b: PieceOutcome| {
+        (b.figures.loss_sum - a.figures.loss_sum) / a.figures.samples as f64
+    };
     let evaluated = |bench: &Bench| bench.learner().evaluate_piece(&bench.samples(), &mut Scratch::default());
     for more in [
         more(without.train(&order, 0).1, with.train(&order, 0).1),
@@ -313,7 +315,7 @@ fn layers_of_other_kinds_have_keras_names_and_sizes() {
 fn each_epoch_drops_other_units_and_evaluation_none() {
     let bench = Bench::new(784, &article(), 300);
     let order: Vec<u32> = (0..62).collect();
-    assert_ne!(bench.train(&order, 0).1.loss_sum, bench.train(&order, 1).1.loss_sum);
+    assert_ne!(bench.train(&order, 0).1.figures.loss_sum, bench.train(&order, 1).1.figures.loss_sum);
 
     let evaluated = bench.learner().evaluate_piece(&bench.samples(), &mut Scratch::default());
     let plain: Vec<Layer> =
@@ -328,15 +330,15 @@ fn a_shard_is_evaluated_in_chunks_of_fixed_length() {
     let bench = Bench::new(20, &tiny(), samples);
     let (learner, mut scratch) = (bench.learner(), Scratch::default());
     let whole = learner.evaluate_piece(&bench.samples(), &mut scratch);
-    assert_eq!(whole.count, u64::from(samples));
+    assert_eq!(whole.figures.samples, u64::from(samples));
     assert_eq!(whole.samples_sha256, plan::digest((0..u64::from(samples)).map(|k| k * 8 + 3)));
 
     let outputs = learner.outputs(bench.samples.features(), &mut scratch);
     let rows = || outputs.chunks_exact(3).zip(bench.samples.targets());
     let loss: f64 = rows().map(|(row, label)| -f64::from(row[usize::from(*label)]).ln()).sum();
-    assert!((whole.loss_sum - loss).abs() < 1e-3, "{} {loss}", whole.loss_sum);
+    assert!((whole.figures.loss_sum - loss).abs() < 1e-3, "{} {loss}", whole.figures.loss_sum);
     let correct = rows().filter(|(row, label)| row.iter().all(|p| *p <= row[usize::from(**label)])).count();
-    assert_eq!(whole.correct, correct as u64);
+    assert_eq!(whole.figures.correct, correct as u64);
     assert!(outputs.chunks_exact(3).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-6));
 }
 
@@ -347,10 +349,15 @@ fn a_parameter_that_is_no_number_shows_in_loss_and_gradient() {
         let last = bench.model.parameter_count() - 1;
         bench.parameters[last - 2..].fill(bad);
         let (gradient, outcome) = bench.train(&[0, 1, 2], 0);
-        assert!(!outcome.loss_sum.is_finite());
+        assert!(!outcome.figures.loss_sum.is_finite());
         assert!(gradient.iter().any(|value| !value.is_finite()));
         assert!(
-            !bench.learner().evaluate_piece(&bench.samples(), &mut Scratch::default()).loss_sum.is_finite()
+            !bench
+                .learner()
+                .evaluate_piece(&bench.samples(), &mut Scratch::default())
+                .figures
+                .loss_sum
+                .is_finite()
         );
     }
 }

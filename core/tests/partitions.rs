@@ -198,6 +198,7 @@ fn row(epoch: u32, loss: f64) -> EpochRow {
         val_accuracy: None,
         test_loss: Some(0.0),
         test_accuracy: None,
+        metrics: Vec::new(),
         seconds: 0.0,
         weights_sha256: String::new(),
     }

@@ -282,7 +282,14 @@ impl Article {
 
     fn update(&mut self, sum: &Sum) {
         let mut next = vec![0.0; self.parameters.len()];
-        self.optimizer.step(1, 0, &self.parameters, (&sum.gradient, None), sum.outcome.count, &mut next);
+        self.optimizer.step(
+            1,
+            0,
+            &self.parameters,
+            (&sum.gradient, None),
+            sum.outcome.figures.samples,
+            &mut next,
+        );
         self.parameters = next;
     }
 
@@ -292,10 +299,10 @@ impl Article {
         let pieces: Vec<_> = (0..self.spec.shards)
             .map(|shard| learner.evaluate_piece(&samples(&self.store, split, shard), &mut self.scratch))
             .collect();
-        let count: u64 = pieces.iter().map(|piece| piece.count).sum();
+        let count: u64 = pieces.iter().map(|piece| piece.figures.samples).sum();
         assert_eq!(count, u64::from(self.spec.sizes.of(split)));
-        let loss: f64 = pieces.iter().map(|piece| piece.loss_sum).sum();
-        (loss / count as f64, pieces.iter().map(|piece| piece.correct).sum())
+        let loss: f64 = pieces.iter().map(|piece| piece.figures.loss_sum).sum();
+        (loss / count as f64, pieces.iter().map(|piece| piece.figures.correct).sum())
     }
 }
 
@@ -306,9 +313,7 @@ fn samples(store: &ShardStore, split: Split, shard: u32) -> ShardView<'_> {
 
 fn add(left: &mut Sum, right: Sum) {
     add_assign(&mut left.gradient, &right.gradient);
-    left.outcome.loss_sum += right.outcome.loss_sum;
-    left.outcome.correct += right.outcome.correct;
-    left.outcome.count += right.outcome.count;
+    left.outcome.figures += right.outcome.figures;
 }
 
 /// `initial_weights` of the file.
@@ -335,18 +340,18 @@ fn the_articles_first_steps_are_those_of_keras_with_any_number_of_shards() {
         let mut article = Article::new(shards);
         for t in 0..10 {
             let sum = article.step(t);
-            assert_eq!(sum.outcome.count, 500);
+            assert_eq!(sum.outcome.figures.samples, 500);
             if t == 0 {
                 check_first_gradient(&article.model, &sum.gradient, wanted);
             }
-            let (loss, step) = (sum.outcome.loss_sum / 500.0, t as usize);
+            let (loss, step) = (sum.outcome.figures.loss_sum / 500.0, t as usize);
             assert!(
                 close(loss, losses[step], 1e-4, 0.0),
                 "{shards} shards, step {t}: {loss}, not {}",
                 losses[step]
             );
             // A sample between two classes may go either way with another kernel's last bits.
-            let apart = (sum.outcome.correct as f64 - corrects[step]).abs();
+            let apart = (sum.outcome.figures.correct as f64 - corrects[step]).abs();
             assert!(apart <= 2.0, "{shards} shards, step {t}: {apart} more or fewer are correct");
             article.update(&sum);
         }

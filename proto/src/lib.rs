@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod convert;
 pub mod session;
 pub mod shared;
+pub mod tallies;
 pub mod tls;
 pub mod wire;
 

@@ -84,6 +84,9 @@ pub struct WorkResult {
     pub gradient_bytes: u64,
     /// The slot of shared memory that holds the gradient. If set, no chunks follow.
     pub gradient_slot: Option<u32>,
+    /// Bytes of the figures' counts and sums that follow in chunks, if they are too many for the message; they are not in
+    /// the figures then. 0 in training.
+    pub tally_bytes: u64,
     /// Time that slots spent on this node.
     pub busy: Duration,
 }

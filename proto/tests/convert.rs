@@ -46,7 +46,8 @@ fn a_spec_that_makes_no_sense_is_refused() {
         schema(|schema| schema.target = Some(v1::schema::Target::Reals(10))),
         "categorical_crossentropy needs targets that are classes"
     );
-    assert_eq!(refused(|spec| spec.metrics[0] = "auc".into()), "this build does not know the metric `auc`");
+    assert_eq!(refused(|spec| spec.metrics[0] = "area".into()), "this build does not know the metric `area`");
+    assert_eq!(refused(|spec| spec.metrics[0] = "auc".into()), "auc needs targets of two classes");
     assert_eq!(refused(|spec| spec.loss = "hinge".into()), "this build does not know the loss `hinge`");
     assert_eq!(refused(|spec| spec.layers[0].layer = None), "`layer` is missing");
     let dense = |units, activation: &str| {

@@ -168,7 +168,7 @@ fn a_run_is_resumed_by_its_name_alone_and_not_with_another_job() {
     train.signal(Signal::KILL);
     train.wait();
 
-    let error = home.coordinator("train --workers 2 --run-dir run --resume --epochs 31").fails(2);
+    let error = home.coordinator("train --workers 2 --run-dir run --resume --epochs 29").fails(2);
     home.coordinator("train --workers 2 --run-dir run --resume").succeeds();
 
     assert!(error.contains("epochs"), "{error}");

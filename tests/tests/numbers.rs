@@ -2,6 +2,7 @@
 
 use millefeuille_tests::data::mnist;
 use millefeuille_tests::home::Home;
+use millefeuille_tests::process::Signal;
 use millefeuille_tests::run::Run;
 
 /// A figure of Keras' history after an epoch: mean and standard deviation over seeds.
@@ -115,4 +116,77 @@ fn the_figures_agree_with_keras() {
 
 fn test_images() -> std::path::PathBuf {
     millefeuille_tests::home::project().join("data/mnist/t10k-images-idx3-ubyte.gz")
+}
+
+const METRICS: &str =
+    r#"--set compile.metrics=["f1_score","accuracy","top_3_accuracy","recall","confusion_matrix"]"#;
+
+/// Every metric of a job is in every place that shows figures, with the same bits for any number of workers.
+#[test]
+fn a_job_has_the_metrics_that_it_asks_for() {
+    let home = Home::new();
+    home.small_job();
+    let train = |more: &str| home.coordinator(&format!("train small.toml {METRICS} {more}")).succeeds();
+
+    let shown = train("--workers 1 --run-dir run");
+    train("--workers 3 --slots 1 --run-dir three");
+    home.coordinator("verify three").succeeds();
+
+    let last = home.run("run").history().pop().expect("three epochs");
+    let key = |prefix: &str, name: &str| format!("{prefix}{name}");
+    for name in ["loss", "accuracy", "f1_score", "top_3_accuracy", "recall"] {
+        for prefix in ["", "val_", "test_"] {
+            let (run, three) =
+                [home.run("run"), home.run("three")].map(|run| run.figures(&key(prefix, name))).into();
+            assert!(run == three && run.len() == 3, "{prefix}{name}: {run:?}, {three:?}");
+        }
+        assert!(shown.stderr.contains(&format!(" {name}: ")), "progress: {shown}");
+        assert!(shown.stdout.contains(&format!("test_{name}")), "the table: {shown}");
+        assert!(home.run("run").has(&format!("plots/{name}.svg")), "{name}");
+    }
+    assert!(last.get("confusion_matrix").is_none(), "{last}");
+
+    let evaluated = home.coordinator("evaluate run --json").succeeds().json().remove(0);
+    for name in ["accuracy", "f1_score", "top_3_accuracy", "recall"] {
+        for prefix in ["val_", "test_"] {
+            assert_eq!(evaluated[key(prefix, name)], last[key(prefix, name)], "{prefix}{name}");
+        }
+    }
+    let matrix: Vec<Vec<u64>> =
+        serde_json::from_value(evaluated["test_confusion_matrix"].clone()).expect("a matrix of counts");
+    let diagonal: u64 = matrix.iter().enumerate().map(|(class, row)| row[class]).sum();
+    let all: u64 = matrix.iter().flatten().sum();
+    assert_eq!(Some(diagonal as f64 / all as f64), last["test_accuracy"].as_f64());
+    // The recall of a class is its share of the diagonal, and the metric their mean.
+    let recalls =
+        matrix.iter().enumerate().map(|(class, row)| row[class] as f64 / row.iter().sum::<u64>() as f64);
+    let mean = recalls.fold(0.0, |sum, recall| sum + recall) / matrix.len() as f64;
+    assert_eq!(Some(mean), last["test_recall"].as_f64());
+
+    let report = home.coordinator("show run run --json").succeeds().json().remove(0);
+    assert_eq!(report["test_confusion_matrix"], evaluated["test_confusion_matrix"]);
+    assert_eq!(report["test_classes"], evaluated["test_classes"]);
+    for command in ["show run run", "evaluate run"] {
+        let text = home.coordinator(command).succeeds().stdout;
+        assert!(text.contains("Confusion matrix") && text.contains("precision"), "{text}");
+    }
+}
+
+/// A run that is interrupted, most likely within an epoch, goes on with what it has counted.
+#[test]
+fn metrics_survive_a_restart() {
+    let home = Home::new();
+    home.small_job();
+    let train = format!("train small.toml {METRICS} --epochs 40 --workers 1");
+    home.coordinator(&format!("{train} --run-dir whole")).succeeds();
+
+    let mut interrupted = home.coordinator(&format!("{train} --run-dir run")).start();
+    interrupted.says("Epoch 2/");
+    interrupted.signal(Signal::INT);
+    interrupted.wait().error(130);
+    home.coordinator(&format!("{train} --run-dir run --resume")).succeeds();
+
+    for key in ["loss", "f1_score", "recall", "top_3_accuracy", "val_f1_score", "test_top_3_accuracy"] {
+        assert_eq!(home.run("run").figures(key), home.run("whole").figures(key), "{key}");
+    }
 }

@@ -100,7 +100,7 @@ fn metrics_are_available_before_during_and_after_a_training() {
     let id = client.submit(&small_job_as("metered", 40), "").unwrap();
     let during = until("two epochs are finished, and a step", || {
         let metrics = client.metrics("").unwrap();
-        let stepping = metrics.progress.is_some_and(|progress| progress.step > 0);
+        let stepping = metrics.progress.as_ref().is_some_and(|progress| progress.step > 0);
         (metrics.history.len() >= 2 && stepping).then_some(metrics)
     });
     let (running, progress) = (during.job.unwrap(), during.progress.unwrap());

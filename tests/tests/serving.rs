@@ -54,6 +54,7 @@ fn left(home: &Home, name: &str, number: u64, epochs: u64) {
             val_accuracy: None,
             test_loss: Some(0.25),
             test_accuracy: Some(0.75),
+            metrics: Vec::new(),
             seconds: 1.0,
             weights_sha256: "ab".repeat(32),
         };

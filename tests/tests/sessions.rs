@@ -81,6 +81,7 @@ fn result(id: v1::WorkId, gradient_bytes: u64) -> v1::WorkResult {
         gradient_bytes,
         gradient_slot: None,
         busy_ns: 1,
+        ..Default::default()
     }
 }
 

@@ -242,6 +242,7 @@ impl Pretender {
             gradient_bytes: bytes as u64,
             gradient_slot: None,
             busy_ns: 1,
+            ..Default::default()
         }));
         self.raw.send_bulk(bytes);
     }

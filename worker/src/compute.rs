@@ -378,12 +378,12 @@ impl Shared {
         failpoints::dawdle_at(failpoints::SLOW);
         let (mut gradient, mut outcome) = compute(&node.batch, shard, &self.pool, &mut scratch.piece);
         self.computed.inc();
-        failpoints::spoil(gradient.as_deref_mut().unwrap_or_default(), &mut outcome.loss_sum);
+        failpoints::spoil(gradient.as_deref_mut().unwrap_or_default(), &mut outcome.figures.loss_sum);
         if let Ok(place) = node.digests.binary_search_by_key(&shard, |(shard, _)| *shard) {
             *lock(&node.digests[place].1) = outcome.samples_sha256;
         }
         node.was_busy(started);
-        self.put(node, at, TermValue { gradient, figures: Figures::from(&outcome) }, scratch);
+        self.put(node, at, TermValue { gradient, figures: outcome.figures }, scratch);
     }
 
     /// Stores a term at its place. If that completes a part, stores the part's sum at its place in turn.

@@ -25,7 +25,8 @@ use millefeuille_proto::session::{
     FromWorker, Hold, Introduction, Parameters, ToWorker, Welcome, Work, WorkResult,
 };
 use millefeuille_proto::shared::{InheritedMemory, OwnSlots};
-use millefeuille_proto::wire::Assembly;
+use millefeuille_proto::tallies;
+use millefeuille_proto::wire::{self, Assembly};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
@@ -453,7 +454,7 @@ impl Session<'_> {
 
     /// Sends the result of a complete node, unless its job is over.
     fn finished(&mut self, done: Done) {
-        let (work, node, sum) = (done.work(), done.node(), done.into_sum());
+        let (work, node, mut sum) = (done.work(), done.node(), done.into_sum());
         self.resources.slots.result_sent(work, node);
         if self.job.as_ref().is_none_or(|job| job.number != work.job.0) {
             return;
@@ -462,20 +463,25 @@ impl Session<'_> {
             own_slots.hand_over(slot);
             slot
         });
-        let bulk: Vec<_> = match handed_over {
+        let mut bulk: Vec<_> = match handed_over {
             Some(_) => Vec::new(),
             None => sum.gradient.into_iter().map(Buffer::into_bytes).collect(),
         };
+        let gradient_bytes = bulk.iter().map(|section| section.len() as u64).sum();
+        let tallies = tallies::detach(&mut sum.figures);
+        let tally_bytes = tallies.len() as u64;
+        bulk.extend(wire::chunks(tallies));
         let result = WorkResult {
             work,
             node,
             figures: sum.figures,
             sample_digests: sum.sample_digests,
-            gradient_bytes: bulk.iter().map(|section| section.len() as u64).sum(),
+            gradient_bytes,
             gradient_slot: handed_over,
+            tally_bytes,
             busy: sum.busy,
         };
-        self.resources.condition.sent.inc_by(result.gradient_bytes);
+        self.resources.condition.sent.inc_by(gradient_bytes + tally_bytes);
         self.outbox.say_with(FromWorker::Result(Box::new(result)), bulk);
     }
 

@@ -48,11 +48,12 @@ fn as_text(metrics: &Metrics) -> String {
         Some(job) => format!("job {}: {} ({})\n", job.id, job.state.name(), jobs::detail(job)),
     };
     // Before an epoch's first step there is nothing to show.
-    let begun = metrics.progress.filter(|progress| progress.step > 0);
+    let begun = metrics.progress.as_ref().filter(|progress| progress.step > 0);
     if let (Some(progress), Some(job)) = (begun, &metrics.job) {
-        let accuracy = progress.accuracy.map_or_else(String::new, |share| format!(", accuracy {share:.4}"));
+        let measured: String =
+            progress.all_metrics().map(|(name, figure)| format!(", {name} {figure:.4}")).collect();
         text += &format!(
-            "epoch {}/{}, step {}/{}: loss {:.4}{accuracy}; {:.1} ms/step, {:.0} samples/s\n",
+            "epoch {}/{}, step {}/{}: loss {:.4}{measured}; {:.1} ms/step, {:.0} samples/s\n",
             progress.epoch,
             job.epochs,
             progress.step,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millefeuille_core::data::dataset::DataFile;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::failure::{Failure, FailureKind};
-use millefeuille_core::job::{BlasKernel, Job};
+use millefeuille_core::job::{BlasKernel, Job, Metric};
 use millefeuille_core::learn::work::Workload;
 use millefeuille_program::kernel::{self, Unusable};
 use millefeuille_program::machine::Cores;
@@ -18,7 +18,8 @@ use crate::runs::checkpoint::Newest;
 use crate::runs::receipt::Receipt;
 use crate::runs::{SavedRun, TrainedModel, model, names};
 
-/// A run that is done, with its data.
+/// A run that is done, with its data. Its workload counts the confusion matrix of classes too, whether the job asks for it
+/// or not.
 pub(super) struct Trained {
     pub(super) store: Arc<ShardStore>,
     pub(super) workload: Workload,
@@ -61,7 +62,11 @@ impl Trained {
         };
         let dataset = crate::data::read_for(&job, inputs)?;
         let store = ShardStore::new(dataset, job.shards);
-        let spec = load::spec(&job, &store);
+        let mut spec = load::spec(&job, &store);
+        let confusion = Metric::ConfusionMatrix;
+        if confusion.fits(spec.schema.target).is_ok() && !spec.metrics.contains(&confusion) {
+            spec.metrics.push(confusion);
+        }
         kernel::is_right_for(&spec)?;
         let workload = Workload::new(spec);
         check_data(&job, &workload, parameters.len())?;

@@ -9,9 +9,11 @@ use millefeuille_core::data::schema::{Element, Features, Schema, Target};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::failure::{Failure, FailureKind};
-use millefeuille_core::job::Job;
+use millefeuille_core::job::{Job, Metric};
+use millefeuille_core::learn::metrics::{Confusion, OfClass};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::view::{EpochRow, Prediction};
+use millefeuille_program::machine::Cores;
 use serde::Serialize;
 
 use super::given::Given;
@@ -19,10 +21,11 @@ use super::job::{DataFlags, SourceFlag};
 use super::saved::{Trained, Which};
 use super::watch::json_line;
 use super::{Failed, Result, columns, ink, print, watch_job};
+use crate::replay::Replay;
 use crate::report::{self, PICTURED};
 use crate::runs::SavedRun;
 use crate::see::data::{self, ColumnOverview, Overview};
-use crate::see::{digits, summary};
+use crate::see::{confusion, digits, summary};
 
 /// Print data, a model's summary, or a run's report
 #[derive(Clone, Debug, ClapArgs)]
@@ -274,6 +277,12 @@ struct RunReport {
     weights_sha256: Option<String>,
     /// The classes that the model predicts for the first test images, and the true ones.
     predictions: Vec<Shown>,
+    /// The figures of each class on the test set, if the job asks for metrics by class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test_classes: Option<Vec<OfClass>>,
+    /// The confusion matrix of the test set, under the same condition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test_confusion_matrix: Option<Vec<Vec<u64>>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -284,7 +293,7 @@ struct Shown {
 
 fn run_as_json(run: &SavedRun) -> Result {
     let receipt = run.receipt()?;
-    let shown = receipt.as_ref().map_or(Ok(Vec::new()), |_| predictions(run))?;
+    let Results { shown, confusion } = receipt.as_ref().map_or(Ok(Results::default()), |_| results(run))?;
     print(&json_line(&RunReport {
         run_dir: run.path().display().to_string(),
         done: receipt.is_some(),
@@ -292,14 +301,31 @@ fn run_as_json(run: &SavedRun) -> Result {
         history: if receipt.is_some() { run.history()? } else { run.whole_history()? },
         weights_sha256: receipt.map(|receipt| receipt.weights_sha256),
         predictions: shown.iter().map(|shown| Shown { class: shown.class, label: shown.label }).collect(),
+        test_classes: confusion.as_ref().map(|confusion| confusion.by_class().collect()),
+        test_confusion_matrix: confusion.map(|confusion| confusion.matrix),
     }));
     Ok(())
 }
 
-/// The first test images of a run that is done, with the model's answers.
-fn predictions(run: &SavedRun) -> Result<Vec<Prediction>> {
+/// What the model of a run that is done makes of the test set.
+#[derive(Debug, Default)]
+struct Results {
+    /// The first test images with the model's answers.
+    shown: Vec<Prediction>,
+    /// If the job asks for metrics by class.
+    confusion: Option<Confusion>,
+}
+
+fn results(run: &SavedRun) -> Result<Results> {
     let trained = Trained::open(run.path(), None, Which::Model)?;
-    Ok(report::first_test_images(&trained.store, &trained.workload, &trained.parameters))
+    let by_class = [Metric::Precision, Metric::Recall, Metric::F1Score, Metric::ConfusionMatrix];
+    let is_asked_for = run.job()?.compile.metrics.iter().any(|metric| by_class.contains(metric));
+    let confusion = is_asked_for.then(|| {
+        let mut replay = Replay::new(&trained.store, &trained.workload, Cores::of_this_process().usable());
+        trained.workload.confusion(&replay.evaluate(&trained.parameters, Split::Test)?)
+    });
+    let shown = report::first_test_images(&trained.store, &trained.workload, &trained.parameters);
+    Ok(Results { shown, confusion: confusion.flatten() })
 }
 
 /// Prints history, chart, test figures and, for a run that is done, the first test images with their predictions.
@@ -310,11 +336,14 @@ pub(super) fn report(run: &SavedRun) -> Result {
         return Err(Failed::new(FailureKind::Data, message));
     }
     let receipt = run.receipt()?;
-    let shown = match &receipt {
-        None => Vec::new(),
-        Some(_) => predictions(run)?,
+    let Results { shown, confusion } = match &receipt {
+        None => Results::default(),
+        Some(_) => results(run)?,
     };
     print(&watch_job::summary(&history, &shown));
+    if let Some(confusion) = confusion {
+        print(&format!("\nTest by class:\n{}", confusion::tables(&confusion, columns())));
+    }
     match receipt {
         Some(receipt) => {
             if let Some(stopped) = receipt.stopped {

@@ -231,8 +231,9 @@ impl View {
 
     fn step(&mut self, place: Place) {
         let elapsed = Duration::try_from_secs_f64(place.epoch_seconds).unwrap_or_default();
-        let Place { epoch, step, loss, accuracy, .. } = place;
-        self.progress().step(epoch.into(), step.into(), loss, accuracy, elapsed);
+        let Place { epoch, step, loss, .. } = place;
+        let metrics: Vec<_> = place.all_metrics().collect();
+        self.progress().step(epoch.into(), step.into(), loss, &metrics, elapsed);
     }
 
     fn finish(&mut self) {
@@ -253,9 +254,13 @@ fn print_report(rows: &[EpochRow], outcome: &OutcomeView, job: &JobView) {
 /// History as table and chart, test figures, and the first test images with their predictions.
 pub(super) fn summary(rows: &[EpochRow], shown: &[Prediction]) -> String {
     let mut text = history::table(rows, table_columns()) + "\n" + &chart::chart(rows, columns(), ink());
-    if let Some(EpochRow { test_loss: Some(loss), test_accuracy, .. }) = rows.last() {
-        text += &format!("\nTest loss:     {loss:.3}\n");
-        text += &test_accuracy.map_or_else(String::new, |accuracy| format!("Test accuracy: {accuracy:.3}\n"));
+    if let Some(last) = rows.last() {
+        text += &last.test_loss.map_or_else(String::new, |loss| format!("\nTest loss:     {loss:.3}\n"));
+        for metric in last.all_metrics() {
+            if let Some(figure) = metric.test {
+                text += &format!("{:<14} {figure:.3}\n", format!("Test {}:", metric.name));
+            }
+        }
     }
     if !shown.is_empty() {
         let tiles: Vec<_> = shown.iter().filter_map(report::tile).collect();

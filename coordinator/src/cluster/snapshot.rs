@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millefeuille_core::control::{Control, JobId, JobState, Member, Outcome, Phase, WorkerId};
+use millefeuille_core::data::split::Split;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::view::{
     EpochRow, JobReport, JobStatus, JobView, Metrics, OutcomeView, Progress, StepTime, WorkerView,
@@ -71,7 +72,7 @@ impl Listed {
     /// An update with these rows. How the job ended comes with the `last` ones.
     pub(super) fn report(&self, rows: Vec<EpochRow>, last: bool) -> JobReport {
         let outcome = self.outcome.clone().filter(|_| last);
-        JobReport { job: self.job.clone(), history: rows.into(), progress: self.progress, outcome }
+        JobReport { job: self.job.clone(), history: rows.into(), progress: self.progress.clone(), outcome }
     }
 }
 
@@ -131,7 +132,7 @@ impl Snapshot {
         Metrics {
             job: listed.map(|listed| listed.job.clone()),
             history: rows.into(),
-            progress: listed.and_then(|listed| listed.progress),
+            progress: listed.and_then(|listed| listed.progress.clone()),
             step_time: self.step_time,
             workers: self.workers.clone(),
         }
@@ -312,11 +313,14 @@ fn progress(state: &DriverState<'_>, number: JobId, record: &JobRecord) -> Optio
     let (means, clock) = (training.figures(), &training.clock);
     // At an epoch's end the position is ahead, and after the last one it is at an epoch that the job does not have.
     let within = position.phase == Phase::Train && position.epoch == training.epoch();
+    let metrics = training.workload.metrics(Split::Train, means);
+    let measured = metrics.filter_map(|(name, figure)| Some((name, figure?)));
     Some(Progress {
         epoch: training.epoch() + 1,
         step: if within { position.step } else { record.steps_per_epoch },
         loss: means.loss(),
-        accuracy: training.workload.accuracy(&means),
+        accuracy: training.workload.accuracy(means),
+        metrics: measured.collect(),
         step_ms: clock.step_ms,
         samples_per_second: clock.samples_per_second,
         epoch_seconds: clock.epoch().as_secs_f64(),

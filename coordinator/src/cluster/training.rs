@@ -85,7 +85,7 @@ pub(super) enum Sent {
 }
 
 /// The figures of one epoch.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Epoch {
     train: Figures,
     validation: Option<Figures>,
@@ -182,8 +182,8 @@ impl Training {
         self.ledger = ledger;
         let Some(checkpoint) = checkpoint else { return self.start_over() };
         self.parameters = self.pool.adopt(checkpoint.values()).into_bytes();
-        let Partial { loss_sum, correct, samples, seconds } = checkpoint.partial;
-        self.figures.train = Figures { loss_sum, correct, samples };
+        let seconds = checkpoint.partial.seconds;
+        self.figures.train = checkpoint.partial.figures();
         self.epoch = checkpoint.position.epoch;
         self.clock.resume_after(Duration::try_from_secs_f64(seconds).unwrap_or_default());
         self.optimizer = checkpoint.optimizer;
@@ -195,13 +195,12 @@ impl Training {
     /// A copy of the state between two steps, from which the job can resume.
     pub(super) fn snapshot(&self, from: Start) -> CheckpointState {
         let begun = from.position.step > 0;
-        let Figures { loss_sum, correct, samples } = self.figures.train;
-        let partial = Partial { loss_sum, correct, samples, seconds: self.clock.epoch().as_secs_f64() };
+        let partial = || Partial::new(self.figures.train.clone(), self.clock.epoch().as_secs_f64());
         CheckpointState {
             from,
             parameters: self.parameters(),
             optimizer: self.optimizer.clone(),
-            partial: if begun { partial } else { Partial::default() },
+            partial: if begun { partial() } else { Partial::default() },
             ledger: self.ledger.state(),
             participation: self.participation.clone(),
             suspects: self.suspects.clone(),
@@ -311,8 +310,11 @@ impl Training {
         let of_shard = |shard| u64::from(facts.samples(work.phase, work.step, shard));
         let samples: u64 = (node.first..node.end).map(of_shard).sum();
         let pieces = (node.first..node.end).filter(|&shard| of_shard(shard) > 0).count();
-        let counts = sum.figures.samples == samples && sum.figures.correct <= samples;
-        sum.len() == values && counts && sum.sample_digests.len() == pieces
+        let Figures { samples: computed, correct, counts, sums, .. } = &sum.figures;
+        let counts_fit = *computed == samples
+            && *correct <= samples
+            && self.workload.layout(work.phase.split()).fits(samples, counts, sums);
+        sum.len() == values && counts_fit && sum.sample_digests.len() == pieces
     }
 
     /// Stores a new result and returns its id.
@@ -352,8 +354,9 @@ impl Training {
         let started = Instant::now();
         let sum = self.reduction.take().and_then(|mut tree| tree.take_root(Sum::join));
         let Some(sum) = sum else { unreachable!("the control machine closes complete trees only") };
+        let (samples, is_finite) = (sum.figures.samples, sum.figures.loss_sum.is_finite());
         self.enter_into_ledger(work, &sum.sample_digests);
-        let figures = sum.figures;
+        let figures = sum.figures.clone();
         match work.phase {
             Phase::Train => {
                 self.figures.train += figures;
@@ -363,8 +366,8 @@ impl Training {
             Phase::Test => *self.figures.test.get_or_insert_default() += figures,
         }
         self.clock.reduced(started);
-        self.clock.end_step(work.phase, figures.samples);
-        figures.loss_sum.is_finite()
+        self.clock.end_step(work.phase, samples);
+        is_finite
     }
 
     fn enter_into_ledger(&mut self, work: WorkId, digests: &[[u8; 32]]) {
@@ -409,9 +412,9 @@ impl Training {
         self.epoch
     }
 
-    /// Loss and accuracy of that epoch so far.
-    pub(super) fn figures(&self) -> Figures {
-        self.figures.train
+    /// Loss and metrics of that epoch so far.
+    pub(super) fn figures(&self) -> &Figures {
+        &self.figures.train
     }
 
     /// Ends the epoch: its row counts from now on. Returns the row.
@@ -429,18 +432,9 @@ impl Training {
 
     /// The epoch's history row, without the hash of its weights.
     fn row(&self, epoch: u32) -> EpochRow {
-        let Epoch { train, validation, test } = self.figures;
-        EpochRow {
-            epoch: u64::from(epoch) + 1,
-            loss: train.loss(),
-            accuracy: self.workload.accuracy(&train),
-            val_loss: validation.map(|figures| figures.loss()),
-            val_accuracy: validation.and_then(|figures| self.workload.accuracy(&figures)),
-            test_loss: test.map(|figures| figures.loss()),
-            test_accuracy: test.and_then(|figures| self.workload.accuracy(&figures)),
-            seconds: self.clock.epoch().as_secs_f64(),
-            weights_sha256: String::new(),
-        }
+        let Epoch { train, validation, test } = &self.figures;
+        let seconds = self.clock.epoch().as_secs_f64();
+        EpochRow { seconds, ..self.workload.row(epoch, train, validation.as_ref(), test.as_ref()) }
     }
 }
 

@@ -105,12 +105,37 @@ fn training(page: &mut Page<'_>, current: &Listed) -> fmt::Result {
         "Test accuracy of the last epoch that has ended",
         "job",
         of_job(last.and_then(|row| row.test_accuracy)),
-    )
+    )?;
+    other_metrics(page, current)
+}
+
+/// The metrics of the current job beside the accuracy, a gauge for each.
+fn other_metrics(page: &mut Page<'_>, Listed { job, last, progress, .. }: &Listed) -> fmt::Result {
+    let now = progress.as_ref().filter(|progress| progress.step > 0);
+    let so_far = |name: &str| {
+        let figure = now?.metrics.iter().find(|(other, _)| other == name);
+        figure.map(|(_, figure)| *figure)
+    };
+    let of_job = |value: Option<f64>| value.map(|value| (job.id.as_str(), value));
+    let before_the_first = now.filter(|_| last.is_none()).map_or(&[][..], |now| &now.metrics[..]);
+    for (name, figure) in before_the_first {
+        page.gauges(name, "A metric of the job over the epoch so far", "job", of_job(Some(*figure)))?;
+    }
+    for metric in last.iter().flat_map(|row| &row.metrics) {
+        let name = &metric.name;
+        let training = so_far(name).or(metric.train);
+        page.gauges(name, "A metric of the job over the epoch so far", "job", of_job(training))?;
+        let help = "A metric of the job on the validation split, after the last epoch that has ended";
+        page.gauges(&format!("val_{name}"), help, "job", of_job(metric.validation))?;
+        let help = "A metric of the job on the test set, after the last epoch that has ended";
+        page.gauges(&format!("test_{name}"), help, "job", of_job(metric.test))?;
+    }
+    Ok(())
 }
 
 /// Speed: means over the last steps, zero while nothing runs.
 fn speed(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
-    let progress = snapshot.jobs.iter().find_map(|report| report.progress).unwrap_or_default();
+    let progress = snapshot.jobs.iter().find_map(|report| report.progress.clone()).unwrap_or_default();
     page.gauge("samples_per_second", "Training samples a second", progress.samples_per_second)?;
     page.gauge("step_seconds", "Seconds that a step takes", progress.step_ms / 1e3)?;
     let StepTime { compute_ms, wait_ms, wire_ms, reduce_ms } = snapshot.step_time;

@@ -26,6 +26,7 @@ use millefeuille_core::failure::Failure;
 use millefeuille_core::job::Job;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizers::OptimizerState;
+use millefeuille_core::learn::sum::Figures;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -74,7 +75,7 @@ pub struct Checkpoint {
 }
 
 /// The sums of an epoch so far; zero at its beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
     /// The sum of the samples' losses.
     #[serde(with = "bits")]
@@ -83,9 +84,29 @@ pub struct Partial {
     pub correct: u64,
     /// Samples in total.
     pub samples: u64,
+    /// The counts of the other metrics; none in a job without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<u64>,
+    /// Their sums, as bits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "all_bits")]
+    pub sums: Vec<f64>,
     /// Time taken so far, pauses excluded.
     #[serde(with = "bits")]
     pub seconds: f64,
+}
+
+impl Partial {
+    /// These figures of an epoch that has taken so many seconds.
+    pub fn new(figures: Figures, seconds: f64) -> Self {
+        let Figures { loss_sum, correct, samples, counts, sums } = figures;
+        Self { loss_sum, correct, samples, counts, sums, seconds }
+    }
+
+    /// The figures.
+    pub fn figures(&self) -> Figures {
+        let Self { loss_sum, correct, samples, counts, sums, seconds: _ } = self.clone();
+        Figures { loss_sum, correct, samples, counts, sums }
+    }
 }
 
 impl Checkpoint {
@@ -451,5 +472,21 @@ mod bits {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
         let text = String::deserialize(deserializer)?;
         u64::from_str_radix(&text, 16).map(f64::from_bits).map_err(D::Error::custom)
+    }
+}
+
+/// Many numbers as the bits of each.
+mod all_bits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Bits(#[serde(with = "super::bits")] f64);
+
+    pub(super) fn serialize<S: Serializer>(values: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(|&value| Bits(value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+        Ok(Vec::<Bits>::deserialize(deserializer)?.into_iter().map(|Bits(value)| value).collect())
     }
 }

@@ -193,6 +193,8 @@ impl Pages {
 
 #[cfg(test)]
 mod tests {
+    use millefeuille_core::view::EpochMetric;
+
     use super::*;
 
     fn row() -> EpochRow {
@@ -204,6 +206,7 @@ mod tests {
             val_accuracy: None,
             test_loss: Some(1.5),
             test_accuracy: Some(0.5),
+            metrics: Vec::new(),
             seconds: 0.25,
             weights_sha256: "0123456789abcdef".into(),
         }
@@ -218,6 +221,25 @@ mod tests {
                         \"test_accuracy\":0.5,\"seconds\":0.25,\"weights_sha256\":\"0123456789abcdef\"}";
         assert_eq!(line, expected);
         assert_eq!(from_line(&line).unwrap(), row());
+    }
+
+    #[test]
+    fn other_metrics_are_keys_with_three_prefixes() {
+        let metric = |name: &str, train| EpochMetric {
+            name: name.into(),
+            train,
+            validation: Some(0.1 + 0.2),
+            test: Some(0.25),
+        };
+        let metrics = vec![metric("f1_score", Some(0.5)), metric("auc", None)];
+        let line = to_line(&EpochRow { metrics, ..row() });
+        let expected = "\"test_accuracy\":0.5,\
+                        \"f1_score\":0.5,\"val_f1_score\":0.30000000000000004,\"test_f1_score\":0.25,\
+                        \"auc\":null,\"val_auc\":0.30000000000000004,\"test_auc\":0.25,\"seconds\":0.25,";
+        assert!(line.contains(expected), "{line}");
+        assert_eq!(from_line(&line).unwrap().metrics, [metric("f1_score", Some(0.5)), metric("auc", None)]);
+        let later = line.replacen('{', "{\"words\":\"of a later version\",\"list\":[1,{\"a\":null}],", 1);
+        assert_eq!(from_line(&later).unwrap(), from_line(&line).unwrap());
     }
 
     fn at(epoch: u64) -> EpochRow {

@@ -1,4 +1,4 @@
-//! Accuracy and loss over the epochs, drawn with characters.
+//! Metrics and loss over the epochs, drawn with characters.
 //!
 //! Curves are drawn with the dots of braille characters, two across and four down per cell. Each epoch has a mark if
 //! there is room for marks: `●` for training, `○` for validation, `◉` if both are in the same cell. Validation's line
@@ -18,7 +18,7 @@ const LABELS: usize = 7;
 /// Minimum width of a chart: its legend.
 const NARROWEST: usize = 35;
 
-/// The charts of accuracy and of loss, side by side if `columns` allow it, otherwise one above the other, with a line
+/// The charts of the metrics and of the loss, two side by side if `columns` allow it, otherwise one above the other, with a line
 /// feed after each line.
 pub fn chart(rows: &[EpochRow], columns: usize, ink: Ink) -> String {
     const GAP: usize = 2;

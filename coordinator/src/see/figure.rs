@@ -1,6 +1,6 @@
 //! The content of a history chart: two curves and their axes.
 //!
-//! Accuracy and loss over the epochs, each for training and for validation, as in the article. Both renderers
+//! Metrics and loss over the epochs, each for training and for validation, as in the article. Both renderers
 //! ([`chart`](super::chart) for the terminal, [`plots`](super::plots) for SVG) take their points, limits and ticks
 //! from here, so that they agree. Values that are not finite are left out: they leave a gap in the curve and do not
 //! stretch the axis.
@@ -16,8 +16,8 @@ pub type Point = (f64, f64);
 /// One chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
-    /// What is measured: `accuracy` or `loss`.
-    pub title: &'static str,
+    /// What is measured: `loss`, or the name of a metric.
+    pub title: String,
     /// The curve of the training batches, in segments without a gap.
     pub training: Vec<Vec<Point>>,
     /// The curve of the validation samples; empty if there are none.
@@ -29,15 +29,17 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// All charts of a history: accuracy, if the job asks for it, and loss.
+    /// All charts of a history: the metrics that the job asks for, the accuracy first, and the loss.
     pub fn all(rows: &[EpochRow]) -> Vec<Figure> {
-        let accuracy = rows.iter().any(|row| row.accuracy.is_some()).then(|| Figure::accuracy(rows));
-        accuracy.into_iter().chain([Figure::loss(rows)]).collect()
+        let metrics = metric_names(rows).into_iter().map(|name| Figure::metric(&name, rows));
+        metrics.chain([Figure::loss(rows)]).collect()
     }
 
-    /// Accuracy over the epochs.
-    pub fn accuracy(rows: &[EpochRow]) -> Figure {
-        Figure::new("accuracy", rows, |row| row.accuracy, |row| row.val_accuracy)
+    /// A metric over the epochs.
+    pub fn metric(name: &str, rows: &[EpochRow]) -> Figure {
+        let of = |row: &EpochRow| row.metric(name);
+        let training = |row: &EpochRow| of(row).and_then(|metric| metric.train);
+        Figure::new(name, rows, training, |row| of(row).and_then(|metric| metric.validation))
     }
 
     /// Loss over the epochs.
@@ -46,7 +48,7 @@ impl Figure {
     }
 
     fn new(
-        title: &'static str,
+        title: &str,
         rows: &[EpochRow],
         training: impl Fn(&EpochRow) -> Option<f64>,
         validation: impl Fn(&EpochRow) -> Option<f64>,
@@ -58,13 +60,24 @@ impl Figure {
         let x = Axis::of_epochs(epochs().fold(f64::INFINITY, f64::min), epochs().fold(0.0, f64::max));
         let y =
             Axis::around(values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
-        Figure { title, training, validation, x, y }
+        Figure { title: title.to_owned(), training, validation, x, y }
     }
 
     /// Whether there is no point to draw.
     pub fn is_empty(&self) -> bool {
         self.training.is_empty() && self.validation.is_empty()
     }
+}
+
+/// The metrics of a history, the accuracy first.
+pub fn metric_names(rows: &[EpochRow]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for metric in rows.iter().flat_map(EpochRow::all_metrics) {
+        if !names.contains(&metric.name) {
+            names.push(metric.name);
+        }
+    }
+    names
 }
 
 /// The finite values, as segments of consecutive rows.

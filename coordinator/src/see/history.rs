@@ -1,38 +1,48 @@
 //! The history of a training as a table: the figures after each epoch.
 
-use millefeuille_core::view::EpochRow;
+use millefeuille_core::view::{EpochMetric, EpochRow};
 
+use super::figure::metric_names;
 use super::table::{Column, Table};
 
 /// The history as a table with four decimals, with the metrics that the job asks for; `-` if a value was not
 /// measured. It fits into `columns`.
 pub fn table(rows: &[EpochRow], columns: usize) -> String {
-    let is_asked_for = |figure: Figure| rows.iter().any(|row| figure(row).is_some());
+    let metrics = metric_names(rows);
     // Without a validation split its columns stay, as they always did; without a test set they would always be empty.
-    let has = [("accuracy", is_asked_for(|row| row.accuracy)), ("test_", is_asked_for(|row| row.test_loss))];
-    let is_shown = |name: &str| has.iter().all(|(part, has)| *has || !name.contains(part));
-    let shown: Vec<_> = COLUMNS.iter().filter(|(name, _)| is_shown(name)).collect();
-    let names = shown.iter().map(|(name, _)| *name);
-    let mut table = Table::new(["epoch"].into_iter().chain(names).map(Column::Right));
+    let has_test = rows.iter().any(|row| row.test_loss.is_some());
+    let splits = &SPLITS[..if has_test { 3 } else { 2 }];
+    let of_split = |split: &Split| {
+        let names = std::iter::once("loss").chain(metrics.iter().map(String::as_str));
+        names.map(|name| format!("{}{name}", split.prefix)).collect::<Vec<_>>()
+    };
+    let names: Vec<String> = splits.iter().flat_map(of_split).collect();
+    let all = ["epoch"].into_iter().chain(names.iter().map(String::as_str)).chain(["seconds"]);
+    let mut table = Table::new(all.map(Column::Right));
     for row in rows {
-        let figures = shown.iter().map(|(_, figure)| four_decimals(figure(row)));
-        table.row(std::iter::once(row.epoch.to_string()).chain(figures));
+        let mut cells = vec![row.epoch.to_string()];
+        for split in splits {
+            cells.push(four_decimals((split.loss)(row)));
+            let figure = |name: &String| row.metric(name).and_then(|metric| (split.metric)(&metric));
+            cells.extend(metrics.iter().map(|name| four_decimals(figure(name))));
+        }
+        cells.push(four_decimals(Some(row.seconds)));
+        table.row(cells);
     }
     table.fitting(columns)
 }
 
-/// A figure of an epoch, if it was measured.
-type Figure = fn(&EpochRow) -> Option<f64>;
+/// What a row has of a split.
+struct Split {
+    prefix: &'static str,
+    loss: fn(&EpochRow) -> Option<f64>,
+    metric: fn(&EpochMetric) -> Option<f64>,
+}
 
-/// The columns, with the figure that each shows.
-const COLUMNS: [(&str, Figure); 7] = [
-    ("loss", |row| Some(row.loss)),
-    ("accuracy", |row| row.accuracy),
-    ("val_loss", |row| row.val_loss),
-    ("val_accuracy", |row| row.val_accuracy),
-    ("test_loss", |row| row.test_loss),
-    ("test_accuracy", |row| row.test_accuracy),
-    ("seconds", |row| Some(row.seconds)),
+const SPLITS: [Split; 3] = [
+    Split { prefix: "", loss: |row| Some(row.loss), metric: |metric| metric.train },
+    Split { prefix: "val_", loss: |row| row.val_loss, metric: |metric| metric.validation },
+    Split { prefix: "test_", loss: |row| row.test_loss, metric: |metric| metric.test },
 ];
 
 fn four_decimals(figure: Option<f64>) -> String {

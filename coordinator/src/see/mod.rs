@@ -7,12 +7,13 @@
 //!
 //! | module | what it shows |
 //! | --- | --- |
+//! | [`confusion`] | a confusion matrix, and the figures of each class |
 //! | [`digits`] | images side by side with their labels or predictions, in the terminal and as SVG |
 //! | [`data`] | shapes and one-hot rows of the preprocessing |
 //! | [`summary`] | the layers of a model, as Keras prints them |
 //! | [`progress`] | the progress bar of a training, as Keras draws it |
 //! | [`history`] | a line, and a table, of the figures after each epoch |
-//! | [`figure`], [`chart`], [`plots`] | curves of accuracy and loss: what to draw, in the terminal, as SVG |
+//! | [`figure`], [`chart`], [`plots`] | curves of metrics and loss: what to draw, in the terminal, as SVG |
 //! | [`mod@format`] | the formats of image files, for files that can't be read |
 //! | [`picture`] | turns a drawn or photographed digit into an image like a model's |
 //! | [`table`] | aligned columns for lists |
@@ -26,6 +27,7 @@ use std::ffi::OsStr;
 use unicode_width::UnicodeWidthStr as _;
 
 pub mod chart;
+pub mod confusion;
 pub mod data;
 pub mod digits;
 pub mod figure;

@@ -29,7 +29,7 @@ const MARK: i32 = 4;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'c, 'a> = ChartContext<'c, SVGBackend<'a>, Cartesian2d<Scale<'c>, Scale<'c>>>;
 
-/// The files of the run's `plots/`, by name: `accuracy.svg` if the job asks for it, `loss.svg`, and all side by side in
+/// The files of the run's `plots/`, by name: one for each metric of the job (`accuracy.svg`), `loss.svg`, and all side by side in
 /// `history.svg`.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ fn draw(figures: &[&Figure]) -> Result<String> {
 
 fn draw_figure(area: &Area, figure: &Figure) -> Result<()> {
     let mut chart = ChartBuilder::on(area)
-        .caption(figure.title, ("sans-serif", 22, FontStyle::Bold, &TEXT))
+        .caption(&figure.title, ("sans-serif", 22, FontStyle::Bold, &TEXT))
         .margin(12)
         .margin_right(20)
         .x_label_area_size(46)
@@ -70,7 +70,7 @@ fn draw_figure(area: &Area, figure: &Figure) -> Result<()> {
         .bold_line_style(GRID)
         .axis_style(TEXT)
         .x_desc("epoch")
-        .y_desc(figure.title)
+        .y_desc(&figure.title)
         .axis_desc_style(("sans-serif", 18, &TEXT))
         .label_style(("sans-serif", 17, &TEXT))
         .draw()?;

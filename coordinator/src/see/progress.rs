@@ -17,7 +17,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use millefeuille_core::view::EpochRow;
+use millefeuille_core::view::{EpochMetric, EpochRow};
 
 use super::{Ink, WIDTH, clock, width};
 
@@ -80,8 +80,8 @@ impl<W: Write> Progress<W> {
     }
 
     /// Shows that `step` mini-batches of `epoch` (from 1) are finished, `elapsed` after the epoch began. Loss and
-    /// accuracy are the means over these mini-batches; they are not shown before the first step.
-    pub fn step(&mut self, epoch: u64, step: u64, loss: f64, accuracy: Option<f64>, elapsed: Duration) {
+    /// metrics are those over these mini-batches; they are not shown before the first step.
+    pub fn step(&mut self, epoch: u64, step: u64, loss: f64, measured: &[(&str, f64)], elapsed: Duration) {
         let Style::Terminal(ink) = self.style else { return };
         let header = self.header(epoch);
         if !self.is_due(step, elapsed) {
@@ -90,7 +90,7 @@ impl<W: Write> Progress<W> {
         self.drawn = Some(elapsed);
         let mut figures = vec![time_left(step, self.steps, elapsed)];
         if step > 0 {
-            figures.extend(metrics(&[("accuracy", accuracy), ("loss", Some(loss))]));
+            figures.extend(measured.iter().copied().chain([("loss", loss)]).map(shown));
         }
         let bar = one_line(step, self.steps, ink, &figures, self.columns);
         let text = header + &unwrapped(&bar);
@@ -101,12 +101,13 @@ impl<W: Write> Progress<W> {
     /// Shows the figures of a finished epoch.
     pub fn epoch(&mut self, row: &EpochRow) {
         let mut figures = vec![time_taken(row.seconds, self.steps)];
-        figures.extend(metrics(&[
-            ("accuracy", row.accuracy),
-            ("loss", Some(row.loss)),
-            ("val_accuracy", row.val_accuracy),
-            ("val_loss", row.val_loss),
-        ]));
+        let metrics: Vec<EpochMetric> = row.all_metrics().collect();
+        let training = metrics.iter().filter_map(|metric| Some((metric.name.clone(), metric.train?)));
+        let held_out =
+            metrics.iter().filter_map(|metric| Some((format!("val_{}", metric.name), metric.validation?)));
+        let val_loss = row.val_loss.map(|loss| ("val_loss".to_owned(), loss));
+        let all = training.chain([("loss".to_owned(), row.loss)]).chain(held_out).chain(val_loss);
+        figures.extend(all.map(|(name, value)| shown((&name, value))));
         let text = match self.style {
             Style::Silent => return,
             Style::Plain => format!("{} -{}\n", self.title(row.epoch), figures.concat()),
@@ -243,9 +244,9 @@ fn rate(seconds_a_step: f64) -> String {
     }
 }
 
-/// ` - accuracy: 0.4407` and ` - loss: 1.7161`, without metrics that were not measured.
-fn metrics(metrics: &[(&str, Option<f64>)]) -> impl Iterator<Item = String> {
-    metrics.iter().filter_map(|(name, value)| Some(format!(" - {name}: {}", figure((*value)?))))
+/// ` - accuracy: 0.4407`.
+fn shown((name, value): (&str, f64)) -> String {
+    format!(" - {name}: {}", figure(value))
 }
 
 /// Four decimals, or four digits and an exponent if four decimals would show almost nothing, as in Keras.

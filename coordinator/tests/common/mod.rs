@@ -57,6 +57,7 @@ pub fn row(epoch: u64) -> EpochRow {
         val_accuracy: None,
         test_loss: Some(share.sqrt()),
         test_accuracy: Some(0.5),
+        metrics: Vec::new(),
         seconds: 1.25 + share,
         weights_sha256: format!("{epoch:064}"),
     }
@@ -156,6 +157,8 @@ impl Training {
             loss_sum: f64::from(step) * (0.1 + 0.2),
             correct: step.into(),
             samples: u64::from(step) * 10,
+            counts: vec![step.into(); 2],
+            sums: vec![f64::from(step) / 7.0],
             seconds: f64::from(step) / 3.0,
         };
         Checkpoint {

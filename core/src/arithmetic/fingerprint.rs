@@ -127,7 +127,7 @@ pub fn model_fingerprint(spec: &Spec) -> String {
         let view = ShardView { shard: 0, shards: 1, samples: &samples };
         let outcome = learner.train_piece(&view, &order, 0, &mut gradient, &mut scratch);
         hash.update(bytemuck::cast_slice(&gradient));
-        hash.update(outcome.loss_sum.to_le_bytes());
+        hash.update(outcome.figures.loss_sum.to_le_bytes());
     }
     for rows in evaluated {
         let outputs = learner.outputs(&features[..rows as usize * bytes], &mut scratch);

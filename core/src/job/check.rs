@@ -211,7 +211,7 @@ impl Job {
             return Err(places.error(&key("units"), units, rule));
         }
         for metric in &self.compile.metrics {
-            metric.fits(target).map_err(|needs| of_data(metric.name(), needs, target, ""))?;
+            metric.fits(target).map_err(|needs| of_data(&metric.name(), needs, target, ""))?;
         }
         Ok(())
     }

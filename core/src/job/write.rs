@@ -36,7 +36,7 @@ impl Job {
         let Compile { loss, options, optimizer, schedule, metrics } = compile;
         let Fit { batch_size, epochs, shuffle, accumulate, stopping } = fit;
 
-        let metrics: Vec<String> = metrics.iter().map(|metric| string(metric.name())).collect();
+        let metrics: Vec<String> = metrics.iter().map(|metric| string(&metric.name())).collect();
         let before = [
             ("name", string(name)),
             ("seed", seed.to_string()),

@@ -24,7 +24,8 @@ impl Monitor {
 
     /// Every one.
     pub fn all() -> impl Iterator<Item = Self> {
-        let figures = || std::iter::once(None).chain(Metric::ALL.iter().copied().map(Some));
+        let figures =
+            || std::iter::once(None).chain(Metric::NAMED.into_iter().filter(Metric::is_a_number).map(Some));
         [false, true]
             .into_iter()
             .flat_map(move |validation| figures().map(move |metric| Self { validation, metric }))
@@ -35,17 +36,14 @@ impl Monitor {
         match (self.validation, self.metric) {
             (false, None) => Some(row.loss),
             (true, None) => row.val_loss,
-            (false, Some(Metric::Accuracy)) => row.accuracy,
-            (true, Some(Metric::Accuracy)) => row.val_accuracy,
+            (false, Some(metric)) => row.metric(&metric.name())?.train,
+            (true, Some(metric)) => row.metric(&metric.name())?.validation,
         }
     }
 
     /// Whether more of it is better.
     pub fn rises(self) -> bool {
-        match self.metric {
-            None => false,
-            Some(Metric::Accuracy) => true,
-        }
+        self.metric.is_some_and(|metric| metric.rises())
     }
 
     /// Whether a value is better by more than `min_delta` than the best one before, if there is one.
@@ -63,7 +61,10 @@ impl Monitor {
 impl Display for Monitor {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let split = if self.validation { "val_" } else { "" };
-        write!(f, "{split}{}", self.metric.map_or("loss", Metric::name))
+        match self.metric {
+            None => write!(f, "{split}loss"),
+            Some(metric) => write!(f, "{split}{metric}"),
+        }
     }
 }
 
@@ -71,8 +72,12 @@ impl FromStr for Monitor {
     type Err = ParseNameError;
 
     fn from_str(text: &str) -> Result<Self, ParseNameError> {
-        if let Some(monitor) = Self::all().find(|monitor| monitor.to_string() == text) {
-            return Ok(monitor);
+        let (validation, name) = text.strip_prefix("val_").map_or((false, text), |name| (true, name));
+        if name == "loss" {
+            return Ok(Self { validation, metric: None });
+        }
+        if let Some(metric) = name.parse().ok().filter(Metric::is_a_number) {
+            return Ok(Self { validation, metric: Some(metric) });
         }
         if text.starts_with("test_") {
             let what = "a model chosen by the test set would no longer be tested by it; monitor the validation split";
@@ -91,7 +96,11 @@ mod tests {
     #[test]
     fn figures_are_named_as_in_the_history() {
         let names: Vec<_> = Monitor::all().map(|monitor| monitor.to_string()).collect();
-        assert_eq!(names, ["loss", "accuracy", "val_loss", "val_accuracy"]);
+        assert_eq!(names[..3], ["loss", "accuracy", "precision"]);
+        assert!(
+            names.contains(&"val_r2_score".to_owned()) && !names.contains(&"confusion_matrix".to_owned())
+        );
+        assert!("val_top_3_accuracy".parse::<Monitor>().is_ok());
         for name in names {
             assert_eq!(name.parse::<Monitor>().unwrap().to_string(), name);
         }

@@ -18,15 +18,17 @@ use super::activations::Activation;
 use super::elementwise;
 use super::gemm::{Matrix, gemm};
 use super::heads::{self, Aim};
-use super::metrics::Metric;
+use super::metrics::{Layout, Metric, Rows};
 use super::model::{LayerPlan, Model, Operation};
 use super::normalization;
 use super::regularization;
 use super::spec::Spec;
 use super::subnormals::flushed;
+use super::sum::Figures;
 use crate::data::plan;
 use crate::data::schema::{Element, Truth, Truths};
 use crate::data::shard::ShardSamples;
+use crate::data::split::Split;
 use crate::random::DropoutWords;
 
 /// The number of samples that an evaluation computes at once.
@@ -45,34 +47,11 @@ pub struct ShardView<'a> {
     pub samples: &'a ShardSamples,
 }
 
-/// The loss and the metrics of some samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Score {
-    /// The sum of the losses, added in row order.
-    pub loss_sum: f64,
-    /// How many samples were classified correctly; 0 if the job does not list the accuracy as a metric.
-    pub correct: u64,
-}
-
-impl Score {
-    /// With the penalty of as many samples.
-    fn with_penalty(mut self, samples: usize, penalty: f64) -> Self {
-        if penalty != 0.0 {
-            self.loss_sum += samples as f64 * penalty;
-        }
-        self
-    }
-}
-
 /// The result of a piece, except for its gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PieceOutcome {
-    /// The sum of the samples' losses, added in the order of the samples.
-    pub loss_sum: f64,
-    /// How many samples were classified correctly; 0 if the job does not list the accuracy as a metric.
-    pub correct: u64,
-    /// The number of samples.
-    pub count: u64,
+    /// The loss and the metrics of the samples.
+    pub figures: Figures,
     /// SHA-256 over the samples' indices in the split, each as 8 bytes, little-endian, in the order of the
     /// samples.
     pub samples_sha256: [u8; 32],
@@ -149,9 +128,11 @@ impl Learner<'_> {
         self.prepare(samples, scratch);
         self.gather(samples, order, scratch);
         self.forward(rows, Pass::Training(Some(&dropout)), scratch);
-        let score = self.score(rows, scratch).with_penalty(rows, self.penalty());
+        let mut figures = Figures::default();
+        self.score(rows, &self.layout(Split::Train), &mut figures, scratch);
+        self.add_penalty(&mut figures);
         self.backward(rows, gradient, scratch);
-        samples.outcome(score, order.iter().copied())
+        samples.outcome(figures, order.iter().copied())
     }
 
     /// Computes the summed gradient for `inputs`, `[rows, inputs]`, already scaled, without dropout.
@@ -163,7 +144,7 @@ impl Learner<'_> {
         truth: Truth<'_>,
         gradient: &mut [f32],
         scratch: &mut Scratch,
-    ) -> Score {
+    ) -> Figures {
         assert_eq!(gradient.len(), self.model.parameter_count(), "a gradient is as long as the parameters");
         let rows = inputs.len() / self.model.inputs();
         self.allocate(scratch);
@@ -171,25 +152,28 @@ impl Learner<'_> {
         scratch.truths.clear();
         scratch.truths.add(truth);
         self.forward(rows, Pass::Training(None), scratch);
-        let score = self.score(rows, scratch).with_penalty(rows, self.penalty());
+        let mut figures = Figures::default();
+        self.score(rows, &self.layout(Split::Train), &mut figures, scratch);
+        self.add_penalty(&mut figures);
         self.backward(rows, gradient, scratch);
-        score
+        figures
     }
 
     /// Evaluates a whole shard.
     pub fn evaluate_piece(&self, samples: &ShardView<'_>, scratch: &mut Scratch) -> PieceOutcome {
         self.prepare(samples, scratch);
-        let (mut sum, len) = (Score::default(), samples.samples.len());
+        // Every held-out split has the same tallies.
+        let (layout, mut figures) = (self.layout(Split::Validation), Figures::default());
+        let len = samples.samples.len();
         for first in (0..len).step_by(EVALUATION_ROWS) {
             let chunk = first..len.min(first + EVALUATION_ROWS as u32);
             let rows = self.forward_chunk(samples.samples.features_of(chunk.clone()), scratch);
             scratch.truths.clear();
             scratch.truths.extend(self.spec.schema.target, samples.samples.targets_of(chunk));
-            let score = self.score(rows, scratch);
-            sum.loss_sum += score.loss_sum;
-            sum.correct += score.correct;
+            self.score(rows, &layout, &mut figures, scratch);
         }
-        samples.outcome(sum.with_penalty(len as usize, self.penalty()), 0..len)
+        self.add_penalty(&mut figures);
+        samples.outcome(figures, 0..len)
     }
 
     /// The model's outputs, `[samples, outputs]`, for the `features` of samples as they are stored, one after another.
@@ -319,16 +303,36 @@ impl Learner<'_> {
         }
     }
 
-    /// Computes the loss and the metrics from the last layer's sums, and turns these into the model's outputs.
-    fn score(&self, rows: usize, scratch: &mut Scratch) -> Score {
+    /// Adds the penalty of every sample to the loss.
+    fn add_penalty(&self, figures: &mut Figures) {
+        let penalty = self.penalty();
+        if penalty != 0.0 {
+            figures.loss_sum += figures.samples as f64 * penalty;
+        }
+    }
+
+    /// Where the tallies of the metrics lie.
+    fn layout(&self, split: Split) -> Layout {
+        Layout::of(&self.spec.metrics, self.spec.schema.target, split)
+    }
+
+    /// Computes the loss and the metrics from the last layer's sums, adds them to `figures`, and turns the sums into the
+    /// model's outputs.
+    fn score(&self, rows: usize, layout: &Layout, figures: &mut Figures, scratch: &mut Scratch) {
         let (width, Scratch { values, truths, loss_scratch, .. }) = (self.model.outputs(), scratch);
         let last = &mut values[self.model.steps().len()][..rows * width];
         let truth = truths.get(self.spec.schema.target);
         let aim = Aim { width, truth, options: self.spec.options };
         let loss_sum = flushed(|| self.spec.loss.get().forward(last, aim, loss_scratch));
-        let asked = self.spec.metrics.contains(&Metric::Accuracy);
-        let correct = if asked { Metric::Accuracy.get().count(last, width, truth) } else { 0 };
-        Score { loss_sum, correct }
+        let scored = Rows { outputs: last, width, truth };
+        figures.loss_sum += loss_sum;
+        figures.samples += rows as u64;
+        if self.spec.metrics.contains(&Metric::Accuracy) {
+            figures.correct += scored.correct();
+        }
+        figures.counts.resize(layout.counts(), 0);
+        figures.sums.resize(layout.sums(), 0.0);
+        layout.add(scored, &mut figures.counts, &mut figures.sums);
     }
 
     /// The backward pass, from the outputs to the first layer that learns. Gradients of frozen parameters are 0.
@@ -403,13 +407,8 @@ impl ShardView<'_> {
         u64::from(k) * u64::from(self.shards) + u64::from(self.shard)
     }
 
-    fn outcome(&self, score: Score, gathered: impl ExactSizeIterator<Item = u32>) -> PieceOutcome {
-        PieceOutcome {
-            loss_sum: score.loss_sum,
-            correct: score.correct,
-            count: gathered.len() as u64,
-            samples_sha256: plan::digest(gathered.map(|k| self.index(k))),
-        }
+    fn outcome(&self, figures: Figures, gathered: impl ExactSizeIterator<Item = u32>) -> PieceOutcome {
+        PieceOutcome { figures, samples_sha256: plan::digest(gathered.map(|k| self.index(k))) }
     }
 }
 

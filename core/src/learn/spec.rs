@@ -86,6 +86,9 @@ impl Spec {
             }
         }
         self.check_layers()?;
+        for metric in &self.metrics {
+            metric.fits(self.schema.target).map_err(|needs| format!("{metric} needs {needs}"))?;
+        }
         limits::check_parameters(self.inputs() as u64, &self.layers)
     }
 

@@ -306,15 +306,19 @@ pub fn section(len: usize, index: usize) -> Option<Range<usize>> {
     Some(start..len.min(start + SECTION))
 }
 
-/// Loss and number of correct classifications over some samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Loss and metrics over some samples.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
-    /// The sum of the samples' losses.
+    /// The sum of the samples' losses, added in row order.
     pub loss_sum: f64,
-    /// How many samples were classified correctly.
+    /// How many samples were classified correctly; 0 if the job does not list the accuracy as a metric.
     pub correct: u64,
     /// The number of samples.
     pub samples: u64,
+    /// The counts of the other metrics, as their [`Layout`](super::metrics::Layout) has them.
+    pub counts: Vec<u64>,
+    /// Their sums.
+    pub sums: Vec<f64>,
 }
 
 impl Figures {
@@ -329,17 +333,23 @@ impl Figures {
     }
 }
 
+/// Both sides are figures of one split, or the left one is of no samples.
 impl AddAssign for Figures {
     fn add_assign(&mut self, right: Self) {
         self.loss_sum += right.loss_sum;
         self.correct += right.correct;
         self.samples += right.samples;
+        join(&mut self.counts, right.counts);
+        join(&mut self.sums, right.sums);
     }
 }
 
-impl From<&PieceOutcome> for Figures {
-    fn from(outcome: &PieceOutcome) -> Self {
-        Self { loss_sum: outcome.loss_sum, correct: outcome.correct, samples: outcome.count }
+/// Adds numbers to those at the same places.
+fn join<T: AddAssign>(left: &mut Vec<T>, right: Vec<T>) {
+    if left.is_empty() {
+        *left = right;
+    } else {
+        left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
     }
 }
 
@@ -364,8 +374,8 @@ impl<B: Deref<Target = [f32]>> Sum<B> {
     }
 
     /// The sum of a single piece.
-    pub fn of_piece(gradient: Option<B>, outcome: &PieceOutcome) -> Self {
-        Self::new(gradient, Figures::from(outcome), vec![outcome.samples_sha256])
+    pub fn of_piece(gradient: Option<B>, outcome: PieceOutcome) -> Self {
+        Self::new(gradient, outcome.figures, vec![outcome.samples_sha256])
     }
 
     /// Appends `right`, the sum to the right of this one in the tree.
@@ -471,12 +481,14 @@ mod tests {
         let present: BTreeSet<u32> = (0..6).collect();
         let mut reduction = Reduction::new(tree, &present);
         for shard in [5, 0, 3, 1, 4, 2] {
-            let figures = Figures { loss_sum: f64::from(shard), correct: 1, samples: 2 };
+            let (counts, sums) = (vec![u64::from(shard), 1], vec![0.5]);
+            let figures = Figures { loss_sum: f64::from(shard), correct: 1, samples: 2, counts, sums };
             let sum = Sum::new(Some(term(shard, len)), figures, vec![[shard as u8; 32]]);
             reduction.insert(Node::leaf(shard), sum, Sum::join);
         }
         let mut sum = reduction.take_root(Sum::join).unwrap();
-        assert_eq!(sum.figures, Figures { loss_sum: 15.0, correct: 6, samples: 12 });
+        let (counts, sums) = (vec![15, 6], vec![3.0]);
+        assert_eq!(sum.figures, Figures { loss_sum: 15.0, correct: 6, samples: 12, counts, sums });
         assert_eq!(sum.sample_digests, [0, 1, 2, 3, 4, 5].map(|shard| [shard; 32]));
         sum.settle(|| vec![0.0; len]);
         assert!(bits(&sum.terms()[0]) == bits(&added_in_pairs(&present, tree, len)));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::metrics::Metric;
+use super::metrics::{Confusion, Layout, Metric};
 use super::model::Model;
 use super::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use super::spec::Spec;
@@ -18,6 +18,7 @@ use crate::data::plan::{self, Plan};
 use crate::data::schema::Truths;
 use crate::data::shard::{ShardSamples, ShardStore};
 use crate::data::split::Split;
+use crate::view::{EpochMetric, EpochRow};
 
 /// A unit of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,12 @@ impl Unit {
     pub fn evaluate(split: Split, epoch: u32) -> Self {
         Self { split, epoch, step: 0 }
     }
+}
+
+/// The figure of a metric; `None` where its tally is not kept, or defines none.
+fn metric_of(metric: Metric, layout: &Layout, figures: &Figures) -> Option<f64> {
+    let (samples, counts, sums) = (figures.samples, &figures.counts[..], &figures.sums[..]);
+    layout.tallied(metric.tally(), samples, (counts, sums)).and_then(|tallied| metric.figure(tallied))
 }
 
 /// The parts of a job that its pieces need.
@@ -86,6 +93,60 @@ impl Workload {
     /// The accuracy, if the job lists it as a metric.
     pub fn accuracy(&self, figures: &Figures) -> Option<f64> {
         self.spec.metrics.contains(&Metric::Accuracy).then(|| figures.accuracy())
+    }
+
+    /// Where the tallies of the job's other metrics lie among the counts and sums of this split.
+    pub fn layout(&self, split: Split) -> Layout {
+        Layout::of(&self.spec.metrics, self.spec.schema.target, split)
+    }
+
+    /// The figures of the job's other metrics, by name, in the job's order. A figure is `None` where its tally is not kept,
+    /// or defines none.
+    pub fn metrics(&self, split: Split, figures: &Figures) -> impl Iterator<Item = (String, Option<f64>)> {
+        let layout = self.layout(split);
+        self.other_metrics().map(move |metric| (metric.to_string(), metric_of(metric, &layout, figures)))
+    }
+
+    /// The metrics that a history has besides the accuracy.
+    fn other_metrics(&self) -> impl Iterator<Item = Metric> {
+        self.spec.metrics.iter().copied().filter(|metric| *metric != Metric::Accuracy && metric.is_a_number())
+    }
+
+    /// The confusion matrix of a held-out split, if the job asks for it.
+    pub fn confusion(&self, figures: &Figures) -> Option<Confusion> {
+        let layout = self.layout(Split::Validation);
+        let (counts, sums) = (&figures.counts[..], &figures.sums[..]);
+        let tallied = layout.tallied(Metric::ConfusionMatrix.tally(), figures.samples, (counts, sums))?;
+        Some(Confusion::new(tallied.counts))
+    }
+
+    /// The history row of an epoch (from 0), without its duration and the hash of its weights.
+    pub fn row(
+        &self,
+        epoch: u32,
+        train: &Figures,
+        validation: Option<&Figures>,
+        test: Option<&Figures>,
+    ) -> EpochRow {
+        let (in_training, held_out) = (self.layout(Split::Train), self.layout(Split::Validation));
+        let metrics = self.other_metrics().map(|metric| EpochMetric {
+            name: metric.to_string(),
+            train: metric_of(metric, &in_training, train),
+            validation: validation.and_then(|figures| metric_of(metric, &held_out, figures)),
+            test: test.and_then(|figures| metric_of(metric, &held_out, figures)),
+        });
+        EpochRow {
+            epoch: u64::from(epoch) + 1,
+            loss: train.loss(),
+            accuracy: self.accuracy(train),
+            val_loss: validation.map(Figures::loss),
+            val_accuracy: validation.and_then(|figures| self.accuracy(figures)),
+            test_loss: test.map(Figures::loss),
+            test_accuracy: test.and_then(|figures| self.accuracy(figures)),
+            metrics: metrics.collect(),
+            seconds: 0.0,
+            weights_sha256: String::new(),
+        }
     }
 
     /// The mean loss over these training samples of a model that predicts the same for each: a yardstick for people.
@@ -161,7 +222,7 @@ impl Workload {
         scratch: &mut Scratch,
     ) -> Sum<B> {
         let (gradient, outcome) = self.piece(unit, shard, samples, parameters, take, scratch);
-        Sum::of_piece(gradient, &outcome)
+        Sum::of_piece(gradient, outcome)
     }
 
     /// The sum over a node's present shards, whose samples `samples` provides, added up. `None` if it lacks some, or no

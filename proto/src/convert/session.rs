@@ -94,13 +94,25 @@ impl TryFrom<v1::Hello> for Introduction {
 
 impl From<WorkResult> for v1::WorkResult {
     fn from(from: WorkResult) -> Self {
-        let WorkResult { work, node, figures, sample_digests, gradient_bytes, gradient_slot, busy } = from;
+        let WorkResult {
+            work,
+            node,
+            figures,
+            sample_digests,
+            gradient_bytes,
+            gradient_slot,
+            tally_bytes,
+            busy,
+        } = from;
         Self {
             id: Some(work.into()),
             node: Some(node.into()),
             loss_sum: figures.loss_sum,
             correct: figures.correct,
             samples: figures.samples,
+            counts: figures.counts,
+            sums: figures.sums,
+            tally_bytes,
             sample_digests: sample_digests.iter().map(|digest| Bytes::copy_from_slice(digest)).collect(),
             gradient_bytes,
             gradient_slot,
@@ -113,14 +125,16 @@ impl TryFrom<v1::WorkResult> for WorkResult {
     type Error = Malformed;
 
     fn try_from(from: v1::WorkResult) -> Result<Self, Malformed> {
-        let v1::WorkResult { loss_sum, correct, samples, gradient_bytes, gradient_slot, .. } = from;
+        let v1::WorkResult { loss_sum, correct, samples, counts, sums, .. } = from;
+        let v1::WorkResult { gradient_bytes, gradient_slot, tally_bytes, .. } = from;
         Ok(Self {
             work: required(from.id, "id")?.try_into()?,
             node: required(from.node, "node")?.into(),
-            figures: Figures { loss_sum, correct, samples },
+            figures: Figures { loss_sum, correct, samples, counts, sums },
             sample_digests: from.sample_digests.iter().map(digest).collect::<Result<_, _>>()?,
             gradient_bytes,
             gradient_slot,
+            tally_bytes,
             busy: Duration::from_nanos(from.busy_ns),
         })
     }
@@ -313,7 +327,8 @@ mod tests {
         let result = WorkResult {
             work: work(),
             node: NODE,
-            figures: Figures { loss_sum: 0.5, correct: 1, samples: 2 },
+            figures: Figures { loss_sum: 0.5, correct: 1, samples: 2, counts: vec![3], sums: vec![0.25] },
+            tally_bytes: 0,
             sample_digests: vec![[7; 32]],
             gradient_bytes: 8,
             gradient_slot: Some(0),

@@ -4,7 +4,8 @@
 //! cleaned all the same, because the coordinator may pass on those of others.
 
 use millefeuille_core::view::{
-    EpochRow, JobReport, JobStatus, JobView, Metrics, OutcomeView, Prediction, Progress, StepTime, WorkerView,
+    EpochMetric, EpochRow, JobReport, JobStatus, JobView, Metrics, OutcomeView, Prediction, Progress,
+    StepTime, WorkerView,
 };
 
 use super::{name, sentence};
@@ -99,7 +100,22 @@ impl From<&EpochRow> for v1::Epoch {
             test_accuracy: from.test_accuracy,
             seconds: from.seconds,
             weights_sha256: from.weights_sha256.clone(),
+            metrics: from.metrics.iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<&EpochMetric> for v1::EpochMetric {
+    fn from(from: &EpochMetric) -> Self {
+        let EpochMetric { name, train, validation, test } = from.clone();
+        Self { name, train, validation, test }
+    }
+}
+
+impl From<v1::EpochMetric> for EpochMetric {
+    fn from(from: v1::EpochMetric) -> Self {
+        let v1::EpochMetric { name: metric, train, validation, test } = from;
+        Self { name: name(&metric), train, validation, test }
     }
 }
 
@@ -115,21 +131,26 @@ impl From<v1::Epoch> for EpochRow {
             test_accuracy: from.test_accuracy,
             seconds: from.seconds,
             weights_sha256: name(&from.weights_sha256),
+            metrics: from.metrics.into_iter().map(Into::into).collect(),
         }
     }
 }
 
 impl From<Progress> for v1::Progress {
     fn from(from: Progress) -> Self {
-        let Progress { epoch, step, loss, accuracy, step_ms, samples_per_second, epoch_seconds } = from;
-        Self { epoch, step, loss, accuracy, step_ms, samples_per_second, epoch_seconds }
+        let Progress { epoch, step, loss, accuracy, metrics, step_ms, samples_per_second, epoch_seconds } =
+            from;
+        let metrics = metrics.into_iter().map(|(name, figure)| v1::Metric { name, figure }).collect();
+        Self { epoch, step, loss, accuracy, metrics, step_ms, samples_per_second, epoch_seconds }
     }
 }
 
 impl From<v1::Progress> for Progress {
     fn from(from: v1::Progress) -> Self {
-        let v1::Progress { epoch, step, loss, accuracy, step_ms, samples_per_second, epoch_seconds } = from;
-        Self { epoch, step, loss, accuracy, step_ms, samples_per_second, epoch_seconds }
+        let v1::Progress { epoch, step, loss, accuracy, metrics, step_ms, samples_per_second, epoch_seconds } =
+            from;
+        let metrics = metrics.into_iter().map(|metric| (name(&metric.name), metric.figure)).collect();
+        Self { epoch, step, loss, accuracy, metrics, step_ms, samples_per_second, epoch_seconds }
     }
 }
 
@@ -251,7 +272,7 @@ impl From<&JobReport> for v1::WatchJobResponse {
         Self {
             job: Some((&from.job).into()),
             new_epochs: from.history.iter().map(v1::Epoch::from).collect(),
-            progress: from.progress.map(Into::into),
+            progress: from.progress.clone().map(Into::into),
             outcome: from.outcome.as_ref().map(v1::Outcome::from),
         }
     }
@@ -263,7 +284,7 @@ impl From<v1::WatchJobResponse> for JobReport {
         Self {
             job: from.job.unwrap_or_default().into(),
             history: from.new_epochs.into_iter().map(EpochRow::from).collect::<Vec<_>>().into(),
-            progress: from.progress.map(Into::into),
+            progress: from.progress.clone().map(Into::into),
             outcome: from.outcome.map(Into::into),
         }
     }
@@ -274,7 +295,7 @@ pub fn metrics_page(from: &Metrics, epochs_ended: u64) -> v1::GetMetricsResponse
     v1::GetMetricsResponse {
         job: from.job.as_ref().map(v1::Job::from),
         history: from.history.iter().map(v1::Epoch::from).collect(),
-        progress: from.progress.map(Into::into),
+        progress: from.progress.clone().map(Into::into),
         workers: from.workers.iter().map(v1::WorkerInfo::from).collect(),
         step_time: Some(from.step_time.into()),
         epochs_ended: epochs_ended as u32,
@@ -286,7 +307,7 @@ impl From<v1::GetMetricsResponse> for Metrics {
         Self {
             job: from.job.map(Into::into),
             history: from.history.into_iter().map(EpochRow::from).collect::<Vec<_>>().into(),
-            progress: from.progress.map(Into::into),
+            progress: from.progress.clone().map(Into::into),
             step_time: from.step_time.unwrap_or_default().into(),
             workers: from.workers.into_iter().map(Into::into).collect(),
         }
@@ -330,6 +351,12 @@ mod tests {
             val_accuracy: Some(0.5),
             test_loss: Some(0.25),
             test_accuracy: Some(0.125),
+            metrics: vec![EpochMetric {
+                name: "auc".into(),
+                train: None,
+                validation: Some(0.75),
+                test: Some(0.5),
+            }],
             seconds: 2.0,
             weights_sha256: "ab".into(),
         }

@@ -90,6 +90,7 @@ pub(crate) fn row_of(epoch: u32, row: u64) -> EpochRow {
         val_accuracy: None,
         test_loss: Some(loss),
         test_accuracy: None,
+        metrics: Vec::new(),
         seconds: 0.0,
         weights_sha256: String::new(),
     }

@@ -18,7 +18,7 @@ use millefeuille_proto::session::{Ended, FromWorker, Introduction, ToWorker, Wor
 use millefeuille_proto::v1::session_request::Message as Up;
 use millefeuille_proto::v1::worker_server::Worker;
 use millefeuille_proto::wire::{self, Assembly};
-use millefeuille_proto::{PROTOCOL_VERSION, convert, v1};
+use millefeuille_proto::{PROTOCOL_VERSION, convert, tallies, v1};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -234,7 +234,7 @@ struct Reader<'a> {
     result: Option<Incoming>,
 }
 
-/// A result whose gradient is still arriving.
+/// A result whose gradient, or whose counts and sums, are still arriving.
 struct Incoming {
     header: Box<WorkResult>,
     bulk: Bulk,
@@ -243,11 +243,10 @@ struct Incoming {
 enum Bulk {
     /// The complete gradient; `None` in evaluation.
     Whole(Option<Buffer>),
+    /// A gradient, or the counts and sums of an evaluation.
     Assembly(Assembly),
     /// The job is over: the remaining chunks are read and dropped.
-    Ignored {
-        left: u64,
-    },
+    Ignored { left: u64 },
 }
 
 impl Reader<'_> {
@@ -290,10 +289,21 @@ impl Reader<'_> {
     }
 
     async fn result(&mut self, header: Box<WorkResult>) -> Result<(), Malformed> {
-        let bytes = header.gradient_bytes;
+        let (bytes, tallies) = (header.gradient_bytes, header.tally_bytes);
+        if tallies > 0 && (bytes > 0 || header.gradient_slot.is_some()) {
+            return Err(malformed("a gradient and counts of an evaluation in one result"));
+        }
         let bulk = match (self.serving(header.work.job), header.gradient_slot) {
-            (None, _) => Bulk::Ignored { left: bytes },
+            (None, _) => Bulk::Ignored { left: bytes.saturating_add(tallies) },
             (Some(serving), Some(slot)) => Bulk::Whole(Some(self.in_shared_memory(&serving, slot)?)),
+            (Some(serving), None) if tallies > 0 => {
+                let layout = serving.workload.layout(header.work.phase.split());
+                let expected = tallies::bytes_apart(&layout);
+                if tallies != expected as u64 {
+                    return Err(malformed(format!("{tallies} bytes of counts, not {expected}")));
+                }
+                Bulk::Assembly(Assembly::new(serving.pool.take(expected / size_of::<f32>())))
+            }
             (Some(_), None) if bytes == 0 => Bulk::Whole(None),
             (Some(serving), None) if bytes == (serving.parameters * size_of::<f32>()) as u64 => {
                 Bulk::Assembly(Assembly::new(serving.pool.take(serving.parameters)))
@@ -335,13 +345,20 @@ impl Reader<'_> {
             Bulk::Ignored { left } => *left == 0,
         });
         let Some(Incoming { header, bulk }) = complete else { return Ok(()) };
-        let gradient = match bulk {
+        let received = match bulk {
             Bulk::Whole(gradient) => gradient,
             Bulk::Assembly(assembly) => Some(assembly.into_values()),
             Bulk::Ignored { .. } => return Ok(()),
         };
-        let WorkResult { work, node, figures, sample_digests, busy, .. } = *header;
+        let WorkResult { work, node, mut figures, sample_digests, tally_bytes, busy, .. } = *header;
         let Some(serving) = self.serving(work.job) else { return Ok(()) };
+        let gradient = match received {
+            Some(values) if tally_bytes > 0 => {
+                tallies::attach(&mut figures, &values, &serving.workload.layout(work.phase.split()));
+                None
+            }
+            gradient => gradient,
+        };
         let node = convert::in_tree(node, &serving.tree)?;
         let as_planned = serving.workload.digests(work.into(), node.first..node.end) == sample_digests;
         let sum = Sum::new(gradient, figures, sample_digests);

@@ -1,25 +1,183 @@
 //! Metrics, reported besides the loss; one metric per file.
 //!
-//! A metric is a sum over samples, never a mean of means, so that it is exact over any number of shards. To add a
-//! metric, add a file with a [`Measure`] and a line in the registry below.
+//! A metric is a figure of a [`Tally`]: of counts and sums over samples, which are added up over pieces as losses are. It
+//! is therefore exact over any number of shards, never a mean of means. Metrics that need the same tally share it. The
+//! accuracy's count has a field of its own beside the others ([`Figures`](super::sum::Figures)), since most jobs have no
+//! other; the [`Layout`] says where the rest lies.
+//!
+//! Tallies of more than [`LIGHT`] numbers are kept in evaluations only, so that they don't slow each training step down:
+//! metrics of them are not measured on the training batches.
+//!
+//! To add a metric, add a file with a [`Measure`], and a variant, its name and its arm here. One that needs other counts
+//! or sums adds a variant to [`Tally`] too.
 
 mod accuracy;
+mod area;
+mod auc;
+mod confusion_matrix;
+mod f1_score;
+mod mean_absolute_error;
+mod mean_squared_error;
+mod pr_auc;
+mod precision;
+mod r2_score;
+mod recall;
+mod root_mean_squared_error;
+mod tally;
+mod top_k_accuracy;
 
-use crate::data::schema::{Target, Truth};
-use crate::registry::registry;
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
 
-registry! {
-    /// A metric.
-    pub enum Metric: dyn Measure, "metric", "metrics" {
-        /// The share of samples whose largest output is the right class.
-        Accuracy = accuracy::Accuracy,
+use crate::data::schema::Target;
+use crate::data::split::Split;
+use crate::registry::ParseNameError;
+
+pub use area::binned_roc_area;
+pub use confusion_matrix::{Confusion, OfClass};
+pub(crate) use tally::{Rows, Tally};
+pub use top_k_accuracy::TopKAccuracy;
+
+/// A tally of at most this many counts and sums is kept in training steps too.
+pub const LIGHT: usize = 4096;
+
+/// A metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// The share of samples whose largest output is the right class.
+    Accuracy,
+    /// The share of samples whose class is among the k largest outputs.
+    TopKAccuracy(TopKAccuracy),
+    /// Of the samples predicted to be of a class, the share that are: the mean over the classes.
+    Precision,
+    /// Of the samples of a class, the share predicted to be: the mean over the classes.
+    Recall,
+    /// The harmonic mean of precision and recall of a class: the mean over the classes.
+    F1Score,
+    /// How many samples of each class are predicted to be of each class; it has no figure of its own.
+    ConfusionMatrix,
+    /// The area under the ROC curve of two classes.
+    Auc,
+    /// The area under the precision-recall curve of two classes.
+    PrAuc,
+    /// The mean squared error.
+    Mse,
+    /// The same by its long name.
+    MeanSquaredError,
+    /// The mean absolute error.
+    Mae,
+    /// The same by its long name.
+    MeanAbsoluteError,
+    /// The root of the mean squared error.
+    RootMeanSquaredError,
+    /// The same by its short name.
+    Rmse,
+    /// The coefficient of determination.
+    R2Score,
+}
+
+impl Metric {
+    /// Those with a fixed name.
+    pub(crate) const NAMED: [Self; 14] = [
+        Self::Accuracy,
+        Self::Precision,
+        Self::Recall,
+        Self::F1Score,
+        Self::ConfusionMatrix,
+        Self::Auc,
+        Self::PrAuc,
+        Self::Mse,
+        Self::MeanSquaredError,
+        Self::Mae,
+        Self::MeanAbsoluteError,
+        Self::RootMeanSquaredError,
+        Self::Rmse,
+        Self::R2Score,
+    ];
+
+    /// What its file says of it.
+    fn get(&self) -> &dyn Measure {
+        match self {
+            Self::Accuracy => &accuracy::Accuracy,
+            Self::TopKAccuracy(top) => top,
+            Self::Precision => &precision::Precision,
+            Self::Recall => &recall::Recall,
+            Self::F1Score => &f1_score::F1Score,
+            Self::ConfusionMatrix => &confusion_matrix::ConfusionMatrix,
+            Self::Auc => &auc::Auc,
+            Self::PrAuc => &pr_auc::PrAuc,
+            Self::Mse => &mean_squared_error::SHORT,
+            Self::MeanSquaredError => &mean_squared_error::LONG,
+            Self::Mae => &mean_absolute_error::SHORT,
+            Self::MeanAbsoluteError => &mean_absolute_error::LONG,
+            Self::RootMeanSquaredError => &root_mean_squared_error::LONG,
+            Self::Rmse => &root_mean_squared_error::SHORT,
+            Self::R2Score => &r2_score::R2Score,
+        }
+    }
+
+    /// The name, as in a job file; a history has the figures under it.
+    pub fn name(&self) -> Cow<'static, str> {
+        self.get().name()
+    }
+
+    /// Checks that the metric can be computed for this target.
+    ///
+    /// # Errors
+    /// What the metric needs instead.
+    pub fn fits(&self, target: Target) -> Result<(), &'static str> {
+        self.get().fits(target)
+    }
+
+    /// What is counted for it.
+    pub(crate) fn tally(&self) -> Tally {
+        self.get().tally()
+    }
+
+    /// Whether it is one number, which a history can have.
+    pub(crate) fn is_a_number(&self) -> bool {
+        !matches!(self, Self::ConfusionMatrix)
+    }
+
+    /// Whether more of it is better.
+    pub fn rises(&self) -> bool {
+        self.get().rises()
+    }
+
+    /// The figure; `None` if it is not defined for these samples, as the area under a curve where there is one class only.
+    pub(crate) fn figure(&self, tallied: Tallied<'_>) -> Option<f64> {
+        self.get().figure(tallied).filter(|figure| tallied.samples > 0 && figure.is_finite())
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name())
+    }
+}
+
+impl FromStr for Metric {
+    type Err = ParseNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = Self::NAMED.into_iter().find(|metric| metric.name() == text);
+        let top = || TopKAccuracy::named(text).map(Self::TopKAccuracy);
+        named.or_else(top).ok_or_else(|| {
+            let names: Vec<Cow<'_, str>> = Self::NAMED.iter().map(Self::name).collect();
+            let known: Vec<&str> = names.iter().map(AsRef::as_ref).chain(["top_5_accuracy"]).collect();
+            // Keras' short name of the accuracy is nearer to `auc` than to its own.
+            let meant = if text == "acc" { "accuracy" } else { text };
+            ParseNameError::unknown("metric", meant, "metrics", &known)
+        })
     }
 }
 
 /// The interface of a metric.
 pub(crate) trait Measure: Sync {
     /// Keras' name.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> Cow<'static, str>;
 
     /// Checks that the metric can be computed for this target.
     ///
@@ -27,16 +185,158 @@ pub(crate) trait Measure: Sync {
     /// What the metric needs instead.
     fn fits(&self, target: Target) -> Result<(), &'static str>;
 
-    /// How many samples of `outputs`, `[samples, width]`, count for the metric.
-    fn count(&self, outputs: &[f32], width: usize, truth: Truth<'_>) -> u64;
+    /// What is counted for it.
+    fn tally(&self) -> Tally;
+
+    /// Whether more of it is better.
+    fn rises(&self) -> bool {
+        true
+    }
+
+    /// The figure that follows from its tally; `None` if these samples define none.
+    fn figure(&self, tallied: Tallied<'_>) -> Option<f64>;
 }
 
-impl Metric {
-    /// Checks that the metric can be computed for this target.
-    ///
-    /// # Errors
-    /// What the metric needs instead.
-    pub fn fits(self, target: Target) -> Result<(), &'static str> {
-        self.get().fits(target)
+/// What a tally has counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tallied<'a> {
+    /// The number of samples.
+    pub(crate) samples: u64,
+    pub(crate) counts: &'a [u64],
+    pub(crate) sums: &'a [f64],
+}
+
+/// What a metric of classes needs.
+fn of_classes(target: Target) -> Result<(), &'static str> {
+    match target {
+        Target::Class { .. } => Ok(()),
+        Target::Reals { .. } => Err("targets that are classes"),
+    }
+}
+
+/// What a metric of two classes needs.
+fn of_two_classes(target: Target) -> Result<(), &'static str> {
+    match target {
+        Target::Class { classes: 2 } => Ok(()),
+        Target::Class { .. } | Target::Reals { .. } => Err("targets of two classes"),
+    }
+}
+
+/// What a metric of numbers needs.
+fn of_numbers(target: Target) -> Result<(), &'static str> {
+    match target {
+        Target::Reals { .. } => Ok(()),
+        Target::Class { .. } => Err("targets that are numbers"),
+    }
+}
+
+/// Where the tallies of a split lie among its counts and sums. The accuracy's is not among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    places: Vec<Place>,
+    counts: usize,
+    sums: usize,
+}
+
+/// Where a tally lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    tally: Tally,
+    counts: Range<usize>,
+    sums: Range<usize>,
+}
+
+impl Layout {
+    /// The tallies of these metrics, for samples of this split.
+    pub fn of(metrics: &[Metric], target: Target, split: Split) -> Self {
+        let mut layout = Self::default();
+        for tally in metrics.iter().map(Metric::tally) {
+            let (counts, sums) = tally.size(target);
+            let is_kept = split != Split::Train || counts + sums <= LIGHT;
+            let is_new = layout.places.iter().all(|place| place.tally != tally);
+            if tally != Tally::Correct && is_kept && is_new {
+                let (first_count, first_sum) = (layout.counts, layout.sums);
+                (layout.counts, layout.sums) = (first_count + counts, first_sum + sums);
+                let (counts, sums) = (first_count..layout.counts, first_sum..layout.sums);
+                layout.places.push(Place { tally, counts, sums });
+            }
+        }
+        layout
+    }
+
+    /// How many counts there are.
+    pub fn counts(&self) -> usize {
+        self.counts
+    }
+
+    /// How many sums there are.
+    pub fn sums(&self) -> usize {
+        self.sums
+    }
+
+    /// Adds rows to every tally.
+    pub(crate) fn add(&self, rows: Rows<'_>, counts: &mut [u64], sums: &mut [f64]) {
+        for place in &self.places {
+            place.tally.add(rows, &mut counts[place.counts.clone()], &mut sums[place.sums.clone()]);
+        }
+    }
+
+    /// What a tally has counted; `None` if it is not kept here.
+    pub(crate) fn tallied<'a>(
+        &self,
+        tally: Tally,
+        samples: u64,
+        (counts, sums): (&'a [u64], &'a [f64]),
+    ) -> Option<Tallied<'a>> {
+        let place = self.places.iter().find(|place| place.tally == tally)?;
+        let (counts, sums) = (counts.get(place.counts.clone())?, sums.get(place.sums.clone())?);
+        Some(Tallied { samples, counts, sums })
+    }
+
+    /// Whether counts can be those of this many samples: a worker's may be anything.
+    pub fn fits(&self, samples: u64, counts: &[u64], sums: &[f64]) -> bool {
+        (counts.len(), sums.len()) == (self.counts, self.sums)
+            && self.places.iter().all(|place| place.tally.fits(samples, &counts[place.counts.clone()]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        let top = TopKAccuracy::named("top_3_accuracy").map(Metric::TopKAccuracy);
+        for metric in Metric::NAMED.into_iter().chain(top) {
+            assert_eq!(metric.to_string().parse(), Ok(metric));
+        }
+        let error = |text: &str| text.parse::<Metric>().unwrap_err().to_string();
+        assert_eq!(error("f1_scor"), "unknown metric; did you mean `f1_score`?");
+        assert!(error("zzz").ends_with("r2_score, top_5_accuracy"), "{}", error("zzz"));
+    }
+
+    #[test]
+    fn metrics_share_tallies_and_heavy_ones_are_not_kept_in_training() {
+        let target = Target::Class { classes: 100 };
+        let metrics = [Metric::Accuracy, Metric::Precision, Metric::ConfusionMatrix, Metric::F1Score];
+        let sizes = |split| {
+            let layout = Layout::of(&metrics, target, split);
+            (layout.counts(), layout.sums())
+        };
+        assert_eq!(sizes(Split::Test), (300 + 10_000, 0));
+        assert_eq!(sizes(Split::Train), (300, 0));
+        assert_eq!(Layout::of(&[Metric::Accuracy], target, Split::Test), Layout::default());
+    }
+
+    #[test]
+    fn a_layout_refuses_what_cannot_be() {
+        let target = Target::Class { classes: 2 };
+        let layout = Layout::of(&[Metric::F1Score], target, Split::Test);
+        // Of class 0: two samples, one of them predicted; of class 1: one sample, predicted twice.
+        let counts = [1, 1, 1, 2, 2, 1];
+        assert!(layout.fits(3, &counts, &[]));
+        assert!(!layout.fits(2, &counts, &[]) && !layout.fits(3, &counts[1..], &[]));
+        assert!(!layout.fits(3, &counts, &[0.5]));
+        assert!(!layout.fits(3, &[1, 1, u64::MAX, 4, 2, 1], &[]), "it does not overflow");
     }
 }

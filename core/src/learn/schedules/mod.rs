@@ -314,6 +314,7 @@ mod tests {
             val_accuracy: None,
             test_loss: Some(0.0),
             test_accuracy: None,
+            metrics: Vec::new(),
             seconds: 0.0,
             weights_sha256: String::new(),
         }

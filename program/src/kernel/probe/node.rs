@@ -73,6 +73,10 @@ struct Answer {
     loss_sum_bits: u64,
     correct: u64,
     samples: u64,
+    /// Of the other metrics.
+    counts: Vec<u64>,
+    /// The bits of their sums.
+    sums_bits: Vec<u64>,
     /// In hex.
     sample_digests: Vec<String>,
 }
@@ -101,7 +105,8 @@ where
         return Err(probe.ended(status));
     };
     probe.is_asked(&answer.kernel)?;
-    let Answer { kernel, version, fingerprint, loss_sum_bits, correct, samples, .. } = answer;
+    let Answer { kernel, version, fingerprint, loss_sum_bits, correct, samples, counts, sums_bits, .. } =
+        answer;
     let found = Arithmetic { kernel, version, fingerprint };
     if (&found, answer.shapes_fingerprint.as_str()) != (arithmetic, shapes_fingerprint) {
         return Err(failed(&format!(
@@ -109,7 +114,9 @@ where
             found.kernel
         )));
     }
-    let figures = Figures { loss_sum: f64::from_bits(loss_sum_bits), correct, samples };
+    let (loss_sum, sums) =
+        (f64::from_bits(loss_sum_bits), sums_bits.into_iter().map(f64::from_bits).collect());
+    let figures = Figures { loss_sum, correct, samples, counts, sums };
     let digests = answer.sample_digests.iter().map(|digest| digest_of(digest)).collect::<Option<_>>();
     let digests = digests.ok_or_else(|| failed(&"a digest is none"))?;
     Ok(Sum::new(Some(gradient).filter(|gradient| !gradient.is_empty()).map(adopt), figures, digests))
@@ -187,7 +194,7 @@ pub(super) fn answer() -> Result<(), String> {
 
 fn print(sum: &Sum<Vec<f32>>, shapes_fingerprint: String) -> std::io::Result<()> {
     let Arithmetic { kernel, version, fingerprint } = Arithmetic::of_this_process();
-    let Figures { loss_sum, correct, samples } = sum.figures;
+    let Figures { loss_sum, correct, samples, counts, sums } = sum.figures.clone();
     let answer = Answer {
         kernel,
         version,
@@ -196,6 +203,8 @@ fn print(sum: &Sum<Vec<f32>>, shapes_fingerprint: String) -> std::io::Result<()>
         loss_sum_bits: loss_sum.to_bits(),
         correct,
         samples,
+        counts,
+        sums_bits: sums.into_iter().map(f64::to_bits).collect(),
         sample_digests: sum.sample_digests.iter().map(hex::encode).collect(),
     };
     process::print(&(serde_json::to_string(&answer).unwrap_or_default() + "\n"));
