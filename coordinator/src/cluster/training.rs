@@ -425,6 +425,13 @@ impl Training {
         row
     }
 
+    /// What people should be warned of in this row, unless the one before it gave the same warning.
+    pub(super) fn warning(&self, row: &EpochRow) -> Option<String> {
+        let before = self.history.iter().rev().find(|before| before.epoch < row.epoch);
+        let warned = before.is_some_and(|before| before.warning(self.constant_loss).is_some());
+        row.warning(self.constant_loss).filter(|_| !warned)
+    }
+
     fn take_note(&mut self) {
         let learning_rate = self.job.compile.optimizer.get("learning_rate").unwrap_or_default();
         self.optimizer.take_note(learning_rate, &self.history);

@@ -311,7 +311,12 @@ impl Driver {
         let ledger = training.end_epoch(epoch, stopped.as_ref());
         let snapshot = training.snapshot(Start::of_epoch(epoch + 1, training.steps_taken()));
         let snapshot = Box::new(snapshot);
+        let warning = training.warning(&row);
         self.disk.order(WriteCommand::Epoch { row, ledger, snapshot, checkpoint: on, best });
+        // Now, since nothing can be added to a run whose result has been ordered.
+        if let Some(warning) = warning {
+            self.warn_of_job(job, warning);
+        }
     }
 
     pub(super) fn written(&mut self, job: JobId, written: Result<Written, Failure>) {
@@ -322,16 +327,11 @@ impl Driver {
             Err(failure) => self.handle(Event::Broken { job, failure }),
             Ok(Written::Epoch(row, checkpoint)) => {
                 debug!("epoch {} is written", row.epoch);
-                let of_last = record.last.as_ref().and_then(|row| row.warning(record.constant_loss));
-                let warning = row.warning(record.constant_loss).filter(|_| of_last.is_none());
                 if let Some(checkpoint) = checkpoint {
                     record.checkpoint = Some(checkpoint.tag);
                     self.tally.wrote(&checkpoint);
                 }
                 record.add_epoch(row);
-                if let Some(warning) = warning {
-                    self.warn_of_job(job, warning);
-                }
                 self.handle(Event::EpochWritten { job });
             }
             Ok(Written::Checkpoint(checkpoint)) => {
