@@ -10,7 +10,7 @@ use millefeuille_core::data::formats::DataFormat;
 use millefeuille_core::data::formats::idx::file::{self, Idx, Kind};
 use millefeuille_core::data::inputs::Inputs;
 use millefeuille_core::data::part::{Part, RawFeatures};
-use millefeuille_core::data::schema::{Features, Schema};
+use millefeuille_core::data::schema::Schema;
 use millefeuille_core::data::split::Sizes;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
@@ -114,8 +114,7 @@ pub(super) fn run(args: Args) -> Result {
     own_kernel(&job)?;
     let TrainedModel { inputs: width, described, shape: model, parameters } = saved::trained(&run, &job)?;
     let inputs = described.unwrap_or_else(|| Inputs { shape: vec![1, width], ..Inputs::default() });
-    let features =
-        if inputs.are_plain() { Features::image(1, width as usize) } else { inputs.stored_features() };
+    let features = inputs.features();
     let spec =
         job.spec(Schema { features, target: job.target() }, Sizes { train: 0, validation: 0, test: 0 });
     kernel::is_right_for(&of_predictions(&spec))?;
@@ -187,14 +186,14 @@ const SHOWN: usize = 10;
 
 fn read(path: &Path, job: &Job, inputs: &Inputs, raw: bool) -> Result<Samples, Failure> {
     let file = path.display().to_string();
-    if !inputs.columns.is_empty() {
-        let format = job.data.format.unwrap_or_else(|| DataFormat::of(path));
+    let format = job.data.format.unwrap_or_else(|| DataFormat::of(path));
+    if !inputs.columns.is_empty() || format != DataFormat::Idx {
         let part = crate::data::read_to_predict(path, format, job, inputs)?;
         return Ok(Samples { file, features: inputs.encode(part)?, size: None });
     }
     let width = inputs.shape.iter().product::<u32>() as usize;
     let Images { file, size, pixels } = read_images(path, Taken { pixels: width, raw })?;
-    let shown = inputs.normalization.is_none().then_some(size);
+    let shown = (!inputs.are_floats).then_some(size);
     let features = RawFeatures::Bytes { shape: inputs.shape.clone(), values: pixels };
     let part = Part { name: file.clone(), len: 0, features, targets: None };
     Ok(Samples { features: inputs.encode(part)?, file, size: shown })

@@ -15,6 +15,9 @@ use crate::failure::{Failure, FailureKind};
 pub struct Inputs {
     /// The shape of a sample, as its file has it.
     pub shape: Vec<u32>,
+    /// Whether samples are stored as `float32`; otherwise as bytes.
+    #[serde(default)]
+    pub are_floats: bool,
     /// A table's columns; empty if the data is no table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Column>,
@@ -68,10 +71,7 @@ impl Column {
 impl Inputs {
     /// Whether there is nothing to say beyond the number of inputs: bytes as they are, classes by number.
     pub fn are_plain(&self) -> bool {
-        self.columns.is_empty()
-            && self.targets.is_empty()
-            && self.classes.is_empty()
-            && self.normalization.is_none()
+        !self.are_floats && self.targets.is_empty() && self.classes.is_empty() && self.normalization.is_none()
     }
 
     /// The names of the features: a table's columns, and for categories `column=category`. Empty if the data is no table.
@@ -88,27 +88,10 @@ impl Inputs {
         self.classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string())
     }
 
-    /// The type and shape of an encoded sample, of a model whose inputs are saved with it.
-    pub fn stored_features(&self) -> Features {
-        let is_plain = self.columns.is_empty() && self.normalization.is_none() && self.shape.len() > 1;
-        let element = if is_plain { Element::U8 } else { Element::F32 };
+    /// The type and shape of an encoded sample.
+    pub fn features(&self) -> Features {
+        let element = if self.are_floats { Element::F32 } else { Element::U8 };
         Features { element, shape: self.shape.clone() }
-    }
-
-    /// The type and shape of a sample as the model takes it.
-    pub fn features(&self, raw: &RawFeatures) -> Features {
-        match raw {
-            RawFeatures::Bytes { shape, .. } if self.normalization.is_none() => {
-                Features { element: Element::U8, shape: shape.clone() }
-            }
-            RawFeatures::Bytes { shape, .. } | RawFeatures::Numbers { shape, .. } => {
-                Features { element: Element::F32, shape: shape.clone() }
-            }
-            RawFeatures::Columns(_) => {
-                let width: usize = self.columns.iter().map(Column::width).sum();
-                Features { element: Element::F32, shape: vec![width as u32] }
-            }
-        }
     }
 
     /// The stored bytes of a part's features, encoded and normalised.

@@ -107,7 +107,7 @@ impl Parts {
                 features: inputs.encode(part)?,
             })
         };
-        let features = inputs.features(&train.features);
+        let features = inputs.features();
         let mut train = encode(train)?;
         if let Some(validation) = validation {
             train.append(encode(validation)?);
@@ -217,7 +217,9 @@ fn check_finite(targets: &RawTargets, values: &[f32], width: u32) -> Result<(), 
 
 /// Fits the encoding: categories to the training file, means and the normalisation to its first `trained` samples.
 fn fitted(train: &Part, trained: usize, targets: &Targets, recipe: Recipe) -> Result<Inputs, Failure> {
-    let mut inputs = Inputs::default();
+    let are_bytes =
+        matches!(train.features, RawFeatures::Bytes { .. }) && recipe.normalize == Normalize::None;
+    let mut inputs = Inputs { are_floats: !are_bytes, ..Inputs::default() };
     match targets {
         Targets::Classes(classes) => inputs.classes = classes.names().to_vec(),
         Targets::Numbers { names, .. } => inputs.targets.clone_from(names),

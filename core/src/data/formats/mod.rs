@@ -5,6 +5,7 @@
 
 mod csv;
 pub mod idx;
+mod numpy;
 
 use std::path::Path;
 
@@ -20,6 +21,10 @@ registry! {
     pub enum DataFormat: dyn Format, "format", "formats" {
         /// A text table.
         Csv = csv::Csv,
+        /// A NumPy array: a table of numbers.
+        Npy = numpy::Npy,
+        /// Several NumPy arrays by name.
+        Npz = numpy::Npz,
         /// A directory with four IDX files, named as MNIST's are. Reads whatever no other format claims.
         Idx = idx::IdxDirectory,
     }

@@ -170,13 +170,20 @@ impl Plan {
                         what,
                     ));
                 }
+                Cells::Numbers(values) if width == 1 && self.wanted.classes => {
+                    let values = TargetValues::Labels(labels(file, &column.name, &values)?);
+                    return Ok(Some(RawTargets {
+                        file: file.to_string(),
+                        column: Some(column.name),
+                        values,
+                    }));
+                }
                 Cells::Numbers(values) => {
                     check_present(file, &column.name, values.iter().map(|value| value.is_nan()))?;
                     numbers.push(values);
                 }
             }
         }
-        debug_assert!(self.wanted.numbers || numbers.len() > 1 || !self.wanted.classes);
         let len = numbers.first().map_or(0, Vec::len);
         let values = (0..len).flat_map(|row| numbers.iter().map(move |column| column[row])).collect();
         let values = TargetValues::Numbers { width, values };
@@ -204,6 +211,20 @@ impl Known<'_> {
             }
         }
     }
+}
+
+/// Numbers as labels of classes.
+fn labels(file: &str, column: &str, values: &[f32]) -> Result<Vec<i64>, Failure> {
+    let label = |(row, value): (usize, &f32)| match value.fract() == 0.0 {
+        true => Ok(*value as i64),
+        false => {
+            let place = format!("{file}, row {}, column {column}", row + 1);
+            let what =
+                format!("{value} is no class (for numbers to learn, set loss = \"mean_squared_error\")");
+            Err(Failure::at(FailureKind::Data, place, what))
+        }
+    };
+    values.iter().enumerate().map(label).collect()
 }
 
 /// The place of a column that a job names.
