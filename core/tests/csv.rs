@@ -328,6 +328,20 @@ fn texts_are_no_numbers_to_learn() {
     assert_eq!(error, "flowers.csv, row 1, column kind: `rose` is no number");
 }
 
+#[test]
+fn labels_of_their_own_are_from_0_to_1() {
+    let mut data = data("a");
+    data.table.target.push(ColumnName::Name("b".into()));
+    let both = Wanted { classes: true, numbers: true, class_count: None };
+    let dataset = read("a,b,x\n1,0,5\n0,0.5,6\n", &data, both).unwrap();
+    assert_eq!(dataset.schema.target, Target::Reals { width: 2 });
+    let error = error("a,b,x\n1,0,5\n0,2,6\n", &data, both);
+    assert_eq!(
+        error,
+        "flowers.csv, sample 2: its target 2 is not a number from 0 to 1, which the loss needs"
+    );
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_a_table_or_an_error(bytes in proptest::collection::vec(proptest::sample::select(b"1a,;\"\n\r \xff.-e\x1f".to_vec()), 0..60)) {

@@ -152,7 +152,12 @@ impl From<Encoded> for Samples {
 /// What the targets of the training file are.
 enum Targets {
     Classes(Classes),
-    Numbers { width: u32, names: Vec<String> },
+    Numbers {
+        width: u32,
+        names: Vec<String>,
+        /// Whether they are labels of their own, from 0 to 1: what a loss that learns both classes and numbers needs.
+        are_shares: bool,
+    },
 }
 
 impl Targets {
@@ -162,7 +167,8 @@ impl Targets {
         };
         if let TargetValues::Numbers { width, .. } = targets.values {
             let names = targets.column.as_ref().map(|names| names.split(", ").map(str::to_string).collect());
-            return Ok(Self::Numbers { width, names: names.unwrap_or_default() });
+            let are_shares = wanted.classes && wanted.numbers;
+            return Ok(Self::Numbers { width, names: names.unwrap_or_default(), are_shares });
         }
         Classes::of(targets, wanted.class_count, is_trained).map(Self::Classes)
     }
@@ -188,10 +194,10 @@ impl Targets {
         let none = || Failure::at(FailureKind::Data, &part.name, "has no targets, as the training data has");
         let targets = part.targets.as_ref().ok_or_else(none)?;
         match (self, &targets.values) {
-            (Self::Numbers { width, .. }, TargetValues::Numbers { width: found, values })
+            (Self::Numbers { width, are_shares, .. }, TargetValues::Numbers { width: found, values })
                 if width == found =>
             {
-                check_finite(targets, values, *width)?;
+                check_numbers(targets, values, *width, *are_shares)?;
                 Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
             }
             (Self::Classes(classes), TargetValues::Labels(_) | TargetValues::Names(_)) => {
@@ -205,12 +211,16 @@ impl Targets {
     }
 }
 
-fn check_finite(targets: &RawTargets, values: &[f32], width: u32) -> Result<(), Failure> {
-    match values.iter().position(|value| !value.is_finite()) {
+fn check_numbers(targets: &RawTargets, values: &[f32], width: u32, are_shares: bool) -> Result<(), Failure> {
+    let is_wrong = |value: &f32| !value.is_finite() || (are_shares && !(0.0..=1.0).contains(value));
+    match values.iter().position(is_wrong) {
         None => Ok(()),
         Some(place) => {
+            let value = values[place];
             let place = format!("{}, sample {}", targets.file, place / width as usize + 1);
-            Err(Failure::at(FailureKind::Data, place, "its target is not a finite number"))
+            let needs =
+                if are_shares { "a number from 0 to 1, which the loss needs" } else { "a finite number" };
+            Err(Failure::at(FailureKind::Data, place, format!("its target {value} is not {needs}")))
         }
     }
 }

@@ -279,7 +279,7 @@ impl Job {
         if let Some(metric) = monitor.metric.filter(|metric| !self.compile.metrics.contains(metric)) {
             return error(format!("the job does not count it; add \"{metric}\" to compile.metrics"));
         }
-        if monitor.validation && self.data.validation_split == 0.0 {
+        if monitor.validation && self.data.validation_split == 0.0 && self.data.validation.is_none() {
             let instead = monitor.to_string().replace("val_", "");
             return error(format!(
                 "there is no validation split; raise data.validation_split, or give \"{instead}\""
