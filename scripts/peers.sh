@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what other people's programs are made of. For the tests that call a coordinator with them: Python's grpcio into
-# target/peers, and OpenSSL. For those that read exported models with them: Keras, ONNX Runtime and NumPy into target/readers.
+# target/peers, and OpenSSL. For those that read exported models, and for the tables of the examples: Keras, ONNX Runtime, NumPy
+# and scikit-learn into target/readers.
 # Where one can't be had it says so and ends well; with CI=true that is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -39,6 +39,15 @@ pub fn readers(home: &Home, directories: &str) -> Option<Ended> {
     Some(directories.split_whitespace().fold(call, Call::arg).run())
 }
 
+/// Writes the tables of the examples in `jobs/` into this home, from scikit-learn's package; none if that is absent.
+///
+/// # Panics
+/// If it is absent with `CI=true`, hangs or fails.
+pub fn tables(home: &Home) -> Option<Ended> {
+    let script = project().join("tests/readers/tables.py");
+    Some(call(home, &project().join("target/readers/bin/python"), "")?.arg(script).succeeds())
+}
+
 fn call(home: &Home, program: &Path, arguments: &str) -> Option<Call> {
     if !is_there(program) {
         ci::skip(&format!("{} is not here (scripts/peers.sh installs it)", program.display()));

@@ -10,7 +10,7 @@ use millefeuille_core::data::formats::DataFormat;
 use millefeuille_core::data::formats::idx::file::{self, Idx, Kind};
 use millefeuille_core::data::inputs::Inputs;
 use millefeuille_core::data::part::{Part, RawFeatures};
-use millefeuille_core::data::schema::Schema;
+use millefeuille_core::data::schema::{Schema, width};
 use millefeuille_core::data::split::Sizes;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::Job;
@@ -191,7 +191,7 @@ fn read(path: &Path, job: &Job, inputs: &Inputs, raw: bool) -> Result<Samples, F
         let part = crate::data::read_to_predict(path, format, job, inputs)?;
         return Ok(Samples { file, features: inputs.encode(part)?, size: None });
     }
-    let width = inputs.shape.iter().product::<u32>() as usize;
+    let width = width(&inputs.shape);
     let Images { file, size, pixels } = read_images(path, Taken { pixels: width, raw })?;
     let shown = (!inputs.are_floats).then_some(size);
     let features = RawFeatures::Bytes { shape: inputs.shape.clone(), values: pixels };

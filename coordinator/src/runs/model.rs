@@ -42,9 +42,12 @@ pub fn encode(parameters: &[f32], model: &Model, inputs: &Inputs) -> Result<Vec<
 pub fn described_inputs(bytes: &[u8]) -> Result<Option<Inputs>, String> {
     let wrong = |error: &dyn Display| format!("not a safetensors file: {error}");
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| wrong(&error))?;
-    let text = metadata.metadata().as_ref().and_then(|entries| entries.get(INPUTS));
-    text.map(|text| serde_json::from_str(text).map_err(|error| wrong(&format!("{INPUTS}: {error}"))))
-        .transpose()
+    let Some(text) = metadata.metadata().as_ref().and_then(|entries| entries.get(INPUTS)) else {
+        return Ok(None);
+    };
+    let inputs: Inputs = serde_json::from_str(text).map_err(|error| wrong(&format!("{INPUTS}: {error}")))?;
+    inputs.check().map_err(|what| wrong(&format!("{INPUTS}: {what}")))?;
+    Ok(Some(inputs))
 }
 
 /// Encodes the parameters and additional named tensors.

@@ -224,6 +224,12 @@ impl SavedRun {
         let parameters = model::decode(&bytes, &shape).map_err(damaged)?;
         check_weights(&path, &weights_sha256(bytemuck::cast_slice(&parameters)), &receipt)?;
         let described = model::described_inputs(&bytes).map_err(damaged)?;
+        if let Some(described) =
+            described.as_ref().filter(|described| described.features().width() != inputs as usize)
+        {
+            let width = described.features().width();
+            return Err(damaged(format!("it takes {inputs} inputs, and describes {width}")));
+        }
         Ok(TrainedModel { inputs, described, shape, parameters })
     }
 

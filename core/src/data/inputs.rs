@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::normalize::Normalization;
 use super::part::{Cells, Part, RawFeatures, TableColumn, Texts};
-use super::schema::{Element, Features};
+use super::schema::{Element, Features, width};
 use crate::failure::{Failure, FailureKind};
 
 /// What a model takes and answers.
@@ -69,6 +69,23 @@ impl Column {
 }
 
 impl Inputs {
+    /// Checks what a file says of a model: that each part fits the others.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn check(&self) -> Result<(), String> {
+        let (inputs, columns) = (width(&self.shape), self.columns.iter().map(Column::width).sum::<usize>());
+        if !self.columns.is_empty() && columns != inputs {
+            return Err(format!("its columns become {columns} inputs, and it has {inputs}"));
+        }
+        let Some(Normalization { offset, divisor }) = &self.normalization else { return Ok(()) };
+        if offset.len() != divisor.len() || ![1, inputs].contains(&offset.len()) {
+            let (offset, divisor) = (offset.len(), divisor.len());
+            return Err(format!("{offset} offsets and {divisor} divisors normalize {inputs} inputs"));
+        }
+        Ok(())
+    }
+
     /// Whether there is nothing to say beyond the number of inputs: bytes as they are, classes by number.
     pub fn are_plain(&self) -> bool {
         !self.are_floats && self.targets.is_empty() && self.classes.is_empty() && self.normalization.is_none()
@@ -267,4 +284,39 @@ fn to_bytes(values: Vec<f32>) -> Vec<u8> {
 /// A shape in words: `28 × 28`.
 pub(super) fn sides(shape: &[u32]) -> String {
     shape.iter().map(u32::to_string).collect::<Vec<_>>().join(" × ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_that_contradicts_itself_is_refused() {
+        let normalization = |len| Some(Normalization { offset: vec![0.0; len], divisor: vec![1.0; len] });
+        let inputs = Inputs { shape: vec![2, 3], normalization: normalization(6), ..Inputs::default() };
+        assert_eq!(inputs.check(), Ok(()));
+        assert_eq!(Inputs { normalization: normalization(1), ..inputs.clone() }.check(), Ok(()));
+        for len in [0, 5] {
+            let error = Inputs { normalization: normalization(len), ..inputs.clone() }.check().unwrap_err();
+            assert_eq!(error, format!("{len} offsets and {len} divisors normalize 6 inputs"));
+        }
+        let column = Column { name: "a".into(), kind: ColumnKind::Number { missing: None } };
+        let table = Inputs { columns: vec![column], shape: vec![2], ..Inputs::default() };
+        assert_eq!(table.check().unwrap_err(), "its columns become 1 inputs, and it has 2");
+    }
+
+    #[test]
+    fn a_description_reads_back_as_it_was() {
+        let columns = vec![
+            Column { name: "a".into(), kind: ColumnKind::Number { missing: Some(0.1) } },
+            Column { name: "b".into(), kind: ColumnKind::Categories(vec!["x".into(), "y".into()]) },
+        ];
+        let normalization =
+            Some(Normalization { offset: vec![0.1, 1e-38, 3.0], divisor: vec![0.3, 1.0, 7e8] });
+        let classes = vec!["no".into(), "yes".into()];
+        let inputs =
+            Inputs { shape: vec![3], are_floats: true, columns, targets: Vec::new(), classes, normalization };
+        let text = serde_json::to_string(&inputs).unwrap();
+        assert_eq!(serde_json::from_str::<Inputs>(&text).unwrap(), inputs);
+    }
 }

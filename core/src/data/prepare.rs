@@ -14,7 +14,7 @@ use super::labels::Classes;
 use super::normalize::{self, Normalization, Normalize};
 use super::part::{Cells, Part, RawFeatures, RawTargets, TableColumn, TargetValues, Texts};
 use super::request::{Missing, Wanted};
-use super::schema::{Schema, Target};
+use super::schema::{Schema, Target, width};
 use super::split::Sizes;
 use crate::failure::{Failure, FailureKind};
 use crate::random;
@@ -247,7 +247,7 @@ fn fitted(train: &Part, trained: usize, targets: &Targets, recipe: Recipe) -> Re
     if recipe.normalize != Normalize::None {
         // Encoded once more, to be fitted to: a copy, but only of what is trained on.
         let train = train.first(trained);
-        let (len, width) = (train.len, inputs.shape.iter().product::<u32>() as usize);
+        let (len, width) = (train.len, width(&inputs.shape));
         let values = inputs.numbers(&train.name, len, train.features)?;
         inputs.normalization = Normalization::fit(recipe.normalize, &values, width, inputs.shape.len() > 1);
     }
@@ -330,7 +330,6 @@ impl Part {
 
 impl RawFeatures {
     fn at(&self, places: &[u32]) -> Self {
-        let width = |shape: &[u32]| shape.iter().product::<u32>() as usize;
         match self {
             Self::Bytes { shape, values } => {
                 Self::Bytes { shape: shape.clone(), values: rows(values, width(shape), places) }

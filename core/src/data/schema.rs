@@ -38,7 +38,7 @@ impl Features {
 
     /// The number of values of a sample.
     pub fn width(&self) -> usize {
-        self.shape.iter().fold(1, |width, &side| usize::saturating_mul(width, side as usize))
+        width(&self.shape)
     }
 
     /// The bytes of a sample's features.
@@ -53,6 +53,11 @@ impl Features {
             _ => None,
         }
     }
+}
+
+/// The number of values in this shape.
+pub fn width(shape: &[u32]) -> usize {
+    shape.iter().fold(1, |width, &side| usize::saturating_mul(width, side as usize))
 }
 
 /// The type of a feature's values.

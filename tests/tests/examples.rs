@@ -1,0 +1,56 @@
+//! The examples in `jobs/` learn what the same models learn in Keras.
+
+use millefeuille_tests::home::{Home, project};
+use millefeuille_tests::peers;
+
+/// Of 20 trainings with different seeds in Keras 3.15.1 (TensorFlow 2.21.0): job, figure, mean, standard deviation.
+const KERAS: &[(&str, &str, f64, f64)] = &[
+    ("breast-cancer", "val_accuracy", 0.963736, 0.0163771),
+    ("breast-cancer", "val_auc", 0.997187, 0.00253557),
+    ("breast-cancer", "val_loss", 0.107362, 0.047758),
+    ("breast-cancer", "test_accuracy", 0.948684, 0.0118288),
+    ("breast-cancer", "test_auc", 0.982939, 0.00939398),
+    ("breast-cancer", "test_loss", 0.225532, 0.0529178),
+    ("diabetes", "val_loss", 0.31917, 0.0223879),
+    ("diabetes", "val_mae", 0.458891, 0.0171021),
+    ("diabetes", "test_loss", 0.314233, 0.0182953),
+    ("diabetes", "test_mae", 0.468521, 0.0162792),
+    ("digits", "val_accuracy", 0.921354, 0.00454471),
+    ("digits", "val_loss", 0.307739, 0.0153675),
+    ("digits", "test_accuracy", 0.953056, 0.004928),
+    ("digits", "test_loss", 0.187734, 0.00995587),
+];
+
+/// A kernel that all x86-64 CPUs since 2013 have: with it the figures are the same on all of them.
+const KERNEL: &str = "Haswell";
+
+/// Seeds that each example is trained with.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
+
+#[test]
+fn the_examples_learn_what_keras_learns() {
+    let home = Home::new();
+    if peers::tables(&home).is_none() {
+        return;
+    }
+    for name in ["breast-cancer", "diabetes", "digits"] {
+        let job = std::fs::read_to_string(project().join(format!("jobs/{name}.toml"))).unwrap();
+        home.write(&format!("{name}.toml"), job);
+        let last = |seed| {
+            let run = format!("{name}-{seed}");
+            home.coordinator(&format!(
+                "train {name}.toml --seed {seed} --blas-kernel {KERNEL} --workers 1 --run-dir {run}"
+            ))
+            .succeeds();
+            home.run(&run).history().pop().unwrap()
+        };
+        let rows: Vec<_> = SEEDS.map(last).collect();
+
+        for (_, figure, keras, deviation) in KERAS.iter().filter(|(job, ..)| *job == name) {
+            let figures: Vec<f64> = rows.iter().map(|row| row[*figure].as_f64().unwrap()).collect();
+            let mean = figures.iter().sum::<f64>() / figures.len() as f64;
+            let off = (mean - keras).abs() / deviation;
+            assert!(off < 1.5, "{name}, {figure}: mean {mean}, in Keras {keras} ± {deviation}: {figures:?}");
+        }
+    }
+}
