@@ -1199,3 +1199,32 @@ fn rules_that_stop_a_job_are_read_written_and_hashed() {
         2
     );
 }
+
+#[test]
+fn every_key_of_the_data_reads_back_and_has_its_part_in_the_hash() {
+    let base = "[data]\nsource = \"a.csv\"\n";
+    let keys = [
+        "target = [\"x\\\"y\", 3]",
+        "drop = [0, \"c d\"]",
+        "header = false",
+        "separator = \"\\t\"",
+        "missing = \"mean\"",
+        "test = \"t.csv\"",
+        "test_split = 0.25",
+        "validation = \"v.csv\"",
+        "shuffle_split = 9",
+        "normalize = \"standardize\"",
+    ];
+    let plain = Job::parse("job.toml", base).unwrap();
+    let mut hashes = vec![plain.sha256(&[], "Haswell")];
+    for key in keys {
+        let job = Job::parse("job.toml", &format!("{base}{key}\n")).unwrap();
+        assert_ne!(job, plain, "{key}");
+        reads_back(&job);
+        hashes.push(job.sha256(&[], "Haswell"));
+    }
+    let all = hashes.len();
+    hashes.sort();
+    hashes.dedup();
+    assert_eq!(hashes.len(), all, "each key changes the hash");
+}
