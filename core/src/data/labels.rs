@@ -191,3 +191,51 @@ fn unknown(targets: &RawTargets, labels: &[i64], count: u32) -> Failure {
 fn never_seen(targets: &RawTargets, index: usize, label: &dyn std::fmt::Display) -> Failure {
     targets.failure(format!("row {}: `{label}` is no class of the training data", index + 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(labels: &[i64]) -> RawTargets {
+        RawTargets { file: "labels".into(), column: None, values: TargetValues::Labels(labels.to_vec()) }
+    }
+
+    #[test]
+    fn labels_from_any_base_are_classes_in_their_order() {
+        for (labels, count, names, encoded) in [
+            (vec![0, 2, 1], 3, vec![], vec![0, 2, 1]),
+            (vec![3, 1, 2], 3, vec!["1", "2", "3"], vec![2, 0, 1]),
+            (vec![1, -1, 1], 2, vec!["-1", "1"], vec![1, 0, 1]),
+            (vec![30, 10, 20], 3, vec!["10", "20", "30"], vec![2, 0, 1]),
+            // One of them is missing in between.
+            (vec![4, 1, 2], 4, vec!["1", "2", "3", "4"], vec![3, 0, 1]),
+        ] {
+            let targets = targets(&labels);
+            let classes = Classes::of(&targets, Some(count), false).unwrap();
+            let names: Vec<_> = names.into_iter().map(str::to_string).collect();
+            assert_eq!((classes.count(), classes.names()), (count, &names[..]), "{labels:?}");
+            assert_eq!(classes.encode(&targets).unwrap(), encoded, "{labels:?}");
+        }
+    }
+
+    #[test]
+    fn the_data_says_how_many_classes_there_are_until_a_model_is_trained() {
+        let labels = targets(&[0, 1, 2]);
+        assert_eq!(Classes::of(&labels, Some(10), false), Ok(Classes::Numbers(3)));
+        assert_eq!(Classes::of(&labels, Some(10), true), Ok(Classes::Numbers(10)));
+        assert_eq!(Classes::of(&labels, None, false), Ok(Classes::Numbers(3)));
+    }
+
+    #[test]
+    fn a_label_that_is_no_class_is_named() {
+        let error =
+            |labels: &[i64], count| Classes::of(&targets(labels), count, false).unwrap_err().to_string();
+        assert_eq!(
+            error(&[0, 3, 1, 2], Some(3)),
+            "labels: the label at index 1 is 3 (there are 3 classes, 0 to 2)"
+        );
+        assert_eq!(error(&[7, 7], Some(3)), "labels: every label is 7: there is nothing to tell apart");
+        let unseen = Classes::Numbers(3).encode(&targets(&[0, 3])).unwrap_err().to_string();
+        assert_eq!(unseen, "labels: the label at index 1 is 3 (there are 3 classes, 0 to 2)");
+    }
+}
