@@ -10,7 +10,7 @@ use millefeuille_tests::runbook::in_pods;
 /// The overlay's job.
 const JOB: &str = "article-1";
 /// Long enough to inject faults.
-const EPOCHS: u32 = 12;
+const EPOCHS: usize = 20;
 
 fn state(node: &Node, job: &str) -> String {
     let asked = node.exec("coordinator-0", "coordinator jobs --json").run();
@@ -23,11 +23,26 @@ fn is_done(node: &mut Node, job: &str) {
     node.until(&format!("job {job} is done"), |node| state(node, job) == "done");
 }
 
-fn epoch_is_under_way(node: &mut Node, job: &str, epoch: u32) {
-    let history = format!("cat /millefeuille/runs/{job}/history.jsonl");
-    node.until(&format!("epoch {epoch} of {job} is over"), |node| {
-        node.exec("coordinator-0", &history).run().stdout.lines().count() >= epoch as usize
-    });
+/// What stands in a file of the run's directory.
+fn file(node: &Node, job: &str, name: &str) -> String {
+    node.exec("coordinator-0", &format!("cat /millefeuille/runs/{job}/{name}")).run().stdout
+}
+
+fn finished_epochs(node: &Node, job: &str) -> usize {
+    file(node, job, "history.jsonl").lines().count()
+}
+
+fn epoch_is_over(node: &mut Node, job: &str, epoch: usize) {
+    node.until(&format!("epoch {epoch} of {job} is over"), |node| finished_epochs(node, job) >= epoch);
+}
+
+/// Waits until an event of this kind is in a checkpoint, so that a resumed run keeps it.
+fn event_is_kept(node: &mut Node, job: &str, kind: &str) {
+    let kind = format!("\"event\":\"{kind}\"");
+    node.until(&format!("{job} tells {kind}"), |node| file(node, job, "events.jsonl").contains(&kind));
+    // The checkpoint of the epoch that tells it is written before the row of the epoch after it.
+    let next = finished_epochs(node, job) + 2;
+    epoch_is_over(node, job, next);
 }
 
 #[test]
@@ -42,9 +57,9 @@ fn the_local_overlay_trains_the_articles_job() {
     node.until("every pod is ready", Node::is_ready);
 
     // During the job a worker and then the coordinator are killed; the node restarts them.
-    epoch_is_under_way(&mut node, JOB, 1);
+    epoch_is_over(&mut node, JOB, 1);
     node.kill("worker-2");
-    epoch_is_under_way(&mut node, JOB, 2);
+    event_is_kept(&mut node, JOB, "left");
     node.kill("coordinator-0");
     node.until("the coordinator is started again", |node| node.restarts("coordinator-0") == 1);
     is_done(&mut node, JOB);
