@@ -216,6 +216,23 @@ fn bad_arrays_are_refused_by_name() {
     }
 }
 
+#[test]
+fn training_and_test_arrays_are_stored_as_one_type() {
+    let mut arrays = digits();
+    let floats_of = |first: u8| floats(&(first..first + 12).map(f32::from).collect::<Vec<_>>());
+    arrays[2].1 = npy("<f4", "False", "(3, 2, 2)", &floats_of(100));
+    let error = read("a.npz", npz(&arrays), &data(), CLASSES).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "a.npz, array x_test: is numbers, but the training data is bytes (give data of the same kind)"
+    );
+
+    let mut arrays = digits();
+    arrays[0].1 = npy("<f4", "False", "(3, 2, 2)", &floats_of(0));
+    let dataset = read("a.npz", npz(&arrays), &data(), CLASSES).unwrap();
+    assert_eq!((dataset.train.features, dataset.test.features), (floats_of(0), floats_of(100)));
+}
+
 proptest! {
     #[test]
     fn a_damaged_archive_is_an_error_or_an_archive(place in 0_usize..900, byte: u8, end in 0_usize..1200) {

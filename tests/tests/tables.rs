@@ -150,6 +150,15 @@ fn what_is_predicted_for_must_be_what_was_trained_with() {
 }
 
 #[test]
+fn a_model_of_images_takes_no_table() {
+    let home = Home::small();
+    home.coordinator("train small.toml --workers 1 --epochs 1 --run-dir run").succeeds();
+    home.write("new.csv", "area\n1\n");
+    let error = home.coordinator("predict run new.csv").fails(3);
+    assert!(error.contains("new.csv: is a table, but the training data is bytes"), "{error}");
+}
+
+#[test]
 fn an_output_layer_that_does_not_fit_the_table_is_explained() {
     let home = home();
     let text = std::fs::read_to_string(home.path("sold.toml")).unwrap();

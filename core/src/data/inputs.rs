@@ -114,20 +114,16 @@ impl Inputs {
     /// The stored bytes of a part's features, encoded and normalised.
     ///
     /// # Errors
-    /// If the part has other columns or another shape than the model was trained with, or a text that no training sample
-    /// has.
+    /// If the part has other columns, another shape or another type than the model was trained with, or a text that no
+    /// training sample has.
     pub fn encode(&self, part: Part) -> Result<Vec<u8>, Failure> {
         let Part { name, len, features, .. } = part;
-        if let RawFeatures::Bytes { shape, values } = features {
+        if !self.are_floats {
+            let RawFeatures::Bytes { shape, values } = features else {
+                return Err(self.other_kind(&name, &features));
+            };
             self.check_shape(&name, &shape)?;
-            return Ok(match &self.normalization {
-                None => values,
-                Some(normalization) => {
-                    let mut values = values.into_iter().map(f32::from).collect::<Vec<_>>();
-                    normalization.apply(&mut values);
-                    to_bytes(values)
-                }
-            });
+            return Ok(values);
         }
         let mut values = self.numbers(&name, len, features)?;
         if let Some(normalization) = &self.normalization {
@@ -139,16 +135,37 @@ impl Inputs {
     /// The features as numbers, before they are normalised, `[len, width]`.
     pub(super) fn numbers(&self, name: &str, len: usize, features: RawFeatures) -> Result<Vec<f32>, Failure> {
         match features {
-            RawFeatures::Bytes { shape, values } => {
+            RawFeatures::Columns(columns) if !self.columns.is_empty() => {
+                self.encode_table(name, len, &columns)
+            }
+            RawFeatures::Bytes { shape, values } if self.columns.is_empty() => {
                 self.check_shape(name, &shape)?;
                 Ok(values.into_iter().map(f32::from).collect())
             }
-            RawFeatures::Numbers { shape, values } => {
+            RawFeatures::Numbers { shape, values } if self.columns.is_empty() => {
                 self.check_shape(name, &shape)?;
                 Ok(values)
             }
-            RawFeatures::Columns(columns) => self.encode_table(name, len, &columns),
+            RawFeatures::Bytes { .. } | RawFeatures::Numbers { .. } | RawFeatures::Columns(_) => {
+                Err(self.other_kind(name, &features))
+            }
         }
+    }
+
+    /// The failure for features of another kind than those of the training data.
+    fn other_kind(&self, name: &str, found: &RawFeatures) -> Failure {
+        let found = match found {
+            RawFeatures::Bytes { .. } => "bytes",
+            RawFeatures::Numbers { .. } => "numbers",
+            RawFeatures::Columns(_) => "a table",
+        };
+        let trained = match (self.columns.is_empty(), self.are_floats) {
+            (false, _) => "a table",
+            (true, true) => "numbers",
+            (true, false) => "bytes",
+        };
+        let what = format!("is {found}, but the training data is {trained} (give data of the same kind)");
+        Failure::at(FailureKind::Data, name, what)
     }
 
     fn check_shape(&self, name: &str, shape: &[u32]) -> Result<(), Failure> {
