@@ -10,7 +10,7 @@ use millefeuille_core::view::EpochRow;
 
 use super::Driver;
 use crate::cluster::messages::DriverMessage;
-use crate::runs::{Ending, SavedRun};
+use crate::runs::{Ending, SavedRun, names};
 
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -67,6 +67,8 @@ impl Driver {
 
 /// The job, if its run is done.
 fn finished((job, path): (JobId, PathBuf)) -> Option<Finished> {
+    // Nearly all have none, and are looked at every two seconds.
+    path.join(names::RECEIPT).exists().then_some(())?;
     let run = SavedRun::open(&path).ok()?;
     // Somebody may have put another run there.
     let same = run.record().is_some_and(|record| record.number == job.0);
