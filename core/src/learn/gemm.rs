@@ -1,83 +1,58 @@
 //! Matrix multiplication: the only place that multiplies matrices.
 //!
-//! A product's bits depend on which code computes it: OpenBLAS, ndarray's own kernel, or a plain loop. Here
-//! the choice is a function of the shape alone. A product with no dimension above [`TINY`] is a plain loop,
-//! summed in order; every other one is a single call of `cblas_sgemm`, on one thread. ndarray sends a product
-//! there when some dimension is above 7 and all three matrices are contiguous, or transposes of contiguous
-//! ones, without empty dimensions: [`Matrix`] can be nothing else, and empty products end up in the loop.
+//! A product's bits depend on which code computes it, so that is a function of the shape alone: a product with no
+//! dimension above [`TINY`] is a plain loop, summed in order; every other one is a single call of `cblas_sgemm`, on one
+//! thread.
 //!
 //! The rows of one call are never computed together with those of another: for some kernels a row's bits
 //! depend on how many rows there are, so merging two calls changes the result.
 //!
 //! Subnormal numbers are zero, whichever code computes ([`subnormals`](super::subnormals)).
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::subnormals::flushed;
 use crate::blas;
 
-/// The largest dimension of a product that ndarray would compute without BLAS.
+/// The largest dimension of a product that is a plain loop: a call of BLAS costs more there. It is part of the
+/// arithmetic; another number gives other bits.
 const TINY: usize = 7;
 
 /// A view of `[rows, columns]` numbers, row-major, or of the transpose of such a matrix.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    values: &'a [f32],
-    rows: usize,
-    columns: usize,
-    transposed: bool,
-}
+pub struct Matrix<'a>(ArrayView2<'a, f32>);
 
 impl<'a> Matrix<'a> {
     /// `values` as a matrix with `columns` columns and as many rows as there are.
     pub fn new(values: &'a [f32], columns: usize) -> Self {
         assert!(columns > 0 && values.len().is_multiple_of(columns), "a matrix has whole rows");
-        Self { values, rows: values.len() / columns, columns, transposed: false }
+        let shape = (values.len() / columns, columns);
+        Self(ArrayView2::from_shape(shape, values).expect("there are as many values"))
     }
 
     /// The same numbers, `[columns, rows]`.
     pub fn transposed(self) -> Self {
-        Self { transposed: !self.transposed, ..self }
-    }
-
-    /// Rows and columns, as seen through the transposition.
-    fn shape(&self) -> (usize, usize) {
-        if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) }
-    }
-
-    fn at(&self, row: usize, column: usize) -> f32 {
-        let (row, column) = if self.transposed { (column, row) } else { (row, column) };
-        self.values[row * self.columns + column]
-    }
-
-    fn view(&self) -> ArrayView2<'a, f32> {
-        let stored = ArrayView2::from_shape((self.rows, self.columns), self.values);
-        let stored = stored.expect("`new` checked the length");
-        if self.transposed { stored.reversed_axes() } else { stored }
+        Self(self.0.reversed_axes())
     }
 }
 
 /// `out ← a · b`, for `a` `[m, k]`, `b` `[k, n]` and `out` `[m, n]`, row-major. What `out` held does not
 /// matter.
-pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
-    let ((m, k), (inner, n)) = (a.shape(), b.shape());
+pub fn gemm(Matrix(a): Matrix<'_>, Matrix(b): Matrix<'_>, out: &mut [f32]) {
+    let ((m, k), (inner, n)) = (a.dim(), b.dim());
     assert!(k == inner && out.len() == m * n, "shapes fit: [{m}, {k}] · [{inner}, {n}]");
+    let out = ArrayViewMut2::from_shape((m, n), out).expect("the length was checked above");
     let dimensions = [m, k, n];
     if dimensions.contains(&0) || dimensions.iter().all(|dimension| *dimension <= TINY) {
         flushed(|| plain(a, b, out));
     } else {
-        blas::single_threaded();
-        let mut out = ArrayViewMut2::from_shape((m, n), out).expect("the length was checked above");
-        flushed(|| general_mat_mul(1.0, &a.view(), &b.view(), 0.0, &mut out));
+        flushed(|| blas::sgemm(a, b, out));
     }
 }
 
-fn plain(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
-    let ((_, k), (_, n)) = (a.shape(), b.shape());
-    for (place, out) in out.iter_mut().enumerate() {
-        let (row, column) = (place / n, place % n);
-        *out = (0..k).fold(0.0, |sum, i| sum + a.at(row, i) * b.at(i, column));
+fn plain(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, mut out: ArrayViewMut2<'_, f32>) {
+    for ((row, column), out) in out.indexed_iter_mut() {
+        *out = a.row(row).iter().zip(b.column(column)).fold(0.0, |sum, (a, b)| sum + a * b);
     }
 }
 
@@ -87,6 +62,10 @@ mod tests {
 
     fn values(len: usize) -> Vec<f32> {
         (0..len).map(|i| ((i * 37 + 11) % 97) as f32 / 97.0 - 0.5).collect()
+    }
+
+    fn as_matrix(values: &mut [f32], columns: usize) -> ArrayViewMut2<'_, f32> {
+        ArrayViewMut2::from_shape((values.len() / columns, columns), values).unwrap()
     }
 
     fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
@@ -101,7 +80,7 @@ mod tests {
         {
             let (a, b) = (values(m * k), values(k * n));
             let mut wanted = vec![0.0; m * n];
-            plain(Matrix::new(&a, k), Matrix::new(&b, n), &mut wanted);
+            plain(Matrix::new(&a, k).0, Matrix::new(&b, n).0, as_matrix(&mut wanted, n));
             let (a_turned, b_turned) = (transpose(&a, k), transpose(&b, n));
             for (a, b) in [
                 (Matrix::new(&a, k), Matrix::new(&b, n)),
