@@ -28,7 +28,7 @@ mod c {
 
 /// Makes BLAS compute on the calling thread only. Called before every product; only the first call has an effect.
 #[allow(unsafe_code)] // A call into C.
-fn single_threaded() {
+pub fn single_threaded() {
     static DONE: Once = Once::new();
     // SAFETY: the function takes any number, and `Once` keeps two threads from calling it at the same time.
     DONE.call_once(|| unsafe { c::openblas_set_num_threads(1) });
