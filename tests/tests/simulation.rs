@@ -24,7 +24,9 @@ fn a_seed_always_gives_the_same_run() {
 /// Each deliberate mistake must be detected, otherwise the oracle checks too little.
 #[test]
 fn deliberate_mistakes_are_detected() {
-    let missed = |&mutation: &Mutation| simulate_all(0..1000, Some(mutation)).1.is_empty();
+    // Most are detected among the first seeds; some take a rare course of events.
+    let detects = |first, mutation| !simulate_all(first..first + 500, Some(mutation)).1.is_empty();
+    let missed = |&mutation: &Mutation| !(0..5000).step_by(500).any(|first| detects(first, mutation));
     let missed: Vec<_> = Mutation::ALL.into_iter().filter(missed).collect();
     assert_eq!(missed, [], "these mistakes were not detected");
 }

@@ -29,11 +29,13 @@ pub enum Mutation {
     NothingCompared,
     /// When a worker drains, the wait for others is taken to be over already.
     DrainEndsTheWait,
+    /// When a process is evicted, results of its earlier sessions stay in the open tree.
+    EarlierSessionsForgotten,
 }
 
 impl Mutation {
     /// Every mistake.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::StaleResultAccepted,
         Self::DuplicateAccepted,
         Self::LostReassignment,
@@ -46,5 +48,6 @@ impl Mutation {
         Self::DoneBeforeSync,
         Self::NothingCompared,
         Self::DrainEndsTheWait,
+        Self::EarlierSessionsForgotten,
     ];
 }

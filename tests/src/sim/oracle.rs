@@ -4,7 +4,9 @@
 //!   reference run.
 //! - Each epoch's ledger has every sample exactly once.
 //! - A node is assigned again only if it was pending with a worker that was lost or is a straggler.
-//! - No healthy worker is evicted. No worker without pending nodes is reported as a straggler or as hanging.
+//! - No healthy worker is evicted. A tree that has a result of an evicted process, from whichever of its sessions, is
+//!   begun again.
+//! - No worker without pending nodes is reported as a straggler or as hanging.
 //! - What was reported as written exists after a crash, and a run resumes from no earlier position.
 //! - The number of actions of an event and the lengths of queues have limits.
 //! - Every job ends, with an outcome that its scenario allows: for a lack of workers only after one that lasted,
@@ -15,7 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millefeuille_core::control::{
-    Action, Disconnection, JobId, Note, Outcome, Pending, Phase, Position, Start, Waiting, WorkId, WorkerId,
+    Action, Disconnection, JobId, Note, Outcome, Pending, Phase, Position, Source, Start, Waiting, WorkId,
+    WorkerId,
 };
 use millefeuille_core::learn::tree::Node;
 
@@ -23,6 +26,7 @@ use super::disk::Record;
 use super::scenario::Scenario;
 use super::simulation::{Connection, Simulation};
 use super::toy::{Expected, Job, Ledger};
+use super::worker::Process;
 
 /// The state of the jobs, and their expected results.
 pub(crate) struct Oracle {
@@ -33,6 +37,8 @@ pub(crate) struct Oracle {
     /// The newest checkpoint that was reported as written.
     pub(crate) written: BTreeMap<JobId, Start>,
     pub(crate) cancelled: BTreeSet<JobId>,
+    /// The processes that are evicted from the running job.
+    evicted: BTreeSet<String>,
     /// Since when fewer workers than the running job needs can compute it and do not drain.
     short_since: Option<Duration>,
     /// Ledgers that a crash has lost, for a mutation.
@@ -62,6 +68,9 @@ struct Step {
     work: Option<WorkId>,
     present: BTreeSet<u32>,
     accepted: BTreeSet<u32>,
+    /// The processes whose results are in the tree. A result that others confirm after its process was evicted is not
+    /// counted.
+    processes: BTreeSet<String>,
     nodes: usize,
     pending: BTreeMap<WorkerId, BTreeSet<u32>>,
     assigned: usize,
@@ -79,6 +88,7 @@ impl Oracle {
             step: Step::default(),
             written: BTreeMap::new(),
             cancelled: BTreeSet::new(),
+            evicted: BTreeSet::new(),
             short_since: None,
             ledgers: BTreeMap::new(),
             ended: BTreeSet::new(),
@@ -130,14 +140,9 @@ impl Simulation {
         match action {
             Action::Begin { work } => self.check_begin(*work),
             Action::Send { worker, work, nodes } => self.check_send(*worker, *work, nodes),
-            Action::Accept { work, node, .. } => self.check_accept(*work, *node),
+            Action::Accept { work, node, source, .. } => self.check_accept(*work, *node, *source),
             Action::Disconnect { worker, reason } => self.check_disconnection(*worker, reason),
-            Action::Note(Note::Evicted { instance_id, .. }) => {
-                self.oracle.stats.evicted += 1;
-                if !self.faulty.contains(instance_id) && !self.scenario.healthy_worker_may_be_evicted() {
-                    self.fail(format!("process {instance_id} was evicted, but is healthy"));
-                }
-            }
+            Action::Note(Note::Evicted { name, .. }) => self.check_eviction(name),
             Action::Note(Note::Left { worker, .. }) => {
                 self.oracle.stats.lost += 1;
                 self.allow_reassignment(*worker);
@@ -223,9 +228,19 @@ impl Simulation {
         }
     }
 
-    fn check_accept(&mut self, work: WorkId, node: Node) {
+    fn check_eviction(&mut self, process: &str) {
+        self.oracle.stats.evicted += 1;
+        self.oracle.evicted.insert(process.to_owned());
+        if !self.faulty.contains(process) && !self.scenario.healthy_worker_may_be_evicted() {
+            self.fail(format!("process {process} was evicted, but is healthy"));
+        }
+    }
+
+    fn check_accept(&mut self, work: WorkId, node: Node, source: Source) {
         let shards = self.oracle.present_in(node);
+        let process = self.process_of(source).filter(|process| !self.oracle.evicted.contains(process));
         let step = &mut self.oracle.step;
+        step.processes.extend(process);
         step.nodes += 1;
         let new = shards.iter().filter(|shard| !step.accepted.contains(shard)).count();
         step.accepted.extend(&shards);
@@ -237,12 +252,27 @@ impl Simulation {
         }
     }
 
+    /// The name of the process behind a worker's session, which may have ended.
+    fn process_of(&self, source: Source) -> Option<String> {
+        let Source::Worker(worker) = source else { return None };
+        let of_session = |connection: &&Connection| {
+            connection.worker == Some(worker) && connection.coordinator == self.incarnation
+        };
+        let connection = self.connections.iter().find(of_session)?;
+        Some(Process::name(connection.process, connection.incarnation))
+    }
+
     pub(crate) fn check_close(&mut self, work: WorkId, tag: u64, parameters: u64) {
         self.oracle.stats.closed += 1;
         let at = Position { epoch: work.epoch, phase: work.phase, step: work.step };
         if self.oracle.next != Some((work.job, at)) {
             return self
                 .fail(format!("{work} is closed, but the next unit of work is {:?}", self.oracle.next));
+        }
+        let Oracle { step, evicted, .. } = &self.oracle;
+        if let Some(process) = step.processes.intersection(evicted).next() {
+            return self
+                .fail(format!("{work} is closed with a result of process {process}, which is evicted"));
         }
         let (job, expected) = self.oracle.job(work.job);
         let next = job.after(at);
@@ -339,6 +369,7 @@ impl Simulation {
         match self.files.record(job) {
             Some(Record::Ended(_)) => {
                 self.oracle.ended.insert(job);
+                self.oracle.evicted.clear();
             }
             other => self.fail(format!("{job:?} has ended, but its record says {other:?}")),
         }

@@ -101,8 +101,8 @@ impl Session {
 }
 
 impl Process {
-    /// Random in the real worker; here a readable name.
-    fn instance_id(index: usize, incarnation: u64) -> String {
+    /// The name of a process; it is its instance id, too, which is random in the real worker.
+    pub(crate) fn name(index: usize, incarnation: u64) -> String {
         format!("{index}.{incarnation}")
     }
 }
@@ -134,7 +134,7 @@ impl Simulation {
         process.held.clear();
         let incarnation = process.incarnation;
         if process.profile.compute_fault != ComputeFault::None {
-            self.faulty.insert(Process::instance_id(index, incarnation));
+            self.faulty.insert(Process::name(index, incarnation));
         }
         trace!(self, "process {index}.{incarnation} starts: {:?}", self.processes[index].profile);
         self.process_soon(index, Duration::ZERO, ProcessDue::Connect);
@@ -222,9 +222,12 @@ impl Simulation {
         let Some(wire) = self.connect(index) else { return self.wait_and_connect(index) };
         let process = &mut self.processes[index];
         process.session = Some(Session::new(wire));
-        let instance_id = Process::instance_id(index, process.incarnation);
+        let name = Process::name(index, process.incarnation);
+        // The mistake: each session looks like another process.
+        let forgotten = self.mutation == Some(Mutation::EarlierSessionsForgotten);
+        let instance_id = if forgotten { format!("{name} {wire}") } else { name.clone() };
         let hello = Hello {
-            name: instance_id.clone(),
+            name,
             instance_id,
             slots: process.profile.slots,
             arithmetic: arithmetic(),
