@@ -2,50 +2,18 @@
 
 #![allow(clippy::unwrap_used)] // All of this is test code; clippy only knows of the functions marked as tests.
 
-use std::path::Path;
+mod common;
 
+use common::{CLASSES, NUMBERS, numbers, to_learn as data};
 use millefeuille_core::data::dataset::Dataset;
-use millefeuille_core::data::formats::{DataFormat, Files, Request};
-use millefeuille_core::data::prepare::Parts;
 use millefeuille_core::data::schema::Target;
 use millefeuille_core::data::split::Sizes;
-use millefeuille_core::data::table::Known;
 use millefeuille_core::failure::Failure;
 use millefeuille_core::job::{ColumnName, Data, Missing, Normalize, Wanted};
 use proptest::prelude::*;
 
-/// A table in memory.
-struct Content(Vec<u8>);
-
-impl Files for Content {
-    fn exists(&self, _: &Path) -> Result<bool, Failure> {
-        Ok(true)
-    }
-
-    fn is_directory(&self, _: &Path) -> bool {
-        false
-    }
-
-    fn read(&self, _: &Path, worth: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
-        let len = worth(&self.0).min(self.0.len() as u64) as usize;
-        Ok(self.0[..len].to_vec())
-    }
-}
-
-const CLASSES: Wanted = Wanted { classes: true, numbers: false, class_count: None };
-const NUMBERS: Wanted = Wanted { classes: false, numbers: true, class_count: None };
-
-fn data(target: &str) -> Data {
-    let mut data = Data { validation_split: 0.0, ..Data::default() };
-    data.table.target = vec![ColumnName::Name(target.into())];
-    data
-}
-
 fn read(text: impl AsRef<[u8]>, data: &Data, wanted: Wanted) -> Result<Dataset, Failure> {
-    let request = Request { layout: &data.table, wanted, known: Known::Nothing };
-    let file = Content(text.as_ref().to_vec());
-    let content = DataFormat::Csv.read(Path::new("flowers.csv"), &request, &file)?;
-    Parts::from(content).prepare(data.recipe(wanted))
+    common::read("flowers.csv", text, data, wanted)
 }
 
 fn error(text: impl AsRef<[u8]>, data: &Data, wanted: Wanted) -> String {
@@ -53,7 +21,7 @@ fn error(text: impl AsRef<[u8]>, data: &Data, wanted: Wanted) -> String {
 }
 
 fn features(dataset: &Dataset) -> Vec<f32> {
-    dataset.train.features.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+    numbers(&dataset.train.features)
 }
 
 const FLOWERS: &str = "length,colour,kind\n1.5,red,rose\n-2e1,blue,lily\n3,red,rose\n";
@@ -131,6 +99,14 @@ fn several_targets_are_numbers_for_each_sample() {
     assert_eq!(dataset.schema.target, Target::Reals { width: 2 });
     assert_eq!(dataset.train.targets, [1.0f32, 3.0, 4.0, 6.0].map(f32::to_le_bytes).concat());
     assert_eq!(dataset.inputs.targets, ["a", "c"]);
+}
+
+#[test]
+fn the_name_of_a_target_may_have_a_comma() {
+    let mut data = data("low, high");
+    data.table.target.push(ColumnName::Name("c".into()));
+    let dataset = read("\"low, high\",b,c\n1,2,3\n4,5,6\n", &data, NUMBERS).unwrap();
+    assert_eq!(dataset.inputs.targets, ["low, high", "c"]);
 }
 
 #[test]

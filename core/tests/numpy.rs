@@ -2,39 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // All of this is test code; clippy only knows of the functions marked as tests.
 
-use std::io::Write as _;
-use std::path::Path;
+mod common;
 
-use millefeuille_core::data::dataset::Dataset;
-use millefeuille_core::data::formats::{DataFormat, Files, Request};
-use millefeuille_core::data::prepare::Parts;
+use std::io::Write as _;
+
+use common::{CLASSES, NUMBERS, data, floats, read};
 use millefeuille_core::data::schema::{Element, Features, Target};
-use millefeuille_core::data::table::Known;
-use millefeuille_core::failure::Failure;
-use millefeuille_core::job::{ColumnName, Data, Wanted};
+use millefeuille_core::job::ColumnName;
 use proptest::prelude::*;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
-
-/// A file in memory.
-struct Content(Vec<u8>);
-
-impl Files for Content {
-    fn exists(&self, _: &Path) -> Result<bool, Failure> {
-        Ok(true)
-    }
-
-    fn is_directory(&self, _: &Path) -> bool {
-        false
-    }
-
-    fn read(&self, _: &Path, _: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
-        Ok(self.0.clone())
-    }
-}
-
-const CLASSES: Wanted = Wanted { classes: true, numbers: false, class_count: None };
-const NUMBERS: Wanted = Wanted { classes: false, numbers: true, class_count: None };
 
 /// An array, by the published layout of version 1.0 of the format.
 fn npy(dtype: &str, order: &str, shape: &str, data: &[u8]) -> Vec<u8> {
@@ -47,10 +24,6 @@ fn npy(dtype: &str, order: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &len[..], header.as_bytes(), data].concat()
 }
 
-fn floats(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
 fn npz(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, bytes) in arrays {
@@ -58,17 +31,6 @@ fn npz(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
         zip.write_all(bytes).unwrap();
     }
     zip.finish().unwrap().into_inner()
-}
-
-fn read(name: &str, bytes: Vec<u8>, data: &Data, wanted: Wanted) -> Result<Dataset, Failure> {
-    let path = Path::new(name);
-    let request = Request { layout: &data.table, wanted, known: Known::Nothing };
-    let content = DataFormat::of(path).read(path, &request, &Content(bytes))?;
-    Parts::from(content).prepare(data.recipe(wanted))
-}
-
-fn data() -> Data {
-    Data { validation_split: 0.0, ..Data::default() }
 }
 
 fn digits() -> Vec<(&'static str, Vec<u8>)> {

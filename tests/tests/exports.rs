@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::ValueEnum as _;
-use millefeuille_coordinator::export::{ExportFormat, Exported, Normalization};
+use millefeuille_coordinator::export::{ExportFormat, Exported, Normalizer};
 use millefeuille_core::data::schema::{Element, Features, Schema, Target};
 use millefeuille_core::data::split::Sizes;
 use millefeuille_core::job::{Activation, Dense, Job, Layer, Loss, Normalization as LayerNormalization};
@@ -107,7 +107,7 @@ fn export<'n>(home: &Home, name: &'n str, job: &Job, target: Target) -> &'n str 
     let mut parameters = vec![0.0; model.parameter_count()];
     random::uniform(1, 0, 0.7, &mut parameters);
     // Columns with means and widths of their own; the first is far from zero.
-    let normalization = Normalization {
+    let normalization = Normalizer {
         offset: (0..COLUMNS).map(|column| 1000.0 / (column + 1) as f32).collect(),
         divisor: (0..COLUMNS).map(|column| 0.3 * (column + 1) as f32).collect(),
     };

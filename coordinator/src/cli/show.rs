@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 use millefeuille_core::data::inputs::{Column, ColumnKind, Inputs};
-use millefeuille_core::data::normalize::Normalization;
+use millefeuille_core::data::normalize::Normalizer;
 use millefeuille_core::data::schema::{Element, Features, Schema, Target};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
@@ -202,7 +202,7 @@ fn columns_of(inputs: &Inputs, seen: &[(f32, f32)]) -> Vec<ColumnOverview> {
     let column = |column: &Column| {
         let (place, raw) = (first, |place: usize, value: f32| match &inputs.normalization {
             None => value,
-            Some(Normalization { offset, divisor }) => value * divisor[place] + offset[place],
+            Some(Normalizer { offset, divisor }) => value * divisor[place] + offset[place],
         });
         first += column.width();
         let (name, (low, high)) = (column.name.clone(), seen.get(place).copied().unwrap_or_default());

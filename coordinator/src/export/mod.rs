@@ -24,7 +24,7 @@ mod safetensors;
 
 use clap::ValueEnum;
 use millefeuille_core::data::inputs::Inputs;
-pub use millefeuille_core::data::normalize::Normalization;
+pub use millefeuille_core::data::normalize::Normalizer;
 use millefeuille_core::job::{Job, Layer};
 use millefeuille_core::learn::model::Model;
 use serde_json::{Map, Value, json};
@@ -50,7 +50,7 @@ pub struct Exported<'a> {
     /// Values of a sample that go in.
     pub inputs: usize,
     /// What raw inputs go through first.
-    pub normalization: Option<Normalization>,
+    pub normalization: Option<Normalizer>,
     /// The factor that multiplies every input, after the normalisation.
     pub scale: f32,
     /// The layers, from input to output.
@@ -147,7 +147,7 @@ impl<'a> Exported<'a> {
         let mut arrays: Vec<(_, _, &[f32])> =
             self.tensors().map(|(name, tensor)| (name, tensor.shape.clone(), tensor.values)).collect();
         arrays.push(("scale".into(), vec![], std::slice::from_ref(&self.scale)));
-        if let Some(Normalization { offset, divisor }) = &self.normalization {
+        if let Some(Normalizer { offset, divisor }) = &self.normalization {
             arrays.push(("normalization/offset".into(), vec![offset.len()], offset));
             arrays.push(("normalization/divisor".into(), vec![divisor.len()], divisor));
         }
@@ -226,7 +226,7 @@ mod examples {
         let parameters = model.initial_parameters(1);
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let exported = Exported {
-            normalization: Some(Normalization {
+            normalization: Some(Normalizer {
                 offset: vec![1.0, 2.0, 3.0, 4.0],
                 divisor: vec![0.5, 1.0, 2.0, 3.0],
             }),

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::formats::idx::file::IdxError;
 use super::grouped;
 use super::inputs::Inputs;
-use super::schema::Schema;
+use super::schema::{Schema, sides};
 use super::split::Sizes;
 
 /// All training and test samples.
@@ -94,8 +94,4 @@ pub enum DataError {
         /// As `train`.
         test: Vec<u32>,
     },
-}
-
-fn sides(shape: &[u32]) -> String {
-    shape.iter().map(u32::to_string).collect::<Vec<_>>().join(" × ")
 }

@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::normalize::Normalization;
+use super::normalize::Normalizer;
 use super::part::{Cells, Part, RawFeatures, TableColumn, Texts};
-use super::schema::{Element, Features, width};
+use super::place;
+use super::schema::{Element, Features, sides, width};
 use crate::failure::{Failure, FailureKind};
 
 /// What a model takes and answers.
@@ -29,7 +30,7 @@ pub struct Inputs {
     pub classes: Vec<String>,
     /// How features are normalised, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub normalization: Option<Normalization>,
+    pub normalization: Option<Normalizer>,
 }
 
 /// A table's column, as the model takes it.
@@ -78,7 +79,7 @@ impl Inputs {
         if !self.columns.is_empty() && columns != inputs {
             return Err(format!("its columns become {columns} inputs, and it has {inputs}"));
         }
-        let Some(Normalization { offset, divisor }) = &self.normalization else { return Ok(()) };
+        let Some(Normalizer { offset, divisor }) = &self.normalization else { return Ok(()) };
         if offset.len() != divisor.len() || ![1, inputs].contains(&offset.len()) {
             let (offset, divisor) = (offset.len(), divisor.len());
             return Err(format!("{offset} offsets and {divisor} divisors normalize {inputs} inputs"));
@@ -189,21 +190,17 @@ impl Inputs {
                 let what = format!("there is no column {}, which the model was trained with", column.name);
                 Failure::at(FailureKind::Data, file, what)
             })?;
-            let place = Place { file, column: &column.name };
+            let place = place::Column { file, name: &column.name };
             match &column.kind {
                 ColumnKind::Number { missing } => {
                     let Cells::Numbers(numbers) = &found.cells else {
-                        return Err(place.not_numbers(&found.cells));
+                        return Err(not_numbers(place, &found.cells));
                     };
-                    place.put_numbers(numbers, *missing, &mut values[first..], width)?;
+                    put_numbers(place, numbers, *missing, &mut values[first..], width)?;
                 }
                 ColumnKind::Categories(categories) => {
-                    place.put_categories(
-                        &found.cells,
-                        categories,
-                        &mut values[first.min(len * width)..],
-                        width,
-                    )?;
+                    let out = &mut values[first.min(len * width)..];
+                    put_categories(place, &found.cells, categories, out, width)?;
                 }
             }
             first += column.width();
@@ -212,80 +209,65 @@ impl Inputs {
     }
 }
 
-/// A column of a file, for errors.
-struct Place<'a> {
-    file: &'a str,
-    column: &'a str,
+/// The failure for a column of texts that was one of numbers.
+fn not_numbers(place: place::Column<'_>, cells: &Cells) -> Failure {
+    let text = match cells {
+        Cells::Texts(Texts { codes, different }) => {
+            let is_text =
+                |code: &u32| different.get(*code as usize).is_some_and(|text| text.parse::<f32>().is_err());
+            codes.iter().position(is_text).map(|row| (row, different[codes[row] as usize].as_str()))
+        }
+        Cells::Numbers(_) => None,
+    };
+    let (row, text) = text.unwrap_or_default();
+    let what = format!("`{text}` is no number, as all of this column are that the model was trained with");
+    place.failure_at(row, what)
 }
 
-impl Place<'_> {
-    fn failure(&self, row: usize, what: &str) -> Failure {
-        let Self { file, column } = self;
-        Failure::at(FailureKind::Data, format_args!("{file}, row {row}, column {column}"), what)
-    }
-
-    fn not_numbers(&self, cells: &Cells) -> Failure {
-        let text = match cells {
-            Cells::Texts(Texts { codes, different }) => {
-                let is_text = |code: &u32| {
-                    different.get(*code as usize).is_some_and(|text| text.parse::<f32>().is_err())
-                };
-                codes.iter().position(is_text).map(|row| (row + 1, different[codes[row] as usize].clone()))
-            }
-            Cells::Numbers(_) => None,
+fn put_numbers(
+    place: place::Column<'_>,
+    numbers: &[f32],
+    missing: Option<f32>,
+    out: &mut [f32],
+    width: usize,
+) -> Result<(), Failure> {
+    for (row, &number) in numbers.iter().enumerate() {
+        out[row * width] = match (number.is_nan(), missing) {
+            (false, _) => number,
+            (true, Some(mean)) => mean,
+            (true, None) => return Err(place.failure_at(row, MISSING)),
         };
-        let (row, text) = text.unwrap_or_default();
-        self.failure(
-            row,
-            &format!("`{text}` is no number, as all of this column are that the model was trained with"),
-        )
     }
+    Ok(())
+}
 
-    fn put_numbers(
-        &self,
-        numbers: &[f32],
-        missing: Option<f32>,
-        out: &mut [f32],
-        width: usize,
-    ) -> Result<(), Failure> {
-        for (row, &number) in numbers.iter().enumerate() {
-            out[row * width] = match (number.is_nan(), missing) {
-                (false, _) => number,
-                (true, Some(mean)) => mean,
-                (true, None) => return Err(self.failure(row + 1, MISSING)),
-            };
-        }
-        Ok(())
-    }
-
-    fn put_categories(
-        &self,
-        cells: &Cells,
-        known: &[String],
-        out: &mut [f32],
-        width: usize,
-    ) -> Result<(), Failure> {
-        let Cells::Texts(texts) = cells else {
-            return Err(self.failure(1, "a number, but the model was trained with texts in this column"));
-        };
-        let places: Vec<_> = texts.different.iter().map(|text| known.binary_search(text).ok()).collect();
-        for (row, &code) in texts.codes.iter().enumerate() {
-            match places.get(code as usize) {
-                Some(Some(category)) => out[row * width + category] = 1.0,
-                Some(None) => {
-                    let what = format!(
-                        "`{}` is none of the column's {} values that the model was trained with",
-                        texts.different[code as usize],
-                        known.len()
-                    );
-                    return Err(self.failure(row + 1, &what));
-                }
-                // A missing text is none of the categories.
-                None => {}
+fn put_categories(
+    place: place::Column<'_>,
+    cells: &Cells,
+    known: &[String],
+    out: &mut [f32],
+    width: usize,
+) -> Result<(), Failure> {
+    let Cells::Texts(texts) = cells else {
+        return Err(place.failure_at(0, "a number, but the model was trained with texts in this column"));
+    };
+    let categories: Vec<_> = texts.different.iter().map(|text| known.binary_search(text).ok()).collect();
+    for (row, &code) in texts.codes.iter().enumerate() {
+        match categories.get(code as usize) {
+            Some(Some(category)) => out[row * width + category] = 1.0,
+            Some(None) => {
+                let what = format!(
+                    "`{}` is none of the column's {} values that the model was trained with",
+                    texts.different[code as usize],
+                    known.len()
+                );
+                return Err(place.failure_at(row, what));
             }
+            // A missing text is none of the categories.
+            None => {}
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// What to do about a missing value.
@@ -298,18 +280,13 @@ fn to_bytes(values: Vec<f32>) -> Vec<u8> {
     bytemuck::cast_slice(&values).to_vec()
 }
 
-/// A shape in words: `28 × 28`.
-pub(super) fn sides(shape: &[u32]) -> String {
-    shape.iter().map(u32::to_string).collect::<Vec<_>>().join(" × ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_description_that_contradicts_itself_is_refused() {
-        let normalization = |len| Some(Normalization { offset: vec![0.0; len], divisor: vec![1.0; len] });
+        let normalization = |len| Some(Normalizer { offset: vec![0.0; len], divisor: vec![1.0; len] });
         let inputs = Inputs { shape: vec![2, 3], normalization: normalization(6), ..Inputs::default() };
         assert_eq!(inputs.check(), Ok(()));
         assert_eq!(Inputs { normalization: normalization(1), ..inputs.clone() }.check(), Ok(()));
@@ -328,8 +305,7 @@ mod tests {
             Column { name: "a".into(), kind: ColumnKind::Number { missing: Some(0.1) } },
             Column { name: "b".into(), kind: ColumnKind::Categories(vec!["x".into(), "y".into()]) },
         ];
-        let normalization =
-            Some(Normalization { offset: vec![0.1, 1e-38, 3.0], divisor: vec![0.3, 1.0, 7e8] });
+        let normalization = Some(Normalizer { offset: vec![0.1, 1e-38, 3.0], divisor: vec![0.3, 1.0, 7e8] });
         let classes = vec!["no".into(), "yes".into()];
         let inputs =
             Inputs { shape: vec![3], are_floats: true, columns, targets: Vec::new(), classes, normalization };

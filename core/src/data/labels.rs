@@ -6,6 +6,7 @@
 
 use super::grouped;
 use super::part::{RawTargets, TargetValues, Texts};
+use super::place;
 use super::schema::Target;
 use crate::failure::{Failure, FailureKind};
 
@@ -51,7 +52,7 @@ impl Classes {
         }
         if names.len() > MAX_CLASSES as usize || (names.len() > 20 && names.len() > texts.codes.len() / 2) {
             let what = format!(
-                "{} different values in {} rows are no classes (for numbers to learn, set loss = \"mean_squared_error\")",
+                "{} different values in {} rows are no classes {FOR_NUMBERS}",
                 grouped(names.len() as u64),
                 grouped(texts.codes.len() as u64)
             );
@@ -168,13 +169,26 @@ impl Classes {
 
 impl RawTargets {
     fn failure(&self, what: String) -> Failure {
-        match &self.column {
-            Some(column) => {
-                Failure::at(FailureKind::Data, format_args!("{}, column {column}", self.file), what)
-            }
-            None => Failure::at(FailureKind::Data, &self.file, what),
+        match &self.columns[..] {
+            [] => Failure::at(FailureKind::Data, &self.file, what),
+            columns => place::Column { file: &self.file, name: &columns.join(", ") }.failure(what),
         }
     }
+}
+
+/// What to do about numbers that are no classes.
+pub(super) const FOR_NUMBERS: &str = "(for numbers to learn, set loss = \"mean_squared_error\")";
+
+/// Numbers as labels.
+///
+/// # Errors
+/// The index of the first that is not whole.
+pub(super) fn whole(numbers: &[f32]) -> Result<Vec<i64>, usize> {
+    let label = |(index, number): (usize, &f32)| match number.fract() == 0.0 {
+        true => Ok(*number as i64),
+        false => Err(index),
+    };
+    numbers.iter().enumerate().map(label).collect()
 }
 
 /// The failure for labels that are not all classes.
@@ -197,7 +211,11 @@ mod tests {
     use super::*;
 
     fn targets(labels: &[i64]) -> RawTargets {
-        RawTargets { file: "labels".into(), column: None, values: TargetValues::Labels(labels.to_vec()) }
+        RawTargets {
+            file: "labels".into(),
+            columns: Vec::new(),
+            values: TargetValues::Labels(labels.to_vec()),
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod inputs;
 mod labels;
 pub mod normalize;
 pub mod part;
+mod place;
 pub mod plan;
 pub mod prepare;
 pub mod request;

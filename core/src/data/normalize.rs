@@ -40,7 +40,7 @@ impl Normalize {
 
 /// Offsets and divisors: one for each feature, or one of each for all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Normalization {
+pub struct Normalizer {
     /// What is subtracted.
     pub offset: Vec<f32>,
     /// By what the difference is divided.
@@ -50,7 +50,7 @@ pub struct Normalization {
 /// Below this many numbers, a sum is added one by one.
 const LEAF: usize = 32;
 
-impl Normalization {
+impl Normalizer {
     /// Fits to `[samples, width]` values, which are finite. `shared` says whether all features have one offset and divisor.
     /// `None` if nothing is normalised.
     pub fn fit(how: Normalize, values: &[f32], width: usize, shared: bool) -> Option<Self> {
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_column_is_scaled_to_its_own_range() {
-        let normalization = Normalization::fit(Normalize::Scale, &TABLE, 2, false).unwrap();
+        let normalization = Normalizer::fit(Normalize::Scale, &TABLE, 2, false).unwrap();
         let mut values = TABLE;
         normalization.apply(&mut values);
         assert_eq!(values, [0.0, 0.0, 0.2, 0.0, 0.4, 0.0, 1.0, 0.0]);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_column_is_standardized_by_the_variance_of_all_its_values() {
-        let normalization = Normalization::fit(Normalize::Standardize, &TABLE, 2, false).unwrap();
+        let normalization = Normalizer::fit(Normalize::Standardize, &TABLE, 2, false).unwrap();
         // Mean 3, squared differences 4, 1, 0 and 9: variance 3.5.
         assert_eq!(normalization.offset, [3.0, 10.0]);
         assert_eq!(normalization.divisor, [3.5_f32.sqrt(), 1.0]);
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_image_has_one_range() {
-        let normalization = Normalization::fit(Normalize::Scale, &[0.0, 51.0, 255.0, 0.0], 2, true).unwrap();
+        let normalization = Normalizer::fit(Normalize::Scale, &[0.0, 51.0, 255.0, 0.0], 2, true).unwrap();
         let mut values = [51.0, 255.0];
         normalization.apply(&mut values);
         assert_eq!(values, [0.2, 1.0]);

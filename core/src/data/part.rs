@@ -74,8 +74,8 @@ impl Texts {
 pub struct RawTargets {
     /// The file that has them, for errors.
     pub file: String,
-    /// The column, if the file is a table.
-    pub column: Option<String>,
+    /// The columns that have them, if the file is a table.
+    pub columns: Vec<String>,
     /// Their values.
     pub values: TargetValues,
 }

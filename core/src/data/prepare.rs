@@ -11,8 +11,9 @@ use super::dataset::{DataFile, Dataset, Samples};
 use super::formats::Content;
 use super::inputs::{Column, ColumnKind, Inputs, MAX_CATEGORIES};
 use super::labels::Classes;
-use super::normalize::{self, Normalization, Normalize};
+use super::normalize::{self, Normalize, Normalizer};
 use super::part::{Cells, Part, RawFeatures, RawTargets, TableColumn, TargetValues, Texts};
+use super::place;
 use super::request::{Missing, Wanted};
 use super::schema::{Schema, Target, width};
 use super::split::Sizes;
@@ -166,9 +167,8 @@ impl Targets {
             return Err(Failure::at(FailureKind::Data, &train.name, "has no targets to learn"));
         };
         if let TargetValues::Numbers { width, .. } = targets.values {
-            let names = targets.column.as_ref().map(|names| names.split(", ").map(str::to_string).collect());
             let are_shares = wanted.classes && wanted.numbers;
-            return Ok(Self::Numbers { width, names: names.unwrap_or_default(), are_shares });
+            return Ok(Self::Numbers { width, names: targets.columns.clone(), are_shares });
         }
         Classes::of(targets, wanted.class_count, is_trained).map(Self::Classes)
     }
@@ -249,7 +249,7 @@ fn fitted(train: &Part, trained: usize, targets: &Targets, recipe: Recipe) -> Re
         let train = train.first(trained);
         let (len, width) = (train.len, width(&inputs.shape));
         let values = inputs.numbers(&train.name, len, train.features)?;
-        inputs.normalization = Normalization::fit(recipe.normalize, &values, width, inputs.shape.len() > 1);
+        inputs.normalization = Normalizer::fit(recipe.normalize, &values, width, inputs.shape.len() > 1);
     }
     Ok(inputs)
 }
@@ -281,20 +281,16 @@ fn check_categories(
     texts: &Texts,
     missing: Missing,
 ) -> Result<(), Failure> {
-    let wrong =
-        |what: String| Failure::at(FailureKind::Data, format_args!("{file}, column {}", column.name), what);
+    let place = place::Column { file, name: &column.name };
     let (different, rows) = (texts.different.len(), texts.codes.len());
     if different > MAX_CATEGORIES || (different > 20 && different > rows / 2) {
-        return Err(wrong(format!(
+        return Err(place.failure(format_args!(
             "{different} different texts in {rows} rows are names, not categories (drop = [\"{}\"])",
             column.name
         )));
     }
     match texts.codes.iter().position(|&code| code == Texts::MISSING) {
-        Some(row) if missing == Missing::Refuse => {
-            let place = format!("{file}, row {}, column {}", row + 1, column.name);
-            Err(Failure::at(FailureKind::Data, place, super::inputs::MISSING))
-        }
+        Some(row) if missing == Missing::Refuse => Err(place.failure_at(row, super::inputs::MISSING)),
         _ => Ok(()),
     }
 }
@@ -319,9 +315,9 @@ impl Part {
     /// The samples at these places.
     fn at(&self, places: &[u32]) -> Self {
         let Self { name, len: _, features, targets } = self;
-        let targets = targets.as_ref().map(|RawTargets { file, column, values }| RawTargets {
+        let targets = targets.as_ref().map(|RawTargets { file, columns, values }| RawTargets {
             file: file.clone(),
-            column: column.clone(),
+            columns: columns.clone(),
             values: values.at(places),
         });
         Self { name: name.clone(), len: places.len(), features: features.at(places), targets }

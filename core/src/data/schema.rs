@@ -60,6 +60,11 @@ pub fn width(shape: &[u32]) -> usize {
     shape.iter().fold(1, |width, &side| usize::saturating_mul(width, side as usize))
 }
 
+/// A shape in words: `28 × 28`.
+pub(super) fn sides(shape: &[u32]) -> String {
+    shape.iter().map(u32::to_string).collect::<Vec<_>>().join(" × ")
+}
+
 /// The type of a feature's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {

@@ -17,6 +17,7 @@ use super::{Content, Files, Format, Request};
 use crate::data::dataset::DataFile;
 use crate::data::gzip;
 use crate::data::part::{Part, TableColumn};
+use crate::data::place;
 use crate::data::table::{Cell, ColumnCells, Kind, Plan, Use};
 use crate::failure::{Failure, FailureKind};
 
@@ -121,8 +122,8 @@ impl<'a> Text<'a> {
         Failure::at(FailureKind::Data, format_args!("{}:{line}", self.file), what)
     }
 
-    fn at_row(&self, row: usize, column: &str, what: &str) -> Failure {
-        Failure::at(FailureKind::Data, format_args!("{}, row {}, column {column}", self.file, row + 1), what)
+    fn column<'n>(&'n self, name: &'n str) -> place::Column<'n> {
+        place::Column { file: self.file, name }
     }
 
     /// The names of the columns, and where their cells begin.
@@ -280,16 +281,13 @@ impl<'a> Text<'a> {
             for record in self.reader(part.clone()).into_byte_records().flatten() {
                 let text = String::from_utf8_lossy(record.get(column).unwrap_or_default()).into_owned();
                 if matches!(Cell::of(&text), Cell::Text(_)) {
-                    return self.at_row(
-                        row,
-                        name,
-                        &format!("`{}` is no number{}", text.trim(), comma(&text)),
-                    );
+                    let what = format!("`{}` is no number{}", text.trim(), comma(&text));
+                    return self.column(name).failure_at(row, what);
                 }
                 row += 1;
             }
         }
-        self.at_row(0, name, "is no number")
+        self.column(name).failure_at(0, "is no number")
     }
 
     /// Checks that a column of texts was meant to be one.
@@ -300,14 +298,14 @@ impl<'a> Text<'a> {
         if row == 0 && texts.other() == 1 && texts.numbers > 0 && !has_header {
             let what =
                 format!("`{text}`, and numbers below: is the first line a header? (set header = true)");
-            return Err(self.at_row(row, name, &what));
+            return Err(self.column(name).failure_at(row, what));
         }
         if !advice.is_empty() || texts.numbers > texts.other() {
             let what = format!(
                 "`{text}` is no number{advice}, but {} of the column's values are (correct it, or drop the column)",
                 texts.numbers
             );
-            return Err(self.at_row(row, name, &what));
+            return Err(self.column(name).failure_at(row, what));
         }
         Ok(())
     }

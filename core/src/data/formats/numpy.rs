@@ -16,6 +16,7 @@ use zip::ZipArchive;
 
 use super::{Content, Files, Format, Request};
 use crate::data::dataset::DataFile;
+use crate::data::labels::{self, FOR_NUMBERS};
 use crate::data::part::{Cells, Part, RawFeatures, RawTargets, TableColumn, TargetValues};
 use crate::data::request::{ColumnName, Wanted};
 use crate::data::table::{Known, Plan, Use};
@@ -255,6 +256,14 @@ impl Values {
         }
     }
 
+    fn into_numbers(self) -> Vec<f32> {
+        match self {
+            Self::Bytes(values) => values.into_iter().map(f32::from).collect(),
+            Self::Whole(values) => values.into_iter().map(|value| value as f32).collect(),
+            Self::Floats(values) => values,
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Bytes(values) => values.len(),
@@ -361,10 +370,7 @@ impl Array {
         let shape = if shape.is_empty() { vec![1] } else { shape };
         Ok(match self.values {
             Values::Bytes(values) if shape.len() > 1 => RawFeatures::Bytes { shape, values },
-            values => {
-                let numbers = (0..values.len()).map(|index| values.number(index)).collect();
-                RawFeatures::Numbers { shape, values: numbers }
-            }
+            values => RawFeatures::Numbers { shape, values: values.into_numbers() },
         })
     }
 
@@ -376,27 +382,20 @@ impl Array {
         } else if wanted.classes && !wanted.numbers {
             TargetValues::Labels(self.hot()?)
         } else {
-            let values = (0..self.values.len()).map(|index| self.values.number(index)).collect();
-            TargetValues::Numbers { width: width as u32, values }
+            TargetValues::Numbers { width: width as u32, values: self.values.into_numbers() }
         };
-        Ok(RawTargets { file: self.place.to_string(), column: None, values })
+        Ok(RawTargets { file: self.place.to_string(), columns: Vec::new(), values })
     }
 
     fn labels(&self) -> Result<Vec<i64>, Failure> {
         match &self.values {
             Values::Bytes(values) => Ok(values.iter().map(|&value| value.into()).collect()),
             Values::Whole(values) => Ok(values.clone()),
-            Values::Floats(values) => {
-                let label = |(index, value): (usize, &f32)| {
-                    match value.fract() == 0.0 {
-                    true => Ok(*value as i64),
-                    false => Err(self.place.failure(format!(
-                        "the label at index {index} is {value}: no class (for numbers to learn, set loss = \"mean_squared_error\")"
-                    ))),
-                }
-                };
-                values.iter().enumerate().map(label).collect()
-            }
+            Values::Floats(values) => labels::whole(values).map_err(|index| {
+                let value = values[index];
+                self.place
+                    .failure(format_args!("the label at index {index} is {value}: no class {FOR_NUMBERS}"))
+            }),
         }
     }
 

@@ -5,7 +5,9 @@
 
 mod cells;
 
+use super::labels::{self, FOR_NUMBERS};
 use super::part::{Cells, Part, RawFeatures, RawTargets, TableColumn, TargetValues, Texts};
+use super::place;
 use super::request::{ColumnName, TableLayout, Wanted};
 use crate::failure::{Failure, FailureKind};
 use crate::registry::suggestion;
@@ -76,35 +78,27 @@ impl Plan {
         {
             return Err(wrong(format!("two columns have the name {name} (rename one)")));
         }
-        let find = |column: &ColumnName, key: &str| {
-            find(column, &names).map_err(|what| wrong(format!("{key}: {what}")))
-        };
         let mut uses = vec![Use::Feature; names.len()];
-        for column in &layout.drop {
-            match (find(column, "drop"), known) {
-                (Ok(place), _) => uses[place] = Use::Dropped,
-                // A file to predict for needs no more columns than the model.
-                (Err(_), Known::Model(_)) => {}
-                (Err(failure), _) => return Err(failure),
+        let TableLayout { drop, target: targets, .. } = layout;
+        for (key, columns, is_for) in [("drop", drop, Use::Dropped), ("target", targets, Use::Target)] {
+            for column in columns {
+                match (find(column, &names), known) {
+                    (Ok(place), _) => uses[place] = is_for,
+                    // A file to predict for needs no more columns than the model takes.
+                    (Err(_), Known::Model(_)) => {}
+                    (Err(what), Known::Nothing | Known::Columns(_)) => {
+                        return Err(wrong(format!("{key}: {what}")));
+                    }
+                }
             }
         }
-        let mut targets = 0;
-        for column in &layout.target {
-            match (find(column, "target"), known) {
-                (Ok(place), _) => uses[place] = Use::Target,
-                // A file to predict for needs no target.
-                (Err(_), Known::Model(_)) => {}
-                (Err(failure), _) => return Err(failure),
-            }
-            targets += 1;
-        }
-        if targets == 0 && !matches!(known, Known::Model(_)) {
+        if targets.is_empty() && !matches!(known, Known::Model(_)) {
             return Err(wrong(format!(
                 "which column is to be learned? (set target to one of {})",
                 listed(names.iter())
             )));
         }
-        let of_target = if targets == 1 && wanted.classes { Kind::Texts } else { Kind::Numbers };
+        let of_target = if targets.len() == 1 && wanted.classes { Kind::Texts } else { Kind::Numbers };
         let kind = |name: &str, is_for| match is_for {
             Use::Target => Some(of_target),
             Use::Feature => known.kind(name),
@@ -141,54 +135,51 @@ impl Plan {
     }
 
     fn targets(&self, file: &str, columns: Vec<TableColumn>) -> Result<Option<RawTargets>, Failure> {
-        if columns.is_empty() {
-            return Ok(None);
-        }
-        let width = columns.len() as u32;
-        let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
-        let mut numbers = Vec::new();
-        for column in columns {
-            match column.cells {
-                Cells::Texts(texts) if width == 1 => {
-                    check_present(
-                        file,
-                        &column.name,
-                        texts.codes.iter().map(|&code| code == Texts::MISSING),
-                    )?;
-                    let values = TargetValues::Names(texts);
-                    return Ok(Some(RawTargets {
-                        file: file.to_string(),
-                        column: Some(column.name),
-                        values,
-                    }));
+        let names = columns.iter().map(|column| column.name.clone()).collect();
+        let values = match <[TableColumn; 1]>::try_from(columns) {
+            Ok([column]) => self.target(file, column)?,
+            Err(columns) if columns.is_empty() => return Ok(None),
+            Err(columns) => numbers(file, columns)?,
+        };
+        Ok(Some(RawTargets { file: file.to_string(), columns: names, values }))
+    }
+
+    /// The values of the only target.
+    fn target(&self, file: &str, column: TableColumn) -> Result<TargetValues, Failure> {
+        let place = place::Column { file, name: &column.name };
+        match column.cells {
+            Cells::Texts(texts) => {
+                check_present(place, texts.codes.iter().map(|&code| code == Texts::MISSING))?;
+                Ok(TargetValues::Names(texts))
+            }
+            Cells::Numbers(values) => {
+                check_present(place, values.iter().map(|value| value.is_nan()))?;
+                if !self.wanted.classes {
+                    return Ok(TargetValues::Numbers { width: 1, values });
                 }
-                Cells::Texts(_) => {
-                    let what = "has texts, and several targets must be numbers";
-                    return Err(Failure::at(
-                        FailureKind::Data,
-                        format_args!("{file}, column {}", column.name),
-                        what,
-                    ));
-                }
-                Cells::Numbers(values) if width == 1 && self.wanted.classes => {
-                    let values = TargetValues::Labels(labels(file, &column.name, &values)?);
-                    return Ok(Some(RawTargets {
-                        file: file.to_string(),
-                        column: Some(column.name),
-                        values,
-                    }));
-                }
-                Cells::Numbers(values) => {
-                    check_present(file, &column.name, values.iter().map(|value| value.is_nan()))?;
-                    numbers.push(values);
-                }
+                let no_class = |row: usize| {
+                    place.failure_at(row, format_args!("{} is no class {FOR_NUMBERS}", values[row]))
+                };
+                labels::whole(&values).map(TargetValues::Labels).map_err(no_class)
             }
         }
-        let len = numbers.first().map_or(0, Vec::len);
-        let values = (0..len).flat_map(|row| numbers.iter().map(move |column| column[row])).collect();
-        let values = TargetValues::Numbers { width, values };
-        Ok(Some(RawTargets { file: file.to_string(), column: Some(names.join(", ")), values }))
     }
+}
+
+/// The values of several targets.
+fn numbers(file: &str, columns: Vec<TableColumn>) -> Result<TargetValues, Failure> {
+    let (width, mut numbers) = (columns.len() as u32, Vec::new());
+    for column in columns {
+        let place = place::Column { file, name: &column.name };
+        let Cells::Numbers(values) = column.cells else {
+            return Err(place.failure("has texts, and several targets must be numbers"));
+        };
+        check_present(place, values.iter().map(|value| value.is_nan()))?;
+        numbers.push(values);
+    }
+    let len = numbers.first().map_or(0, Vec::len);
+    let values = (0..len).flat_map(|row| numbers.iter().map(move |column| column[row])).collect();
+    Ok(TargetValues::Numbers { width, values })
 }
 
 impl Known<'_> {
@@ -213,20 +204,6 @@ impl Known<'_> {
     }
 }
 
-/// Numbers as labels of classes.
-fn labels(file: &str, column: &str, values: &[f32]) -> Result<Vec<i64>, Failure> {
-    let label = |(row, value): (usize, &f32)| match value.fract() == 0.0 {
-        true => Ok(*value as i64),
-        false => {
-            let place = format!("{file}, row {}, column {column}", row + 1);
-            let what =
-                format!("{value} is no class (for numbers to learn, set loss = \"mean_squared_error\")");
-            Err(Failure::at(FailureKind::Data, place, what))
-        }
-    };
-    values.iter().enumerate().map(label).collect()
-}
-
 /// The place of a column that a job names.
 fn find(column: &ColumnName, names: &[String]) -> Result<usize, String> {
     match column {
@@ -248,13 +225,11 @@ fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     if more > 0 { format!("{text} and {more} others") } else { text }
 }
 
-fn check_present(file: &str, column: &str, missing: impl Iterator<Item = bool>) -> Result<(), Failure> {
-    for (row, missing) in missing.enumerate() {
-        if missing {
-            let place = format!("{file}, row {}, column {column}", row + 1);
-            let what = "the value to learn is missing (fill it in, or leave the row out)";
-            return Err(Failure::at(FailureKind::Data, place, what));
+fn check_present(column: place::Column<'_>, mut missing: impl Iterator<Item = bool>) -> Result<(), Failure> {
+    match missing.position(|missing| missing) {
+        None => Ok(()),
+        Some(row) => {
+            Err(column.failure_at(row, "the value to learn is missing (fill it in, or leave the row out)"))
         }
     }
-    Ok(())
 }

@@ -142,7 +142,7 @@ fn pair(images: NamedFile, labels: NamedFile) -> Result<Pair, DataError> {
     }
     let shape: Vec<u32> = images.dims[1..].iter().map(|&side| side as u32).collect();
     let values = TargetValues::Labels(labels.values.iter().map(|&label| label.into()).collect());
-    let targets = RawTargets { file: labels_file, column: None, values };
+    let targets = RawTargets { file: labels_file, columns: Vec::new(), values };
     let features = RawFeatures::Bytes { shape: shape.clone(), values: images.values };
     let part = Part { name: images_file, len: labels.values.len(), features, targets: Some(targets) };
     Ok(Pair { part, shape, hashes: [images.sha256, labels.sha256] })
