@@ -179,6 +179,10 @@ impl Files for Disk<'_> {
         self.0.during(|| path.is_dir())
     }
 
+    fn list(&self, directory: &Path) -> Result<Vec<String>, Failure> {
+        self.0.during(|| input::names_in(directory))
+    }
+
     fn read(&self, path: &Path, worth_reading: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
         self.0.during(|| input::read_noting(path, worth_reading, || self.0.moved()))
     }

@@ -99,6 +99,19 @@ pub fn check_directory(path: &Path) -> Result<(), Failure> {
     }
 }
 
+/// The names of what is in a directory, sorted; a name that is not UTF-8 is left out.
+///
+/// # Errors
+/// The directory.
+pub fn names_in(directory: &Path) -> Result<Vec<String>, Failure> {
+    let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().into_string().ok());
+    let names = fs::read_dir(directory).and_then(|entries| entries.map(name).collect::<io::Result<Vec<_>>>());
+    let mut names: Vec<String> =
+        names.map_err(|error| unreadable(directory, &error))?.into_iter().flatten().collect();
+    names.sort();
+    Ok(names)
+}
+
 /// Whether something exists at this path. If that cannot be determined, as in a directory without search permission,
 /// the call fails: callers must not take the path for absent.
 ///

@@ -9,13 +9,13 @@ use flate2::write::GzEncoder;
 use millefeuille_core::data::NamedFile;
 use millefeuille_core::data::dataset::Dataset;
 use millefeuille_core::data::formats::idx::file::{
-    Fault, Idx, IdxError, Kind, MAX_VALUES, START, worth_reading,
+    Fault, Idx, IdxError, Kind, MAX_BYTES, START, worth_reading,
 };
 use millefeuille_core::data::formats::idx::{self, mnist};
-use millefeuille_core::data::formats::{DataFormat, Files, Request};
+use millefeuille_core::data::formats::{Content, DataFormat, Files, Request};
 use millefeuille_core::data::prepare::Parts;
 use millefeuille_core::data::request::{TableLayout, Wanted};
-use millefeuille_core::data::schema::{Element, Features};
+use millefeuille_core::data::schema::{Element, Features, Target};
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::data::split::Split;
 use millefeuille_core::data::table::Known;
@@ -66,7 +66,7 @@ fn raw_and_gzip_decode_to_the_same() {
 /// The data set of four files for the article's model.
 fn dataset(files: Vec<NamedFile>) -> Result<Dataset, Failure> {
     let job = Job::default();
-    Parts::from(idx::content(files)?).prepare(job.data.recipe(job.wanted()))
+    Parts::from(idx::content(files, job.wanted())?).prepare(job.data.recipe(job.wanted()))
 }
 
 #[test]
@@ -146,9 +146,9 @@ fn no_more_is_read_than_the_check_needs() {
     let worth = |bytes: &[u8]| worth_reading(&bytes[..bytes.len().min(START)], Kind::Images);
     assert_eq!(worth(&bytes), bytes.len() as u64 + (1 << 20), "as much as is counted of what is too much");
     assert_eq!(worth(&[0; 100]), START as u64, "what is not IDX shows that at its start");
-    assert_eq!(worth(&header(&[u32::MAX, 28, 28])), START as u64);
+    assert_eq!(worth(&header(&[u32::MAX, 28, 28])), 16);
     assert_eq!(worth(&bytes[..7]), 7);
-    assert!(worth(&gzip(&bytes)) > MAX_VALUES, "nothing is known of what is packed");
+    assert!(worth(&gzip(&bytes)) > MAX_BYTES, "nothing is known of what is packed");
 }
 
 #[test]
@@ -181,20 +181,24 @@ fn the_first_bytes_of_another_format_are_shown() {
          (these are labels: put a file of images here)"
     );
     assert_eq!(
-        message(vec![0, 0, 0x0d, 3, 0, 0]),
-        "digits/images.gz: holds 4-byte floats (type 0x0d); only unsigned bytes (type 0x08) are read \
-         (convert it to unsigned bytes)"
+        message(vec![0, 0, 0x0a, 3, 0, 0]),
+        "digits/images.gz: has values of type 0x0a, which IDX does not have \
+         (if its header is damaged, fetch it again)"
     );
     assert_eq!(
         message(file(&[1, 2, 3])[..13].to_vec()),
         "digits/images.gz: 13 of the header's 16 bytes are there (the file is truncated; fetch it again)"
     );
     assert_eq!(
-        message(file(&[2, 3, 2, 2])),
-        "digits/images.gz: has 4 dimensions; images have 3 (samples, rows, columns), rows of values 2 (reshape it)"
+        message(file(&[2, 3, 2, 2, 1])),
+        "digits/images.gz: has 5 dimensions; images have 3 (samples, rows, columns) or 4 (and channels), \
+         rows of values 2 (reshape it)"
     );
-    let labels = Idx::decode(named("labels", file(&[2, 10])), Kind::Labels).unwrap_err();
-    assert_eq!(labels.to_string(), "labels: has 2 dimensions; labels have 1 (samples) (reshape it)");
+    let labels = Idx::decode(named("labels", file(&[2, 10, 1, 1])), Kind::Labels).unwrap_err();
+    assert_eq!(
+        labels.to_string(),
+        "labels: has 4 dimensions; labels have 1 (samples), or 2 (samples, values) (reshape it)"
+    );
     for bytes in [gzip(&gzip(&file(&[9, 4, 3]))), gzip(&gzip(&[]))] {
         assert_eq!(message(bytes), "digits/images.gz: gzipped twice (gunzip it once)");
     }
@@ -277,15 +281,20 @@ fn rows_of_values_are_read_as_images_are() {
 }
 
 /// A directory of files that only has names.
-struct Listed(&'static str, &'static str);
+struct Listed(&'static str, &'static [&'static str]);
 
 impl Files for Listed {
     fn exists(&self, path: &Path) -> Result<bool, Failure> {
-        Ok(path == Path::new("data") || path.to_string_lossy().ends_with(self.1) && path.starts_with(self.0))
+        Ok(self.is_directory(path))
     }
 
     fn is_directory(&self, path: &Path) -> bool {
-        path == Path::new("data")
+        Path::new(self.0).starts_with(path)
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<String>, Failure> {
+        let names = if directory == Path::new(self.0) { self.1 } else { &[] };
+        Ok(names.iter().map(|name| name.to_string()).collect())
     }
 
     fn read(&self, path: &Path, _: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
@@ -294,26 +303,166 @@ impl Files for Listed {
     }
 }
 
-#[test]
-fn files_are_found_under_the_names_that_others_give_them() {
+fn listed(at: &'static str, names: &'static [&'static str]) -> Result<Content, Failure> {
     let layout = TableLayout::default();
     let request = Request { layout: &layout, wanted: Wanted::default(), known: Known::Nothing };
-    let read = |at, ending| DataFormat::Idx.read(Path::new("data"), &request, &Listed(at, ending));
-    let known = read("data", "-ubyte").unwrap();
-    for (at, ending) in [
-        ("data", "-idx3-ubyte"),
-        ("data", ".idx3-ubyte"),
-        ("data", ".idx3-ubyte.gz"),
-        ("data/MNIST/raw", "-idx3-ubyte"),
-        ("data/MNIST/raw", ".idx3-ubyte.gz"),
+    DataFormat::Idx.read(Path::new("data"), &request, &Listed(at, names))
+}
+
+const USUAL: &[&str] = &[
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+];
+
+#[test]
+fn files_are_found_under_the_names_that_others_give_them() {
+    let known = listed("data", USUAL).unwrap();
+    let names: Vec<_> = known.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, [USUAL[2], USUAL[3], USUAL[0], USUAL[1]]);
+    for (at, names) in [
+        ("data/MNIST/raw", USUAL),
+        (
+            "data",
+            &[
+                "t10k-images.idx3-ubyte",
+                "t10k-labels.idx1-ubyte",
+                "train-images.idx3-ubyte",
+                "train-labels.idx1-ubyte",
+            ],
+        ),
+        (
+            "data",
+            &[
+                "t10k-images.idx3-ubyte.gz",
+                "t10k-labels-idx1-ubyte.gz",
+                "train-images.idx3-ubyte.gz",
+                "train-labels-idx1-ubyte",
+            ],
+        ),
+        // Both forms of one file.
+        (
+            "data/MNIST/raw",
+            &[
+                "t10k-images-idx3-ubyte",
+                "t10k-labels-idx1-ubyte",
+                "train-images-idx3-ubyte",
+                "train-images-idx3-ubyte.gz",
+                "train-images.idx3-ubyte",
+                "train-labels-idx1-ubyte",
+            ],
+        ),
     ] {
-        // The labels have another number in their name.
-        let error = read(at, ending).unwrap_err().to_string();
-        assert!(error.contains("train-labels-idx1-ubyte: missing (") && error.contains(".gz"), "{error}");
+        assert_eq!(listed(at, names).unwrap().files, known.files, "{at} {names:?}");
     }
-    for (at, ending) in [("data", "ubyte.gz"), ("data/MNIST/raw", "ubyte"), ("data/MNIST/raw", "ubyte.gz")] {
-        assert_eq!(read(at, ending).unwrap().files, known.files, "{at} {ending}");
+    let letters = &[
+        "emnist-letters-test-images-idx3-ubyte",
+        "emnist-letters-test-labels-idx1-ubyte.gz",
+        "emnist-letters-train-images-idx3-ubyte",
+        "emnist-letters-train-labels-idx1-ubyte",
+    ];
+    assert_eq!(listed("data", letters).unwrap().files[0].name, letters[2]);
+}
+
+#[test]
+fn a_file_that_is_missing_or_there_twice_is_named() {
+    let error = listed("data", &USUAL[..3]).unwrap_err().to_string();
+    assert!(error.contains("data/train-labels-idx1-ubyte: missing (") && error.contains(".gz"), "{error}");
+    let error =
+        listed("data", &["train-images-idx3-ubyte", "train-images-idx2-float"]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("data: which is to be read, train-images-idx2-float or train-images-idx3-ubyte? ("),
+        "{error}"
+    );
+}
+
+/// Values in their bytes, big-endian.
+type FourValues = [&'static [u8]; 4];
+
+/// A file of these values, each in its bytes.
+fn typed(code: u8, dims: &[u32], values: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = header(dims);
+    bytes[2] = code;
+    bytes.extend(values.concat());
+    bytes
+}
+
+#[test]
+fn every_type_and_number_of_dimensions_is_read() {
+    let types: [(u8, FourValues, [f32; 4]); 5] = [
+        (0x09, [&[0xff], &[2], &[0x80], &[4]], [-1.0, 2.0, -128.0, 4.0]),
+        (0x0b, [&[0xff, 0xfe], &[0, 1], &[1, 0], &[0, 4]], [-2.0, 1.0, 256.0, 4.0]),
+        (0x0c, [&[0xff; 4], &[0, 1, 0, 0], &[0, 0, 0, 3], &[0; 4]], [-1.0, 65_536.0, 3.0, 0.0]),
+        (0x0d, [&[0x3f, 0, 0, 0], &[0xc0, 0, 0, 0], &[0; 4], &[0x40, 0x40, 0, 0]], [0.5, -2.0, 0.0, 3.0]),
+        (
+            0x0e,
+            [
+                &[0x3f, 0xe0, 0, 0, 0, 0, 0, 0],
+                &[0xc0, 0, 0, 0, 0, 0, 0, 0],
+                &[0; 8],
+                &[0x40, 8, 0, 0, 0, 0, 0, 0],
+            ],
+            [0.5, -2.0, 0.0, 3.0],
+        ),
+    ];
+    for (code, values, expected) in types {
+        for (dims, shape) in [
+            (&[4][..], vec![1]),
+            (&[2, 2], vec![2]),
+            (&[2, 2, 1], vec![2, 1]),
+            (&[2, 1, 2, 1], vec![1, 2, 1]),
+        ] {
+            let images = || named("images", typed(code, dims, &values));
+            let labels = || {
+                named("labels", [header(&dims[..1]), vec![0, 1, 1, 0][..dims[0] as usize].to_vec()].concat())
+            };
+            let data = dataset(vec![images(), labels(), images(), labels()]).unwrap();
+            assert_eq!(
+                data.schema.features,
+                Features { element: Element::F32, shape },
+                "type {code}, {dims:?}"
+            );
+            let stored: Vec<u8> = expected.iter().flat_map(|value| value.to_le_bytes()).collect();
+            assert_eq!(data.train.features, stored, "type {code}, {dims:?}");
+        }
     }
+    let bytes = file(&[2, 3, 4, 3]);
+    let coloured = || named("images", bytes.clone());
+    let labels = || named("labels", typed(0x0b, &[2], &[&[0, 7], &[0, 9]]));
+    let data = dataset(vec![coloured(), labels(), coloured(), labels()]).unwrap();
+    assert_eq!(data.schema.features, Features { element: Element::U8, shape: vec![3, 4, 3] });
+    assert_eq!((&data.train.features[..], &data.train.targets[..]), (&bytes[20..], &[7, 9][..]));
+}
+
+#[test]
+fn labels_of_many_classes_and_numbers_are_learned() {
+    let images = || named("images", file(&[600, 2]));
+    let classes: Vec<[u8; 2]> = (0..600_u16).map(u16::to_be_bytes).collect();
+    let of_classes =
+        || named("labels", typed(0x0b, &[600], &classes.iter().map(|class| &class[..]).collect::<Vec<_>>()));
+    let wanted = Wanted { classes: true, numbers: false, class_count: Some(600) };
+    let read = |files, wanted| {
+        let recipe = Job::default().data.recipe(wanted);
+        Parts::from(idx::content(files, wanted).unwrap()).prepare(recipe)
+    };
+    let data = read(vec![images(), of_classes(), images(), of_classes()], wanted).unwrap();
+    assert_eq!(data.schema.target, Target::Class { classes: 600 });
+    assert_eq!(data.train.targets, (0..600_u16).flat_map(u16::to_le_bytes).collect::<Vec<_>>());
+
+    let images = || named("images", file(&[2, 2]));
+    let numbers = || named("labels", typed(0x0d, &[2], &[&[0x3f, 0, 0, 0], &[0xc0, 0, 0, 0]]));
+    let wanted = Wanted { classes: false, numbers: true, class_count: None };
+    let data = read(vec![images(), numbers(), images(), numbers()], wanted).unwrap();
+    assert_eq!(data.train.targets, [0.5_f32, -2.0].map(f32::to_le_bytes).concat());
+}
+
+#[test]
+fn a_value_that_is_no_finite_number_is_named() {
+    let images = || named("images", typed(0x0d, &[2, 2], &[&[0; 4], &[0; 4], &[0; 4], &[0x7f, 0x80, 0, 0]]));
+    let labels = || named("labels", [header(&[2]), vec![0, 1]].concat());
+    let error = dataset(vec![images(), labels(), images(), labels()]).unwrap_err().to_string();
+    assert_eq!(error, "images: sample 2, value 1 is inf, no finite number of 32 bits");
 }
 
 fn four(train: u32, labels: &[u8], test_shape: [u32; 2]) -> Vec<NamedFile> {

@@ -54,7 +54,7 @@ fn keras_files_have_images_and_a_test_set() {
 
 #[test]
 fn every_numeric_type_is_read() {
-    let cases: [(&str, Vec<u8>); 11] = [
+    let cases: [(&str, Vec<u8>); 14] = [
         ("|b1", vec![1, 0, 1, 1]),
         ("|u1", vec![1, 2, 3, 4]),
         ("|i1", [-1_i8, 2, 3, 4].map(i8::to_le_bytes).concat()),
@@ -66,8 +66,12 @@ fn every_numeric_type_is_read() {
         ("<i8", [-1_i64, 2, 3, 70_000].map(i64::to_le_bytes).concat()),
         ("<f4", [0.5_f32, -2.0, 3.0, 4e9].map(f32::to_le_bytes).concat()),
         ("<f8", [0.5_f64, -2.0, 3.0, 4e9].map(f64::to_le_bytes).concat()),
+        // By the definition of binary16: the smallest number, a third, the largest.
+        ("<f2", [0x0001_u16, 0xb555, 0x7bff, 0x3c00].map(u16::to_le_bytes).concat()),
+        (">i2", [-1_i16, 2, 3, 400].map(i16::to_be_bytes).concat()),
+        (">f8", [0.5_f64, -2.0, 3.0, 4e9].map(f64::to_be_bytes).concat()),
     ];
-    let expected: [[f32; 4]; 11] = [
+    let expected: [[f32; 4]; 14] = [
         [1.0, 0.0, 1.0, 1.0],
         [1.0, 2.0, 3.0, 4.0],
         [-1.0, 2.0, 3.0, 4.0],
@@ -78,6 +82,9 @@ fn every_numeric_type_is_read() {
         [1.0, 2.0, 3.0, 70_000.0],
         [-1.0, 2.0, 3.0, 70_000.0],
         [0.5, -2.0, 3.0, 4e9],
+        [0.5, -2.0, 3.0, 4e9],
+        [5.9604645e-8, -0.33325195, 65_504.0, 1.0],
+        [-1.0, 2.0, 3.0, 400.0],
         [0.5, -2.0, 3.0, 4e9],
     ];
     for ((dtype, bytes), expected) in cases.into_iter().zip(expected) {

@@ -122,9 +122,9 @@ const DAMAGES: &[Damage] = &[
         says: &[IMAGES, ".gz", "gzipped twice", "gunzip it once"],
     },
     Damage {
-        what: "colours",
-        make: |data| fs::write(data.join(IMAGES), idx_of(&[3, 2, 2], &[0; 24])),
-        says: &[IMAGES, "has 4 dimensions", "images have 3"],
+        what: "films",
+        make: |data| fs::write(data.join(IMAGES), idx_of(&[3, 2, 2, 1], &[0; 24])),
+        says: &[IMAGES, "has 5 dimensions", "images have 3"],
     },
     Damage {
         what: "gzip cut off",

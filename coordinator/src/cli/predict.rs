@@ -66,7 +66,7 @@ pub(super) struct Args {
 struct Images {
     file: String,
     size: Size,
-    pixels: Vec<u8>,
+    features: RawFeatures,
 }
 
 /// What a model takes as an image.
@@ -192,9 +192,9 @@ fn read(path: &Path, job: &Job, inputs: &Inputs, raw: bool) -> Result<Samples, F
         return Ok(Samples { file, features: inputs.encode(part)?, size: None });
     }
     let width = width(&inputs.shape);
-    let Images { file, size, pixels } = read_images(path, Taken { pixels: width, raw })?;
+    let Images { file, size, features } = read_images(path, Taken { pixels: width, raw })?;
     let shown = (!inputs.are_floats).then_some(size);
-    let features = RawFeatures::Bytes { shape: inputs.shape.clone(), values: pixels };
+    let features = features.in_shape(inputs.shape.clone());
     let part = Part { name: file.clone(), len: 0, features, targets: None };
     Ok(Samples { features: inputs.encode(part)?, file, size: shown })
 }
@@ -207,15 +207,19 @@ fn read_images(path: &Path, inputs: Taken) -> Result<Images, Failure> {
         Format::Picture => {
             let size = inputs.size().map_err(wrong)?;
             let pixels = read_picture(&bytes, size, inputs.raw).map_err(|error| wrong(error.to_string()))?;
-            Ok(Images { file, size, pixels })
+            let shape = vec![size.rows as u32, size.columns as u32];
+            Ok(Images { file, size, features: RawFeatures::Bytes { shape, values: pixels } })
         }
         Format::Idx => {
             let idx = Idx::decode(NamedFile { name: file.clone(), bytes: bytes.into() }, Kind::Images);
-            let Idx { dims, values, .. } =
-                idx.map_err(|error| Failure::new(FailureKind::Data, error.to_string()))?;
-            // A row of values is shown to nobody, but predicted as an image is.
-            let [rows, columns] = if let [_, columns] = dims[..] { [1, columns] } else { [dims[1], dims[2]] };
-            inputs.check(Images { file, size: Size { rows, columns }, pixels: values })
+            let idx = idx.map_err(|error| Failure::new(FailureKind::Data, error.to_string()))?;
+            // Rows of values, and images with channels, are shown to nobody, but predicted as images are.
+            let size = match idx.dims[1..] {
+                [rows, columns] => Size { rows, columns },
+                ref sides => Size { rows: 1, columns: sides.iter().product() },
+            };
+            let features = idx.into_features(file.clone())?;
+            inputs.check(Images { file, size, features })
         }
         Format::Empty => {
             Err(wrong("the file is empty (give a PNG or a JPEG, or an IDX file of images)".to_string()))

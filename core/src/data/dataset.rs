@@ -10,6 +10,7 @@ use super::grouped;
 use super::inputs::Inputs;
 use super::schema::{Schema, sides};
 use super::split::Sizes;
+use crate::failure::{Failure, FailureKind};
 
 /// All training and test samples.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,4 +95,10 @@ pub enum DataError {
         /// As `train`.
         test: Vec<u32>,
     },
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        Self::new(FailureKind::Data, error.to_string())
+    }
 }

@@ -96,6 +96,17 @@ pub enum TargetValues {
     },
 }
 
+impl RawFeatures {
+    /// The same values as samples of another shape with as many; a table stays as it is.
+    pub fn in_shape(self, shape: Vec<u32>) -> Self {
+        match self {
+            Self::Bytes { values, .. } => Self::Bytes { shape, values },
+            Self::Numbers { values, .. } => Self::Numbers { shape, values },
+            Self::Columns(columns) => Self::Columns(columns),
+        }
+    }
+}
+
 impl Cells {
     /// The number of cells.
     pub fn len(&self) -> usize {

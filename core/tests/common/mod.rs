@@ -29,6 +29,10 @@ impl Files for Content {
         false
     }
 
+    fn list(&self, _: &Path) -> Result<Vec<String>, Failure> {
+        Ok(Vec::new())
+    }
+
     fn read(&self, _: &Path, worth: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
         let len = worth(&self.0).min(self.0.len() as u64) as usize;
         Ok(self.0[..len].to_vec())

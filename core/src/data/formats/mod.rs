@@ -3,6 +3,7 @@
 //! To add a format, add a file with a [`Format`] and a line in the registry below. A path's ending determines its format,
 //! unless the job names one. Nothing here opens a file: the caller does, through [`Files`].
 
+mod array;
 mod csv;
 pub mod idx;
 mod numpy;
@@ -82,6 +83,12 @@ pub trait Files {
 
     /// Whether the path is a directory.
     fn is_directory(&self, path: &Path) -> bool;
+
+    /// The names of what is in a directory, sorted.
+    ///
+    /// # Errors
+    /// If it can't be listed.
+    fn list(&self, directory: &Path) -> Result<Vec<String>, Failure>;
 
     /// Reads a file: as many bytes as `worth_reading` returns for its first bytes.
     ///

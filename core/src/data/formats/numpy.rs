@@ -14,10 +14,10 @@ use std::path::Path;
 use npyz::{NpyHeader, Order};
 use zip::ZipArchive;
 
+use super::array::{self, Array, Values};
 use super::{Content, Files, Format, Request};
 use crate::data::dataset::DataFile;
-use crate::data::labels::{self, FOR_NUMBERS};
-use crate::data::part::{Cells, Part, RawFeatures, RawTargets, TableColumn, TargetValues};
+use crate::data::part::{Cells, Part, TableColumn};
 use crate::data::request::{ColumnName, Wanted};
 use crate::data::table::{Known, Plan, Use};
 use crate::failure::{Failure, FailureKind};
@@ -42,15 +42,15 @@ impl Format for Npy {
 
     fn read(&self, path: &Path, request: &Request<'_>, files: &dyn Files) -> Result<Content, Failure> {
         let bytes = files.read(path, &|_| MAX_BYTES + 1)?;
-        let file = Place { file: path.display().to_string(), array: None };
-        let array = Array::decode(file, &bytes)?;
+        let array = decode(path.display().to_string(), &bytes)?;
         let [rows, width] = array.shape[..] else {
-            return Err(array
-                .place
-                .failure(format!("has {} axes, and a table has two (samples, columns)", array.shape.len())));
+            let axes = array.shape.len();
+            return Err(
+                array.failure(format_args!("has {axes} axes, and a table has two (samples, columns)"))
+            );
         };
         let names = (0..width).map(|number| number.to_string()).collect();
-        let plan = Plan::new(&array.place.file, names, request.layout, request.wanted, request.known)?;
+        let plan = Plan::new(&array.place, names, request.layout, request.wanted, request.known)?;
         array.check_finite()?;
         let mut columns = Vec::new();
         for (place, planned) in
@@ -62,7 +62,7 @@ impl Format for Npy {
                 TableColumn { name: planned.name.clone(), cells: Cells::Numbers(numbers) },
             ));
         }
-        let train = plan.part(&array.place.file, columns)?;
+        let train = plan.part(&array.place, columns)?;
         Ok(Content { train, test: None, files: vec![DataFile::of(path, &bytes)] })
     }
 }
@@ -185,13 +185,14 @@ impl<'a> Archive<'a> {
     }
 
     fn array(&mut self, name: &str) -> Result<Array, Failure> {
-        let place = Place { file: self.file.clone(), array: Some(name.to_string()) };
+        let place = format!("{}, array {name}", self.file);
+        let failure = |what: String| Failure::at(FailureKind::Data, &place, what);
         let mut bytes = Vec::new();
         let entry = self.zip.by_name(&format!("{name}.npy"));
-        let entry = entry.map_err(|error| place.failure(format!("cannot be read: {error}")))?;
+        let entry = entry.map_err(|error| failure(format!("cannot be read: {error}")))?;
         let read = entry.take(MAX_BYTES + 1).read_to_end(&mut bytes);
-        read.map_err(|error| place.failure(format!("is damaged: {error} (copy the file again)")))?;
-        Array::decode(place, &bytes)
+        read.map_err(|error| failure(format!("is damaged: {error} (copy the file again)")))?;
+        decode(place, &bytes)
     }
 
     fn part(&mut self, features: &str, targets: Option<&str>, wanted: Wanted) -> Result<Part, Failure> {
@@ -202,216 +203,49 @@ impl<'a> Archive<'a> {
             && targets.shape[0] != len
         {
             let what = format!("{} targets for the {len} samples of {}", targets.shape[0], features.place);
-            return Err(targets.place.failure(what));
+            return Err(targets.failure(what));
         }
         let targets = targets.map(|targets| targets.into_targets(wanted)).transpose()?;
-        let name = features.place.to_string();
-        Ok(Part { name, len, features: features.into_features()?, targets })
+        let name = features.place.clone();
+        // A table of bytes is a table of numbers.
+        let are_images = features.shape.len() > 2;
+        Ok(Part { name, len, features: features.into_features(are_images)?, targets })
     }
 }
 
-/// Where an array is, for errors.
-#[derive(Clone, Debug)]
-struct Place {
-    file: String,
-    array: Option<String>,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.array {
-            Some(array) => write!(f, "{}, array {array}", self.file),
-            None => f.write_str(&self.file),
-        }
+/// Decodes the array of a file, or of an entry of an archive.
+fn decode(place: String, bytes: &[u8]) -> Result<Array, Failure> {
+    let failure = |what: String| Failure::at(FailureKind::Data, &place, what);
+    let mut data = bytes;
+    let header = NpyHeader::from_reader(&mut data);
+    let header = header.map_err(|error| failure(format!("is no NumPy array: {error}")))?;
+    if header.uses_pickled_array() {
+        let what = "has Python objects, which are not read (save it with a numeric dtype)";
+        return Err(failure(what.to_string()));
     }
-}
-
-impl Place {
-    fn failure(&self, what: impl std::fmt::Display) -> Failure {
-        Failure::at(FailureKind::Data, self, what)
+    let side = |&side: &u64| usize::try_from(side).unwrap_or(usize::MAX);
+    let shape: Vec<usize> = header.shape().iter().map(side).collect();
+    if shape.is_empty() || shape.contains(&0) {
+        return Err(failure(format!("has the shape {shape:?}: no samples")));
     }
-}
-
-/// An array, its samples first.
-struct Array {
-    place: Place,
-    /// With at least one axis and no axis of length 0.
-    shape: Vec<usize>,
-    values: Values,
-}
-
-/// The numbers of an array, row-major.
-enum Values {
-    Bytes(Vec<u8>),
-    Whole(Vec<i64>),
-    Floats(Vec<f32>),
-}
-
-impl Values {
-    fn number(&self, index: usize) -> f32 {
-        match self {
-            Self::Bytes(values) => values[index].into(),
-            Self::Whole(values) => values[index] as f32,
-            Self::Floats(values) => values[index],
-        }
+    if u32::try_from(shape[0]).is_err() {
+        return Err(failure("has more than 4,294,967,295 samples".to_string()));
     }
-
-    fn into_numbers(self) -> Vec<f32> {
-        match self {
-            Self::Bytes(values) => values.into_iter().map(f32::from).collect(),
-            Self::Whole(values) => values.into_iter().map(|value| value as f32).collect(),
-            Self::Floats(values) => values,
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Bytes(values) => values.len(),
-            Self::Whole(values) => values.len(),
-            Self::Floats(values) => values.len(),
-        }
-    }
-}
-
-/// Decodes values of `N` bytes.
-fn decoded<const N: usize, T>(data: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
-    data.as_chunks::<N>().0.iter().map(|bytes| value(*bytes)).collect()
-}
-
-impl Array {
-    fn decode(place: Place, bytes: &[u8]) -> Result<Self, Failure> {
-        let mut data = bytes;
-        let header = NpyHeader::from_reader(&mut data);
-        let header = header.map_err(|error| place.failure(format!("is no NumPy array: {error}")))?;
-        if header.uses_pickled_array() {
-            return Err(
-                place.failure("has Python objects, which are not read (save it with a numeric dtype)")
-            );
-        }
-        let shape: Vec<usize> =
-            header.shape().iter().map(|&side| usize::try_from(side).unwrap_or(usize::MAX)).collect();
-        if shape.is_empty() || shape.contains(&0) {
-            return Err(place.failure(format!("has the shape {shape:?}: no samples")));
-        }
-        if u32::try_from(shape[0]).is_err() {
-            return Err(place.failure("has more than 4,294,967,295 samples"));
-        }
-        let dtype = header.dtype().descr();
-        let dtype = dtype.trim_matches('\'');
-        let len = shape.iter().try_fold(1_usize, |len, &side| len.checked_mul(side));
-        let width = dtype.get(2..).and_then(|bytes| bytes.parse::<usize>().ok()).unwrap_or(0);
-        let expected = len.and_then(|len| len.checked_mul(width));
-        if width == 0 || expected != Some(data.len()) {
-            let what =
-                format!("has {} bytes of values, not the {shape:?} of {dtype} that it promises", data.len());
-            return Err(place.failure(what));
-        }
-        let values = match dtype {
-            "|u1" => Values::Bytes(data.to_vec()),
-            "|b1" => Values::Bytes(data.iter().map(|&byte| u8::from(byte != 0)).collect()),
-            "|i1" => Values::Whole(decoded(data, |bytes| i8::from_le_bytes(bytes).into())),
-            "<u2" => Values::Whole(decoded(data, |bytes| u16::from_le_bytes(bytes).into())),
-            "<i2" => Values::Whole(decoded(data, |bytes| i16::from_le_bytes(bytes).into())),
-            "<u4" => Values::Whole(decoded(data, |bytes| u32::from_le_bytes(bytes).into())),
-            "<i4" => Values::Whole(decoded(data, |bytes| i32::from_le_bytes(bytes).into())),
-            "<u8" => {
-                Values::Whole(decoded(data, |bytes| u64::from_le_bytes(bytes).try_into().unwrap_or(i64::MAX)))
-            }
-            "<i8" => Values::Whole(decoded(data, i64::from_le_bytes)),
-            "<f4" => Values::Floats(decoded(data, f32::from_le_bytes)),
-            "<f8" => Values::Floats(decoded(data, |bytes| f64::from_le_bytes(bytes) as f32)),
-            other => {
-                let what = format!(
-                    "has values of type {other}; booleans, integers, float32 and float64 are read, little-endian"
-                );
-                return Err(place.failure(what));
-            }
-        };
-        let array = Self { place, shape, values };
-        Ok(if header.order() == Order::Fortran { array.transposed() } else { array })
-    }
-
-    /// The same array, row-major, of one whose first axis is the one that varies fastest.
-    fn transposed(self) -> Self {
-        let Self { place, shape, values } = self;
-        let place_of = |index: usize| {
-            let (mut rest, mut place, mut stride) = (index, 0, values.len());
-            for side in shape.iter().rev() {
-                stride /= side;
-                place += rest % side * stride;
-                rest /= side;
-            }
-            place
-        };
-        let order: Vec<usize> = (0..values.len()).map(place_of).collect();
-        let values = match values {
-            Values::Bytes(values) => Values::Bytes(order.iter().map(|&place| values[place]).collect()),
-            Values::Whole(values) => Values::Whole(order.iter().map(|&place| values[place]).collect()),
-            Values::Floats(values) => Values::Floats(order.iter().map(|&place| values[place]).collect()),
-        };
-        Self { place, shape, values }
-    }
-
-    fn check_finite(&self) -> Result<(), Failure> {
-        let Values::Floats(values) = &self.values else { return Ok(()) };
-        let Some(index) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
-        let width = (values.len() / self.shape[0]).max(1);
-        let (sample, value) = (index / width + 1, index % width);
+    let dtype = header.dtype().descr();
+    let dtype = dtype.trim_matches('\'');
+    let other = || {
+        failure(format!(
+            "has values of type {dtype}; booleans, integers and floats of 16 to 64 bits are read"
+        ))
+    };
+    let width = array::width_of(dtype).ok_or_else(other)?;
+    let len = shape.iter().try_fold(width, |len, &side| len.checked_mul(side));
+    if len != Some(data.len()) {
         let what =
-            format!("sample {sample}, value {value} is {}, no finite number of 32 bits", values[index]);
-        Err(self.place.failure(what))
+            format!("has {} bytes of values, not the {shape:?} of {dtype} that it promises", data.len());
+        return Err(failure(what));
     }
-
-    fn into_features(self) -> Result<RawFeatures, Failure> {
-        self.check_finite()?;
-        let sides = &self.shape[1..];
-        let shape: Option<Vec<u32>> = sides.iter().map(|&side| u32::try_from(side).ok()).collect();
-        let Some(shape) = shape else { return Err(self.place.failure("has an axis that is too long")) };
-        let shape = if shape.is_empty() { vec![1] } else { shape };
-        Ok(match self.values {
-            Values::Bytes(values) if shape.len() > 1 => RawFeatures::Bytes { shape, values },
-            values => RawFeatures::Numbers { shape, values: values.into_numbers() },
-        })
-    }
-
-    fn into_targets(self, wanted: Wanted) -> Result<RawTargets, Failure> {
-        self.check_finite()?;
-        let width = self.values.len() / self.shape[0];
-        let values = if wanted.classes && width == 1 {
-            TargetValues::Labels(self.labels()?)
-        } else if wanted.classes && !wanted.numbers {
-            TargetValues::Labels(self.hot()?)
-        } else {
-            TargetValues::Numbers { width: width as u32, values: self.values.into_numbers() }
-        };
-        Ok(RawTargets { file: self.place.to_string(), columns: Vec::new(), values })
-    }
-
-    fn labels(&self) -> Result<Vec<i64>, Failure> {
-        match &self.values {
-            Values::Bytes(values) => Ok(values.iter().map(|&value| value.into()).collect()),
-            Values::Whole(values) => Ok(values.clone()),
-            Values::Floats(values) => labels::whole(values).map_err(|index| {
-                let value = values[index];
-                self.place
-                    .failure(format_args!("the label at index {index} is {value}: no class {FOR_NUMBERS}"))
-            }),
-        }
-    }
-
-    /// The classes of one-hot rows.
-    fn hot(&self) -> Result<Vec<i64>, Failure> {
-        let width = self.values.len() / self.shape[0];
-        let class = |row: usize| {
-            let number = |place: usize| self.values.number(row * width + place);
-            let hot: Vec<usize> = (0..width).filter(|&place| number(place) != 0.0).collect();
-            match hot[..] {
-                [class] if number(class) == 1.0 => Ok(class as i64),
-                _ => Err(self
-                    .place
-                    .failure(format!("row {row} is not one-hot: a single 1 among zeros names its class"))),
-            }
-        };
-        (0..self.shape[0]).map(class).collect()
-    }
+    let values = Values::decode(dtype, data.to_vec()).ok_or_else(other)?;
+    let array = Array { place, shape, values };
+    Ok(if header.order() == Order::Fortran { array.transposed() } else { array })
 }

@@ -1,21 +1,21 @@
 //! Reader for IDX, the format of MNIST's files.
 //!
 //! ```text
-//! 00 00        always
-//! 08           type of the values: unsigned byte
-//! 01, 02, 03   number of dimensions: 1 for labels, 3 for images, 2 for rows of values
-//! n            each dimension, 4 bytes, big-endian: samples [, rows, columns] or samples, values
-//! values       row-major
+//! 00 00    always
+//! 08       type of the values: unsigned bytes; 09 signed bytes, 0b and 0c integers of 2 and 4 bytes, 0d and 0e floats
+//!          of 4 and 8 bytes
+//! 01 … 04  number of dimensions: 1 for labels, 3 for images, 2 for rows of values, 4 for images with channels
+//! n        each dimension, 4 bytes, big-endian: samples [, rows, columns [, channels]] or samples, values
+//! values   row-major, big-endian
 //! ```
 //!
 //! A file may be gzipped (it then starts with `1f 8b`), also in several members, as `cat a.gz b.gz` makes them.
 //! It is inflated directly into the buffer that keeps its values, while a second thread hashes what is already
-//! inflated. That buffer has the size that the header declares, but never more than [`MAX_VALUES`] and never more
+//! inflated. That buffer has the size that the header declares, but never more than [`MAX_BYTES`] and never more
 //! than the compressed bytes could inflate to, so that a false header cannot exhaust memory. An endless file
 //! cannot either: [`worth_reading`] determines from a file's first bytes how much of it to read.
 //!
 //! A file is valid to the byte or it is refused: the error says what is missing, too much or damaged, and where.
-//! Not supported: other value types and other numbers of dimensions, which no data set here needs.
 //!
 //! The members of a gzip file are taken one by one, although flate2 has a reader for all of them: that one takes a few
 //! appended bytes for a truncated member, and cannot say how many there are.
@@ -32,14 +32,13 @@ use thiserror::Error;
 
 use crate::data::{NamedFile, grouped};
 
-/// The maximum number of values in a file: 1 GiB.
-pub const MAX_VALUES: u64 = 1 << 30;
+/// The maximum size of a file's values in bytes: 1 GiB.
+pub const MAX_BYTES: u64 = 1 << 30;
 
 /// How many of a file's first bytes [`worth_reading`] needs: the length of the longest header.
-pub const START: usize = 16;
+pub const START: usize = 20;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-const UNSIGNED_BYTE: u8 = 0x08;
 
 /// Deflate's densest code is 2 bits for 258 bytes.
 const MAX_INFLATION: usize = 1032;
@@ -54,45 +53,110 @@ const MAX_EXTRA: u64 = 1 << 20;
 /// A decoded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idx {
-    /// `[samples]`, `[samples, values]` or `[samples, rows, columns]`; no dimension is 0.
+    /// The samples, and the shape of each: `[samples]`, `[samples, values]`, `[samples, rows, columns]` or `[samples, rows,
+    /// columns, channels]`; no dimension is 0.
     pub dims: Vec<usize>,
-    /// The values, row-major.
+    /// The type of the values.
+    pub element: Element,
+    /// The values, row-major, as stored: big-endian.
     pub values: Vec<u8>,
     /// SHA-256, in hex, of the whole uncompressed file: a file and its gzipped copy have the same hash.
     pub sha256: String,
 }
 
+/// The type of a file's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// Unsigned bytes.
+    U8,
+    /// Signed bytes.
+    I8,
+    /// Signed integers of 2 bytes.
+    I16,
+    /// Signed integers of 4 bytes.
+    I32,
+    /// Floats of 4 bytes.
+    F32,
+    /// Floats of 8 bytes.
+    F64,
+}
+
+impl Element {
+    const ALL: [Self; 6] = [Self::U8, Self::I8, Self::I16, Self::I32, Self::F32, Self::F64];
+
+    /// The byte that stands for it in a header.
+    const fn code(self) -> u8 {
+        match self {
+            Self::U8 => 0x08,
+            Self::I8 => 0x09,
+            Self::I16 => 0x0b,
+            Self::I32 => 0x0c,
+            Self::F32 => 0x0d,
+            Self::F64 => 0x0e,
+        }
+    }
+
+    /// NumPy's name for it, as it is stored.
+    pub(super) const fn dtype(self) -> &'static str {
+        match self {
+            Self::U8 => "|u1",
+            Self::I8 => "|i1",
+            Self::I16 => ">i2",
+            Self::I32 => ">i4",
+            Self::F32 => ">f4",
+            Self::F64 => ">f8",
+        }
+    }
+
+    const fn bytes(self) -> usize {
+        match self {
+            Self::U8 | Self::I8 => 1,
+            Self::I16 => 2,
+            Self::I32 | Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    fn of(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|element| element.code() == code)
+    }
+}
+
 /// What a file is expected to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One byte per sample.
+    /// A value per sample, or a row of them.
     Labels,
-    /// Rows and columns of bytes for each sample, or a row of bytes.
+    /// Rows and columns of values for each sample, or a row, with or without channels. A single byte for each is a label.
     Images,
 }
 
 impl Kind {
-    /// The numbers of dimensions that are read; the usual one first.
-    const fn dimensions(self) -> &'static [u8] {
+    /// The most dimensions that are read.
+    const fn max_dimensions(self) -> u8 {
         match self {
-            Self::Labels => &[1],
-            Self::Images => &[3, 2],
+            Self::Labels => 2,
+            Self::Images => 4,
         }
     }
 
-    const fn magic(self) -> [u8; 4] {
-        [0, 0, UNSIGNED_BYTE, self.dimensions()[0]]
+    /// How MNIST's files of this kind begin.
+    pub(super) const fn magic(self) -> [u8; 4] {
+        match self {
+            Self::Labels => [0, 0, Element::U8.code(), 1],
+            Self::Images => [0, 0, Element::U8.code(), 3],
+        }
     }
 
     /// The dimensions in words.
     const fn shape(self) -> &'static str {
         match self {
-            Self::Labels => "labels have 1 (samples)",
-            Self::Images => "images have 3 (samples, rows, columns), rows of values 2",
+            Self::Labels => "labels have 1 (samples), or 2 (samples, values)",
+            Self::Images => "images have 3 (samples, rows, columns) or 4 (and channels), rows of values 2",
         }
     }
 
-    const fn sample(self) -> &'static str {
+    pub(super) const fn sample(self) -> &'static str {
         match self {
             Self::Labels => "label",
             Self::Images => "image",
@@ -130,8 +194,8 @@ pub enum Fault {
         /// The expected kind.
         expected: Kind,
     },
-    /// The file is IDX, with values that are not unsigned bytes.
-    #[error("holds {} (type 0x{found:02x}); only unsigned bytes (type 0x08) are read", type_name(*found))]
+    /// The file would be IDX, if there were such a type.
+    #[error("has values of type 0x{found:02x}, which IDX does not have")]
     Type {
         /// The file's type byte.
         found: u8,
@@ -161,11 +225,13 @@ pub enum Fault {
         /// The dimensions in the header.
         dims: Vec<u32>,
     },
-    /// The dimensions multiply to more than [`MAX_VALUES`].
-    #[error("promises {} values; at most {} are read", product(dims), grouped(MAX_VALUES))]
+    /// The values are more than [`MAX_BYTES`].
+    #[error("promises {} values; at most {} are read", product(dims), grouped(MAX_BYTES / element.bytes() as u64))]
     TooLarge {
         /// The dimensions in the header.
         dims: Vec<u32>,
+        /// The type of the values.
+        element: Element,
     },
     /// The file ends before the last value.
     #[error("{} {} missing {}", grouped(*bytes), plural("byte", *bytes), after(*samples, *kind))]
@@ -224,9 +290,9 @@ impl Idx {
 /// decode it, or else to report what is wrong with it.
 pub fn worth_reading(start: &[u8], kind: Kind) -> u64 {
     if start.starts_with(&GZIP) {
-        return MAX_VALUES + MAX_EXTRA;
+        return MAX_BYTES + MAX_EXTRA;
     }
-    let whole = |header: Header| header.len() as u64 + header.values + MAX_EXTRA;
+    let whole = |header: Header| header.len() as u64 + header.bytes + MAX_EXTRA;
     Header::parse(start, kind).map_or(start.len() as u64, whole)
 }
 
@@ -234,16 +300,16 @@ pub fn worth_reading(start: &[u8], kind: Kind) -> u64 {
 fn take(bytes: Cow<'_, [u8]>, kind: Kind) -> Result<Idx, Fault> {
     let header = Header::parse(&bytes, kind)?;
     let held = (bytes.len() - header.len()) as u64;
-    if held < header.values {
+    if held < header.bytes {
         return Err(header.missing(held));
     }
-    if held > header.values {
-        return Err(header.extra(held - header.values));
+    if held > header.bytes {
+        return Err(header.extra(held - header.bytes));
     }
     let sha256 = hex::encode(Sha256::digest(&bytes));
     let mut values = bytes.into_owned();
     values.drain(..header.len());
-    Ok(Idx { dims: header.dims(), values, sha256 })
+    Ok(Idx { dims: header.dims(), element: header.element, values, sha256 })
 }
 
 /// Decodes a gzipped file.
@@ -258,21 +324,23 @@ fn inflate(bytes: &[u8], kind: Kind) -> Result<Idx, Fault> {
     }
     let header = Header::parse(&start, kind)?;
 
-    let room = header.values.min(bytes.len().saturating_mul(MAX_INFLATION) as u64);
+    let room = header.bytes.min(bytes.len().saturating_mul(MAX_INFLATION) as u64);
     let mut values = vec![0; room as usize];
     let (held, sha256) = gzip.fill_and_hash(&start, &mut values)?;
-    if held < header.values {
+    if held < header.bytes {
         return Err(header.missing(held));
     }
     gzip.finish(&header)?;
-    Ok(Idx { dims: header.dims(), values, sha256 })
+    Ok(Idx { dims: header.dims(), element: header.element, values, sha256 })
 }
 
 /// A header with valid dimensions.
 struct Header {
     kind: Kind,
+    element: Element,
     dims: Vec<u32>,
-    values: u64,
+    /// All values' size.
+    bytes: u64,
 }
 
 impl Header {
@@ -284,20 +352,21 @@ impl Header {
         let Some((&magic, rest)) = start.split_first_chunk() else {
             return Err(short(header_len(kind.magic())));
         };
-        check_magic(magic, kind)?;
+        let element = checked(magic, kind)?;
         let (dims, _) = rest.as_chunks();
         let Some(dims) = dims.get(..magic[3].into()) else { return Err(short(header_len(magic))) };
-        Self::new(kind, dims.iter().map(|&dim| u32::from_be_bytes(dim)).collect())
+        Self::new(kind, element, dims.iter().map(|&dim| u32::from_be_bytes(dim)).collect())
     }
 
-    fn new(kind: Kind, dims: Vec<u32>) -> Result<Self, Fault> {
+    fn new(kind: Kind, element: Element, dims: Vec<u32>) -> Result<Self, Fault> {
         if dims.contains(&0) {
             return Err(Fault::NoSamples { dims });
         }
-        let values = dims.iter().try_fold(1, |product: u64, &dim| product.checked_mul(u64::from(dim)));
-        match values {
-            Some(values) if values <= MAX_VALUES => Ok(Self { kind, dims, values }),
-            _ => Err(Fault::TooLarge { dims }),
+        let width = element.bytes() as u64;
+        let bytes = dims.iter().try_fold(width, |product, &dim| product.checked_mul(u64::from(dim)));
+        match bytes {
+            Some(bytes) if bytes <= MAX_BYTES => Ok(Self { kind, element, dims, bytes }),
+            _ => Err(Fault::TooLarge { dims, element }),
         }
     }
 
@@ -315,8 +384,8 @@ impl Header {
     }
 
     fn missing(&self, held: u64) -> Fault {
-        let samples = held / (self.values / self.samples());
-        Fault::Missing { bytes: self.values - held, samples, kind: self.kind }
+        let samples = held / (self.bytes / self.samples());
+        Fault::Missing { bytes: self.bytes - held, samples, kind: self.kind }
     }
 
     fn extra(&self, bytes: u64) -> Fault {
@@ -329,13 +398,18 @@ fn header_len(magic: [u8; 4]) -> usize {
     4 + 4 * usize::from(magic[3])
 }
 
-fn check_magic(found: [u8; 4], expected: Kind) -> Result<(), Fault> {
-    match found {
-        [0, 0, UNSIGNED_BYTE, dimensions] if expected.dimensions().contains(&dimensions) => Ok(()),
-        [0, 0, UNSIGNED_BYTE, dimensions @ 1..=8] if kind_of(found).is_none() => {
-            Err(Fault::Dimensions { found: dimensions, expected })
+/// The type of the values, if a file of this kind may begin so.
+fn checked(found: [u8; 4], expected: Kind) -> Result<Element, Fault> {
+    let is_other = kind_of(found).is_some_and(|kind| kind != expected);
+    match (found, Element::of(found[2])) {
+        ([0, 0, _, dimensions @ 1..=8], Some(element)) if !is_other => {
+            if dimensions <= expected.max_dimensions() {
+                Ok(element)
+            } else {
+                Err(Fault::Dimensions { found: dimensions, expected })
+            }
         }
-        [0, 0, 0x09..=0x0e, _] => Err(Fault::Type { found: found[2] }),
+        ([0, 0, code @ 0x08..=0x0e, _], None) => Err(Fault::Type { found: code }),
         _ => Err(Fault::Magic { found, expected }),
     }
 }
@@ -451,13 +525,14 @@ fn advice(file: &str, fault: &Fault) -> String {
             None if file.ends_with(".gz") => format!("this is neither gzip nor IDX; {again}"),
             None => format!("this is not IDX, or it is damaged; {again}"),
         },
-        Fault::Type { .. } => "convert it to unsigned bytes".to_owned(),
         Fault::Dimensions { .. } => "reshape it".to_owned(),
         Fault::GzippedTwice => "gunzip it once".to_owned(),
         Fault::Header { .. } | Fault::Missing { .. } | Fault::NothingInflated | Fault::NoChecksum => {
             format!("the file is truncated; {again}")
         }
-        Fault::NoSamples { .. } | Fault::TooLarge { .. } => format!("if its header is damaged, {again}"),
+        Fault::Type { .. } | Fault::NoSamples { .. } | Fault::TooLarge { .. } => {
+            format!("if its header is damaged, {again}")
+        }
         Fault::Extra { .. } => format!("the file is over-long, or its header is damaged; {again}"),
         Fault::Empty | Fault::Damaged { .. } => again.to_owned(),
         Fault::Trailing { .. } => format!("something was appended; {again}"),
@@ -466,17 +541,6 @@ fn advice(file: &str, fault: &Fault) -> String {
 
 fn kind_of(magic: [u8; 4]) -> Option<Kind> {
     [Kind::Labels, Kind::Images].into_iter().find(|kind| kind.magic() == magic)
-}
-
-fn type_name(type_byte: u8) -> &'static str {
-    match type_byte {
-        0x09 => "signed bytes",
-        0x0b => "2-byte integers",
-        0x0c => "4-byte integers",
-        0x0d => "4-byte floats",
-        0x0e => "8-byte floats",
-        _ => "values of an unknown type",
-    }
 }
 
 fn spaced(bytes: &[u8]) -> String {
