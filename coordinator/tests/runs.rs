@@ -24,13 +24,11 @@ fn row(epoch: u64) -> EpochRow {
         epoch,
         loss: 0.1 + 0.2,
         accuracy: Some(1.0 / 3.0),
-        val_loss: None,
-        val_accuracy: None,
         test_loss: Some(1e-300),
         test_accuracy: Some(0.5),
-        metrics: Vec::new(),
         seconds: 1.25,
         weights_sha256: "ab".into(),
+        ..EpochRow::default()
     }
 }
 

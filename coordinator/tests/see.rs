@@ -62,9 +62,9 @@ fn article() -> Vec<EpochRow> {
         val_accuracy: Some(val_accuracy),
         test_loss: Some(val_loss + 0.0047),
         test_accuracy: Some(val_accuracy - 0.0002),
-        metrics: Vec::new(),
         seconds: 0.4,
         weights_sha256: "0123456789abcdef".repeat(4),
+        ..EpochRow::default()
     };
     (1..).zip(figures).map(row).collect()
 }

@@ -218,9 +218,9 @@ impl<'a> Trainer<'a> {
             val_accuracy: Some(share(&validation)),
             test_loss: Some(mean(&test)),
             test_accuracy: Some(share(&test)),
-            metrics: Vec::new(),
             seconds: 1.5,
             weights_sha256: weights_sha256(bytemuck::cast_slice(&self.parameters)),
+            ..EpochRow::default()
         };
         let lines = self.ledger.end_epoch(epoch, None);
         self.run.append_ledger(&lines).unwrap();

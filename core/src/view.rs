@@ -97,7 +97,7 @@ pub struct JobView {
 }
 
 /// The figures after one epoch. Field names are the keys of a line of `history.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRow {
     /// The epoch, counted from 1.
     pub epoch: u64,
@@ -407,18 +407,7 @@ mod tests {
     use super::*;
 
     fn row(loss: f64, val_loss: Option<f64>, test_loss: f64) -> EpochRow {
-        EpochRow {
-            epoch: 3,
-            loss,
-            accuracy: None,
-            val_loss,
-            val_accuracy: None,
-            test_loss: Some(test_loss),
-            test_accuracy: None,
-            metrics: Vec::new(),
-            seconds: 1.0,
-            weights_sha256: String::new(),
-        }
+        EpochRow { epoch: 3, loss, val_loss, test_loss: Some(test_loss), seconds: 1.0, ..EpochRow::default() }
     }
 
     #[test]

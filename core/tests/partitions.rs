@@ -190,18 +190,7 @@ impl Bench {
 }
 
 fn row(epoch: u32, loss: f64) -> EpochRow {
-    EpochRow {
-        epoch: u64::from(epoch) + 1,
-        loss,
-        accuracy: None,
-        val_loss: None,
-        val_accuracy: None,
-        test_loss: Some(0.0),
-        test_accuracy: None,
-        metrics: Vec::new(),
-        seconds: 0.0,
-        weights_sha256: String::new(),
-    }
+    EpochRow { epoch: u64::from(epoch) + 1, loss, ..EpochRow::default() }
 }
 
 /// One worker has all shards, and nothing happens.

@@ -50,13 +50,11 @@ fn left(home: &Home, name: &str, number: u64, epochs: u64) {
             epoch,
             loss: 0.5,
             accuracy: Some(0.5),
-            val_loss: None,
-            val_accuracy: None,
             test_loss: Some(0.25),
             test_accuracy: Some(0.75),
-            metrics: Vec::new(),
             seconds: 1.0,
             weights_sha256: "ab".repeat(32),
+            ..EpochRow::default()
         };
         run.append_history(&row).expect("files can be written");
     }

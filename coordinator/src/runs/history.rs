@@ -203,12 +203,11 @@ mod tests {
             loss: 1.0 / 3.0,
             accuracy: Some(0.1 + 0.2),
             val_loss: Some(f64::MIN_POSITIVE),
-            val_accuracy: None,
             test_loss: Some(1.5),
             test_accuracy: Some(0.5),
-            metrics: Vec::new(),
             seconds: 0.25,
             weights_sha256: "0123456789abcdef".into(),
+            ..EpochRow::default()
         }
     }
 

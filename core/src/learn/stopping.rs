@@ -157,14 +157,8 @@ mod tests {
         let row = |(epoch, &loss): (u64, &f64)| EpochRow {
             epoch,
             loss,
-            accuracy: None,
             val_loss: Some(loss),
-            val_accuracy: None,
-            test_loss: Some(0.0),
-            test_accuracy: None,
-            metrics: Vec::new(),
-            seconds: 0.0,
-            weights_sha256: String::new(),
+            ..EpochRow::default()
         };
         (1..).zip(losses).map(row).collect()
     }

@@ -347,7 +347,6 @@ mod tests {
             epoch: 1,
             loss: 0.5,
             accuracy: Some(0.75),
-            val_loss: None,
             val_accuracy: Some(0.5),
             test_loss: Some(0.25),
             test_accuracy: Some(0.125),
@@ -359,6 +358,7 @@ mod tests {
             }],
             seconds: 2.0,
             weights_sha256: "ab".into(),
+            ..EpochRow::default()
         }
     }
 

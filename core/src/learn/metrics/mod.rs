@@ -1,4 +1,4 @@
-//! Metrics, reported besides the loss; one metric per file.
+//! Metrics, reported besides the loss; one metric per file, or one family.
 //!
 //! A metric is a figure of a [`Tally`]: of counts and sums over samples, which are added up over pieces as losses are. It
 //! is therefore exact over any number of shards, never a mean of means. Metrics that need the same tally share it. The
@@ -16,13 +16,11 @@ mod area;
 mod auc;
 mod confusion_matrix;
 mod f1_score;
-mod mean_absolute_error;
-mod mean_squared_error;
+mod mean_errors;
 mod pr_auc;
 mod precision;
 mod r2_score;
 mod recall;
-mod root_mean_squared_error;
 mod tally;
 mod top_k_accuracy;
 
@@ -108,12 +106,12 @@ impl Metric {
             Self::ConfusionMatrix => &confusion_matrix::ConfusionMatrix,
             Self::Auc => &auc::Auc,
             Self::PrAuc => &pr_auc::PrAuc,
-            Self::Mse => &mean_squared_error::SHORT,
-            Self::MeanSquaredError => &mean_squared_error::LONG,
-            Self::Mae => &mean_absolute_error::SHORT,
-            Self::MeanAbsoluteError => &mean_absolute_error::LONG,
-            Self::RootMeanSquaredError => &root_mean_squared_error::LONG,
-            Self::Rmse => &root_mean_squared_error::SHORT,
+            Self::Mse => &mean_errors::MSE,
+            Self::MeanSquaredError => &mean_errors::MEAN_SQUARED_ERROR,
+            Self::Mae => &mean_errors::MAE,
+            Self::MeanAbsoluteError => &mean_errors::MEAN_ABSOLUTE_ERROR,
+            Self::RootMeanSquaredError => &mean_errors::ROOT_MEAN_SQUARED_ERROR,
+            Self::Rmse => &mean_errors::RMSE,
             Self::R2Score => &r2_score::R2Score,
         }
     }

@@ -306,18 +306,7 @@ mod tests {
     }
 
     fn row(val_loss: f64) -> EpochRow {
-        EpochRow {
-            epoch: 1,
-            loss: 0.0,
-            accuracy: None,
-            val_loss: Some(val_loss),
-            val_accuracy: None,
-            test_loss: Some(0.0),
-            test_accuracy: None,
-            metrics: Vec::new(),
-            seconds: 0.0,
-            weights_sha256: String::new(),
-        }
+        EpochRow { val_loss: Some(val_loss), ..EpochRow::default() }
     }
 
     #[test]
