@@ -34,19 +34,19 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 /// An enum of things that implement a trait, each named by the file that has it.
 ///
 /// `registry! { /// Docs. pub enum Kind: dyn Trait, "kind", "kinds" { /// Docs. First = first::First, … } }` gives
-/// the enum with `ALL`, `name()`, `get()` (the thing itself), `Display` and `FromStr`. The trait has a method
-/// `name`. `First = first::First | "f"` is read as `f`, too, and written as its name.
+/// the enum with `ALL`, `name()`, `meaning()` (its documentation), `get()` (the thing itself), `Display` and `FromStr`. The
+/// trait has a method `name`. `First = first::First | "f"` is read as `f`, too, and written as its name.
 macro_rules! registry {
     (
         $(#[$docs:meta])*
         pub enum $kind:ident: dyn $rule:ident, $what:literal, $plural:literal {
-            $($(#[$variant_docs:meta])* $variant:ident = $thing:path $(| $short:literal)?,)+
+            $($(#[doc = $meaning:literal])+ $variant:ident = $thing:path $(| $short:literal)?,)+
         }
     ) => {
         $(#[$docs])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $kind {
-            $($(#[$variant_docs])* $variant,)+
+            $($(#[doc = $meaning])+ $variant,)+
         }
 
         impl $kind {
@@ -63,6 +63,21 @@ macro_rules! registry {
             /// The name that Keras users know.
             pub fn name(self) -> &'static str {
                 self.get().name()
+            }
+
+            /// What it is, in a sentence: its documentation in the registry.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($meaning),+).trim_ascii_start(),)+
+                }
+            }
+
+            /// Every text that is read as one: the names, and the short ones.
+            pub fn spellings() -> Vec<&'static str> {
+                let mut spellings = Self::names();
+                let short: &[&str] = &[$($($short,)?)+];
+                spellings.extend(short);
+                spellings
             }
 
             /// All names, for errors.

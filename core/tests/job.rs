@@ -1,5 +1,8 @@
 //! Jobs: reading, flags, checks, writing and hashes.
 
+#[path = "words/schema.rs"]
+mod schema;
+
 use std::path::PathBuf;
 
 use millefeuille_core::data::schema::Target;
@@ -20,7 +23,26 @@ fn error_of_flags(file: Option<&str>, flags: &Overrides) -> String {
     Job::resolve(file.map(|text| ("job.toml", text)), flags).expect_err("flags").to_string()
 }
 
+/// What a schema can't know: rules of more than one key, and what TOML tells apart and JSON does not.
+const BEYOND_A_SCHEMA: &[&str] = &[
+    "a directory already",
+    "a float, expected a whole number",
+    "batch_size × replicas",
+    "cannot be dropout",
+    "give the output layer",
+    "has no such option",
+    "invisible",
+    "only the output layer",
+    "parameters are too many",
+    "there is no validation split",
+    "clipped in one way",
+];
+
 fn assert_errors(table: &[(&str, &str)]) {
+    for (text, expected) in table {
+        let is_beyond = BEYOND_A_SCHEMA.iter().any(|rule| expected.contains(rule));
+        assert_eq!(schema::accepts(text), is_beyond, "for the job file\n{text}");
+    }
     for (text, expected) in table {
         assert_eq!(error(text), *expected, "for the job file\n{text}");
     }
@@ -590,6 +612,7 @@ proptest! {
         prop_assert_eq!(job.validate(), Ok(()));
         let text = job.to_toml();
         let back = Job::parse("job.toml", &text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+        prop_assert!(schema::accepts(&text), "editors take it: {}", text);
         prop_assert_eq!(back.to_toml(), text);
         prop_assert!(job.differences(&back).is_empty());
         prop_assert_eq!(back, job);
@@ -1015,6 +1038,7 @@ fn what_does_not_fit_the_targets_gets_what_to_write_instead() {
 
 fn reads_back(job: &Job) {
     let text = job.to_toml();
+    assert!(schema::accepts(&text), "{text}");
     assert_eq!(Job::parse("again", &text).as_ref(), Ok(job), "{text}");
     assert_ne!(sha256(job), sha256(&Job::default()));
 }

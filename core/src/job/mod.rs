@@ -15,6 +15,8 @@
 //! to a cluster, and that reads back as an equal job. `identity` defines when two jobs are the same job:
 //! [`Job::sha256`] covers what determines the trained numbers, [`Job::differences`] names every key that differs.
 //!
+//! `keys` says which keys there are, for reading, for errors and for the documentation.
+//!
 //! Not part of this module: reading files, making paths absolute, checking whether OpenBLAS knows a kernel, and
 //! everything about the cluster. Workers, slots and intervals are not part of a job, because they do not change
 //! the model.
@@ -22,6 +24,7 @@
 mod check;
 mod error;
 mod identity;
+pub mod keys;
 mod names;
 mod overrides;
 mod read;

@@ -20,6 +20,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::check::problem_of_whole;
 use super::error::Places;
+use super::keys::{Kind, LAYERS, OPTIMIZER, REGULARIZER, SCHEDULE, SECTIONS, Section};
 use super::names::ParseNameError;
 use super::{
     ColumnName, Compile, Data, EarlyStopping, Fit, Job, JobError, Layer, LossOptions, Optimizer,
@@ -30,59 +31,15 @@ use crate::learn::limits::{POSITIVE, SHARDS, UNITS};
 use crate::learn::schedules::Form;
 use crate::registry::suggestion;
 
-/// The known keys of each section; `""` is the top level. The keys of `compile.optimizer` and `compile.schedule` are those
-/// of their kind.
-const SECTIONS: &[(&str, &[&str])] = &[
-    ("", &["name", "seed", "shards", "replicas", "blas_kernel", "data", "layers", "compile", "fit"]),
-    (
-        "data",
-        &[
-            "source",
-            "format",
-            "target",
-            "drop",
-            "header",
-            "separator",
-            "missing",
-            "test",
-            "test_split",
-            "validation",
-            "validation_split",
-            "shuffle_split",
-            "scale",
-            "normalize",
-        ],
-    ),
-    ("compile", &["loss", "label_smoothing", "delta", "metrics", "optimizer", "schedule"]),
-    ("fit", &["batch_size", "epochs", "shuffle", "accumulate", "early_stopping", "stop_at"]),
-    ("fit.early_stopping", &["monitor", "patience", "min_delta", "restore_best"]),
-    ("fit.stop_at", &["metric", "value"]),
-];
-const OPTIMIZER: &str = "compile.optimizer";
-const SCHEDULE: &str = "compile.schedule";
-const DENSE: &[&str] =
-    &["type", "units", "activation", "use_bias", "kernel_initializer", "kernel_regularizer", "trainable"];
-const DROPOUT: &[&str] = &["type", "rate"];
-const NORMALIZATION: &[&str] = &["type", "epsilon", "trainable"];
-const REGULARIZER: &[&str] = &["l1", "l2"];
-
-/// The known keys of a section.
+/// The known keys of a section; none of what is no section.
 fn keys_of(section: &str) -> Vec<&'static str> {
-    let typed: Vec<_> = match section {
-        OPTIMIZER => OptimizerKind::ALL.iter().flat_map(|kind| kind.keys()).collect(),
-        SCHEDULE => ScheduleKind::ALL.iter().flat_map(|kind| kind.keys()).collect(),
-        _ => Vec::new(),
-    };
-    if !typed.is_empty() {
-        let mut keys = vec!["type"];
-        for key in typed {
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        return keys;
-    }
-    SECTIONS.iter().find(|(name, _)| *name == section).map_or(Vec::new(), |(_, keys)| keys.to_vec())
+    Section::named(section).map_or(Vec::new(), Section::key_names)
+}
+
+/// The known keys of a layer of this type.
+fn keys_of_layer(name: &str) -> Vec<&'static str> {
+    let mut kinds = Section::named(LAYERS).into_iter().flat_map(|section| &section.kinds);
+    kinds.find(|kind| kind.name == name).map_or(Vec::new(), Kind::key_names)
 }
 
 /// The maximum size of a job file in bytes: ample for a job, and small enough that a hostile file from the wire
@@ -245,10 +202,9 @@ impl<'a> Reader<'a> {
             return Err(item.error(what));
         };
         let name = kind.string()?;
-        let keys = |known| LayerKeys { layer: name, item, entries: &entries, known };
+        let keys = LayerKeys { layer: name, item, entries: &entries, known: keys_of_layer(name) };
         match name {
             "dense" => {
-                let keys = keys(DENSE);
                 let units = keys.required("units")?.whole(UNITS)?;
                 let mut dense = Dense::new(units, keys.required("activation")?.named()?);
                 if let Some(entry) = keys.optional("use_bias") {
@@ -266,7 +222,6 @@ impl<'a> Reader<'a> {
                 Ok(Layer::Dense(dense))
             }
             "layer_normalization" => {
-                let keys = keys(NORMALIZATION);
                 keys.check()?;
                 let mut normalization = Normalization::default();
                 if let Some(entry) = keys.optional("epsilon") {
@@ -277,7 +232,7 @@ impl<'a> Reader<'a> {
                 }
                 Ok(Layer::LayerNormalization(normalization))
             }
-            "dropout" => Ok(Layer::Dropout { rate: keys(DROPOUT).required("rate")?.number()? }),
+            "dropout" => Ok(Layer::Dropout { rate: keys.required("rate")?.number()? }),
             other => Err(kind.error(ParseNameError::unknown("layer type", other, "types", Layer::NAMES))),
         }
     }
@@ -289,7 +244,7 @@ impl<'a> Reader<'a> {
                 "l1" => regularizer.l1 = entry.number()?,
                 "l2" => regularizer.l2 = entry.number()?,
                 _ => {
-                    let advice = suggestion(entry.name, "keys", REGULARIZER);
+                    let advice = suggestion(entry.name, "keys", &keys_of(REGULARIZER));
                     return Err(entry.unknown("in a kernel_regularizer", &advice));
                 }
             }
@@ -481,8 +436,8 @@ impl<'a> Entry<'a> {
 
     fn table(&self) -> Result<&'a DeTable<'a>, JobError> {
         self.value.get_ref().as_table().ok_or_else(|| {
-            let known =
-                if self.name == "kernel_regularizer" { REGULARIZER.to_vec() } else { keys_of(&self.path) };
+            let section = if self.name == "kernel_regularizer" { REGULARIZER } else { &self.path };
+            let known = keys_of(section);
             let keys = if known.is_empty() { vec!["type", "…"] } else { known };
             self.wrong_type(&format!("a table with the keys {}", keys.join(", ")))
         })
@@ -569,8 +524,11 @@ impl<'a> Entry<'a> {
     /// The error that `section` has no such key. Names the right section, if another section has the key.
     fn unknown_in(&self, section: &str) -> JobError {
         let known = keys_of(section);
-        let sections = SECTIONS.iter().map(|(name, _)| *name).chain([OPTIMIZER, SCHEDULE]);
-        let home = sections.into_iter().find(|name| keys_of(name).contains(&self.name));
+        let homes = || SECTIONS.iter().filter(|section| !section.name.starts_with(LAYERS));
+        // A key of a type, such as `epsilon`, may belong to another type, but a key of a section to no other section.
+        let (typed, plain): (Vec<_>, Vec<_>) = homes().partition(|section| section.has_types());
+        let mut sections = plain.into_iter().chain(typed);
+        let home = sections.find(|section| section.key_names().contains(&self.name)).map(|home| home.name);
         let advice = match home {
             Some("") => "it belongs at the top, before the first [section]".to_owned(),
             Some(home) => format!("it belongs in [{home}]"),
@@ -592,13 +550,13 @@ struct LayerKeys<'a, 'e> {
     item: &'e Entry<'a>,
     entries: &'e [Entry<'a>],
     /// The only valid keys.
-    known: &'static [&'static str],
+    known: Vec<&'static str>,
 }
 
 impl<'a, 'e> LayerKeys<'a, 'e> {
     /// Refuses other keys.
     fn check(&self) -> Result<(), JobError> {
-        let Self { layer, entries, known, .. } = *self;
+        let Self { layer, entries, known, .. } = self;
         if let Some(unknown) = entries.iter().find(|entry| !known.contains(&entry.name)) {
             let holder = format!("in a {layer} layer");
             return Err(unknown.unknown(&holder, &suggestion(unknown.name, "keys", known)));

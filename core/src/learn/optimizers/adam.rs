@@ -8,7 +8,7 @@
 //! [`AdamW`](super::adamw) is the same, after the weights have decayed.
 
 use super::decayed;
-use super::{Key, ParameterSlice, Rule, counts, problem_of_learning_rate};
+use super::{Key, LEARNING_RATE, ParameterSlice, Rule, counts, problem_of_learning_rate};
 use crate::learn::elementwise::for_every_level;
 
 /// Adaptive moment estimation.
@@ -33,10 +33,17 @@ impl Rule for Adam {
     }
 }
 
-pub(super) const RATE: Key = Key::number("learning_rate", 0.001, problem_of_learning_rate);
-pub(super) const BETA_1: Key = Key::number("beta_1", 0.9, problem_of_beta);
-pub(super) const BETA_2: Key = Key::number("beta_2", 0.999, problem_of_beta);
-pub(super) const EPSILON: Key = Key::number("epsilon", 1e-7, problem_of_epsilon);
+pub(super) const RATE: Key = Key::number("learning_rate", 0.001, LEARNING_RATE, problem_of_learning_rate);
+pub(super) const BETA_1: Key =
+    Key::number("beta_1", 0.9, "How slowly the average of the gradients forgets", problem_of_beta);
+pub(super) const BETA_2: Key =
+    Key::number("beta_2", 0.999, "How slowly the average of the squares forgets", problem_of_beta);
+pub(super) const EPSILON: Key = Key::number(
+    "epsilon",
+    1e-7,
+    "Added to what divides, so that nothing is divided by 0",
+    problem_of_epsilon,
+);
 pub(super) const STATE: &[&str] = &["momentum", "velocity"];
 
 /// The settings of a step.

@@ -2,7 +2,7 @@
 //! `learning_rate · weight_decay` before the step of [`Adam`](super::adam).
 
 use super::adam::{self, BETA_1, BETA_2, EPSILON, RATE, Rates};
-use super::{Key, ParameterSlice, Rule, problem_of_decay, share_lost};
+use super::{DECAY, Key, ParameterSlice, Rule, problem_of_decay, share_lost};
 
 /// Adam with decoupled weight decay.
 pub(crate) struct AdamW;
@@ -13,7 +13,7 @@ impl Rule for AdamW {
     }
 
     fn keys(&self) -> &'static [Key] {
-        const { &[RATE, BETA_1, BETA_2, EPSILON, Key::number("weight_decay", 0.004, problem_of_decay)] }
+        const { &[RATE, BETA_1, BETA_2, EPSILON, Key::number("weight_decay", 0.004, DECAY, problem_of_decay)] }
     }
 
     fn state_names(&self, _values: &[f32]) -> &'static [&'static str] {

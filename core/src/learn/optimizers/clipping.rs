@@ -15,9 +15,21 @@ use crate::learn::sum::SECTION;
 
 /// Keras' keys, which every optimizer has. 0 means none.
 pub(super) const KEYS: &[Key] = &[
-    Key::optional("clipnorm", problem_of_bound),
-    Key::optional("clipvalue", problem_of_bound),
-    Key::optional("global_clipnorm", problem_of_bound),
+    Key::optional(
+        "clipnorm",
+        "Scales each kernel and each bias whose gradient has a larger norm to this norm; 0 does not",
+        problem_of_bound,
+    ),
+    Key::optional(
+        "clipvalue",
+        "Brings each number of the gradient within plus or minus this one; 0 does not",
+        problem_of_bound,
+    ),
+    Key::optional(
+        "global_clipnorm",
+        "Scales the whole gradient, if its norm is larger, to this norm; 0 does not",
+        problem_of_bound,
+    ),
 ];
 
 /// How a gradient is clipped.

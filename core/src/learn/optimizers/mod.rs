@@ -32,13 +32,13 @@ use clipping::Clipping;
 registry! {
     /// A kind of optimizer.
     pub enum OptimizerKind: dyn Rule, "optimizer", "optimizers" {
-        /// Adaptive moment estimation.
+        /// Adaptive moment estimation; Keras' `Adam`.
         Adam = adam::Adam,
-        /// Adam with decoupled weight decay.
+        /// Adam with decoupled weight decay; Keras' `AdamW`.
         AdamW = adamw::AdamW,
-        /// A step divided by the root of a moving average of squares.
+        /// A step divided by the root of a moving average of squares; Keras' `RMSprop`.
         RmsProp = rmsprop::RmsProp,
-        /// Gradient descent, with momentum and weight decay if asked for.
+        /// Gradient descent, with momentum and weight decay if asked for; Keras' `SGD`.
         Sgd = sgd::Sgd,
     }
 }
@@ -64,6 +64,8 @@ pub(crate) trait Rule: Sync {
 pub struct Key {
     /// Keras' name.
     pub name: &'static str,
+    /// What it sets.
+    pub meaning: &'static str,
     /// The default.
     pub default: f32,
     /// Whether its value is true or false: 1 or 0.
@@ -71,23 +73,26 @@ pub struct Key {
     /// Whether job files and identities leave it out while it has its default.
     pub is_optional: bool,
     /// What is wrong with a value, and which values are valid.
-    pub problem: fn(f32) -> Option<&'static str>,
+    pub problem: Problem,
 }
+
+/// What is wrong with a value, if anything.
+type Problem = fn(f32) -> Option<&'static str>;
 
 impl Key {
     /// A number that is always written down.
-    const fn number(name: &'static str, default: f32, problem: fn(f32) -> Option<&'static str>) -> Self {
-        Self { name, default, is_flag: false, is_optional: false, problem }
+    const fn number(name: &'static str, default: f32, meaning: &'static str, problem: Problem) -> Self {
+        Self { name, meaning, default, is_flag: false, is_optional: false, problem }
     }
 
     /// A number that is 0 unless a job names it.
-    const fn optional(name: &'static str, problem: fn(f32) -> Option<&'static str>) -> Self {
-        Self { name, default: 0.0, is_flag: false, is_optional: true, problem }
+    const fn optional(name: &'static str, meaning: &'static str, problem: Problem) -> Self {
+        Self { name, meaning, default: 0.0, is_flag: false, is_optional: true, problem }
     }
 
     /// What is false unless a job names it.
-    const fn flag(name: &'static str) -> Self {
-        Self { name, default: 0.0, is_flag: true, is_optional: true, problem: |_| None }
+    const fn flag(name: &'static str, meaning: &'static str) -> Self {
+        Self { name, meaning, default: 0.0, is_flag: true, is_optional: true, problem: |_| None }
     }
 }
 
@@ -102,6 +107,12 @@ fn problem_of_learning_rate(rate: f32) -> Option<&'static str> {
                    one is about 1.2e-38 to 3.4e38)";
     (!counts(rate)).then_some(problem)
 }
+
+/// What `weight_decay` sets.
+const DECAY: &str = "The share of each weight, times the learning rate, that it loses in a step";
+
+/// What `learning_rate` sets.
+const LEARNING_RATE: &str = "The size of a step, the highest of the schedule";
 
 /// What is wrong with a weight decay.
 fn problem_of_decay(decay: f32) -> Option<&'static str> {
@@ -141,7 +152,8 @@ pub(crate) struct ParameterSlice<'a> {
 }
 
 impl OptimizerKind {
-    fn all_keys(self) -> impl Iterator<Item = &'static Key> {
+    /// Its settings in a job, with those of clipping.
+    pub(crate) fn all_keys(self) -> impl Iterator<Item = &'static Key> {
         self.get().keys().iter().chain(clipping::KEYS)
     }
 

@@ -9,7 +9,7 @@
 //! ```
 
 use super::adam::{BETA_1, EPSILON, RATE, mean, problem_of_beta};
-use super::{Key, ParameterSlice, Rule, decayed, problem_of_decay, share_lost};
+use super::{DECAY, Key, ParameterSlice, Rule, decayed, problem_of_decay, share_lost};
 use crate::learn::elementwise::{for_every_level, known};
 
 /// A step divided by the root of a moving average of squares.
@@ -24,11 +24,23 @@ impl Rule for RmsProp {
         const {
             &[
                 RATE,
-                Key::number("rho", BETA_1.default, problem_of_beta),
+                Key::number(
+                    "rho",
+                    BETA_1.default,
+                    "How slowly the average of the squares forgets",
+                    problem_of_beta,
+                ),
                 EPSILON,
-                Key::optional("momentum", problem_of_beta),
-                Key::flag("centered"),
-                Key::optional("weight_decay", problem_of_decay),
+                Key::optional(
+                    "momentum",
+                    "The share of the step before that a step goes on with",
+                    problem_of_beta,
+                ),
+                Key::flag(
+                    "centered",
+                    "Whether the variance of the gradient divides, in place of its mean square",
+                ),
+                Key::optional("weight_decay", DECAY, problem_of_decay),
             ]
         }
     }

@@ -8,7 +8,10 @@
 //! ```
 
 use super::adam::mean;
-use super::{Key, ParameterSlice, Rule, decayed, problem_of_decay, problem_of_learning_rate, share_lost};
+use super::{
+    DECAY, Key, LEARNING_RATE, ParameterSlice, Rule, decayed, problem_of_decay, problem_of_learning_rate,
+    share_lost,
+};
 use crate::learn::elementwise::{add_and_descend, descend, for_every_level};
 
 /// Gradient descent.
@@ -22,10 +25,14 @@ impl Rule for Sgd {
     fn keys(&self) -> &'static [Key] {
         const {
             &[
-                Key::number("learning_rate", 0.1, problem_of_learning_rate),
-                Key::optional("momentum", problem_of_momentum),
-                Key::flag("nesterov"),
-                Key::optional("weight_decay", problem_of_decay),
+                Key::number("learning_rate", 0.1, LEARNING_RATE, problem_of_learning_rate),
+                Key::optional(
+                    "momentum",
+                    "The share of the step before that a step goes on with",
+                    problem_of_momentum,
+                ),
+                Key::flag("nesterov", "Whether the momentum is Nesterov's"),
+                Key::optional("weight_decay", DECAY, problem_of_decay),
             ]
         }
     }

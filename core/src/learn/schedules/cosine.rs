@@ -13,7 +13,12 @@ impl Shape for Cosine {
     }
 
     fn keys(&self) -> &'static [ScheduleKey] {
-        const { &[whole("decay_steps", None, problem_of_steps), number("alpha", Some(0.0), problem_of_share)] }
+        const {
+            &[
+                whole("decay_steps", None, "Steps until the rate is at its lowest", problem_of_steps),
+                number("alpha", Some(0.0), "The lowest rate, as a share of the highest", problem_of_share),
+            ]
+        }
     }
 
     fn rate(&self, values: &[f64], rate: f64, step: u64) -> f64 {

@@ -14,9 +14,20 @@ impl Shape for Exponential {
     fn keys(&self) -> &'static [ScheduleKey] {
         const {
             &[
-                whole("decay_steps", None, problem_of_steps),
-                number("decay_rate", None, problem_of_factor),
-                ScheduleKey { name: "staircase", default: Some(0.0), form: Form::Flag, problem: anything },
+                whole(
+                    "decay_steps",
+                    None,
+                    "Steps for which the rate is multiplied by `decay_rate` once",
+                    problem_of_steps,
+                ),
+                number("decay_rate", None, "The factor", problem_of_factor),
+                ScheduleKey {
+                    name: "staircase",
+                    meaning: "Whether the rate falls at every `decay_steps` steps at once, and not smoothly",
+                    default: Some(0.0),
+                    form: Form::Flag,
+                    problem: anything,
+                },
             ]
         }
     }

@@ -26,15 +26,15 @@ registry! {
     pub enum ScheduleKind: dyn Shape, "schedule", "schedules" {
         /// The same rate throughout.
         Constant = constant::Constant,
-        /// Half a cosine down to a share of the rate.
+        /// Half a cosine down to a share of the rate; Keras' `CosineDecay`.
         Cosine = cosine::Cosine,
-        /// A constant factor for each so many steps.
+        /// A constant factor for each so many steps; Keras' `ExponentialDecay`.
         Exponential = exponential::Exponential,
-        /// Up to the rate, and down to almost nothing.
+        /// Up to the rate, and down to almost nothing; PyTorch's `OneCycleLR`.
         OneCycle = one_cycle::OneCycle,
-        /// Lower where a figure no longer improves.
+        /// Lower where a figure no longer improves; Keras' `ReduceLROnPlateau`.
         ReduceOnPlateau = plateau::ReduceOnPlateau,
-        /// Lower by a factor at every so many steps.
+        /// Lower by a factor at every so many steps; PyTorch's `StepLR`.
         Step = step::Step,
     }
 }
@@ -71,13 +71,18 @@ pub(crate) trait Shape: Sync {
 pub struct ScheduleKey {
     /// Keras' name.
     pub name: &'static str,
+    /// What it sets.
+    pub meaning: &'static str,
     /// The default; `None` if a job has to name it.
     pub default: Option<f64>,
     /// What its value is.
     pub form: Form,
     /// What is wrong with a value, and which values are valid.
-    pub problem: fn(f64) -> Option<&'static str>,
+    pub problem: Problem,
 }
+
+/// What is wrong with a value, if anything.
+type Problem = fn(f64) -> Option<&'static str>;
 
 /// What the value of a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,17 +98,19 @@ pub enum Form {
 const fn whole(
     name: &'static str,
     default: Option<f64>,
-    problem: fn(f64) -> Option<&'static str>,
+    meaning: &'static str,
+    problem: Problem,
 ) -> ScheduleKey {
-    ScheduleKey { name, default, form: Form::Whole, problem }
+    ScheduleKey { name, meaning, default, form: Form::Whole, problem }
 }
 
 const fn number(
     name: &'static str,
     default: Option<f64>,
-    problem: fn(f64) -> Option<&'static str>,
+    meaning: &'static str,
+    problem: Problem,
 ) -> ScheduleKey {
-    ScheduleKey { name, default, form: Form::Number, problem }
+    ScheduleKey { name, meaning, default, form: Form::Number, problem }
 }
 
 fn problem_of_steps(steps: f64) -> Option<&'static str> {
@@ -132,8 +139,20 @@ const fn anything(_: f64) -> Option<&'static str> {
 }
 
 /// The keys of the warm-up. A `warmup_target` of 0 stands for none.
-const WARM_UP: &[ScheduleKey] =
-    &[whole("warmup_steps", Some(0.0), anything), number("warmup_target", Some(0.0), problem_of_rate)];
+const WARM_UP: &[ScheduleKey] = &[
+    whole(
+        "warmup_steps",
+        Some(0.0),
+        "Steps over which the rate first rises in a straight line; of `one_cycle` the length of its rise",
+        anything,
+    ),
+    number(
+        "warmup_target",
+        Some(0.0),
+        "The rate to rise to from `learning_rate`; with 0 the rise is from 0 to `learning_rate`",
+        problem_of_rate,
+    ),
+];
 
 /// The maximum number of keys of a schedule.
 pub const MOST_KEYS: usize = 8;
@@ -155,7 +174,8 @@ impl Default for Schedule {
 }
 
 impl ScheduleKind {
-    fn all_keys(self) -> impl Iterator<Item = &'static ScheduleKey> {
+    /// Its settings in a job but the monitor, with those of the warm-up.
+    pub(crate) fn all_keys(self) -> impl Iterator<Item = &'static ScheduleKey> {
         self.get().keys().iter().chain(WARM_UP)
     }
 

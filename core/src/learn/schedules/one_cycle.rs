@@ -16,10 +16,25 @@ impl Shape for OneCycle {
     fn keys(&self) -> &'static [ScheduleKey] {
         const {
             &[
-                whole("total_steps", None, problem_of_steps),
-                number("pct_start", Some(0.3), problem_of_share),
-                number("div_factor", Some(25.0), problem_of_divisor),
-                number("final_div_factor", Some(1e4), problem_of_divisor),
+                whole("total_steps", None, "Steps of the whole cycle", problem_of_steps),
+                number(
+                    "pct_start",
+                    Some(0.3),
+                    "The share of the steps in which the rate rises",
+                    problem_of_share,
+                ),
+                number(
+                    "div_factor",
+                    Some(25.0),
+                    "The highest rate divided by the first one",
+                    problem_of_divisor,
+                ),
+                number(
+                    "final_div_factor",
+                    Some(1e4),
+                    "The first rate divided by the last one",
+                    problem_of_divisor,
+                ),
             ]
         }
     }

@@ -20,11 +20,21 @@ impl Shape for ReduceOnPlateau {
     fn keys(&self) -> &'static [ScheduleKey] {
         const {
             &[
-                number("factor", Some(0.1), problem_of_factor),
-                whole("patience", Some(10.0), problem_of_steps),
-                number("min_delta", Some(1e-4), problem_of_rate),
-                whole("cooldown", Some(0.0), anything),
-                number("min_lr", Some(0.0), problem_of_rate),
+                number("factor", Some(0.1), "The factor of the rate", problem_of_factor),
+                whole(
+                    "patience",
+                    Some(10.0),
+                    "Epochs without an improvement after which the rate falls",
+                    problem_of_steps,
+                ),
+                number(
+                    "min_delta",
+                    Some(1e-4),
+                    "By how much a figure has to be better to count as an improvement",
+                    problem_of_rate,
+                ),
+                whole("cooldown", Some(0.0), "Epochs after a fall that do not count", anything),
+                number("min_lr", Some(0.0), "The lowest rate", problem_of_rate),
             ]
         }
     }

@@ -12,7 +12,12 @@ impl Shape for Step {
     }
 
     fn keys(&self) -> &'static [ScheduleKey] {
-        const { &[whole("every", None, problem_of_steps), number("factor", Some(0.1), problem_of_factor)] }
+        const {
+            &[
+                whole("every", None, "Steps from one fall of the rate to the next", problem_of_steps),
+                number("factor", Some(0.1), "The factor of the rate at each fall", problem_of_factor),
+            ]
+        }
     }
 
     fn rate(&self, values: &[f64], rate: f64, step: u64) -> f64 {
