@@ -88,7 +88,7 @@ fn decoded<const N: usize, T>(data: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<
 }
 
 /// A float of 16 bits (IEEE 754 binary16): 5 bits of exponent, 10 of fraction.
-fn half(bits: u16) -> f32 {
+pub(super) fn half(bits: u16) -> f32 {
     let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
     let size = match exponent {
         0 => fraction * 2_f32.powi(-24),

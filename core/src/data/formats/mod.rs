@@ -7,6 +7,7 @@ mod array;
 mod csv;
 pub mod idx;
 mod numpy;
+mod parquet;
 
 use std::path::Path;
 
@@ -26,9 +27,17 @@ registry! {
         Npy = numpy::Npy,
         /// Several NumPy arrays by name.
         Npz = numpy::Npz,
+        /// A table in a Parquet file.
+        Parquet = parquet::Parquet,
         /// A directory with four IDX files, named as MNIST's are. Reads whatever no other format claims.
         Idx = idx::IdxDirectory,
     }
+}
+
+/// The most bytes that a file of `stored` bytes may become: more is no data, but a bomb. Real data of more than a few megabytes
+/// is made a few dozen times smaller at best.
+fn most_inflated(stored: u64) -> u64 {
+    stored.saturating_mul(200).max(1 << 30)
 }
 
 /// The interface of a data format.
