@@ -53,9 +53,10 @@ RUN install -D -m 0755 -t /image/usr/local/bin target/release/millefeuille \
 
 # From here on Dockerfile and Dockerfile.prebuilt say the same, word for word.
 FROM ${RUNTIME_IMAGE}
-# OpenBLAS as the host's package has it, so that the same kernel gives the same bits in a container and outside.
+# OpenBLAS as the host's package has it, so that the same kernel gives the same bits in a container and outside. The
+# certificates are for data at https:// and in object stores.
 RUN apt-get update -q \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends libopenblas0-pthread \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends libopenblas0-pthread ca-certificates \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache \
         /var/lib/dpkg/*-old /var/log/apt /var/log/*.log \

@@ -1,14 +1,17 @@
-//! Reads the data of a job from where it lies.
+//! Reads the data of a job from where it lies: files of this machine, and [addresses](remote).
 //!
 //! A disk or a network file system may hang, and then no call to it returns. So the waiting side watches
 //! the [`Reading`]: it says for how long the current call has returned no bytes, and ends an abandoned read at its next
 //! bytes.
+
+mod remote;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use millefeuille_core::data::address::is_address;
 use millefeuille_core::data::dataset::{DataFile, Dataset};
 use millefeuille_core::data::formats::{Content, DataFormat, Files, Request, idx};
 use millefeuille_core::data::inputs::Inputs;
@@ -155,7 +158,7 @@ pub fn check(data: &Data) -> Result<(), (&'static str, &Path, &'static str)> {
         ("data.validation", data.validation.as_ref()),
     ] {
         // If it is not known whether it is there, whoever reads it says why.
-        if let Some(path) = path.filter(|path| matches!(path.try_exists(), Ok(false))) {
+        if let Some(path) = path.filter(|path| !is_address(path) && matches!(path.try_exists(), Ok(false))) {
             return Err((key, path, NOTHING));
         }
     }
@@ -167,24 +170,33 @@ const NO_DIRECTORY: &str = "is a file, not a directory, and its ending is no for
 const NOTHING: &str = "there is no such file or directory (give a table such as data.csv, a directory with the four IDX \
                        files, or mnist)";
 
-/// The files of this machine.
+/// The files of this machine, and those at addresses.
 struct Disk<'r>(&'r Reading);
 
 impl Files for Disk<'_> {
     fn exists(&self, path: &Path) -> Result<bool, Failure> {
-        self.0.during(|| input::exists(path))
+        self.0.during(|| if is_address(path) { remote::exists(path) } else { input::exists(path) })
     }
 
     fn is_directory(&self, path: &Path) -> bool {
-        self.0.during(|| path.is_dir())
+        self.0.during(|| if is_address(path) { remote::is_directory(path) } else { path.is_dir() })
     }
 
     fn list(&self, directory: &Path) -> Result<Vec<String>, Failure> {
-        self.0.during(|| input::names_in(directory))
+        self.0.during(|| {
+            if is_address(directory) { remote::list(directory) } else { input::names_in(directory) }
+        })
     }
 
     fn read(&self, path: &Path, worth_reading: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
-        self.0.during(|| input::read_noting(path, worth_reading, || self.0.moved()))
+        let moved = || self.0.moved();
+        self.0.during(|| {
+            if is_address(path) {
+                remote::read(path, worth_reading, moved)
+            } else {
+                input::read_noting(path, worth_reading, moved)
+            }
+        })
     }
 }
 
@@ -194,7 +206,7 @@ impl Files for Disk<'_> {
 /// If there is no current directory.
 pub fn absolute(data: &Data) -> Result<Data, Failure> {
     let mut data = data.clone();
-    for path in data.paths_mut() {
+    for path in data.paths_mut().filter(|path| !is_address(path)) {
         let absolute = std::path::absolute(&*path);
         *path = absolute.map_err(|error| Failure::of_file(path.display(), "cannot be found", &error))?;
     }

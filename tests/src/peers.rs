@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::ci;
 use crate::home::{Call, Home, project};
-use crate::process::Ended;
+use crate::http::Port;
+use crate::process::{Ended, Process};
 
 /// The output of `openssl` with these arguments; none if it is absent.
 ///
@@ -46,6 +47,19 @@ pub fn readers(home: &Home, directories: &str) -> Option<Ended> {
 pub fn tables(home: &Home) -> Option<Ended> {
     let script = project().join("tests/readers/tables.py");
     Some(call(home, &project().join("target/readers/bin/python"), "")?.arg(script).succeeds())
+}
+
+/// A server of objects that speaks S3's protocol, and its address; none if it is absent.
+///
+/// # Panics
+/// If it is absent with `CI=true`, or does not start.
+pub fn object_store(home: &Home) -> Option<(Process, Port)> {
+    let server = call(home, &project().join("target/peers/bin/moto_server"), "-H 127.0.0.1 -p 0")?;
+    let mut server = server.env("PYTHONUNBUFFERED", "1").start();
+    let says = " * Running on http://";
+    let line = server.says(says);
+    let address = line.split(says).nth(1).unwrap_or_default().trim().to_owned();
+    Some((server, Port(address)))
 }
 
 fn call(home: &Home, program: &Path, arguments: &str) -> Option<Call> {

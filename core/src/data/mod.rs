@@ -15,6 +15,7 @@
 
 use std::borrow::Cow;
 
+pub mod address;
 pub mod dataset;
 pub mod formats;
 mod gzip;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use crate::data::address::without_secrets;
 use crate::failure::{Failure, FailureKind};
 use crate::text::{self, SENTENCE};
 
@@ -19,7 +20,8 @@ pub struct JobError {
 
 impl JobError {
     pub(super) fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        let [place, problem] = [place.into(), problem.into()].map(|part| text::cleaned(&part, SENTENCE));
+        let [place, problem] = [without_secrets(&place.into()), problem.into()];
+        let [place, problem] = [place, problem].map(|part| text::cleaned(&part, SENTENCE));
         Self { place, problem }
     }
 }

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use super::check::problem_of_whole;
 use super::{BlasKernel, Missing, Normalize, Source};
+use crate::data::address;
 pub use crate::registry::ParseNameError;
 use crate::text;
 
@@ -125,7 +126,7 @@ pub(super) fn problem_of_path(path: &Path) -> Option<&'static str> {
         Some(path) if path.contains(text::is_hidden) => Some(
             "contains a character that is invisible or controls how others are shown; rename it or link to it",
         ),
-        Some(_) => None,
+        Some(_) => address::problem(path),
     }
 }
 

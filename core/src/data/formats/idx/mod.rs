@@ -18,6 +18,7 @@ use self::file::{Element, Idx, Kind};
 use super::array::{Array, Values};
 use super::{Content, Files, Format, Request};
 use crate::data::NamedFile;
+use crate::data::address::is_address;
 use crate::data::dataset::{DataError, DataFile};
 use crate::data::part::{Part, RawFeatures};
 use crate::data::request::Wanted;
@@ -62,16 +63,15 @@ impl Format for IdxDirectory {
     }
 
     fn read(&self, directory: &Path, request: &Request<'_>, files: &dyn Files) -> Result<Content, Failure> {
-        let wrong = |what| Err(Failure::at(FailureKind::Data, directory.display(), what));
-        if !files.exists(directory)? {
-            return wrong(
-                "there is no such directory (data.source, or --data, names one with the four IDX files)",
-            );
-        }
-        if !files.is_directory(directory) {
-            return wrong(
-                "is a file, not a directory (data.source, or --data, names one with the four IDX files)",
-            );
+        let wrong = |what: String| Err(Failure::at(FailureKind::Data, directory.display(), what));
+        // A store has no directories: what is missing there is said of a file.
+        if !is_address(directory) && !files.is_directory(directory) {
+            let what = if files.exists(directory)? {
+                "is a file, not a directory"
+            } else {
+                "there is no such directory"
+            };
+            return wrong(format!("{what} (data.source, or --data, names one with the four IDX files)"));
         }
         let named = |role: &Role| named(&role.find(directory, files)?, role.kind, files);
         let files = ROLES.iter().map(named).collect::<Result<Vec<_>, _>>()?;
