@@ -4,7 +4,7 @@
 //! the [`Reading`]: it says for how long the current call has returned no bytes, and ends an abandoned read at its next
 //! bytes.
 
-mod remote;
+pub(crate) mod remote;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@
 //! - [`ops`]: probes and metrics of a running cluster.
 //! - [`replay`] and [`verify`]: recompute a run, and compare it with its files.
 //! - [`export`]: a trained model in files that other programs read.
+//! - [`fetch`]: downloads well-known data sets.
 //! - [`failpoints`]: where tests make this program die.
 //! - [`report`] and [`data`]: the images of a finished job, and reading the files of a data set;
 //!   [`input`] reads any file that others have made.
@@ -20,6 +21,7 @@ pub mod cluster;
 pub mod data;
 pub mod export;
 pub mod failpoints;
+pub mod fetch;
 pub mod input;
 pub mod ops;
 pub mod replay;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use millefeuille_tests::home::{Call, Home};
+use millefeuille_tests::home::{Call, Home, project};
 use millefeuille_tests::http::Port;
 use millefeuille_tests::peers;
 use millefeuille_tests::process::Process;
@@ -136,4 +136,38 @@ fn pictures_of_a_store_are_found_by_their_names() {
     store.coordinator("train small.toml --workers 1 --run-dir run").succeeds();
 
     assert_eq!(store.home.run("run").hash(), small.run("run").hash());
+}
+
+#[test]
+fn a_data_set_is_fetched_checked_and_resumed() {
+    let Some(store) = Store::new() else { return };
+    let files = project().join("data/mnist");
+    let images = std::fs::read(files.join("train-images-idx3-ubyte.gz")).unwrap();
+    for name in ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"] {
+        let name = format!("{name}-ubyte.gz");
+        store.put(&format!("/bucket/mnist/{name}"), &std::fs::read(files.join(&name)).unwrap());
+    }
+    let mirror = format!("http://{}/bucket/mnist", store.port.0);
+    let fetch = || store.coordinator("fetch mnist --into mnist --mirror").arg(&mirror);
+
+    // A download was interrupted in the middle, and another one at its end.
+    store.home.write("mnist/train-images-idx3-ubyte.gz.part", &images[..images.len() / 2]);
+    let labels = std::fs::read(files.join("train-labels-idx1-ubyte.gz")).unwrap();
+    store.home.write("mnist/train-labels-idx1-ubyte.gz.part", labels);
+    fetch().succeeds();
+    assert_eq!(std::fs::read(store.home.path("mnist/train-images-idx3-ubyte.gz")).unwrap(), images);
+    assert_eq!(std::fs::read_dir(store.home.path("mnist")).unwrap().count(), 4, "no part is left");
+    assert_eq!(fetch().succeeds().stdout.matches("there already").count(), 4);
+    let shown = store.coordinator("show data --data mnist").succeeds().stdout;
+    assert!(shown.contains("60000") || shown.contains("60,000") || shown.contains("48,000"), "{shown}");
+
+    // What is no part of the file is not kept.
+    std::fs::remove_file(store.home.path("mnist/t10k-labels-idx1-ubyte.gz")).unwrap();
+    store.home.write("mnist/t10k-labels-idx1-ubyte.gz.part", b"something else");
+    let error = fetch().fails(3);
+    assert!(error.contains(&format!("{mirror}/t10k-labels-idx1-ubyte.gz: is not the file")), "{error}");
+    fetch().succeeds();
+
+    let error = store.coordinator("fetch kmnist --into k --mirror http://127.0.0.1:1/k").fails(3);
+    assert!(error.contains("http://127.0.0.1:1/k/train-images-idx3-ubyte.gz: cannot be read"), "{error}");
 }

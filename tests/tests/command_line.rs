@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use millefeuille_tests::home::{Home, binary};
 
-const SUBCOMMANDS: [&str; 15] = [
+const SUBCOMMANDS: [&str; 16] = [
     "train",
     "serve",
     "jobs",
@@ -15,6 +15,7 @@ const SUBCOMMANDS: [&str; 15] = [
     "evaluate",
     "predict",
     "export",
+    "fetch",
     "doctor",
     "health",
     "certs",

@@ -9,6 +9,7 @@ mod client;
 mod completions;
 mod evaluate;
 mod export;
+mod fetch;
 mod given;
 mod health;
 mod job;
@@ -92,6 +93,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Predict(predict::Args),
     Export(export::Args),
+    Fetch(fetch::Args),
     Verify(verify::Args),
     Doctor(doctor::Args),
     Health(health::Args),
@@ -256,6 +258,7 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Export(args) => export::run(args),
+        Command::Fetch(args) => fetch::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Doctor(args) => doctor::run(args).map_err(|(code, message)| {
             process::error(&message);

@@ -21,7 +21,9 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::path::Path as Key;
-use object_store::{ClientConfigKey, Error, ObjectStore, ObjectStoreExt as _, RetryConfig};
+use object_store::{
+    ClientConfigKey, Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, RetryConfig,
+};
 use tokio::time::timeout;
 
 /// For how long a server may say nothing.
@@ -94,6 +96,23 @@ pub(super) fn read(
     wait(object.read(worth, moved))?
 }
 
+/// Gives an object's bytes from `first` on to `take`, as they come.
+///
+/// # Errors
+/// The address and what is wrong with it; so also if the server gives whole objects only, or if `take` fails.
+pub(crate) fn download(
+    address: &Path,
+    first: u64,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), Failure> {
+    if let Some(problem) = address::problem(address) {
+        return Err(wrong(address, problem));
+    }
+    let object = Object::at(address)?;
+    let range = (first > 0).then_some(GetRange::Offset(first));
+    wait(object.chunks(GetOptions { range, ..GetOptions::default() }, |chunk| take(chunk).map(|()| true)))?
+}
+
 /// An object of a store.
 struct Object<'a> {
     address: &'a Path,
@@ -118,26 +137,43 @@ impl<'a> Object<'a> {
         worth: impl FnOnce(&[u8]) -> u64,
         mut moved: impl FnMut() -> io::Result<()>,
     ) -> Result<Vec<u8>, Failure> {
-        let asked = timeout(SILENCE, self.store.get(&self.key)).await.map_err(|_| self.silent())?;
-        let mut chunks = asked.map_err(|error| self.failed(&error))?.into_stream();
         let (mut bytes, mut worth, mut most) = (Vec::new(), Some(worth), u64::MAX);
-        while (bytes.len() as u64) < most {
-            let Some(chunk) = timeout(SILENCE, chunks.next()).await.map_err(|_| self.silent())? else {
-                break;
-            };
-            bytes.extend_from_slice(&chunk.map_err(|error| self.failed(&error))?);
-            moved().map_err(|error| Failure::of_file(self.address.display(), "cannot be read", &error))?;
+        let take = |chunk: &[u8]| {
+            bytes.extend_from_slice(chunk);
+            moved()?;
             if bytes.len() >= START
                 && let Some(worth) = worth.take()
             {
                 most = worth(&bytes[..START]).max(START as u64);
             }
-        }
+            Ok((bytes.len() as u64) < most)
+        };
+        self.chunks(GetOptions::default(), take).await?;
         if let Some(worth) = worth {
             most = worth(&bytes);
         }
         bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         Ok(bytes)
+    }
+
+    /// Gives the object's bytes to `take` as they come, for as long as it returns true.
+    async fn chunks(
+        &self,
+        options: GetOptions,
+        mut take: impl FnMut(&[u8]) -> io::Result<bool>,
+    ) -> Result<(), Failure> {
+        let asked =
+            timeout(SILENCE, self.store.get_opts(&self.key, options)).await.map_err(|_| self.silent())?;
+        let mut chunks = asked.map_err(|error| self.failed(&error))?.into_stream();
+        while let Some(chunk) = timeout(SILENCE, chunks.next()).await.map_err(|_| self.silent())? {
+            let chunk = chunk.map_err(|error| self.failed(&error))?;
+            let goes_on = take(&chunk);
+            let unusable = |error| Failure::of_file(self.address.display(), "cannot be read", &error);
+            if !goes_on.map_err(unusable)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn failed(&self, error: &Error) -> Failure {
