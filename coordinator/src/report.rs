@@ -41,6 +41,14 @@ pub fn class(outputs: &[f32]) -> u32 {
     best.map_or(0, |(class, _)| class as u32)
 }
 
+/// A probability for each class. One output alone is that of class 1.
+pub fn probabilities(outputs: &[f32]) -> Vec<f32> {
+    match outputs {
+        [probability] => vec![1.0 - probability, *probability],
+        outputs => outputs.to_vec(),
+    }
+}
+
 /// The first images of a split with their labels.
 pub fn first_images(store: &ShardStore, split: Split) -> Vec<(Vec<u8>, u32)> {
     let target = store.schema().target;

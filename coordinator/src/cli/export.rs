@@ -1,16 +1,15 @@
 //! `coordinator export`: a trained model as a file that other programs read.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use millefeuille_core::failure::{Failure, FailureKind};
+use millefeuille_core::failure::FailureKind;
 
+use super::output_file::OutputFile;
 use super::{Failed, Result, print, saved};
 use crate::export::{ExportFormat, Exported};
-use crate::input;
 use crate::runs::receipt::weights_sha256;
-use crate::runs::{self, SavedRun, TrainedModel, files};
+use crate::runs::{SavedRun, TrainedModel};
 
 /// Write a trained model as a file for ONNX Runtime, Keras, NumPy or other programs
 #[derive(Clone, Debug, ClapArgs)]
@@ -39,7 +38,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result {
     let Args { run, format, output, overwrite } = args;
-    check_output(&output, overwrite)?;
+    let output = OutputFile::new(output, overwrite)?;
     let saved = SavedRun::open(&run)?;
     let job = saved.job()?;
     let TrainedModel { described, shape: model, parameters, .. } = saved::trained(&saved, &job)?;
@@ -52,42 +51,7 @@ pub(super) fn run(args: Args) -> Result {
     let bytes = exported.encode(format).map_err(|error| {
         Failed::new(FailureKind::Unexpected, format!("{}: cannot be exported: {error}", run.display()))
     })?;
-    write(&output, &bytes, overwrite)?;
-    print(&format!("{}: the model of {}, {} bytes\n", output.display(), run.display(), bytes.len()));
+    output.write(&bytes)?;
+    print(&format!("{output}: the model of {}, {} bytes\n", run.display(), bytes.len()));
     Ok(())
-}
-
-/// Checks before anything is computed that the file may be written.
-fn check_output(output: &Path, overwrite: bool) -> Result<(), Failure> {
-    let absolute = std::path::absolute(output)
-        .map_err(|error| Failure::of_file(output.display(), "cannot be written", &error))?;
-    // Pictures and checkpoints are a level below.
-    if absolute.ancestors().skip(1).take(2).any(runs::holds_a_run) {
-        let what = "is in a run directory, where only the run writes (name another --output)";
-        return Err(Failure::at(FailureKind::Data, output.display(), what));
-    }
-    if !input::exists(output)? {
-        return Ok(());
-    }
-    if !fs::metadata(output).is_ok_and(|there| there.is_file()) {
-        return Err(Failure::at(
-            FailureKind::Data,
-            output.display(),
-            "is no file to write to (name another --output)",
-        ));
-    }
-    if overwrite { Ok(()) } else { Err(there_already(output)) }
-}
-
-fn write(output: &Path, bytes: &[u8], overwrite: bool) -> Result<(), Failure> {
-    match files::write_output(output, bytes, overwrite) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(there_already(output)),
-        Err(error) => Err(Failure::of_file(output.display(), "cannot be written", &error)),
-    }
-}
-
-fn there_already(output: &Path) -> Failure {
-    let what = "there is a file already (--overwrite replaces it, another --output leaves it alone)";
-    Failure::at(FailureKind::Data, output.display(), what)
 }

@@ -17,6 +17,7 @@ mod jobs;
 mod man;
 mod metrics;
 mod names;
+mod output_file;
 mod predict;
 mod saved;
 mod serve;

@@ -89,7 +89,7 @@ pub(super) fn run(args: Args) -> Result {
 }
 
 fn read_job(path: &Path) -> Result<String> {
-    let text = super::job::read_job(path)?;
+    let text = super::job::flags::read_job(path)?;
     Ok(Job::parse(&path.display().to_string(), &text)?.to_toml())
 }
 

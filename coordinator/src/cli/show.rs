@@ -11,13 +11,13 @@ use millefeuille_core::data::split::Split;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{Job, Metric};
 use millefeuille_core::learn::metrics::{Confusion, OfClass};
-use millefeuille_core::learn::model::Model;
+use millefeuille_core::learn::model::{Model, SummaryRow};
 use millefeuille_core::view::{EpochRow, Prediction};
 use millefeuille_program::machine::Cores;
 use serde::Serialize;
 
 use super::given::Given;
-use super::job::{DataFlags, SourceFlag};
+use super::job::flags::{DataFlags, SourceFlag};
 use super::saved::{Trained, Which};
 use super::watch::json_line;
 use super::{Failed, Result, columns, ink, print, watch_job};
@@ -248,15 +248,20 @@ fn one_hot(label: u32, target: Target) -> Vec<f32> {
     (0..classes).map(|class| if class == label { 1.0 } else { 0.0 }).collect()
 }
 
-fn model(job: &Job, form: Form) -> Result {
-    let inputs = store(job)?.schema().features.width();
-    let layers = Model::new(inputs, &job.layers).summary().into_iter().map(|row| summary::Layer {
+/// The model's layers for the summary.
+pub(super) fn layers(model: &Model) -> Vec<summary::Layer> {
+    let layer = |row: SummaryRow| summary::Layer {
         name: row.name,
         kind: row.kind.to_string(),
         output: row.output_shape,
         params: row.parameters as u64,
-    });
-    let layers: Vec<_> = layers.collect();
+    };
+    model.summary().into_iter().map(layer).collect()
+}
+
+fn model(job: &Job, form: Form) -> Result {
+    let inputs = store(job)?.schema().features.width();
+    let layers = layers(&Model::new(inputs, &job.layers));
     if form.json {
         print(&json_line(&layers));
     } else {

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 
 use super::client::{Client, ClusterArgs};
 use super::given::Given;
-use super::job::JobFlags;
+use super::job::flags::JobFlags;
 use super::settings::{HEADING, SettingsFlags};
 use super::watch_job::{WatchedJob, watch_job};
 use super::{Failed, Result, ask_for_files, ask_for_threads, runtime, show};

@@ -181,20 +181,29 @@ fn load(mut job: Job, reading: &Reading) -> Result<Loaded, Failure> {
     job.data = crate::data::absolute(&job.data)?;
     // The kernel is probed while the data is read; errors in the data are reported first.
     let probe = JobProbe::begin(&job.blas_kernel);
-    let dataset = crate::data::read_watched(&job, reading)?;
-    job.check_target(dataset.schema.target)?;
-    let store = ShardStore::new(dataset, job.shards);
-    let spec = spec(&job, &store);
-    job.check_size(spec.inputs() as u32).map_err(|what| Failure::new(FailureKind::Usage, what))?;
-    if spec.sizes.train == 0 {
-        let what = format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
-        return Err(Failure::new(FailureKind::NoTrainingSamples, what));
-    }
+    let (store, spec) = read_checked(&job, reading)?;
     let probed = probe.and_then(|probe| probe.end(&spec)).map_err(unusable)?;
     let facts = facts(&job, &spec, &probed);
     let Probed { arithmetic, openblas_picks, .. } = probed;
     let job = Job { blas_kernel: BlasKernel::Named(arithmetic.kernel), ..job };
     Ok(Loaded { job, spec, facts, store: Arc::new(store), openblas_picks })
+}
+
+/// Reads a job's data, and checks that the job fits it.
+///
+/// # Errors
+/// If the data can't be read, or the job can't be trained with it.
+pub fn read_checked(job: &Job, reading: &Reading) -> Result<(ShardStore, Spec), Failure> {
+    let dataset = crate::data::read_watched(job, reading)?;
+    job.check_target(dataset.schema.target)?;
+    let store = ShardStore::new(dataset, job.shards);
+    let spec = spec(job, &store);
+    job.check_size(spec.inputs() as u32).map_err(|what| Failure::new(FailureKind::Usage, what))?;
+    if spec.sizes.train == 0 {
+        let what = format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
+        return Err(Failure::new(FailureKind::NoTrainingSamples, what));
+    }
+    Ok((store, spec))
 }
 
 /// The failure for a kernel that cannot be used.

@@ -87,7 +87,7 @@ pub fn clock(seconds: f64) -> String {
 }
 
 /// An integer with commas between its thousands: `235,146`.
-fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -101,7 +101,7 @@ fn thousands(number: u64) -> String {
 
 /// Wraps a line at its spaces to fit into `columns`; all lines but the first are indented by `indent`. A word is
 /// never broken.
-fn folded(line: &str, columns: usize, indent: usize) -> String {
+pub(crate) fn folded(line: &str, columns: usize, indent: usize) -> String {
     let indent = " ".repeat(indent);
     let options = textwrap::Options::new(columns)
         .break_words(false)

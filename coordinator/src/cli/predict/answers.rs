@@ -5,7 +5,7 @@ use millefeuille_core::data::schema::Target;
 use millefeuille_core::job::Job;
 use serde::Serialize;
 
-use crate::report::class;
+use crate::report::{class, probabilities};
 
 /// How predictions are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,14 +91,6 @@ impl<'a> Answers<'a> {
 
     fn target_name(&self, place: usize) -> String {
         self.inputs.targets.get(place).cloned().unwrap_or_else(|| format!("value_{place}"))
-    }
-}
-
-/// A probability for each class. One output alone is that of class 1.
-fn probabilities(outputs: &[f32]) -> Vec<f32> {
-    match outputs {
-        [probability] => vec![1.0 - probability, *probability],
-        outputs => outputs.to_vec(),
     }
 }
 
