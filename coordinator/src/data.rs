@@ -39,7 +39,7 @@ pub fn read(job: &Job) -> Result<Dataset, Failure> {
 pub fn read_watched(job: &Job, reading: &Reading) -> Result<Dataset, Failure> {
     reading.during(|| failpoints::at("data-before-read"));
     let wanted = job.wanted();
-    parts(&job.data, wanted, &Disk(reading))?.prepare(job.data.recipe(wanted))
+    read_parts(&job.data, wanted, &Disk(reading))?.prepare(job.data.recipe(wanted))
 }
 
 /// Reads a job's data for a trained model. With the inputs of that model, if they are known, nothing is fitted anew.
@@ -48,7 +48,7 @@ pub fn read_watched(job: &Job, reading: &Reading) -> Result<Dataset, Failure> {
 /// As [`read`], and if the data is not what the model takes.
 pub fn read_for(job: &Job, trained_on: Option<Inputs>) -> Result<Dataset, Failure> {
     let wanted = job.wanted();
-    parts(&job.data, wanted, &Disk(&Reading::default()))?.prepare_for(job.data.recipe(wanted), trained_on)
+    parts(&job.data, wanted)?.prepare_for(job.data.recipe(wanted), trained_on)
 }
 
 /// Reads samples to predict for: a file of a format, laid out as the job's.
@@ -61,8 +61,16 @@ pub fn read_to_predict(path: &Path, format: DataFormat, job: &Job, inputs: &Inpu
     format.read(path, &request, &Disk(&Reading::default())).map(|content| content.train)
 }
 
+/// Reads the parts of a job's data, to look at: nothing is fitted.
+///
+/// # Errors
+/// As [`read`].
+pub fn parts(data: &Data, wanted: Wanted) -> Result<Parts, Failure> {
+    read_parts(data, wanted, &Disk(&Reading::default()))
+}
+
 /// The source, and the validation and test sets of their own.
-fn parts(data: &Data, wanted: Wanted, disk: &Disk<'_>) -> Result<Parts, Failure> {
+fn read_parts(data: &Data, wanted: Wanted, disk: &Disk<'_>) -> Result<Parts, Failure> {
     let (Source::Path(path), Some(format)) = (&data.source, data.format_of_source()) else {
         return idx::mnist().map(Parts::from);
     };

@@ -8,6 +8,7 @@
 //! - [`certs`]: the certificates with which a cluster's processes authenticate each other.
 //! - [`ops`]: probes and metrics of a running cluster.
 //! - [`replay`] and [`verify`]: recompute a run, and compare it with its files.
+//! - [`mistakes`]: what a trained model got wrong.
 //! - [`export`]: a trained model in files that other programs read.
 //! - [`fetch`]: downloads well-known data sets.
 //! - [`failpoints`]: where tests make this program die.
@@ -19,10 +20,12 @@ pub mod certs;
 pub mod cli;
 pub mod cluster;
 pub mod data;
+pub mod draft;
 pub mod export;
 pub mod failpoints;
 pub mod fetch;
 pub mod input;
+pub mod mistakes;
 pub mod ops;
 pub mod replay;
 pub mod report;

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use millefeuille_tests::home::{Home, binary};
 
-const SUBCOMMANDS: [&str; 16] = [
+const SUBCOMMANDS: [&str; 18] = [
     "train",
     "serve",
     "jobs",
@@ -12,7 +12,9 @@ const SUBCOMMANDS: [&str; 16] = [
     "metrics",
     "cancel",
     "show",
+    "job",
     "evaluate",
+    "errors",
     "predict",
     "export",
     "fetch",

@@ -54,3 +54,43 @@ fn the_examples_learn_what_keras_learns() {
         }
     }
 }
+
+/// What `job new` writes for the same tables learns as much as the examples: the figure of the test set, and whether more of
+/// it is better.
+const WRITTEN: [(&str, &str, &str, bool); 3] = [
+    (
+        "breast-cancer",
+        "--from breast-cancer.csv --target y --test breast-cancer-test.csv",
+        "test_accuracy",
+        true,
+    ),
+    ("diabetes", "--from diabetes.csv --target y --test diabetes-test.csv", "test_loss", false),
+    ("digits", "--from digits.npz", "test_accuracy", true),
+];
+
+#[test]
+fn a_written_job_learns_as_much_as_the_examples() {
+    let home = Home::new();
+    if peers::tables(&home).is_none() {
+        return;
+    }
+    for (name, data, figure, rises) in WRITTEN {
+        home.coordinator(&format!("job new {data} --output {name}.toml")).succeeds();
+        let of_seed = |seed| {
+            let run = format!("{name}-{seed}");
+            home.coordinator(&format!(
+                "train {name}.toml --seed {seed} --blas-kernel {KERNEL} --workers 1 --run-dir {run}"
+            ))
+            .succeeds();
+            home.coordinator(&format!("evaluate {run} --json")).succeeds().json()[0][figure].as_f64().unwrap()
+        };
+        let figures: Vec<f64> = SEEDS.take(3).map(of_seed).collect();
+        let mean = figures.iter().sum::<f64>() / figures.len() as f64;
+        let (.., keras, deviation) = KERAS.iter().find(|row| (row.0, row.1) == (name, figure)).unwrap();
+        let worse = if rises { keras - mean } else { mean - keras };
+        assert!(
+            worse < 3.0 * deviation,
+            "{name}, {figure}: mean {mean}, the example's {keras} ± {deviation}"
+        );
+    }
+}

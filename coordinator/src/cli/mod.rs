@@ -7,6 +7,7 @@ mod cancel;
 mod certs;
 mod client;
 mod completions;
+mod errors;
 mod evaluate;
 mod export;
 mod fetch;
@@ -91,7 +92,9 @@ enum Command {
     Metrics(metrics::Args),
     Cancel(cancel::Args),
     Show(show::Args),
+    Job(job::Args),
     Evaluate(evaluate::Args),
+    Errors(errors::Args),
     Predict(predict::Args),
     Export(export::Args),
     Fetch(fetch::Args),
@@ -256,7 +259,9 @@ fn run(command: Command, given: &Given) -> Result {
         Command::Metrics(args) => metrics::run(args),
         Command::Cancel(args) => cancel::run(args),
         Command::Show(args) => show::run(args, given),
+        Command::Job(args) => job::run(args, given),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Errors(args) => errors::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Export(args) => export::run(args),
         Command::Fetch(args) => fetch::run(args),

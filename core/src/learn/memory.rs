@@ -3,8 +3,10 @@
 //! The estimate is for limits: it counts what grows with the job, and rounds up.
 
 use super::layers::Layer;
+use super::optimizers::Optimizer;
 use super::piece::EVALUATION_ROWS;
 use super::spec::Spec;
+use crate::data::split::Split;
 
 const NUMBER: u64 = size_of::<f32>() as u64;
 
@@ -17,6 +19,20 @@ pub fn of_job(spec: &Spec, slots: u32) -> u64 {
     // The fingerprint makes up the samples of a piece, and copies them.
     let made_up = rows(spec).saturating_mul(spec.schema.sample_bytes() as u64).saturating_mul(2);
     parameters.saturating_add(scratch).saturating_add(made_up)
+}
+
+/// The bytes that a coordinator takes: the samples of all splits, the parameters and the next ones, the optimizer's state,
+/// and sums that wait for others, as many as a tree has levels.
+pub fn of_coordinator(spec: &Spec, optimizer: &Optimizer) -> u64 {
+    let levels = u64::from(spec.shards.max(1).ilog2()) + 1;
+    let arrays = 2 + optimizer.state_names().len() as u64 + levels;
+    of_parameters(spec).saturating_mul(arrays).saturating_add(of_all_samples(spec))
+}
+
+/// The bytes of the samples of all splits, as workers hold them.
+pub fn of_all_samples(spec: &Spec) -> u64 {
+    let splits = Split::ALL.iter().map(|&split| of_samples(spec, spec.sizes.of(split)));
+    splits.fold(0, u64::saturating_add)
 }
 
 /// The bytes of the parameters, and of a gradient.
@@ -58,7 +74,7 @@ mod tests {
     use super::*;
     use crate::data::schema::{Features, Schema, Target};
     use crate::data::split::Sizes;
-    use crate::job::{Activation, Job};
+    use crate::job::{Activation, Job, OptimizerKind};
 
     fn article() -> Spec {
         let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
@@ -70,6 +86,16 @@ mod tests {
         let megabytes = of_job(&article(), 2) >> 20;
         assert!((5..20).contains(&megabytes), "{megabytes}");
         assert_eq!(of_samples(&article(), 6_000), 6_000 * 789);
+    }
+
+    #[test]
+    fn a_coordinator_holds_samples_parameters_and_the_state_of_the_optimizer() {
+        let (article, parameters) = (article(), 4 * 235_146);
+        let samples = 70_000 * 789;
+        assert_eq!(of_all_samples(&article), samples);
+        assert_eq!(of_coordinator(&article, &Optimizer::sgd(0.1)), samples + (2 + 4) * parameters);
+        let adam = Optimizer::new(OptimizerKind::Adam);
+        assert_eq!(of_coordinator(&article, &adam), samples + (2 + 2 + 4) * parameters);
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl Optimizer {
     }
 
     /// The names of its state arrays.
-    fn state_names(&self) -> &'static [&'static str] {
+    pub(super) fn state_names(&self) -> &'static [&'static str] {
         self.kind.get().state_names(&self.values)
     }
 
