@@ -34,7 +34,14 @@ fn assert_golden(path: &str, text: &str) {
 
 #[test]
 fn the_page_has_every_key() {
-    assert_golden("docs/job.md", &page::filled(&text_of("docs/job.md")));
+    let page = text_of("docs/job.md");
+    assert_eq!(page::missing(&page), None, "docs/job.md has a table of each section");
+    assert_golden("docs/job.md", &page::filled(&page));
+}
+
+#[test]
+fn the_readme_has_every_name() {
+    assert_golden("README.md", &page::filled(&text_of("README.md")));
 }
 
 #[test]

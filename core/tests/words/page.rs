@@ -1,23 +1,20 @@
-//! The tables of `docs/job.md`: what lies between `<!-- keys: SECTION -->` or `<!-- names: KIND -->` and `<!-- end -->`.
+//! The tables of `docs/job.md` and of the README: what lies between `<!-- keys: SECTION -->` or `<!-- names: KIND -->` and `<!-- end -->`.
 
 use millefeuille_core::job::keys::{Key, Limits, Names, SECTIONS, Section, Value};
 use millefeuille_core::job::{Activation, DataFormat, Initializer, Loss};
 
 const END: &str = "<!-- end -->";
 
-/// The page with its tables written anew.
+/// The section that a page has no table of, if there is one: the line that begins it.
+pub(crate) fn missing(page: &str) -> Option<String> {
+    SECTIONS.iter().map(|section| marker("keys", section.name)).find(|marker| !page.contains(marker))
+}
+
+/// A page with its tables written anew.
 ///
 /// # Panics
-/// If a section has no table, or a table no section.
+/// If a table has no end.
 pub(crate) fn filled(page: &str) -> String {
-    for section in SECTIONS.iter() {
-        let marker = marker("keys", section.name);
-        assert!(
-            page.contains(&marker),
-            "docs/job.md has no table of [{}]: add {marker} and {END}",
-            section.name
-        );
-    }
     let mut filled = String::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
@@ -42,6 +39,7 @@ fn table_of(line: &str) -> Option<String> {
         "activation" => Some(names(Activation::ALL, Activation::name, Activation::meaning)),
         "initializer" => Some(names(Initializer::ALL, Initializer::name, Initializer::meaning)),
         "loss" => Some(names(Loss::ALL, Loss::name, Loss::meaning)),
+        "all" => Some(overview()),
         _ => None,
     })
 }
@@ -49,6 +47,66 @@ fn table_of(line: &str) -> Option<String> {
 fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str, meaning: fn(T) -> &'static str) -> String {
     let rows = all.iter().map(|&one| [code(name(one)), meaning(one).trim_end_matches('.').to_string()]);
     table(["name", "meaning"], rows)
+}
+
+/// What a job can say, in short: where it says it, the names that it can use, and Keras' words.
+fn overview() -> String {
+    let row = |what: &str, key: &str, names: Vec<String>, keras: &str| {
+        [what.to_string(), code(key), names.join(", "), keras.to_string()]
+    };
+    let types = |section: &str| {
+        let found = SECTIONS.iter().find(|other| other.name == section).expect("a section");
+        found.kinds.iter().map(|kind| code(kind.name)).collect::<Vec<_>>()
+    };
+    let codes = |names: Vec<&str>| names.into_iter().map(code).collect::<Vec<_>>();
+    let choices = |section: &str, name: &str| {
+        let keys =
+            SECTIONS.iter().filter(|other| other.name == section).flat_map(|found| &found.kinds[0].keys);
+        match keys.into_iter().find(|key| key.name == name).map(|key| &key.value) {
+            Some(Value::Name(names) | Value::Names(names)) => {
+                let numbered = names.numbered.map(|(example, _)| example.to_string());
+                names.listed.iter().cloned().chain(numbered).map(|name| code(&name)).collect()
+            }
+            other => panic!("{section}.{name} has no names: {other:?}"),
+        }
+    };
+    let stopping = SECTIONS.iter().find(|other| other.name == "fit.early_stopping").expect("a section");
+    table(
+        ["", "key", "names", "in Keras"],
+        [
+            row("data", "data.format", choices("data", "format"), ""),
+            row(
+                "normalisation",
+                "data.normalize",
+                choices("data", "normalize"),
+                "`Normalization`, `Rescaling`",
+            ),
+            row("layers", "layers", types("layers"), "`Dense`, `Dropout`, `LayerNormalization`"),
+            row("activations", "layers.activation", choices("layers", "activation"), "the same"),
+            row(
+                "initialisers",
+                "layers.kernel_initializer",
+                choices("layers", "kernel_initializer"),
+                "the same",
+            ),
+            row("regularisers", "layers.kernel_regularizer", codes(vec!["l1", "l2"]), "`L1L2`"),
+            row("losses", "compile.loss", choices("compile", "loss"), "the same"),
+            row("metrics", "compile.metrics", choices("compile", "metrics"), "the same, and scikit-learn's"),
+            row(
+                "optimizers",
+                "compile.optimizer.type",
+                types("compile.optimizer"),
+                "`Adam`, `AdamW`, `RMSprop`, `SGD`, with the same parameters and clipping",
+            ),
+            row(
+                "schedules",
+                "compile.schedule.type",
+                types("compile.schedule"),
+                "`CosineDecay`, `ExponentialDecay`, `ReduceLROnPlateau`; PyTorch's `OneCycleLR`, `StepLR`",
+            ),
+            row("early stopping", "fit.early_stopping", codes(stopping.key_names()), "`EarlyStopping`"),
+        ],
+    )
 }
 
 fn keys(section: &Section) -> String {
