@@ -39,7 +39,7 @@ pub fn read(job: &Job) -> Result<Dataset, Failure> {
 pub fn read_watched(job: &Job, reading: &Reading) -> Result<Dataset, Failure> {
     reading.during(|| failpoints::at("data-before-read"));
     let wanted = job.wanted();
-    read_parts(&job.data, wanted, &Disk(reading))?.prepare(job.data.recipe(wanted))
+    weighed(job, read_parts(&job.data, wanted, &Disk(reading))?.prepare(job.data.recipe(wanted))?)
 }
 
 /// Reads a job's data for a trained model. With the inputs of that model, if they are known, nothing is fitted anew.
@@ -48,7 +48,12 @@ pub fn read_watched(job: &Job, reading: &Reading) -> Result<Dataset, Failure> {
 /// As [`read`], and if the data is not what the model takes.
 pub fn read_for(job: &Job, trained_on: Option<Inputs>) -> Result<Dataset, Failure> {
     let wanted = job.wanted();
-    parts(&job.data, wanted)?.prepare_for(job.data.recipe(wanted), trained_on)
+    weighed(job, parts(&job.data, wanted)?.prepare_for(job.data.recipe(wanted), trained_on)?)
+}
+
+fn weighed(job: &Job, mut data: Dataset) -> Result<Dataset, Failure> {
+    data.weigh_classes(&job.compile.class_weight)?;
+    Ok(data)
 }
 
 /// Reads samples to predict for: a file of a format, laid out as the job's.

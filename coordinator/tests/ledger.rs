@@ -17,7 +17,7 @@ type Chains = Vec<(Place, Chain)>;
 
 fn spec() -> Spec {
     let sizes = Sizes { train: 53, validation: 7, test: 2 };
-    let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
+    let schema = Schema::new(Features::image(28, 28), Target::Class { classes: 10 });
     let spec = Job { shards: 3, ..Job::default() }.spec(schema, sizes);
     Spec { batch_size: 10, ..spec }
 }

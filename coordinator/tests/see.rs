@@ -142,7 +142,7 @@ fn the_data_is_shown_with_shapes_and_one_hot_rows() {
     let mut view = data::Overview {
         train: 60_000,
         test: 10_000,
-        schema: Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } },
+        schema: Schema::new(Features::image(28, 28), Target::Class { classes: 10 }),
         values: (0.0, 255.0),
         columns: Vec::new(),
         classes: Vec::new(),

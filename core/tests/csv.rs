@@ -165,6 +165,33 @@ fn a_table_of_many_parts_is_read_as_one() {
 }
 
 #[test]
+fn a_column_of_weights_is_no_input() {
+    let text = "length,kind,w\n1.5,rose,2\n-2,lily,0\n3,rose,0.5\n4,lily,1\n";
+    let mut data = Data { validation_split: 0.5, ..data("kind") };
+    data.table.sample_weight = Some(ColumnName::Name("w".into()));
+    let dataset = read(text, &data, CLASSES).unwrap();
+    assert!(dataset.schema.weighted && !read(text, &self::data("kind"), CLASSES).unwrap().schema.weighted);
+    assert_eq!(dataset.inputs.feature_names(), ["length"]);
+    assert_eq!(dataset.train.weights, [2.0, 0.0, 0.5, 1.0]);
+    data.table.sample_weight = Some(ColumnName::Number(2));
+    assert_eq!(read(text, &data, CLASSES), Ok(dataset));
+    for (from, to, says) in [
+        (",w", ",v", "there is no column w"),
+        (
+            ",2\n",
+            ",-2\n",
+            "flowers.csv, row 1, column w: -2 is not a weight; give a finite number of at least 0",
+        ),
+        (",0\n", ",\n", "flowers.csv, row 2, column w: the weight is missing"),
+        (",0.5\n", ",much\n", "flowers.csv, row 3, column w: `much` is no number"),
+    ] {
+        data.table.sample_weight = Some(ColumnName::Name("w".into()));
+        let error = error(text.replace(from, to), &data, CLASSES);
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn bad_tables_are_refused_by_place() {
     let with = |change: fn(&mut Data)| {
         let mut data = data("kind");

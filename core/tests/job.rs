@@ -36,6 +36,9 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "parameters are too many",
     "there is no validation split",
     "clipped in one way",
+    "have no classes",
+    "have no weights",
+    "leave out one of them",
 ];
 
 fn assert_errors(table: &[(&str, &str)]) {
@@ -216,8 +219,8 @@ fn unknown_keys() {
         (
             "[data]\nzoom = 1\nangle = 2",
             "job.toml:2: unknown key `zoom` in [data]; known keys: source, \
-             format, target, drop, header, separator, missing, test, test_split, validation, validation_split, \
-             shuffle_split, scale, normalize",
+             format, target, drop, sample_weight, header, separator, missing, test, test_split, validation, \
+             validation_split, shuffle_split, scale, normalize",
         ),
         (
             "\"a\\nb\" = 1",
@@ -1225,11 +1228,54 @@ fn rules_that_stop_a_job_are_read_written_and_hashed() {
 }
 
 #[test]
+fn weights_of_classes_are_read_written_and_part_of_the_identity() {
+    let job = |text: &str| Job::parse("job.toml", text).unwrap();
+    let weighted = job("[compile]\nclass_weight = { 0 = 2, \"a b\" = 0.5, yes = 1 }");
+    let weights = [("0", 2.0), ("a b", 0.5), ("yes", 1.0)];
+    assert!(
+        weighted.compile.class_weight.iter().map(|(class, weight)| (class.as_str(), *weight)).eq(weights)
+    );
+    assert!(weighted.to_toml().contains("class_weight = { \"0\" = 2.0, \"a b\" = 0.5, \"yes\" = 1.0 }\n"));
+    reads_back(&weighted);
+    assert_ne!(sha256(&weighted), sha256(&Job::default()));
+    assert_eq!(sha256(&job("compile.class_weight = {}")), sha256(&Job::default()));
+    assert_eq!(with_set(None, &["compile.class_weight.3=2.5"]).unwrap().compile.class_weight["3"], 2.5);
+    assert_errors(&[
+        (
+            "compile.class_weight = [1.0, 2.0]",
+            "job.toml:1: class_weight = [1.0, 2.0]: found a list, expected a table of classes, such as { 0 = 1.0, 1 = 2.5 }",
+        ),
+        ("[compile.class_weight]\n0 = \"a\"", "job.toml:2: 0 = \"a\": found a string, expected a number"),
+        (
+            "[compile.class_weight]\n0 = -1.0",
+            "job.toml:2: 0 = -1.0: not a weight; give a finite number of at least 0",
+        ),
+        (
+            "[data]\nsource = \"a.csv\"\nsample_weight = \"w\"\n[compile]\nclass_weight = { 0 = 1.0 }",
+            "job.toml:5: compile.class_weight: samples weigh by their classes or by data.sample_weight, as in Keras; \
+             leave out one of them",
+        ),
+        (
+            "[data]\nsource = \"a.csv\"\n[[layers]]\ntype = \"dense\"\nunits = 1\nactivation = \"linear\"\n[compile]\n\
+             loss = \"mse\"\nmetrics = []\nclass_weight = { 0 = 1.0 }",
+            "job.toml:10: compile.class_weight: mean_squared_error learns numbers, which have no classes; leave \
+             class_weight out",
+        ),
+        (
+            "data.sample_weight = \"w\"",
+            "job.toml:1: sample_weight = \"w\": IDX files have no weights; leave it out, or give a table or an .npz",
+        ),
+    ]);
+}
+
+#[test]
 fn every_key_of_the_data_reads_back_and_has_its_part_in_the_hash() {
     let base = "[data]\nsource = \"a.csv\"\n";
     let keys = [
         "target = [\"x\\\"y\", 3]",
         "drop = [0, \"c d\"]",
+        "sample_weight = \"w\"",
+        "sample_weight = 3",
         "header = false",
         "separator = \"\\t\"",
         "missing = \"mean\"",

@@ -52,7 +52,7 @@ fn spec(inputs: u32, layers: &[Layer], scale: f32) -> Spec {
         batch_size: 500,
         shuffle: true,
         scale,
-        schema: Schema { features: Features::image(1, inputs as usize), target: Target::Class { classes } },
+        schema: Schema::new(Features::image(1, inputs as usize), Target::Class { classes }),
         layers: layers.to_vec(),
         loss: Loss::CategoricalCrossentropy,
         options: LossOptions::default(),
@@ -368,6 +368,9 @@ fn a_jobs_own_shapes_have_a_fingerprint() {
     let other = Spec { batch_size: 96, ..article.clone() };
     assert_eq!(arithmetic::model_fingerprint(&article), arithmetic::model_fingerprint(&article));
     assert_ne!(arithmetic::model_fingerprint(&article), arithmetic::model_fingerprint(&other));
+    let mut weighted = article.clone();
+    weighted.schema.weighted = true;
+    assert_ne!(arithmetic::model_fingerprint(&article), arithmetic::model_fingerprint(&weighted));
     // More shards than samples, and a batch that is larger than any chunk.
     for (batch_size, shards) in [(3, 8), (1 << 20, 1)] {
         assert_eq!(arithmetic::model_fingerprint(&Spec { batch_size, shards, ..article.clone() }).len(), 64);

@@ -27,7 +27,7 @@ struct Bench {
 impl Bench {
     fn new(target: Target, loss: Loss, metrics: &[&str], shards: u32, samples: u32) -> Self {
         let features = Features { element: Element::F32, shape: vec![INPUTS] };
-        let schema = Schema { features, target };
+        let schema = Schema::new(features, target);
         let units = loss.outputs(target).unwrap();
         let spec = Spec {
             seed: 1,

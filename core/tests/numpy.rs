@@ -186,6 +186,42 @@ fn bad_arrays_are_refused_by_name() {
 }
 
 #[test]
+fn weights_are_in_an_array_of_their_own() {
+    let with = |weights: Vec<u8>, test: Option<Vec<u8>>| {
+        let test = test.map(|test| ("w_test", test));
+        npz(&digits().into_iter().chain([("w_train", weights)]).chain(test).collect::<Vec<_>>())
+    };
+    let mut weighted = data();
+    weighted.table.sample_weight = Some(ColumnName::Name("w_train".into()));
+    let train = || npy("<f4", "False", "(3,)", &floats(&[0.5, 0.0, 2.0]));
+    let test = npy("<i4", "False", "(3, 1)", &[1, 2, 3].map(i32::to_le_bytes).concat());
+    let both = read("a.npz", with(train(), Some(test)), &weighted, CLASSES).unwrap();
+    assert_eq!((both.train.weights, both.test.weights), (vec![0.5, 0.0, 2.0], vec![1.0, 2.0, 3.0]));
+    let one = read("a.npz", with(train(), None), &weighted, CLASSES).unwrap();
+    assert_eq!((one.schema.weighted, one.test.weights), (true, vec![1.0; 3]), "the test set has none");
+    assert!(!read("a.npz", with(train(), None), &data(), CLASSES).unwrap().schema.weighted, "nobody asked");
+
+    for (bytes, says) in [
+        (npz(&digits()), "a.npz: sample_weight: there is no array w_train"),
+        (
+            with(npy("|u1", "False", "(2,)", &[1, 1]), None),
+            "2 weights for the 3 samples of a.npz, array x_train",
+        ),
+        (
+            with(npy("|u1", "False", "(3, 2)", &[1; 6]), None),
+            "a.npz, array w_train: has the shape [3, 2]: not one weight for each sample",
+        ),
+        (
+            with(npy("<f4", "False", "(3,)", &floats(&[1.0, f32::NAN, 1.0])), None),
+            "a.npz, array w_train: the weight at 1 is NaN: not a weight",
+        ),
+    ] {
+        let error = read("a.npz", bytes, &weighted, CLASSES).unwrap_err().to_string();
+        assert!(error.contains(says) && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
 fn training_and_test_arrays_are_stored_as_one_type() {
     let mut arrays = digits();
     let floats_of = |first: u8| floats(&(first..first + 12).map(f32::from).collect::<Vec<_>>());

@@ -1,5 +1,5 @@
 //! Any partition of shards over workers, in any order, with restarts in between, gives the same bits: for each optimizer,
-//! schedule, kind of layer, loss, and number of mini-batches in a step.
+//! schedule, kind of layer, loss, and number of mini-batches in a step, with and without weights of samples.
 
 #![allow(clippy::unwrap_used)] // All of this is test code; clippy only knows of the functions marked as tests.
 
@@ -92,14 +92,18 @@ trait Way {
 }
 
 impl Bench {
-    fn new(job: Job) -> Self {
-        let schema = Schema { features: Features::image(1, INPUTS), target: Target::Class { classes: 10 } };
+    fn new(job: Job, weighted: bool) -> Self {
+        let (features, target) = (Features::image(1, INPUTS), Target::Class { classes: 10 });
+        let schema = Schema { features, target, weighted };
         let spec = job.spec(schema.clone(), Sizes { train: TRAIN, validation: 0, test: 0 });
         let byte = |i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8;
         let shard = |shard| {
             let samples = shard_len(TRAIN, SHARDS, shard);
             let features = (0..samples * INPUTS as u32).map(|i| byte(i + 1000 * shard) % 4);
-            let bytes: Vec<u8> = features.chain((0..samples).map(|i| byte(i + 77 * shard) % 10)).collect();
+            let labels = (0..samples).map(|i| byte(i + 77 * shard) % 10);
+            let weights =
+                (0..if weighted { samples } else { 0 }).map(|i| f32::from(byte(i + 33 * shard) % 8) / 3.0);
+            let bytes: Vec<u8> = features.chain(labels).chain(weights.flat_map(f32::to_le_bytes)).collect();
             ShardSamples::decode(bytes.into(), Arc::new(schema.clone()), samples).unwrap()
         };
         Self { shards: (0..SHARDS).map(shard).collect(), workload: Workload::new(spec), job }
@@ -244,8 +248,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn any_partition_and_any_restart_give_the_same_bits(job in job(), seed in any::<u64>()) {
-        let bench = Bench::new(job);
+    fn any_partition_and_any_restart_give_the_same_bits(job in job(), weighted in any::<bool>(), seed in any::<u64>()) {
+        let bench = Bench::new(job, weighted);
         let wanted = bench.train(&mut Undisturbed);
         prop_assert!(wanted[0] != wanted[2] || wanted[1] != wanted[2], "it learns something");
         prop_assert!(bench.train(&mut Disturbed(seed)) == wanted, "{}", bench.job.to_toml());

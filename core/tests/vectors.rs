@@ -8,20 +8,26 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use millefeuille_core::data::dataset::Dataset;
 use millefeuille_core::data::formats::idx;
+use millefeuille_core::data::part::{Part, RawFeatures, RawTargets, TargetValues};
 use millefeuille_core::data::plan::Plan;
 use millefeuille_core::data::prepare::Parts;
 use millefeuille_core::data::schema::{Features, Schema, Target, Truth};
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::data::split::{Sizes, Split};
-use millefeuille_core::job::{Activation, Job, Layer, Loss, LossOptions, Metric, Optimizer, OptimizerKind};
+use millefeuille_core::job::{
+    Activation, Dense, Job, Layer, Loss, LossOptions, Metric, Optimizer, OptimizerKind,
+};
 use millefeuille_core::learn::elementwise::add_assign;
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::optimizers::OptimizerState;
 use millefeuille_core::learn::piece::{Learner, PieceOutcome, Scratch, ShardView};
 use millefeuille_core::learn::schedules::Schedule;
 use millefeuille_core::learn::spec::Spec;
+use millefeuille_core::learn::sum::Figures;
 use millefeuille_core::learn::tree::{Node, Reduction, Tree};
+use millefeuille_core::learn::work::{Unit, Workload};
 use serde_json::Value;
 
 const UNSUPPORTED_GRADIENTS: [&str; 0] = [];
@@ -67,7 +73,7 @@ fn spec(inputs: usize, layers: Vec<Layer>, target: Target, shards: u32) -> Spec 
         batch_size: 500,
         shuffle: false,
         scale: 1.0,
-        schema: Schema { features: Features::image(1, inputs), target },
+        schema: Schema::new(Features::image(1, inputs), target),
         layers,
         loss: Loss::CategoricalCrossentropy,
         options: LossOptions::default(),
@@ -396,4 +402,98 @@ fn the_articles_epoch_ends_where_that_of_keras_does() {
             "{split}: {correct}, not {wanted_correct}"
         );
     }
+}
+
+/// The samples of a case, which train before the last ones validate, with the weights that its job gives them.
+fn weighted_data(case: &Value, job: &Job) -> Dataset {
+    let rows: Vec<Vec<f32>> = list(&case["x"]).iter().map(floats).collect();
+    let values = rows.concat();
+    let weights = (!case["sample_weight"].is_null()).then(|| floats(&case["sample_weight"]));
+    let targets = match job.target() {
+        Target::Class { .. } => {
+            TargetValues::Labels(list(&case["y"]).iter().map(|y| y.as_i64().unwrap()).collect())
+        }
+        Target::Reals { .. } => {
+            TargetValues::Numbers { width: 1, values: list(&case["y"]).iter().flat_map(floats).collect() }
+        }
+    };
+    let train = Part {
+        name: "case".into(),
+        len: rows.len(),
+        features: RawFeatures::Numbers { shape: vec![rows[0].len() as u32], values },
+        targets: Some(RawTargets { file: "case".into(), columns: Vec::new(), values: targets }),
+        weights,
+    };
+    let parts = Parts { train, validation: None, test: None, files: Vec::new() };
+    let mut data = parts.prepare(job.data.recipe(job.wanted())).unwrap();
+    data.weigh_classes(&job.compile.class_weight).unwrap();
+    data
+}
+
+/// The job of a case.
+fn weighted_job(case: &Value) -> Job {
+    let layer = |layer: &Value| {
+        let mut dense =
+            Dense::new(layer["units"].as_u64().unwrap() as u32, text(&layer["activation"]).parse().unwrap());
+        dense.kernel_regularizer.l2 = layer["l2"].as_f64().unwrap() as f32;
+        Layer::Dense(dense)
+    };
+    let mut job =
+        Job { shards: 3, layers: list(&case["layers"]).iter().map(layer).collect(), ..Job::default() };
+    job.data.validation_split = case["validation_split"].as_f64().unwrap();
+    job.compile.loss = text(&case["loss"]).parse().unwrap();
+    job.compile.optimizer = Optimizer::new(text(&case["optimizer"]).parse().unwrap());
+    job.compile.optimizer.set("learning_rate", case["learning_rate"].as_f64().unwrap() as f32);
+    let weights = case["class_weight"].as_object().unwrap();
+    job.compile.class_weight = weights.iter().map(|(k, v)| (k.clone(), v.as_f64().unwrap() as f32)).collect();
+    job.compile.metrics.clear();
+    job.fit.batch_size = case["batch_size"].as_u64().unwrap() as u32;
+    job.fit.shuffle = false;
+    job
+}
+
+/// Trains the job of a case, and compares each epoch's losses and the trained parameters.
+fn check_weights(case: &Value) {
+    let (name, job) = (text(&case["name"]), weighted_job(case));
+    let store = ShardStore::new(weighted_data(case, &job), job.shards);
+    let workload = Workload::new(job.spec(Schema::clone(store.schema()), store.sizes()));
+    let flat = |layers: &Value| -> Vec<f64> {
+        let layer = |layer: &Value| {
+            let kernel = list(&layer["kernel"]).iter().flat_map(numbers);
+            kernel.chain(numbers(&layer["bias"])).collect::<Vec<_>>()
+        };
+        list(layers).iter().flat_map(layer).collect()
+    };
+    let mut parameters: Vec<f32> = flat(&case["initial"]).into_iter().map(|value| value as f32).collect();
+    let mut optimizer =
+        OptimizerState::of_model(&job.compile.optimizer, &Schedule::default(), workload.model());
+    let sum = |unit: Unit, parameters: &[f32]| {
+        let samples = |index| Some(&store.get(Shard { split: unit.split, index })?.samples);
+        workload
+            .sum_of_node(unit, Tree::new(job.shards).root(), samples, parameters, |len| vec![0.0; len])
+            .unwrap()
+    };
+    let steps = workload.plan().steps();
+    let mut figures = [("loss", Vec::new()), ("val_loss", Vec::new())];
+    for epoch in 0..case["epochs"].as_u64().unwrap() as u32 {
+        let mut trained = Figures::default();
+        for step in 0..steps {
+            let sum = sum(Unit::train(epoch, step), &parameters);
+            let mut next = vec![0.0; parameters.len()];
+            optimizer.step_of_sum(u64::from(epoch * steps + step) + 1, &parameters, &sum, &mut next);
+            trained += sum.figures;
+            parameters = next;
+        }
+        figures[0].1.push(trained.loss() as f32);
+        figures[1].1.push(sum(Unit::evaluate(Split::Validation, epoch), &parameters).figures.loss() as f32);
+    }
+    for (figure, got) in figures {
+        assert_close(&got, &numbers(&case["history"][figure]), 2e-5, 0.1, &format!("{name} {figure}"));
+    }
+    assert_close(&parameters, &flat(&case["trained"]), 2e-5, 0.1, name);
+}
+
+#[test]
+fn weights_of_classes_and_samples_do_what_they_do_in_keras() {
+    list(&vectors("weights.json")["cases"]).iter().for_each(check_weights);
 }

@@ -331,6 +331,7 @@ impl From<&Schema> for v1::Schema {
                 Target::Class { classes } => Wire::Classes(classes),
                 Target::Reals { width } => Wire::Reals(width),
             }),
+            weighted: from.weighted,
         }
     }
 }
@@ -352,7 +353,7 @@ impl TryFrom<v1::Schema> for Schema {
         };
         let features = Features { element, shape: from.shape };
         match features.width() {
-            1..=MAX_WIDTH => Ok(Self { features, target }),
+            1..=MAX_WIDTH => Ok(Self { features, target, weighted: from.weighted }),
             width => Err(malformed(format!("a sample has {width} values"))),
         }
     }
@@ -429,7 +430,7 @@ mod tests {
     }
 
     fn spec() -> Spec {
-        let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
+        let schema = Schema::new(Features::image(28, 28), Target::Class { classes: 10 });
         millefeuille_core::job::Job::default().spec(schema, Sizes { train: 1, validation: 1, test: 1 })
     }
 

@@ -10,7 +10,7 @@ use millefeuille_core::learn::tree::{Node, Tree};
 use millefeuille_proto::{convert, v1};
 
 fn spec() -> Spec {
-    let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
+    let schema = Schema::new(Features::image(28, 28), Target::Class { classes: 10 });
     let spec = Job::default().spec(schema, Sizes { train: 48_000, validation: 12_000, test: 10_000 });
     Spec { seed: u64::MAX, scale: 1.0 / 255.0, ..spec }
 }
@@ -23,7 +23,11 @@ fn refused(change: impl FnOnce(&mut v1::Spec)) -> String {
 
 #[test]
 fn a_spec_goes_to_the_wire_and_back() {
-    assert_eq!(Spec::try_from(v1::Spec::from(&spec())).unwrap(), spec());
+    let mut weighted = spec();
+    weighted.schema.weighted = true;
+    for spec in [spec(), weighted] {
+        assert_eq!(Spec::try_from(v1::Spec::from(&spec)).unwrap(), spec);
+    }
 }
 
 #[test]

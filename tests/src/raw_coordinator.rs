@@ -244,7 +244,7 @@ fn work(step: u32, nodes: &[(u32, u32)], parameter_bytes: usize) -> v1::Work {
 }
 
 fn schema() -> Schema {
-    Schema { features: Features::image(1, WIDTH as usize), target: Target::Class { classes: 10 } }
+    Schema::new(Features::image(1, WIDTH as usize), Target::Class { classes: 10 })
 }
 
 fn spec() -> Spec {

@@ -124,7 +124,7 @@ fn export<'n>(home: &Home, name: &'n str, job: &Job, target: Target) -> &'n str 
     let mut normalised = inputs.clone();
     normalised.chunks_mut(COLUMNS).for_each(|row| each(row, |x, offset, divisor| (x - offset) / divisor));
 
-    let schema = Schema { features: Features { element: Element::F32, shape: vec![COLUMNS as u32] }, target };
+    let schema = Schema::new(Features { element: Element::F32, shape: vec![COLUMNS as u32] }, target);
     let spec = job.spec(schema, Sizes { train: 0, validation: 0, test: 0 });
     let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
     let stored: Vec<u8> = normalised.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -62,6 +62,53 @@ fn a_table_gives_the_same_bits_on_any_cluster_and_after_a_restart() {
 }
 
 #[test]
+fn weights_travel_with_the_samples() {
+    let home = home();
+    let weight = |row: usize| if row == 0 { "weight".to_string() } else { (row % 5).to_string() };
+    let rows = houses(ROWS);
+    let rows: Vec<_> =
+        rows.lines().enumerate().map(|(row, line)| format!("{line},{}", weight(row))).collect();
+    home.write("weighted.csv", rows.join("\n"));
+    let price = std::fs::read_to_string(home.path("price.toml")).unwrap();
+    let weighted = price.replace("houses.csv", "weighted.csv");
+    home.write("weighted.toml", weighted.replace("drop = [", "sample_weight = \"weight\"\ndrop = ["));
+    home.write("unweighted.toml", weighted.replace("drop = [", "drop = [\"weight\", "));
+    home.coordinator("train weighted.toml --workers 1 --run-dir one").succeeds();
+    home.coordinator("train weighted.toml --workers 3 --run-dir three").succeeds();
+    home.coordinator("train unweighted.toml --workers 1 --epochs 1 --run-dir un").succeeds();
+    assert_eq!(home.run("one").hash(), home.run("three").hash());
+    let first = |run: &str| home.run(run).history()[0].clone();
+    for figure in ["loss", "val_loss", "test_loss", "weights_sha256"] {
+        assert_ne!(first("one")[figure], first("un")[figure], "{figure}");
+    }
+    home.coordinator("verify one").succeeds();
+    let evaluated = home.coordinator("evaluate one --json").succeeds().json();
+    assert_eq!(evaluated[0]["test_loss"], home.run("one").history().last().unwrap()["test_loss"]);
+    home.write("new.csv", "area,age,colour,weight\n100,10,red,heavy\n");
+    home.coordinator("predict one new.csv").succeeds();
+}
+
+#[test]
+fn classes_weigh_by_their_names() {
+    let home = home();
+    let sold = std::fs::read_to_string(home.path("sold.toml")).unwrap();
+    let with =
+        |weights: &str| sold.replace("[compile]\n", &format!("[compile]\nclass_weight = {{ {weights} }}\n"));
+    home.write("names.toml", with("yes = 3.0, no = 0.5"));
+    home.write("numbers.toml", with("1 = 3.0, 0 = 0.5"));
+    for (job, workers) in [("sold", 1), ("names", 1), ("numbers", 2)] {
+        home.coordinator(&format!("train {job}.toml --epochs 2 --workers {workers} --run-dir {job}"))
+            .succeeds();
+    }
+    assert_eq!(home.run("names").hash(), home.run("numbers").hash());
+    assert_ne!(home.run("names").hash(), home.run("sold").hash());
+    home.coordinator("verify names").succeeds();
+    home.write("none.toml", with("maybe = 2.0"));
+    let error = home.coordinator("train none.toml --workers 1 --run-dir none").fails(2);
+    assert!(error.contains("class_weight: there is no class maybe; the data has no, yes"), "{error}");
+}
+
+#[test]
 fn numbers_are_learned_evaluated_and_predicted() {
     let home = home();
     let trained = home.coordinator("train price.toml --workers 2 --run-dir run").succeeds();

@@ -565,7 +565,7 @@ mod tests {
     }
 
     fn schema() -> Schema {
-        Schema { features: Features::image(1, WIDTH as usize), target: Target::Class { classes: 10 } }
+        Schema::new(Features::image(1, WIDTH as usize), Target::Class { classes: 10 })
     }
 
     fn samples(shard: u32) -> ShardSamples {

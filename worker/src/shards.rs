@@ -206,7 +206,7 @@ mod tests {
 
     /// A shard of eight equal bytes.
     fn shard(index: u32, value: u8) -> (Wanted, ShardSamples) {
-        let schema = Schema { features: Features::image(1, 7), target: Target::Class { classes: 10 } };
+        let schema = Schema::new(Features::image(1, 7), Target::Class { classes: 10 });
         let samples = ShardSamples::decode(vec![value; 8].into(), Arc::new(schema), 1).unwrap();
         let shard = Shard { split: Split::Train, index };
         (Wanted { shard, samples: 1, sha256: samples.sha256() }, samples)

@@ -115,8 +115,7 @@ pub(super) fn run(args: Args) -> Result {
     let TrainedModel { inputs: width, described, shape: model, parameters } = saved::trained(&run, &job)?;
     let inputs = described.unwrap_or_else(|| Inputs { shape: vec![1, width], ..Inputs::default() });
     let features = inputs.features();
-    let spec =
-        job.spec(Schema { features, target: job.target() }, Sizes { train: 0, validation: 0, test: 0 });
+    let spec = job.spec(Schema::new(features, job.target()), Sizes { train: 0, validation: 0, test: 0 });
     kernel::is_right_for(&of_predictions(&spec))?;
     let learner = Learner { model: &model, spec: &spec, parameters: &parameters };
     let answers = Answers::new(&job, &inputs);
@@ -195,7 +194,7 @@ fn read(path: &Path, job: &Job, inputs: &Inputs, raw: bool) -> Result<Samples, F
     let Images { file, size, features } = read_images(path, Taken { pixels: width, raw })?;
     let shown = (!inputs.are_floats).then_some(size);
     let features = features.in_shape(inputs.shape.clone());
-    let part = Part { name: file.clone(), len: 0, features, targets: None };
+    let part = Part { name: file.clone(), len: 0, features, targets: None, weights: None };
     Ok(Samples { features: inputs.encode(part)?, file, size: shown })
 }
 

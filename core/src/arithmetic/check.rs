@@ -314,7 +314,7 @@ mod tests {
     use crate::job::Job;
 
     fn article() -> Spec {
-        let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
+        let schema = Schema::new(Features::image(28, 28), Target::Class { classes: 10 });
         Job::default().spec(schema, Sizes { train: 48_000, validation: 12_000, test: 10_000 })
     }
 

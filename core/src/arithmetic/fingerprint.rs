@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::data::schema::{Element, Features, Target};
+use crate::data::schema::{Element, Features, Schema, Target};
 use crate::data::shard::ShardSamples;
 use crate::learn::activations::sigmoid::sigmoid;
 use crate::learn::elementwise;
@@ -120,7 +120,8 @@ pub fn model_fingerprint(spec: &Spec) -> String {
     let mut gradient = vec![0.0f32; model.parameter_count()];
     for rows in trained {
         let targets = made_up_targets(spec.schema.target, rows);
-        let samples = [&features[..rows as usize * bytes], &targets].concat();
+        let weights = made_up_weights(&spec.schema, rows);
+        let samples = [&features[..rows as usize * bytes], &targets, &weights].concat();
         let samples = ShardSamples::decode(samples.into(), Arc::new(spec.schema.clone()), rows);
         let samples = samples.unwrap_or_else(|error| unreachable!("samples of the job's schema: {error}"));
         let order: Vec<u32> = (0..rows).collect();
@@ -154,6 +155,12 @@ fn made_up_targets(target: Target, samples: u32) -> Vec<u8> {
             numbers(samples as usize * width as usize).into_iter().flat_map(f32::to_le_bytes).collect()
         }
     }
+}
+
+/// Made-up weights, if samples have weights: 0, 0.5 and 1 in turn.
+fn made_up_weights(schema: &Schema, samples: u32) -> Vec<u8> {
+    let samples = if schema.weighted { samples } else { 0 };
+    (0..samples).flat_map(|i| ((i % 3) as f32 / 2.0).to_le_bytes()).collect()
 }
 
 /// The possible sizes of a training piece: of a full step and of the last step, divided among the shards.

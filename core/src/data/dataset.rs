@@ -48,7 +48,7 @@ impl DataFile {
 }
 
 /// Samples in file order, laid out by a [`Schema`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
     /// The number of samples.
     pub len: u32,
@@ -56,6 +56,8 @@ pub struct Samples {
     pub features: Vec<u8>,
     /// `[len]` targets.
     pub targets: Vec<u8>,
+    /// `[len]` weights; empty if the schema has none.
+    pub weights: Vec<f32>,
 }
 
 /// Why files could not be read as a data set.

@@ -5,8 +5,8 @@
 //! 1. [`formats`] decode files into [`part`]s by the job's [`request`], and say exactly what is wrong with damaged ones.
 //!    [`table`] is what text tables and others have in common.
 //! 2. [`prepare`] makes a [`dataset`] of the parts: it cuts off the test and validation [`split`]s, finds the classes
-//!    ([`labels`]), and fits what the model takes as [`inputs`], with its [`normalize`]d features. The [`schema`] describes
-//!    a sample.
+//!    ([`labels`]), and fits what the model takes as [`inputs`], with its [`normalize`]d features; samples may have
+//!    [`weights`]. The [`schema`] describes a sample.
 //! 3. [`shard`] partitions each split into shards: the unit in which samples travel, are hashed and kept.
 //! 4. [`plan`] determines which samples of each shard make up each step of an epoch.
 //!
@@ -31,6 +31,7 @@ pub mod schema;
 pub mod shard;
 pub mod split;
 pub mod table;
+pub mod weights;
 
 /// The content of a file, and the file's name for errors.
 #[derive(Clone, Debug)]

@@ -14,6 +14,8 @@ pub struct Part {
     pub features: RawFeatures,
     /// What the model learns; `None` in a file to predict for.
     pub targets: Option<RawTargets>,
+    /// `[len]` weights, if the job names them and the file has them.
+    pub weights: Option<Vec<f32>>,
 }
 
 /// The features of samples, as a file has them.

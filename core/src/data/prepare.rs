@@ -5,7 +5,8 @@
 //!    the others the validation split, unless it has a file of its own.
 //! 3. Classes and categories are those of the training file, sorted. A column's mean and the normalisation are fitted to
 //!    the training split alone.
-//! 4. All splits are encoded by what was fitted.
+//! 4. All splits are encoded by what was fitted. If the training file has weights, so have the samples of the others: 1
+//!    where their file has none.
 
 use super::dataset::{DataFile, Dataset, Samples};
 use super::formats::Content;
@@ -101,20 +102,24 @@ impl Parts {
                 (targets, inputs)
             }
         };
+        let (features, weighted) = (inputs.features(), train.weights.is_some());
         let encode = |part: Part| {
             Ok::<_, Failure>(Encoded {
                 targets: targets.encode(&part)?,
                 len: part.len,
+                weights: match weighted {
+                    true => part.weights.clone().unwrap_or_else(|| vec![1.0; part.len]),
+                    false => Vec::new(),
+                },
                 features: inputs.encode(part)?,
             })
         };
-        let features = inputs.features();
         let mut train = encode(train)?;
         if let Some(validation) = validation {
             train.append(encode(validation)?);
         }
         let test = test.map_or(Ok(Encoded::default()), encode)?;
-        let schema = Schema { features, target: targets.target() };
+        let schema = Schema { features, target: targets.target(), weighted };
         Ok(Dataset { schema, train: train.into(), test: test.into(), sizes, inputs, files })
     }
 }
@@ -134,6 +139,7 @@ struct Encoded {
     len: usize,
     features: Vec<u8>,
     targets: Vec<u8>,
+    weights: Vec<f32>,
 }
 
 impl Encoded {
@@ -141,12 +147,13 @@ impl Encoded {
         self.len += other.len;
         self.features.extend(other.features);
         self.targets.extend(other.targets);
+        self.weights.extend(other.weights);
     }
 }
 
 impl From<Encoded> for Samples {
-    fn from(Encoded { len, features, targets }: Encoded) -> Self {
-        Self { len: len as u32, features, targets }
+    fn from(Encoded { len, features, targets, weights }: Encoded) -> Self {
+        Self { len: len as u32, features, targets, weights }
     }
 }
 
@@ -314,13 +321,14 @@ impl Part {
 
     /// The samples at these places.
     fn at(&self, places: &[u32]) -> Self {
-        let Self { name, len: _, features, targets } = self;
+        let Self { name, len: _, features, targets, weights } = self;
         let targets = targets.as_ref().map(|RawTargets { file, columns, values }| RawTargets {
             file: file.clone(),
             columns: columns.clone(),
             values: values.at(places),
         });
-        Self { name: name.clone(), len: places.len(), features: features.at(places), targets }
+        let weights = weights.as_ref().map(|weights| rows(weights, 1, places));
+        Self { name: name.clone(), len: places.len(), features: features.at(places), targets, weights }
     }
 }
 

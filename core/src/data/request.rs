@@ -27,6 +27,8 @@ pub struct TableLayout {
     pub target: Vec<ColumnName>,
     /// Columns that are left out.
     pub drop: Vec<ColumnName>,
+    /// The column that has the weights of the samples; `None` if each counts as one.
+    pub sample_weight: Option<ColumnName>,
     /// Whether the first line has the names of the columns.
     pub header: bool,
     /// What separates two fields; `None` for the usual one of the file's ending.
@@ -37,7 +39,14 @@ pub struct TableLayout {
 
 impl Default for TableLayout {
     fn default() -> Self {
-        Self { target: Vec::new(), drop: Vec::new(), header: true, separator: None, missing: Missing::Refuse }
+        Self {
+            target: Vec::new(),
+            drop: Vec::new(),
+            sample_weight: None,
+            header: true,
+            separator: None,
+            missing: Missing::Refuse,
+        }
     }
 }
 

@@ -12,12 +12,24 @@ pub struct Schema {
     pub features: Features,
     /// What the model learns to predict.
     pub target: Target,
+    /// Whether each sample has a weight, stored as a 32-bit float, little-endian.
+    pub weighted: bool,
 }
 
 impl Schema {
-    /// The bytes of a sample in a shard, target included.
+    /// The layout of samples without weights.
+    pub const fn new(features: Features, target: Target) -> Self {
+        Self { features, target, weighted: false }
+    }
+
+    /// The bytes of a sample in a shard, target and weight included.
     pub fn sample_bytes(&self) -> usize {
-        self.features.bytes().saturating_add(self.target.bytes())
+        self.features.bytes().saturating_add(self.target.bytes()).saturating_add(self.weight_bytes())
+    }
+
+    /// The bytes of a sample's weight: 0 if it has none.
+    pub const fn weight_bytes(&self) -> usize {
+        if self.weighted { size_of::<f32>() } else { 0 }
     }
 }
 
@@ -258,7 +270,7 @@ mod tests {
 
     #[test]
     fn sizes_follow_from_the_schema() {
-        let schema = Schema { features: Features::image(28, 28), target: Target::Class { classes: 10 } };
+        let schema = Schema::new(Features::image(28, 28), Target::Class { classes: 10 });
         assert_eq!((schema.features.width(), schema.sample_bytes()), (784, 785));
         let table = Features { element: Element::F32, shape: vec![13] };
         assert_eq!((table.width(), table.bytes(), table.rows_and_columns()), (13, 52, None));

@@ -8,6 +8,7 @@
 //! ```text
 //! [len] features, one sample after another, ascending; each laid out by the schema
 //! [len] targets, in the same order
+//! [len] weights, in the same order, if the schema has weights
 //! ```
 //!
 //! [`ShardStore`] is the coordinator's copy of all shards. It partitions the data set from its end and frees the
@@ -136,7 +137,21 @@ impl ShardSamples {
 
     /// `[len]` targets, as they are stored.
     pub fn targets(&self) -> &[u8] {
-        &self.bytes[self.len as usize * self.schema.features.bytes()..]
+        &self.bytes[self.len as usize * self.schema.features.bytes()..self.weights_begin()]
+    }
+
+    /// `[len]` weights, as they are stored; empty if the schema has none.
+    pub fn weights(&self) -> &[u8] {
+        &self.bytes[self.weights_begin()..]
+    }
+
+    /// The weights, decoded.
+    pub(crate) fn all_weights(&self) -> impl Iterator<Item = f64> {
+        self.weights().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes).into())
+    }
+
+    fn weights_begin(&self) -> usize {
+        self.len as usize * (self.schema.sample_bytes() - self.schema.weight_bytes())
     }
 
     /// The features of some of the shard's samples, contiguous.
@@ -155,6 +170,15 @@ impl ShardSamples {
     /// If there are no such samples.
     pub fn targets_of(&self, samples: Range<u32>) -> &[u8] {
         part(self.targets(), self.schema.target.bytes(), samples)
+    }
+
+    /// The weights of some of the shard's samples, contiguous; empty if the schema has none.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such samples.
+    pub fn weights_of(&self, samples: Range<u32>) -> &[u8] {
+        part(self.weights(), self.schema.weight_bytes(), samples)
     }
 
     /// SHA-256 of [`bytes`](Self::bytes), in hex.
@@ -299,6 +323,10 @@ impl<'a> Partitions<'a> {
         for (sample, (row, target)) in (self.open..).zip(rows.zip(targets)) {
             self.put(sample, row, target);
         }
+        if self.schema.weighted {
+            let weights = source.weights.drain(first..);
+            (self.open..).zip(weights).for_each(|(sample, weight)| self.put_weight(sample, weight));
+        }
         source.len = first as u32;
         source.targets.truncate(first * target);
         source.features.truncate(first * row);
@@ -310,6 +338,13 @@ impl<'a> Partitions<'a> {
         let targets = self.lens[index] as usize * row.len();
         self.buffers[index][k * row.len()..][..row.len()].copy_from_slice(row);
         self.buffers[index][targets + k * target.len()..][..target.len()].copy_from_slice(target);
+    }
+
+    fn put_weight(&mut self, sample: usize, weight: f32) {
+        let (index, k) = (sample % self.buffers.len(), sample / self.buffers.len());
+        let (buffer, weights) = (&mut self.buffers[index], self.lens[index] as usize * size_of::<f32>());
+        let place = buffer.len() - weights + k * size_of::<f32>();
+        buffer[place..][..size_of::<f32>()].copy_from_slice(&weight.to_le_bytes());
     }
 
     fn close(self, split: Split) -> impl Iterator<Item = (Shard, ShardSamples)> {
@@ -344,12 +379,17 @@ mod tests {
     const WIDTH: usize = 6;
 
     fn schema() -> Schema {
-        Schema { features: Features::image(2, 3), target: Target::Class { classes: 10 } }
+        Schema::new(Features::image(2, 3), Target::Class { classes: 10 })
     }
 
     fn samples(len: u32, salt: u32) -> Samples {
         let features = (0..len * WIDTH as u32).map(|i| (i * 31 + salt) as u8).collect();
-        Samples { len, features, targets: (0..len).map(|i| ((i + salt) % 10) as u8).collect() }
+        Samples {
+            len,
+            features,
+            targets: (0..len).map(|i| ((i + salt) % 10) as u8).collect(),
+            weights: Vec::new(),
+        }
     }
 
     fn dataset(train: u32, test: u32, validation_split: f64) -> Dataset {
@@ -422,33 +462,38 @@ mod tests {
         let mut bytes = vec![0; 14];
         bytes[13] = 10;
         assert_eq!(decode(bytes.into(), 2), Err(ShardError::Label { index: 1, value: 10, classes: 10 }));
-        let huge = Schema {
-            features: Features { element: Element::F32, shape: vec![u32::MAX; 3] },
-            target: Target::Class { classes: 2 },
-        };
+        let features = Features { element: Element::F32, shape: vec![u32::MAX; 3] };
+        let huge = Schema::new(features, Target::Class { classes: 2 });
         assert!(ShardSamples::decode(Bytes::new(), huge.into(), u32::MAX).is_err());
         assert!(decode(Bytes::new(), 0).is_ok_and(|shard| shard.is_empty()));
     }
 
     #[test]
-    fn float_features_with_several_targets_are_partitioned_unchanged() {
+    fn float_features_with_several_targets_and_weights_are_partitioned_unchanged() {
         let schema = Schema {
             features: Features { element: Element::F32, shape: vec![2] },
             target: Target::Reals { width: 2 },
+            weighted: true,
         };
         let floats =
             |salt: f32| -> Vec<u8> { (0..10).flat_map(|i| (i as f32 + salt).to_le_bytes()).collect() };
-        let train = Samples { len: 5, features: floats(0.0), targets: floats(100.0) };
-        let test = Samples { len: 0, features: Vec::new(), targets: Vec::new() };
+        let train = Samples {
+            len: 5,
+            features: floats(0.0),
+            targets: floats(100.0),
+            weights: vec![0.0, 0.5, 1.0, 1.5, 2.0],
+        };
+        let test = Samples::default();
         let sizes = Sizes::new(5, 0, 0.0);
         let dataset = Dataset { schema, train, test, sizes, inputs: Inputs::default(), files: Vec::new() };
         let store = ShardStore::new(dataset, 2);
 
         let second = &store.get(Shard { split: Split::Train, index: 1 }).unwrap().samples;
-        let expected = [2.0f32, 3.0, 6.0, 7.0, 102.0, 103.0, 106.0, 107.0];
+        let expected = [2.0f32, 3.0, 6.0, 7.0, 102.0, 103.0, 106.0, 107.0, 0.5, 1.5];
         assert_eq!(second.bytes()[..], expected.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
         let (features, target) = store.sample(Split::Train, 3).unwrap();
         assert_eq!((features, target), (second.features_of(1..2), second.targets_of(1..2)));
+        assert_eq!(second.weights_of(1..2), 1.5f32.to_le_bytes());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
     Activation, DataFormat, EarlyStopping, Job, JobError, Layer, Loss, Monitor, Source, StopAt, Stopping,
 };
 use crate::data::schema::Target;
+use crate::data::weights;
 use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::limits::{self, MAX_LAYERS, UNITS};
 pub use crate::learn::limits::{POSITIVE, SHARDS};
@@ -238,6 +239,34 @@ impl Job {
         Ok(())
     }
 
+    fn check_weights(&self, places: &Places) -> Result<(), JobError> {
+        let (classes, key) = (&self.compile.class_weight, "compile.class_weight");
+        for (class, weight) in classes {
+            if let Some(problem) = weights::problem_of(*weight) {
+                return Err(places.error(&format!("{key}.{class}"), weight, problem));
+            }
+        }
+        if !classes.is_empty() && self.data.table.sample_weight.is_some() {
+            let rule =
+                "samples weigh by their classes or by data.sample_weight, as in Keras; leave out one of them";
+            return Err(places.error_of_whole(key, rule));
+        }
+        if !classes.is_empty() && !self.wanted().classes {
+            let rule = format!(
+                "{} learns numbers, which have no classes; leave class_weight out",
+                self.compile.loss
+            );
+            return Err(places.error_of_whole(key, rule));
+        }
+        if self.data.table.sample_weight.is_some()
+            && self.data.format_of_source().is_none_or(|format| format == DataFormat::Idx)
+        {
+            let rule = "IDX files have no weights; leave it out, or give a table or an .npz";
+            return Err(places.error_of_whole("data.sample_weight", rule));
+        }
+        Ok(())
+    }
+
     fn check_stopping(&self, places: &Places) -> Result<(), JobError> {
         let Stopping { early, at } = self.fit.stopping;
         if let Some(EarlyStopping { monitor, min_delta, .. }) = early {
@@ -290,6 +319,7 @@ impl Job {
 
     fn check_compile(&self, places: &Places) -> Result<(), JobError> {
         self.check_loss(places)?;
+        self.check_weights(places)?;
         for (key, value) in self.compile.optimizer.settings() {
             if let Some(problem) = (key.problem)(value) {
                 return Err(places.error(&format!("compile.optimizer.{}", key.name), value, problem));

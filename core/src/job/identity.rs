@@ -52,7 +52,8 @@ impl Job {
     /// decay_steps 408f400000000000`, after `optimizer`), after `shuffle` `accumulate 4`,
     /// `early_stopping val_loss 3 0000000000000000 restore_best` and `stop_at val_accuracy 3fef0a3d70a3d70a`, and in the line of a dense layer `without_bias`, its initialiser, `l1 3dcccccd`, `l2
     /// 3dcccccd` and `frozen`. A layer normalization is `layer layer_normalization 3a83126f`, with `frozen`.
-    /// The optional keys of `[data]` follow `validation_split`: `target`, `drop`, `header`, `separator` (its code point),
+    /// The weights of classes follow the options of the loss: `class_weight 3f000000 malignant`.
+    /// The optional keys of `[data]` follow `validation_split`: `target`, `drop`, `sample_weight`, `header`, `separator` (its code point),
     /// `missing`, `test file`, `test_split`, `validation file`, `shuffle_split`, `normalize`.
     pub fn sha256(&self, data_hashes: &[String], blas_kernel: &str) -> String {
         hex::encode(Sha256::digest(self.canonical(data_hashes, blas_kernel)))
@@ -62,7 +63,7 @@ impl Job {
         // Destructure the job, so that a new field can't be forgotten.
         let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
         let Data { scale, validation_split, .. } = data;
-        let Compile { loss, options, optimizer, schedule, metrics: _ } = compile;
+        let Compile { loss, options, class_weight, optimizer, schedule, metrics: _ } = compile;
         let Fit { batch_size: _, epochs, shuffle, accumulate, stopping } = fit;
 
         let mut text = String::from("millefeuille job 1\n");
@@ -86,6 +87,9 @@ impl Job {
         line(&mut text, "loss", loss);
         for option in options.stated() {
             line(&mut text, option.name, bits_f32(option.value));
+        }
+        for (class, weight) in class_weight {
+            line(&mut text, "class_weight", format!("{} {}", bits_f32(*weight), escaped(class)));
         }
         let values: Vec<_> = optimizer.stated().map(|(key, value)| stated(key, value)).collect();
         line(&mut text, "optimizer", format!("{} {}", optimizer.kind(), values.join(" ")));
@@ -149,7 +153,7 @@ impl Data {
     fn canonical(&self) -> String {
         let Self { source: _, format: _, table, test, test_split, validation, .. } = self;
         let Self { shuffle_split, normalize, scale: _, validation_split: _, .. } = self;
-        let TableLayout { target, drop, header, separator, missing } = table;
+        let TableLayout { target, drop, sample_weight, header, separator, missing } = table;
 
         let mut text = String::new();
         let mut optional = |is_given: bool, key: &str, value: &dyn Display| {
@@ -159,6 +163,7 @@ impl Data {
         };
         optional(!target.is_empty(), "target", &escaped(&columns(target)));
         optional(!drop.is_empty(), "drop", &escaped(&columns(drop)));
+        optional(sample_weight.is_some(), "sample_weight", &escaped(&columns(sample_weight.as_slice())));
         optional(!header, "header", header);
         optional(separator.is_some(), "separator", &separator.map_or(0, u32::from));
         optional(*missing != Missing::default(), "missing", &missing.name());

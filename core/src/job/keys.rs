@@ -87,6 +87,10 @@ pub enum Value {
     Names(Names),
     /// A column's name, its number from 0, or a list of these.
     Columns,
+    /// A column's name, or its number from 0.
+    Column,
+    /// A table of classes and their weights.
+    Weights,
     /// The table of the section below this one that is named as the key is; a list of tables, of layers.
     Section,
 }
@@ -276,6 +280,8 @@ fn data() -> Vec<Key> {
         Key::new("format", Value::Name(Names::of(DataFormat::ALL)), "The format; without it that of the path's ending"),
         Key::new("target", Value::Columns, "The column to learn, or several with numbers; of arrays the name of one"),
         Key::new("drop", Value::Columns, "Columns to leave out").or("[]"),
+        Key::new("sample_weight", Value::Column, "The column, or the array, with the weights of the samples, which multiply their losses")
+            .keras("sample_weight"),
         Key::new("header", Value::Flag, "Whether the first line of a table names its columns").or("true"),
         Key::new("separator", Value::Text("^[^\"\\r\\n]$"), "What separates two fields; without it a tab for `.tsv` and a comma for others"),
         Key::new("missing", Value::Name(Names::of(Missing::ALL.map(Missing::name))), "Whether missing values of inputs are refused, or become the column's mean; a missing text then is none of the categories")
@@ -374,6 +380,9 @@ fn compile() -> Vec<Key> {
             .or(format!("{label_smoothing:?}"))
             .keras("label_smoothing"),
         Key::new("delta", Value::Number(Limits::ABOVE_0), "Where `huber` becomes linear").or(format!("{delta:?}")).keras("delta"),
+        Key::new("class_weight", Value::Weights, "Multiplies the losses of the training samples of a class; the other classes have 1")
+            .or("{}")
+            .keras("class_weight"),
         Key::new("metrics", Value::Names(Names::metrics()), "What is counted and shown beside the loss").keras("metrics"),
         Key::new("optimizer", Value::Section, "How a step follows from a gradient").keras("optimizer"),
         Key::new("schedule", Value::Section, "How the learning rate changes from step to step").keras("learning_rate"),

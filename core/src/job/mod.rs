@@ -45,6 +45,7 @@ use crate::data::prepare::Recipe;
 pub use crate::data::request::{ColumnName, Missing, TableLayout, Wanted};
 use crate::data::schema::{Schema, Target};
 use crate::data::split::Sizes;
+pub use crate::data::weights::ClassWeights;
 use crate::learn::accumulation::Accumulation;
 pub use crate::learn::activations::Activation;
 pub use crate::learn::heads::{Loss, LossOptions};
@@ -140,6 +141,8 @@ pub struct Compile {
     pub optimizer: Optimizer,
     /// How the learning rate changes.
     pub schedule: Schedule,
+    /// The weight of each class in training; the others weigh 1.
+    pub class_weight: ClassWeights,
     /// The metrics reported besides the loss.
     pub metrics: Vec<Metric>,
 }
@@ -199,6 +202,7 @@ impl Default for Job {
                 options: LossOptions::default(),
                 optimizer: Optimizer::sgd(0.1),
                 schedule: Schedule::default(),
+                class_weight: ClassWeights::new(),
                 metrics: vec![Metric::Accuracy],
             },
             fit: Fit {

@@ -23,8 +23,8 @@ use super::error::Places;
 use super::keys::{Kind, LAYERS, OPTIMIZER, REGULARIZER, SCHEDULE, SECTIONS, Section};
 use super::names::ParseNameError;
 use super::{
-    ColumnName, Compile, Data, EarlyStopping, Fit, Job, JobError, Layer, LossOptions, Optimizer,
-    OptimizerKind, Schedule, ScheduleKind, StopAt, parse_scale,
+    ClassWeights, ColumnName, Compile, Data, EarlyStopping, Fit, Job, JobError, Layer, LossOptions,
+    Optimizer, OptimizerKind, Schedule, ScheduleKind, StopAt, parse_scale,
 };
 use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::limits::{POSITIVE, SHARDS, UNITS};
@@ -169,6 +169,7 @@ impl<'a> Reader<'a> {
                 "format" => data.format = Some(entry.named()?),
                 "target" => data.table.target = entry.columns()?,
                 "drop" => data.table.drop = entry.columns()?,
+                "sample_weight" => data.table.sample_weight = Some(entry.column()?),
                 "header" => data.table.header = entry.boolean()?,
                 "separator" => data.table.separator = Some(entry.character()?),
                 "missing" => data.table.missing = entry.named()?,
@@ -260,6 +261,7 @@ impl<'a> Reader<'a> {
                     let value = entry.number()?;
                     compile.options.get_mut(name).into_iter().for_each(|option| *option = value);
                 }
+                "class_weight" => compile.class_weight = self.class_weight(&entry)?,
                 "metrics" => {
                     let metrics = entry.items("a list, such as [\"accuracy\"]")?;
                     compile.metrics = metrics.iter().map(Entry::named).collect::<Result<_, _>>()?;
@@ -270,6 +272,15 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Each class, as a name or a number in quotes or without, and its weight.
+    fn class_weight(&mut self, entry: &Entry<'a>) -> Result<ClassWeights, JobError> {
+        let table = entry.value.get_ref().as_table();
+        let table =
+            table.ok_or_else(|| entry.wrong_type("a table of classes, such as { 0 = 1.0, 1 = 2.5 }"))?;
+        let entries = self.entries(table, &entry.path);
+        entries.iter().map(|entry| Ok((entry.name.to_owned(), entry.number()?))).collect()
     }
 
     fn optimizer(&mut self, table: &'a DeTable<'a>, optimizer: &mut Optimizer) -> Result<(), JobError> {

@@ -33,7 +33,7 @@ impl Job {
     pub(super) fn settings(&self) -> Vec<(String, String)> {
         // Destructure the job, so that a new field can't be forgotten.
         let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, compile, fit } = self;
-        let Compile { loss, options, optimizer, schedule, metrics } = compile;
+        let Compile { loss, options, class_weight, optimizer, schedule, metrics } = compile;
         let Fit { batch_size, epochs, shuffle, accumulate, stopping } = fit;
 
         let metrics: Vec<String> = metrics.iter().map(|metric| string(&metric.name())).collect();
@@ -48,6 +48,10 @@ impl Job {
         let options = options
             .stated()
             .map(|option| (format!("compile.{}", option.name), format!("{:?}", option.value)));
+        let weights = class_weight.iter().map(|(class, weight)| format!("{} = {weight:?}", string(class)));
+        let weights = weights.collect::<Vec<_>>().join(", ");
+        let weights = (!class_weight.is_empty())
+            .then(|| ("compile.class_weight".to_string(), format!("{{ {weights} }}")));
         let within = [
             ("compile.metrics", format!("[{}]", metrics.join(", "))),
             ("compile.optimizer.type", string(optimizer.kind().name())),
@@ -63,8 +67,11 @@ impl Job {
         ];
         let accumulate = (*accumulate != 1).then(|| ("fit.accumulate".to_string(), accumulate.to_string()));
         let owned = |(key, value): (&str, String)| (key.to_string(), value);
-        let compile =
-            options.chain(within.into_iter().map(owned)).chain(optimizer).chain(settings_of(schedule));
+        let compile = options
+            .chain(weights)
+            .chain(within.into_iter().map(owned))
+            .chain(optimizer)
+            .chain(settings_of(schedule));
         let fit = after.into_iter().map(owned).chain(accumulate).chain(settings_of_stopping(stopping));
         let before = before.into_iter().chain(data.settings()).chain(compiled);
         before.map(owned).chain(compile).chain(fit).collect()
@@ -94,23 +101,27 @@ impl Data {
 
 impl TableLayout {
     fn settings(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let Self { target, drop, header, separator, missing } = self;
+        let Self { target, drop, sample_weight, header, separator, missing } = self;
         let target = (!target.is_empty()).then(|| ("data.target", columns(target)));
         let drop = (!drop.is_empty()).then(|| ("data.drop", columns(drop)));
+        let weight = sample_weight.as_ref().map(|name| ("data.sample_weight", column(name)));
         let header = (!header).then(|| ("data.header", header.to_string()));
         let separator = separator.map(|separator| ("data.separator", string(&separator.to_string())));
         let missing = (*missing != Missing::default()).then(|| ("data.missing", string(missing.name())));
-        [target, drop, header, separator, missing].into_iter().flatten()
+        [target, drop, weight, header, separator, missing].into_iter().flatten()
     }
 }
 
 /// Columns as a list.
 pub(super) fn columns(columns: &[ColumnName]) -> String {
-    let column = |column: &ColumnName| match column {
+    format!("[{}]", columns.iter().map(column).collect::<Vec<_>>().join(", "))
+}
+
+fn column(column: &ColumnName) -> String {
+    match column {
         ColumnName::Name(name) => string(name),
         ColumnName::Number(number) => number.to_string(),
-    };
-    format!("[{}]", columns.iter().map(column).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// The settings of a schedule; none of the default one.

@@ -14,6 +14,8 @@
 //! the gradient in place, so there is no other pass over that memory. Buffers are kept in a [`Scratch`], one for
 //! each thread that computes.
 
+use std::ops::Range;
+
 use super::activations::Activation;
 use super::elementwise;
 use super::gemm::{Matrix, gemm};
@@ -77,6 +79,8 @@ pub struct Scratch {
     delta_below: Vec<f32>,
     /// The targets of the rows.
     truths: Truths,
+    /// Their weights; empty if each counts as one.
+    weights: Vec<f32>,
     /// Per-row scratch space for the head.
     loss_scratch: heads::LossScratch,
 }
@@ -151,6 +155,7 @@ impl Learner<'_> {
         sized(&mut scratch.values[0], inputs.len()).copy_from_slice(inputs);
         scratch.truths.clear();
         scratch.truths.add(truth);
+        scratch.weights.clear();
         self.forward(rows, Pass::Training(None), scratch);
         let mut figures = Figures::default();
         self.score(rows, &self.layout(Split::Train), &mut figures, scratch);
@@ -169,7 +174,9 @@ impl Learner<'_> {
             let chunk = first..len.min(first + EVALUATION_ROWS as u32);
             let rows = self.forward_chunk(samples.samples.features_of(chunk.clone()), scratch);
             scratch.truths.clear();
-            scratch.truths.extend(self.spec.schema.target, samples.samples.targets_of(chunk));
+            scratch.truths.extend(self.spec.schema.target, samples.samples.targets_of(chunk.clone()));
+            scratch.weights.clear();
+            scratch.weights.extend(weights(samples.samples, chunk));
             self.score(rows, &layout, &mut figures, scratch);
         }
         self.add_penalty(&mut figures);
@@ -215,8 +222,10 @@ impl Learner<'_> {
             self.scaled(samples.samples.features_of(k..k + 1), row);
         }
         scratch.truths.clear();
+        scratch.weights.clear();
         for &k in order {
             scratch.truths.extend(target, samples.samples.targets_of(k..k + 1));
+            scratch.weights.extend(weights(samples.samples, k..k + 1));
         }
     }
 
@@ -319,10 +328,10 @@ impl Learner<'_> {
     /// Computes the loss and the metrics from the last layer's sums, adds them to `figures`, and turns the sums into the
     /// model's outputs.
     fn score(&self, rows: usize, layout: &Layout, figures: &mut Figures, scratch: &mut Scratch) {
-        let (width, Scratch { values, truths, loss_scratch, .. }) = (self.model.outputs(), scratch);
+        let (width, Scratch { values, truths, weights, loss_scratch, .. }) = (self.model.outputs(), scratch);
         let last = &mut values[self.model.steps().len()][..rows * width];
         let truth = truths.get(self.spec.schema.target);
-        let aim = Aim { width, truth, options: self.spec.options };
+        let aim = Aim { width, truth, options: self.spec.options, weights };
         let loss_sum = flushed(|| self.spec.loss.get().forward(last, aim, loss_scratch));
         let scored = Rows { outputs: last, width, truth };
         figures.loss_sum += loss_sum;
@@ -337,7 +346,7 @@ impl Learner<'_> {
 
     /// The backward pass, from the outputs to the first layer that learns. Gradients of frozen parameters are 0.
     fn backward(&self, rows: usize, gradient: &mut [f32], scratch: &mut Scratch) {
-        let Scratch { values, factors, scales, delta, delta_below, truths, .. } = scratch;
+        let Scratch { values, factors, scales, delta, delta_below, truths, weights, .. } = scratch;
         let steps = self.model.steps();
         let first = steps.iter().position(LayerPlan::is_trainable);
         for step in steps.iter().filter(|step| !step.is_trainable()) {
@@ -348,8 +357,12 @@ impl Learner<'_> {
         let outputs = &values[steps.len()][..rows * width];
         let last = sized(delta, outputs.len());
         last.copy_from_slice(outputs);
-        let aim = Aim { width, truth: truths.get(self.spec.schema.target), options: self.spec.options };
-        flushed(|| self.spec.loss.get().backward(last, aim));
+        let (truth, options) = (truths.get(self.spec.schema.target), self.spec.options);
+        let aim = Aim { width, truth, options, weights };
+        flushed(|| {
+            self.spec.loss.get().backward(last, aim);
+            aim.weigh(last);
+        });
 
         for (index, step) in steps.iter().enumerate().rev() {
             let above = &mut delta[..rows * step.outputs];
@@ -424,6 +437,11 @@ impl DropoutContext<'_> {
         let threshold = (f64::from(rate) * 2f64.powi(32)).round() as u32;
         elementwise::dropout_factors(words, threshold, 1.0 / (1.0 - rate), factors);
     }
+}
+
+/// The weights of some of a shard's samples; none if each counts as one.
+fn weights(samples: &ShardSamples, range: Range<u32>) -> impl Iterator<Item = f32> {
+    samples.weights_of(range).as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
 }
 
 /// The first `len` elements of a buffer that grows as needed and never shrinks.

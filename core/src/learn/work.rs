@@ -149,13 +149,17 @@ impl Workload {
         }
     }
 
-    /// The mean loss over these training samples of a model that predicts the same for each: a yardstick for people.
+    /// The mean loss over these training samples of a model that predicts the same for each, which has the mean of their
+    /// weights: a yardstick for people.
     pub fn constant_loss(&self, store: &ShardStore) -> Option<f64> {
-        let (target, mut truths) = (store.schema().target, Truths::default());
+        let (target, mut truths, mut weights) = (store.schema().target, Truths::default(), Vec::new());
         for (_, stored) in store.iter().filter(|(shard, _)| shard.split == Split::Train) {
             truths.extend(target, stored.samples.targets());
+            weights.extend(stored.samples.all_weights());
         }
-        self.spec.loss.of_a_constant(self.model.outputs(), truths.get(target))
+        let mean_weight = weights.iter().sum::<f64>() / weights.len() as f64;
+        let constant = self.spec.loss.of_a_constant(self.model.outputs(), truths.get(target))?;
+        Some(if weights.is_empty() { constant } else { mean_weight * constant })
     }
 
     /// The shards among these that have samples in a unit of work; the others are absent from its sum.

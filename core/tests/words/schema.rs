@@ -93,8 +93,12 @@ fn of_value(value: &Value) -> Json {
         Value::Name(names) => of_names(names),
         Value::Names(names) => json!({ "type": "array", "items": of_names(names), "uniqueItems": true }),
         Value::Columns => {
-            let column = json!({ "anyOf": [{ "type": "string" }, { "type": "integer", "minimum": 0 }] });
+            let column = of_value(&Value::Column);
             json!({ "anyOf": [column, { "type": "array", "items": column }] })
+        }
+        Value::Column => json!({ "anyOf": [{ "type": "string" }, { "type": "integer", "minimum": 0 }] }),
+        Value::Weights => {
+            json!({ "type": "object", "additionalProperties": { "type": "number", "minimum": 0 } })
         }
         Value::Section => unreachable!("a section has keys of its own"),
     }

@@ -3,6 +3,7 @@
 use crate::data::labels::{self, FOR_NUMBERS};
 use crate::data::part::{RawFeatures, RawTargets, TargetValues};
 use crate::data::request::Wanted;
+use crate::data::weights;
 use crate::failure::{Failure, FailureKind};
 
 /// An array, its samples first.
@@ -133,6 +134,26 @@ impl Array {
         let what =
             format!("sample {sample}, value {value} is {}, no finite number of 32 bits", values[index]);
         Err(self.failure(what))
+    }
+
+    /// A weight for each sample.
+    pub(super) fn into_weights(self) -> Result<Vec<f32>, Failure> {
+        if self.values.len() != self.shape[0] {
+            return Err(
+                self.failure(format!("has the shape {:?}: not one weight for each sample", self.shape))
+            );
+        }
+        let weights = self.values.into_numbers();
+        let invalid = |(index, weight)| {
+            let problem = weights::problem_of(weight).unwrap_or_default();
+            Failure::at(
+                FailureKind::Data,
+                &self.place,
+                format!("the weight at {index} is {weight}: {problem}"),
+            )
+        };
+        weights::first_invalid(&weights).map_or(Ok(()), |found| Err(invalid(found)))?;
+        Ok(weights)
     }
 
     /// The features of the samples. Bytes stay bytes if they are `images`; all other numbers become `f32`.

@@ -2,7 +2,8 @@
 //!
 //! An `.npz` has its training samples as `x_train` and `y_train`, as Keras' files do, or as `x` and `y`, or as scikit-learn
 //! names them, `data` and `target`; and perhaps a test set, `x_test` and `y_test`. `target` in the job names another array
-//! to learn; the features are then in the only other array of as many samples. Bytes with more than one axis beside the
+//! to learn; the features are then in the only other array of as many samples. `sample_weight` names the array of their
+//! weights; those of the test set are then in `w_test`, say, beside `w_train`. Bytes with more than one axis beside the
 //! samples', which are images, stay bytes; all other numbers become `f32`.
 //!
 //! Targets may be whole numbers (classes, or numbers to learn), rows of a single 1 among zeros (classes, one-hot), or
@@ -18,7 +19,7 @@ use super::array::{self, Array, Values};
 use super::{Content, Files, Format, Request};
 use crate::data::dataset::DataFile;
 use crate::data::part::{Cells, Part, TableColumn};
-use crate::data::request::{ColumnName, Wanted};
+use crate::data::request::{ColumnName, TableLayout, Wanted};
 use crate::data::table::{Known, Plan, Use};
 use crate::failure::{Failure, FailureKind};
 
@@ -83,15 +84,12 @@ impl Format for Npz {
         if let Known::Model(_) = request.known
             && let Some(features) = to_predict(&names)
         {
-            let train = archive.part(features, None, request.wanted)?;
+            let train = archive.part(Arrays { features, targets: None, weights: None }, request.wanted)?;
             return Ok(Content { train, test: None, files: Vec::new() });
         }
-        let chosen = Names::of(&archive.file, &names, &request.layout.target)?;
-        let train = archive.part(&chosen.features, chosen.targets.as_deref(), request.wanted)?;
-        let test = match &chosen.test {
-            Some((features, targets)) => Some(archive.part(features, Some(targets), request.wanted)?),
-            None => None,
-        };
+        let chosen = Names::of(&archive.file, &names, request.layout)?;
+        let train = archive.part(chosen.train(), request.wanted)?;
+        let test = chosen.test().map(|test| archive.part(test, request.wanted)).transpose()?;
         Ok(Content { train, test, files: vec![DataFile::of(path, &bytes)] })
     }
 }
@@ -103,8 +101,18 @@ fn has_ending(path: &Path, ending: &str) -> bool {
 /// The names of the arrays to read.
 struct Names {
     features: String,
-    targets: Option<String>,
-    test: Option<(String, String)>,
+    targets: String,
+    weights: Option<String>,
+    has_test: bool,
+    test_weights: Option<String>,
+}
+
+/// The arrays of a part.
+#[derive(Clone, Copy)]
+struct Arrays<'n> {
+    features: &'n str,
+    targets: Option<&'n str>,
+    weights: Option<&'n str>,
 }
 
 /// The names that people give to features and targets.
@@ -122,38 +130,55 @@ fn to_predict(names: &[String]) -> Option<&str> {
 }
 
 impl Names {
-    fn of(file: &str, names: &[String], target: &[ColumnName]) -> Result<Self, Failure> {
+    fn of(file: &str, names: &[String], layout: &TableLayout) -> Result<Self, Failure> {
         let has = |name: &str| names.iter().any(|other| other == name);
         let wrong = |what: String| Failure::at(FailureKind::Data, file, what);
-        let test = (has("x_test") && has("y_test")).then(|| ("x_test".to_string(), "y_test".to_string()));
-        if let Some(target) = target.first() {
-            let target = target.to_string();
-            if !has(&target) {
-                return Err(wrong(format!(
-                    "target: there is no array {target}; there are {}",
-                    names.join(", ")
-                )));
+        let named = |key: &str, column: &ColumnName| {
+            let name = column.to_string();
+            let none = || wrong(format!("{key}: there is no array {name}; there are {}", names.join(", ")));
+            has(&name).then_some(name.clone()).ok_or_else(none)
+        };
+        let weights =
+            layout.sample_weight.as_ref().map(|column| named("sample_weight", column)).transpose()?;
+        let test_weights = weights.as_ref().and_then(|name| name.strip_suffix("_train"));
+        let test_weights = test_weights.map(|name| format!("{name}_test")).filter(|name| has(name));
+        let (features, targets) = match layout.target.first() {
+            Some(target) => {
+                let target = named("target", target)?;
+                let is_other = |name: &&String| **name != target && Some(*name) != weights.as_ref();
+                let others: Vec<_> =
+                    names.iter().filter(is_other).filter(|name| !name.ends_with("_test")).collect();
+                let [features] = others[..] else {
+                    return Err(wrong(format!(
+                        "beside {target} there are {} arrays, and one should have the features",
+                        others.len()
+                    )));
+                };
+                (features.clone(), target)
             }
-            let others: Vec<_> =
-                names.iter().filter(|name| **name != target && !name.ends_with("_test")).collect();
-            return match others[..] {
-                [features] => Ok(Self { features: features.clone(), targets: Some(target), test }),
-                _ => Err(wrong(format!(
-                    "beside {target} there are {} arrays, and one should have the features",
-                    others.len()
-                ))),
-            };
-        }
-        let pair = PAIRS.iter().find(|(features, targets)| has(features) && has(targets));
-        match pair {
-            Some((features, targets)) => {
-                Ok(Self { features: (*features).into(), targets: Some((*targets).into()), test })
+            None => {
+                let pair = PAIRS.iter().find(|(features, targets)| has(features) && has(targets));
+                let (features, targets) = pair.ok_or_else(|| {
+                    wrong(format!(
+                        "which arrays have the samples? (name them x_train and y_train, or set target; there are {})",
+                        names.join(", ")
+                    ))
+                })?;
+                (features.to_string(), targets.to_string())
             }
-            None => Err(wrong(format!(
-                "which arrays have the samples? (name them x_train and y_train, or set target; there are {})",
-                names.join(", ")
-            ))),
-        }
+        };
+        let has_test = has("x_test") && has("y_test");
+        Ok(Self { features, targets, weights, has_test, test_weights })
+    }
+
+    fn train(&self) -> Arrays<'_> {
+        let Self { features, targets, weights, .. } = self;
+        Arrays { features, targets: Some(targets), weights: weights.as_deref() }
+    }
+
+    fn test(&self) -> Option<Arrays<'_>> {
+        let weights = self.test_weights.as_deref();
+        self.has_test.then_some(Arrays { features: "x_test", targets: Some("y_test"), weights })
     }
 }
 
@@ -195,21 +220,25 @@ impl<'a> Archive<'a> {
         decode(place, &bytes)
     }
 
-    fn part(&mut self, features: &str, targets: Option<&str>, wanted: Wanted) -> Result<Part, Failure> {
-        let features = self.array(features)?;
-        let targets = targets.map(|targets| self.array(targets)).transpose()?;
+    fn part(&mut self, names: Arrays<'_>, wanted: Wanted) -> Result<Part, Failure> {
+        let features = self.array(names.features)?;
         let len = features.shape[0];
-        if let Some(targets) = &targets
-            && targets.shape[0] != len
-        {
-            let what = format!("{} targets for the {len} samples of {}", targets.shape[0], features.place);
-            return Err(targets.failure(what));
-        }
-        let targets = targets.map(|targets| targets.into_targets(wanted)).transpose()?;
+        let mut of_each = |name: &str, what: &str| {
+            let array = self.array(name)?;
+            match array.shape[0] {
+                found if found == len => Ok(array),
+                found => {
+                    let what = format!("{found} {what} for the {len} samples of {}", features.place);
+                    Err(array.failure(what))
+                }
+            }
+        };
+        let targets = names.targets.map(|name| of_each(name, "targets")?.into_targets(wanted)).transpose()?;
+        let weights = names.weights.map(|name| of_each(name, "weights")?.into_weights()).transpose()?;
         let name = features.place.clone();
         // A table of bytes is a table of numbers.
         let are_images = features.shape.len() > 2;
-        Ok(Part { name, len, features: features.into_features(are_images)?, targets })
+        Ok(Part { name, len, features: features.into_features(are_images)?, targets, weights })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Tables: columns of numbers and texts, whichever format they come from.
 //!
 //! A format finds the names of the columns, asks [`Plan`] what each is for, and reads the cells accordingly. The columns
-//! that the job names as `target` are what the model learns, those of `drop` are left out, all others are features.
+//! that the job names as `target` are what the model learns, those of `drop` are left out, one may have the
+//! weights of the samples, all others are features.
 
 mod cells;
 
@@ -9,6 +10,7 @@ use super::labels::{self, FOR_NUMBERS};
 use super::part::{Cells, Part, RawFeatures, RawTargets, TableColumn, TargetValues, Texts};
 use super::place;
 use super::request::{ColumnName, TableLayout, Wanted};
+use super::weights;
 use crate::failure::{Failure, FailureKind};
 use crate::registry::suggestion;
 
@@ -23,6 +25,8 @@ pub(super) enum Use {
     Feature,
     /// It has targets.
     Target,
+    /// It has weights.
+    Weight,
 }
 
 /// The type of a column's cells.
@@ -79,14 +83,21 @@ impl Plan {
             return Err(wrong(format!("two columns have the name {name} (rename one)")));
         }
         let mut uses = vec![Use::Feature; names.len()];
-        let TableLayout { drop, target: targets, .. } = layout;
-        for (key, columns, is_for) in [("drop", drop, Use::Dropped), ("target", targets, Use::Target)] {
+        let TableLayout { drop, target: targets, sample_weight, .. } = layout;
+        let named = [
+            ("drop", &drop[..], Use::Dropped),
+            ("target", targets, Use::Target),
+            ("sample_weight", sample_weight.as_slice(), Use::Weight),
+        ];
+        for (key, columns, is_for) in named {
             for column in columns {
-                match (find(column, &names), known) {
-                    (Ok(place), _) => uses[place] = is_for,
-                    // A file to predict for needs no more columns than the model takes.
-                    (Err(_), Known::Model(_)) => {}
-                    (Err(what), Known::Nothing | Known::Columns(_)) => {
+                match (find(column, &names), known, is_for) {
+                    // Nothing is learned, so nothing is weighed.
+                    (Ok(place), Known::Model(_), Use::Weight) => uses[place] = Use::Dropped,
+                    (Ok(place), ..) => uses[place] = is_for,
+                    // A file to predict for needs no more columns than the model takes; a split may have no weights.
+                    (Err(_), Known::Model(_), _) | (Err(_), Known::Columns(_), Use::Weight) => {}
+                    (Err(what), Known::Nothing | Known::Columns(_), _) => {
                         return Err(wrong(format!("{key}: {what}")));
                     }
                 }
@@ -102,6 +113,7 @@ impl Plan {
         let kind = |name: &str, is_for| match is_for {
             Use::Target => Some(of_target),
             Use::Feature => known.kind(name),
+            Use::Weight => Some(Kind::Numbers),
             Use::Dropped => None,
         };
         let columns = names.into_iter().zip(uses).map(|(name, is_for)| {
@@ -124,14 +136,21 @@ impl Plan {
         if u32::try_from(len).is_err() {
             return Err(wrong("has more than 4,294,967,295 rows"));
         }
-        let (targets, features): (Vec<_>, Vec<_>) =
-            columns.into_iter().partition(|(is_for, _)| *is_for == Use::Target);
-        let features: Vec<_> = features.into_iter().map(|(_, column)| column).collect();
+        let [mut features, mut targets, mut weights] = [const { Vec::new() }; 3];
+        for (is_for, column) in columns {
+            match is_for {
+                Use::Dropped => {}
+                Use::Feature => features.push(column),
+                Use::Target => targets.push(column),
+                Use::Weight => weights.push(column),
+            }
+        }
         if features.is_empty() {
             return Err(wrong("has no column to learn from beside the target"));
         }
-        let targets = self.targets(file, targets.into_iter().map(|(_, column)| column).collect())?;
-        Ok(Part { name: file.to_string(), len, features: RawFeatures::Columns(features), targets })
+        let targets = self.targets(file, targets)?;
+        let weights = weights.pop().map(|column| weights_of(file, column)).transpose()?;
+        Ok(Part { name: file.to_string(), len, features: RawFeatures::Columns(features), targets, weights })
     }
 
     fn targets(&self, file: &str, columns: Vec<TableColumn>) -> Result<Option<RawTargets>, Failure> {
@@ -163,6 +182,24 @@ impl Plan {
                 labels::whole(&values).map(TargetValues::Labels).map_err(no_class)
             }
         }
+    }
+}
+
+/// The weights of the samples.
+fn weights_of(file: &str, column: TableColumn) -> Result<Vec<f32>, Failure> {
+    let place = place::Column { file, name: &column.name };
+    let Cells::Numbers(weights) = column.cells else {
+        return Err(place.failure("has texts, and weights are numbers"));
+    };
+    match weights::first_invalid(&weights) {
+        None => Ok(weights),
+        Some((row, weight)) if weight.is_nan() => {
+            Err(place.failure_at(row, "the weight is missing (fill it in, or leave the row out)"))
+        }
+        Some((row, weight)) => Err(place.failure_at(
+            row,
+            format_args!("{weight} is {}", weights::problem_of(weight).unwrap_or_default()),
+        )),
     }
 }
 

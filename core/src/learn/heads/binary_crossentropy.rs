@@ -49,7 +49,7 @@ impl Head for BinaryCrossentropy {
             });
             losses.fold(0.0, |sum, loss| sum + loss) / width
         });
-        let sum = rows.fold(0.0, |sum, loss| sum + loss);
+        let sum = aim.sum(rows);
         sigmoid(z);
         sum
     }

@@ -67,7 +67,7 @@ impl Head for CategoricalCrossentropy {
 
         let losses =
             totals.iter().zip(&*chosen).map(|(total, chosen)| f64::from(*total) - f64::from(*chosen));
-        losses.fold(0.0, |sum, loss| sum + loss)
+        aim.sum(losses)
     }
 
     fn backward(&self, outputs: &mut [f32], aim: Aim<'_>) {

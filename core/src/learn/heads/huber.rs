@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn it_is_squared_near_the_target_and_linear_far_from_it() {
         let options = LossOptions { delta: 2.0, ..LossOptions::default() };
-        let aim = Aim { width: 2, truth: Truth::Reals(&[0.0, 0.0, 1.0, 1.0]), options };
+        let aim = Aim { width: 2, truth: Truth::Reals(&[0.0, 0.0, 1.0, 1.0]), options, weights: &[] };
         let mut z = [1.0, -5.0, 1.0, 4.0];
         assert_eq!(
             Huber.forward(&mut z, aim, &mut LossScratch::default()),

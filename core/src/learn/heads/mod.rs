@@ -60,11 +60,12 @@ pub(crate) trait Head: Sync {
     /// What the loss needs instead, if it can't learn this target.
     fn outputs(&self, target: Target) -> Result<u32, &'static str>;
 
-    /// The sum of the samples' losses, added in row order. `z`, `[rows, width]`, has the sums of the output layer and
+    /// The sum of the samples' weighted losses, added in row order ([`Aim::sum`]). `z`, `[rows, width]`, has the sums of the output layer and
     /// becomes the model's outputs.
     fn forward(&self, z: &mut [f32], aim: Aim<'_>, scratch: &mut LossScratch) -> f64;
 
-    /// The gradient of that sum with respect to `z`; overwrites the outputs, `[rows, width]`.
+    /// The gradient with respect to `z` of the sum of the losses, without their weights; overwrites the outputs,
+    /// `[rows, width]`.
     fn backward(&self, outputs: &mut [f32], aim: Aim<'_>);
 
     /// The mean loss of a constant prediction, the same for every sample; a trained model's loss is below it. `None` if the
@@ -83,6 +84,23 @@ pub(crate) struct Aim<'a> {
     pub(crate) truth: Truth<'a>,
     /// The options of the loss.
     pub(crate) options: LossOptions,
+    /// `[rows]` weights; empty if each counts as one.
+    pub(crate) weights: &'a [f32],
+}
+
+impl Aim<'_> {
+    /// The sum of the rows' losses, each times its weight.
+    fn sum(self, losses: impl Iterator<Item = f64>) -> f64 {
+        let weight = |row: usize| self.weights.get(row).map_or(1.0, |weight| f64::from(*weight));
+        losses.enumerate().fold(0.0, |sum, (row, loss)| sum + weight(row) * loss)
+    }
+
+    /// Multiplies the gradient of each row by its weight.
+    pub(crate) fn weigh(self, gradients: &mut [f32]) {
+        for (row, weight) in gradients.chunks_exact_mut(self.width).zip(self.weights) {
+            row.iter_mut().for_each(|slope| *slope *= weight);
+        }
+    }
 }
 
 impl Loss {
@@ -143,7 +161,7 @@ fn mean_over_numbers(z: &[f32], aim: Aim<'_>, loss: impl Fn(f64) -> f64) -> f64 
         let losses = z.iter().zip(y).map(|(z, y)| loss(f64::from(*z - y)));
         losses.fold(0.0, |sum, loss| sum + loss) / aim.width as f64
     };
-    rows.map(of_row).fold(0.0, |sum, loss| sum + loss)
+    aim.sum(rows.map(of_row))
 }
 
 /// `z ← slope(z - y) / width`: the gradient of [`mean_over_numbers`].
@@ -163,9 +181,9 @@ fn columns(outputs: usize, truth: Truth<'_>) -> impl Iterator<Item = Vec<f64>> {
 pub(crate) mod tests {
     use super::*;
 
-    /// An aim without options.
+    /// An aim without options and weights.
     pub(crate) fn aim(width: usize, truth: Truth<'_>) -> Aim<'_> {
-        Aim { width, truth, options: LossOptions::default() }
+        Aim { width, truth, options: LossOptions::default(), weights: &[] }
     }
 
     /// Truths of each kind that a loss can learn, for 4 rows.
@@ -189,7 +207,9 @@ pub(crate) mod tests {
                 let plain = LossOptions::default();
                 let options = LossOptions { label_smoothing: 0.25, delta: 0.75 };
                 for options in [plain, options] {
-                    check_slopes(loss, Aim { width, truth, options });
+                    for weights in [&[][..], &[0.5, 3.0, 0.0, 1.0]] {
+                        check_slopes(loss, Aim { width, truth, options, weights });
+                    }
                 }
             }
         }
@@ -203,6 +223,7 @@ pub(crate) mod tests {
         };
         let (_, mut gradient) = loss_at(&z);
         loss.get().backward(&mut gradient, aim);
+        aim.weigh(&mut gradient);
         for (place, got) in gradient.iter().enumerate() {
             let moved = |by: f32| {
                 let mut z = z.clone();

@@ -225,7 +225,7 @@ impl Pair {
         let targets = labels.idx.into_array(labels.name).into_targets(wanted)?;
         let (name, len) = (images.name.clone(), images.idx.dims[0]);
         let features = images.idx.into_features(images.name)?;
-        Ok(Part { name, len, features, targets: Some(targets) })
+        Ok(Part { name, len, features, targets: Some(targets), weights: None })
     }
 }
 
