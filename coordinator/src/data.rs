@@ -138,6 +138,18 @@ impl Reading {
         result
     }
 
+    /// Reads a file, or what is at an address: as many bytes as `worth` returns for its first bytes.
+    ///
+    /// # Errors
+    /// The file and what is wrong with it, and if the read was given up.
+    pub fn read(&self, path: &Path, worth: impl FnOnce(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
+        let moved = || self.moved();
+        self.during(|| match is_address(path) {
+            true => remote::read(path, worth, moved),
+            false => input::read_noting(path, worth, moved),
+        })
+    }
+
     fn moved(&self) -> io::Result<()> {
         self.note();
         if self.given_up.load(Ordering::Acquire) {
@@ -202,28 +214,21 @@ impl Files for Disk<'_> {
     }
 
     fn read(&self, path: &Path, worth_reading: &dyn Fn(&[u8]) -> u64) -> Result<Vec<u8>, Failure> {
-        let moved = || self.0.moved();
-        self.0.during(|| {
-            if is_address(path) {
-                remote::read(path, worth_reading, moved)
-            } else {
-                input::read_noting(path, worth_reading, moved)
-            }
-        })
+        self.0.read(path, worth_reading)
     }
 }
 
-/// The same data with absolute paths, so that it is found again from anywhere.
+/// The same job with absolute paths, so that they are found again from anywhere.
 ///
 /// # Errors
 /// If there is no current directory.
-pub fn absolute(data: &Data) -> Result<Data, Failure> {
-    let mut data = data.clone();
-    for path in data.paths_mut().filter(|path| !is_address(path)) {
+pub fn absolute(job: &Job) -> Result<Job, Failure> {
+    let mut job = job.clone();
+    for path in job.paths_mut().filter(|path| !is_address(path)) {
         let absolute = std::path::absolute(&*path);
         *path = absolute.map_err(|error| Failure::of_file(path.display(), "cannot be found", &error))?;
     }
-    Ok(data)
+    Ok(job)
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Draft {
         let found = look::at(data)?;
         let text = write::job_file(&name, &found);
         let job = Job::parse(&name, &text)?;
-        load::read_checked(&job, &Reading::default())?;
+        load::read_checked(&job, None, &Reading::default())?;
         Ok(text)
     }
 }

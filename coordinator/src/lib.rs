@@ -12,8 +12,8 @@
 //! - [`export`]: a trained model in files that other programs read.
 //! - [`fetch`]: downloads well-known data sets.
 //! - [`failpoints`]: where tests make this program die.
-//! - [`report`] and [`data`]: the images of a finished job, and reading the files of a data set;
-//!   [`input`] reads any file that others have made.
+//! - [`report`] and [`data`]: the images of a finished job, and reading the files of a data set; [`init`] the file that
+//!   parameters begin with. [`input`] reads any file that others have made.
 
 pub mod admission;
 pub mod certs;
@@ -24,6 +24,7 @@ pub mod draft;
 pub mod export;
 pub mod failpoints;
 pub mod fetch;
+pub mod init;
 pub mod input;
 pub mod mistakes;
 pub mod ops;

@@ -52,14 +52,14 @@ pub struct ReplayState {
 }
 
 impl ReplayState {
-    /// The state before the first step.
-    pub fn beginning(job: &Job, workload: &Workload) -> Self {
+    /// The state before the first step, with these parameters.
+    pub fn beginning(job: &Job, workload: &Workload, parameters: Vec<f32>) -> Self {
         let model = workload.model();
         Self {
             epoch: 0,
             step: 0,
             train: Figures::default(),
-            parameters: model.initial_parameters(job.seed),
+            parameters,
             optimizer: OptimizerState::of_model(&job.compile.optimizer, &job.compile.schedule, model),
             learning_rate: job.compile.optimizer.get("learning_rate").unwrap_or_default(),
             accumulation: job.accumulation(workload.plan().steps()),
@@ -73,10 +73,9 @@ impl ReplayState {
             epoch: checkpoint.position.epoch,
             step: checkpoint.position.step,
             train: checkpoint.partial.figures(),
-            parameters: checkpoint.values(),
             optimizer: checkpoint.optimizer.clone(),
             history: history.to_vec(),
-            ..Self::beginning(job, workload)
+            ..Self::beginning(job, workload, checkpoint.values())
         };
         state.take_note();
         state

@@ -96,6 +96,11 @@ impl Loaded {
         Self { job, store, workload }
     }
 
+    fn beginning(&self) -> ReplayState {
+        let parameters = self.workload.model().initial_parameters(self.job.seed);
+        ReplayState::beginning(&self.job, &self.workload, parameters)
+    }
+
     fn job_sha256(&self) -> String {
         self.job.sha256(&self.store.file_hashes(), &blas::kernel())
     }
@@ -307,7 +312,7 @@ fn verify_with(loaded: &Loaded, run: &Path, quick: bool) -> Result<Vec<String>, 
     if !quick {
         said.push(evidence.can_be_computed_here(loaded.workload.spec())?);
         let mut replay = Replay::new(&loaded.store, &loaded.workload, 3);
-        let mut state = ReplayState::beginning(&loaded.job, &loaded.workload);
+        let mut state = loaded.beginning();
         while state.epoch < evidence.epochs() {
             said.push(history::to_line(&evidence.epoch_agrees(&mut replay, &mut state)?));
         }
@@ -371,7 +376,7 @@ fn the_number_of_threads_does_not_matter() {
     let loaded = Loaded::new(SavedRun::open(&path).unwrap().job().unwrap());
     let rows = |threads| {
         let mut replay = Replay::new(&loaded.store, &loaded.workload, threads);
-        let row = replay.finish_epoch(&mut ReplayState::beginning(&loaded.job, &loaded.workload));
+        let row = replay.finish_epoch(&mut loaded.beginning());
         EpochRow { seconds: 0.0, ..row }
     };
     assert_eq!(rows(1), rows(4));

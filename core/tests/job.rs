@@ -37,6 +37,7 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "there is no validation split",
     "clipped in one way",
     "have no classes",
+    "no layer with parameters",
     "have no weights",
     "leave out one of them",
 ];
@@ -213,7 +214,7 @@ fn unknown_keys() {
         (
             "[training]\nepochs = 5",
             "job.toml:1: unknown key `training` at the top; known keys: name, seed, shards, replicas, \
-             blas_kernel, data, layers, compile, fit",
+             blas_kernel, data, layers, init, compile, fit",
         ),
         // The first in the file, not in the alphabet.
         (
@@ -225,7 +226,7 @@ fn unknown_keys() {
         (
             "\"a\\nb\" = 1",
             "job.toml:1: unknown key `a\\nb` at the top; known keys: name, seed, shards, replicas, \
-             blas_kernel, data, layers, compile, fit",
+             blas_kernel, data, layers, init, compile, fit",
         ),
     ]);
 }
@@ -1225,6 +1226,36 @@ fn rules_that_stop_a_job_are_read_written_and_hashed() {
         with_set(None, &["fit.early_stopping.patience=2"]).unwrap().fit.stopping.early.unwrap().patience,
         2
     );
+}
+
+#[test]
+fn first_parameters_are_read_written_and_part_of_the_identity() {
+    let job = |text: &str| Job::parse("job.toml", text).unwrap();
+    let (whole, some) =
+        (job("init.from = \"a b\""), job("[init]\nfrom = \"a b\"\nlayers = [\"dense_1\", \"dense\"]"));
+    let hash = |job: &Job| job.sha256(&["aa".into()], "Haswell");
+    for job in [&whole, &some] {
+        reads_back(job);
+        assert_ne!(hash(job), hash(&Job::default()));
+    }
+    assert_ne!(hash(&whole), hash(&some));
+    assert!(some.to_toml().contains("\n[init]\nfrom = \"a b\"\nlayers = [\"dense_1\", \"dense\"]\n"));
+    // Where the file lies is no part of it: its own hash is.
+    assert_eq!(hash(&job("init.from = \"elsewhere\"")), hash(&whole));
+    assert_eq!(Job::default().differences(&whole), ["init.from: none → \"a b\""]);
+    let set = with_set(Some("init.from = \"a\""), &["init.layers=[\"dense\"]"]).unwrap().init.unwrap();
+    assert_eq!((set.from.to_str(), &set.layers[..]), (Some("a"), &["dense".to_string()][..]));
+    assert_errors(&[
+        (
+            "init.layers = [\"dense\"]",
+            "job.toml:1: init: its `from` is missing; give a safetensors file, or the directory of a run",
+        ),
+        ("init.from = \"\"", "job.toml:1: from = \"\": empty; give the path of a file or a directory"),
+        (
+            "[init]\nfrom = \"a\"\nlayers = [\"dropout\"]",
+            "init.layers[0] = \"dropout\": no layer with parameters; known layers: dense, dense_1, dense_2",
+        ),
+    ]);
 }
 
 #[test]

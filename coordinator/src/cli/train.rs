@@ -217,8 +217,9 @@ async fn submit(client: &mut Client, job: &Job, limit: Duration) -> Result<Strin
 
 fn alone(place: OnThisMachine, job: Job) -> Result {
     warn_of_idle_workers(place.workers, job.shards);
-    let job = Job { data: crate::data::absolute(&job.data)?, ..job };
+    let job = crate::data::absolute(&job)?;
     let there = run_to_resume(&place)?;
+    there.as_ref().map_or_else(|| crate::init::check(&job), |_| Ok(()))?;
     let job = there.as_ref().map_or(Ok(job.clone()), |run| resumed(run, job))?;
     ask_the_system(&place)?;
     // Before anything is created, because this may restart the process.
@@ -302,7 +303,7 @@ fn run_to_resume(place: &OnThisMachine) -> Result<Option<SavedRun>> {
 /// epochs.
 fn resumed(run: &SavedRun, job: Job) -> Result<Job> {
     let there = run.job()?;
-    let there = Job { data: crate::data::absolute(&there.data)?, ..there };
+    let there = crate::data::absolute(&there)?;
     let kernel = match job.blas_kernel {
         BlasKernel::Native | BlasKernel::Environment => there.blas_kernel.clone(),
         named @ BlasKernel::Named(_) => named,

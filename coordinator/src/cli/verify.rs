@@ -13,8 +13,10 @@ use millefeuille_program::machine::Cores;
 
 use super::{Failed, Result, print};
 use crate::cluster::load;
+use crate::data::Reading;
+use crate::init::{self, InitFile};
 use crate::replay::{Replay, ReplayState};
-use crate::runs::SavedRun;
+use crate::runs::{SavedRun, names};
 use crate::verify::{Evidence, Finding};
 
 /// Verify a run: compare its files, its data and its plan, and compute the training again
@@ -67,14 +69,17 @@ pub(super) fn run(args: Args) -> Result {
     let evidence = Evidence::read(&run)?;
     let epochs = asked_for(&args, &evidence)?;
     evidence.agrees_with_itself()?.iter().for_each(|line| say(line));
-    let dataset = crate::data::read_for(&super::saved::with_data(job, args.data.as_deref())?, None)?;
+    let job = super::saved::with_data(job, args.data.as_deref())?;
+    let mut dataset = crate::data::read_for(&job, None)?;
+    let init = InitFile::read(&job, Some(&args.run.join(names::INIT)), &Reading::default())?;
+    dataset.files.extend(init.as_ref().map(|init| init.file.clone()));
     let store = ShardStore::new(dataset, evidence.job.shards);
     say(&evidence.agrees_with_data(&store)?);
     let spec = load::spec(&evidence.job, &store);
     say(&evidence.ledger_agrees(&spec)?);
     if !args.quick {
         kernel?;
-        compute_again(&args, &evidence, &store, &spec, epochs)?;
+        compute_again(&args, &evidence, &store, &spec, init.as_ref(), epochs)?;
     }
     settle(&args, &evidence);
     finish(&args.run, &evidence)
@@ -124,17 +129,22 @@ fn compute_again(
     evidence: &Evidence,
     store: &ShardStore,
     spec: &Spec,
+    init: Option<&InitFile>,
     epochs: Epochs,
 ) -> Result {
     let cores = Cores::of_this_process().usable();
     kernel::is_right_for(spec).map_err(|error| cannot_verify(&args.run, &error))?;
     let arithmetic = evidence.can_be_computed_here(spec)?;
     let workload = Workload::new(spec.clone());
-    let (mut state, from, end) = match epochs {
-        Epochs::All => (None, None, evidence.epochs()),
-        Epochs::Only(epoch) => {
-            let read = evidence.before(epoch);
-            (read.map(|read| evidence.state_at(read, &workload)), read, epoch + 1)
+    let (from, end) = match epochs {
+        Epochs::All => (None, evidence.epochs()),
+        Epochs::Only(epoch) => (evidence.before(epoch), epoch + 1),
+    };
+    let mut state = match from {
+        Some(read) => evidence.state_at(read, &workload),
+        None => {
+            let parameters = init::parameters(&evidence.job, workload.model(), init)?;
+            ReplayState::beginning(&evidence.job, &workload, parameters)
         }
     };
     let all = evidence.job.fit.epochs;
@@ -143,10 +153,9 @@ fn compute_again(
         |read| format!("from {}, {}", read.path.display(), read.checkpoint.place(all)),
     );
     say(&format!("computing again {place}: {arithmetic}, on {cores} cores"));
-    let state = state.get_or_insert_with(|| ReplayState::beginning(&evidence.job, &workload));
     let mut replay = Replay::new(store, &workload, cores);
     while state.epoch < end {
-        let row = evidence.epoch_agrees(&mut replay, state)?;
+        let row = evidence.epoch_agrees(&mut replay, &mut state)?;
         say(&format!(
             "epoch {}/{all}: agrees, weights_sha256 {} ({:.1} s)",
             row.epoch, row.weights_sha256, row.seconds

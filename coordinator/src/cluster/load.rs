@@ -5,6 +5,7 @@
 //! is cancelled, or when no byte has come for as long as a worker may wait for samples. At most [`READS`] such threads
 //! exist at once. The job's run directory stays with the driver meanwhile, so its end can be written.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use millefeuille_core::data::schema::Schema;
 use millefeuille_core::data::shard::ShardStore;
 use millefeuille_core::failure::{Failure, FailureKind};
 use millefeuille_core::job::{BlasKernel, Job};
+use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::spec::Spec;
 use millefeuille_program::kernel::{JobProbe, Probed, Unusable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,8 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use super::loaded::Loaded;
 use super::training::Training;
 use crate::data::Reading;
+use crate::init::{self, InitFile};
 use crate::runs::history::History;
-use crate::runs::{Resumed, RunDir, RunState};
+use crate::runs::{Resumed, RunDir};
 
 /// The outcome of [`make_ready`].
 #[derive(Debug)]
@@ -86,9 +89,10 @@ impl Drop for Loading {
     }
 }
 
-/// Reads everything that a job needs, in a thread that is left to itself if it hangs for longer than `limit`.
+/// Reads everything that a job needs, with the first parameters from what its run has kept, in a thread that is left to itself if it hangs for longer than `limit`.
 pub(super) async fn read(
     job: Job,
+    kept_init: Option<PathBuf>,
     reading: Arc<Reading>,
     place: OwnedSemaphorePermit,
     limit: Duration,
@@ -97,7 +101,7 @@ pub(super) async fn read(
     let watched = Arc::clone(&reading);
     let read = move || {
         let _place = place;
-        load(job, &watched)
+        load(job, kept_init.as_deref(), &watched)
     };
     let stalled = || {
         let seconds = limit.as_secs_f64();
@@ -127,11 +131,11 @@ async fn unless_it_stalls<T: Send + 'static>(
 }
 
 /// Begins or resumes a run, in a thread of its own.
-pub(super) async fn make_ready(mut run: RunDir, loaded: Loaded) -> Ready {
+pub(super) async fn make_ready(mut run: RunDir, mut loaded: Loaded) -> Ready {
     let path = run.path().to_path_buf();
     let ready = move || {
         let training =
-            begin_or_resume(&mut run, &loaded).map(|resumed| Box::new(Beginning::new(loaded, resumed)));
+            begin_or_resume(&mut run, &mut loaded).map(|resumed| Box::new(Beginning::new(loaded, resumed)));
         Ready { run: Some(run), training }
     };
     let without_run = |failure| Ready { run: None, training: Err(failure) };
@@ -158,15 +162,16 @@ impl Beginning {
     }
 }
 
-fn begin_or_resume(run: &mut RunDir, loaded: &Loaded) -> Result<Option<Resumed>, Failure> {
-    match run.record().state {
-        RunState::Queued => run.begin(&loaded.job).map(|()| None),
-        RunState::Ended { .. } if !run.has_begun() => run.begin(&loaded.job).map(|()| None),
-        RunState::Running | RunState::Ended { .. } => {
-            let Facts { arithmetic, shapes_fingerprint, .. } = &loaded.facts;
-            run.resume(&loaded.job_sha256(), arithmetic, shapes_fingerprint).map(Some)
-        }
-    }
+fn begin_or_resume(run: &mut RunDir, loaded: &mut Loaded) -> Result<Option<Resumed>, Failure> {
+    let resumed = if run.is_to_resume() {
+        let Facts { arithmetic, shapes_fingerprint, .. } = &loaded.facts;
+        Some(run.resume(&loaded.job_sha256(), arithmetic, shapes_fingerprint)?)
+    } else {
+        run.begin(&loaded.job)?;
+        None
+    };
+    loaded.init.take().map_or(Ok(()), |init| run.keep_init(&init.bytes))?;
+    Ok(resumed)
 }
 
 impl Loaded {
@@ -177,24 +182,32 @@ impl Loaded {
 }
 
 /// Reads and checks everything that a job needs.
-fn load(mut job: Job, reading: &Reading) -> Result<Loaded, Failure> {
-    job.data = crate::data::absolute(&job.data)?;
+fn load(job: Job, kept_init: Option<&Path>, reading: &Reading) -> Result<Loaded, Failure> {
+    let job = crate::data::absolute(&job)?;
     // The kernel is probed while the data is read; errors in the data are reported first.
     let probe = JobProbe::begin(&job.blas_kernel);
-    let (store, spec) = read_checked(&job, reading)?;
+    let (store, spec, init) = read_checked(&job, kept_init, reading)?;
+    let parameters = init::parameters(&job, &Model::new(spec.inputs(), &job.layers), init.as_ref())?;
     let probed = probe.and_then(|probe| probe.end(&spec)).map_err(unusable)?;
     let facts = facts(&job, &spec, &probed);
     let Probed { arithmetic, openblas_picks, .. } = probed;
     let job = Job { blas_kernel: BlasKernel::Named(arithmetic.kernel), ..job };
-    Ok(Loaded { job, spec, facts, store: Arc::new(store), openblas_picks })
+    Ok(Loaded { job, spec, facts, store: Arc::new(store), init, parameters, openblas_picks })
 }
 
-/// Reads a job's data, and checks that the job fits it.
+/// Reads a job's data and the file that its parameters begin with, and checks that the job fits the data. `kept_init` is the
+/// run's own copy of that file.
 ///
 /// # Errors
-/// If the data can't be read, or the job can't be trained with it.
-pub fn read_checked(job: &Job, reading: &Reading) -> Result<(ShardStore, Spec), Failure> {
-    let dataset = crate::data::read_watched(job, reading)?;
+/// If the data or that file can't be read, or the job can't be trained with it.
+pub fn read_checked(
+    job: &Job,
+    kept_init: Option<&Path>,
+    reading: &Reading,
+) -> Result<(ShardStore, Spec, Option<InitFile>), Failure> {
+    let mut dataset = crate::data::read_watched(job, reading)?;
+    let init = InitFile::read(job, kept_init, reading)?;
+    dataset.files.extend(init.as_ref().map(|init| init.file.clone()));
     job.check_target(dataset.schema.target)?;
     let store = ShardStore::new(dataset, job.shards);
     let spec = spec(job, &store);
@@ -203,7 +216,7 @@ pub fn read_checked(job: &Job, reading: &Reading) -> Result<(ShardStore, Spec), 
         let what = format!("validation_split = {} leaves no sample to train on", job.data.validation_split);
         return Err(Failure::new(FailureKind::NoTrainingSamples, what));
     }
-    Ok((store, spec))
+    Ok((store, spec, init))
 }
 
 /// The failure for a kernel that cannot be used.

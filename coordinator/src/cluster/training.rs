@@ -174,8 +174,8 @@ impl Training {
     }
 
     fn start_over(&mut self) {
-        self.parameters =
-            self.pool.adopt(self.workload.model().initial_parameters(self.job.seed)).into_bytes();
+        let parameters = std::mem::take(&mut self.loaded.parameters);
+        self.parameters = self.pool.adopt(parameters).into_bytes();
     }
 
     fn resume(&mut self, ledger: Ledger, checkpoint: Option<Checkpoint>) {

@@ -22,8 +22,8 @@ use super::lock::{Lock, Unclaimed};
 use super::receipt::{Grown, Receipt, weights_sha256};
 use super::record::{Ending, RecordError, RunRecord, RunState, now};
 use super::{
-    BEST, CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, SavedRun, TRACES,
-    files, history, holds_a_run, ledger, model, of_run, resume_command,
+    BEST, CHECKPOINTS, EVENTS, HISTORY, INIT, JOB, LEDGER, LOCK, MODEL, PLOTS, RECEIPT, RECORD, SavedRun,
+    TRACES, files, history, holds_a_run, ledger, model, of_run, resume_command,
 };
 use crate::failpoints;
 
@@ -206,6 +206,28 @@ impl RunDir {
         self.record.note(job);
         self.write(JOB, job.to_toml().as_bytes())?;
         self.start_over()
+    }
+
+    /// Whether the run goes on where it was left, instead of beginning.
+    pub fn is_to_resume(&self) -> bool {
+        match self.record.state {
+            RunState::Queued => false,
+            RunState::Ended { .. } => self.has_begun(),
+            RunState::Running => true,
+        }
+    }
+
+    /// The copy of the file that the run's parameters began with, if the run has begun.
+    pub fn kept_init(&self) -> Option<PathBuf> {
+        self.is_to_resume().then(|| self.file(INIT))
+    }
+
+    /// Keeps a copy of the file that the run's parameters begin with, unless it is there already.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn keep_init(&mut self, content: &[u8]) -> Result<(), Failure> {
+        if self.file(INIT).is_file() { Ok(()) } else { self.kept.write(INIT, content, "init") }
     }
 
     /// Writes an empty ledger, and a record that the run has begun.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `run.json` | its place in the order of submissions, its state, and the hashes of its files when it is done ([`record`]) |
 //! | `job.toml` | the job, fully resolved |
+//! | `init.safetensors` | the file that the parameters began with, if the job names one |
 //! | `checkpoints/` | states from which it can be resumed ([`checkpoint`]) |
 //! | `history.jsonl` | one line per epoch ([`history`]) |
 //! | `ledger` | which samples were used ([`ledger`]) |
@@ -64,12 +65,13 @@ const LOCK: &str = ".lock";
 const RECEIPT: &str = "receipt.json";
 const MODEL: &str = "model.safetensors";
 const BEST: &str = "best.safetensors";
+const INIT: &str = "init.safetensors";
 const PLOTS: &str = "plots";
 
 /// The files of a run: if any of them exists, the directory holds a run.
 ///
 /// They are removed in this order: first the files that certify others, last the job, to which all others belong.
-const TRACES: [&str; 9] = [RECORD, RECEIPT, MODEL, BEST, CHECKPOINTS, HISTORY, LEDGER, EVENTS, JOB];
+const TRACES: [&str; 10] = [RECORD, RECEIPT, MODEL, BEST, CHECKPOINTS, HISTORY, LEDGER, EVENTS, INIT, JOB];
 
 /// Whether any file of a run is in this directory.
 pub fn holds_a_run(path: &Path) -> bool {
@@ -105,6 +107,8 @@ pub mod names {
     pub const MODEL: &str = super::MODEL;
     /// The parameters after the best epoch.
     pub const BEST: &str = super::BEST;
+    /// The file that the parameters began with.
+    pub const INIT: &str = super::INIT;
     /// Inputs, arithmetic and hashes, for verification.
     pub const RECEIPT: &str = super::RECEIPT;
 }

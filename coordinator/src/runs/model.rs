@@ -123,6 +123,39 @@ pub fn decode_with<'a>(
     Ok(parameters)
 }
 
+/// Decodes the parameters of these layers, of all if none is named, into their places among `parameters`. The file may have
+/// more.
+///
+/// # Errors
+/// The tensor that is missing or does not fit.
+pub fn decode_layers(
+    bytes: &[u8],
+    model: &Model,
+    layers: &[String],
+    parameters: &mut [f32],
+) -> Result<(), String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
+    let layer = |tensor: &Tensor| tensor.name.split('/').next().unwrap_or_default().to_string();
+    let tensors = model.tensors().into_iter();
+    for tensor in tensors.filter(|tensor| layers.is_empty() || layers.contains(&layer(tensor))) {
+        let advice = format!("(or leave {} out of init.layers)", layer(&tensor));
+        let Ok(view) = file.tensor(&tensor.name) else {
+            return Err(format!("has no tensor {}, which the job begins with {advice}", tensor.name));
+        };
+        let (dtype, shape) = (view.dtype(), view.shape());
+        if dtype != Dtype::F32 || shape != &tensor.shape[..] {
+            let wanted = &tensor.shape;
+            return Err(format!(
+                "{} is {dtype:?} {shape:?}, and the job's is F32 {wanted:?} {advice}",
+                tensor.name
+            ));
+        }
+        let place = &mut parameters[tensor.offset..][..tensor.shape.iter().product()];
+        bytemuck::cast_slice_mut::<f32, u8>(place).copy_from_slice(view.data());
+    }
+    Ok(())
+}
+
 /// The file's tensor for one of the model's.
 fn fitting<'a>(file: &SafeTensors<'a>, tensor: &Tensor) -> Result<TensorView<'a>, String> {
     let view = file.tensor(&tensor.name).map_err(|_| misfit(&format!("it has no tensor {}", tensor.name)))?;

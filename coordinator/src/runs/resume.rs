@@ -18,7 +18,7 @@ use super::ledger::{self, Ledger};
 use super::receipt::Grown;
 use super::record::RunState;
 use super::saved::{SavedRun, without_a_job};
-use super::{BEST, CHECKPOINTS, EVENTS, HISTORY, JOB, LEDGER, files, of_run};
+use super::{BEST, CHECKPOINTS, EVENTS, HISTORY, INIT, JOB, LEDGER, files, of_run};
 
 /// The state from which a run is resumed.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl RunDir {
                 self.back_to(newest, &job)?
             }
         };
-        for name in [JOB, HISTORY, LEDGER, EVENTS, BEST] {
+        for name in [JOB, HISTORY, LEDGER, EVENTS, BEST, INIT] {
             self.kept.adopt(name)?;
         }
         self.event("resumed", &resumed.text)?;

@@ -9,13 +9,15 @@ use std::ops::RangeInclusive;
 use super::error::{Places, shown};
 use super::names::problem_of_path;
 use super::{
-    Activation, DataFormat, EarlyStopping, Job, JobError, Layer, Loss, Monitor, Source, StopAt, Stopping,
+    Activation, DataFormat, EarlyStopping, Init, Job, JobError, Layer, Loss, Monitor, Source, StopAt,
+    Stopping,
 };
 use crate::data::schema::Target;
 use crate::data::weights;
 use crate::learn::layers::{Dense, Normalization, Regularizer};
 use crate::learn::limits::{self, MAX_LAYERS, UNITS};
 pub use crate::learn::limits::{POSITIVE, SHARDS};
+use crate::registry::suggestion;
 use crate::text;
 
 const MAX_NAME_BYTES: usize = 64;
@@ -43,6 +45,7 @@ impl Job {
         self.check_top(places)?;
         self.check_data(places)?;
         self.check_layers(places)?;
+        self.check_init(places)?;
         self.check_target_at(self.data.source.target(), places)?;
         self.check_compile(places)?;
         self.check_fit(places)
@@ -122,6 +125,26 @@ impl Job {
             return Err(places.error_of_whole("layers", rule));
         }
         self.check_size(self.data.source.least_inputs()).map_err(|rule| places.error_of_whole("layers", rule))
+    }
+
+    fn check_init(&self, places: &Places) -> Result<(), JobError> {
+        let Some(Init { from, layers }) = &self.init else { return Ok(()) };
+        if let Some(problem) = problem_of_path(from) {
+            return Err(places.error("init.from", shown(from.display()), problem));
+        }
+        let known = self.layer_names();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        for (index, layer) in layers.iter().enumerate() {
+            let key = format!("init.layers[{index}]");
+            if !known.contains(&layer.as_str()) {
+                let rule = format!("no layer with parameters; {}", suggestion(layer, "layers", &known));
+                return Err(places.error(&key, quoted(layer), rule));
+            }
+            if layers[..index].contains(layer) {
+                return Err(places.error(&key, quoted(layer), "it is there twice; give each layer once"));
+            }
+        }
+        Ok(())
     }
 
     /// Checks that the model over `inputs` input values is not too large.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::write::columns;
 use super::{
-    Compile, Data, EarlyStopping, Fit, Job, Layer, Missing, Normalize, Schedule, StopAt, Stopping,
+    Compile, Data, EarlyStopping, Fit, Init, Job, Layer, Missing, Normalize, Schedule, StopAt, Stopping,
     TableLayout,
 };
 use crate::learn::initializers::Initializer;
@@ -52,6 +52,7 @@ impl Job {
     /// decay_steps 408f400000000000`, after `optimizer`), after `shuffle` `accumulate 4`,
     /// `early_stopping val_loss 3 0000000000000000 restore_best` and `stop_at val_accuracy 3fef0a3d70a3d70a`, and in the line of a dense layer `without_bias`, its initialiser, `l1 3dcccccd`, `l2
     /// 3dcccccd` and `frozen`. A layer normalization is `layer layer_normalization 3a83126f`, with `frozen`.
+    /// `init dense dense_1`, or `init all`, follows the layers; the hash of its file is then the last one.
     /// The weights of classes follow the options of the loss: `class_weight 3f000000 malignant`.
     /// The optional keys of `[data]` follow `validation_split`: `target`, `drop`, `sample_weight`, `header`, `separator` (its code point),
     /// `missing`, `test file`, `test_split`, `validation file`, `shuffle_split`, `normalize`.
@@ -61,7 +62,8 @@ impl Job {
 
     fn canonical(&self, data_hashes: &[String], kernel: &str) -> String {
         // Destructure the job, so that a new field can't be forgotten.
-        let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, compile, fit } = self;
+        let Self { name: _, seed, shards, replicas: _, blas_kernel: _, data, layers, init, compile, fit } =
+            self;
         let Data { scale, validation_split, .. } = data;
         let Compile { loss, options, class_weight, optimizer, schedule, metrics: _ } = compile;
         let Fit { batch_size: _, epochs, shuffle, accumulate, stopping } = fit;
@@ -83,6 +85,10 @@ impl Job {
                 }
                 Layer::Dropout { rate } => line(&mut text, "layer dropout", bits_f32(*rate)),
             }
+        }
+        if let Some(Init { from: _, layers }) = init {
+            let layers = if layers.is_empty() { "all".to_string() } else { layers.join(" ") };
+            line(&mut text, "init", layers);
         }
         line(&mut text, "loss", loss);
         for option in options.stated() {

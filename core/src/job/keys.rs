@@ -91,6 +91,8 @@ pub enum Value {
     Column,
     /// A table of classes and their weights.
     Weights,
+    /// A list of layers' names.
+    Layers,
     /// The table of the section below this one that is named as the key is; a list of tables, of layers.
     Section,
 }
@@ -214,6 +216,7 @@ fn sections() -> Vec<Section> {
         plain("data", data()),
         Section { name: LAYERS, kinds: vec![dense(), dropout(), layer_normalization()] },
         plain(REGULARIZER, regularizer()),
+        plain("init", init()),
         plain("compile", compile()),
         Section { name: OPTIMIZER, kinds: OptimizerKind::ALL.iter().copied().map(optimizer).collect() },
         Section { name: SCHEDULE, kinds: ScheduleKind::ALL.iter().copied().map(schedule).collect() },
@@ -267,6 +270,8 @@ fn top() -> Vec<Key> {
             "The model's layers, from input to output; a file that has any has all of them",
         )
         .keras("Sequential"),
+        Key::new("init", Value::Section, "The parameters to begin with, where they are not all random")
+            .keras("load_weights"),
         Key::new("compile", Value::Section, "Loss, optimizer and metrics").keras("compile"),
         Key::new("fit", Value::Section, "Mini-batches and epochs").keras("fit"),
     ]
@@ -369,6 +374,18 @@ fn regularizer() -> Vec<Key> {
     vec![
         factor("l1", "The factor of the sum of the sizes"),
         factor("l2", "The factor of the sum of the squares"),
+    ]
+}
+
+fn init() -> Vec<Key> {
+    vec![
+        Key::new("from", Value::Text("."), "A safetensors file, or the directory of a run that is done")
+            .required(),
+        Key::new(
+            "layers",
+            Value::Layers,
+            "The layers that begin with the parameters of the file, such as `[\"dense\", \"dense_1\"]`; without it all",
+        ),
     ]
 }
 

@@ -53,6 +53,7 @@ pub use crate::learn::initializers::Initializer;
 pub use crate::learn::layers::{Dense, Layer, Normalization, Regularizer};
 use crate::learn::limits;
 pub use crate::learn::metrics::Metric;
+use crate::learn::model::Model;
 pub use crate::learn::monitor::Monitor;
 pub use crate::learn::optimizers::{Optimizer, OptimizerKind};
 pub use crate::learn::schedules::{Schedule, ScheduleKind};
@@ -79,6 +80,8 @@ pub struct Job {
     pub data: Data,
     /// The layers, from input to output.
     pub layers: Vec<Layer>,
+    /// What the parameters are before the first step; `None` if they are all random.
+    pub init: Option<Init>,
     /// Loss, optimizer and metrics.
     pub compile: Compile,
     /// Mini-batches and epochs.
@@ -128,6 +131,15 @@ pub enum Source {
     Mnist,
     /// A file, or a directory.
     Path(PathBuf),
+}
+
+/// The parameters that a job begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Init {
+    /// A safetensors file, or the directory of a run.
+    pub from: PathBuf,
+    /// The layers, by name, whose parameters are those of the file; all of them if none is named.
+    pub layers: Vec<String>,
 }
 
 /// The loss, the optimizer and the metrics; Keras' `compile`.
@@ -197,6 +209,7 @@ impl Default for Job {
                 Layer::Dropout { rate: 0.5 },
                 Layer::dense(10, Softmax),
             ],
+            init: None,
             compile: Compile {
                 loss: Loss::CategoricalCrossentropy,
                 options: LossOptions::default(),
@@ -255,6 +268,17 @@ impl Job {
             Some(Layer::Dense(dense)) => dense.units,
             Some(Layer::LayerNormalization(_) | Layer::Dropout { .. }) | None => 0,
         }
+    }
+
+    /// The names of the layers that have parameters, as Keras and `show model` name them.
+    pub fn layer_names(&self) -> Vec<String> {
+        let rows = Model::new(1, &self.layers).summary().into_iter();
+        rows.filter(|row| row.parameters > 0).map(|row| row.name).collect()
+    }
+
+    /// The paths of the data and of the first parameters, as far as there are any.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.data.paths_mut().chain(self.init.as_mut().map(|init| &mut init.from))
     }
 
     /// Which mini-batches make a step of the optimizer, in epochs of so many.

@@ -23,7 +23,7 @@ use super::error::Places;
 use super::keys::{Kind, LAYERS, OPTIMIZER, REGULARIZER, SCHEDULE, SECTIONS, Section};
 use super::names::ParseNameError;
 use super::{
-    ClassWeights, ColumnName, Compile, Data, EarlyStopping, Fit, Job, JobError, Layer, LossOptions,
+    ClassWeights, ColumnName, Compile, Data, EarlyStopping, Fit, Init, Job, JobError, Layer, LossOptions,
     Optimizer, OptimizerKind, Schedule, ScheduleKind, StopAt, parse_scale,
 };
 use crate::learn::layers::{Dense, Normalization, Regularizer};
@@ -153,6 +153,7 @@ impl<'a> Reader<'a> {
                 "blas_kernel" => job.blas_kernel = entry.named()?,
                 "data" => self.data(entry.table()?, &mut job.data)?,
                 "layers" => job.layers = self.layers(&entry)?,
+                "init" => job.init = Some(self.init(&entry, job.init.take())?),
                 "compile" => self.compile(entry.table()?, &mut job.compile)?,
                 "fit" => self.fit(entry.table()?, &mut job.fit)?,
                 _ => return Err(entry.unknown_in("")),
@@ -251,6 +252,24 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(regularizer)
+    }
+
+    fn init(&mut self, item: &Entry<'a>, before: Option<Init>) -> Result<Init, JobError> {
+        let (mut from, mut layers) = before.map_or((None, Vec::new()), |init| (Some(init.from), init.layers));
+        for entry in self.entries(item.table()?, "init") {
+            match entry.name {
+                "from" => from = Some(PathBuf::from(entry.string()?)),
+                "layers" => {
+                    let names = entry.items("a list of layers' names, such as [\"dense\", \"dense_1\"]")?;
+                    let names = names.iter().map(|name| name.string().map(str::to_owned));
+                    layers = names.collect::<Result<_, _>>()?;
+                }
+                _ => return Err(entry.unknown_in("init")),
+            }
+        }
+        let missing =
+            || item.error("its `from` is missing; give a safetensors file, or the directory of a run");
+        Ok(Init { from: from.ok_or_else(missing)?, layers })
     }
 
     fn compile(&mut self, table: &'a DeTable<'a>, compile: &mut Compile) -> Result<(), JobError> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::{
-    ColumnName, Compile, Data, EarlyStopping, Fit, Job, Layer, Missing, Normalize, Schedule, StopAt,
+    ColumnName, Compile, Data, EarlyStopping, Fit, Init, Job, Layer, Missing, Normalize, Schedule, StopAt,
     Stopping, TableLayout,
 };
 use crate::learn::initializers::Initializer;
@@ -32,7 +32,7 @@ impl Job {
     /// Everything except the layers: dotted keys and their values in TOML, section by section.
     pub(super) fn settings(&self) -> Vec<(String, String)> {
         // Destructure the job, so that a new field can't be forgotten.
-        let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, compile, fit } = self;
+        let Self { name, seed, shards, replicas, blas_kernel, data, layers: _, init, compile, fit } = self;
         let Compile { loss, options, class_weight, optimizer, schedule, metrics } = compile;
         let Fit { batch_size, epochs, shuffle, accumulate, stopping } = fit;
 
@@ -73,7 +73,8 @@ impl Job {
             .chain(optimizer)
             .chain(settings_of(schedule));
         let fit = after.into_iter().map(owned).chain(accumulate).chain(settings_of_stopping(stopping));
-        let before = before.into_iter().chain(data.settings()).chain(compiled);
+        let init = init.iter().flat_map(Init::settings);
+        let before = before.into_iter().chain(data.settings()).chain(init).chain(compiled);
         before.map(owned).chain(compile).chain(fit).collect()
     }
 }
@@ -96,6 +97,15 @@ impl Data {
         settings.extend(normalized.then(|| ("data.normalize", string(normalize.name()))));
         settings.push(("data.validation_split", format!("{validation_split:?}")));
         settings
+    }
+}
+
+impl Init {
+    fn settings(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let Self { from, layers } = self;
+        let names = layers.iter().map(|layer| string(layer)).collect::<Vec<_>>().join(", ");
+        let layers = (!layers.is_empty()).then(|| ("init.layers", format!("[{names}]")));
+        [("init.from", string(&from.to_string_lossy()))].into_iter().chain(layers)
     }
 }
 

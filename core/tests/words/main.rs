@@ -142,7 +142,7 @@ fn is_within(value: &Value, number: f64) -> Option<bool> {
             Some(number.fract() == 0.0 && number >= 0.0 && range.contains(&(number as u64)))
         }
         Value::Text(_) | Value::Flag | Value::Scale | Value::Name(_) | Value::Names(_) => None,
-        Value::Columns | Value::Column | Value::Weights | Value::Section => None,
+        Value::Columns | Value::Column | Value::Weights | Value::Layers | Value::Section => None,
     }
 }
 

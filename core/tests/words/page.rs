@@ -173,6 +173,7 @@ fn values(value: &Value) -> String {
         Value::Names(names) => format!("list of {}", listed(names)),
         Value::Columns => "name, number from 0, or a list of these".to_string(),
         Value::Column => "name, or number from 0".to_string(),
+        Value::Layers => "list of names".to_string(),
         Value::Weights => "table of numbers, at least 0".to_string(),
         Value::Section => "table".to_string(),
     }

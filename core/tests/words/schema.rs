@@ -97,6 +97,7 @@ fn of_value(value: &Value) -> Json {
             json!({ "anyOf": [column, { "type": "array", "items": column }] })
         }
         Value::Column => json!({ "anyOf": [{ "type": "string" }, { "type": "integer", "minimum": 0 }] }),
+        Value::Layers => json!({ "type": "array", "items": { "type": "string" }, "uniqueItems": true }),
         Value::Weights => {
             json!({ "type": "object", "additionalProperties": { "type": "number", "minimum": 0 } })
         }

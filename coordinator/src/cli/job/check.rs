@@ -87,7 +87,8 @@ struct MemoryReport {
 
 pub(super) fn run(args: Args, given: &Given) -> Result {
     let job = args.flags.resolve_here(args.job.as_deref(), given)?;
-    let (store, spec) = load::read_checked(&job, &Reading::default())?;
+    let (store, spec, init) = load::read_checked(&job, None, &Reading::default())?;
+    init::parameters(&job, &Model::new(spec.inputs(), &job.layers), init.as_ref())?;
     let report = Report::new(&job, &store, &spec);
     print(&if args.json { json_line(&report) } else { text(&report) });
     Ok(())

@@ -173,7 +173,9 @@ impl Driver {
 
     /// Starts to read a job's data.
     pub(super) fn load(&mut self, job: JobId) {
-        let Some(config) = self.jobs.get_mut(&job).and_then(|record| record.job.take()) else { return };
+        let Some(record) = self.jobs.get_mut(&job) else { return };
+        let kept_init = record.run.as_ref().and_then(RunDir::kept_init);
+        let Some(config) = record.job.take() else { return };
         let place = match self.readers.one_more(&config) {
             Ok(place) => place,
             Err(failure) => return self.happened.push_back(Event::Broken { job, failure }),
@@ -181,7 +183,7 @@ impl Driver {
         let reading = Arc::new(Reading::default());
         self.loading = Some(Loading { job, reading: Arc::clone(&reading) });
         let limit = self.config.control.stall_deadline;
-        let (read, handle) = (load::read(*config, reading, place, limit), self.handle.clone());
+        let (read, handle) = (load::read(*config, kept_init, reading, place, limit), self.handle.clone());
         tokio::spawn(async move {
             let loaded = Box::new(read.await);
             handle.send(DriverMessage::Loaded { job, loaded }).await;
