@@ -3,6 +3,7 @@
 use millefeuille_tests::data::SMALL_JOB;
 use millefeuille_tests::home::Home;
 use millefeuille_tests::process::Signal;
+use millefeuille_tests::rpc::Client;
 
 const STOPS: &str =
     "\n[fit.early_stopping]\nmonitor = \"val_loss\"\npatience = 2\nmin_delta = 0.05\nrestore_best = true\n";
@@ -55,6 +56,25 @@ fn a_job_stops_where_its_figure_no_longer_improves_and_restores_the_best_epoch()
         );
         home.coordinator(&format!("verify dies-{at}")).succeeds();
     }
+}
+
+#[test]
+fn a_cluster_that_starts_again_shows_the_weights_that_were_restored() {
+    let home = Home::new();
+    stopping_job(&home);
+    let mut cluster = home.cluster("");
+    let _worker = cluster.joined_by("");
+    cluster.coordinator("train stops.toml --scale 1/255 --learning-rate 0.5").succeeds();
+    let run = home.run("runs/small-1");
+    assert_ne!(run.history().last().unwrap()["weights_sha256"], run.hash(), "another epoch was better");
+    let shown = |client: &Client| {
+        let last = client.watch_job("small-1").pop().expect("the job is known");
+        last.outcome.expect("it has ended").weights_sha256
+    };
+    assert_eq!(shown(&cluster.client()), run.hash());
+    cluster.is_killed();
+    cluster.comes_back("");
+    assert_eq!(shown(&cluster.client()), run.hash());
 }
 
 #[test]

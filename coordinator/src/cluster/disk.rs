@@ -121,7 +121,7 @@ pub enum Written {
     Result {
         shown: Vec<Prediction>,
         /// The hash of the trained parameters, if they are not those after the last epoch.
-        restored_sha256: Option<String>,
+        trained_sha256: String,
     },
     /// How the job ended, if that is recorded.
     Ended,
@@ -386,8 +386,7 @@ impl Run {
         receipt.restored_epoch = restored;
         receipt.grown_from = self.directory.record().grown_from.clone();
         self.directory.finish(&receipt)?;
-        let restored_sha256 = restored.map(|_| receipt.weights_sha256);
-        Ok(Written::Result { shown, restored_sha256 })
+        Ok(Written::Result { shown, trained_sha256: receipt.weights_sha256 })
     }
 
     fn receipt(&self, job: &Job, weights_sha256: String, suspects: &Participation) -> Receipt {

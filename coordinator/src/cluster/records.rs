@@ -56,8 +56,8 @@ pub(super) struct JobRecord {
     pub(super) constant_loss: Option<f64>,
     /// Why a rule has stopped it.
     pub(super) stopped: Option<Stopped>,
-    /// The hash of the trained parameters, if they are not those after the last epoch.
-    pub(super) restored_sha256: Option<String>,
+    /// The hash of the trained model, once there is one.
+    pub(super) trained_sha256: Option<String>,
     /// The first test images with the model's predictions, of the jobs that ended last.
     pub(super) shown: Vec<Prediction>,
     /// Optimizer steps before the newest checkpoint written since the coordinator started.
@@ -105,7 +105,7 @@ impl JobRecord {
             started: None,
             constant_loss: None,
             stopped: None,
-            restored_sha256: None,
+            trained_sha256: None,
             shown: Vec::new(),
             checkpoint: None,
             ended: None,

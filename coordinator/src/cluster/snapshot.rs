@@ -302,7 +302,7 @@ pub(super) fn ending(record: &JobRecord, outcome: &Outcome) -> Ending {
 fn outcome(record: &JobRecord) -> Option<OutcomeView> {
     let Ending { exit_code, message, failure } = record.ended.clone()?;
     let of_last = || record.last.as_ref().map(|row| row.weights_sha256.clone());
-    let weights_sha256 = record.restored_sha256.clone().or_else(of_last).unwrap_or_default();
+    let weights_sha256 = record.trained_sha256.clone().or_else(of_last).unwrap_or_default();
     Some(OutcomeView { exit_code, message, failure, weights_sha256, predictions: record.shown.clone() })
 }
 

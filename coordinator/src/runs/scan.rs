@@ -28,6 +28,8 @@ pub struct Found {
     pub last: Option<EpochRow>,
     /// How long all of them took, in seconds.
     pub seconds: f64,
+    /// The hash of the trained model, if the run is done.
+    pub trained_sha256: Option<String>,
 }
 
 /// The outcome of a scan.
@@ -76,9 +78,11 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
         }
         record.check(path, &job)?;
     }
+    let trained_sha256 = run.receipt()?.map(|receipt| receipt.weights_sha256);
     let seconds = history.iter().map(|row| row.seconds).sum();
     let (epochs, last) = (history.len() as u64, history.pop());
-    Ok(Some(Found { id: record.id.clone(), path: path.to_path_buf(), job, record, epochs, last, seconds }))
+    let (id, path) = (record.id.clone(), path.to_path_buf());
+    Ok(Some(Found { id, path, job, record, epochs, last, seconds, trained_sha256 }))
 }
 
 /// The failure for a copy of an unfinished run: both would be trained, for one submission.

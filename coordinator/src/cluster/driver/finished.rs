@@ -28,6 +28,7 @@ pub(super) struct Look {
 pub struct Finished {
     job: JobId,
     history: Vec<EpochRow>,
+    trained_sha256: String,
 }
 
 impl Driver {
@@ -54,10 +55,11 @@ impl Driver {
 
     pub(super) fn finished(&mut self, found: Vec<Finished>) {
         self.look.under_way = false;
-        for Finished { job, history } in found {
+        for Finished { job, history, trained_sha256 } in found {
             if let Some(record) = self.jobs.get_mut(&job) {
                 record.ended = Some(Ending::done());
                 record.set_history(&history);
+                record.trained_sha256 = Some(trained_sha256);
                 record.frozen.take();
                 self.board.changed();
             }
@@ -72,6 +74,6 @@ fn finished((job, path): (JobId, PathBuf)) -> Option<Finished> {
     let run = SavedRun::open(&path).ok()?;
     // Somebody may have put another run there.
     let same = run.record().is_some_and(|record| record.number == job.0);
-    (same && run.receipt().ok()?.is_some()).then_some(())?;
-    Some(Finished { job, history: run.history().ok()? })
+    let receipt = run.receipt().ok()?.filter(|_| same)?;
+    Some(Finished { job, history: run.history().ok()?, trained_sha256: receipt.weights_sha256 })
 }

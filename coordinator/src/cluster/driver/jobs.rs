@@ -50,7 +50,7 @@ impl Driver {
     }
 
     fn take_over(&mut self, (found, run): (Found, FoundRun)) {
-        let Found { id, path, job, record, epochs, last, seconds } = found;
+        let Found { id, path, job, record, epochs, last, seconds, trained_sha256 } = found;
         let (run, ended) = match run {
             FoundRun::Unfinished(run) => (Some(*run), None),
             FoundRun::Ended(ending) => (None, Some(ending)),
@@ -61,7 +61,8 @@ impl Driver {
             info!("job {id} is resumed; its run directory is {}", path.display());
         }
         let found = JobRecord::new(id, job, path, record.client_key);
-        let mut found = JobRecord { found: true, run, ended, started: record.started, ..found };
+        let mut found =
+            JobRecord { found: true, run, ended, started: record.started, trained_sha256, ..found };
         // How many epochs of a run remain is known once it is resumed, from its checkpoint.
         if !resumes {
             (found.job, found.epochs_ended, found.last, found.seconds) = (None, epochs, last, seconds);
@@ -342,9 +343,9 @@ impl Driver {
                 self.handle(Event::CheckpointWritten { job });
             }
             Ok(Written::Ended) => self.end_noted(job),
-            Ok(Written::Result { shown, restored_sha256 }) => {
+            Ok(Written::Result { shown, trained_sha256 }) => {
                 record.shown = shown;
-                record.restored_sha256 = restored_sha256;
+                record.trained_sha256 = Some(trained_sha256);
                 self.forget_old_predictions();
                 self.handle(Event::Saved { job });
             }
