@@ -11,6 +11,8 @@
 //! positive samples of every bin first, and last. For the ROC curve, where a pair in one bin counts one half, the error is
 //! thus at most `Σ p n / (2 P N)`, with `p` and `n` the positive and the negative samples of a bin, `P` and `N` all of
 //! them. It is zero if no bin has both.
+//!
+//! Training steps count in *coarse* bins, 32 for each power of two, so that a step's counts are few.
 
 /// Bins for each power of two.
 const PER_POWER: u32 = 512;
@@ -20,6 +22,13 @@ const POWERS: u32 = 32;
 const MIDDLE: u32 = (POWERS - 1) * PER_POWER;
 /// How many bins there are.
 pub(crate) const BINS: usize = 2 * MIDDLE as usize + 1;
+
+/// Bins that are one coarse bin.
+const IN_COARSE: u32 = 16;
+/// The coarse bin of one half.
+const COARSE_MIDDLE: u32 = MIDDLE / IN_COARSE;
+/// How many coarse bins there are.
+pub(crate) const COARSE_BINS: usize = 2 * COARSE_MIDDLE as usize + 1;
 
 /// The bits of a mantissa that a bin does not have.
 const DROPPED: u32 = f32::MANTISSA_DIGITS - 1 - PER_POWER.ilog2();
@@ -37,6 +46,13 @@ pub(crate) fn bin(row: &[f32]) -> usize {
     let smaller = if smaller > lowest { smaller.min(0.5) } else { lowest };
     let place = (smaller.to_bits() - lowest.to_bits()) >> DROPPED;
     if one <= zero { place as usize } else { (2 * MIDDLE - place) as usize }
+}
+
+/// The coarse bin of a row of outputs: as many bins are one on either side of one half.
+pub(crate) fn coarse_bin(row: &[f32]) -> usize {
+    let bin = bin(row);
+    let from_the_end = |bin: usize| bin / IN_COARSE as usize;
+    if bin <= MIDDLE as usize { from_the_end(bin) } else { COARSE_BINS - 1 - from_the_end(BINS - 1 - bin) }
 }
 
 /// The area under the ROC curve: the share of the pairs of a positive and a negative sample in which the positive one has
@@ -105,6 +121,11 @@ mod tests {
         // Two outputs are as good as one, and finer where the probability of class 1 is near 1.
         assert_eq!(bin(&[0.75, 0.25]), bin(&[0.25]));
         assert!(bin(&[1e-9, 1.0]) < bin(&[1e-10, 1.0]));
+        // Coarse bins are fewer, in the same order, and alike on both sides.
+        let coarse: Vec<_> = scores.iter().map(|&score| coarse_bin(&[score])).collect();
+        assert!(coarse.windows(2).all(|pair| pair[0] <= pair[1]), "{coarse:?}");
+        assert_eq!((coarse[0], coarse[7], coarse[13]), (0, COARSE_MIDDLE as usize, COARSE_BINS - 1));
+        assert_eq!(coarse_bin(&[0.25]) + coarse_bin(&[0.75]), COARSE_BINS - 1);
         // What is not finite has some bin.
         assert!([f32::NAN, f32::INFINITY, -1.0].iter().all(|&score| bin(&[score]) < BINS));
     }

@@ -5,8 +5,8 @@
 //! accuracy's count has a field of its own beside the others ([`Figures`](super::sum::Figures)), since most jobs have no
 //! other; the [`Layout`] says where the rest lies.
 //!
-//! Tallies of more than [`LIGHT`] numbers are kept in evaluations only, so that they don't slow each training step down:
-//! metrics of them are not measured on the training batches.
+//! Training steps keep at most [`LIGHT`] numbers, so that tallies don't slow each step down. A tally that is more has a
+//! [lighter](Tally::lighter) one in its place, or its metrics are not measured on the training batches.
 //!
 //! To add a metric, add a file with a [`Measure`], and a variant, its name and its arm here. One that needs other counts
 //! or sums adds a variant to [`Tally`] too.
@@ -38,7 +38,7 @@ pub use confusion_matrix::{Confusion, OfClass};
 pub(crate) use tally::{Rows, Tally};
 pub use top_k_accuracy::TopKAccuracy;
 
-/// A tally of at most this many counts and sums is kept in training steps too.
+/// Training steps keep at most this many counts and sums.
 pub const LIGHT: usize = 4096;
 
 /// A metric.
@@ -248,18 +248,30 @@ impl Layout {
     /// The tallies of these metrics, for samples of this split.
     pub fn of(metrics: &[Metric], target: Target, split: Split) -> Self {
         let mut layout = Self::default();
-        for tally in metrics.iter().map(Metric::tally) {
-            let (counts, sums) = tally.size(target);
-            let is_kept = split != Split::Train || counts + sums <= LIGHT;
-            let is_new = layout.places.iter().all(|place| place.tally != tally);
-            if tally != Tally::Correct && is_kept && is_new {
-                let (first_count, first_sum) = (layout.counts, layout.sums);
-                (layout.counts, layout.sums) = (first_count + counts, first_sum + sums);
-                let (counts, sums) = (first_count..layout.counts, first_sum..layout.sums);
-                layout.places.push(Place { tally, counts, sums });
+        for tally in metrics.iter().map(Metric::tally).filter(|tally| *tally != Tally::Correct) {
+            let most = if split == Split::Train { LIGHT } else { usize::MAX };
+            let has_room = |tally: &Tally| {
+                let (counts, sums) = tally.size(target);
+                counts.saturating_add(sums) <= most - layout.counts - layout.sums
+            };
+            if layout.place(tally).is_none() {
+                let kept = [Some(tally), tally.lighter()].into_iter().flatten().find(has_room);
+                kept.into_iter().for_each(|tally| layout.append(tally, target));
             }
         }
         layout
+    }
+
+    fn append(&mut self, tally: Tally, target: Target) {
+        let ((first_count, first_sum), (counts, sums)) = ((self.counts, self.sums), tally.size(target));
+        (self.counts, self.sums) = (first_count + counts, first_sum + sums);
+        let (counts, sums) = (first_count..self.counts, first_sum..self.sums);
+        self.places.push(Place { tally, counts, sums });
+    }
+
+    /// Where a tally lies, or the one in its place.
+    fn place(&self, tally: Tally) -> Option<&Place> {
+        self.places.iter().find(|place| place.tally == tally || tally.lighter() == Some(place.tally))
     }
 
     /// How many counts there are.
@@ -286,7 +298,7 @@ impl Layout {
         samples: u64,
         (counts, sums): (&'a [u64], &'a [f64]),
     ) -> Option<Tallied<'a>> {
-        let place = self.places.iter().find(|place| place.tally == tally)?;
+        let place = self.place(tally)?;
         let (counts, sums) = (counts.get(place.counts.clone())?, sums.get(place.sums.clone())?);
         Some(Tallied { samples, counts, sums })
     }
@@ -324,6 +336,13 @@ mod tests {
         assert_eq!(sizes(Split::Test), (300 + 10_000, 0));
         assert_eq!(sizes(Split::Train), (300, 0));
         assert_eq!(Layout::of(&[Metric::Accuracy], target, Split::Test), Layout::default());
+        // Several that are light alone may be too many together.
+        let (top, classes) =
+            (TopKAccuracy::named("top_3_accuracy"), Target::Class { classes: LIGHT as u32 / 3 });
+        let metrics: Vec<_> = [Metric::Recall].into_iter().chain(top.map(Metric::TopKAccuracy)).collect();
+        assert_eq!(Layout::of(&metrics, classes, Split::Train).counts(), LIGHT);
+        let metrics = [&metrics[..], &[Metric::Auc]].concat();
+        assert!(Layout::of(&metrics, classes, Split::Train).counts() <= LIGHT);
     }
 
     #[test]

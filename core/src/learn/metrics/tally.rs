@@ -30,6 +30,8 @@ pub(crate) enum Tally {
     Confusion,
     /// How many samples of class 0 have a score in each [bin](area::bin), then the same of class 1.
     Scores,
+    /// The same in [coarse bins](area::coarse_bin).
+    CoarseScores,
     /// One sum: of the squared differences, the mean over a sample's numbers.
     SquaredErrors,
     /// One sum: of the absolute differences, the mean over a sample's numbers.
@@ -39,6 +41,11 @@ pub(crate) enum Tally {
 }
 
 impl Tally {
+    /// What is counted in its place where it is too much to count.
+    pub(crate) fn lighter(self) -> Option<Self> {
+        (self == Self::Scores).then_some(Self::CoarseScores)
+    }
+
     /// The number of its counts and of its sums.
     pub(crate) fn size(self, target: Target) -> (usize, usize) {
         let (classes, width) = match target {
@@ -50,6 +57,7 @@ impl Tally {
             Self::ByClass => (classes.saturating_mul(3), 0),
             Self::Confusion => (classes.saturating_mul(classes), 0),
             Self::Scores => (2 * area::BINS, 0),
+            Self::CoarseScores => (2 * area::COARSE_BINS, 0),
             Self::SquaredErrors | Self::AbsoluteErrors => (0, 1),
             Self::Variation => (0, width.saturating_mul(3)),
         }
@@ -80,6 +88,9 @@ impl Tally {
             Self::Scores => {
                 rows.of_classes().for_each(|(row, class)| counts[class * area::BINS + area::bin(row)] += 1)
             }
+            Self::CoarseScores => rows
+                .of_classes()
+                .for_each(|(row, class)| counts[class * area::COARSE_BINS + area::coarse_bin(row)] += 1),
             Self::SquaredErrors => sums[0] += rows.mean_errors(|difference| difference * difference),
             Self::AbsoluteErrors => sums[0] += rows.mean_errors(f64::abs),
             Self::Variation => {
@@ -109,7 +120,7 @@ impl Tally {
                     && total(actual) == all
                     && correct.iter().zip(bounds).all(|(correct, bound)| correct <= bound)
             }
-            Self::Confusion | Self::Scores => total(counts) == all,
+            Self::Confusion | Self::Scores | Self::CoarseScores => total(counts) == all,
             Self::SquaredErrors | Self::AbsoluteErrors | Self::Variation => counts.is_empty(),
         }
     }
