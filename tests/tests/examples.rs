@@ -1,9 +1,13 @@
 //! The examples in `jobs/` learn what the same models learn in Keras.
 
+use std::path::Path;
+
+use millefeuille_tests::ci;
 use millefeuille_tests::home::{Home, project};
 use millefeuille_tests::peers;
 
-/// Of 20 trainings with different seeds in Keras 3.15.1 (TensorFlow 2.21.0): job, figure, mean, standard deviation.
+/// Of 20 trainings with different seeds in Keras 3.15.1 (TensorFlow 2.21.0), 10 of the images: job, figure, mean, standard
+/// deviation.
 const KERAS: &[(&str, &str, f64, f64)] = &[
     ("breast-cancer", "val_accuracy", 0.963736, 0.0163771),
     ("breast-cancer", "val_auc", 0.997187, 0.00253557),
@@ -19,6 +23,18 @@ const KERAS: &[(&str, &str, f64, f64)] = &[
     ("digits", "val_loss", 0.307739, 0.0153675),
     ("digits", "test_accuracy", 0.953056, 0.004928),
     ("digits", "test_loss", 0.187734, 0.00995587),
+    ("mnist-relu-adam", "accuracy", 0.991342, 0.00047641),
+    ("mnist-relu-adam", "loss", 0.0254062, 0.00169464),
+    ("mnist-relu-adam", "val_accuracy", 0.977983, 0.00176506),
+    ("mnist-relu-adam", "val_loss", 0.0932949, 0.00660528),
+    ("mnist-relu-adam", "test_accuracy", 0.97951, 0.00205343),
+    ("mnist-relu-adam", "test_loss", 0.0810976, 0.00800275),
+    ("fashion-mnist", "accuracy", 0.904692, 0.00117538),
+    ("fashion-mnist", "loss", 0.253317, 0.0012922),
+    ("fashion-mnist", "val_accuracy", 0.887525, 0.00383033),
+    ("fashion-mnist", "val_loss", 0.320728, 0.0107829),
+    ("fashion-mnist", "test_accuracy", 0.88003, 0.00258845),
+    ("fashion-mnist", "test_loss", 0.348699, 0.0110898),
 ];
 
 /// A kernel that all x86-64 CPUs since 2013 have: with it the figures are the same on all of them.
@@ -27,6 +43,28 @@ const KERNEL: &str = "Haswell";
 /// Seeds that each example is trained with.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
 
+/// Trains an example with each seed, and compares the figures after the last epoch.
+fn learns_what_keras_learns(home: &Home, name: &str) {
+    let job = std::fs::read_to_string(project().join(format!("jobs/{name}.toml"))).unwrap();
+    home.write(&format!("{name}.toml"), job);
+    let last = |seed| {
+        let run = format!("{name}-{seed}");
+        home.coordinator(&format!(
+            "train {name}.toml --seed {seed} --blas-kernel {KERNEL} --workers 1 --run-dir {run}"
+        ))
+        .succeeds();
+        home.run(&run).history().pop().unwrap()
+    };
+    let rows: Vec<_> = SEEDS.map(last).collect();
+
+    for (_, figure, keras, deviation) in KERAS.iter().filter(|(job, ..)| *job == name) {
+        let figures: Vec<f64> = rows.iter().map(|row| row[*figure].as_f64().unwrap()).collect();
+        let mean = figures.iter().sum::<f64>() / figures.len() as f64;
+        let off = (mean - keras).abs() / deviation;
+        assert!(off < 1.5, "{name}, {figure}: mean {mean}, in Keras {keras} ± {deviation}: {figures:?}");
+    }
+}
+
 #[test]
 fn the_examples_learn_what_keras_learns() {
     let home = Home::new();
@@ -34,24 +72,7 @@ fn the_examples_learn_what_keras_learns() {
         return;
     }
     for name in ["breast-cancer", "diabetes", "digits"] {
-        let job = std::fs::read_to_string(project().join(format!("jobs/{name}.toml"))).unwrap();
-        home.write(&format!("{name}.toml"), job);
-        let last = |seed| {
-            let run = format!("{name}-{seed}");
-            home.coordinator(&format!(
-                "train {name}.toml --seed {seed} --blas-kernel {KERNEL} --workers 1 --run-dir {run}"
-            ))
-            .succeeds();
-            home.run(&run).history().pop().unwrap()
-        };
-        let rows: Vec<_> = SEEDS.map(last).collect();
-
-        for (_, figure, keras, deviation) in KERAS.iter().filter(|(job, ..)| *job == name) {
-            let figures: Vec<f64> = rows.iter().map(|row| row[*figure].as_f64().unwrap()).collect();
-            let mean = figures.iter().sum::<f64>() / figures.len() as f64;
-            let off = (mean - keras).abs() / deviation;
-            assert!(off < 1.5, "{name}, {figure}: mean {mean}, in Keras {keras} ± {deviation}: {figures:?}");
-        }
+        learns_what_keras_learns(&home, name);
     }
 }
 
@@ -93,4 +114,17 @@ fn a_written_job_learns_as_much_as_the_examples() {
             "{name}, {figure}: mean {mean}, the example's {keras} ± {deviation}"
         );
     }
+}
+
+#[test]
+fn digits_of_mnist_are_learned_as_in_keras() {
+    learns_what_keras_learns(&Home::new(), "mnist-relu-adam");
+}
+
+#[test]
+fn clothes_are_learned_as_in_keras() {
+    if !Path::new("/usr/share/datasets/fashion-mnist").is_dir() {
+        return ci::skip("Debian's dataset-fashion-mnist is not here (scripts/peers.sh installs it)");
+    }
+    learns_what_keras_learns(&Home::new(), "fashion-mnist");
 }

@@ -75,6 +75,8 @@ fn is_as_promised(image: &Image<'_>) {
             "-rw-r--r-- 0 /millefeuille/jobs/breast-cancer.toml",
             "-rw-r--r-- 0 /millefeuille/jobs/diabetes.toml",
             "-rw-r--r-- 0 /millefeuille/jobs/digits.toml",
+            "-rw-r--r-- 0 /millefeuille/jobs/fashion-mnist.toml",
+            "-rw-r--r-- 0 /millefeuille/jobs/mnist-relu-adam.toml",
             "drwxr-xr-x 65532 /millefeuille/runs",
             "drwxr-xr-x 0 /tls",
             "drwxr-xr-x 65532 /tls/ca",

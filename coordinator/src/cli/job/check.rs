@@ -20,6 +20,7 @@ use crate::cli::watch::json_line;
 use crate::cli::{Result, columns, print, show};
 use crate::cluster::load;
 use crate::data::Reading;
+use crate::init;
 use crate::see::{self, summary, thousands};
 
 /// Check a job: is it valid, what will it read, and what will it cost
