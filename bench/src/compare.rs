@@ -62,28 +62,34 @@ fn round(binary: &Path, first: &Fit) -> anyhow::Result<Round> {
 }
 
 fn baseline(kernel: &str) -> anyhow::Result<Fit> {
-    fresh("baseline", kernel)
+    fresh(alone("baseline", kernel)?)
 }
 
 fn products(kernel: &str) -> anyhow::Result<Products> {
-    fresh("products", kernel)
+    fresh(alone("products", kernel)?)
 }
 
 /// A command that runs a subcommand of this program in a new process, with the BLAS kernel that the clusters use.
 pub(crate) fn alone(subcommand: &str, kernel: &str) -> anyhow::Result<Command> {
+    alone_for(EPOCHS, subcommand, kernel)
+}
+
+/// The same, for so many epochs.
+pub(crate) fn alone_for(epochs: u32, subcommand: &str, kernel: &str) -> anyhow::Result<Command> {
     let this = std::env::current_exe().context("cannot find the path of this program")?;
     let mut command = coordinator::undisturbed(&this);
-    command.args([subcommand, "--epochs", &EPOCHS.to_string()]).env("OPENBLAS_CORETYPE", kernel);
+    command.args([subcommand, "--epochs", &epochs.to_string()]).env("OPENBLAS_CORETYPE", kernel);
     Ok(command)
 }
 
-fn fresh<T: DeserializeOwned>(subcommand: &str, kernel: &str) -> anyhow::Result<T> {
-    let output = alone(subcommand, kernel)?.stderr(Stdio::inherit()).output();
-    let output = output.with_context(|| format!("{subcommand}: cannot be started"))?;
+/// What a subcommand of this program prints.
+pub(crate) fn fresh<T: DeserializeOwned>(mut command: Command) -> anyhow::Result<T> {
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("{command:?}: cannot be started"))?;
     if !output.status.success() {
-        bail!("{subcommand} failed ({})", output.status);
+        bail!("{command:?} failed ({})", output.status);
     }
-    serde_json::from_slice(&output.stdout).with_context(|| format!("what {subcommand} printed"))
+    serde_json::from_slice(&output.stdout).with_context(|| format!("what {command:?} printed"))
 }
 
 /// Returns an error if two fits differ in any bit.

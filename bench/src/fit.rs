@@ -6,7 +6,7 @@ use millefeuille_core::data::prepare::Parts;
 use millefeuille_core::data::schema::Schema;
 use millefeuille_core::data::shard::{Shard, ShardStore};
 use millefeuille_core::data::split::Split;
-use millefeuille_core::job::{Job, Optimizer};
+use millefeuille_core::job::{Job, Optimizer, Overrides};
 use millefeuille_core::learn::model::Model;
 use millefeuille_core::learn::piece::ShardView;
 use millefeuille_core::learn::spec::Spec;
@@ -58,7 +58,13 @@ pub(crate) struct Article {
 impl Article {
     /// Reads the data that is built into the program.
     pub(crate) fn load() -> anyhow::Result<Self> {
-        let job = Job::default();
+        Self::with(&[])
+    }
+
+    /// The same, with keys of the job set.
+    pub(crate) fn with(set: &[&str]) -> anyhow::Result<Self> {
+        let set = set.iter().map(ToString::to_string).collect();
+        let job = Job::resolve(None, &Overrides { set, ..Overrides::default() })?;
         let parts = Parts::from(idx::mnist().context("cannot read the built-in data")?);
         let store = ShardStore::new(parts.prepare(job.data.recipe(job.wanted()))?, job.shards);
         let spec = job.spec(Schema::clone(store.schema()), store.sizes());

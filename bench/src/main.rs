@@ -9,10 +9,10 @@
 //! The baseline and the clusters must compute the same weights and figures, bit for bit; otherwise the benchmark
 //! fails. A missed target is not a failure: it is reported in the table.
 //!
-//! The output is a table, and `bench/latest.json` with all numbers ([`report`]). Five more benchmarks are
+//! The output is a table, and `bench/latest.json` with all numbers ([`report`]). Six more benchmarks are
 //! subcommands: [`step`] shows where the time of one step goes on one core, [`faults`] measures the cost of lost
 //! workers and of fault tolerance, [`peers`] measures Keras and PyTorch on the same job, [`control`] measures the
-//! control machine alone with many workers and shards, and [`mod@area`] the metric `auc`.
+//! control machine alone with many workers and shards, [`models`] a wide model and Adam, and [`mod@area`] the metric `auc`.
 
 mod area;
 mod barrier;
@@ -25,6 +25,7 @@ mod fit;
 mod machine;
 mod measured;
 mod memory;
+mod models;
 mod peers;
 mod process;
 mod products;
@@ -60,6 +61,12 @@ enum Command {
     Peers(peers::Args),
     /// Measures the control machine alone, with many workers and shards
     Control(control::Args),
+    /// A wide model against its products, and Adam against plain SGD
+    Models {
+        /// Number of timed rounds, after one warm-up round
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
     /// The area under a ROC curve, of many scores
     Area {
         /// Number of scores
@@ -77,6 +84,9 @@ enum Command {
     Products {
         #[arg(long)]
         epochs: u32,
+        /// Keys of the job: KEY=VALUE
+        #[arg(long)]
+        set: Vec<String>,
     },
 }
 
@@ -96,9 +106,13 @@ fn main() -> anyhow::Result<()> {
             control::run(&args);
             Ok(())
         }
+        Some(Command::Models { rounds }) => models::run(rounds),
         Some(Command::Area { scores }) => area::run(scores),
         Some(Command::Baseline { epochs }) => print_json(&baseline::run(epochs)?),
-        Some(Command::Products { epochs }) => print_json(&products::run(epochs)?),
+        Some(Command::Products { epochs, set }) => {
+            let set: Vec<_> = set.iter().map(String::as_str).collect();
+            print_json(&products::run(epochs, &set)?)
+        }
     }
 }
 

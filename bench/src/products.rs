@@ -29,9 +29,9 @@ pub(crate) struct Products {
     pub(crate) operations: f64,
 }
 
-/// Computes the products of one fit.
-pub(crate) fn run(epochs: u32) -> anyhow::Result<Products> {
-    let article = Article::load()?;
+/// Computes the products of one fit, of the article's job with these keys set.
+pub(crate) fn run(epochs: u32, set: &[&str]) -> anyhow::Result<Products> {
+    let article = Article::with(set)?;
     let layers = layers(&article);
     let pieces = pieces(&article, epochs);
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
