@@ -41,7 +41,8 @@ const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
 
 /// Trains an example with each seed, and compares the figures after the last epoch.
 fn learns_what_keras_learns(home: &Home, name: &str) {
-    let job = std::fs::read_to_string(project().join(format!("jobs/{name}.toml"))).unwrap();
+    let job =
+        std::fs::read_to_string(project().join(format!("jobs/{name}.toml"))).expect("the example is there");
     home.write(&format!("{name}.toml"), job);
     let last = |seed| {
         let run = format!("{name}-{seed}");
@@ -49,12 +50,12 @@ fn learns_what_keras_learns(home: &Home, name: &str) {
             "train {name}.toml --seed {seed} --blas-kernel {KERNEL} --workers 1 --run-dir {run}"
         ))
         .succeeds();
-        home.run(&run).history().pop().unwrap()
+        home.run(&run).history().pop().expect("it has epochs")
     };
     let rows: Vec<_> = SEEDS.map(last).collect();
 
     for (_, figure, keras, deviation) in KERAS.iter().filter(|(job, ..)| *job == name) {
-        let figures: Vec<f64> = rows.iter().map(|row| row[*figure].as_f64().unwrap()).collect();
+        let figures: Vec<f64> = rows.iter().map(|row| row[*figure].as_f64().expect("a figure")).collect();
         let mean = figures.iter().sum::<f64>() / figures.len() as f64;
         let off = (mean - keras).abs() / deviation;
         assert!(off < 1.5, "{name}, {figure}: mean {mean}, in Keras {keras} ± {deviation}: {figures:?}");
