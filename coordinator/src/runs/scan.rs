@@ -78,7 +78,8 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
         }
         record.check(path, &job)?;
     }
-    let trained_sha256 = run.receipt()?.map(|receipt| receipt.weights_sha256);
+    // A run with a damaged receipt is found all the same: who opens it is told.
+    let trained_sha256 = run.receipt().ok().flatten().map(|receipt| receipt.weights_sha256);
     let seconds = history.iter().map(|row| row.seconds).sum();
     let (epochs, last) = (history.len() as u64, history.pop());
     let (id, path) = (record.id.clone(), path.to_path_buf());
