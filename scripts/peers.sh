@@ -14,7 +14,7 @@ main() {
     [ -d /usr/share/datasets/fashion-mnist ] || ! in_ci || scripts/install.sh dataset-fashion-mnist
     [ -d /usr/share/datasets/fashion-mnist ] || missing "Fashion-MNIST" "Debian's package dataset-fashion-mnist"
     python_environment target/peers tests/peers/requirements.txt ||
-        missing "Python's grpcio and moto" "it needs python3, python3-venv, and a way to pip's packages"
+        missing "Python's grpcio with moto" "it needs python3, python3-venv, and a way to pip's packages"
     python_environment target/readers tests/readers/requirements.txt ||
         missing "a reader of exported models" "it needs Python 3.11 or newer, python3-venv, and a way to pip's packages"
 }

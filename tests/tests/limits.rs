@@ -44,7 +44,8 @@ fn a_low_soft_limit_of_open_files_is_raised() {
 fn a_limit_of_address_space_trains_or_is_one_line() {
     let home = Home::new();
     home.small_job();
-    for megabytes in [100, 200, 300, 350, 400, 450, 500] {
+    // With less, an unoptimised program itself can't be loaded.
+    for megabytes in [150, 200, 300, 350, 400, 450, 500] {
         let limit = format!("ulimit -v {}", megabytes * 1000);
         let train = format!("train small.toml --epochs 1 --workers 1 --slots 1 --run-dir run-{megabytes}");
         let ended = home.limited(&limit, "coordinator", &train).run();
