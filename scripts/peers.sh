@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what other people's programs are made of. For the tests that call a coordinator with them, or that it calls: Python's
 # grpcio and moto, which speaks S3's protocol, into target/peers, and OpenSSL. For those that read exported models, and for the
-# tables of the examples: Keras, ONNX Runtime, NumPy and scikit-learn into target/readers. And the images of Fashion-MNIST.
+# tables of the examples: Keras, ONNX Runtime, NumPy and scikit-learn into target/readers.
 # Where one can't be had it says so and ends well; with CI=true that is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,8 +11,6 @@ cd "$(dirname "$0")/.."
 main() {
     have openssl || ! in_ci || scripts/install.sh openssl
     have openssl || missing openssl "a package of that name"
-    [ -d /usr/share/datasets/fashion-mnist ] || ! in_ci || scripts/install.sh dataset-fashion-mnist
-    [ -d /usr/share/datasets/fashion-mnist ] || missing "Fashion-MNIST" "Debian's package dataset-fashion-mnist"
     python_environment target/peers tests/peers/requirements.txt ||
         missing "Python's grpcio with moto" "it needs python3, python3-venv, and a way to pip's packages"
     python_environment target/readers tests/readers/requirements.txt ||

@@ -120,6 +120,13 @@ metrics_checker() {
     scripts/install.sh promtool
 }
 
+# One of the examples trains on Fashion-MNIST.
+images_of_clothes() {
+    [ -d /usr/share/datasets/fashion-mnist ] && return 0
+    in_ci || { skip dataset-fashion-mnist "a package of that name" && return 0; }
+    scripts/install.sh dataset-fashion-mnist
+}
+
 unit_tests() {
     stage "unit tests"
     run_tests --lib --bins
@@ -131,6 +138,7 @@ all_tests() {
     stage "clients and readers of others"
     scripts/peers.sh
     metrics_checker
+    images_of_clothes
     stage "tests"
     run_tests --tests
 }

@@ -121,7 +121,7 @@ fn digits_of_mnist_are_learned_as_in_keras() {
 #[test]
 fn clothes_are_learned_as_in_keras() {
     if !Path::new("/usr/share/datasets/fashion-mnist").is_dir() {
-        return ci::skip("Debian's dataset-fashion-mnist is not here (scripts/peers.sh installs it)");
+        return ci::skip("Debian's package dataset-fashion-mnist is not installed");
     }
     learns_what_keras_learns(&Home::new(), "fashion-mnist");
 }
