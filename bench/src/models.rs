@@ -64,7 +64,8 @@ fn round(binary: &Path, kernel: &str) -> anyhow::Result<Round> {
     let article = ["--validation-split", "0.001"];
     Ok(Round {
         products,
-        wide: fit(1, &["--set", WIDE])?,
+        // Pixels of 0 to 255 are too much for it.
+        wide: fit(1, &["--scale", "1/255", "--set", WIDE])?,
         sgd: fit(EPOCHS, &article)?,
         adam: fit(EPOCHS, &[&article[..], &["--set", ADAM]].concat())?,
     })
