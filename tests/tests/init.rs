@@ -13,7 +13,8 @@ fn job(name: &str, init: &str, change: impl FnOnce(String) -> String) -> String 
 /// A tensor of a run's model.
 fn tensor(home: &Home, run: &str, name: &str) -> Vec<u8> {
     let bytes = std::fs::read(home.path(run).join("model.safetensors")).expect("the run is done");
-    SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap().data().to_vec()
+    let file = SafeTensors::deserialize(&bytes).expect("a model is safetensors");
+    file.tensor(name).expect("the layer is there").data().to_vec()
 }
 
 /// A home with a trained run, `first`.
